@@ -1,1 +1,20 @@
-//! To be written.
+//! What every part of Mozart agrees on: ids, souls, subjects, records, the worker protocol and the codec.
+//!
+//! Nothing here reads a clock, opens a socket or knows NATS.
+
+pub mod api;
+pub mod codec;
+pub mod control;
+pub mod event;
+pub mod id;
+pub mod message;
+pub mod shim;
+#[cfg(feature = "soul")]
+pub mod soul;
+pub mod spec;
+pub mod subject;
+pub mod time;
+pub mod worker;
+
+pub use id::{AgentName, ConversationId, MessageId, Namespace, NodeName, SenderName};
+pub use time::Timestamp;

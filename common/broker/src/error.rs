@@ -1,0 +1,80 @@
+//! What can go wrong with the broker, said so that a person can act on it.
+
+/// An error of the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// No connection within the time given.
+    #[error("cannot reach NATS at {url}: {cause}")]
+    Unreachable {
+        /// The server's address, without credentials.
+        url: String,
+        /// The client's own words.
+        cause: String,
+    },
+    /// The credentials were refused, or a permission is missing.
+    #[error("NATS at {url} refused us: {cause}")]
+    Denied {
+        /// The server's address, without credentials.
+        url: String,
+        /// The server's words.
+        cause: String,
+    },
+    /// Older than 2.12.
+    #[error("nats-server {found} is too old, 2.12 or newer is needed")]
+    TooOld {
+        /// The server's version.
+        found: String,
+    },
+    /// JetStream is off.
+    #[error("JetStream is not enabled on this nats-server")]
+    NoJetStream,
+    /// The streams of the namespace do not exist yet.
+    #[error("namespace {0} has no streams yet: no supervisor has run there")]
+    NoStreams(String),
+    /// Disk or stream is full.
+    #[error("the broker's storage is full: {0}")]
+    Full(String),
+    /// The streams were made by a newer version.
+    #[error("the streams of this namespace are of format {found}, this build knows up to {known}")]
+    TooNew {
+        /// The streams' format.
+        found: u32,
+        /// The newest that this build knows.
+        known: u32,
+    },
+    /// A stream came back different from what was asked for.
+    #[error("stream {stream}: asked for {field}, the server did not take it")]
+    NotTaken {
+        /// The stream.
+        stream: String,
+        /// The setting.
+        field: &'static str,
+    },
+    /// The record does not fit `max_payload`.
+    #[error("record of {size} bytes, at most {max} fit")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// No answer in time. It may have happened nevertheless: repeat with the same id.
+    #[error("no answer from the broker within {0:?}")]
+    Timeout(std::time::Duration),
+    /// A record that does not parse.
+    #[error("record {subject} #{seq} does not parse: {cause}")]
+    Malformed {
+        /// Its subject.
+        subject: String,
+        /// Its sequence.
+        seq: u64,
+        /// The parser's words.
+        cause: String,
+    },
+    /// Anything else that the broker said.
+    #[error("the broker said: {0}")]
+    Other(String),
+}
+
+/// The result of a broker call.
+pub type Result<T> = std::result::Result<T, BrokerError>;

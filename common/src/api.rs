@@ -1,0 +1,273 @@
+//! What clients ask the supervisors (`query`, JSON), and the JSON of the command line that scripts rely on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::message::{Cause, Kind, Status};
+use crate::shim::Exit;
+use crate::spec::AgentSpec;
+use crate::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
+
+/// A request on `query`. Any supervisor answers; replies are [`Reply`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "op")]
+pub enum Query {
+    /// Registers souls: all, or none if one is wrong.
+    Apply {
+        /// The souls.
+        souls: Vec<SoulSource>,
+        /// Make new generations even if nothing changed.
+        force: bool,
+    },
+    /// Runs an agent; releases a quarantine.
+    Start {
+        /// The agent.
+        agent: AgentName,
+    },
+    /// Stops an agent.
+    Stop {
+        /// The agent.
+        agent: AgentName,
+    },
+    /// Stops and starts an agent.
+    Restart {
+        /// The agent.
+        agent: AgentName,
+    },
+    /// Starts a new incarnation as `REPLACE` says.
+    Replace {
+        /// The agent.
+        agent: AgentName,
+    },
+    /// Stops and forgets an agent.
+    Remove {
+        /// The agent.
+        agent: AgentName,
+    },
+    /// Lists agents.
+    Ps {
+        /// One agent only.
+        agent: Option<AgentName>,
+    },
+    /// Everything known about one agent.
+    Inspect {
+        /// The agent.
+        agent: AgentName,
+    },
+    /// Tells the shim that a message became final: give up its turn.
+    Cancelled {
+        /// The agent.
+        agent: AgentName,
+        /// Who sent the message.
+        sender: SenderName,
+        /// The message.
+        message_id: MessageId,
+    },
+    /// Who answers, and who leads.
+    Hello,
+}
+
+/// A soul as text, parsed by the supervisor with the parser of `mozart validate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SoulSource {
+    /// The agent's name, from the file's or folder's name.
+    pub name: AgentName,
+    /// The file, absolute.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A reply on `query`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    tag = "result",
+    content = "value"
+)]
+pub enum Reply {
+    /// Done; for `Apply` and the lifecycle.
+    Agents(Vec<Applied>),
+    /// For `Ps`.
+    Ps(Vec<AgentRow>),
+    /// For `Inspect`.
+    Inspect(Box<AgentDetail>),
+    /// For `Hello`.
+    Hello(Hello),
+    /// For `Cancelled`.
+    Done,
+    /// It did not work.
+    Error(ApiError),
+}
+
+/// What became of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Applied {
+    /// The agent.
+    pub agent: AgentName,
+    /// Its generation now.
+    pub generation: u64,
+    /// Whether anything changed.
+    pub changed: bool,
+}
+
+/// An error with the exit code that the command line ends with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{what}")]
+#[serde(rename_all = "camelCase")]
+pub struct ApiError {
+    /// Exit code, as in the command line's help.
+    pub code: u8,
+    /// What did not work.
+    pub what: String,
+    /// Why.
+    #[serde(default)]
+    pub cause: String,
+    /// What to try.
+    #[serde(default)]
+    pub try_: String,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// The supervisor's id.
+    pub supervisor: String,
+    /// Its version.
+    pub version: String,
+    /// The leader's id.
+    pub leader: Option<String>,
+    /// The term.
+    pub term: u64,
+    /// Nodes that are there.
+    pub nodes: Vec<String>,
+}
+
+/// What an agent is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AgentState {
+    /// Its worker is not ready yet.
+    Starting,
+    /// Its worker takes messages.
+    Running,
+    /// Its worker is gone and will be started again, or is quarantined: see the reason.
+    Error,
+    /// Stopped on purpose.
+    Stopped,
+}
+
+impl AgentState {
+    /// As in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Error => "error",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A row of `ps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentRow {
+    /// The agent.
+    pub agent: AgentName,
+    /// What it is doing.
+    pub state: AgentState,
+    /// Why, where that is not obvious.
+    pub reason: Option<String>,
+    /// The generation of its spec.
+    pub generation: u64,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// Restarts since it was last stable.
+    pub restart_count: u32,
+    /// Messages in the journal.
+    pub message_count: u64,
+    /// Where it runs.
+    pub node: Option<String>,
+    /// Since when it is running.
+    pub started_at: Option<Timestamp>,
+    /// Messages that wait.
+    pub inbox: u64,
+    /// Messages that its shim holds.
+    pub inflight: u64,
+    /// The oldest message that is not final.
+    pub oldest: Option<Timestamp>,
+    /// How its worker last ended.
+    pub last_exit: Option<String>,
+    /// When it is started next.
+    pub next_try: Option<Timestamp>,
+}
+
+/// Everything known about one agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentDetail {
+    /// The agent's name.
+    pub id: AgentName,
+    /// Its row.
+    #[serde(flatten)]
+    pub row: AgentRow,
+    /// Its spec.
+    pub config: AgentSpec,
+    /// Desired to run.
+    pub desired_running: bool,
+    /// Its last end.
+    pub exit: Option<Exit>,
+}
+
+/// A message, as `journal ls` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageRow {
+    /// The id.
+    pub message_id: MessageId,
+    /// Who is to answer.
+    pub agent: AgentName,
+    /// Who sent it.
+    pub sender: SenderName,
+    /// The ordering key.
+    pub conversation_id: ConversationId,
+    /// What kind.
+    pub kind: Kind,
+    /// The text.
+    pub message: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// The answer.
+    pub response: Option<String>,
+    /// Why, when it is final without an answer.
+    pub reason: Option<String>,
+    /// When it was sent.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// The message that led to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The dead message that it repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redrive_of: Option<MessageId>,
+}
+
+/// A message with everything that happened to it: `journal show`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageDetail {
+    /// The row.
+    #[serde(flatten)]
+    pub row: MessageRow,
+    /// What happened, in order.
+    pub history: Vec<Event>,
+}

@@ -1,0 +1,210 @@
+//! Names and ids: checked once, at the edge, and safe in a subject, a file name and a header ever after.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a valid name or id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {what} {value:?}: {expected}")]
+pub struct InvalidId {
+    /// What the text was meant to be, such as `agent name`.
+    pub what: &'static str,
+    /// The text, shortened to 80 characters.
+    pub value: String,
+    /// What would have been valid.
+    pub expected: &'static str,
+}
+
+const NAME: &str = "1 to 63 of a-z, 0-9 and '-', starting with a letter or digit";
+const TOKEN: &str = "1 to 64 of A-Z, a-z, 0-9, '_' and '-'";
+const CONVERSATION: &str = "1 to 128 of A-Z, a-z, 0-9, '_', '-', '.', ':' and '@'";
+
+fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(plain)
+        && bytes.iter().all(|b| plain(b) || *b == b'-')
+}
+
+fn is_token(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn is_conversation(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.:@".contains(&b))
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $valid:path, $expected:path) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Checks a text.
+            ///
+            /// # Errors
+            /// When the text holds a character that the id does not allow, is empty or too long.
+            pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidId> {
+                let text = text.as_ref();
+                if $valid(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    let value = text.chars().take(80).collect();
+                    Err(InvalidId { what: $what, value, expected: $expected })
+                }
+            }
+
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.into()
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+id! {
+    /// The name of an agent.
+    AgentName, "agent name", is_name, NAME
+}
+id! {
+    /// The name of a host's node.
+    NodeName, "node name", is_name, NAME
+}
+id! {
+    /// The fleet that everything belongs to; all subjects start with it.
+    Namespace, "namespace", is_name, NAME
+}
+id! {
+    /// Who sent a message: an agent's name, or `user` for the command line.
+    SenderName, "sender", is_name, NAME
+}
+id! {
+    /// The id of a message: a UUIDv7, or the caller's own.
+    MessageId, "message id", is_token, TOKEN
+}
+id! {
+    /// The ordering key of messages: one turn at a time, in journal order.
+    ConversationId, "conversation id", is_conversation, CONVERSATION
+}
+
+impl From<AgentName> for SenderName {
+    fn from(agent: AgentName) -> Self {
+        Self(agent.0)
+    }
+}
+
+impl From<SenderName> for AgentName {
+    fn from(sender: SenderName) -> Self {
+        Self(sender.0)
+    }
+}
+
+impl From<&MessageId> for ConversationId {
+    /// A message without a conversation is one of its own.
+    fn from(message: &MessageId) -> Self {
+        Self(message.0.clone())
+    }
+}
+
+impl From<uuid::Uuid> for MessageId {
+    fn from(uuid: uuid::Uuid) -> Self {
+        Self(uuid.hyphenated().to_string().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_would_break_a_subject_are_refused() {
+        for bad in [
+            "",
+            "a.b",
+            "a*",
+            ">",
+            "a b",
+            "-a",
+            "A",
+            "ä",
+            "a\n",
+            &"a".repeat(64),
+        ] {
+            assert!(AgentName::new(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["", "a.b", "*", ">", "a b", "a\0", &"a".repeat(65)] {
+            assert!(MessageId::new(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["", "a b", "*", "a>", "\t", &"a".repeat(129)] {
+            assert!(ConversationId::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(AgentName::new("0-a").is_ok());
+        assert!(MessageId::new("Order_7-x").is_ok());
+        assert!(ConversationId::new("mail:a.b@c-d_1").is_ok());
+    }
+
+    #[test]
+    fn an_invalid_id_says_what_was_expected() {
+        let error = AgentName::new("My Agent").expect_err("spaces are not allowed");
+        assert_eq!(
+            error.to_string(),
+            "invalid agent name \"My Agent\": 1 to 63 of a-z, 0-9 and '-', starting with a letter or digit"
+        );
+    }
+
+    #[test]
+    fn deserialising_checks_too() {
+        assert!(serde_json::from_str::<AgentName>("\"a.b\"").is_err());
+    }
+}

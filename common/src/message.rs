@@ -1,0 +1,237 @@
+//! The records of the journal: the message, its one final state, and what a reader makes of both.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
+
+/// The largest message text that `send` accepts, in bytes. The broker's `max_payload` is 1 MiB; the rest is room for the
+/// envelope and for JSON's escapes, which the encoded size is checked against as well.
+pub const MAX_TEXT: usize = 1 << 20;
+
+/// The largest encoded record, in bytes: 1 MiB of the broker's `max_payload` less 4 KiB for headers.
+pub const MAX_RECORD: usize = (1 << 20) - 4096;
+
+/// Agent-to-agent chains longer than this are refused: they are loops.
+pub const MAX_HOPS: u8 = 16;
+
+/// What kind of message it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// Sent by a person or a program.
+    Chat,
+    /// Sent by another agent, which waits for the response.
+    Route,
+    /// Sent by a schedule.
+    Trigger,
+}
+
+/// The message that made an agent send this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// Whose message it was.
+    pub agent: AgentName,
+    /// Its sender.
+    pub sender: SenderName,
+    /// Its id.
+    pub message_id: MessageId,
+}
+
+/// A message as the journal stores it: subject `journal.<agent>.<sender>.<message>.request`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Envelope {
+    /// The id; with agent and sender it names the message.
+    pub message_id: MessageId,
+    /// Who is to answer.
+    pub agent: AgentName,
+    /// Who sent it.
+    pub sender: SenderName,
+    /// What kind of message it is.
+    pub kind: Kind,
+    /// The ordering key; the message's own id when the sender gave none.
+    pub conversation_id: ConversationId,
+    /// The text.
+    pub message: String,
+    /// When the sender made it, by the sender's clock.
+    pub created_at: Timestamp,
+    /// The caller's own id of a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// After this point nobody waits for the answer: what has not started ends as `expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// How many agents handed the question on.
+    #[serde(default)]
+    pub hops: u8,
+    /// The message that led to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The dead message that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redrive_of: Option<MessageId>,
+}
+
+impl Envelope {
+    /// Whether both say the same: what makes a retry with the same id harmless. Times are left out, since a retry is later.
+    #[must_use]
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.agent == other.agent
+            && self.sender == other.sender
+            && self.message_id == other.message_id
+            && self.kind == other.kind
+            && self.conversation_id == other.conversation_id
+            && self.message == other.message
+            && self.request_id == other.request_id
+    }
+
+    /// The message's name.
+    #[must_use]
+    pub fn key(&self) -> MessageKey {
+        MessageKey {
+            agent: self.agent.clone(),
+            sender: self.sender.clone(),
+            message_id: self.message_id.clone(),
+        }
+    }
+}
+
+/// What names a message in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageKey {
+    /// Who is to answer.
+    pub agent: AgentName,
+    /// Who sent it.
+    pub sender: SenderName,
+    /// The id.
+    pub message_id: MessageId,
+}
+
+/// How a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// The worker answered.
+    Completed,
+    /// The attempts are used up, or the worker said that it cannot.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// Its deadline passed before an answer.
+    Expired,
+}
+
+/// The one final state of a message: subject `journal.<agent>.<sender>.<message>.final`, stored once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Final {
+    /// How it ended.
+    pub status: Outcome,
+    /// The whole answer, when completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+    /// Why, when it is anything but completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How many attempts were made, this one included.
+    pub attempts: u32,
+    /// The incarnation that answered; none when a person or the supervisor ended the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<u64>,
+    /// When, by the author's clock.
+    pub at: Timestamp,
+    /// The last events of the turn, when they had not been published yet: a short answer costs no event of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tail: Vec<Event>,
+}
+
+/// Where a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Status {
+    /// On disk, not yet with a worker.
+    Pending,
+    /// A worker has it.
+    Delivered,
+    /// The worker said that it has it.
+    Acknowledged,
+    /// Answered.
+    Completed,
+    /// Given up.
+    Failed,
+    /// Cancelled.
+    Cancelled,
+    /// Too late.
+    Expired,
+}
+
+impl Status {
+    /// Whether nothing can change it any more.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Pending | Self::Delivered | Self::Acknowledged => false,
+            Self::Completed | Self::Failed | Self::Cancelled | Self::Expired => true,
+        }
+    }
+
+    /// As in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Acknowledged => "acknowledged",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl From<Outcome> for Status {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Completed,
+            Outcome::Failed => Self::Failed,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Expired => Self::Expired,
+        }
+    }
+}
+
+/// A message that was given up: subject `dead.<agent>.<message>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// The message.
+    pub envelope: Envelope,
+    /// Why it was given up.
+    pub reason: String,
+    /// What every attempt ended with, oldest first.
+    pub attempts: Vec<AttemptEnd>,
+    /// The worker's last log lines.
+    #[serde(default)]
+    pub log: Vec<String>,
+    /// When.
+    pub at: Timestamp,
+    /// The message that repeats it, once somebody redrove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redriven_as: Option<MessageId>,
+}
+
+/// How one attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptEnd {
+    /// Which attempt.
+    pub attempt: u32,
+    /// In which incarnation.
+    pub incarnation: u64,
+    /// What happened: `exit code 1`, `turn timed out after 10m`, the worker's own error.
+    pub error: String,
+}

@@ -1,0 +1,294 @@
+//! What a soul says, after parsing: the agent's spec, part of the control log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::AgentName;
+
+/// An agent as declared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentSpec {
+    /// The agent's name.
+    pub name: AgentName,
+    /// `MODEL`.
+    pub model: String,
+    /// `SOUL`.
+    pub identity: String,
+    /// `IF … THEN …`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub if_then: Vec<IfThen>,
+    /// `SCHEDULE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<Schedule>,
+    /// `SKILL`, as absolute paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<String>,
+    /// `SANCTUM`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sanctums: Vec<Sanctum>,
+    /// The file it came from, absolute.
+    #[serde(default)]
+    pub source_path: String,
+    /// `WORKER`: program and arguments; none is the built-in echo worker. Shell form is `["/bin/sh", "-c", text]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Vec<String>>,
+    /// `IMAGE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// `ENV`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// `SECRET`: names only; the node reads the values from its own environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// `LIMIT`.
+    #[serde(default)]
+    pub limits: Limits,
+    /// `CONCURRENCY`: conversations side by side, 1 to 1000.
+    pub concurrency: u32,
+    /// `ATTEMPTS`: how often a message is tried, 1 to 100.
+    pub attempts: u32,
+    /// `TIMEOUT`.
+    pub timeout: Timeouts,
+    /// `RESTART`.
+    pub restart: Restart,
+    /// `REPLACE`; without it `start-first`, unless a sanctum is writable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<Replace>,
+    /// `LABEL`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `REQUIRE`: labels that the node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub require: BTreeMap<String, String>,
+}
+
+impl AgentSpec {
+    /// A spec of nothing but the required: what a two-line soul parses to.
+    #[must_use]
+    pub fn new(name: AgentName, model: impl Into<String>, identity: impl Into<String>) -> Self {
+        Self {
+            name,
+            model: model.into(),
+            identity: identity.into(),
+            if_then: Vec::new(),
+            schedule: Vec::new(),
+            skills: Vec::new(),
+            sanctums: Vec::new(),
+            source_path: String::new(),
+            worker: None,
+            image: None,
+            env: BTreeMap::new(),
+            secrets: Vec::new(),
+            limits: Limits::default(),
+            concurrency: 1,
+            attempts: 3,
+            timeout: Timeouts::default(),
+            restart: Restart::default(),
+            replace: None,
+            labels: BTreeMap::new(),
+            require: BTreeMap::new(),
+        }
+    }
+
+    /// How a new incarnation takes over.
+    #[must_use]
+    pub fn replace_mode(&self) -> Replace {
+        let writable = self.sanctums.iter().any(|sanctum| !sanctum.read_only);
+        self.replace.unwrap_or(if writable {
+            Replace::StopFirst
+        } else {
+            Replace::StartFirst
+        })
+    }
+
+    /// What the worker is told about itself.
+    #[must_use]
+    pub fn worker_init(&self) -> WorkerInit {
+        WorkerInit {
+            name: self.name.clone(),
+            model: self.model.clone(),
+            identity: self.identity.clone(),
+            if_then: self.if_then.clone(),
+            schedule: self.schedule.clone(),
+            skills: self.skills.clone(),
+            sanctums: self.sanctums.clone(),
+        }
+    }
+}
+
+/// What the worker is told about itself, in its first line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerInit {
+    /// The agent's name.
+    pub name: AgentName,
+    /// The model.
+    pub model: String,
+    /// The identity.
+    pub identity: String,
+    /// The rules.
+    pub if_then: Vec<IfThen>,
+    /// The schedules.
+    pub schedule: Vec<Schedule>,
+    /// The skills.
+    pub skills: Vec<String>,
+    /// The folders.
+    pub sanctums: Vec<Sanctum>,
+}
+
+/// `IF condition THEN reaction`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IfThen {
+    /// When.
+    pub condition: String,
+    /// What.
+    pub reaction: String,
+}
+
+/// `SCHEDULE "cron" [TZ zone] prompt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Schedule {
+    /// The cron expression.
+    pub cron: String,
+    /// The IANA time zone; UTC without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tz: Option<String>,
+    /// What to send.
+    pub prompt: String,
+}
+
+/// `SANCTUM host:path[:ro]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sanctum {
+    /// The folder on the host, absolute.
+    pub host: String,
+    /// Where the worker sees it.
+    pub path: String,
+    /// Whether it must not write there.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// `LIMIT`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Bytes of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Thousandths of a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milli_cpus: Option<u64>,
+    /// Processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+/// `TIMEOUT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// How long a turn may go without progress.
+    #[serde(with = "millis")]
+    pub turn: Duration,
+    /// How long a stopping worker may finish its turns.
+    #[serde(with = "millis")]
+    pub drain: Duration,
+    /// How long a new incarnation may take to say `ready`.
+    #[serde(with = "millis")]
+    pub ready: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            turn: Duration::from_secs(600),
+            drain: Duration::from_secs(30),
+            ready: Duration::from_secs(60),
+        }
+    }
+}
+
+/// When a worker that exited is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Whatever its exit code.
+    #[default]
+    Always,
+    /// Unless it exited with 0.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// `RESTART`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restart {
+    /// When.
+    pub policy: RestartPolicy,
+    /// More restarts than this within `period` quarantine the agent; 0 is without a bound.
+    pub max: u32,
+    /// The period.
+    #[serde(with = "millis")]
+    pub period: Duration,
+    /// The first delay.
+    #[serde(with = "millis")]
+    pub backoff_first: Duration,
+    /// The longest delay.
+    #[serde(with = "millis")]
+    pub backoff_max: Duration,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self {
+            policy: RestartPolicy::Always,
+            max: 10,
+            period: Duration::from_secs(600),
+            backoff_first: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How a new incarnation takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Replace {
+    /// The new one is ready before the old one stops.
+    StartFirst,
+    /// The old one is gone before the new one starts.
+    StopFirst,
+}
+
+/// Durations as whole milliseconds.
+pub mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Milliseconds.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Milliseconds.
+    ///
+    /// # Errors
+    /// When it is not a whole number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
