@@ -127,7 +127,7 @@ pub struct ApiError {
     #[serde(default)]
     pub cause: String,
     /// What to try.
-    #[serde(default)]
+    #[serde(default, rename = "try")]
     pub try_: String,
 }
 

@@ -69,6 +69,10 @@ pub struct Envelope {
     /// The message that led to this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// Every message that waits for this one, the first question first, `cause` last: how a callee sees that an answer
+    /// would have to wait for itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<Cause>,
     /// The dead message that this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<MessageId>,
