@@ -1,2 +1,82 @@
-//! To be written.
-fn main() {}
+//! The binary `mozart`: the roles (supervisor, node, both under `up`) and the command line.
+
+mod args;
+mod cli;
+mod control;
+mod failure;
+mod home;
+mod node;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::api::ApiError;
+
+use crate::args::{Cli, Command, Global};
+
+fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    start_log(&global, command.is_role());
+    let result = match runtime(command.is_role()) {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(&global, command));
+            // A prompt may still hold a thread that reads the terminal: nobody waits for it.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => Err(failure::error(
+            failure::FAILED,
+            "cannot start the async runtime",
+            error,
+            "check the limits on threads and open files (`ulimit -a`)",
+        )),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => cli::output::fail(&error, global.output),
+    }
+}
+
+/// Runs a command; the exit code is one that is not an error, such as that of `doctor`.
+async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
+    match command {
+        Command::Up(args) => up::up(global, args).await.map(|()| 0),
+        Command::Down(args) => up::down(global, args).await.map(|()| 0),
+        Command::Supervisor(args) => control::run(global, args).await.map(|()| 0),
+        Command::Node(args) => node::run(global, args).await.map(|()| 0),
+        Command::Bench(args) => Err(cli::bench::exec(&args)),
+        Command::Client(command) => cli::run(global, command).await,
+    }
+}
+
+/// Roles use all cores; a client command is one task that waits for the network.
+fn runtime(role: bool) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = if role {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    builder.enable_all().build()
+}
+
+/// Logs to stderr: `RUST_LOG` decides, else `-v`, else `info` for the roles and next to nothing for the client, which says what
+/// is wrong in its own words.
+fn start_log(global: &Global, role: bool) {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+
+    let default = match (role, global.verbose) {
+        (false, 0) => "error,async_nats=off",
+        (false, 1) => "info",
+        (true, 0) => "info,async_nats=warn",
+        (_, 1 | 2) => "debug,async_nats=info",
+        (_, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && cli::output::colour())
+        .init();
+}
