@@ -1,0 +1,87 @@
+# `make` alone shows what there is. Everything that is installed goes into .tools/ and target/, which git ignores.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# The tests always use the pinned server. The product looks for MOZART_NATS_SERVER, then PATH, then .tools/.
+TEST_ENV := MOZART_NATS_SERVER='$(CURDIR)/.tools/nats-server'
+
+# Arguments of `make test` and `make bench`: names, filters.
+ARGS ?=
+# How long `make chaos` goes on, and what it starts from; `make sim` takes SEED too. Without a seed: a fresh one, printed.
+SECONDS ?= 60
+SEED ?=
+
+.PHONY: help
+help: ## shows this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## nats-server 2.15.1 and cargo-nextest into .tools/, pinned by sha256
+	@scripts/setup.sh nats-server nextest
+
+.PHONY: build
+build: ## target/release/mozart, and beside it the static mozart-shim
+	cargo build --release -p supervisor
+	@# Static, so that it runs in any container. With --target the flags stay away from build scripts and macros.
+	RUSTFLAGS='-Ctarget-feature=+crt-static' cargo build --profile shim -p worker-shim --target $(HOST)
+	@install -m 755 target/$(HOST)/shim/mozart-shim target/release/mozart-shim
+
+.PHONY: demo
+demo: ## a small fleet in 30 s: a worker is killed amid its answer, and nothing is lost
+	@scripts/setup.sh nats-server
+	@$(MAKE) build
+	@examples/demo.sh
+
+.PHONY: test
+test: setup ## all tests, against a real nats-server (ARGS='-p broker', ARGS=name)
+	cargo build --workspace
+	$(TEST_ENV) cargo nextest run --workspace $(ARGS)
+
+.PHONY: check
+check: fmt clippy docs house deny ## formatting, lints, docs, the rules of the house, dependencies
+
+.PHONY: fmt
+fmt:
+	cargo fmt --all --check
+
+.PHONY: clippy
+clippy:
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+.PHONY: docs
+docs:
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps
+
+.PHONY: house
+house:
+	@scripts/house.sh
+
+.PHONY: deny
+deny:
+	@scripts/setup.sh deny
+	cargo deny --all-features check bans licenses sources
+
+.PHONY: audit
+audit: ## known flaws of the dependencies (fetches the advisory database)
+	@scripts/setup.sh deny
+	cargo deny --all-features check advisories
+
+.PHONY: sim
+sim: setup ## the control core in a seeded, hostile world (SEED=7)
+	MOZART_SEED='$(SEED)' cargo nextest run --release -p supervisor-core --no-capture simulation $(ARGS)
+
+.PHONY: chaos
+chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7)
+	cargo build --release --workspace
+	$(TEST_ENV) MOZART_CHAOS_SECONDS='$(SECONDS)' MOZART_SEED='$(SEED)' \
+		cargo nextest run --release -p system-tests --no-capture chaos $(ARGS)
+
+.PHONY: bench
+bench: setup build ## Mozart beside a raw loop and stdio + SQLite (ARGS='-o json')
+	$(TEST_ENV) target/release/mozart bench $(ARGS)

