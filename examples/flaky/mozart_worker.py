@@ -1,0 +1,150 @@
+"""The worker's side of Mozart's protocol: one JSON object a line, on stdin and stdout. Standard library only.
+
+Copy this file beside your worker:
+
+    from mozart_worker import Worker
+
+    def answer(turn):
+        turn.say("hello ")
+        turn.say(turn.text)
+
+    Worker(answer).run()
+
+Every turn has a thread of its own; how many run side by side is the soul's CONCURRENCY. What `answer` said is the
+response. An exception fails the turn for good; `Retry` asks for another attempt. Whatever goes to stderr, or to stdout
+without being protocol, ends up in `mozart logs`.
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+import uuid
+
+
+class Retry(Exception):
+    """The turn failed, and another attempt may help."""
+
+
+class Cancelled(Exception):
+    """Nobody waits for this turn any more."""
+
+
+class Turn:
+    """One message being answered."""
+
+    def __init__(self, worker, line):
+        self.worker = worker
+        self.kind = line["type"]
+        self.message_id = line["messageId"]
+        self.conversation_id = line.get("conversationId")
+        self.request_id = line.get("requestId")
+        self.sender = line["fromId"]
+        self.text = line["message"]
+        self.said = []
+        self.cancelled = threading.Event()
+
+    def say(self, text):
+        """Streams a piece of the answer."""
+        if self.cancelled.is_set():
+            raise Cancelled
+        self.said.append(text)
+        self.event({"type": "text", "text": text})
+
+    def event(self, event):
+        """Streams something that is not text, such as a tool call: any object with a `type`."""
+        self.worker.send("event", messageId=self.message_id, conversationId=self.conversation_id, event=event)
+
+    def progress(self):
+        """Says that the turn goes on: its deadline starts anew."""
+        self.worker.send("progress", messageId=self.message_id)
+
+    def ask(self, agent, text):
+        """Asks another agent and waits for its answer. Raises RuntimeError when there is none."""
+        request_id = str(uuid.uuid4())
+        answers = self.worker.questions[request_id] = queue.Queue(maxsize=1)
+        try:
+            self.worker.send("route_request", messageId=self.message_id, requestId=request_id, toId=agent, message=text)
+            answer = answers.get()
+        finally:
+            del self.worker.questions[request_id]
+        if answer.get("error"):
+            raise RuntimeError(answer["error"])
+        return answer["response"]
+
+    def finish(self):
+        response = "".join(self.said)
+        if self.kind == "route":
+            self.worker.send("route_done", messageId=self.message_id, requestId=self.request_id, response=response)
+        else:
+            self.worker.send("chat_done", messageId=self.message_id, conversationId=self.conversation_id)
+
+
+class Worker:
+    """Reads messages and answers each with `answer(turn)`."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.agent = {}
+        self.incarnation = 0
+        self.turns = {}
+        self.questions = {}
+        self.output = threading.Lock()
+
+    def send(self, kind, **fields):
+        """Writes one line of protocol; fields without a value are left out."""
+        fields = {name: value for name, value in fields.items() if value is not None}
+        self.write(json.dumps({"type": kind, **fields}).encode() + b"\n")
+
+    def write(self, data):
+        """Writes raw bytes; lines of several threads do not mix."""
+        with self.output:
+            try:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:
+                # Nobody reads us any more.
+                os._exit(0)
+
+    def run(self, ready=True):
+        """Says ready, then answers until stdin ends or the shim asks to stop."""
+        if ready:
+            self.send("ready")
+        for raw in sys.stdin.buffer:
+            line = json.loads(raw)
+            kind = line["type"]
+            if kind == "init":
+                self.agent, self.incarnation = line["agent"], line["incarnation"]
+            elif kind in ("chat", "route"):
+                turn = Turn(self, line)
+                thread = threading.Thread(target=self.turn, args=(turn,), daemon=True)
+                self.turns[turn.message_id] = (turn, thread)
+                thread.start()
+            elif kind == "route_response" and line["requestId"] in self.questions:
+                self.questions[line["requestId"]].put(line)
+            elif kind == "cancel" and line["messageId"] in self.turns:
+                self.turns[line["messageId"]][0].cancelled.set()
+            elif kind == "shutdown":
+                self.shutdown()
+                return
+
+    def shutdown(self):
+        """Lets the open turns end."""
+        for _, thread in list(self.turns.values()):
+            thread.join()
+
+    def turn(self, turn):
+        self.send("ack", messageId=turn.message_id)
+        try:
+            self.answer(turn)
+            turn.finish()
+        except Cancelled:
+            pass
+        except Exception as error:  # whatever went wrong, the sender is told
+            traceback.print_exc()
+            retryable = isinstance(error, Retry)
+            self.send("error", messageId=turn.message_id, error=str(error) or repr(error), retryable=retryable)
+        finally:
+            self.turns.pop(turn.message_id, None)

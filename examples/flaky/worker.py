@@ -1,0 +1,203 @@
+"""A worker that misbehaves on demand.
+
+A message that consists of these commands, separated by `;`, is carried out in order; any other is echoed.
+
+    count N [SECONDS]   answers in N chunks, SECONDS apart (0.02)
+    say TEXT            answers TEXT
+    sleep SECONDS       takes its time, silently
+    busy SECONDS        takes its time, and says that it goes on
+    ask AGENT TEXT      answers with what another agent says
+    fail WHY            fails for good           retry WHY           fails, and another attempt may help
+    tool NAME           shows an event that is not text
+
+    crash               exits with 1 at once     crash N%            the same, in N of 100 cases
+    crash until N       the same, in incarnations before the Nth
+    exit N              exits with N             kill N              dies of signal N
+    hang                never answers            stubborn            ignores SIGTERM and `shutdown` from now on
+    fork                leaves a child behind that holds stdout open, and exits with 1
+
+    flood N             N chunks as fast as they go
+    blob N              N MB without a newline   long N              a text event of N KiB in one line
+    nonsense            all of: garbage          invalid bytes that are not UTF-8
+    garbage             text that is no JSON     unknown             a protocol line of an unknown type
+    stranger            ends a turn that does not exist
+    twice               ends its own turn twice
+
+The environment decides how it starts: FLAKY_START=never-ready, `exit N`, `slow SECONDS`, `stubborn`.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+
+from mozart_worker import Retry, Worker
+
+
+class Stubborn(Worker):
+    """A worker that can refuse to stop."""
+
+    stubborn = False
+
+    def refuse_to_stop(self):
+        self.stubborn = True
+
+    def shutdown(self):
+        while self.stubborn:
+            time.sleep(3600)
+        super().shutdown()
+
+
+def die(code):
+    # Without cleaning up, from any thread.
+    os._exit(code)
+
+
+def wait(turn, seconds, step=0.1, each=lambda: None):
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and not turn.cancelled.is_set():
+        each()
+        time.sleep(min(left, step))
+
+
+def count(turn, n, seconds="0.02"):
+    for i in range(1, int(n) + 1):
+        turn.say(f"{i} ")
+        wait(turn, float(seconds))
+
+
+def crash(turn, *when):
+    if when and when[0].endswith("%"):
+        if random.random() * 100 >= float(when[0][:-1]):
+            return
+    elif when and when[0] == "until":
+        if WORKER.incarnation >= int(when[1]):
+            return
+    print("crashing, as told", file=sys.stderr, flush=True)
+    die(1)
+
+
+def kill(turn, number):
+    os.kill(os.getpid(), int(number))
+
+
+def hang(turn):
+    while not turn.cancelled.is_set():
+        time.sleep(0.1)
+
+
+def stubborn(turn):
+    WORKER.refuse_to_stop()
+    turn.say("you will not stop me ")
+
+
+def fork(turn):
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(3600)
+        die(0)
+    die(1)
+
+
+def fail(turn, *why):
+    raise RuntimeError(" ".join(why) or "failed, as told")
+
+
+def retry(turn, *why):
+    raise Retry(" ".join(why) or "failed, as told")
+
+
+def flood(turn, n):
+    for i in range(int(n)):
+        turn.say(f"{i} ")
+
+
+def blob(turn, megabytes):
+    for _ in range(int(megabytes)):
+        WORKER.write(b"x" * 1_000_000)
+    WORKER.write(b"\n")
+
+
+def garbage(turn):
+    WORKER.write(b"this is not protocol\n{\"type\":\n[]\nnull\n\n{}\n")
+
+
+def invalid(turn):
+    WORKER.write(b"\xff\xfe\x80 not UTF-8\n")
+    WORKER.write(b'{"type":"event","event":{"type":"text","text":"\xc3\x28"}}\n')
+
+
+def unknown(turn):
+    WORKER.send("dance", messageId=turn.message_id)
+
+
+def stranger(turn):
+    WORKER.send("chat_done", messageId="nobody-knows-me")
+    WORKER.send("ack", messageId="nobody-knows-me")
+    WORKER.send("event", messageId="nobody-knows-me", event={"type": "text", "text": "lost"})
+
+
+def twice(turn):
+    turn.finish()
+
+
+def nonsense(turn):
+    for step in (garbage, invalid, unknown, stranger):
+        step(turn)
+    turn.say("so much for that ")
+
+
+COMMANDS = {
+    "count": count,
+    "say": lambda turn, *words: turn.say(" ".join(words)),
+    "sleep": lambda turn, seconds: wait(turn, float(seconds)),
+    "busy": lambda turn, seconds: wait(turn, float(seconds), each=turn.progress),
+    "ask": lambda turn, agent, *words: turn.say(turn.ask(agent, " ".join(words))),
+    "tool": lambda turn, name: turn.event({"type": "tool", "name": name}),
+    "exit": lambda turn, code: die(int(code)),
+    "long": lambda turn, kib: turn.say("x" * (int(kib) * 1024)),
+    "crash": crash,
+    "kill": kill,
+    "hang": hang,
+    "stubborn": stubborn,
+    "fork": fork,
+    "fail": fail,
+    "retry": retry,
+    "flood": flood,
+    "blob": blob,
+    "nonsense": nonsense,
+    "garbage": garbage,
+    "invalid": invalid,
+    "unknown": unknown,
+    "stranger": stranger,
+    "twice": twice,
+}
+
+
+def answer(turn):
+    steps = [step.split() for step in turn.text.split(";")]
+    if all(step and step[0] in COMMANDS for step in steps):
+        for command, *arguments in steps:
+            COMMANDS[command](turn, *arguments)
+    else:
+        turn.say(turn.text)
+
+
+WORKER = Stubborn(answer)
+
+
+def main():
+    how, *arguments = os.environ.get("FLAKY_START", "well").split()
+    if how == "exit":
+        die(int(arguments[0]))
+    if how == "slow":
+        time.sleep(float(arguments[0]))
+    # From the main thread, since no other may say so: `stubborn` comes too late for a signal's handler.
+    signal.signal(signal.SIGTERM, lambda *_: None if WORKER.stubborn else die(143))
+    if how == "stubborn":
+        WORKER.refuse_to_stop()
+    WORKER.run(ready=how != "never-ready")
+
+
+main()

@@ -1,0 +1,1 @@
+../../examples/flaky/worker.py
