@@ -78,10 +78,10 @@ sim: setup ## the control core in a seeded, hostile world (SEED=7)
 
 .PHONY: chaos
 chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7)
-	cargo build --release --workspace
 	$(TEST_ENV) MOZART_CHAOS_SECONDS='$(SECONDS)' MOZART_SEED='$(SEED)' \
 		cargo nextest run --release -p system-tests --no-capture chaos $(ARGS)
 
 .PHONY: bench
 bench: setup build ## Mozart beside a raw loop and stdio + SQLite (ARGS='-o json')
+	cargo build --release -p system-tests
 	$(TEST_ENV) target/release/mozart bench $(ARGS)

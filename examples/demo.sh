@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# A tour of Mozart in half a minute: `make demo` builds and runs it. It keeps to a temporary folder and leaves nothing behind.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+for program in mozart mozart-shim; do
+    [ -x "target/release/$program" ] || {
+        echo "error: target/release/$program is missing; cause: not built yet; try: make demo" >&2
+        exit 6
+    }
+done
+command -v python3 >/dev/null || {
+    echo "error: python3 is missing; cause: the workers of this demo are written in Python; try: install python3" >&2
+    exit 6
+}
+
+export PATH=$PWD/target/release:$PATH
+export MOZART_NATS_SERVER=${MOZART_NATS_SERVER:-$PWD/.tools/nats-server}
+# A fleet of its own, whatever runs on this machine already.
+MOZART_DIR=$(mktemp -d "${TMPDIR:-/tmp}/mozart-demo.XXXXXX")
+export MOZART_DIR MOZART_NAMESPACE=demo-$$
+unset NATS_URL NATS_CREDS
+
+clean_up() {
+    local code=$?
+    trap - EXIT INT TERM
+    mozart down --timeout 10s >/dev/null 2>&1 || true
+    for process in $(processes); do
+        kill -9 "$process" 2>/dev/null || true
+    done
+    if [ "$code" != 0 ]; then
+        echo >&2
+        echo "The demo failed. The last lines of $MOZART_DIR/mozart.log:" >&2
+        tail -n 20 "$MOZART_DIR/mozart.log" >&2 || true
+    fi
+    rm -rf "$MOZART_DIR"
+    exit "$code"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# The processes of this demo's agents, or of one: pids.
+processes() {
+    local environment
+    for environment in /proc/[0-9]*/environ; do
+        if grep -qzs "^MOZART_INCARNATION=$MOZART_NAMESPACE/.*/${1:-.*}/" "$environment"; then
+            environment=${environment%/environ}
+            echo "${environment##*/}"
+        fi
+    done
+}
+
+# The worker of an agent, not its shim: a pid.
+worker_of() {
+    local process
+    for process in $(processes "$1"); do
+        [ "$(cat "/proc/$process/comm")" = mozart-shim ] || echo "$process"
+    done
+}
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+    bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
+else
+    bold='' dim='' plain=''
+fi
+
+heading() {
+    printf '\n%s── %s%s\n' "$bold" "$1" "$plain"
+}
+
+show() {
+    local word
+    printf '\n%s$' "$dim"
+    for word in "$@"; do
+        case $word in
+        *[!A-Za-z0-9_./:=-]*) printf ' "%s"' "$word" ;;
+        *) printf ' %s' "$word" ;;
+        esac
+    done
+    printf '%s\n' "$plain"
+}
+
+# Shows a command, then runs it.
+run() {
+    show "$@"
+    "$@"
+}
+
+begun=$SECONDS
+
+heading "1. Start: a broker, a supervisor, a node, and two agents of examples/pair"
+run mozart up examples/pair --detach --wait
+run mozart apply examples/hello examples/flaky
+mozart wait hello --for running --timeout 20s >/dev/null
+mozart wait flaky --for running --timeout 20s >/dev/null
+run mozart ps
+
+heading "2. Messages: each is on disk before its id is printed"
+run mozart send hello "Hello, Mozart" --wait
+run mozart send asker "How many words is this?" --wait
+echo "  (asker had to ask answerer: two agents, two journaled messages)"
+
+heading "3. A crash: kill -9 for the worker, in the middle of its answer"
+show mozart chat flaky "count 12 0.15" --follow
+mozart chat flaky "count 12 0.15" --follow &
+chat=$!
+sleep 1
+victim=$(worker_of flaky)
+printf '%s  <-- kill -9 %s%s\n' "$dim" "$victim" "$plain"
+kill -9 $victim
+wait "$chat"
+echo "  (the second attempt began anew; text of two attempts is never mixed)"
+
+heading "4. The journal: what happened to that message"
+message=$(mozart journal ls --agent flaky -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)[-1]["messageId"])')
+run mozart journal show "$message"
+
+heading "5. The control plane dies: agents go on"
+supervisor=$(python3 -c 'import json, os; print(json.load(open(os.environ["MOZART_DIR"] + "/mozart.json"))["pid"])')
+run kill -9 "$supervisor"
+run mozart send hello "Nobody supervises you" --wait
+run mozart up examples/pair --detach --wait
+run mozart ps
+
+heading "6. A poison message: three attempts, then a dead letter; the agent lives on"
+show mozart send flaky "crash" --wait
+mozart send flaky "crash" --wait --timeout 30s && false || echo "  (exit code $?)"
+run mozart dead ls
+run mozart explain flaky
+
+heading "7. Stop: open turns finish, the data stays"
+run mozart down
+printf '\nThat took %d s.\n' $((SECONDS - begun))
