@@ -50,11 +50,7 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut out = vec![VERSION];
     bincode::serde::encode_into_std_write(value, &mut out, CONFIG)
         .map_err(|error| CodecError::Malformed(error.to_string()))?;
-    if out.len() > LIMIT {
-        Err(CodecError::TooLarge)
-    } else {
-        Ok(out)
-    }
+    if out.len() > LIMIT { Err(CodecError::TooLarge) } else { Ok(out) }
 }
 
 /// Decodes a value, all of it: trailing bytes are an error.
@@ -92,17 +88,11 @@ mod tests {
     #[test]
     fn hostile_bytes_are_errors() {
         assert_eq!(decode::<String>(&[]), Err(CodecError::Empty));
-        assert_eq!(
-            decode::<String>(&[9, 0]),
-            Err(CodecError::Version { found: 9 })
-        );
+        assert_eq!(decode::<String>(&[9, 0]), Err(CodecError::Version { found: 9 }));
         assert_eq!(decode::<u8>(&[1, 7, 7]), Err(CodecError::Trailing(1)));
         // A length of 16 GiB must not be allocated.
         let huge = [1, 253, 0, 0, 0, 0, 4, 0, 0, 0];
-        assert!(matches!(
-            decode::<Vec<u8>>(&huge),
-            Err(CodecError::Malformed(_))
-        ));
+        assert!(matches!(decode::<Vec<u8>>(&huge), Err(CodecError::Malformed(_))));
         assert!(encode(&vec![0_u8; LIMIT + 1]).is_err());
     }
 }

@@ -24,11 +24,7 @@ pub struct ControlRecord {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    tag = "type"
-)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum ControlEvent {
     // What people want: any supervisor writes these for a client.
     /// A soul was registered.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Event;
+use crate::event::{Event, EventBody};
 use crate::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 
 /// The largest message text that `send` accepts, in bytes. The broker's `max_payload` is 1 MiB; the rest is room for the
@@ -226,6 +226,30 @@ pub struct DeadLetter {
     /// The message that repeats it, once somebody redrove it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redriven_as: Option<MessageId>,
+}
+
+impl DeadLetter {
+    /// A letter from a message's final state and its history, as (incarnation, event) pairs in any order.
+    #[must_use]
+    pub fn new(
+        envelope: Envelope,
+        final_: &Final,
+        history: impl IntoIterator<Item = (u64, Event)>,
+        log: Vec<String>,
+    ) -> Self {
+        let tail = final_.tail.iter().map(|event| (final_.incarnation.unwrap_or(0), event.clone()));
+        let mut attempts = Vec::new();
+        for (incarnation, event) in history.into_iter().chain(tail) {
+            if let EventBody::Error { error } = event.body {
+                let attempt = crate::event::attempt_of(event.seq);
+                attempts.push(AttemptEnd { attempt, incarnation, error });
+            }
+        }
+        attempts.sort_by_key(|end| (end.attempt, end.incarnation));
+        attempts.dedup_by_key(|end| end.attempt);
+        let reason = final_.reason.clone().unwrap_or_default();
+        Self { envelope, reason, attempts, log, at: final_.at, redriven_as: None }
+    }
 }
 
 /// How one attempt ended.

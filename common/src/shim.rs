@@ -199,11 +199,7 @@ impl Exit {
             (None, Some(signal)) => format!("exit code {} (signal {signal})", 128 + signal),
             (None, None) => "gone".to_owned(),
         };
-        let how = if self.out_of_memory {
-            format!("{how}, out of memory")
-        } else {
-            how
-        };
+        let how = if self.out_of_memory { format!("{how}, out of memory") } else { how };
         match &self.reason {
             Some(reason) => format!("{reason} ({how})"),
             None => how,
@@ -224,3 +220,36 @@ pub struct ShimExit {
     /// When the worker ended.
     pub at: Timestamp,
 }
+
+/// What a shim is told at its start: a file in JSON that only its user can read, removed once read. Its path is in
+/// [`CONFIG_ENV`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimConfig {
+    /// The broker's address, with credentials.
+    pub url: String,
+    /// A credentials file.
+    #[serde(default)]
+    pub creds: Option<String>,
+    /// The fleet.
+    pub namespace: crate::Namespace,
+    /// The incarnation.
+    pub incarnation: u64,
+    /// The generation.
+    pub generation: u64,
+    /// The token of its command subject.
+    pub token: String,
+    /// The agent.
+    pub spec: crate::spec::AgentSpec,
+    /// The worker's working directory; the shim's own when it is none.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    /// Where to leave a [`ShimExit`].
+    pub exit_file: String,
+}
+
+/// The environment variable with the path of the [`ShimConfig`].
+pub const CONFIG_ENV: &str = "MOZART_SHIM_CONFIG";
+
+/// The environment variable that labels every process of an incarnation: `<namespace>/<node>/<agent>/<generation>/<incarnation>`.
+pub const LABEL_ENV: &str = "MOZART_INCARNATION";

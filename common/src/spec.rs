@@ -98,11 +98,7 @@ impl AgentSpec {
     #[must_use]
     pub fn replace_mode(&self) -> Replace {
         let writable = self.sanctums.iter().any(|sanctum| !sanctum.read_only);
-        self.replace.unwrap_or(if writable {
-            Replace::StopFirst
-        } else {
-            Replace::StartFirst
-        })
+        self.replace.unwrap_or(if writable { Replace::StopFirst } else { Replace::StartFirst })
     }
 
     /// What the worker is told about itself.

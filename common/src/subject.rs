@@ -39,11 +39,7 @@ impl Subjects {
     #[must_use]
     pub fn new(namespace: Namespace, shards: u32) -> Self {
         let prefix = format!("mozart.{namespace}");
-        Self {
-            namespace,
-            prefix,
-            shards: shards.clamp(1, MAX_SHARDS),
-        }
+        Self { namespace, prefix, shards: shards.clamp(1, MAX_SHARDS) }
     }
 
     /// The namespace.
@@ -61,9 +57,10 @@ impl Subjects {
     /// The shard that holds an agent's messages: FNV-1a over its name.
     #[must_use]
     pub fn shard(&self, agent: &AgentName) -> u32 {
-        let hash = agent.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
+        let hash = agent
+            .as_str()
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         hash % self.shards
     }
 
@@ -113,10 +110,7 @@ impl Subjects {
     /// A request by its id alone, whoever sent it and to whom, in one shard.
     #[must_use]
     pub fn request_anywhere(&self, message: &MessageId, shard: u32) -> String {
-        self.sharded(
-            format!("{}.journal.*.*.{message}.request", self.prefix),
-            shard,
-        )
+        self.sharded(format!("{}.journal.*.*.{message}.request", self.prefix), shard)
     }
 
     /// Everything that one journal stream takes.
@@ -134,18 +128,13 @@ impl Subjects {
     /// The destination of the republish: `done.<agent>.<sender>.<message>`.
     #[must_use]
     pub fn republish_destination(&self) -> String {
-        format!(
-            "{}.done.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}",
-            self.prefix
-        )
+        format!("{}.done.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}", self.prefix)
     }
 
     /// Parses a journal subject.
     #[must_use]
     pub fn parse_journal(&self, subject: &str) -> Option<JournalSubject> {
-        let rest = subject
-            .strip_prefix(&self.prefix)?
-            .strip_prefix(".journal.")?;
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix(".journal.")?;
         let mut tokens = rest.split('.');
         let (agent, sender, message) = (tokens.next()?, tokens.next()?, tokens.next()?);
         let is_final = match tokens.next()? {
@@ -159,23 +148,14 @@ impl Subjects {
             return None;
         }
         let (sender, message_id) = (SenderName::new(sender).ok()?, MessageId::new(message).ok()?);
-        Some(JournalSubject {
-            agent,
-            sender,
-            message_id,
-            is_final,
-        })
+        Some(JournalSubject { agent, sender, message_id, is_final })
     }
 
     /// The name of a journal stream.
     #[must_use]
     pub fn journal_stream(&self, shard: u32) -> String {
         let base = self.stream("JOURNAL");
-        if self.shards > 1 {
-            format!("{base}_{shard}")
-        } else {
-            base
-        }
+        if self.shards > 1 { format!("{base}_{shard}") } else { base }
     }
 
     /// The name of another stream: `EVENTS`, `CONTROL`, `DEAD`, `LOGS`, `ADVISORIES`.
@@ -390,10 +370,7 @@ mod tests {
             subjects.request(&agent, &sender, &message),
             "mozart.default.journal.writer.user.m1.request"
         );
-        assert_eq!(
-            subjects.done(&agent, &sender, &message),
-            "mozart.default.done.writer.user.m1"
-        );
+        assert_eq!(subjects.done(&agent, &sender, &message), "mozart.default.done.writer.user.m1");
         assert_eq!(subjects.journal_stream(0), "MOZART_default_JOURNAL");
     }
 
@@ -419,10 +396,7 @@ mod tests {
                 subjects.parse_shim_report(&subjects.shim_report(&agent, 7)),
                 Some((agent.clone(), 7))
             );
-            assert_eq!(
-                subjects.parse_logs(&subjects.logs(&agent, 7)),
-                Some((agent, 7))
-            );
+            assert_eq!(subjects.parse_logs(&subjects.logs(&agent, 7)), Some((agent, 7)));
         }
     }
 

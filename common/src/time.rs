@@ -31,10 +31,7 @@ impl Timestamp {
     /// This point, moved into the future.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -73,9 +70,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
             let text = String::deserialize(deserializer)?;
-            humantime::parse_rfc3339_weak(&text)
-                .map(Self::from)
-                .map_err(de::Error::custom)
+            humantime::parse_rfc3339_weak(&text).map(Self::from).map_err(de::Error::custom)
         } else {
             u64::deserialize(deserializer).map(Self)
         }
@@ -91,10 +86,7 @@ mod tests {
         let time = Timestamp::from_millis(1_700_000_000_123);
         let json = serde_json::to_string(&time).expect("a timestamp is plain");
         assert_eq!(json, "\"2023-11-14T22:13:20.123Z\"");
-        assert_eq!(
-            serde_json::from_str::<Timestamp>(&json).expect("what we wrote"),
-            time
-        );
+        assert_eq!(serde_json::from_str::<Timestamp>(&json).expect("what we wrote"), time);
     }
 
     #[test]

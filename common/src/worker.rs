@@ -12,12 +12,8 @@ use crate::spec::WorkerInit;
 pub const MAX_LINE: usize = 1 << 20;
 
 /// A line for the worker.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(
-    rename_all = "snake_case",
-    rename_all_fields = "camelCase",
-    tag = "type"
-)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", rename_all_fields = "camelCase", tag = "type")]
 pub enum ToWorker {
     /// The first line: who the worker is.
     Init {
@@ -200,19 +196,15 @@ struct TextEvent<'a> {
 pub fn parse(line: &[u8]) -> Result<FromWorker<'_>, NotProtocol> {
     let line: Line<'_> = serde_json::from_slice(line).map_err(|_| NotProtocol::NotJson)?;
     let missing = |kind, field| NotProtocol::Missing { kind, field };
-    let turn = TurnRef {
-        message_id: line.message_id,
-        conversation_id: line.conversation_id,
-    };
+    let turn = TurnRef { message_id: line.message_id, conversation_id: line.conversation_id };
     Ok(match &*line.kind {
         "ready" => FromWorker::Ready,
         "event" => {
             let raw = line.event.ok_or(missing("event", "event"))?.get();
             match serde_json::from_str::<TextEvent<'_>>(raw) {
-                Ok(TextEvent {
-                    kind,
-                    text: Some(text),
-                }) if kind == "text" => FromWorker::Text { turn, text },
+                Ok(TextEvent { kind, text: Some(text) }) if kind == "text" => {
+                    FromWorker::Text { turn, text }
+                }
                 _ => FromWorker::Event {
                     turn,
                     event: serde_json::from_str(raw).map_err(|_| NotProtocol::NotJson)?,
@@ -220,23 +212,15 @@ pub fn parse(line: &[u8]) -> Result<FromWorker<'_>, NotProtocol> {
             }
         }
         "ack" => FromWorker::Ack { turn },
-        "chat_done" => FromWorker::Done {
-            turn,
-            response: line.response,
-        },
+        "chat_done" => FromWorker::Done { turn, response: line.response },
         "route_done" => {
             let message_id = turn.message_id.or(line.request_id);
             let response = Some(line.response.unwrap_or_default());
-            FromWorker::Done {
-                turn: TurnRef { message_id, ..turn },
-                response,
-            }
+            FromWorker::Done { turn: TurnRef { message_id, ..turn }, response }
         }
         "route_request" => FromWorker::RouteRequest {
             turn,
-            request_id: line
-                .request_id
-                .ok_or(missing("route_request", "requestId"))?,
+            request_id: line.request_id.ok_or(missing("route_request", "requestId"))?,
             to_id: line.to_id.ok_or(missing("route_request", "toId"))?,
             message: line.message.ok_or(missing("route_request", "message"))?,
             timeout_ms: line.timeout_ms,
@@ -256,28 +240,19 @@ mod tests {
     use super::*;
 
     fn turn(message: &'static str) -> TurnRef<'static> {
-        TurnRef {
-            message_id: Some(message.into()),
-            conversation_id: None,
-        }
+        TurnRef { message_id: Some(message.into()), conversation_id: None }
     }
 
     #[test]
     fn the_seeds_lines_parse() {
-        assert_eq!(
-            parse(br#"{"type":"ready"}"#).expect("protocol"),
-            FromWorker::Ready
-        );
+        assert_eq!(parse(br#"{"type":"ready"}"#).expect("protocol"), FromWorker::Ready);
         assert_eq!(
             parse(
                 br#"{"type":"event","conversationId":"c","event":{"type":"text","text":"a\nb"}}"#
             )
             .expect("protocol"),
             FromWorker::Text {
-                turn: TurnRef {
-                    message_id: None,
-                    conversation_id: Some("c".into())
-                },
+                turn: TurnRef { message_id: None, conversation_id: Some("c".into()) },
                 text: "a\nb".into()
             }
         );
@@ -287,17 +262,11 @@ mod tests {
         );
         assert_eq!(
             parse(br#"{"type":"chat_done","messageId":"m"}"#).expect("protocol"),
-            FromWorker::Done {
-                turn: turn("m"),
-                response: None
-            }
+            FromWorker::Done { turn: turn("m"), response: None }
         );
         assert_eq!(
             parse(br#"{"type":"route_done","requestId":"m","response":"r"}"#).expect("protocol"),
-            FromWorker::Done {
-                turn: turn("m"),
-                response: Some("r".into())
-            }
+            FromWorker::Done { turn: turn("m"), response: Some("r".into()) }
         );
     }
 
@@ -305,32 +274,16 @@ mod tests {
     fn other_events_are_kept_and_unknown_types_named() {
         let line = br#"{"type":"event","messageId":"m","event":{"type":"tool","name":"x"}}"#;
         let event = serde_json::json!({"type": "tool", "name": "x"});
-        assert_eq!(
-            parse(line).expect("protocol"),
-            FromWorker::Event {
-                turn: turn("m"),
-                event
-            }
-        );
+        assert_eq!(parse(line).expect("protocol"), FromWorker::Event { turn: turn("m"), event });
         assert_eq!(
             parse(br#"{"type":"dance"}"#).expect("protocol"),
-            FromWorker::Unknown {
-                kind: "dance".into()
-            }
+            FromWorker::Unknown { kind: "dance".into() }
         );
     }
 
     #[test]
     fn nonsense_is_a_log_line() {
-        for line in [
-            &b"hello"[..],
-            b"",
-            b"[]",
-            b"{}",
-            b"\xff\xfe",
-            b"{\"type\":1}",
-            b"null",
-        ] {
+        for line in [&b"hello"[..], b"", b"[]", b"{}", b"\xff\xfe", b"{\"type\":1}", b"null"] {
             assert!(parse(line).is_err(), "{line:?}");
         }
         let error = parse(br#"{"type":"error"}"#).expect_err("no error field");

@@ -1,0 +1,122 @@
+//! The pump's end: draining, the worker's exit, the last words, the exit file.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use common::shim::{Exit, ShimConfig, ShimExit};
+use common::worker::ToWorker;
+use futures_util::StreamExt as _;
+
+use super::{LAST_WORDS, Pump, Stage};
+use crate::child;
+use crate::lines::Line;
+
+impl Pump {
+    pub(super) fn drain(&mut self, within: Duration) {
+        if self.stage != Stage::Running {
+            return;
+        }
+        self.stage = Stage::Draining { until: Instant::now() + within };
+        self.book.stop();
+        self.ready_again = None;
+        if let Some(inbox) = &mut self.inbox {
+            inbox.close();
+        }
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        if matches!(self.stage, Stage::Stopping { .. }) {
+            return;
+        }
+        self.book.stop();
+        self.tell(&ToWorker::Shutdown {});
+        self.stage = Stage::Stopping { since: Instant::now(), termed: false };
+        self.write();
+    }
+
+    /// The worker is gone: its last lines, the attempts of its open turns, the log, then the exit file.
+    pub(super) async fn end(mut self, mut exit: Exit) -> u8 {
+        let at = SystemTime::now().into();
+        exit.reason = self.end_reason.take();
+        self.worker.stdin = None;
+        self.outgoing.clear();
+        self.drain_pipes();
+        let todo = self.book.worker_exited(self.now(), &exit.describe());
+        self.perform(todo);
+        // Our own children hold no message: they go while the last words are on their way.
+        child::sweep(self.worker.pid);
+        let deadline = tokio::time::Instant::now() + LAST_WORDS;
+        let clean = tokio::time::timeout_at(deadline, self.last_words()).await.is_ok();
+        let code = match (exit.code, exit.signal) {
+            (Some(code), _) => code,
+            (None, Some(signal)) => 128 + signal,
+            (None, None) => 1,
+        };
+        leave(&self.config, &ShimExit { exit, finished: self.book.finished, clean, at });
+        u8::try_from(code & 0xff).unwrap_or(1)
+    }
+
+    /// Reads what the worker wrote before it ended. What it left running may hold the pipes open: no waiting for their end.
+    pub(super) fn drain_pipes(&mut self) {
+        for _ in 0..1024 {
+            match self.worker.stdout.try_read_buf(self.stdout.space()) {
+                Ok(count) if count > 0 => self.take_lines(),
+                _ => break,
+            }
+        }
+        for _ in 0..1024 {
+            match self.worker.stderr.try_read_buf(self.stderr.space()) {
+                Ok(count) if count > 0 => self.take_log_lines(),
+                _ => break,
+            }
+        }
+        let at = SystemTime::now().into();
+        if let Some(Line::Whole(line)) = self.stdout.rest() {
+            self.logs.push(at, "stdout", line, None);
+        }
+        if let Some(Line::Whole(line)) = self.stderr.rest() {
+            self.logs.push(at, "stderr", line, None);
+        }
+    }
+
+    pub(super) async fn last_words(&mut self) {
+        let mut link = self.broker.link();
+        let mut seen = *link.borrow_and_update();
+        loop {
+            let batches = self.book.take_batches(self.now(), true);
+            self.publish_batches(batches);
+            self.publish_logs();
+            if self.book.is_idle() && self.logs.is_empty() && !self.logs_busy && self.tasks_done() {
+                break;
+            }
+            tokio::select! {
+                Some(done) = self.tasks.next() => self.done(done),
+                Ok(()) = link.changed() => {
+                    let now = *link.borrow_and_update();
+                    self.link(seen, now);
+                    seen = now;
+                }
+            }
+        }
+        self.send_acks().await;
+        if let Err(error) = self.broker.flush(Duration::from_secs(1)).await {
+            tracing::warn!("the last words may be lost: {error}");
+        }
+    }
+
+    /// Questions of a worker that is gone need no answer; all other tasks do.
+    pub(super) fn tasks_done(&self) -> bool {
+        self.tasks.len() == self.questions
+    }
+}
+
+/// Leaves the exit file for the node. Written aside and renamed: never half there.
+pub(super) fn leave(config: &ShimConfig, exit: &ShimExit) {
+    let aside = format!("{}.new", config.exit_file);
+    let written = serde_json::to_vec(exit)
+        .map_err(std::io::Error::other)
+        .and_then(|bytes| std::fs::write(&aside, bytes))
+        .and_then(|()| std::fs::rename(&aside, &config.exit_file));
+    if let Err(error) = written {
+        tracing::error!("cannot write {}: {error}", config.exit_file);
+    }
+}

@@ -1,0 +1,354 @@
+//! The shim's one loop: pipes, broker, signals and timers in; the book decides; pipes and broker out.
+
+mod broker_side;
+mod deeds;
+mod end;
+mod worker_side;
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use broker::{Broker, ConnectOptions, Inbox, InboxItem, Subscription};
+use common::shim::{Exit, ShimConfig, ShimExit};
+use common::spec::AgentSpec;
+use common::worker::{MAX_LINE, ToWorker};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::book::{Book, Now, Rules};
+use crate::child::{self, Worker};
+use crate::lines::Lines;
+use crate::logs::Logs;
+use crate::publish::{self, Done};
+
+/// Requests on their way or held, at most: enough that a pull is rare, few enough to hold in memory.
+pub(crate) const WINDOW: u32 = 64;
+/// The supervisor repeats `Begin` for every `Ready`, and the shim `Ready` until then.
+const READY_EVERY: Duration = Duration::from_millis(250);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+/// A third of the consumer's ack_wait of 30 s.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+/// Acks wait this long for a final state to ride with.
+const ACK_WITHIN: Duration = Duration::from_millis(20);
+/// An idle worker that was told to shut down gets SIGTERM after this time,
+const TERM_AFTER: Duration = Duration::from_millis(100);
+/// and SIGKILL after this.
+const KILL_AFTER: Duration = Duration::from_secs(5);
+/// How long the last words may take once the worker is gone.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// A worker's questions that wait for an answer, at most.
+const QUESTIONS: usize = 256;
+
+type Task = BoxFuture<'static, Done>;
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// No new turns; the open ones may finish until then.
+    Draining {
+        until: Instant,
+    },
+    /// The worker was told to exit.
+    Stopping {
+        since: Instant,
+        termed: bool,
+    },
+}
+
+struct Pump {
+    config: ShimConfig,
+    started: Instant,
+    broker: Broker,
+    book: Book,
+    worker: Worker,
+    stdout: Lines,
+    stderr: Lines,
+    stdout_open: bool,
+    stderr_open: bool,
+    outgoing: VecDeque<u8>,
+    logs: Logs,
+    logs_busy: bool,
+    inbox: Option<Inbox>,
+    horizon: u64,
+    ready: bool,
+    begun: bool,
+    ready_again: Option<Instant>,
+    gate: watch::Sender<bool>,
+    tasks: FuturesUnordered<Task>,
+    acks: Vec<String>,
+    acks_due: Option<Instant>,
+    heartbeat_at: Instant,
+    keep_at: Instant,
+    last_line: Instant,
+    questions: usize,
+    refused: u64,
+    stage: Stage,
+    end_reason: Option<String>,
+}
+
+/// Runs one incarnation to its end; the result is the process's exit code.
+pub(crate) async fn run(config: ShimConfig) -> u8 {
+    match start(&config).await {
+        Ok((pump, commands)) => pump.go(commands).await,
+        Err(reason) => {
+            tracing::error!("{reason}");
+            let exit = Exit { code: Some(127), reason: Some(reason), ..Exit::default() };
+            end::leave(
+                &config,
+                &ShimExit { exit, finished: 0, clean: true, at: SystemTime::now().into() },
+            );
+            127
+        }
+    }
+}
+
+/// Starts the worker first: it needs longer than the connection, which is made meanwhile.
+async fn start(config: &ShimConfig) -> Result<(Pump, Subscription), String> {
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let worker = child::spawn(config).map_err(|error| {
+        let what = config.spec.worker.as_deref().and_then(<[String]>::first);
+        format!("cannot start the worker {:?}: {error}", what.map_or("echo", String::as_str))
+    })?;
+    let agent = &config.spec.name;
+    let options = ConnectOptions {
+        url: config.url.clone(),
+        creds: config.creds.clone().map(Into::into),
+        name: format!("shim {agent}-{}", config.incarnation),
+        namespace: config.namespace.clone(),
+        timeout: Duration::from_secs(60),
+    };
+    let connected = async {
+        let broker = Broker::connect(&options).await?;
+        let commands = broker.subjects().shim_command(agent, &config.token);
+        let commands = broker.subscribe(commands, None).await?;
+        Ok::<_, broker::BrokerError>((broker, commands))
+    };
+    let (broker, commands) = match connected.await {
+        Ok(connected) => connected,
+        Err(error) => {
+            child::sweep(worker.pid);
+            return Err(error.to_string());
+        }
+    };
+    let AgentSpec { concurrency, attempts, timeout, .. } = config.spec;
+    let rules = Rules {
+        agent: agent.clone(),
+        incarnation: config.incarnation,
+        concurrency: concurrency as usize,
+        attempts,
+        turn_timeout_us: u64::try_from(timeout.turn.as_micros()).unwrap_or(u64::MAX),
+    };
+    let now = Instant::now();
+    let mut pump = Pump {
+        config: config.clone(),
+        started: now,
+        broker,
+        book: Book::new(rules),
+        worker,
+        stdout: Lines::new(MAX_LINE),
+        stderr: Lines::new(16 * 1024),
+        stdout_open: true,
+        stderr_open: true,
+        outgoing: VecDeque::new(),
+        logs: Logs::default(),
+        logs_busy: false,
+        inbox: None,
+        horizon: 0,
+        ready: false,
+        begun: false,
+        ready_again: None,
+        gate: watch::Sender::new(true),
+        tasks: FuturesUnordered::new(),
+        acks: Vec::new(),
+        acks_due: None,
+        heartbeat_at: now + HEARTBEAT_EVERY,
+        keep_at: now + KEEP_EVERY,
+        last_line: now,
+        questions: 0,
+        refused: 0,
+        stage: Stage::Running,
+        end_reason: None,
+    };
+    let agent = config.spec.worker_init();
+    pump.tell(&ToWorker::Init { agent, incarnation: config.incarnation });
+    Ok((pump, commands))
+}
+
+impl Pump {
+    fn now(&self) -> Now {
+        let us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Now { us, at: SystemTime::now().into() }
+    }
+
+    async fn go(mut self, mut commands: Subscription) -> u8 {
+        let (Ok(mut child), Ok(mut term), Ok(mut int)) = (
+            signal(SignalKind::child()),
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
+            tracing::error!("cannot listen to signals");
+            child::sweep(self.worker.pid);
+            return 1;
+        };
+        let mut link = self.broker.link();
+        let mut seen = *link.borrow_and_update();
+        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+        // A child that ended before we listened has sent its signal already.
+        let mut exit = child::reap(self.worker.pid);
+        while exit.is_none() {
+            let wake = self.wake();
+            if sleep.deadline().into_std() != wake {
+                sleep.as_mut().reset(wake.into());
+            }
+            let reading = self.stdout_open && !self.book.is_congested();
+            let logging = self.stderr_open && !self.logs.is_full();
+            let writing = self.worker.stdin.as_ref().filter(|_| !self.outgoing.is_empty());
+            tokio::select! {
+                _ = child.recv() => exit = child::reap(self.worker.pid),
+                _ = term.recv() => self.drain(self.config.spec.timeout.drain),
+                _ = int.recv() => self.drain(self.config.spec.timeout.drain),
+                _ = self.worker.stdout.readable(), if reading => self.read_stdout(),
+                _ = self.worker.stderr.readable(), if logging => self.read_stderr(),
+                Some(_) = writable(writing) => self.write(),
+                item = next_item(&mut self.inbox) => self.item(item).await,
+                Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done),
+                Some(message) = commands.next() => self.command(&message.payload).await,
+                Ok(()) = link.changed() => {
+                    let now = *link.borrow_and_update();
+                    self.link(seen, now);
+                    seen = now;
+                }
+                () = &mut sleep => self.tick().await,
+            }
+            self.flush().await;
+        }
+        self.end(exit.unwrap_or_default()).await
+    }
+
+    /// When the next timer is due.
+    fn wake(&self) -> Instant {
+        let book =
+            self.book.next_us().map(|us| self.started + Duration::from_micros(us.min(1 << 50)));
+        let logs = self.logs.due().filter(|_| !self.logs_busy);
+        let stage = match self.stage {
+            Stage::Running => None,
+            Stage::Draining { until } => Some(until),
+            Stage::Stopping { since, termed } => {
+                Some(since + if termed { KILL_AFTER } else { TERM_AFTER })
+            }
+        };
+        let always = self.heartbeat_at.min(self.keep_at);
+        [book, logs, stage, self.ready_again, self.acks_due]
+            .into_iter()
+            .flatten()
+            .fold(always, Ord::min)
+    }
+
+    async fn tick(&mut self) {
+        let now = Instant::now();
+        let todo = self.book.tick(self.now());
+        self.perform(todo);
+        if self.ready_again.is_some_and(|at| at <= now) {
+            self.report_ready().await;
+        }
+        if self.heartbeat_at <= now {
+            self.heartbeat().await;
+        }
+        if self.keep_at <= now {
+            self.keep_at = now + KEEP_EVERY;
+            for reply in self.book.replies() {
+                if self.broker.in_progress(reply).await.is_err() {
+                    break;
+                }
+            }
+        }
+        match self.stage {
+            Stage::Draining { until } if until <= now => {
+                self.note("draining took too long: ending the worker with its turns open");
+                self.shut_down();
+            }
+            Stage::Stopping { since, termed: false } if since + TERM_AFTER <= now => {
+                self.worker.signal(Signal::TERM);
+                self.stage = Stage::Stopping { since, termed: true };
+            }
+            Stage::Stopping { since, termed: true } if since + KILL_AFTER <= now => {
+                self.worker.signal(Signal::KILL);
+                self.stage = Stage::Stopping { since: now, termed: true };
+            }
+            Stage::Running | Stage::Draining { .. } | Stage::Stopping { .. } => {}
+        }
+    }
+
+    /// After every step: what has become due to go out.
+    async fn flush(&mut self) {
+        let batches = self.book.take_batches(self.now(), false);
+        self.publish_batches(batches);
+        if self.logs.due().is_some_and(|due| due <= Instant::now()) {
+            self.publish_logs();
+        }
+        if self.acks_due.is_some_and(|due| due <= Instant::now()) || self.acks.len() >= 16 {
+            self.send_acks().await;
+        }
+        if matches!(self.stage, Stage::Draining { .. }) && self.book.is_idle() {
+            self.shut_down();
+        }
+    }
+
+    fn publish_batches(&mut self, batches: Vec<crate::book::Batch>) {
+        for batch in batches {
+            let events = broker::EventBatch {
+                agent: self.config.spec.name.clone(),
+                message_id: batch.message_id,
+                conversation_id: batch.conversation_id,
+                incarnation: self.config.incarnation,
+                attempt: batch.attempt,
+                events: batch.events,
+            };
+            let gate = self.gate.subscribe();
+            self.task(publish::events(self.broker.clone(), gate, batch.seq, events));
+        }
+    }
+
+    fn task(&mut self, task: impl Future<Output = Done> + Send + 'static) {
+        self.tasks.push(Box::pin(task));
+    }
+
+    fn publish_logs(&mut self) {
+        if self.logs_busy || self.logs.is_empty() {
+            return;
+        }
+        self.logs_busy = true;
+        let lines = self.logs.take();
+        let (agent, incarnation) = (self.config.spec.name.clone(), self.config.incarnation);
+        self.task(publish::logs(self.broker.clone(), agent, incarnation, lines));
+    }
+
+    async fn send_acks(&mut self) {
+        self.acks_due = None;
+        for reply in self.acks.drain(..) {
+            // A lost ack is a redelivery, which the journal answers.
+            if let Err(error) = self.broker.ack(&reply).await {
+                tracing::warn!("acking: {error}");
+                break;
+            }
+        }
+        self.acks.clear();
+    }
+}
+
+async fn next_item(inbox: &mut Option<Inbox>) -> InboxItem {
+    match inbox {
+        Some(inbox) => inbox.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn writable(stdin: Option<&tokio::net::unix::pipe::Sender>) -> Option<()> {
+    stdin?.writable().await.ok()
+}

@@ -1,0 +1,111 @@
+//! The pump's worker side: lines in and out of the pipes.
+
+use std::io::ErrorKind;
+use std::time::{Instant, SystemTime};
+
+use common::worker::{self, FromWorker, ToWorker};
+
+use super::{Pump, Stage};
+use crate::lines::Line;
+
+impl Pump {
+    pub(super) fn tell(&mut self, line: &ToWorker) {
+        if self.worker.stdin.is_none() {
+            return;
+        }
+        match serde_json::to_vec(line) {
+            Ok(mut bytes) => {
+                bytes.push(b'\n');
+                self.outgoing.extend(bytes);
+                self.write();
+            }
+            Err(error) => tracing::error!("a line for the worker: {error}"),
+        }
+    }
+
+    pub(super) fn write(&mut self) {
+        let Some(stdin) = &self.worker.stdin else {
+            return;
+        };
+        while !self.outgoing.is_empty() {
+            match stdin.try_write(self.outgoing.as_slices().0) {
+                Ok(count) => drop(self.outgoing.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // It closed its stdin: its end, or its silence, decides.
+                Err(_) => {
+                    self.outgoing.clear();
+                    self.worker.stdin = None;
+                    return;
+                }
+            }
+        }
+        if matches!(self.stage, Stage::Stopping { .. }) {
+            self.worker.stdin = None;
+        }
+    }
+
+    pub(super) fn read_stdout(&mut self) {
+        match self.worker.stdout.try_read_buf(self.stdout.space()) {
+            Ok(0) => self.stdout_open = false,
+            Ok(_) => self.take_lines(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.stdout_open = false,
+        }
+    }
+
+    pub(super) fn take_lines(&mut self) {
+        self.last_line = Instant::now();
+        let now = self.now();
+        while let Some(line) = self.stdout.next() {
+            let line = match line {
+                Line::Whole(line) => line,
+                Line::Cut(line) => {
+                    let turn = self.book.only_open().map(ToString::to_string);
+                    let note = b"a line longer than 1 MiB was cut; it began:";
+                    self.logs.push(now.at, "shim", note, turn.clone());
+                    self.logs.push(now.at, "stdout", &line[..line.len().min(200)], turn);
+                    continue;
+                }
+            };
+            match worker::parse(line) {
+                Ok(FromWorker::Ready) => {
+                    if !self.ready {
+                        self.ready = true;
+                        self.ready_again = Some(Instant::now());
+                    }
+                }
+                Ok(line) => {
+                    let todo = self.book.line(now, line);
+                    self.perform(todo);
+                }
+                Err(error) => {
+                    let turn = self.book.only_open().map(ToString::to_string);
+                    if let worker::NotProtocol::Missing { .. } = error {
+                        self.logs.push(now.at, "shim", error.to_string().as_bytes(), turn.clone());
+                    }
+                    if !line.is_empty() {
+                        self.logs.push(now.at, "stdout", line, turn);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn read_stderr(&mut self) {
+        match self.worker.stderr.try_read_buf(self.stderr.space()) {
+            Ok(0) => self.stderr_open = false,
+            Ok(_) => self.take_log_lines(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.stderr_open = false,
+        }
+    }
+
+    pub(super) fn take_log_lines(&mut self) {
+        let at = SystemTime::now().into();
+        while let Some(line) = self.stderr.next() {
+            let (Line::Whole(line) | Line::Cut(line)) = line;
+            let turn = self.book.only_open().map(ToString::to_string);
+            self.logs.push(at, "stderr", line, turn);
+        }
+    }
+}

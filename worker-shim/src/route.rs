@@ -1,0 +1,159 @@
+//! A worker's questions to other agents: journal, wait for the final state, answer.
+
+use std::time::Duration;
+
+use broker::{Broker, SendOutcome};
+use common::control::ControlEvent;
+use common::message::{Cause, Envelope, Final, Kind, MAX_HOPS, MAX_TEXT, Outcome};
+use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
+use uuid::Uuid;
+
+use crate::book::Question;
+use crate::publish::{Done, Gate};
+
+/// A question that waits looks for its answer in the journal this often: the republished final may have been lost.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long storing the question may take before it is tried anew.
+const TRY: Duration = Duration::from_secs(5);
+
+/// Turns a worker's question into a message, or says why it cannot be one.
+pub(crate) fn envelope(
+    me: &AgentName,
+    incarnation: u64,
+    question: &Question,
+    now: Timestamp,
+) -> Result<Envelope, String> {
+    let to = AgentName::new(&question.to).map_err(|error| error.to_string())?;
+    if to == *me {
+        return Err(format!("`{me}` cannot ask itself"));
+    }
+    if question.message.len() > MAX_TEXT {
+        return Err(format!("the question is larger than {MAX_TEXT} bytes"));
+    }
+    let cause = question.cause.as_deref();
+    let hops = cause.map_or(0, |cause| cause.hops) + 1;
+    if hops > MAX_HOPS {
+        return Err(format!("more than {MAX_HOPS} agents have handed this question on: a loop?"));
+    }
+    let own = question.timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
+    let deadline = match (own, cause.and_then(|cause| cause.deadline)) {
+        (Some(own), Some(inherited)) => Some(own.min(inherited)),
+        (own, inherited) => own.or(inherited),
+    };
+    if deadline.is_some_and(|deadline| deadline <= now) {
+        return Err("the deadline has passed".to_owned());
+    }
+    let mut path = cause.map(|cause| cause.path.clone()).unwrap_or_default();
+    let origin = cause.map(|cause| Cause {
+        agent: cause.agent.clone(),
+        sender: cause.sender.clone(),
+        message_id: cause.message_id.clone(),
+    });
+    path.extend(origin.clone());
+    let message_id = id(me, incarnation, question, &to);
+    Ok(Envelope {
+        conversation_id: ConversationId::from(&message_id),
+        message_id,
+        agent: to,
+        sender: SenderName::from(me.clone()),
+        kind: Kind::Route,
+        message: question.message.clone(),
+        created_at: now,
+        request_id: Some(question.request_id.clone()),
+        deadline,
+        hops,
+        cause: origin,
+        path,
+        redrive_of: None,
+    })
+}
+
+/// The same question of the same turn has the same id, in every attempt: a caller that crashed finds the answer to what it asked.
+fn id(me: &AgentName, incarnation: u64, question: &Question, to: &AgentName) -> MessageId {
+    let cause = match question.cause.as_deref() {
+        Some(cause) => format!("{}/{}", cause.sender, cause.message_id),
+        None => incarnation.to_string(),
+    };
+    let parts = [me.as_str(), &cause, &question.request_id, to.as_str(), &question.message];
+    // Lengths in front: no two lists of parts can read the same.
+    let name: String = parts.iter().map(|part| format!("{}:{part}", part.len())).collect();
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).into()
+}
+
+/// Asks, and waits for the answer or the deadline.
+pub(crate) async fn ask(broker: Broker, gate: Gate, envelope: Envelope) -> Done {
+    let request_id = envelope.request_id.clone().unwrap_or_default();
+    let answer = match envelope.deadline {
+        None => answer(&broker, gate, &envelope).await,
+        Some(deadline) => {
+            let left = deadline.since(std::time::SystemTime::now().into());
+            tokio::time::timeout(left, answer(&broker, gate, &envelope)).await.unwrap_or_else(
+                |_| Err(format!("no answer from `{}` before the deadline", envelope.agent)),
+            )
+        }
+    };
+    Done::Answered { request_id, answer }
+}
+
+async fn answer(broker: &Broker, mut gate: Gate, envelope: &Envelope) -> Result<String, String> {
+    let key = envelope.key();
+    loop {
+        match broker.last_control(&key.agent).await {
+            Ok(Some(record)) if !matches!(record.event, ControlEvent::AgentRemoved { .. }) => break,
+            Ok(_) => return Err(format!("there is no agent `{}`", key.agent)),
+            Err(error) => {
+                tracing::warn!("asking for agent {}: {error}", key.agent);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    // Subscribed before the question is stored: its answer cannot be missed while the connection stands.
+    let done = broker.subjects().done(&key.agent, &key.sender, &key.message_id);
+    let mut done = broker.subscribe(done, None).await.map_err(|error| error.to_string())?;
+    loop {
+        if gate.wait_for(|open| *open).await.is_err() {
+            return Err("the shim is going down".to_owned());
+        }
+        match broker.send(envelope, TRY).await {
+            Ok(SendOutcome::Stored { .. }) => break,
+            Ok(SendOutcome::Already { .. }) => {
+                if let Ok(Some(stored)) = broker.final_of(&key).await {
+                    return outcome(stored.value);
+                }
+                break;
+            }
+            Ok(SendOutcome::Conflict { .. }) => {
+                return Err(format!("another question has the id {}", key.message_id));
+            }
+            Err(error @ (broker::BrokerError::TooLarge { .. } | broker::BrokerError::Full(_))) => {
+                return Err(error.to_string());
+            }
+            Err(error) => tracing::warn!("storing a question: {error}"),
+        }
+    }
+    loop {
+        match tokio::time::timeout(LOOK, done.next()).await {
+            Ok(Some(message)) => {
+                if let Ok(final_) = serde_json::from_slice::<Final>(&message.payload) {
+                    return outcome(final_);
+                }
+            }
+            Ok(None) => return Err("the connection is closed".to_owned()),
+            Err(_) => {
+                if let Ok(Some(stored)) = broker.final_of(&key).await {
+                    return outcome(stored.value);
+                }
+            }
+        }
+    }
+}
+
+fn outcome(final_: Final) -> Result<String, String> {
+    let reason = |what: &str| final_.reason.clone().unwrap_or_else(|| what.to_owned());
+    match final_.status {
+        Outcome::Completed => Ok(final_.response.unwrap_or_default()),
+        Outcome::Failed => Err(reason("failed")),
+        Outcome::Cancelled => Err(reason("cancelled")),
+        Outcome::Expired => Err(reason("expired")),
+    }
+}

@@ -1,0 +1,185 @@
+//! One open turn: the numbers of its events, what is still unpublished, its answer so far, its deadline. Pure.
+
+use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
+
+use crate::book::Now;
+
+/// Events wait this long for company, so that a burst is one publish and a quick turn none at all.
+const COALESCE_US: u64 = 2_000;
+/// A turn that says nothing is on record as delivered after this time.
+const DELIVERED_US: u64 = 20_000;
+/// Unpublished events of one turn beyond this many bytes stop the worker's pipe.
+const CONGESTED: usize = 256 * 1024;
+/// Events of at most this many bytes ride in the final state.
+const TAIL: usize = 16 * 1024;
+/// The longest text in one event; longer ones are split.
+const PIECE: usize = 128 * 1024;
+/// The most bytes of events in one publish.
+const BATCH: usize = 256 * 1024;
+/// The longest answer, in bytes, before JSON's escapes.
+const ANSWER: usize = common::message::MAX_RECORD;
+
+/// An open turn.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) attempt: u32,
+    /// When it is given up, unless the worker makes progress.
+    pub(crate) deadline_us: u64,
+    /// Set once the deadline has passed: when the worker is ended.
+    pub(crate) grace_us: Option<u64>,
+    /// Its message is final already: what the worker still says about it is dropped.
+    pub(crate) cancelled: bool,
+    index: u64,
+    pending: Vec<Event>,
+    pending_bytes: usize,
+    flush_us: Option<u64>,
+    in_flight: usize,
+    text: String,
+    overflow: Option<&'static str>,
+}
+
+impl Turn {
+    pub(crate) fn new(attempt: u32, incarnation: u64, now: Now, timeout_us: u64) -> Self {
+        let mut turn = Self {
+            attempt,
+            deadline_us: now.us.saturating_add(timeout_us),
+            grace_us: None,
+            cancelled: false,
+            index: 0,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            flush_us: Some(now.us + DELIVERED_US),
+            in_flight: 0,
+            text: String::new(),
+            overflow: None,
+        };
+        if attempt > 1 {
+            turn.add(now, EventBody::Reset { attempt }, 16);
+        }
+        turn.add(now, EventBody::Delivered { incarnation }, 16);
+        turn
+    }
+
+    /// A turn that never was, for a message that ends without one.
+    pub(crate) fn silent(attempt: u32, now: Now) -> Self {
+        let mut turn = Self::new(1, 0, now, 0);
+        turn.attempt = attempt;
+        turn.pending.clear();
+        turn.pending_bytes = 0;
+        turn
+    }
+
+    /// The worker did something for this turn.
+    pub(crate) fn progress(&mut self, now: Now, timeout_us: u64) {
+        if self.grace_us.is_none() {
+            self.deadline_us = now.us.saturating_add(timeout_us);
+        }
+    }
+
+    fn add(&mut self, now: Now, body: EventBody, bytes: usize) {
+        self.index += 1;
+        if self.index > ATTEMPT_STRIDE {
+            self.overflow = Some("more than 1000000 events in one turn");
+            return;
+        }
+        self.pending.push(Event { seq: sequence(self.attempt, self.index), at: now.at, body });
+        self.pending_bytes += bytes + 96;
+    }
+
+    /// An event that readers want to see soon.
+    pub(crate) fn push(&mut self, now: Now, body: EventBody, bytes: usize) {
+        self.add(now, body, bytes);
+        let soon = now.us + COALESCE_US;
+        self.flush_us = Some(self.flush_us.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// A piece of the answer.
+    pub(crate) fn push_text(&mut self, now: Now, text: &str) {
+        if self.text.len() + text.len() > ANSWER {
+            self.overflow =
+                Some("the answer is larger than a record of the journal can be (1 MiB)");
+            return;
+        }
+        self.text.push_str(text);
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(rest.floor_char_boundary(PIECE));
+            self.push(now, EventBody::Text { text: piece.to_owned() }, piece.len());
+            rest = more;
+        }
+    }
+
+    /// Why this turn cannot go on, if it said too much.
+    pub(crate) fn overflow(&self) -> Option<&'static str> {
+        self.overflow
+    }
+
+    /// The texts joined: the answer of a worker that gives none itself.
+    pub(crate) fn take_text(&mut self) -> String {
+        std::mem::take(&mut self.text)
+    }
+
+    /// Whether the worker should be slowed down.
+    pub(crate) fn congested(&self) -> bool {
+        self.pending_bytes > CONGESTED
+    }
+
+    /// Whether nothing is left to publish.
+    pub(crate) fn is_published(&self) -> bool {
+        self.in_flight == 0 && self.pending.is_empty()
+    }
+
+    /// When [`Self::take_batch`] has something.
+    pub(crate) fn due_us(&self) -> Option<u64> {
+        if self.in_flight > 0 || self.pending.is_empty() { None } else { self.flush_us }
+    }
+
+    /// The next events to publish. One publish is under way at a time: that keeps their order.
+    pub(crate) fn take_batch(&mut self) -> Vec<Event> {
+        let mut bytes = 0;
+        let mut fits = |event: &Event| {
+            bytes += size(event);
+            bytes <= BATCH
+        };
+        let count = self.pending.iter().map_while(|event| fits(event).then_some(())).count().max(1);
+        let rest = self.pending.split_off(count.min(self.pending.len()));
+        let batch = std::mem::replace(&mut self.pending, rest);
+        self.pending_bytes = self.pending.iter().map(size).sum();
+        self.in_flight = batch.len();
+        if self.pending.is_empty() {
+            self.flush_us = None;
+        }
+        batch
+    }
+
+    /// The batch under way is stored.
+    pub(crate) fn batch_stored(&mut self) {
+        self.in_flight = 0;
+    }
+
+    /// Undoes [`Self::take_tail`]: the events are to be published on their own.
+    pub(crate) fn put_back(&mut self, tail: Vec<Event>) {
+        self.pending_bytes = tail.iter().map(size).sum();
+        self.pending = tail;
+        self.flush_us = Some(0);
+    }
+
+    /// The unpublished events, if they are few enough for the final state.
+    pub(crate) fn take_tail(&mut self) -> Option<Vec<Event>> {
+        if self.in_flight > 0 || self.pending_bytes > TAIL {
+            return None;
+        }
+        self.pending_bytes = 0;
+        self.flush_us = None;
+        Some(std::mem::take(&mut self.pending))
+    }
+}
+
+fn size(event: &Event) -> usize {
+    96 + match &event.body {
+        EventBody::Text { text } => text.len(),
+        EventBody::Error { error } => error.len(),
+        EventBody::Worker { event } => event.to_string().len(),
+        EventBody::Delivered { .. } | EventBody::Acknowledged | EventBody::Reset { .. } => 16,
+    }
+}
