@@ -200,7 +200,9 @@ impl Exit {
             (None, None) => "gone".to_owned(),
         };
         let how = if self.out_of_memory { format!("{how}, out of memory") } else { how };
+        let is_bare = self.code.is_none() && self.signal.is_none() && !self.out_of_memory;
         match &self.reason {
+            Some(reason) if is_bare => reason.clone(),
             Some(reason) => format!("{reason} ({how})"),
             None => how,
         }

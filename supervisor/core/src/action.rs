@@ -1,0 +1,68 @@
+//! What the leader is to do. Every action may be performed twice and does the same as once.
+
+use std::time::Duration;
+
+use common::control::Timer;
+use common::{AgentName, NodeName, Timestamp};
+
+/// An effect that the fold asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Tell a node to start an incarnation. Its spec is [`crate::Agent::spec_of`] the generation.
+    Start {
+        /// The node.
+        node: NodeName,
+        /// The agent.
+        agent: AgentName,
+        /// The generation of the spec to run.
+        generation: u64,
+        /// The incarnation.
+        incarnation: u64,
+        /// Whether it starts beside one that still takes messages.
+        warm: bool,
+    },
+    /// Tell a node to stop an incarnation.
+    Stop {
+        /// The node.
+        node: NodeName,
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+        /// How long it may finish its turns.
+        within: Duration,
+    },
+    /// Let an incarnation take messages: replace the consumers of all earlier ones by its own, and tell its shim to begin.
+    Admit {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation. Greater than that of every `Admit` of the agent before.
+        incarnation: u64,
+        /// The sequence of the agent's journal stream before which everything is settled.
+        floor: u64,
+        /// The incarnation admitted before, whose consumer may still be there.
+        previous: Option<u64>,
+        /// Whether that one settled its books before it ended.
+        previous_clean: bool,
+    },
+    /// Append [`common::control::ControlEvent::TimerFired`] when it is time.
+    SetTimer {
+        /// The agent.
+        agent: AgentName,
+        /// Which.
+        timer: Timer,
+        /// The incarnation that it is for.
+        incarnation: u64,
+        /// When.
+        at: Timestamp,
+    },
+    /// Forget a timer. One that fires nevertheless changes nothing.
+    CancelTimer {
+        /// The agent.
+        agent: AgentName,
+        /// Which.
+        timer: Timer,
+        /// The incarnation that it was for.
+        incarnation: u64,
+    },
+}

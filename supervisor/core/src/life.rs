@@ -1,0 +1,324 @@
+//! What an agent lives through: what people want of it, what becomes of its incarnations, its timers.
+
+use common::NodeName;
+use common::control::Timer;
+use common::shim::Exit;
+use common::spec::{AgentSpec, Replace};
+
+use crate::state::{Agent, Desired, Hold, Incarnation, Phase};
+use crate::text;
+use crate::world::World;
+
+/// One agent during one record.
+pub(crate) struct Life<'a> {
+    pub(crate) agent: &'a mut Agent,
+    pub(crate) world: World<'a>,
+}
+
+/// How an incarnation came to be gone.
+pub(crate) enum End {
+    /// Its process ended.
+    Exited(Exit),
+    /// It could not be started, or did not become ready.
+    NeverRan(Exit),
+    /// Its node went silent.
+    NodeLost,
+}
+
+// === What people want ===
+
+impl Life<'_> {
+    /// A changed spec, or the same one by force, is a new generation; a stopped agent takes it and stays stopped.
+    pub(crate) fn applied(&mut self, spec: &AgentSpec, force: bool) {
+        let agent = &mut *self.agent;
+        if agent.spec == *spec && !force && !agent.removing {
+            // Whoever applies a generation again that was rolled back has mended what kept it from being ready.
+            if agent.is_rolled_back() {
+                self.replaced();
+            }
+            return;
+        }
+        let before = std::mem::replace(&mut agent.spec, spec.clone());
+        agent.older.insert(agent.generation, before);
+        agent.generation = agent.generation.saturating_add(1);
+        if agent.removing {
+            agent.removing = false;
+            agent.desired = Desired::Running;
+        }
+        agent.restart_count = 0;
+        agent.restarts.clear();
+        self.renew();
+    }
+
+    pub(crate) fn started(&mut self) {
+        if self.agent.removing {
+            return;
+        }
+        let stopped = self.agent.desired == Desired::Stopped;
+        self.agent.desired = Desired::Running;
+        if stopped || (self.agent.current.is_none() && self.agent.hold.is_some()) {
+            self.agent.restart_count = 0;
+            self.aim_at_newest();
+            self.release();
+            self.go_on();
+        }
+    }
+
+    pub(crate) fn stopped(&mut self) {
+        self.agent.desired = Desired::Stopped;
+        self.release();
+        self.agent.started_at = None;
+        self.retire_next();
+        self.drain_current();
+    }
+
+    /// Also starts what was stopped, as people expect of a restart.
+    pub(crate) fn restarted(&mut self) {
+        if self.agent.removing {
+            return;
+        }
+        self.agent.desired = Desired::Running;
+        self.release();
+        self.agent.started_at = None;
+        self.retire_next();
+        self.drain_current();
+        self.go_on();
+    }
+
+    pub(crate) fn replaced(&mut self) {
+        if !self.agent.removing {
+            self.renew();
+        }
+    }
+
+    pub(crate) fn removed(&mut self) {
+        self.stopped();
+        self.agent.removing = true;
+    }
+
+    /// Aims at the newest generation, and moves there if the agent is to run.
+    fn renew(&mut self) {
+        self.aim_at_newest();
+        if self.agent.desired == Desired::Running {
+            self.release();
+            self.replace();
+        }
+    }
+
+    fn aim_at_newest(&mut self) {
+        self.agent.target = self.agent.generation;
+        self.agent.given_up = None;
+    }
+
+    /// Ends whatever kept the agent from being started: a pending restart dies here, a quarantine too.
+    pub(crate) fn release(&mut self) {
+        if self.agent.next_try.take().is_some() {
+            self.world.cancel_timer(&self.agent.name, Timer::Restart, self.agent.incarnation);
+        }
+        if self.agent.is_quarantined() {
+            self.agent.restarts.clear();
+        }
+        self.agent.hold = None;
+        self.agent.reason = self.agent.given_up.clone();
+    }
+}
+
+// === Starting ===
+
+impl Life<'_> {
+    /// Starts the next incarnation as the only one, or waits for a node. `cause` is why a start is needed at all.
+    pub(crate) fn begin(&mut self, cause: Option<String>) {
+        if self.is_blocked() {
+            self.agent.reason = cause.or(self.agent.reason.take());
+            return;
+        }
+        match self.world.start(self.agent, false) {
+            Ok(incarnation) => {
+                self.agent.current = Some(incarnation);
+                self.agent.hold = None;
+                if cause.is_some() {
+                    self.agent.reason = cause;
+                }
+            }
+            Err(why) => {
+                self.agent.hold = Some(Hold::NoNode);
+                self.agent.reason = Some(match cause {
+                    Some(cause) => format!("{cause}; {why}"),
+                    None => why,
+                });
+            }
+        }
+    }
+
+    /// Begins, if the agent is to run, nothing of it does, and nothing holds it.
+    pub(crate) fn go_on(&mut self) {
+        let agent = &*self.agent;
+        if agent.desired == Desired::Running && agent.current.is_none() && agent.hold.is_none() {
+            self.begin(None);
+        }
+    }
+
+    /// With `stop-first`, the old is gone before the new starts, whatever kind of old.
+    fn is_blocked(&self) -> bool {
+        !self.agent.retiring.is_empty()
+            && self.agent.target_spec().replace_mode() == Replace::StopFirst
+    }
+
+    pub(crate) fn node_seen(&mut self) {
+        if self.agent.desired == Desired::Running && self.agent.hold == Some(Hold::NoNode) {
+            self.agent.hold = None;
+            self.replace();
+        }
+    }
+}
+
+// === Becoming ready, and ending ===
+
+impl Life<'_> {
+    pub(crate) fn ready(&mut self, number: u64, floor: u64) {
+        let waits = |one: &&mut Incarnation| one.number == number && one.phase == Phase::Starting;
+        let agent = &mut *self.agent;
+        if let Some(current) = agent.current.as_mut().filter(waits) {
+            current.floor = floor;
+            self.world.cancel_timer_of(&agent.name, current);
+            self.admit();
+        } else if let Some(next) = agent.next.as_mut().filter(waits) {
+            next.floor = floor;
+            self.world.cancel_timer_of(&agent.name, next);
+            next.phase = Phase::Ready;
+            next.deadline = None;
+            self.drain_current();
+        }
+    }
+
+    pub(crate) fn stable(&mut self, number: u64) {
+        let current = self.agent.current.as_ref();
+        if current.is_some_and(|one| one.number == number && one.phase == Phase::Ready) {
+            self.agent.restart_count = 0;
+        }
+    }
+
+    /// An incarnation is gone. One that the agent has let go of changes nothing but that.
+    pub(crate) fn ended(&mut self, number: u64, end: End, clean: bool) {
+        let agent = &mut *self.agent;
+        if let Some(index) = agent.retiring.iter().position(|one| one.number == number) {
+            let gone = agent.retiring.remove(index);
+            self.forget(&gone, clean);
+            self.go_on();
+        } else if let Some(next) = agent.next.take_if(|next| next.number == number) {
+            self.forget(&next, clean);
+            self.next_gone(&next, &end);
+        } else if let Some(current) = agent.current.take_if(|one| one.number == number) {
+            self.forget(&current, clean);
+            self.current_gone(&current, end);
+        }
+    }
+
+    /// A node is lost: all that it ran counts as gone, and none of it as crashed.
+    pub(crate) fn node_lost(&mut self, node: &NodeName) {
+        let on_node = |one: &Incarnation| one.node == *node;
+        let agent = &mut *self.agent;
+        let gone: Vec<_> = agent.retiring.extract_if(.., |one| on_node(one)).collect();
+        let next = agent.next.take_if(|next| on_node(next));
+        let current = agent.current.take_if(|current| on_node(current));
+        for one in gone.iter().chain(&next).chain(&current) {
+            self.forget(one, false);
+        }
+        match (current, next) {
+            (Some(current), _) => self.current_gone(&current, End::NodeLost),
+            (None, Some(next)) => self.next_gone(&next, &End::NodeLost),
+            (None, None) => self.go_on(),
+        }
+    }
+
+    fn forget(&mut self, gone: &Incarnation, clean: bool) {
+        self.world.gone(&self.agent.name, gone);
+        if self.agent.begun == Some(gone.number) {
+            self.agent.begun_clean = clean;
+        }
+    }
+
+    fn current_gone(&mut self, gone: &Incarnation, end: End) {
+        let commanded = gone.phase == Phase::Draining;
+        let fault = match end {
+            End::NodeLost => Err(format!("node {} lost", gone.node)),
+            End::Exited(_) | End::NeverRan(_) if self.world.is_draining(&gone.node) => {
+                Err(format!("node {} goes down", gone.node))
+            }
+            End::Exited(exit) => Ok((format!("worker: {}", exit.describe()), exit)),
+            End::NeverRan(exit) => Ok((exit.reason.clone().unwrap_or_default(), exit)),
+        };
+        if self.agent.next.is_some() {
+            let why = match fault {
+                Ok((why, exit)) if !commanded => {
+                    self.agent.last_exit = Some(exit);
+                    Some(why)
+                }
+                Ok(_) => None,
+                Err(cause) => Some(cause),
+            };
+            return self.promote(why);
+        }
+        self.agent.started_at = None;
+        match (self.agent.desired, fault) {
+            (Desired::Stopped, Ok((_, exit))) => self.agent.last_exit = Some(exit),
+            (Desired::Stopped, Err(_)) => {}
+            (Desired::Running, _) if commanded => self.go_on(),
+            (Desired::Running, Err(cause)) => self.begin(Some(cause)),
+            (Desired::Running, Ok((why, exit))) => self.crashed(why, exit),
+        }
+    }
+}
+
+// === Timers ===
+
+impl Life<'_> {
+    pub(crate) fn timer(&mut self, timer: Timer, number: u64) {
+        match timer {
+            Timer::Restart => {
+                // Any start since then has taken a higher number, and any release has taken the timer away.
+                if number == self.agent.incarnation && self.agent.next_try.take().is_some() {
+                    self.agent.hold = None;
+                    self.begin(self.agent.reason.clone());
+                }
+            }
+            Timer::Ready => self.not_ready(number),
+            Timer::Drain => {
+                let agent = &mut *self.agent;
+                let overdue = agent
+                    .retiring
+                    .iter_mut()
+                    .chain(&mut agent.current)
+                    .find(|one| one.number == number && one.phase == Phase::Draining);
+                if let Some(one) = overdue {
+                    self.world.stop_again(&agent.name, one);
+                }
+            }
+        }
+    }
+
+    fn not_ready(&mut self, number: u64) {
+        let agent = &mut *self.agent;
+        let late = |one: &mut Incarnation| one.number == number && one.phase == Phase::Starting;
+        let (mut one, is_next) = match agent.next.take_if(late) {
+            Some(next) => (next, true),
+            None => match agent.current.take_if(late) {
+                Some(current) => (current, false),
+                None => return,
+            },
+        };
+        let spec = agent.spec_of(one.generation).unwrap_or(&agent.spec);
+        let end = End::NeverRan(Exit {
+            reason: Some(format!("not ready within {}", text::duration(spec.timeout.ready))),
+            ..Exit::default()
+        });
+        let as_it_was = one.clone();
+        self.world.drain(&agent.name, &mut one, std::time::Duration::ZERO);
+        agent.retiring.push(one);
+        if is_next {
+            self.next_gone(&as_it_was, &end);
+        } else {
+            self.current_gone(&as_it_was, end);
+        }
+    }
+}

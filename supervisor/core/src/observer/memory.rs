@@ -1,0 +1,146 @@
+//! What the leader remembers by itself. Everything here may be forgotten at any time: it is then said or done once more.
+
+use std::collections::BTreeMap;
+
+use common::control::ControlEvent;
+use common::{AgentName, NodeName};
+
+use crate::state::State;
+
+/// For how long, in milliseconds, a thing said is not said again: its record may still be on its way to the fold.
+const SAY_AGAIN: u64 = 5_000;
+
+/// Entries of what nobody speaks about any more are dropped after this, in milliseconds.
+const FORGET: u64 = 60_000;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory {
+    /// The latest time that anything was heard of.
+    now_ms: u64,
+    nodes: BTreeMap<NodeName, u64>,
+    incarnations: BTreeMap<(AgentName, u64), Seen>,
+    said: BTreeMap<About, u64>,
+}
+
+/// What was said: one entry for each thing that can be news.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    NodeUp(NodeName),
+    NodeDown(NodeName),
+    NodeLost(NodeName),
+    Ended(AgentName, u64),
+    Stable(AgentName, u64),
+    Start(AgentName, u64),
+    Stop(NodeName, AgentName, u64),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    up_since: Option<u64>,
+    absent_since: Option<u64>,
+}
+
+impl Memory {
+    /// Time goes forward only, in whatever order reports are handed in.
+    pub(super) fn it_is(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+    }
+
+    pub(super) fn heard(&mut self, node: &NodeName) {
+        self.nodes.insert(node.clone(), self.now_ms);
+    }
+
+    pub(super) fn last_heard(&self, node: &NodeName) -> Option<u64> {
+        self.nodes.get(node).copied()
+    }
+
+    /// Since when the incarnation has been heard of as running.
+    pub(super) fn up_since(&mut self, agent: &AgentName, incarnation: u64) -> u64 {
+        let now_ms = self.now_ms;
+        let seen = self.incarnation(agent, incarnation);
+        *seen.up_since.get_or_insert(now_ms)
+    }
+
+    /// For how long the incarnation has been missing, in milliseconds: 0 the first time.
+    pub(super) fn absent_for(&mut self, agent: &AgentName, incarnation: u64) -> u64 {
+        let now_ms = self.now_ms;
+        let seen = self.incarnation(agent, incarnation);
+        now_ms.saturating_sub(*seen.absent_since.get_or_insert(now_ms))
+    }
+
+    pub(super) fn present(&mut self, agent: &AgentName, incarnation: u64) {
+        if let Some(seen) = self.incarnations.get_mut(&(agent.clone(), incarnation)) {
+            seen.absent_since = None;
+        }
+    }
+
+    fn incarnation(&mut self, agent: &AgentName, incarnation: u64) -> &mut Seen {
+        self.incarnations.entry((agent.clone(), incarnation)).or_default()
+    }
+
+    /// Whether a record is worth writing now: not if it was written a moment ago.
+    pub(super) fn may_say(&mut self, event: &ControlEvent) -> bool {
+        let about = match event {
+            ControlEvent::NodeSeen { node, .. } => About::NodeUp(node.clone()),
+            ControlEvent::NodeDraining { node } => About::NodeDown(node.clone()),
+            ControlEvent::NodeLost { node } => About::NodeLost(node.clone()),
+            ControlEvent::IncarnationExited { agent, incarnation, .. }
+            | ControlEvent::StartFailed { agent, incarnation, .. } => {
+                About::Ended(agent.clone(), *incarnation)
+            }
+            ControlEvent::IncarnationStable { agent, incarnation } => {
+                About::Stable(agent.clone(), *incarnation)
+            }
+            ControlEvent::AgentApplied { .. }
+            | ControlEvent::AgentStarted { .. }
+            | ControlEvent::AgentStopped { .. }
+            | ControlEvent::AgentRestarted { .. }
+            | ControlEvent::AgentReplaced { .. }
+            | ControlEvent::AgentRemoved { .. }
+            | ControlEvent::LeaderElected { .. }
+            | ControlEvent::IncarnationReady { .. }
+            | ControlEvent::TimerFired { .. }
+            | ControlEvent::Unknown => return true,
+        };
+        self.may(about)
+    }
+
+    /// Whether a lost start is worth repeating now.
+    pub(super) fn may_start(&mut self, agent: &AgentName, incarnation: u64) -> bool {
+        let ended = About::Ended(agent.clone(), incarnation);
+        // Its end is on the way to the fold: it must not come back to life meanwhile.
+        !self.said.contains_key(&ended) && self.may(About::Start(agent.clone(), incarnation))
+    }
+
+    /// Whether a stop is worth repeating now.
+    pub(super) fn may_stop(
+        &mut self,
+        node: &NodeName,
+        agent: &AgentName,
+        incarnation: u64,
+    ) -> bool {
+        let about = About::Stop(node.clone(), agent.clone(), incarnation);
+        self.may(about)
+    }
+
+    fn may(&mut self, about: About) -> bool {
+        let last = self.said.get(&about).copied();
+        let may = last.is_none_or(|last| self.now_ms.saturating_sub(last) >= SAY_AGAIN);
+        if may {
+            self.said.insert(about, self.now_ms);
+        }
+        may
+    }
+
+    /// Drops what is about incarnations that are not there any more.
+    pub(super) fn tidy(&mut self, state: &State) {
+        let now_ms = self.now_ms;
+        self.said.retain(|_, at| now_ms.saturating_sub(*at) < FORGET);
+        self.incarnations.retain(|(agent, number), _| {
+            let agent = state.agent(agent);
+            agent.is_some_and(|agent| agent.incarnation(*number).is_some())
+        });
+        self.nodes
+            .retain(|node, at| state.node(node).is_some() || now_ms.saturating_sub(*at) < FORGET);
+    }
+}

@@ -1,0 +1,161 @@
+//! One incarnation takes over from another: never two that take messages.
+
+use common::spec::Replace;
+
+use crate::action::Action;
+use crate::life::{End, Life};
+use crate::state::{Admission, Hold, Incarnation, Phase};
+
+impl Life<'_> {
+    /// Moves to a fresh incarnation of the target generation, as its `REPLACE` says.
+    pub(crate) fn replace(&mut self) {
+        let target = self.agent.target;
+        if let Some(next) = &self.agent.next {
+            // One that is ready takes over first; what it does not fulfil is looked at again then.
+            if next.phase == Phase::Ready || next.generation == target {
+                return;
+            }
+        }
+        self.retire_next();
+        let mode = self.agent.target_spec().replace_mode();
+        match (self.agent.current.as_ref().map(|one| one.phase), mode) {
+            (None, _) => self.begin(None),
+            // Its end starts the target.
+            (Some(Phase::Draining), _) => {}
+            (Some(Phase::Starting | Phase::Ready), Replace::StopFirst) => self.drain_current(),
+            (Some(Phase::Starting), Replace::StartFirst) => {
+                // It takes no messages yet, so nothing is lost by not waiting for its end.
+                let current = self.agent.current.take();
+                self.retire(current);
+                self.begin(None);
+            }
+            (Some(Phase::Ready), Replace::StartFirst) => self.start_beside(),
+        }
+    }
+
+    fn start_beside(&mut self) {
+        match self.world.start(self.agent, true) {
+            Ok(next) => {
+                self.agent.next = Some(next);
+                self.agent.hold = None;
+                self.agent.reason = None;
+            }
+            Err(why) => {
+                self.agent.hold = Some(Hold::NoNode);
+                self.agent.reason = Some(format!(
+                    "generation {} waits: {why}; {} keeps running",
+                    self.agent.target,
+                    self.name_of_current()
+                ));
+            }
+        }
+    }
+
+    /// The current one is gone: the next one becomes it, and takes messages if it is ready.
+    pub(crate) fn promote(&mut self, cause: Option<String>) {
+        self.agent.current = self.agent.next.take();
+        let is_ready = |one: &Incarnation| one.phase == Phase::Ready;
+        if self.agent.current.as_ref().is_some_and(is_ready) {
+            self.admit();
+            let current = self.agent.current.as_ref();
+            if current.is_some_and(|one| one.generation != self.agent.target) {
+                self.replace();
+            }
+        } else {
+            self.agent.started_at = None;
+            self.agent.reason = cause;
+        }
+    }
+
+    /// Lets the current one take messages. Whoever did before has ended, or loses its consumer by this.
+    pub(crate) fn admit(&mut self) {
+        let agent = &mut *self.agent;
+        let Some(current) = agent.current.as_mut() else {
+            return;
+        };
+        current.phase = Phase::Ready;
+        current.deadline = None;
+        agent.floor = agent.floor.max(current.floor);
+        let admission = Admission { previous: agent.begun, previous_clean: agent.begun_clean };
+        self.world.actions.push(Action::Admit {
+            agent: agent.name.clone(),
+            incarnation: current.number,
+            floor: agent.floor,
+            previous: admission.previous,
+            previous_clean: admission.previous_clean,
+        });
+        agent.begun = Some(current.number);
+        agent.begun_clean = false;
+        agent.admission = Some(admission);
+        agent.started_at = Some(self.world.at);
+        agent.reason = agent.given_up.clone();
+    }
+
+    /// The next one ended before it took over.
+    pub(crate) fn next_gone(&mut self, gone: &Incarnation, end: &End) {
+        let current = self.agent.current.as_ref();
+        // A current one that drains is past saving: its end starts the target once more.
+        let Some(current) = current.filter(|one| one.phase == Phase::Ready) else {
+            return;
+        };
+        let why = match end {
+            End::Exited(_) | End::NeverRan(_) if self.world.is_draining(&gone.node) => None,
+            End::NodeLost => None,
+            End::Exited(exit) => Some(exit.describe()),
+            End::NeverRan(exit) => exit.reason.clone().or_else(|| Some(exit.describe())),
+        };
+        let Some(why) = why else {
+            // Its node's fault, not its own.
+            return self.replace();
+        };
+        let what = if gone.generation == current.generation {
+            format!("incarnation {}", gone.number)
+        } else {
+            format!("generation {}", gone.generation)
+        };
+        let stays = if gone.generation == current.generation {
+            format!("incarnation {}", current.number)
+        } else {
+            format!("generation {}", current.generation)
+        };
+        self.agent.target = current.generation;
+        self.agent.given_up = Some(format!("{what} not ready: {why}; {stays} keeps running"));
+        self.agent.reason = self.agent.given_up.clone();
+    }
+
+    /// Tells the current one to finish its turns and end.
+    pub(crate) fn drain_current(&mut self) {
+        let agent = &mut *self.agent;
+        let within = match &agent.current {
+            Some(current) => agent.drain_time(current.generation),
+            None => return,
+        };
+        if let Some(current) = agent.current.as_mut() {
+            self.world.drain(&agent.name, current, within);
+        }
+    }
+
+    /// Lets go of the next one.
+    pub(crate) fn retire_next(&mut self) {
+        let next = self.agent.next.take();
+        self.retire(next);
+    }
+
+    fn retire(&mut self, one: Option<Incarnation>) {
+        if let Some(mut one) = one {
+            let within = self.agent.drain_time(one.generation);
+            self.world.drain(&self.agent.name, &mut one, within);
+            self.agent.retiring.push(one);
+        }
+    }
+
+    fn name_of_current(&self) -> String {
+        match &self.agent.current {
+            Some(current) if current.generation != self.agent.target => {
+                format!("generation {}", current.generation)
+            }
+            Some(current) => format!("incarnation {}", current.number),
+            None => "nothing".to_owned(),
+        }
+    }
+}

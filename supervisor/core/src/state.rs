@@ -1,0 +1,372 @@
+//! What the log says, folded: agents, their incarnations, nodes, the leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::api::AgentState;
+use common::shim::Exit;
+use common::spec::{AgentSpec, millis};
+use common::{AgentName, NodeName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+
+/// The fleet, as of one sequence of the log.
+///
+/// A snapshot of it is JSON: specs leave out what is not set, which only a self-describing format can read back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The sequence of the last record that was folded.
+    pub(crate) seq: u64,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<String>,
+    pub(crate) agents: BTreeMap<AgentName, Agent>,
+    pub(crate) nodes: BTreeMap<NodeName, Node>,
+    /// What outlives removed agents, so that no number is ever given twice under one name.
+    pub(crate) tombstones: BTreeMap<AgentName, Tombstone>,
+}
+
+impl State {
+    /// An agent.
+    #[must_use]
+    pub fn agent(&self, name: &AgentName) -> Option<&Agent> {
+        self.agents.get(name)
+    }
+
+    /// All agents, by name.
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.values()
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// All nodes ever seen, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The newest term that the log knows; 0 before the first leader.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The supervisor that holds the newest term.
+    #[must_use]
+    pub fn leader(&self) -> Option<&str> {
+        self.leader.as_deref()
+    }
+
+    /// The sequence of the last record folded: a snapshot is continued after it.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// What is left of a removed agent.
+    #[must_use]
+    pub fn tombstone(&self, name: &AgentName) -> Option<&Tombstone> {
+        self.tombstones.get(name)
+    }
+}
+
+/// An agent: what is wanted of it and what there is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// Its name.
+    pub name: AgentName,
+    /// The newest accepted spec.
+    pub spec: AgentSpec,
+    /// The number of the newest accepted spec, from 1.
+    pub generation: u64,
+    /// Whether people want it to run.
+    pub desired: Desired,
+    /// The highest incarnation ever allocated under this name; 0 is none. Never given again, also after a removal.
+    pub incarnation: u64,
+    /// The one that takes messages, or will as soon as it is ready, or still drains.
+    pub current: Option<Incarnation>,
+    /// The one that starts beside `current` to take over from it.
+    pub next: Option<Incarnation>,
+    /// Earlier ones that were given up, told to stop, and not seen ended yet.
+    pub retiring: Vec<Incarnation>,
+    /// Restarts since it was last stable.
+    pub restart_count: u32,
+    /// Why it is as it is, where that is not obvious.
+    pub reason: Option<String>,
+    /// When it is started next, while it waits after a crash.
+    pub next_try: Option<Timestamp>,
+    /// How its worker last ended by itself, or after a stop.
+    pub last_exit: Option<Exit>,
+    /// Since when it is running.
+    pub started_at: Option<Timestamp>,
+    /// The sequence of its journal stream before which everything is settled, as of the last admission.
+    pub floor: u64,
+    /// The incarnation whose consumer is in force: the last one admitted.
+    pub begun: Option<u64>,
+    /// Whether that one ended with its books settled.
+    pub begun_clean: bool,
+    /// What that one took over from.
+    pub admission: Option<Admission>,
+    /// Why nothing is being started, although it is wanted.
+    pub hold: Option<Hold>,
+    /// The generation to start: the newest, unless that one was rolled back.
+    pub target: u64,
+    /// Why the newest generation was rolled back.
+    pub given_up: Option<String>,
+    /// Specs of earlier generations that still run or may be started again.
+    pub older: BTreeMap<u64, AgentSpec>,
+    /// Restarts within `RESTART`'s period, oldest first.
+    pub restarts: Vec<Timestamp>,
+    /// Where it was last started.
+    pub home: Option<NodeName>,
+    /// To be forgotten once nothing of it runs.
+    pub removing: bool,
+}
+
+impl Agent {
+    /// A new agent of which nothing runs yet. What an earlier agent of the name left behind goes on counting.
+    pub(crate) fn new(spec: AgentSpec, buried: Option<Tombstone>) -> Self {
+        let buried = buried.unwrap_or_default();
+        let generation = buried.generation.saturating_add(1);
+        Self {
+            name: spec.name.clone(),
+            spec,
+            generation,
+            desired: Desired::Running,
+            incarnation: buried.incarnation,
+            current: None,
+            next: None,
+            retiring: Vec::new(),
+            restart_count: 0,
+            reason: None,
+            next_try: None,
+            last_exit: None,
+            started_at: None,
+            floor: buried.floor,
+            begun: buried.begun,
+            begun_clean: buried.begun_clean,
+            admission: None,
+            hold: None,
+            target: generation,
+            given_up: None,
+            older: BTreeMap::new(),
+            restarts: Vec::new(),
+            home: None,
+            removing: false,
+        }
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> AgentState {
+        if self.desired == Desired::Stopped {
+            return AgentState::Stopped;
+        }
+        match self.current.as_ref().map(|current| current.phase) {
+            Some(Phase::Ready) => AgentState::Running,
+            // The old one finishes its turns, the new one is ready: nobody who sends a message notices.
+            Some(Phase::Draining) if self.next.is_some() => AgentState::Running,
+            Some(Phase::Starting | Phase::Draining) => AgentState::Starting,
+            None => match self.hold {
+                Some(Hold::Backoff | Hold::NoNode | Hold::GivenUp | Hold::Quarantined) => {
+                    AgentState::Error
+                }
+                Some(Hold::Completed) => AgentState::Stopped,
+                None => AgentState::Starting,
+            },
+        }
+    }
+
+    /// Whether too many restarts ended in `quarantined`.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.hold == Some(Hold::Quarantined)
+    }
+
+    /// Whether an earlier generation runs because the newest one did not become ready.
+    #[must_use]
+    pub fn is_rolled_back(&self) -> bool {
+        self.target != self.generation
+    }
+
+    /// The spec of a generation that runs or may be started.
+    #[must_use]
+    pub fn spec_of(&self, generation: u64) -> Option<&AgentSpec> {
+        if generation == self.generation { Some(&self.spec) } else { self.older.get(&generation) }
+    }
+
+    /// All incarnations that may still run, the retiring ones first.
+    pub fn incarnations(&self) -> impl Iterator<Item = &Incarnation> {
+        self.retiring.iter().chain(&self.current).chain(&self.next)
+    }
+
+    /// One of [`Agent::incarnations`].
+    #[must_use]
+    pub fn incarnation(&self, number: u64) -> Option<&Incarnation> {
+        self.incarnations().find(|one| one.number == number)
+    }
+
+    /// The [`Action::Admit`] of the incarnation whose consumer is in force, to do it again.
+    #[must_use]
+    pub fn admit(&self) -> Option<Action> {
+        let admission = self.admission?;
+        Some(Action::Admit {
+            agent: self.name.clone(),
+            incarnation: self.begun?,
+            floor: self.floor,
+            previous: admission.previous,
+            previous_clean: admission.previous_clean,
+        })
+    }
+
+    /// The spec that the next start uses.
+    pub(crate) fn target_spec(&self) -> &AgentSpec {
+        self.spec_of(self.target).unwrap_or(&self.spec)
+    }
+
+    /// How long an incarnation of this generation may drain.
+    pub(crate) fn drain_time(&self, generation: u64) -> Duration {
+        self.spec_of(generation).unwrap_or(&self.spec).timeout.drain
+    }
+
+    /// Drops the specs that nothing refers to any more.
+    pub(crate) fn tidy(&mut self) {
+        let mut used: BTreeSet<u64> = self.incarnations().map(|one| one.generation).collect();
+        used.insert(self.target);
+        let newest = self.generation;
+        self.older.retain(|generation, _| *generation != newest && used.contains(generation));
+    }
+
+    pub(crate) fn buried(&self) -> Tombstone {
+        Tombstone {
+            generation: self.generation,
+            incarnation: self.incarnation,
+            floor: self.floor,
+            begun: self.begun,
+            begun_clean: self.begun_clean,
+        }
+    }
+}
+
+/// What people want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Desired {
+    /// It is to run.
+    Running,
+    /// It is to be stopped and stay so.
+    Stopped,
+}
+
+/// Why nothing is being started, although the agent is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hold {
+    /// It crashed; the timer that starts it again runs.
+    Backoff,
+    /// No node can take it; tried again when a node is seen. A replacement may wait so beside a running incarnation.
+    NoNode,
+    /// Its worker finished, and `RESTART on-failure` leaves it at that.
+    Completed,
+    /// Its worker ended, and `RESTART never` leaves it at that.
+    GivenUp,
+    /// Too many restarts.
+    Quarantined,
+}
+
+/// One start of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Incarnation {
+    /// Its number: greater than that of every earlier one.
+    pub number: u64,
+    /// The generation of its spec.
+    pub generation: u64,
+    /// Where it runs.
+    pub node: NodeName,
+    /// How far it is.
+    pub phase: Phase,
+    /// When its start was decided.
+    pub started_at: Timestamp,
+    /// When it is overdue: the time of its `ready` timer while it starts, of its `drain` timer while it drains.
+    pub deadline: Option<Timestamp>,
+    /// How long it may drain, while it does.
+    #[serde(with = "millis")]
+    pub within: Duration,
+    /// Where its consumer starts, once it is ready.
+    pub floor: u64,
+}
+
+/// How far an incarnation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Its worker has not said ready.
+    Starting,
+    /// Its worker is ready.
+    Ready,
+    /// It was told to stop and is not gone yet.
+    Draining,
+}
+
+/// What an admitted incarnation took over from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Admission {
+    /// The incarnation admitted before.
+    pub previous: Option<u64>,
+    /// Whether it ended with its books settled.
+    pub previous_clean: bool,
+}
+
+/// What is remembered of a removed agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tombstone {
+    /// Its last generation.
+    pub generation: u64,
+    /// Its highest incarnation.
+    pub incarnation: u64,
+    /// Where its journal is settled.
+    pub floor: u64,
+    /// The last incarnation that was admitted.
+    pub begun: Option<u64>,
+    /// Whether that one ended with its books settled.
+    pub begun_clean: bool,
+}
+
+/// A host that runs incarnations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its process: another number after each start of it.
+    pub instance: u64,
+    /// What it can run: `process`, `docker`, `podman`.
+    pub runtimes: BTreeSet<String>,
+    /// Its labels, for `REQUIRE`.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it takes incarnations.
+    pub phase: NodePhase,
+    /// How many incarnations the fold has placed there and not seen ended.
+    pub incarnations: u32,
+}
+
+/// Whether a node takes incarnations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodePhase {
+    /// It does.
+    Up,
+    /// It goes down in order, with all it runs.
+    Draining,
+    /// It was silent for too long; what it ran counts as gone.
+    Lost,
+}

@@ -1,0 +1,125 @@
+//! What surrounds an agent while one record is folded: the nodes, the time, the actions so far.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::control::Timer;
+use common::{AgentName, NodeName, Timestamp};
+
+use crate::action::Action;
+use crate::state::{Agent, Incarnation, Node, NodePhase, Phase};
+
+/// How long after its drain time an incarnation is told to stop again. The node kills by itself when the drain time is over.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// How often it is told again after that.
+const STOP_AGAIN: Duration = Duration::from_secs(10);
+
+/// The nodes, the time of the record, and the actions that it leads to.
+pub(crate) struct World<'a> {
+    pub(crate) nodes: &'a mut BTreeMap<NodeName, Node>,
+    pub(crate) at: Timestamp,
+    pub(crate) actions: &'a mut Vec<Action>,
+}
+
+impl World<'_> {
+    /// Allocates the agent's next incarnation and starts it.
+    ///
+    /// # Errors
+    /// Why no node can run it.
+    pub(crate) fn start(&mut self, agent: &mut Agent, warm: bool) -> Result<Incarnation, String> {
+        let spec = agent.target_spec();
+        let node = crate::placement::choose(self.nodes, spec, agent.home.as_ref())?;
+        let deadline = self.at.after(spec.timeout.ready);
+        agent.incarnation = agent.incarnation.saturating_add(1);
+        agent.home = Some(node.clone());
+        self.count(&node, |load| load.saturating_add(1));
+        self.actions.push(Action::Start {
+            node: node.clone(),
+            agent: agent.name.clone(),
+            generation: agent.target,
+            incarnation: agent.incarnation,
+            warm,
+        });
+        self.set_timer(&agent.name, Timer::Ready, agent.incarnation, deadline);
+        Ok(Incarnation {
+            number: agent.incarnation,
+            generation: agent.target,
+            node,
+            phase: Phase::Starting,
+            started_at: self.at,
+            deadline: Some(deadline),
+            within: Duration::ZERO,
+            floor: 0,
+        })
+    }
+
+    /// Tells an incarnation to finish its turns and end. One that is being told already is left alone.
+    pub(crate) fn drain(&mut self, agent: &AgentName, one: &mut Incarnation, within: Duration) {
+        if one.phase == Phase::Draining {
+            return;
+        }
+        self.cancel_timer_of(agent, one);
+        one.phase = Phase::Draining;
+        one.within = within;
+        self.stop(agent, one, within.saturating_add(DRAIN_GRACE));
+    }
+
+    /// Tells an overdue incarnation again, without patience.
+    pub(crate) fn stop_again(&mut self, agent: &AgentName, one: &mut Incarnation) {
+        one.within = Duration::ZERO;
+        self.stop(agent, one, STOP_AGAIN);
+    }
+
+    fn stop(&mut self, agent: &AgentName, one: &mut Incarnation, overdue: Duration) {
+        let deadline = self.at.after(overdue);
+        one.deadline = Some(deadline);
+        self.actions.push(Action::Stop {
+            node: one.node.clone(),
+            agent: agent.clone(),
+            incarnation: one.number,
+            within: one.within,
+        });
+        self.set_timer(agent, Timer::Drain, one.number, deadline);
+    }
+
+    /// Takes note that an incarnation is gone.
+    pub(crate) fn gone(&mut self, agent: &AgentName, one: &Incarnation) {
+        self.cancel_timer_of(agent, one);
+        self.count(&one.node, |load| load.saturating_sub(1));
+    }
+
+    /// Cancels the timer that the incarnation's phase runs under.
+    pub(crate) fn cancel_timer_of(&mut self, agent: &AgentName, one: &Incarnation) {
+        let timer = match one.phase {
+            Phase::Starting => Timer::Ready,
+            Phase::Draining => Timer::Drain,
+            Phase::Ready => return,
+        };
+        self.cancel_timer(agent, timer, one.number);
+    }
+
+    pub(crate) fn set_timer(
+        &mut self,
+        agent: &AgentName,
+        timer: Timer,
+        incarnation: u64,
+        at: Timestamp,
+    ) {
+        self.actions.push(Action::SetTimer { agent: agent.clone(), timer, incarnation, at });
+    }
+
+    pub(crate) fn cancel_timer(&mut self, agent: &AgentName, timer: Timer, incarnation: u64) {
+        self.actions.push(Action::CancelTimer { agent: agent.clone(), timer, incarnation });
+    }
+
+    pub(crate) fn is_draining(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.phase == NodePhase::Draining)
+    }
+
+    fn count(&mut self, node: &NodeName, change: impl FnOnce(u32) -> u32) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.incarnations = change(node.incarnations);
+        }
+    }
+}
