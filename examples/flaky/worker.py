@@ -13,7 +13,7 @@ A message that consists of these commands, separated by `;`, is carried out in o
     crash               exits with 1 at once     crash N%            the same, in N of 100 cases
     crash until N       the same, in incarnations before the Nth
     exit N              exits with N             kill N              dies of signal N
-    hang                never answers            stubborn            ignores SIGTERM and `shutdown` from now on
+    hang                never ends               stubborn            ignores SIGTERM and `shutdown` from now on
     fork                leaves a child behind that holds stdout open, and exits with 1
 
     flood N             N chunks as fast as they go
@@ -32,7 +32,7 @@ import signal
 import sys
 import time
 
-from mozart_worker import Retry, Worker
+from mozart_worker import Cancelled, Retry, Worker
 
 
 class Stubborn(Worker):
@@ -56,7 +56,9 @@ def die(code):
 
 def wait(turn, seconds, step=0.1, each=lambda: None):
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0 and not turn.cancelled.is_set():
+    while (left := end - time.monotonic()) > 0:
+        if turn.cancelled.is_set():
+            raise Cancelled
         each()
         time.sleep(min(left, step))
 
@@ -83,8 +85,8 @@ def kill(turn, number):
 
 
 def hang(turn):
-    while not turn.cancelled.is_set():
-        time.sleep(0.1)
+    while True:
+        time.sleep(3600)
 
 
 def stubborn(turn):

@@ -21,7 +21,6 @@ import queue
 import sys
 import threading
 import traceback
-import uuid
 
 
 class Retry(Exception):
@@ -29,7 +28,7 @@ class Retry(Exception):
 
 
 class Cancelled(Exception):
-    """Nobody waits for this turn any more."""
+    """Somebody cancelled this turn, or its deadline has passed."""
 
 
 class Turn:
@@ -44,6 +43,8 @@ class Turn:
         self.sender = line["fromId"]
         self.text = line["message"]
         self.said = []
+        self.asked = 0
+        self.answers = queue.SimpleQueue()
         self.cancelled = threading.Event()
 
     def say(self, text):
@@ -63,16 +64,22 @@ class Turn:
 
     def ask(self, agent, text):
         """Asks another agent and waits for its answer. Raises RuntimeError when there is none."""
-        request_id = str(uuid.uuid4())
-        answers = self.worker.questions[request_id] = queue.Queue(maxsize=1)
-        try:
-            self.worker.send("route_request", messageId=self.message_id, requestId=request_id, toId=agent, message=text)
-            answer = answers.get()
-        finally:
-            del self.worker.questions[request_id]
+        # The same id in every attempt of this turn: what was answered before a crash is not asked again.
+        self.asked += 1
+        request_id = f"{self.message_id}.{self.asked}"
+        self.worker.asking[request_id] = self
+        self.worker.send("route_request", messageId=self.message_id, requestId=request_id, toId=agent, message=text)
+        answer = self.answers.get()
+        del self.worker.asking[request_id]
+        if self.cancelled.is_set():
+            raise Cancelled
         if answer.get("error"):
             raise RuntimeError(answer["error"])
         return answer["response"]
+
+    def cancel(self):
+        self.cancelled.set()
+        self.answers.put(None)
 
     def finish(self):
         response = "".join(self.said)
@@ -90,7 +97,7 @@ class Worker:
         self.agent = {}
         self.incarnation = 0
         self.turns = {}
-        self.questions = {}
+        self.asking = {}
         self.output = threading.Lock()
 
     def send(self, kind, **fields):
@@ -122,10 +129,10 @@ class Worker:
                 thread = threading.Thread(target=self.turn, args=(turn,), daemon=True)
                 self.turns[turn.message_id] = (turn, thread)
                 thread.start()
-            elif kind == "route_response" and line["requestId"] in self.questions:
-                self.questions[line["requestId"]].put(line)
+            elif kind == "route_response" and line["requestId"] in self.asking:
+                self.asking[line["requestId"]].answers.put(line)
             elif kind == "cancel" and line["messageId"] in self.turns:
-                self.turns[line["messageId"]][0].cancelled.set()
+                self.turns[line["messageId"]][0].cancel()
             elif kind == "shutdown":
                 self.shutdown()
                 return
@@ -141,7 +148,8 @@ class Worker:
             self.answer(turn)
             turn.finish()
         except Cancelled:
-            pass
+            # After a deadline it counts as an attempt; if somebody cancelled it, nobody listens.
+            self.send("error", messageId=turn.message_id, error="cancelled", retryable=True)
         except Exception as error:  # whatever went wrong, the sender is told
             traceback.print_exc()
             retryable = isinstance(error, Retry)
