@@ -1,0 +1,276 @@
+//! `SCHEDULE "<cron>" [TZ <zone>] <prompt>`.
+
+use std::str::FromStr as _;
+
+use chrono_tz::{TZ_VARIANTS, Tz};
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+
+use super::voice::text;
+use crate::soul::lines::Heredoc;
+use crate::soul::source::{Checked, Problem, Problems};
+use crate::soul::suggest::{closest, did_you_mean, one_of, quoted};
+use crate::soul::text::Part;
+use crate::spec::Schedule;
+
+const USAGE: &str = "expected `SCHEDULE \"<cron>\" [TZ <zone>] <prompt>`";
+const NICKNAMES: [&str; 6] = [
+    "@yearly",
+    "@annually",
+    "@monthly",
+    "@weekly",
+    "@daily",
+    "@hourly",
+];
+
+/// A schedule; none when its parts, each checked for itself, had problems.
+pub(super) fn schedule(
+    rest: Part<'_>,
+    heredoc: Option<&Heredoc>,
+    problems: &mut Problems<'_>,
+) -> Checked<Option<Schedule>> {
+    let (cron, rest) = quoted_cron(rest)?;
+    let valid_cron = problems.take(check_cron(cron)).is_some();
+    let (zone, prompt) = zone(rest)?;
+    let valid_zone = match zone {
+        Some(zone) => problems.take(check_zone(zone)).is_some(),
+        None => true,
+    };
+    if prompt.is_empty() && heredoc.is_none() {
+        let end = rest.end().span();
+        return Err(Problem::new(end, "SCHEDULE without a prompt", USAGE));
+    }
+    let prompt = text(prompt, heredoc, "SCHEDULE")?;
+    Ok((valid_cron && valid_zone).then(|| Schedule {
+        cron: cron.as_str().to_owned(),
+        tz: zone.map(|zone| zone.as_str().to_owned()),
+        prompt,
+    }))
+}
+
+fn quoted_cron(rest: Part<'_>) -> Checked<(Part<'_>, Part<'_>)> {
+    let (_, inside) = rest
+        .split_once('"')
+        .filter(|(before, _)| before.is_empty())
+        .ok_or_else(|| {
+            let (word, _) = rest.split_word();
+            let fields: Vec<&str> = rest.words().take(5).map(Part::as_str).collect();
+            let is_cron = fields.len() == 5 && parser().parse(&fields.join(" ")).is_ok();
+            let help = is_cron.then(|| did_you_mean(format!("\"{}\"", fields.join(" "))));
+            Problem::new(
+                word.span(),
+                "SCHEDULE without a quoted cron expression",
+                USAGE,
+            )
+            .help(help)
+        })?;
+    inside.split_once('"').ok_or_else(|| {
+        Problem::new(
+            rest.span(),
+            "the cron expression's quote is never closed",
+            USAGE,
+        )
+    })
+}
+
+fn zone(rest: Part<'_>) -> Checked<(Option<Part<'_>>, Part<'_>)> {
+    let (word, after) = rest.split_word();
+    if !word.as_str().eq_ignore_ascii_case("TZ") {
+        return Ok((None, rest.trim()));
+    }
+    let (zone, prompt) = after.split_word();
+    if word.as_str() == "TZ" {
+        return if zone.is_empty() {
+            Err(Problem::new(
+                word.end().span(),
+                "TZ without a time zone",
+                "expected one such as `Europe/Berlin` or `UTC`",
+            ))
+        } else {
+            Ok((Some(zone), prompt))
+        };
+    }
+    // A prompt may begin with `tz`, but hardly so with a zone behind it.
+    match Tz::from_str(zone.as_str()) {
+        Ok(_) => Err(Problem::new(
+            word.span(),
+            format!("a time zone behind {}", quoted(word.as_str())),
+            USAGE,
+        )
+        .help(did_you_mean("TZ"))),
+        Err(_) => Ok((None, rest.trim())),
+    }
+}
+
+fn check_zone(zone: Part<'_>) -> Checked<()> {
+    let text = zone.as_str();
+    if Tz::from_str(text).is_ok() {
+        return Ok(());
+    }
+    let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
+    let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
+    let city = names().find(|name| last(name).eq_ignore_ascii_case(text));
+    let meant = city.or_else(|| closest(text, names()));
+    Err(Problem::new(
+        zone.span(),
+        format!("unknown time zone {}", quoted(text)),
+        "expected a name of the IANA database, such as `Europe/Berlin` or `UTC`",
+    )
+    .help(meant.map(did_you_mean)))
+}
+
+fn parser() -> CronParser {
+    CronParser::builder()
+        .seconds(Seconds::Disallowed)
+        .year(Year::Disallowed)
+        .build()
+}
+
+/// One field of a cron expression.
+struct Field {
+    name: &'static str,
+    expected: &'static str,
+    words: &'static [&'static str],
+}
+
+const FIELDS: [Field; 5] = [
+    Field {
+        name: "minute",
+        expected: "expected 0 to 59, `*`, lists, ranges or steps such as `*/15`",
+        words: &[],
+    },
+    Field {
+        name: "hour",
+        expected: "expected 0 to 23, `*`, lists, ranges or steps such as `8-18/2`",
+        words: &[],
+    },
+    Field {
+        name: "day of the month",
+        expected: "expected 1 to 31, `*`, `L` (the last), lists, ranges or steps",
+        words: &["L", "W", "LW"],
+    },
+    Field {
+        name: "month",
+        expected: "expected 1 to 12, `JAN` to `DEC`, `*`, lists, ranges or steps",
+        words: &[
+            "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
+        ],
+    },
+    Field {
+        name: "day of the week",
+        expected: "expected 0 to 7, `SUN` to `SAT`, `*`, lists, ranges or steps",
+        words: &[
+            "SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "L", "SUNL", "MONL", "TUEL", "WEDL",
+            "THUL", "FRIL", "SATL",
+        ],
+    },
+];
+
+fn check_cron(cron: Part<'_>) -> Checked<()> {
+    let text = cron.as_str();
+    if text.trim_start().starts_with('@') {
+        return if NICKNAMES.contains(&text) {
+            Ok(())
+        } else {
+            Err(Problem::new(
+                cron.span(),
+                format!("unknown schedule {}", quoted(text)),
+                format!("expected five fields, or {}", one_of(NICKNAMES)),
+            )
+            .help(closest(text, NICKNAMES).map(did_you_mean)))
+        };
+    }
+    let fields: Vec<Part<'_>> = cron.words().take(FIELDS.len() + 1).collect();
+    if fields.len() != FIELDS.len() {
+        let count = cron.words().count();
+        let seconds = "leave the seconds out: a schedule fires at most once a minute".to_owned();
+        return Err(Problem::new(
+            cron.span(),
+            format!(
+                "a cron expression of {count} field{}",
+                if count == 1 { "" } else { "s" }
+            ),
+            "expected five: minute, hour, day of the month, month, day of the week",
+        )
+        .help((count == 6).then_some(seconds)));
+    }
+    for (field, kind) in fields.iter().zip(&FIELDS) {
+        check_field(*field, kind)?;
+    }
+    let parsed = parser().parse(text).map_err(|error| {
+        Problem::new(
+            cron.span(),
+            "an invalid cron expression",
+            error.to_string().to_lowercase(),
+        )
+    })?;
+    if never_fires(&parsed, fields[4].as_str()) {
+        return Err(Problem::new(
+            fields[2].span(),
+            "a schedule that never fires",
+            "expected a day that one of its months has",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks a field alone, so that the problem points at it and not at the whole expression.
+fn check_field(field: Part<'_>, kind: &Field) -> Checked<()> {
+    let text = field.as_str();
+    let problem = |help: Option<&str>| {
+        Problem::new(
+            field.span(),
+            format!("{} as the {}", quoted(text), kind.name),
+            kind.expected,
+        )
+        .help(help.map(did_you_mean))
+    };
+    // Longer than every minute of an hour, listed: nobody's schedule, and an expression that takes long to check.
+    if text.len() > 200 {
+        return Err(problem(None));
+    }
+    let is_letter = |c: char| c.is_alphabetic();
+    for word in text
+        .split(|c| !is_letter(c))
+        .filter(|word| !word.is_empty())
+    {
+        if !kind.words.iter().any(|w| w.eq_ignore_ascii_case(word)) {
+            return Err(problem(closest(word, kind.words.iter().copied())));
+        }
+    }
+    // Numbers of more than two digits are in no field's range, and croner steps through ranges before it checks them.
+    let has_long_number = text
+        .split(|c: char| !c.is_ascii_digit())
+        .any(|digits| digits.len() > 2);
+    let has_hole = text.split(',').any(str::is_empty);
+    let at = FIELDS.iter().position(|other| other.name == kind.name);
+    let mut alone = ["*"; 5];
+    if let Some(slot) = at.and_then(|at| alone.get_mut(at)) {
+        *slot = text;
+    }
+    if has_long_number || has_hole || parser().parse(&alone.join(" ")).is_err() {
+        return Err(problem(None));
+    }
+    Ok(())
+}
+
+/// Whether its days and months never meet, as in the 30th of February. Days of the week beside them, or `L` and `W`, do.
+fn never_fires(cron: &Cron, weekday: &str) -> bool {
+    let pattern = &cron.pattern;
+    // A day of the week is one more way to fire; with a `+` in front, one more condition.
+    let by_date_alone = matches!(weekday, "*" | "?") || weekday.starts_with('+');
+    if !by_date_alone || pattern.days.has_modifiers() {
+        return false;
+    }
+    let longest = |month: u16| match month {
+        2 => 29,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let first_day = pattern.days.values().first().copied().unwrap_or(u16::MAX);
+    !pattern
+        .months
+        .values()
+        .iter()
+        .any(|month| first_day <= longest(*month))
+}
