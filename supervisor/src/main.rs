@@ -2,6 +2,7 @@
 
 mod args;
 mod cli;
+mod connect;
 mod control;
 mod failure;
 mod home;

@@ -1,18 +1,56 @@
 //! The client commands: one file per group. They speak to the broker and, through it, to the supervisors; they know neither the
 //! supervisor's nor the node's code.
 
+mod agents;
+mod answer;
 pub(crate) mod bench;
+mod cancel;
+mod client;
 mod completions;
+mod dead;
+mod describe;
+mod journal;
+mod lifecycle;
 pub(crate) mod output;
+mod ps;
+mod reference;
+mod send;
+mod table;
 
 use clap::Subcommand;
 use common::api::ApiError;
 
 use crate::args::Global;
+use crate::failure;
+use lifecycle::Change;
 
 /// The client commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// List agents
+    Ps(ps::PsArgs),
+    /// Store a message for an agent; prints its id once it is on disk
+    Send(send::SendArgs),
+    /// Cancel a message
+    Cancel(cancel::CancelArgs),
+    /// Read the journal of messages
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// Read, repeat and drop dead letters
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Run agents; releases a quarantine
+    Start(lifecycle::AgentsArgs),
+    /// Stop agents and keep them stopped
+    Stop(lifecycle::AgentsArgs),
+    /// Stop and start agents
+    Restart(lifecycle::AgentsArgs),
+    /// Start new incarnations as the souls' REPLACE says
+    Replace(lifecycle::AgentsArgs),
+    /// Stop and forget agents; their messages stay in the journal
+    Rm(lifecycle::AgentsArgs),
+    /// Wait until an agent is running, idle or stopped
+    Wait(lifecycle::WaitArgs),
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -24,13 +62,23 @@ pub(crate) enum Command {
 pub(crate) async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
     tokio::select! {
         result = dispatch(global, command) => result,
-        _ = tokio::signal::ctrl_c() => Ok(crate::failure::INTERRUPTED),
+        _ = tokio::signal::ctrl_c() => Ok(failure::INTERRUPTED),
     }
 }
 
-#[expect(clippy::unused_async, reason = "not built yet")]
-async fn dispatch(_global: &Global, command: Command) -> Result<u8, ApiError> {
+async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
+        Command::Ps(args) => ps::run(global, &args).await,
+        Command::Send(args) => send::run(global, args).await,
+        Command::Cancel(args) => cancel::run(global, &args).await,
+        Command::Journal(command) => journal::run(global, command).await,
+        Command::Dead(command) => dead::run(global, command).await,
+        Command::Start(args) => lifecycle::change(global, args, Change::Start).await,
+        Command::Stop(args) => lifecycle::change(global, args, Change::Stop).await,
+        Command::Restart(args) => lifecycle::change(global, args, Change::Restart).await,
+        Command::Replace(args) => lifecycle::change(global, args, Change::Replace).await,
+        Command::Rm(args) => lifecycle::change(global, args, Change::Remove).await,
+        Command::Wait(args) => lifecycle::wait(global, &args).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -90,18 +90,23 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), ApiError> {
 /// Writes a line to stderr. That nobody reads it is no error.
 pub(crate) fn note(text: impl AsRef<str>) {
     let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "{}", text.as_ref());
+    drop(writeln!(stderr, "{}", text.as_ref()));
 }
 
 /// Says what went wrong and yields the exit code.
 pub(crate) fn fail(error: &ApiError, output: Output) -> ExitCode {
     if error.code != BROKEN_PIPE {
-        note(match output {
-            Output::Json => error_json(error),
-            Output::Table => error_text(error, io::stderr().is_terminal()),
-        });
+        complain(error, output);
     }
     ExitCode::from(error.code)
+}
+
+/// Says what went wrong.
+pub(crate) fn complain(error: &ApiError, output: Output) {
+    note(match output {
+        Output::Json => error_json(error),
+        Output::Table => error_text(error, io::stderr().is_terminal()),
+    });
 }
 
 fn error_json(error: &ApiError) -> String {
