@@ -1,0 +1,10 @@
+//! The rules of the fold and of the leader's eyes, one test a rule. Each compares *all* actions, so silence is tested too.
+
+mod crash;
+mod fleet;
+mod nodes;
+mod observer;
+mod replace;
+mod seed;
+mod terms;
+mod wishes;

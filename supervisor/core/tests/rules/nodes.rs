@@ -1,0 +1,180 @@
+//! Placement; nodes that are lost, go down, come back.
+
+use common::api::AgentState;
+use common::spec::{AgentSpec, Sanctum};
+use supervisor_core::place;
+
+use crate::fleet::{Fleet, NOTHING, agent_name, code, mender, node_name, soul, stop_first};
+
+fn with_folder(mut spec: AgentSpec) -> AgentSpec {
+    let sanctum = Sanctum { host: "/srv".into(), path: "/data".into(), read_only: false };
+    spec.sanctums.push(sanctum);
+    spec
+}
+
+#[test]
+fn an_agent_goes_to_the_node_with_the_fewest_incarnations_that_can_run_it() {
+    let mut fleet = Fleet::without_nodes();
+    fleet.node_with("alpha", "process", &[]);
+    fleet.node_with("beta", "process", &[("gpu", "yes")]);
+    fleet.node_with("gamma", "docker", &[("gpu", "yes")]);
+    for (agent, node) in [("a", "alpha"), ("b", "beta"), ("c", "alpha")] {
+        assert_eq!(place(&fleet.state, &soul(agent, "v1")), Ok(node_name(node)));
+        fleet.apply(soul(agent, "v1"));
+    }
+    let mut spec = soul("mender", "v1");
+    spec.require.insert("gpu".into(), "yes".into());
+    assert_eq!(place(&fleet.state, &spec), Ok(node_name("beta")));
+    spec.image = Some("python:3".into());
+    assert_eq!(place(&fleet.state, &spec), Ok(node_name("gamma")));
+    spec.require.insert("zone".into(), "b".into());
+    let why = "no node can run it: alpha has no runtime docker or podman, \
+               beta has no runtime docker or podman, gamma has no label zone=b";
+    assert_eq!(place(&fleet.state, &spec), Err(why.into()));
+}
+
+#[test]
+fn without_a_node_it_waits_with_the_reason_until_one_is_seen() {
+    let mut fleet = Fleet::without_nodes();
+    assert_eq!(fleet.apply(soul("mender", "v1")), NOTHING);
+    assert_eq!(fleet.agent_state(), AgentState::Error);
+    assert_eq!(fleet.reason(), "no node can run it: no node is there");
+    assert_eq!(fleet.node_with("beta", "docker", &[]), NOTHING);
+    assert_eq!(fleet.reason(), "no node can run it: beta has no runtime process");
+    let expected = ["start mender.1 g1 on alpha", "timer ready mender.1 +60000"];
+    assert_eq!(fleet.node("alpha"), expected);
+}
+
+#[test]
+fn agents_of_a_lost_node_start_elsewhere_at_once() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.node("beta");
+    let actions = fleet.lose("alpha");
+    assert_eq!(actions, ["start mender.2 g1 on beta", "timer ready mender.2 +60000"]);
+    assert_eq!((fleet.reason(), fleet.mender().restart_count), ("node alpha lost", 0));
+    // What it says when it returns comes too late.
+    assert_eq!(fleet.exited(1, code(0)), NOTHING);
+    assert_eq!(fleet.ready(2), ["cancel ready mender.2", "admit mender.2 from 14 after 1"]);
+}
+
+#[test]
+fn agents_of_the_only_node_wait_for_it() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    assert_eq!(fleet.lose("alpha"), NOTHING);
+    assert_eq!(fleet.agent_state(), AgentState::Error);
+    assert_eq!(fleet.reason(), "node alpha lost; no node can run it: alpha is lost");
+    assert_eq!(fleet.lose("alpha"), NOTHING);
+    let expected = ["start mender.2 g1 on alpha", "timer ready mender.2 +60000"];
+    assert_eq!(fleet.node("alpha"), expected);
+}
+
+#[test]
+fn a_stopped_agent_on_a_lost_node_is_stopped() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.stop();
+    assert_eq!(fleet.lose("alpha"), ["cancel drain mender.1"]);
+    assert_eq!((fleet.agent_state(), fleet.current()), (AgentState::Stopped, 0));
+    fleet.remove();
+    assert!(fleet.state.agent(&mender()).is_none());
+}
+
+#[test]
+fn a_removed_agent_on_a_lost_node_is_gone() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.remove();
+    fleet.lose("alpha");
+    assert!(fleet.state.agent(&mender()).is_none());
+}
+
+#[test]
+fn a_replacement_on_a_lost_node_is_tried_elsewhere() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.node("beta");
+    fleet.apply(soul("mender", "v2"));
+    assert_eq!(fleet.mender().next.as_ref().map(|one| &one.node), Some(&node_name("beta")));
+    let expected = [
+        "cancel ready mender.2",
+        "start mender.3 g2 on alpha beside",
+        "timer ready mender.3 +60000",
+    ];
+    assert_eq!(fleet.lose("beta"), expected);
+}
+
+#[test]
+fn the_old_one_on_a_lost_node_gives_way_to_the_one_that_is_ready() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.node("beta");
+    fleet.apply(soul("mender", "v2"));
+    fleet.ready(2);
+    let expected = ["cancel drain mender.1", "admit mender.2 from 14 after 1"];
+    assert_eq!(fleet.lose("alpha"), expected);
+}
+
+#[test]
+fn both_on_a_lost_node_are_gone() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.apply(soul("mender", "v2"));
+    assert_eq!(fleet.lose("alpha"), ["cancel ready mender.2"]);
+    let expected = ["start mender.3 g2 on alpha", "timer ready mender.3 +60000"];
+    assert_eq!(fleet.node("alpha"), expected);
+}
+
+#[test]
+fn a_replacement_that_finds_no_node_waits_while_the_old_one_runs() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    let mut spec = soul("mender", "v2");
+    spec.require.insert("gpu".into(), "yes".into());
+    assert_eq!(fleet.apply(spec), NOTHING);
+    assert_eq!(fleet.agent_state(), AgentState::Running);
+    let reason = "generation 2 waits: no node can run it: alpha has no label gpu=yes; \
+                  generation 1 keeps running";
+    assert_eq!(fleet.reason(), reason);
+    let expected = ["start mender.2 g2 on beta beside", "timer ready mender.2 +60000"];
+    assert_eq!(fleet.node_with("beta", "process", &[("gpu", "yes")]), expected);
+    assert_eq!(fleet.reason(), "");
+}
+
+#[test]
+fn a_node_that_goes_down_makes_no_crash_and_its_agents_start_elsewhere() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    assert_eq!(fleet.drain("alpha"), NOTHING);
+    fleet.node("beta");
+    let expected = ["start mender.2 g1 on beta", "timer ready mender.2 +60000"];
+    assert_eq!(fleet.exited(1, code(0)), expected);
+    assert_eq!((fleet.reason(), fleet.mender().restart_count), ("node alpha goes down", 0));
+}
+
+#[test]
+fn the_only_node_going_down_takes_its_agents_along_when_it_comes_back() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.drain("alpha");
+    assert_eq!(fleet.exited(1, code(0)), NOTHING);
+    let reason = "node alpha goes down; no node can run it: alpha is draining";
+    assert_eq!(fleet.reason(), reason);
+    let expected = ["start mender.2 g1 on alpha", "timer ready mender.2 +60000"];
+    assert_eq!(fleet.node("alpha"), expected);
+    assert_eq!(fleet.mender().restart_count, 0);
+}
+
+#[test]
+fn an_agent_with_folders_returns_to_them() {
+    let mut fleet = Fleet::with_mender(with_folder(soul("mender", "v1")));
+    fleet.node("beta");
+    fleet.apply(stop_first(soul("other", "v1")));
+    assert_eq!(
+        fleet.state.agent(&agent_name("other")).and_then(|one| one.home.clone()),
+        Some(node_name("beta"))
+    );
+    fleet.apply(soul("third", "v1"));
+    fleet.restart();
+    let actions = fleet.exited(1, code(0));
+    assert_eq!(actions[1], "start mender.2 g1 on alpha");
+}
+
+#[test]
+fn a_known_node_that_is_seen_again_changes_nothing_for_what_it_runs() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    assert_eq!(fleet.node("alpha"), NOTHING);
+    assert_eq!(fleet.agent_state(), AgentState::Running);
+    assert_eq!(fleet.state.node(&node_name("alpha")).map(|node| node.incarnations), Some(1));
+}
