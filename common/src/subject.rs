@@ -222,6 +222,16 @@ impl Subjects {
         format!("{}.events.{agent}.*", self.prefix)
     }
 
+    /// Parses a subject of [`Self::events`].
+    #[must_use]
+    pub fn parse_events(&self, subject: &str) -> Option<(AgentName, MessageId)> {
+        let rest = subject
+            .strip_prefix(&self.prefix)?
+            .strip_prefix(".events.")?;
+        let (agent, message) = rest.split_once('.')?;
+        Some((AgentName::new(agent).ok()?, MessageId::new(message).ok()?))
+    }
+
     /// Everything that EVENTS takes.
     #[must_use]
     pub fn events_filter(&self) -> String {

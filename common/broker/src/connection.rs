@@ -4,12 +4,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::{Client, ConnectErrorKind, Event};
 use bytes::Bytes;
 use common::Namespace;
 use common::subject::Subjects;
+use futures_util::StreamExt;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::error::Result;
+use crate::address::Address;
+use crate::error::{BrokerError, Result};
+use crate::streams::{self, Made};
+use crate::wire::{Wire, jitter};
+
+/// The oldest server that has everything needed.
+const OLDEST: (u32, u32) = (2, 12);
+
+/// How long a transient message may wait for room in the client's queue.
+const ROOM: Duration = Duration::from_secs(1);
 
 /// How to reach the broker.
 #[derive(Debug, Clone)]
@@ -43,8 +55,9 @@ pub struct Broker {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
+    pub(crate) wire: Wire,
     pub(crate) subjects: Subjects,
-    pub(crate) link: watch::Receiver<Link>,
+    replicas: usize,
 }
 
 impl Broker {
@@ -53,8 +66,11 @@ impl Broker {
     /// # Errors
     /// Unreachable, denied, too old, without JetStream; [`BrokerError::NoStreams`](crate::BrokerError::NoStreams) when the namespace is new:
     /// then [`Broker::connect_and_create`] makes it.
-    pub async fn connect(_options: &ConnectOptions) -> Result<Self> {
-        todo!()
+    pub async fn connect(options: &ConnectOptions) -> Result<Self> {
+        let deadline = Instant::now() + options.timeout;
+        let wire = open(options, deadline).await?;
+        let made = streams::find(&wire, &options.namespace, rest(deadline)).await?;
+        Ok(Self::new(wire, &options.namespace, made))
     }
 
     /// The same, and creates the namespace's streams where they are missing (the journal's shard count of existing streams wins).
@@ -62,10 +78,55 @@ impl Broker {
     /// # Errors
     /// As [`Broker::connect`], and when the server does not take the streams.
     pub async fn connect_and_create(
-        _options: &ConnectOptions,
-        _streams: &crate::StreamOptions,
+        options: &ConnectOptions,
+        streams: &crate::StreamOptions,
     ) -> Result<Self> {
-        todo!()
+        let deadline = Instant::now() + options.timeout;
+        let wire = open(options, deadline).await?;
+        let made = streams::create(&wire, &options.namespace, streams, rest(deadline)).await?;
+        Ok(Self::new(wire, &options.namespace, made))
+    }
+
+    fn new(wire: Wire, namespace: &Namespace, made: Made) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                wire,
+                subjects: Subjects::new(namespace.clone(), made.shards),
+                replicas: made.replicas,
+            }),
+        }
+    }
+
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.inner.wire
+    }
+
+    /// How many replicas the control log has; the journal has as many.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        self.inner.replicas
+    }
+
+    /// The version of the server that the connection is with.
+    #[must_use]
+    pub fn server_version(&self) -> String {
+        self.wire().client.server_info().version
+    }
+
+    /// The largest record that the server and the journal's format take, in bytes.
+    #[must_use]
+    pub fn max_record(&self) -> usize {
+        let room_for_headers = (1 << 20) - common::message::MAX_RECORD;
+        let server = self.wire().client.max_payload();
+        common::message::MAX_RECORD.min(server.saturating_sub(room_for_headers))
+    }
+
+    pub(crate) fn check_size(&self, size: usize) -> Result<()> {
+        let max = self.max_record();
+        if size > max {
+            return Err(BrokerError::TooLarge { size, max });
+        }
+        Ok(())
     }
 
     /// The namespace's subjects.
@@ -77,50 +138,220 @@ impl Broker {
     /// Follows the connection's state.
     #[must_use]
     pub fn link(&self) -> watch::Receiver<Link> {
-        self.inner.link.clone()
+        self.wire().link.clone()
     }
 
     /// Publishes without an answer. Waits at most 1 s for room in the client's queue; a message may be lost with the connection.
     ///
     /// # Errors
     /// When the queue stays full.
-    pub async fn tell(&self, _subject: String, _payload: Bytes) -> Result<()> {
-        todo!()
+    pub async fn tell(&self, subject: String, payload: Bytes) -> Result<()> {
+        queued(self.wire().client.publish(subject, payload)).await
     }
 
     /// Subscribes. With a group, each message goes to one of its members.
     ///
     /// # Errors
     /// When the client is closed.
-    pub async fn subscribe(&self, _subject: String, _group: Option<&str>) -> Result<Subscription> {
-        todo!()
+    pub async fn subscribe(&self, subject: String, group: Option<&str>) -> Result<Subscription> {
+        let client = &self.wire().client;
+        let inner = match group {
+            Some(group) => client.queue_subscribe(subject, group.to_owned()).await,
+            None => client.subscribe(subject).await,
+        };
+        inner
+            .map(|inner| Subscription { inner })
+            .map_err(BrokerError::other)
     }
 
     /// Asks and waits for one reply.
     ///
     /// # Errors
     /// [`BrokerError::Timeout`](crate::BrokerError::Timeout); nobody listens: [`BrokerError::Other`](crate::BrokerError::Other) `no responders`.
-    pub async fn ask(
-        &self,
-        _subject: String,
-        _payload: Bytes,
-        _timeout: Duration,
-    ) -> Result<Bytes> {
-        todo!()
+    pub async fn ask(&self, subject: String, payload: Bytes, timeout: Duration) -> Result<Bytes> {
+        let request = async_nats::Request::new().payload(payload).timeout(None);
+        let asked = self.wire().client.send_request(subject, request);
+        match tokio::time::timeout(timeout, asked).await {
+            Ok(Ok(message)) => Ok(message.payload),
+            Ok(Err(error)) if error.kind() == async_nats::RequestErrorKind::NoResponders => {
+                Err(BrokerError::Other("no responders".into()))
+            }
+            Ok(Err(error)) => Err(BrokerError::other(error)),
+            Err(_) => Err(BrokerError::Timeout(timeout)),
+        }
     }
 
     /// Waits until everything told or asked so far is with the server.
     ///
     /// # Errors
     /// When the connection does not come up in time.
-    pub async fn flush(&self, _timeout: Duration) -> Result<()> {
-        todo!()
+    pub async fn flush(&self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        self.wire().up(deadline, timeout).await?;
+        // The client's own flush ends at the socket. Nobody listens here, and the server says so after all that came before.
+        let subject = format!("mozart.{}.flush", self.subjects().namespace());
+        let request = async_nats::Request::new().timeout(None);
+        let asked = self.wire().client.send_request(subject, request);
+        match timeout_at(deadline, asked).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) if error.kind() == async_nats::RequestErrorKind::NoResponders => Ok(()),
+            Ok(Err(error)) => Err(BrokerError::other(error)),
+            Err(_) => Err(BrokerError::Timeout(timeout)),
+        }
     }
+}
+
+/// Waits at most [`ROOM`] for a command's place in the client's queue, which fills while there is no connection.
+pub(crate) async fn queued<E: std::fmt::Display>(
+    command: impl Future<Output = std::result::Result<(), E>>,
+) -> Result<()> {
+    match timeout(ROOM, command).await {
+        Ok(done) => done.map_err(BrokerError::other),
+        Err(_) => Err(BrokerError::Timeout(ROOM)),
+    }
+}
+
+/// What is left until a deadline, but never nothing: the connection is there by now, its first answers may take a moment.
+fn rest(deadline: Instant) -> Duration {
+    deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_secs(1))
+}
+
+/// Connects, trying until the deadline: the server may be about to start.
+async fn open(options: &ConnectOptions, deadline: Instant) -> Result<Wire> {
+    let address = Address::parse(&options.url)?;
+    let (link_out, link) = watch::channel(Link {
+        up: false,
+        epoch: 0,
+    });
+    let link_out = Arc::new(link_out);
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let client = client_options(options, &address, &link_out).await?;
+        let connecting = client.connect(address.servers.as_slice());
+        let cause = match timeout_at(deadline, connecting).await {
+            Ok(Ok(client)) => {
+                check_version(&client)?;
+                let wire = Wire { client, link };
+                wire.up(deadline, options.timeout).await?;
+                return Ok(wire);
+            }
+            Ok(Err(error)) => match error.kind() {
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    return Err(BrokerError::Denied {
+                        url: address.shown,
+                        cause: error.to_string(),
+                    });
+                }
+                ConnectErrorKind::ServerParse
+                | ConnectErrorKind::Dns
+                | ConnectErrorKind::TimedOut
+                | ConnectErrorKind::Tls
+                | ConnectErrorKind::Io
+                | ConnectErrorKind::MaxReconnects => error.to_string(),
+            },
+            Err(_) => "no answer".to_owned(),
+        };
+        let delay = reconnect_delay(attempt + 1);
+        if Instant::now() + delay >= deadline {
+            return Err(BrokerError::Unreachable {
+                url: address.shown,
+                cause,
+            });
+        }
+        tracing::debug!(url = address.shown, cause, "no connection yet");
+        tokio::time::sleep(delay).await;
+    }
+}
+
+async fn client_options(
+    options: &ConnectOptions,
+    address: &Address,
+    link: &Arc<watch::Sender<Link>>,
+) -> Result<async_nats::ConnectOptions> {
+    let link = Arc::clone(link);
+    let mut client = async_nats::ConnectOptions::new()
+        .name(&options.name)
+        .ping_interval(Duration::from_secs(10))
+        .connection_timeout(options.timeout.min(Duration::from_secs(5)))
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback(move |event| {
+            note(&link, &event);
+            std::future::ready(())
+        });
+    match &address.login {
+        Some((user, Some(password))) => {
+            client = client.user_and_password(user.clone(), password.clone());
+        }
+        Some((token, None)) => client = client.token(token.clone()),
+        None => {}
+    }
+    if let Some(creds) = &options.creds {
+        let denied = |error: std::io::Error| BrokerError::Denied {
+            url: address.shown.clone(),
+            cause: format!("{}: {error}", creds.display()),
+        };
+        client = client.credentials_file(creds).await.map_err(denied)?;
+    }
+    Ok(client)
+}
+
+/// The delay before an attempt (from 1): at once, soon, and then ever more patiently up to a second.
+fn reconnect_delay(attempt: usize) -> Duration {
+    let millis = match attempt {
+        0 | 1 => return Duration::ZERO,
+        2 => 20,
+        3 => 50,
+        4 => 100,
+        5 => 200,
+        6 => 500,
+        _ => 1000,
+    };
+    jitter(Duration::from_millis(millis))
+}
+
+fn note(link: &watch::Sender<Link>, event: &Event) {
+    match event {
+        Event::Connected => {
+            link.send_modify(|link| {
+                link.up = true;
+                link.epoch += 1;
+            });
+            tracing::debug!("connected to the broker");
+        }
+        Event::Disconnected | Event::Closed => {
+            link.send_modify(|link| link.up = false);
+            tracing::warn!("no connection to the broker");
+        }
+        Event::SlowConsumer(_) | Event::ServerError(_) => {
+            tracing::warn!(%event, "the broker complains");
+        }
+        Event::LameDuckMode | Event::Draining | Event::ClientError(_) => {
+            tracing::debug!(%event, "broker");
+        }
+    }
+}
+
+fn check_version(client: &Client) -> Result<()> {
+    let found = client.server_info().version;
+    let mut numbers = found.split(['.', '-']).map_while(|part| part.parse().ok());
+    let version = (
+        numbers.next().unwrap_or_default(),
+        numbers.next().unwrap_or_default(),
+    );
+    if version < OLDEST {
+        return Err(BrokerError::TooOld { found });
+    }
+    Ok(())
 }
 
 /// A running subscription to transient subjects; ends when dropped.
 #[derive(Debug)]
-pub struct Subscription {}
+pub struct Subscription {
+    inner: async_nats::Subscriber,
+}
 
 /// A transient message.
 #[derive(Debug, Clone)]
@@ -136,6 +367,11 @@ pub struct TransientMessage {
 impl Subscription {
     /// The next message; none when the client is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<TransientMessage> {
-        todo!()
+        let message = self.inner.next().await?;
+        Some(TransientMessage {
+            subject: message.subject.into_string(),
+            payload: message.payload,
+            reply: message.reply.map(async_nats::Subject::into_string),
+        })
     }
 }

@@ -5,10 +5,21 @@
 
 use bytes::Bytes;
 use common::AgentName;
-use common::message::Envelope;
+use futures_util::future::try_join_all;
+use serde::Deserialize;
+use serde_json::json;
 
-use crate::connection::Broker;
-use crate::error::Result;
+use crate::api::code;
+use crate::connection::{Broker, queued};
+use crate::error::{BrokerError, Result};
+use crate::inbox::Inbox;
+use crate::wire::{CALL, Wire};
+
+/// How long a delivery may go without an ack or a sign of progress, in nanoseconds.
+const ACK_WAIT: u64 = 30_000_000_000;
+
+/// The backstop: attempts are counted by the journal's readers, not by the broker.
+const MAX_DELIVER: u32 = 20;
 
 /// A consumer's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +34,52 @@ pub struct ConsumerState {
     pub ack_pending: u64,
 }
 
+#[derive(Deserialize)]
+struct Info {
+    delivered: Position,
+    ack_floor: Position,
+    #[serde(default)]
+    num_pending: u64,
+    #[serde(default)]
+    num_ack_pending: u64,
+}
+
+#[derive(Deserialize)]
+struct Position {
+    stream_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Names {
+    #[serde(default)]
+    total: usize,
+    #[serde(default)]
+    consumers: Option<Vec<String>>,
+}
+
+/// What is read of an answer that says nothing.
+#[derive(Deserialize)]
+struct Done {}
+
+/// A consumer's figures; none if it does not exist.
+pub(crate) async fn info(
+    wire: &Wire,
+    stream: &str,
+    consumer: &str,
+) -> Result<Option<ConsumerState>> {
+    let what = format!("CONSUMER.INFO.{stream}.{consumer}");
+    match wire.api::<Info>(&what, &json!({}), CALL).await? {
+        Ok(info) => Ok(Some(ConsumerState {
+            ack_floor: info.ack_floor.stream_seq,
+            delivered: info.delivered.stream_seq,
+            pending: info.num_pending,
+            ack_pending: info.num_ack_pending,
+        })),
+        Err(error) if error.err_code == code::CONSUMER_NOT_FOUND => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Broker {
     /// Creates the consumer of an incarnation (`ack_wait` 30 s, `max_deliver` 20 as the backstop, at most `window` unacked), filtered to the agent's requests
     /// from `start_seq` on. Exists already: true as well.
@@ -31,12 +88,43 @@ impl Broker {
     /// When the broker does not take it.
     pub async fn create_consumer(
         &self,
-        _agent: &AgentName,
-        _incarnation: u64,
-        _start_seq: u64,
-        _window: u32,
+        agent: &AgentName,
+        incarnation: u64,
+        start_seq: u64,
+        window: u32,
     ) -> Result<()> {
-        todo!()
+        let stream = self.journal_stream(agent);
+        let name = self.subjects().consumer(agent, incarnation);
+        let filter = self.subjects().requests_of(agent);
+        let config = json!({
+            "stream_name": stream,
+            "action": "create",
+            "config": {
+                "name": name,
+                "durable_name": name,
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": start_seq.max(1),
+                "filter_subject": filter,
+                "ack_policy": "explicit",
+                "ack_wait": ACK_WAIT,
+                "max_deliver": MAX_DELIVER,
+                "max_ack_pending": window.max(1),
+                "replay_policy": "instant",
+                "mem_storage": true,
+                "num_replicas": 1,
+            },
+        });
+        let what = format!("CONSUMER.CREATE.{stream}.{name}.{filter}");
+        match self.wire().api::<Done>(&what, &config, CALL).await? {
+            Ok(Done {}) => Ok(()),
+            Err(error)
+                if [code::CONSUMER_EXISTS, code::CONSUMER_NAME_EXISTS]
+                    .contains(&error.err_code) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A consumer's figures; none if it does not exist.
@@ -45,18 +133,26 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn consumer(
         &self,
-        _agent: &AgentName,
-        _incarnation: u64,
+        agent: &AgentName,
+        incarnation: u64,
     ) -> Result<Option<ConsumerState>> {
-        todo!()
+        let name = self.subjects().consumer(agent, incarnation);
+        info(self.wire(), &self.journal_stream(agent), &name).await
     }
 
     /// Deletes a consumer: its incarnation's pulls and acks find nobody from now on. Not there: fine.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn delete_consumer(&self, _agent: &AgentName, _incarnation: u64) -> Result<()> {
-        todo!()
+    pub async fn delete_consumer(&self, agent: &AgentName, incarnation: u64) -> Result<()> {
+        let stream = self.journal_stream(agent);
+        let name = self.subjects().consumer(agent, incarnation);
+        let what = format!("CONSUMER.DELETE.{stream}.{name}");
+        match self.wire().api::<Done>(&what, &json!({}), CALL).await? {
+            Ok(Done {}) => Ok(()),
+            Err(error) if error.err_code == code::CONSUMER_NOT_FOUND => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The names of all incarnation consumers, as (agent, incarnation).
@@ -64,7 +160,35 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn consumers(&self) -> Result<Vec<(AgentName, u64)>> {
-        todo!()
+        let subjects = self.subjects();
+        let shards = (0..subjects.shards()).map(|shard| self.names(subjects.journal_stream(shard)));
+        let names = try_join_all(shards).await?;
+        Ok(names
+            .iter()
+            .flatten()
+            .filter_map(|name| {
+                let (agent, incarnation) = name.rsplit_once('-')?;
+                Some((AgentName::new(agent).ok()?, incarnation.parse().ok()?))
+            })
+            .collect())
+    }
+
+    async fn names(&self, stream: String) -> Result<Vec<String>> {
+        let what = format!("CONSUMER.NAMES.{stream}");
+        let mut names = Vec::new();
+        loop {
+            let page: Names = self
+                .wire()
+                .api(&what, &json!({ "offset": names.len() }), CALL)
+                .await?
+                .map_err(BrokerError::from)?;
+            let more = page.consumers.unwrap_or_default();
+            let last = more.is_empty();
+            names.extend(more);
+            if last || names.len() >= page.total {
+                return Ok(names);
+            }
+        }
     }
 
     /// Pulls from an incarnation's consumer, keeping at most `window` requests on their way or with the caller.
@@ -72,75 +196,27 @@ impl Broker {
     ///
     /// # Errors
     /// When the client is closed.
-    pub async fn pull(&self, _agent: &AgentName, _incarnation: u64, _window: u32) -> Result<Inbox> {
-        todo!()
+    pub async fn pull(&self, agent: &AgentName, incarnation: u64, window: u32) -> Result<Inbox> {
+        Inbox::open(self, agent, incarnation, window).await
     }
 
     /// Settles a delivery. Not awaited by the server: a lost ack is a redelivery, which the shim answers from the journal.
     ///
     /// # Errors
     /// When the client's queue stays full for 1 s.
-    pub async fn ack(&self, _reply: &str) -> Result<()> {
-        todo!()
+    pub async fn ack(&self, reply: &str) -> Result<()> {
+        self.settle(reply, Bytes::from_static(b"+ACK")).await
     }
 
     /// Keeps a delivery from being redelivered for another `ack_wait`.
     ///
     /// # Errors
     /// As [`Broker::ack`].
-    pub async fn in_progress(&self, _reply: &str) -> Result<()> {
-        todo!()
-    }
-}
-
-/// The shim's end of a consumer.
-#[derive(Debug)]
-pub struct Inbox {}
-
-/// A request on its way to the worker.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// Checked: subject, headers and body agree.
-    pub envelope: Envelope,
-    /// Its stream sequence.
-    pub seq: u64,
-    /// How often this consumer has given it out.
-    pub delivered: u64,
-    /// For [`Broker::ack`].
-    pub reply: String,
-    /// The size of its payload, in bytes.
-    pub size: usize,
-}
-
-/// What an [`Inbox`] yields.
-#[derive(Debug, Clone)]
-pub enum InboxItem {
-    /// A request.
-    Delivery(Box<Delivery>),
-    /// Something that is not one of this agent's requests: refused (and acked when the broker itself delivered it from the stream).
-    Refused {
-        /// Why.
-        reason: String,
-        /// For the log, at most 4 KiB of it.
-        payload: Bytes,
-    },
-    /// The consumer is gone: replaced, or forgotten by a broker restart. Nothing more will come from this inbox.
-    Gone,
-}
-
-impl Inbox {
-    /// The next item. Waits over the broker's outages. Cancel safe. Pulls again by itself as [`Inbox::release`] makes room.
-    pub async fn next(&mut self) -> InboxItem {
-        todo!()
+    pub async fn in_progress(&self, reply: &str) -> Result<()> {
+        self.settle(reply, Bytes::from_static(b"+WPI")).await
     }
 
-    /// Makes room for `count` more requests.
-    pub fn release(&mut self, _count: u32) {
-        todo!()
-    }
-
-    /// Stops asking for more. What is on its way may still come.
-    pub fn close(&mut self) {
-        todo!()
+    async fn settle(&self, reply: &str, how: Bytes) -> Result<()> {
+        queued(self.wire().client.publish(reply.to_owned(), how)).await
     }
 }

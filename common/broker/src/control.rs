@@ -1,10 +1,15 @@
 //! CONTROL: the log that every supervisor folds.
 
+use async_nats::HeaderMap;
 use common::AgentName;
 use common::control::ControlRecord;
 
+use crate::api::{Published, header};
 use crate::connection::Broker;
-use crate::error::Result;
+use crate::error::{BrokerError, Result};
+use crate::follow::{Followed, Follower, Source};
+use crate::journal::encode;
+use crate::wire::CALL;
 
 /// Where an appended record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +40,38 @@ pub enum ControlItem {
 }
 
 impl Broker {
+    fn control_stream(&self) -> String {
+        self.subjects().stream("CONTROL")
+    }
+
     /// Appends a record, with `id` as its message id: repeated within 5 s until the broker answers.
     ///
     /// # Errors
     /// When it does not.
-    pub async fn append_control(&self, _record: &ControlRecord, _id: &str) -> Result<Appended> {
-        todo!()
+    pub async fn append_control(&self, record: &ControlRecord, id: &str) -> Result<Appended> {
+        if id.contains(['\r', '\n']) {
+            return Err(BrokerError::other("an id with a line break"));
+        }
+        let payload = encode(record)?;
+        self.check_size(payload.len())?;
+        let subject = match record.event.agent() {
+            Some(agent) => self.subjects().control(agent),
+            None => self.subjects().control_fleet(),
+        };
+        let headers = || {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::MESSAGE_ID, id);
+            headers
+        };
+        match self
+            .wire()
+            .publish(subject, headers, payload, CALL)
+            .await?
+            .0
+        {
+            Published::Stored(seq) | Published::Duplicate(seq) => Ok(Appended { seq }),
+            Published::WrongLast => Err(BrokerError::other("wrong last sequence")),
+        }
     }
 
     /// Follows the log from a sequence on (1 is the start): of all, or of one agent.
@@ -49,18 +80,29 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn follow_control(
         &self,
-        _from_seq: u64,
-        _agent: Option<&AgentName>,
+        from_seq: u64,
+        agent: Option<&AgentName>,
     ) -> Result<ControlFollower> {
-        todo!()
+        let source = Source {
+            stream: self.control_stream(),
+            filter: match agent {
+                Some(agent) => self.subjects().control(agent),
+                None => self.subjects().control_filter(),
+            },
+            from: from_seq,
+        };
+        let inner = Follower::start(self.wire(), source).await?;
+        Ok(ControlFollower { inner })
     }
 
     /// The last record about an agent: how a client or a shim tells whether the agent exists.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn last_control(&self, _agent: &AgentName) -> Result<Option<ControlRecord>> {
-        todo!()
+    pub async fn last_control(&self, agent: &AgentName) -> Result<Option<ControlRecord>> {
+        let subject = self.subjects().control(agent);
+        let record = self.wire().last(&self.control_stream(), &subject).await?;
+        record.map(|record| record.parse()).transpose()
     }
 
     /// The last sequence of the log.
@@ -68,13 +110,15 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn control_last_seq(&self) -> Result<u64> {
-        todo!()
+        self.wire().last_seq(&self.control_stream()).await
     }
 }
 
 /// A run through CONTROL; survives the broker's restart and resumes after the last record it gave, without gaps.
 #[derive(Debug)]
-pub struct ControlFollower {}
+pub struct ControlFollower {
+    inner: Follower,
+}
 
 impl ControlFollower {
     /// The next item. Waits for new ones for ever. Cancel safe.
@@ -82,6 +126,18 @@ impl ControlFollower {
     /// # Errors
     /// When it cannot go on.
     pub async fn next(&mut self) -> Result<ControlItem> {
-        todo!()
+        Ok(match self.inner.next().await? {
+            Followed::CaughtUp => ControlItem::CaughtUp,
+            Followed::Message(seq, message) => match serde_json::from_slice(&message.payload) {
+                Ok(record) => ControlItem::Record {
+                    seq,
+                    record: Box::new(record),
+                },
+                Err(error) => ControlItem::Malformed {
+                    seq,
+                    cause: error.to_string(),
+                },
+            },
+        })
     }
 }

@@ -1,27 +1,77 @@
 //! DEAD: messages that were given up.
 
+use async_nats::HeaderMap;
 use common::message::DeadLetter;
 use common::{AgentName, MessageId};
+use serde::Deserialize;
 
+use crate::api::{Published, header};
 use crate::connection::Broker;
-use crate::error::Result;
-use crate::journal::Stored;
+use crate::error::{BrokerError, Result};
+use crate::journal::{Stored, encode, once};
+use crate::read::Reader;
+use crate::wire::CALL;
+
+#[derive(Deserialize)]
+struct Purged {
+    #[serde(default)]
+    purged: u64,
+}
 
 impl Broker {
+    fn dead_stream(&self) -> String {
+        self.subjects().stream("DEAD")
+    }
+
     /// Stores a dead letter, if there is none for this message (true: it was new).
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn bury(&self, _letter: &DeadLetter) -> Result<bool> {
-        todo!()
+    pub async fn bury(&self, letter: &DeadLetter) -> Result<bool> {
+        let (agent, message) = (&letter.envelope.agent, &letter.envelope.message_id);
+        let payload = encode(letter)?;
+        self.check_size(payload.len())?;
+        // With the time: a letter may come again after it was dropped.
+        let id = format!("{agent}.{message}.{}", letter.at.as_millis());
+        let subject = self.subjects().dead(agent, message);
+        let (published, tries) = self
+            .wire()
+            .publish(subject, || once(&id), payload, CALL)
+            .await?;
+        match published {
+            Published::Stored(_) => Ok(true),
+            // Ours, if an earlier try stored it and its answer was lost.
+            Published::WrongLast | Published::Duplicate(_) if tries > 1 => {
+                let there = self.dead_letter(agent, message).await?;
+                Ok(there.is_some_and(|there| there.value == *letter))
+            }
+            Published::WrongLast | Published::Duplicate(_) => Ok(false),
+        }
     }
 
     /// Replaces a dead letter, if it still is the one at `seq` (marks it redriven). False: somebody was faster.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn rebury(&self, _letter: &DeadLetter, _seq: u64) -> Result<bool> {
-        todo!()
+    pub async fn rebury(&self, letter: &DeadLetter, seq: u64) -> Result<bool> {
+        let (agent, message) = (&letter.envelope.agent, &letter.envelope.message_id);
+        let payload = encode(letter)?;
+        self.check_size(payload.len())?;
+        let headers = || {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::EXPECTED_LAST, seq.to_string());
+            headers
+        };
+        let subject = self.subjects().dead(agent, message);
+        let (published, tries) = self.wire().publish(subject, headers, payload, CALL).await?;
+        match published {
+            Published::Stored(_) | Published::Duplicate(_) => Ok(true),
+            Published::WrongLast if tries > 1 => {
+                let there = self.dead_letter(agent, message).await?;
+                Ok(there.is_some_and(|there| there.value == *letter))
+            }
+            Published::WrongLast => Ok(false),
+        }
     }
 
     /// Reads a dead letter.
@@ -30,28 +80,48 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn dead_letter(
         &self,
-        _agent: &AgentName,
-        _message: &MessageId,
+        agent: &AgentName,
+        message: &MessageId,
     ) -> Result<Option<Stored<DeadLetter>>> {
-        todo!()
+        let subject = self.subjects().dead(agent, message);
+        let record = self.wire().last(&self.dead_stream(), &subject).await?;
+        record.as_ref().map(Stored::parse).transpose()
     }
 
     /// All dead letters, of one agent or of all, oldest first.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn dead_letters(
-        &self,
-        _agent: Option<&AgentName>,
-    ) -> Result<Vec<Stored<DeadLetter>>> {
-        todo!()
+    pub async fn dead_letters(&self, agent: Option<&AgentName>) -> Result<Vec<Stored<DeadLetter>>> {
+        let stream = self.dead_stream();
+        let last_seq = self.wire().last_seq(&stream).await?;
+        let filter = match agent {
+            Some(agent) => self.subjects().dead_of(agent),
+            None => self.subjects().dead_filter(),
+        };
+        let mut reader = Reader::new(self.wire(), stream, filter, 1, last_seq);
+        let mut letters = Vec::new();
+        while let Some(record) = reader.next().await? {
+            match Stored::parse(&record) {
+                Ok(letter) => letters.push(letter),
+                Err(error) => tracing::warn!(%error, "skipping a dead letter"),
+            }
+        }
+        Ok(letters)
     }
 
     /// Removes a dead letter. False: not there.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn drop_dead_letter(&self, _agent: &AgentName, _message: &MessageId) -> Result<bool> {
-        todo!()
+    pub async fn drop_dead_letter(&self, agent: &AgentName, message: &MessageId) -> Result<bool> {
+        let body = serde_json::json!({ "filter": self.subjects().dead(agent, message) });
+        let what = format!("STREAM.PURGE.{}", self.dead_stream());
+        let purged: Purged = self
+            .wire()
+            .api(&what, &body, CALL)
+            .await?
+            .map_err(BrokerError::from)?;
+        Ok(purged.purged > 0)
     }
 }

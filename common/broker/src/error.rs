@@ -76,5 +76,18 @@ pub enum BrokerError {
     Other(String),
 }
 
+impl BrokerError {
+    /// An error without a kind of its own.
+    pub(crate) fn other(cause: impl std::fmt::Display) -> Self {
+        Self::Other(cause.to_string())
+    }
+
+    /// Whether repeating the call may help by itself.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::Unreachable { .. })
+    }
+}
+
 /// The result of a broker call.
 pub type Result<T> = std::result::Result<T, BrokerError>;

@@ -1,10 +1,20 @@
 //! EVENTS: what happens between a request and its final state.
 
-use common::event::Event;
+use async_nats::HeaderMap;
+use common::event::{self, Event, EventBody};
 use common::{AgentName, ConversationId, MessageId};
 
+use crate::api::{Published, header};
 use crate::connection::Broker;
-use crate::error::Result;
+use crate::error::{BrokerError, Result};
+use crate::follow::{Followed, Follower, Source};
+use crate::read::Reader;
+use crate::wire::CALL;
+
+const INCARNATION: &str = "Mozart-Incarnation";
+const ATTEMPT: &str = "Mozart-Attempt";
+const SEQ: &str = "Mozart-Seq";
+const CONVERSATION: &str = "Mozart-Conversation";
 
 /// Events of one message that go out as one EVENTS message.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,17 +42,57 @@ pub struct EventMark {
     pub incarnation: u64,
     /// The number of its first event in that EVENTS message.
     pub seq: u64,
-    /// Whether that EVENTS message holds an `acknowledged`, and its last event's kind is `error` — from the payload.
+    /// Whether that EVENTS message holds an `acknowledged`: from the payload.
+    pub acknowledged: bool,
+    /// Whether its last event is an `error`, so that the attempt has ended: from the payload.
     pub ended: bool,
 }
 
+fn headers(batch: &EventBatch) -> HeaderMap {
+    let seq = batch.events.first().map_or(0, |event| event.seq);
+    let EventBatch {
+        message_id,
+        attempt,
+        incarnation,
+        ..
+    } = batch;
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        header::MESSAGE_ID,
+        format!("{message_id}.{attempt}.{incarnation}.{seq}"),
+    );
+    headers.insert(INCARNATION, incarnation.to_string());
+    headers.insert(ATTEMPT, attempt.to_string());
+    headers.insert(SEQ, seq.to_string());
+    headers.insert(CONVERSATION, batch.conversation_id.as_str());
+    headers
+}
+
+fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Option<T> {
+    headers.get(name)?.as_str().parse().ok()
+}
+
 impl Broker {
+    fn events_stream(&self) -> String {
+        self.subjects().stream("EVENTS")
+    }
+
     /// Stores events and waits for the broker's answer. The message id `<message>.<attempt>.<incarnation>.<seq>` makes a repeat harmless.
     ///
     /// # Errors
     /// When the broker does not answer: repeat.
-    pub async fn publish_events(&self, _batch: &EventBatch) -> Result<()> {
-        todo!()
+    pub async fn publish_events(&self, batch: &EventBatch) -> Result<()> {
+        let payload = event::encode(&batch.events);
+        self.check_size(payload.len())?;
+        let subject = self.subjects().events(&batch.agent, &batch.message_id);
+        let published = self
+            .wire()
+            .publish(subject, || headers(batch), payload.into(), CALL)
+            .await?;
+        match published.0 {
+            Published::Stored(_) | Published::Duplicate(_) => Ok(()),
+            Published::WrongLast => Err(BrokerError::other("wrong last sequence")),
+        }
     }
 
     /// What is on record about a message's attempts.
@@ -51,22 +101,45 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn last_mark(
         &self,
-        _agent: &AgentName,
-        _message: &MessageId,
+        agent: &AgentName,
+        message: &MessageId,
     ) -> Result<Option<EventMark>> {
-        todo!()
+        let (stream, subject) = (self.events_stream(), self.subjects().events(agent, message));
+        let last = if self.replicas() == 1 {
+            self.wire().last_nearby(&stream, &subject).await?
+        } else {
+            self.wire().last(&stream, &subject).await?
+        };
+        Ok(last.and_then(|record| {
+            let events = event::decode(&record.payload);
+            let acknowledged = |event: &Event| matches!(event.body, EventBody::Acknowledged);
+            let error = |event: &Event| matches!(event.body, EventBody::Error { .. });
+            Some(EventMark {
+                attempt: number(&record.headers, ATTEMPT)?,
+                incarnation: number(&record.headers, INCARNATION)?,
+                seq: number(&record.headers, SEQ)?,
+                acknowledged: events.iter().any(acknowledged),
+                ended: events.last().is_some_and(error),
+            })
+        }))
     }
 
     /// All stored events of a message, in stream order, with their incarnations and attempts.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn events(
-        &self,
-        _agent: &AgentName,
-        _message: &MessageId,
-    ) -> Result<Vec<EventBatch>> {
-        todo!()
+    pub async fn events(&self, agent: &AgentName, message: &MessageId) -> Result<Vec<EventBatch>> {
+        let stream = self.events_stream();
+        let filter = self.subjects().events(agent, message);
+        let records = Reader::new(self.wire(), stream, filter, 1, u64::MAX)
+            .rest()
+            .await?;
+        Ok(records
+            .iter()
+            .filter_map(|record| {
+                self.event_batch(&record.subject, &record.headers, &record.payload)
+            })
+            .collect())
     }
 
     /// Follows the events of one message (or of all of an agent's), stored ones first, then live.
@@ -75,16 +148,49 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn follow_events(
         &self,
-        _agent: &AgentName,
-        _message: Option<&MessageId>,
+        agent: &AgentName,
+        message: Option<&MessageId>,
     ) -> Result<EventFollower> {
-        todo!()
+        let source = Source {
+            stream: self.events_stream(),
+            filter: match message {
+                Some(message) => self.subjects().events(agent, message),
+                None => self.subjects().events_of(agent),
+            },
+            from: 1,
+        };
+        Ok(EventFollower {
+            inner: Follower::start(self.wire(), source).await?,
+            broker: self.clone(),
+        })
+    }
+
+    /// Whose events they are, by the subject; the rest by the headers. None if they are not ours.
+    fn event_batch(
+        &self,
+        subject: &str,
+        headers: &HeaderMap,
+        payload: &[u8],
+    ) -> Option<EventBatch> {
+        let (agent, message_id) = self.subjects().parse_events(subject)?;
+        let conversation = headers.get(CONVERSATION)?.as_str();
+        Some(EventBatch {
+            agent,
+            message_id,
+            conversation_id: ConversationId::new(conversation).ok()?,
+            incarnation: number(headers, INCARNATION)?,
+            attempt: number(headers, ATTEMPT)?,
+            events: event::decode(payload),
+        })
     }
 }
 
 /// A run through EVENTS; survives the broker's restart.
 #[derive(Debug)]
-pub struct EventFollower {}
+pub struct EventFollower {
+    inner: Follower,
+    broker: Broker,
+}
 
 impl EventFollower {
     /// The next batch. Waits for new ones for ever. Cancel safe.
@@ -92,6 +198,18 @@ impl EventFollower {
     /// # Errors
     /// When it cannot go on.
     pub async fn next(&mut self) -> Result<EventBatch> {
-        todo!()
+        loop {
+            let Followed::Message(seq, message) = self.inner.next().await? else {
+                continue;
+            };
+            let headers = message.headers.unwrap_or_default();
+            match self
+                .broker
+                .event_batch(&message.subject, &headers, &message.payload)
+            {
+                Some(batch) => return Ok(batch),
+                None => tracing::debug!(seq, subject = %message.subject, "not events"),
+            }
+        }
     }
 }

@@ -1,10 +1,19 @@
 //! The journal: requests, final states, and reading both.
 
-use common::message::{Envelope, Final, MessageKey};
-use common::{AgentName, MessageId, Timestamp};
+use std::time::Duration;
 
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use common::message::{Envelope, Final, MessageKey};
+use common::{AgentName, Timestamp};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::api::{Published, Record, header};
 use crate::connection::Broker;
-use crate::error::Result;
+use crate::error::{BrokerError, Result};
+use crate::wire::pause;
 
 /// What became of a [`Broker::send`].
 #[derive(Debug, Clone, PartialEq)]
@@ -46,32 +55,28 @@ pub struct Stored<T> {
     pub at: Timestamp,
 }
 
-/// One item of a journal scan.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JournalItem {
-    /// Whose it is.
-    pub key: MessageKey,
-    /// Its sequence in the stream of its shard.
-    pub seq: u64,
-    /// When the broker stored it.
-    pub at: Timestamp,
-    /// Request or final state; both none in a headers-only scan.
-    pub request: Option<Envelope>,
-    /// See `request`.
-    pub final_: Option<Final>,
-    /// Whether it is the final state.
-    pub is_final: bool,
+impl<T: DeserializeOwned> Stored<T> {
+    pub(crate) fn parse(record: &Record) -> Result<Self> {
+        Ok(Self {
+            value: record.parse()?,
+            seq: record.seq,
+            at: record.at,
+        })
+    }
 }
 
-/// What is open in an agent's journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenScan {
-    /// Requests without a final state, oldest first, at most as many as asked for.
-    pub open: Vec<(u64, MessageKey, Timestamp)>,
-    /// How many there are.
-    pub total: u64,
-    /// The last sequence of the stream when the scan ended.
-    pub last_seq: u64,
+pub(crate) fn encode(value: &impl Serialize) -> Result<Bytes> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(BrokerError::other)
+}
+
+/// The headers of a record that may be stored once, on a subject that has none.
+pub(crate) fn once(id: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::MESSAGE_ID, id);
+    headers.insert(header::EXPECTED_LAST, "0");
+    headers
 }
 
 impl Broker {
@@ -79,12 +84,43 @@ impl Broker {
     ///
     /// # Errors
     /// Too large, full, or no answer in time: then it may be stored, and sending it again is harmless.
-    pub async fn send(
-        &self,
-        _envelope: &Envelope,
-        _timeout: std::time::Duration,
-    ) -> Result<SendOutcome> {
-        todo!()
+    pub async fn send(&self, envelope: &Envelope, timeout: Duration) -> Result<SendOutcome> {
+        let Envelope {
+            agent,
+            sender,
+            message_id,
+            ..
+        } = envelope;
+        let payload = encode(envelope)?;
+        self.check_size(payload.len())?;
+        let subject = self.subjects().request(agent, sender, message_id);
+        let id = format!("{agent}.{sender}.{message_id}");
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (published, tries) = self
+                .wire()
+                .publish(subject.clone(), || once(&id), payload.clone(), left)
+                .await?;
+            if let Published::Stored(seq) = published {
+                return Ok(SendOutcome::Stored { seq });
+            }
+            if let Some(there) = self.request_of(&envelope.key()).await? {
+                let seq = there.seq;
+                return Ok(if tries > 1 && there.value == *envelope {
+                    // An earlier try of this very call: its answer was lost.
+                    SendOutcome::Stored { seq }
+                } else if there.value.same_content(envelope) {
+                    SendOutcome::Already { seq }
+                } else {
+                    SendOutcome::Conflict {
+                        stored: Box::new(there.value),
+                    }
+                });
+            }
+            // Refused, and not there: another write to the subject is still on its way through the cluster.
+            pause(deadline, timeout).await?;
+        }
     }
 
     /// Stores a message's final state, if it has none. `author` must differ between any two that may try at once
@@ -94,91 +130,77 @@ impl Broker {
     /// As [`Broker::send`].
     pub async fn publish_final(
         &self,
-        _key: &MessageKey,
-        _final: &Final,
-        _author: &str,
-        _timeout: std::time::Duration,
+        key: &MessageKey,
+        final_: &Final,
+        author: &str,
+        timeout: Duration,
     ) -> Result<FinalOutcome> {
-        todo!()
+        let MessageKey {
+            agent,
+            sender,
+            message_id,
+        } = key;
+        if author.contains(['\r', '\n']) {
+            return Err(BrokerError::other("an author with a line break"));
+        }
+        let payload = encode(final_)?;
+        self.check_size(payload.len())?;
+        let subject = self.subjects().final_(agent, sender, message_id);
+        let id = format!("{agent}.{sender}.{message_id}.final.{author}");
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (published, _) = self
+                .wire()
+                .publish(subject.clone(), || once(&id), payload.clone(), left)
+                .await?;
+            match published {
+                Published::Stored(_) | Published::Duplicate(_) => return Ok(FinalOutcome::Won),
+                Published::WrongLast => {}
+            }
+            if let Some(there) = self.last_journal(agent, &subject).await? {
+                return if there.header(header::MESSAGE_ID) == Some(&id) {
+                    Ok(FinalOutcome::Won)
+                } else {
+                    Ok(FinalOutcome::Lost(Box::new(there.parse()?)))
+                };
+            }
+            pause(deadline, timeout).await?;
+        }
+    }
+
+    async fn last_journal(&self, agent: &AgentName, subject: &str) -> Result<Option<Record>> {
+        let stream = self.journal_stream(agent);
+        self.wire().last(&stream, subject).await
+    }
+
+    /// The name of the stream that holds an agent's journal.
+    pub(crate) fn journal_stream(&self, agent: &AgentName) -> String {
+        let subjects = self.subjects();
+        subjects.journal_stream(subjects.shard(agent))
     }
 
     /// Reads a message.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn request_of(&self, _key: &MessageKey) -> Result<Option<Stored<Envelope>>> {
-        todo!()
+    pub async fn request_of(&self, key: &MessageKey) -> Result<Option<Stored<Envelope>>> {
+        let subject = self
+            .subjects()
+            .request(&key.agent, &key.sender, &key.message_id);
+        let record = self.last_journal(&key.agent, &subject).await?;
+        record.as_ref().map(Stored::parse).transpose()
     }
 
     /// Reads a message's final state, from the stream's leader.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn final_of(&self, _key: &MessageKey) -> Result<Option<Stored<Final>>> {
-        todo!()
-    }
-
-    /// Finds messages by id alone, in all shards.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn find(&self, _message: &MessageId) -> Result<Vec<Stored<Envelope>>> {
-        todo!()
-    }
-
-    /// Reads requests and finals in order: of one agent, or of all shards one after the other. `headers_only` leaves the bodies out.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn scan(
-        &self,
-        _agent: Option<&AgentName>,
-        _from_seq: u64,
-        _headers_only: bool,
-    ) -> Result<JournalScan> {
-        todo!()
-    }
-
-    /// What has no final state among an agent's requests from a sequence on; lists at most `limit`.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn open_requests(
-        &self,
-        _agent: &AgentName,
-        _from_seq: u64,
-        _limit: usize,
-    ) -> Result<OpenScan> {
-        todo!()
-    }
-
-    /// How many requests an agent has in the journal.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn count_requests(&self, _agent: &AgentName) -> Result<u64> {
-        todo!()
-    }
-
-    /// The last sequence of the agent's journal stream.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn journal_last_seq(&self, _agent: &AgentName) -> Result<u64> {
-        todo!()
-    }
-}
-
-/// A scan under way; reads up to what was stored when it began.
-#[derive(Debug)]
-pub struct JournalScan {}
-
-impl JournalScan {
-    /// The next item; none at the end.
-    ///
-    /// # Errors
-    /// When the broker does not answer, or a record does not parse: the scan can go on after that one.
-    pub async fn next(&mut self) -> Result<Option<JournalItem>> {
-        todo!()
+    pub async fn final_of(&self, key: &MessageKey) -> Result<Option<Stored<Final>>> {
+        let subject = self
+            .subjects()
+            .final_(&key.agent, &key.sender, &key.message_id);
+        let record = self.last_journal(&key.agent, &subject).await?;
+        record.as_ref().map(Stored::parse).transpose()
     }
 }

@@ -1,22 +1,34 @@
 //! The one crate that speaks NATS. See ARCHITECTURE.md for the streams and `common::subject` for their subjects.
 
+mod ack;
+mod address;
+mod api;
 mod connection;
 mod consumer;
 mod control;
 mod dead;
 mod error;
 mod events;
+mod follow;
+mod inbox;
 mod journal;
 mod lease;
 mod logs;
+mod read;
+#[cfg(feature = "reference")]
+pub mod reference;
+mod scan;
 mod streams;
+mod wire;
 
 pub use connection::{Broker, ConnectOptions, Link, Subscription, TransientMessage};
-pub use consumer::{ConsumerState, Delivery, Inbox, InboxItem};
+pub use consumer::ConsumerState;
 pub use control::{Appended, ControlFollower, ControlItem};
-pub use error::BrokerError;
+pub use error::{BrokerError, Result};
 pub use events::{EventBatch, EventFollower, EventMark};
-pub use journal::{FinalOutcome, JournalItem, JournalScan, OpenScan, SendOutcome, Stored};
+pub use inbox::{Delivery, Inbox, InboxItem};
+pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};
 pub use logs::{LogFollower, LogLine};
+pub use scan::{JournalItem, JournalScan, OpenScan};
 pub use streams::StreamOptions;

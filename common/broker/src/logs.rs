@@ -1,10 +1,14 @@
 //! LOGS: what workers write to stderr, and to stdout without it being protocol.
 
+use std::collections::VecDeque;
+
 use common::{AgentName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::connection::Broker;
+use crate::connection::{Broker, queued};
 use crate::error::Result;
+use crate::follow::{Followed, Follower, Source};
+use crate::read::Reader;
 
 /// A log line. Several travel as one LOGS message, one JSON object a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,18 +28,58 @@ pub struct LogLine {
     pub incarnation: u64,
 }
 
+/// One JSON object a line; a line that does not parse is left out.
+fn decode(payload: &[u8], incarnation: u64) -> impl Iterator<Item = LogLine> {
+    payload
+        .split(|byte| *byte == b'\n')
+        .filter_map(move |line| {
+            let mut line: LogLine = serde_json::from_slice(line).ok()?;
+            line.incarnation = incarnation;
+            Some(line)
+        })
+}
+
 impl Broker {
+    fn logs_stream(&self) -> String {
+        self.subjects().stream("LOGS")
+    }
+
     /// Stores log lines. Not awaited by the broker: logs may be lost with the connection.
     ///
     /// # Errors
     /// When the client's queue stays full for 1 s.
     pub async fn publish_logs(
         &self,
-        _agent: &AgentName,
-        _incarnation: u64,
-        _lines: &[LogLine],
+        agent: &AgentName,
+        incarnation: u64,
+        lines: &[LogLine],
     ) -> Result<()> {
-        todo!()
+        let max = self.max_record();
+        let mut payload = Vec::new();
+        for line in lines {
+            let line = serde_json::to_vec(line).map_err(crate::BrokerError::other)?;
+            if !payload.is_empty() && payload.len() + line.len() + 1 > max {
+                let full = std::mem::take(&mut payload);
+                self.publish_log(agent, incarnation, full).await?;
+            }
+            payload.extend_from_slice(&line);
+            payload.push(b'\n');
+        }
+        if payload.is_empty() {
+            return Ok(());
+        }
+        self.publish_log(agent, incarnation, payload).await
+    }
+
+    async fn publish_log(
+        &self,
+        agent: &AgentName,
+        incarnation: u64,
+        payload: Vec<u8>,
+    ) -> Result<()> {
+        self.check_size(payload.len())?;
+        let subject = self.subjects().logs(agent, incarnation);
+        queued(self.wire().client.publish(subject, payload.into())).await
     }
 
     /// Stored log lines, oldest first, at most the last `limit`; of one incarnation or of all.
@@ -44,25 +88,58 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn logs(
         &self,
-        _agent: &AgentName,
-        _incarnation: Option<u64>,
-        _limit: usize,
+        agent: &AgentName,
+        incarnation: Option<u64>,
+        limit: usize,
     ) -> Result<Vec<LogLine>> {
-        todo!()
+        let filter = match incarnation {
+            Some(incarnation) => self.subjects().logs(agent, incarnation),
+            None => self.subjects().logs_of(agent),
+        };
+        let stream = self.logs_stream();
+        let last_seq = self.wire().last_seq(&stream).await?;
+        let mut reader = Reader::new(self.wire(), stream, filter, 1, last_seq);
+        let mut lines = VecDeque::new();
+        while let Some(record) = reader.next().await? {
+            let Some((_, incarnation)) = self.subjects().parse_logs(&record.subject) else {
+                continue;
+            };
+            for line in decode(&record.payload, incarnation) {
+                if lines.len() == limit {
+                    lines.pop_front();
+                }
+                if limit > 0 {
+                    lines.push_back(line);
+                }
+            }
+        }
+        Ok(lines.into())
     }
 
     /// Follows an agent's log from now on, over all incarnations.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn follow_logs(&self, _agent: &AgentName) -> Result<LogFollower> {
-        todo!()
+    pub async fn follow_logs(&self, agent: &AgentName) -> Result<LogFollower> {
+        let stream = self.logs_stream();
+        let source = Source {
+            from: self.wire().last_seq(&stream).await? + 1,
+            filter: self.subjects().logs_of(agent),
+            stream,
+        };
+        Ok(LogFollower {
+            inner: Follower::start(self.wire(), source).await?,
+            broker: self.clone(),
+        })
     }
 }
 
 /// A run through LOGS.
 #[derive(Debug)]
-pub struct LogFollower {}
+pub struct LogFollower {
+    inner: Follower,
+    broker: Broker,
+}
 
 impl LogFollower {
     /// The next lines. Waits for new ones for ever. Cancel safe.
@@ -70,6 +147,13 @@ impl LogFollower {
     /// # Errors
     /// When it cannot go on.
     pub async fn next(&mut self) -> Result<Vec<LogLine>> {
-        todo!()
+        loop {
+            let Followed::Message(_, message) = self.inner.next().await? else {
+                continue;
+            };
+            if let Some((_, incarnation)) = self.broker.subjects().parse_logs(&message.subject) {
+                return Ok(decode(&message.payload, incarnation).collect());
+            }
+        }
     }
 }

@@ -1,5 +1,27 @@
 //! The streams of a namespace: created idempotently, read back, since old servers ignore what they do not know.
 
+use std::time::Duration;
+
+use common::Namespace;
+use common::subject::Subjects;
+use futures_util::future::try_join_all;
+use serde_json::{Map, Value, json};
+
+use crate::api::{StreamInfo, code};
+use crate::error::{BrokerError, Result};
+use crate::wire::Wire;
+
+/// The newest format of streams and records that this build knows.
+const FORMAT: u32 = 1;
+const FORMAT_KEY: &str = "mozart-format";
+const SHARDS_KEY: &str = "mozart-shards";
+
+/// Above the server's default of 1000: every incarnation has a consumer.
+const MAX_CONSUMERS: u32 = 20_000;
+
+const SECOND: u64 = 1_000_000_000;
+const HOUR: u64 = 3600 * SECOND;
+
 /// How the streams of a new namespace are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamOptions {
@@ -7,4 +29,347 @@ pub struct StreamOptions {
     pub journal_shards: u32,
     /// 1 on one host, 3 on a cluster.
     pub replicas: usize,
+}
+
+/// How they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) shards: u32,
+    pub(crate) replicas: usize,
+}
+
+/// Settings that belong to the operator once the stream exists, or that no server changes.
+const KEPT: [&str; 9] = [
+    "storage",
+    "persist_mode",
+    "num_replicas",
+    "max_consumers",
+    "max_age",
+    "max_bytes",
+    "max_msgs",
+    "max_msgs_per_subject",
+    "retention",
+];
+
+/// Settings that a server may ignore without a word.
+const CHECKED: [&str; 8] = [
+    "allow_direct",
+    "allow_msg_ttl",
+    "discard",
+    "duplicate_window",
+    "max_consumers",
+    "persist_mode",
+    "republish",
+    "storage",
+];
+
+/// Reads how a namespace's streams were made. CONTROL is asked, since its name does not depend on the answer.
+pub(crate) async fn find(wire: &Wire, namespace: &Namespace, timeout: Duration) -> Result<Made> {
+    let name = Subjects::new(namespace.clone(), 1).stream("CONTROL");
+    match wire.stream_info(&name, timeout).await? {
+        Ok(info) => made(&info),
+        Err(error) if error.err_code == code::STREAM_NOT_FOUND => {
+            Err(BrokerError::NoStreams(namespace.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Creates what is missing. CONTROL comes first: whoever creates it decides the shard count, also when two try at once.
+pub(crate) async fn create(
+    wire: &Wire,
+    namespace: &Namespace,
+    options: &StreamOptions,
+    timeout: Duration,
+) -> Result<Made> {
+    let replicas = options.replicas.max(1);
+    let asked = Plan {
+        subjects: Subjects::new(namespace.clone(), options.journal_shards),
+        replicas,
+    };
+    let made = made(&ensure(wire, asked.control(), timeout).await?)?;
+    let plan = Plan {
+        subjects: Subjects::new(namespace.clone(), made.shards),
+        replicas,
+    };
+    let others = plan.others().into_iter();
+    try_join_all(others.map(|config| ensure(wire, config, timeout))).await?;
+    Ok(made)
+}
+
+fn made(info: &StreamInfo) -> Result<Made> {
+    check_format(&info.config)?;
+    let shards = metadata(&info.config, SHARDS_KEY).unwrap_or(1);
+    let replicas = info.config["num_replicas"].as_u64().unwrap_or(1);
+    Ok(Made {
+        shards,
+        replicas: usize::try_from(replicas).unwrap_or(1),
+    })
+}
+
+fn metadata(config: &Value, key: &str) -> Option<u32> {
+    config["metadata"][key].as_str()?.parse().ok()
+}
+
+fn check_format(config: &Value) -> Result<()> {
+    match metadata(config, FORMAT_KEY) {
+        Some(found) if found > FORMAT => Err(BrokerError::TooNew {
+            found,
+            known: FORMAT,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The wanted configurations.
+struct Plan {
+    subjects: Subjects,
+    replicas: usize,
+}
+
+impl Plan {
+    fn stream(&self, name: String, subjects: &[String], rest: Value) -> Value {
+        let mut config = json!({
+            "name": name,
+            "subjects": subjects,
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": self.replicas,
+            "allow_direct": true,
+            "max_consumers": MAX_CONSUMERS,
+            "metadata": {
+                FORMAT_KEY: FORMAT.to_string(),
+                SHARDS_KEY: self.subjects.shards().to_string(),
+            },
+        });
+        if let (Some(config), Value::Object(rest)) = (config.as_object_mut(), rest) {
+            config.extend(rest);
+        }
+        config
+    }
+
+    fn control(&self) -> Value {
+        let settings = json!({ "discard": "new", "duplicate_window": 600 * SECOND });
+        let subjects = [self.subjects.control_filter()];
+        self.stream(self.subjects.stream("CONTROL"), &subjects, settings)
+    }
+
+    fn journal(&self, shard: u32) -> Value {
+        let settings = json!({
+            "discard": "new",
+            "duplicate_window": 600 * SECOND,
+            "republish": {
+                "src": self.subjects.republish_source(shard),
+                "dest": self.subjects.republish_destination(),
+            },
+        });
+        let subjects = [self.subjects.journal_filter(shard)];
+        self.stream(self.subjects.journal_stream(shard), &subjects, settings)
+    }
+
+    /// What a power cut may take: not synced on one host, in memory on a cluster.
+    fn events(&self) -> Value {
+        let mut settings = json!({
+            "discard": "old",
+            "duplicate_window": 120 * SECOND,
+            "max_age": 72 * HOUR,
+            "max_bytes": 1_u64 << 30,
+        });
+        if self.replicas == 1 {
+            settings["persist_mode"] = "async".into();
+        } else {
+            settings["storage"] = "memory".into();
+            settings["max_bytes"] = (128_u64 << 20).into();
+        }
+        let subjects = [self.subjects.events_filter()];
+        self.stream(self.subjects.stream("EVENTS"), &subjects, settings)
+    }
+
+    fn logs(&self) -> Value {
+        let mut settings = json!({
+            "discard": "old",
+            "duplicate_window": 120 * SECOND,
+            "max_age": 72 * HOUR,
+            "max_bytes": 256_u64 << 20,
+            "max_msgs_per_subject": 10_000,
+        });
+        if self.replicas == 1 {
+            settings["persist_mode"] = "async".into();
+        }
+        let subjects = [self.subjects.logs_filter()];
+        self.stream(self.subjects.stream("LOGS"), &subjects, settings)
+    }
+
+    fn dead(&self) -> Value {
+        // A redriven letter replaces the one before it.
+        let settings = json!({
+            "discard": "new",
+            "duplicate_window": 120 * SECOND,
+            "max_msgs_per_subject": 1,
+        });
+        let subjects = [self.subjects.dead_filter()];
+        self.stream(self.subjects.stream("DEAD"), &subjects, settings)
+    }
+
+    /// Advisories are ordinary messages: lost, unless a stream keeps them.
+    fn advisories(&self) -> Value {
+        let settings = json!({
+            "discard": "old",
+            "duplicate_window": 120 * SECOND,
+            "max_age": 30 * 24 * HOUR,
+            "max_msgs": 100_000,
+        });
+        let advisory = "$JS.EVENT.ADVISORY.CONSUMER";
+        let subjects: Vec<String> = (0..self.subjects.shards())
+            .map(|shard| self.subjects.journal_stream(shard))
+            .flat_map(|stream| {
+                ["MAX_DELIVERIES", "MSG_TERMINATED"]
+                    .map(|what| format!("{advisory}.{what}.{stream}.>"))
+            })
+            .collect();
+        self.stream(self.subjects.stream("ADVISORIES"), &subjects, settings)
+    }
+
+    /// As the client's KV would make it, with times to live.
+    fn lease(&self) -> Value {
+        let bucket = self.subjects.lease_bucket();
+        let settings = json!({
+            "discard": "new",
+            "duplicate_window": 120 * SECOND,
+            "max_msgs_per_subject": 1,
+            "allow_msg_ttl": true,
+            "allow_rollup_hdrs": true,
+            "deny_delete": true,
+        });
+        let subjects = [format!("$KV.{bucket}.>")];
+        self.stream(format!("KV_{bucket}"), &subjects, settings)
+    }
+
+    fn others(&self) -> Vec<Value> {
+        let journals = (0..self.subjects.shards()).map(|shard| self.journal(shard));
+        let rest = [
+            self.events(),
+            self.logs(),
+            self.dead(),
+            self.advisories(),
+            self.lease(),
+        ];
+        journals.chain(rest).collect()
+    }
+}
+
+/// Creates a stream or brings it up to date.
+async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<StreamInfo> {
+    let name = wanted["name"].as_str().unwrap_or_default().to_owned();
+    loop {
+        let created = wire
+            .api::<StreamInfo>(&format!("STREAM.CREATE.{name}"), &wanted, timeout)
+            .await?;
+        let error = match created {
+            Ok(info) => {
+                check_taken(&name, &wanted, &info.config)?;
+                return Ok(info);
+            }
+            Err(error) => error,
+        };
+        if error.err_code == code::STREAM_NAME_IN_USE {
+            return update(wire, &name, &wanted, timeout).await;
+        }
+        // The server sets `max_bytes` aside at once: on a small disk less will do.
+        let smaller = wanted["max_bytes"].as_u64().map(|bytes| bytes / 8);
+        match smaller {
+            Some(bytes) if code::FULL.contains(&error.err_code) && bytes >= 1 << 20 => {
+                tracing::warn!(stream = name, bytes, "little room: a smaller stream");
+                wanted["max_bytes"] = bytes.into();
+            }
+            Some(_) | None => return Err(error.into()),
+        }
+    }
+}
+
+/// Updates what differs from what is wanted and can be changed.
+async fn update(wire: &Wire, name: &str, wanted: &Value, timeout: Duration) -> Result<StreamInfo> {
+    let info = wire.stream_info(name, timeout).await??;
+    check_format(&info.config)?;
+    let merged = merge(&info.config, wanted);
+    if merged == info.config {
+        return Ok(info);
+    }
+    tracing::info!(stream = name, "bringing the stream's settings up to date");
+    let updated = wire
+        .api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &merged, timeout)
+        .await??;
+    check_taken(name, &merged, &updated.config)?;
+    Ok(updated)
+}
+
+/// What exists, with what is wanted laid over it: [`KEPT`] settings and metadata of others stay, and so does the shard count.
+fn merge(existing: &Value, wanted: &Value) -> Value {
+    let mut merged = existing.clone();
+    let empty = Map::new();
+    for (key, value) in wanted.as_object().unwrap_or(&empty) {
+        if key == "metadata" {
+            for (name, value) in value.as_object().unwrap_or(&empty) {
+                let kept = name == SHARDS_KEY && existing["metadata"].get(name).is_some();
+                if !kept {
+                    merged["metadata"][name] = value.clone();
+                }
+            }
+        } else if !KEPT.contains(&key.as_str()) {
+            merged[key] = value.clone();
+        }
+    }
+    merged
+}
+
+fn check_taken(name: &str, wanted: &Value, taken: &Value) -> Result<()> {
+    let ignored = CHECKED.into_iter().find(|field| {
+        wanted
+            .get(field)
+            .is_some_and(|value| taken[*field] != *value)
+    });
+    match ignored {
+        Some(field) => Err(BrokerError::NotTaken {
+            stream: name.to_owned(),
+            field,
+        }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operator_tuned_stays() {
+        let existing = json!({
+            "name": "S", "max_age": 1, "discard": "old",
+            "metadata": { "mozart-shards": "4", "theirs": "x" },
+        });
+        let wanted = json!({
+            "name": "S", "max_age": 2, "discard": "new",
+            "metadata": { "mozart-shards": "1", "mozart-format": "1" },
+        });
+        assert_eq!(
+            merge(&existing, &wanted),
+            json!({
+                "name": "S", "max_age": 1, "discard": "new",
+                "metadata": { "mozart-shards": "4", "mozart-format": "1", "theirs": "x" },
+            })
+        );
+    }
+
+    #[test]
+    fn a_setting_that_came_back_different_is_named() {
+        let wanted = json!({ "allow_msg_ttl": true });
+        let error = check_taken("S", &wanted, &json!({})).expect_err("it is not there");
+        assert!(matches!(
+            error,
+            BrokerError::NotTaken {
+                field: "allow_msg_ttl",
+                ..
+            }
+        ));
+    }
 }

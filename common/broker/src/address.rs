@@ -1,0 +1,92 @@
+//! Server addresses: credentials are taken out at the edge, so that no error text and no log line can show them.
+
+use async_nats::ServerAddr;
+
+use crate::error::{BrokerError, Result};
+
+/// Where to connect to, and as whom.
+pub(crate) struct Address {
+    /// The servers, without credentials.
+    pub(crate) servers: Vec<ServerAddr>,
+    /// The same, to show.
+    pub(crate) shown: String,
+    /// User and password of the first address that has any; a user without a password is a token.
+    pub(crate) login: Option<(String, Option<String>)>,
+}
+
+impl Address {
+    /// Parses `nats://user:password@host:port`, several separated by commas.
+    pub(crate) fn parse(urls: &str) -> Result<Self> {
+        let mut login = None;
+        let mut plain = Vec::new();
+        for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+            let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
+            // A password may hold an `@`; a host cannot.
+            let host = match rest.rsplit_once('@') {
+                Some((user_info, host)) => {
+                    let (user, password) = match user_info.split_once(':') {
+                        Some((user, password)) => (user, Some(decode(password))),
+                        None => (user_info, None),
+                    };
+                    login.get_or_insert((decode(user), password));
+                    host
+                }
+                None => rest,
+            };
+            plain.push(format!("{scheme}://{host}"));
+        }
+        let shown = plain.join(",");
+        let unreachable = |cause: String| BrokerError::Unreachable {
+            url: shown.clone(),
+            cause,
+        };
+        let servers = plain
+            .iter()
+            .map(|url| url.parse().map_err(|error| unreachable(format!("{error}"))))
+            .collect::<Result<Vec<ServerAddr>>>()?;
+        if servers.is_empty() {
+            return Err(unreachable("no address given".into()));
+        }
+        Ok(Self {
+            servers,
+            shown,
+            login,
+        })
+    }
+}
+
+/// Decodes `%41`; what is not an escape stays as it is.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escaped = text
+            .get(at + 1..at + 3)
+            .filter(|_| byte == b'%')
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        out.push(escaped.unwrap_or(byte));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_out_of_what_is_shown() {
+        let address = Address::parse("nats://u%40x:p@s%3As@h:1, tls://k").expect("valid");
+        assert_eq!(address.shown, "nats://h:1,tls://k");
+        assert_eq!(address.login, Some(("u@x".into(), Some("p@s:s".into()))));
+        assert_eq!(address.servers.len(), 2);
+    }
+
+    #[test]
+    fn a_bare_host_is_enough_and_nothing_is_too_little() {
+        assert_eq!(Address::parse("h").expect("valid").shown, "nats://h");
+        assert!(Address::parse("").is_err());
+        assert!(Address::parse("http://h").is_err());
+    }
+}

@@ -1,0 +1,321 @@
+//! JetStream's API: requests, their errors, publishing, and reading one record.
+
+use std::time::Duration;
+
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::RawMessage;
+use async_nats::{HeaderMap, StatusCode, Subject};
+use bytes::Bytes;
+use common::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::error::{BrokerError, Result};
+use crate::wire::{CALL, Wire, pause};
+
+/// Header names, as the server spells them.
+pub(crate) mod header {
+    pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
+    pub(crate) const EXPECTED_LAST: &str = "Nats-Expected-Last-Subject-Sequence";
+    pub(crate) const TTL: &str = "Nats-TTL";
+    pub(crate) const SUBJECT: &str = "Nats-Subject";
+    pub(crate) const SEQUENCE: &str = "Nats-Sequence";
+    pub(crate) const LAST_SEQUENCE: &str = "Nats-Last-Sequence";
+    pub(crate) const TIME_STAMP: &str = "Nats-Time-Stamp";
+    pub(crate) const NUM_PENDING: &str = "Nats-Num-Pending";
+}
+
+/// JetStream's numbers of the errors that mean something here.
+pub(crate) mod code {
+    pub(crate) const CONSUMER_NOT_FOUND: u64 = 10014;
+    pub(crate) const CONSUMER_EXISTS: u64 = 10148;
+    pub(crate) const CONSUMER_NAME_EXISTS: u64 = 10013;
+    pub(crate) const NO_MESSAGE: u64 = 10037;
+    pub(crate) const STREAM_NAME_IN_USE: u64 = 10058;
+    pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
+    /// Compare-and-set failed; the second one while another write to the subject is under way in a cluster.
+    pub(crate) const WRONG_LAST: [u64; 2] = [10071, 10164];
+    /// Account, server or stream has no room.
+    pub(crate) const FULL: [u64; 5] = [10002, 10023, 10028, 10047, 10077];
+    pub(crate) const NO_JETSTREAM: [u64; 2] = [10039, 10076];
+    /// The same message id is being stored right now.
+    pub(crate) const IN_PROCESS: u64 = 10158;
+}
+
+/// An error as JetStream says it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ApiError {
+    pub(crate) code: u16,
+    #[serde(default)]
+    pub(crate) err_code: u64,
+    #[serde(default)]
+    pub(crate) description: String,
+}
+
+impl ApiError {
+    fn is_full(&self) -> bool {
+        code::FULL.contains(&self.err_code) || self.description.contains("no space left")
+    }
+
+    /// Whether asking again may help: a stream without a leader, a server that starts.
+    fn is_transient(&self) -> bool {
+        self.err_code == code::IN_PROCESS || (self.code == 503 && !self.is_full())
+    }
+}
+
+impl From<ApiError> for BrokerError {
+    fn from(error: ApiError) -> Self {
+        if error.is_full() {
+            Self::Full(error.description)
+        } else if code::NO_JETSTREAM.contains(&error.err_code) {
+            Self::NoJetStream
+        } else {
+            Self::Other(format!("{} ({})", error.description, error.err_code))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ErrorOf {
+    #[serde(default)]
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct PubAck {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    #[serde(default)]
+    error: Option<ApiError>,
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// Stored now.
+    Stored(u64),
+    /// A message with this id was stored before.
+    Duplicate(u64),
+    /// Compare-and-set failed.
+    WrongLast,
+}
+
+/// A stored record.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) subject: String,
+    pub(crate) seq: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+impl Record {
+    pub(crate) fn header(&self, name: &'static str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.as_str())
+    }
+
+    /// Reads what a direct get answers with.
+    pub(crate) fn from_direct(message: async_nats::Message) -> Result<Self> {
+        let headers = message.headers.unwrap_or_default();
+        let text = |name: &'static str| headers.get(name).map(|value| value.as_str());
+        let seq = text(header::SEQUENCE).and_then(|seq| seq.parse().ok());
+        let at = text(header::TIME_STAMP).and_then(|at| {
+            Timestamp::deserialize(StrDeserializer::<serde::de::value::Error>::new(at)).ok()
+        });
+        let (Some(subject), Some(seq), Some(at)) = (text(header::SUBJECT), seq, at) else {
+            return Err(BrokerError::other("a direct get without its headers"));
+        };
+        Ok(Self {
+            subject: subject.to_owned(),
+            seq,
+            at,
+            headers,
+            payload: message.payload,
+        })
+    }
+
+    /// Parses the payload.
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.payload).map_err(|error| BrokerError::Malformed {
+            subject: self.subject.clone(),
+            seq: self.seq,
+            cause: error.to_string(),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Got {
+    message: RawMessage,
+}
+
+/// The part of a stream's information that is needed.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamInfo {
+    pub(crate) config: serde_json::Value,
+    #[serde(default)]
+    pub(crate) state: StreamState,
+}
+
+/// A stream's state.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct StreamState {
+    #[serde(default)]
+    pub(crate) last_seq: u64,
+}
+
+impl Wire {
+    /// Asks JetStream's API. The inner error is what JetStream said; a missing leader is waited for.
+    pub(crate) async fn api<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<std::result::Result<T, ApiError>> {
+        let subject = Subject::from(format!("$JS.API.{what}"));
+        let body = Bytes::from(serde_json::to_vec(body).map_err(BrokerError::other)?);
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = self
+                .request(&subject, || None, body.clone(), left)
+                .await
+                .map_err(|error| of_whole(error, timeout))?;
+            let payload = &answer.message.payload;
+            let head: ErrorOf = serde_json::from_slice(payload).map_err(BrokerError::other)?;
+            match head.error {
+                None => {
+                    return serde_json::from_slice(payload)
+                        .map(Ok)
+                        .map_err(BrokerError::other);
+                }
+                Some(error) if error.is_transient() => pause(deadline, timeout).await?,
+                Some(error) => return Ok(Err(error)),
+            }
+        }
+    }
+
+    /// Publishes into a stream until it answers; the how-manieth try was answered.
+    /// The headers must make a repeat harmless: a message id or a compare-and-set.
+    pub(crate) async fn publish(
+        &self,
+        subject: String,
+        headers: impl Fn() -> HeaderMap,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<(Published, u32)> {
+        let subject = Subject::from(subject);
+        let deadline = Instant::now() + timeout;
+        let mut tries = 0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = self
+                .request(&subject, || Some(headers()), payload.clone(), left)
+                .await
+                .map_err(|error| of_whole(error, timeout))?;
+            tries += answer.tries;
+            let ack: PubAck =
+                serde_json::from_slice(&answer.message.payload).map_err(BrokerError::other)?;
+            match ack.error {
+                None if ack.duplicate => return Ok((Published::Duplicate(ack.seq), tries)),
+                None => return Ok((Published::Stored(ack.seq), tries)),
+                Some(error) if code::WRONG_LAST.contains(&error.err_code) => {
+                    return Ok((Published::WrongLast, tries));
+                }
+                Some(error) if error.is_transient() => pause(deadline, timeout).await?,
+                Some(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The last record of a subject, from the stream's leader: what decisions are made on.
+    pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Record>> {
+        let body = serde_json::json!({ "last_by_subj": subject });
+        let got: Got = match self
+            .api(&format!("STREAM.MSG.GET.{stream}"), &body, CALL)
+            .await?
+        {
+            Ok(got) => got,
+            Err(error) if error.err_code == code::NO_MESSAGE => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let message = StreamMessage::try_from(got.message).map_err(BrokerError::other)?;
+        let millis = message.time.unix_timestamp_nanos() / 1_000_000;
+        Ok(Some(Record {
+            subject: message.subject.to_string(),
+            seq: message.sequence,
+            at: Timestamp::from_millis(millis.try_into().unwrap_or_default()),
+            headers: message.headers,
+            payload: message.payload,
+        }))
+    }
+
+    /// The last record of a subject, from any replica: cheaper, and with several replicas perhaps not the newest.
+    pub(crate) async fn last_nearby(&self, stream: &str, subject: &str) -> Result<Option<Record>> {
+        let request = Subject::from(format!("$JS.API.DIRECT.GET.{stream}.{subject}"));
+        self.direct(&request, Bytes::new()).await
+    }
+
+    /// The first record of a filter from `seq` on, and how many come after it.
+    pub(crate) async fn first(
+        &self,
+        stream: &str,
+        filter: &str,
+        seq: u64,
+    ) -> Result<Option<(Record, u64)>> {
+        let request = Subject::from(format!("$JS.API.DIRECT.GET.{stream}"));
+        // A batch, since only batches tell how many come after.
+        let body = serde_json::json!({ "seq": seq.max(1), "batch": 1, "next_by_subj": filter });
+        let record = self.direct(&request, body.to_string().into()).await?;
+        Ok(record.map(|record| {
+            let pending = record.header(header::NUM_PENDING);
+            let pending = pending.and_then(|count| count.parse().ok());
+            (record, pending.unwrap_or_default())
+        }))
+    }
+
+    async fn direct(&self, request: &Subject, body: Bytes) -> Result<Option<Record>> {
+        let answer = self.request(request, || None, body, CALL).await?;
+        match answer.message.status {
+            None | Some(StatusCode::OK) => Record::from_direct(answer.message).map(Some),
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(BrokerError::Other(format!(
+                "{status} {}",
+                answer.message.description.unwrap_or_default()
+            ))),
+        }
+    }
+
+    /// A stream's configuration and state.
+    pub(crate) async fn stream_info(
+        &self,
+        stream: &str,
+        timeout: Duration,
+    ) -> Result<std::result::Result<StreamInfo, ApiError>> {
+        self.api(
+            &format!("STREAM.INFO.{stream}"),
+            &serde_json::json!({}),
+            timeout,
+        )
+        .await
+    }
+
+    /// The last sequence of a stream.
+    pub(crate) async fn last_seq(&self, stream: &str) -> Result<u64> {
+        Ok(self.stream_info(stream, CALL).await??.state.last_seq)
+    }
+}
+
+/// A timeout of a part is a timeout of the whole.
+fn of_whole(error: BrokerError, timeout: Duration) -> BrokerError {
+    match error {
+        BrokerError::Timeout(_) => BrokerError::Timeout(timeout),
+        #[expect(clippy::wildcard_enum_match_arm, reason = "every other one is itself")]
+        other => other,
+    }
+}

@@ -1,0 +1,269 @@
+//! Following a stream for ever: an ordered push consumer, made anew where it left off whenever anything is odd.
+//!
+//! The consumer is in memory and without acks, so that a record reaches the follower as soon as it is stored. A gap in the
+//! consumer's own numbers, silence, and a reconnect all end the same way: a new consumer after the last record that was given.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_nats::{Message, StatusCode, Subscriber};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::ack::AckSubject;
+use crate::connection::queued;
+use crate::error::{BrokerError, Result};
+use crate::wire::{CALL, PAUSE, Wire, jitter};
+
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Two heartbeats and a bit.
+const SILENCE: Duration = Duration::from_secs(12);
+
+/// What a follower yields.
+pub(crate) enum Followed {
+    /// A record and its stream sequence.
+    Message(u64, Message),
+    /// All that was stored at the start has been given; once.
+    CaughtUp,
+}
+
+/// What and where to follow.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) stream: String,
+    pub(crate) filter: String,
+    /// The first sequence that is wanted.
+    pub(crate) from: u64,
+}
+
+/// A run through a stream.
+pub(crate) struct Follower {
+    wire: Wire,
+    source: Source,
+    phase: Phase,
+    /// Stored records not given yet, until the caller was told that it caught up.
+    left: Option<u64>,
+}
+
+enum Phase {
+    Starting(BoxFuture<'static, Result<(Run, u64)>>),
+    Running(Run),
+}
+
+/// A consumer and its subscription.
+struct Run {
+    messages: Subscriber,
+    consumer: String,
+    epoch: u64,
+    /// The consumer sequence of the next message.
+    expected: u64,
+    heard: Instant,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    #[serde(default)]
+    num_pending: u64,
+    delivered: Delivered,
+}
+
+#[derive(Deserialize)]
+struct Delivered {
+    consumer_seq: u64,
+}
+
+/// What one message means to a run.
+enum Heard {
+    Record(u64, u64),
+    Nothing,
+    /// The consumer has nothing that we do not have.
+    Idle,
+    /// The server waits for this to be answered.
+    Answer(String),
+    Gap,
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower")
+            .field("source", &self.source)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Follower {
+    /// Starts to follow: the consumer exists when this returns.
+    pub(crate) async fn start(wire: &Wire, source: Source) -> Result<Self> {
+        let (run, left) = start(wire.clone(), source.clone()).await?;
+        Ok(Self {
+            wire: wire.clone(),
+            source,
+            phase: Phase::Running(run),
+            left: Some(left),
+        })
+    }
+
+    /// The next item; waits for ever. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Followed> {
+        loop {
+            match &mut self.phase {
+                Phase::Starting(starting) => match starting.await {
+                    Ok((run, left)) => {
+                        self.left = self.left.map(|_| left);
+                        self.phase = Phase::Running(run);
+                    }
+                    Err(error) if error.is_transient() => self.restart("no answer"),
+                    Err(error) => {
+                        // The caller may go on: not with a future that is used up.
+                        self.restart("refused");
+                        return Err(error);
+                    }
+                },
+                Phase::Running(run) => {
+                    if self.left == Some(0) {
+                        self.left = None;
+                        return Ok(Followed::CaughtUp);
+                    }
+                    let message = tokio::select! {
+                        biased;
+                        message = run.messages.next() => message,
+                        () = self.wire.reconnected(run.epoch) => {
+                            self.restart("reconnected");
+                            continue;
+                        }
+                        () = sleep_until(run.heard + SILENCE) => {
+                            self.restart("silence");
+                            continue;
+                        }
+                    };
+                    let Some(message) = message else {
+                        return Err(BrokerError::other("the client is closed"));
+                    };
+                    run.heard = Instant::now();
+                    match run.hear(&message, &self.source.stream) {
+                        Heard::Record(seq, pending) => {
+                            run.expected += 1;
+                            self.source.from = seq + 1;
+                            self.left = self.left.map(|left| left.saturating_sub(1).min(pending));
+                            return Ok(Followed::Message(seq, message));
+                        }
+                        Heard::Nothing => {}
+                        Heard::Idle => self.left = self.left.map(|_| 0),
+                        Heard::Answer(reply) => {
+                            // Lost with the connection or by a cancelled call: the next heartbeat asks again.
+                            queued(self.wire.client.publish(reply, bytes::Bytes::new())).await?;
+                        }
+                        Heard::Gap => self.restart("a gap"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn restart(&mut self, why: &str) {
+        tracing::debug!(
+            stream = self.source.stream,
+            from = self.source.from,
+            why,
+            "following anew"
+        );
+        let (wire, source) = (self.wire.clone(), self.source.clone());
+        let pause = jitter(if why == "reconnected" {
+            Duration::ZERO
+        } else {
+            PAUSE
+        });
+        self.phase = Phase::Starting(Box::pin(async move {
+            sleep(pause).await;
+            start(wire, source).await
+        }));
+    }
+}
+
+impl Run {
+    fn hear(&self, message: &Message, stream: &str) -> Heard {
+        if message.status == Some(StatusCode::IDLE_HEARTBEAT) {
+            return self.hear_status(message);
+        }
+        let reply = message.reply.as_deref().and_then(AckSubject::parse);
+        match reply {
+            Some(reply) if reply.stream == stream && reply.consumer == self.consumer => {
+                if reply.consumer_seq == self.expected {
+                    Heard::Record(reply.stream_seq, reply.pending)
+                } else {
+                    Heard::Gap
+                }
+            }
+            // Not from our consumer: nothing that anybody can send to an inbox is believed.
+            Some(_) | None => Heard::Nothing,
+        }
+    }
+
+    fn hear_status(&self, message: &Message) -> Heard {
+        if let Some(reply) = &message.reply {
+            return Heard::Answer(reply.to_string());
+        }
+        let header = |name: &'static str| {
+            let headers = message.headers.as_ref()?;
+            headers.get(name).map(|value| value.as_str())
+        };
+        if let Some(stalled) = header("Nats-Consumer-Stalled") {
+            return Heard::Answer(stalled.to_owned());
+        }
+        match header("Nats-Last-Consumer").and_then(|last| last.parse::<u64>().ok()) {
+            Some(last) if last + 1 == self.expected => Heard::Idle,
+            Some(last) if last + 1 > self.expected => Heard::Gap,
+            Some(_) | None => Heard::Nothing,
+        }
+    }
+}
+
+/// Makes the consumer; how many records are stored for it.
+async fn start(wire: Wire, source: Source) -> Result<(Run, u64)> {
+    let epoch = wire.up(Instant::now() + CALL, CALL).await?;
+    let inbox = wire.client.new_inbox();
+    let messages = wire
+        .client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(BrokerError::other)?;
+    let consumer = format!("follow-{}", inbox.rsplit('.').next().unwrap_or_default());
+    let Source {
+        stream,
+        filter,
+        from,
+    } = source;
+    let config = json!({
+        "stream_name": stream,
+        "action": "create",
+        "config": {
+            "name": consumer,
+            "deliver_subject": inbox,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": from.max(1),
+            "filter_subject": filter,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "flow_control": true,
+            "idle_heartbeat": HEARTBEAT.as_nanos(),
+            "mem_storage": true,
+            "num_replicas": 1,
+        },
+    });
+    let what = format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}");
+    let created: Created = wire.api(&what, &config, CALL).await??;
+    let run = Run {
+        messages,
+        consumer,
+        epoch,
+        expected: 1,
+        heard: Instant::now(),
+    };
+    Ok((run, created.num_pending + created.delivered.consumer_seq))
+}

@@ -1,0 +1,366 @@
+//! The shim's end of a consumer: pulls, checks what comes, and notices when the consumer is gone.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use async_nats::{Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use common::AgentName;
+use common::message::Envelope;
+use common::subject::JournalSubject;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::ack::AckSubject;
+use crate::connection::{Broker, queued};
+use crate::consumer::{self, ConsumerState};
+use crate::error::{BrokerError, Result};
+use crate::wire::{PAUSE, jitter};
+
+/// A pull ends after this long, so that none outlives its caller for long.
+const EXPIRES: Duration = Duration::from_secs(60);
+
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Two heartbeats and a bit: after that a pull is lost.
+const SILENCE: Duration = Duration::from_secs(22);
+
+/// How much of a refused payload is kept for the log.
+const SHOWN: usize = 4096;
+
+/// A request on its way to the worker.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Checked: subject, headers and body agree.
+    pub envelope: Envelope,
+    /// Its stream sequence.
+    pub seq: u64,
+    /// How often this consumer has given it out.
+    pub delivered: u64,
+    /// For [`Broker::ack`].
+    pub reply: String,
+    /// The size of its payload, in bytes.
+    pub size: usize,
+}
+
+/// What an [`Inbox`] yields.
+#[derive(Debug, Clone)]
+pub enum InboxItem {
+    /// A request.
+    Delivery(Box<Delivery>),
+    /// Something that is not one of this agent's requests: refused (and acked when the broker itself delivered it from the stream).
+    Refused {
+        /// Why.
+        reason: String,
+        /// For the log, at most 4 KiB of it.
+        payload: Bytes,
+    },
+    /// The consumer is gone: replaced, or forgotten by a broker restart. Nothing more will come from this inbox.
+    Gone,
+}
+
+/// The shim's end of a consumer.
+pub struct Inbox {
+    broker: Broker,
+    agent: AgentName,
+    stream: String,
+    consumer: String,
+    window: u32,
+    /// With the caller, not released yet.
+    held: u32,
+    /// Asked for and not come yet.
+    asked: u32,
+    pulls: Pulls,
+    /// Looks whether the consumer still exists.
+    looking: Option<BoxFuture<'static, Result<Option<ConsumerState>>>>,
+    /// Refused, and to be given to the caller next.
+    refused: VecDeque<InboxItem>,
+    closed: bool,
+    gone: bool,
+}
+
+/// The subscription that pulls are answered on.
+struct Pulls {
+    messages: Subscriber,
+    inbox: String,
+    epoch: u64,
+    heard: Instant,
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox")
+            .field("consumer", &self.consumer)
+            .field("window", &self.window)
+            .field("held", &self.held)
+            .field("asked", &self.asked)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What woke the inbox.
+enum Woken {
+    Message(Option<Message>),
+    Looked(Result<Option<ConsumerState>>),
+    Reconnected,
+    Silence,
+}
+
+impl Inbox {
+    pub(crate) async fn open(
+        broker: &Broker,
+        agent: &AgentName,
+        incarnation: u64,
+        window: u32,
+    ) -> Result<Self> {
+        let mut inbox = Self {
+            broker: broker.clone(),
+            agent: agent.clone(),
+            stream: broker.journal_stream(agent),
+            consumer: broker.subjects().consumer(agent, incarnation),
+            window: window.max(1),
+            held: 0,
+            asked: 0,
+            pulls: Pulls::open(broker).await?,
+            looking: None,
+            refused: VecDeque::new(),
+            closed: false,
+            gone: false,
+        };
+        inbox.ask().await?;
+        Ok(inbox)
+    }
+
+    /// The next item. Waits over the broker's outages. Cancel safe. Pulls again by itself as [`Inbox::release`] makes room.
+    pub async fn next(&mut self) -> InboxItem {
+        loop {
+            if let Some(refused) = self.refused.pop_front() {
+                return refused;
+            }
+            if self.gone {
+                return InboxItem::Gone;
+            }
+            if self.looking.is_none()
+                && let Err(error) = self.ask().await
+            {
+                // The client's queue is full, as it is after a while without a connection.
+                tracing::debug!(%error, "no pull");
+                sleep(PAUSE).await;
+                continue;
+            }
+            match self.wake().await {
+                Woken::Message(Some(message)) => {
+                    self.pulls.heard = Instant::now();
+                    if let Some(item) = self.hear(message).await {
+                        return item;
+                    }
+                }
+                Woken::Message(None) => self.gone = true,
+                Woken::Looked(found) => {
+                    self.looking = None;
+                    match found {
+                        Ok(Some(_)) => self.renew(PAUSE).await,
+                        Ok(None) => self.gone = true,
+                        Err(error) => {
+                            tracing::debug!(%error, "no word of the consumer");
+                            self.look();
+                        }
+                    }
+                }
+                // What was on its way is lost with the connection; the consumer may be lost with the server.
+                Woken::Reconnected => self.renew(Duration::ZERO).await,
+                Woken::Silence => self.look(),
+            }
+        }
+    }
+
+    /// Makes room for `count` more requests.
+    pub fn release(&mut self, count: u32) {
+        self.held = self.held.saturating_sub(count);
+    }
+
+    /// Stops asking for more. What is on its way may still come.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    async fn wake(&mut self) -> Woken {
+        let wire = self.broker.wire();
+        // Silence means something only while an answer is due.
+        let silence = self.asked > 0 && self.looking.is_none();
+        let until = self.pulls.heard + SILENCE;
+        tokio::select! {
+            biased;
+            message = self.pulls.messages.next() => Woken::Message(message),
+            found = async {
+                match &mut self.looking {
+                    Some(looking) => looking.await,
+                    None => std::future::pending().await,
+                }
+            } => Woken::Looked(found),
+            () = wire.reconnected(self.pulls.epoch) => Woken::Reconnected,
+            () = sleep_until(until), if silence => Woken::Silence,
+        }
+    }
+
+    /// Pulls when at least half of the window is free, or nothing is on its way: few pulls, and never an idle stream.
+    async fn ask(&mut self) -> Result<()> {
+        let room = self.window.saturating_sub(self.held + self.asked);
+        if self.closed || room == 0 || (self.asked > 0 && room < self.window.div_ceil(2)) {
+            return Ok(());
+        }
+        let body = json!({
+            "batch": room,
+            "expires": EXPIRES.as_nanos(),
+            "idle_heartbeat": HEARTBEAT.as_nanos(),
+        });
+        let subject = format!(
+            "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
+            self.stream, self.consumer
+        );
+        let client = &self.broker.wire().client;
+        let reply = self.pulls.inbox.clone();
+        queued(client.publish_with_reply(subject, reply, body.to_string().into())).await?;
+        if self.asked == 0 {
+            self.pulls.heard = Instant::now();
+        }
+        self.asked += room;
+        Ok(())
+    }
+
+    /// Pulls anew on another subscription, so that what an old pull still brings is not counted as the new one's.
+    async fn renew(&mut self, pause: Duration) {
+        if !pause.is_zero() {
+            sleep(jitter(pause)).await;
+        }
+        match Pulls::open(&self.broker).await {
+            Ok(pulls) => {
+                self.pulls = pulls;
+                self.asked = 0;
+            }
+            Err(error) => tracing::debug!(%error, "no new subscription"),
+        }
+    }
+
+    fn look(&mut self) {
+        let wire = self.broker.wire().clone();
+        let (stream, consumer) = (self.stream.clone(), self.consumer.clone());
+        self.looking = Some(Box::pin(async move {
+            consumer::info(&wire, &stream, &consumer).await
+        }));
+    }
+
+    async fn hear(&mut self, message: Message) -> Option<InboxItem> {
+        match message.status {
+            None | Some(StatusCode::OK) => Some(self.take(message).await),
+            Some(StatusCode::IDLE_HEARTBEAT) => None,
+            Some(status) => {
+                self.pull_ended(status, &message);
+                None
+            }
+        }
+    }
+
+    fn pull_ended(&mut self, status: StatusCode, message: &Message) {
+        let undelivered = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get("Nats-Pending-Messages"))
+            .and_then(|count| count.as_str().parse::<u32>().ok());
+        match undelivered {
+            Some(count) => self.asked = self.asked.saturating_sub(count),
+            // Nobody listens, the consumer was deleted, its leader changed: whether it is there decides.
+            None => {
+                tracing::debug!(consumer = self.consumer, %status, "the pull ended");
+                self.asked = 0;
+                if self.looking.is_none() {
+                    self.look();
+                }
+            }
+        }
+    }
+
+    /// Believes a message only if its reply, its subject and its body agree.
+    async fn take(&mut self, message: Message) -> InboxItem {
+        let reply = message.reply.as_deref().unwrap_or_default();
+        let ack = AckSubject::parse(reply)
+            .filter(|ack| ack.stream == self.stream && ack.consumer == self.consumer);
+        let Some(ack) = ack else {
+            return refuse("not from this consumer", &message);
+        };
+        let (seq, delivered) = (ack.stream_seq, ack.delivered);
+        self.asked = self.asked.saturating_sub(1);
+        match self.check(&message) {
+            Ok(envelope) => {
+                self.held += 1;
+                InboxItem::Delivery(Box::new(Delivery {
+                    envelope,
+                    seq,
+                    delivered,
+                    reply: reply.to_owned(),
+                    size: message.payload.len(),
+                }))
+            }
+            Err(reason) => {
+                let item = refuse(&reason, &message);
+                // Kept while the ack waits for room: a cancelled call must not lose the item.
+                self.refused.push_back(item.clone());
+                if let Err(error) = self.broker.ack(reply).await {
+                    tracing::debug!(%error, "a refused message is not acked");
+                }
+                self.refused.pop_back();
+                item
+            }
+        }
+    }
+
+    fn check(&self, message: &Message) -> std::result::Result<Envelope, String> {
+        let subject = self
+            .broker
+            .subjects()
+            .parse_journal(&message.subject)
+            .filter(|subject| subject.agent == self.agent && !subject.is_final)
+            .ok_or_else(|| format!("{} is not a request of this agent", message.subject))?;
+        let envelope: Envelope =
+            serde_json::from_slice(&message.payload).map_err(|error| error.to_string())?;
+        let JournalSubject {
+            agent,
+            sender,
+            message_id,
+            ..
+        } = subject;
+        if (&agent, &sender, &message_id)
+            == (&envelope.agent, &envelope.sender, &envelope.message_id)
+        {
+            Ok(envelope)
+        } else {
+            Err("the envelope is of another subject".to_owned())
+        }
+    }
+}
+
+fn refuse(reason: &str, message: &Message) -> InboxItem {
+    InboxItem::Refused {
+        reason: reason.to_owned(),
+        payload: message.payload.slice(..message.payload.len().min(SHOWN)),
+    }
+}
+
+impl Pulls {
+    async fn open(broker: &Broker) -> Result<Self> {
+        let wire = broker.wire();
+        let epoch = wire.link.borrow().epoch;
+        let inbox = wire.client.new_inbox();
+        let subscribing = wire.client.subscribe(inbox.clone());
+        let messages = subscribing.await.map_err(BrokerError::other)?;
+        Ok(Self {
+            messages,
+            inbox,
+            epoch,
+            heard: Instant::now(),
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! Reading a stream from one sequence to another: direct gets in batches, the fastest way for what has an end.
+
+use std::collections::VecDeque;
+
+use async_nats::{Message, StatusCode};
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
+
+use crate::api::{Record, header};
+use crate::connection::queued;
+use crate::error::{BrokerError, Result};
+use crate::wire::{CALL, Wire, pause};
+
+/// The most records of one batch: the server's own limit is 1024.
+const BATCH: u32 = 1000;
+
+/// The most bytes of one batch.
+const BATCH_BYTES: u32 = 8 << 20;
+
+/// A read under way.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    wire: Wire,
+    stream: String,
+    filter: String,
+    next: u64,
+    until: u64,
+    page: VecDeque<Record>,
+}
+
+/// How a page ended.
+enum PageEnd {
+    More,
+    Complete,
+    /// Nobody listened, or the connection broke: what came is good.
+    Broken,
+}
+
+impl Reader {
+    /// Reads the filter's records from sequence `from` up to and including `until`.
+    pub(crate) fn new(wire: &Wire, stream: String, filter: String, from: u64, until: u64) -> Self {
+        Self {
+            wire: wire.clone(),
+            stream,
+            filter,
+            next: from.max(1),
+            until,
+            page: VecDeque::new(),
+        }
+    }
+
+    /// The next record; none at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Record>> {
+        if self.page.is_empty() && self.next <= self.until {
+            self.turn().await?;
+        }
+        Ok(self.page.pop_front())
+    }
+
+    /// All that is left.
+    pub(crate) async fn rest(mut self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        while let Some(record) = self.next().await? {
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// Reads the next page, again and again until there is one.
+    async fn turn(&mut self) -> Result<()> {
+        let deadline = Instant::now() + CALL;
+        loop {
+            match self.read_page(deadline).await? {
+                PageEnd::Complete => self.next = u64::MAX,
+                PageEnd::Broken if self.page.is_empty() => {
+                    pause(deadline, CALL).await?;
+                    continue;
+                }
+                PageEnd::More | PageEnd::Broken => {}
+            }
+            return Ok(());
+        }
+    }
+
+    async fn read_page(&mut self, deadline: Instant) -> Result<PageEnd> {
+        let epoch = self.wire.up(deadline, CALL).await?;
+        let client = &self.wire.client;
+        let inbox = client.new_inbox();
+        let mut answers = client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(BrokerError::other)?;
+        let body = serde_json::json!({
+            "seq": self.next,
+            "batch": BATCH,
+            "max_bytes": BATCH_BYTES,
+            "next_by_subj": self.filter,
+        });
+        let request = format!("$JS.API.DIRECT.GET.{}", self.stream);
+        queued(client.publish_with_reply(request, inbox, body.to_string().into())).await?;
+        let mut last = 0;
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = timeout_at(deadline, answers.next()) => answer,
+                () = self.wire.reconnected(epoch) => return Ok(PageEnd::Broken),
+            };
+            let Ok(answer) = answer else {
+                return Err(BrokerError::Timeout(CALL));
+            };
+            let Some(answer) = answer else {
+                return Err(BrokerError::other("the client is closed"));
+            };
+            match answer.status {
+                None | Some(StatusCode::OK) => {}
+                Some(status) => return page_end(status, &answer),
+            }
+            // Every record names the one before it in the batch.
+            if number(&answer, header::LAST_SEQUENCE) != Some(last) {
+                return Ok(PageEnd::Broken);
+            }
+            let record = Record::from_direct(answer)?;
+            if record.seq > self.until {
+                return Ok(PageEnd::Complete);
+            }
+            last = record.seq;
+            self.next = record.seq + 1;
+            self.page.push_back(record);
+        }
+    }
+}
+
+fn page_end(status: StatusCode, answer: &Message) -> Result<PageEnd> {
+    match status.as_u16() {
+        204 if number(answer, header::NUM_PENDING) == Some(0) => Ok(PageEnd::Complete),
+        204 => Ok(PageEnd::More),
+        404 => Ok(PageEnd::Complete),
+        503 => Ok(PageEnd::Broken),
+        other => Err(BrokerError::Other(format!(
+            "{other} {}",
+            answer.description.as_deref().unwrap_or_default()
+        ))),
+    }
+}
+
+fn number(message: &Message, name: &'static str) -> Option<u64> {
+    message.headers.as_ref()?.get(name)?.as_str().parse().ok()
+}

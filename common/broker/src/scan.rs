@@ -1,0 +1,231 @@
+//! Reading the journal: by id, in order, and what is still open in it.
+
+use std::collections::{HashMap, VecDeque};
+
+use common::message::{Envelope, Final, MessageKey};
+use common::{AgentName, MessageId, SenderName, Timestamp};
+use futures_util::future::try_join_all;
+
+use crate::api::Record;
+use crate::connection::Broker;
+use crate::error::{BrokerError, Result};
+use crate::journal::Stored;
+use crate::read::Reader;
+
+/// One item of a journal scan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JournalItem {
+    /// Whose it is.
+    pub key: MessageKey,
+    /// Its sequence in the stream of its shard.
+    pub seq: u64,
+    /// When the broker stored it.
+    pub at: Timestamp,
+    /// Request or final state; both none in a headers-only scan.
+    pub request: Option<Envelope>,
+    /// See `request`.
+    pub final_: Option<Final>,
+    /// Whether it is the final state.
+    pub is_final: bool,
+}
+
+/// What is open in an agent's journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenScan {
+    /// Requests without a final state, oldest first, at most as many as asked for.
+    pub open: Vec<(u64, MessageKey, Timestamp)>,
+    /// How many there are.
+    pub total: u64,
+    /// The last sequence of the stream when the scan ended.
+    pub last_seq: u64,
+}
+
+impl Broker {
+    /// Finds messages by id alone, in all shards.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn find(&self, message: &MessageId) -> Result<Vec<Stored<Envelope>>> {
+        let subjects = self.subjects();
+        let shards = (0..subjects.shards()).map(|shard| {
+            let filter = subjects.request_anywhere(message, shard);
+            Reader::new(
+                self.wire(),
+                subjects.journal_stream(shard),
+                filter,
+                1,
+                u64::MAX,
+            )
+            .rest()
+        });
+        let found = try_join_all(shards).await?;
+        found
+            .iter()
+            .flatten()
+            // What is not on its own agent's shard, or not an envelope, is not one of ours.
+            .filter(|record| subjects.parse_journal(&record.subject).is_some())
+            .filter_map(|record| match Stored::parse(record) {
+                Err(BrokerError::Malformed { .. }) => None,
+                parsed => Some(parsed),
+            })
+            .collect()
+    }
+
+    /// Reads requests and finals in order: of one agent, or of all shards one after the other. `headers_only` leaves the bodies out.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn scan(
+        &self,
+        agent: Option<&AgentName>,
+        from_seq: u64,
+        headers_only: bool,
+    ) -> Result<JournalScan> {
+        let subjects = self.subjects();
+        let parts: Vec<(String, String)> = match agent {
+            Some(agent) => vec![(self.journal_stream(agent), subjects.journal_of(agent))],
+            None => (0..subjects.shards())
+                .map(|shard| {
+                    (
+                        subjects.journal_stream(shard),
+                        subjects.journal_filter(shard),
+                    )
+                })
+                .collect(),
+        };
+        let ends = parts.iter().map(|(stream, _)| self.wire().last_seq(stream));
+        let ends = try_join_all(ends).await?;
+        let readers = parts
+            .into_iter()
+            .zip(ends)
+            .map(|((stream, filter), end)| Reader::new(self.wire(), stream, filter, from_seq, end))
+            .collect();
+        Ok(JournalScan {
+            broker: self.clone(),
+            readers,
+            headers_only,
+        })
+    }
+
+    /// What has no final state among an agent's requests from a sequence on; lists at most `limit`.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn open_requests(
+        &self,
+        agent: &AgentName,
+        from_seq: u64,
+        limit: usize,
+    ) -> Result<OpenScan> {
+        let stream = self.journal_stream(agent);
+        let last_seq = self.wire().last_seq(&stream).await?;
+        let filter = self.subjects().journal_of(agent);
+        let mut reader = Reader::new(self.wire(), stream, filter, from_seq, last_seq);
+        let mut open: HashMap<(SenderName, MessageId), (u64, Timestamp)> = HashMap::new();
+        while let Some(record) = reader.next().await? {
+            let Some(subject) = self.subjects().parse_journal(&record.subject) else {
+                continue;
+            };
+            let key = (subject.sender, subject.message_id);
+            if subject.is_final {
+                open.remove(&key);
+            } else {
+                open.insert(key, (record.seq, record.at));
+            }
+        }
+        let total = open.len() as u64;
+        let mut open: Vec<_> = open
+            .into_iter()
+            .map(|((sender, message_id), (seq, at))| {
+                let agent = agent.clone();
+                let key = MessageKey {
+                    agent,
+                    sender,
+                    message_id,
+                };
+                (seq, key, at)
+            })
+            .collect();
+        open.sort_unstable_by_key(|(seq, ..)| *seq);
+        open.truncate(limit);
+        Ok(OpenScan {
+            open,
+            total,
+            last_seq,
+        })
+    }
+
+    /// How many requests an agent has in the journal.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn count_requests(&self, agent: &AgentName) -> Result<u64> {
+        let filter = self.subjects().requests_of(agent);
+        let stream = self.journal_stream(agent);
+        let first = self.wire().first(&stream, &filter, 1).await?;
+        Ok(first.map_or(0, |(_, more)| more + 1))
+    }
+
+    /// The last sequence of the agent's journal stream.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn journal_last_seq(&self, agent: &AgentName) -> Result<u64> {
+        self.wire().last_seq(&self.journal_stream(agent)).await
+    }
+}
+
+/// A scan under way; reads up to what was stored when it began.
+#[derive(Debug)]
+pub struct JournalScan {
+    broker: Broker,
+    readers: VecDeque<Reader>,
+    headers_only: bool,
+}
+
+impl JournalScan {
+    /// The next item; none at the end.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or a record does not parse: the scan can go on after that one.
+    pub async fn next(&mut self) -> Result<Option<JournalItem>> {
+        while let Some(reader) = self.readers.front_mut() {
+            match reader.next().await? {
+                Some(record) => return self.item(&record).map(Some),
+                None => self.readers.pop_front(),
+            };
+        }
+        Ok(None)
+    }
+
+    fn item(&self, record: &Record) -> Result<JournalItem> {
+        let subjects = self.broker.subjects();
+        let Some(subject) = subjects.parse_journal(&record.subject) else {
+            return Err(BrokerError::Malformed {
+                subject: record.subject.clone(),
+                seq: record.seq,
+                cause: "not a journal subject".into(),
+            });
+        };
+        let (mut request, mut final_) = (None, None);
+        if !self.headers_only {
+            if subject.is_final {
+                final_ = Some(record.parse()?);
+            } else {
+                request = Some(record.parse()?);
+            }
+        }
+        Ok(JournalItem {
+            key: MessageKey {
+                agent: subject.agent,
+                sender: subject.sender,
+                message_id: subject.message_id,
+            },
+            seq: record.seq,
+            at: record.at,
+            request,
+            final_,
+            is_final: subject.is_final,
+        })
+    }
+}

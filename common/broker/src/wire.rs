@@ -1,0 +1,133 @@
+//! One request and its answer, over reconnects: what every other module stands on.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subject};
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::connection::Link;
+use crate::error::{BrokerError, Result};
+
+/// How long a call may take that has no timeout of its own.
+pub(crate) const CALL: Duration = Duration::from_secs(5);
+
+/// How long one try may take before it is repeated with the same id.
+const TRY: Duration = Duration::from_secs(2);
+
+/// The pause before asking again where nobody listened: a server that starts, a stream without a leader.
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
+
+/// The client and the state of its connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Wire {
+    pub(crate) client: Client,
+    pub(crate) link: watch::Receiver<Link>,
+}
+
+/// An answer, and the how-manieth try it belongs to.
+pub(crate) struct Answer {
+    pub(crate) message: Message,
+    pub(crate) tries: u32,
+}
+
+impl Wire {
+    /// Waits until the connection stands; its epoch.
+    pub(crate) async fn up(&self, deadline: Instant, timeout: Duration) -> Result<u64> {
+        // The usual case costs one lock and no timer.
+        let link = *self.link.borrow();
+        if link.up {
+            return Ok(link.epoch);
+        }
+        let mut follow = self.link.clone();
+        match timeout_at(deadline, follow.wait_for(|link| link.up)).await {
+            Ok(Ok(link)) => Ok(link.epoch),
+            Ok(Err(_)) => Err(BrokerError::other("the client is closed")),
+            Err(_) => Err(BrokerError::Timeout(timeout)),
+        }
+    }
+
+    /// Resolves when the connection is another one than at `epoch`: what was under way is lost.
+    pub(crate) async fn reconnected(&self, epoch: u64) {
+        let mut follow = self.link.clone();
+        if follow.wait_for(|link| link.epoch != epoch).await.is_err() {
+            // The client is closed: nothing will ever reconnect.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Asks until there is an answer: again after a reconnect, after [`TRY`], and where nobody listened.
+    /// The request must be harmless when repeated.
+    pub(crate) async fn request(
+        &self,
+        subject: &Subject,
+        headers: impl Fn() -> Option<HeaderMap>,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Answer> {
+        let deadline = Instant::now() + timeout;
+        let mut tries = 0;
+        loop {
+            let epoch = self.up(deadline, timeout).await?;
+            tries += 1;
+            let mut request = Request::new().payload(payload.clone()).timeout(None);
+            if let Some(headers) = headers() {
+                request = request.headers(headers);
+            }
+            let asked = async {
+                tokio::select! {
+                    biased;
+                    answer = self.client.send_request(subject.clone(), request) => Some(answer),
+                    () = self.reconnected(epoch) => None,
+                }
+            };
+            let until = deadline.min(Instant::now() + TRY);
+            match timeout_at(until, asked).await {
+                Ok(Some(Ok(message))) => return Ok(Answer { message, tries }),
+                Ok(Some(Err(error))) => {
+                    self.refused(subject, &error)?;
+                    pause(deadline, timeout).await?;
+                }
+                // Reconnected: the request or its answer is lost.
+                Ok(None) => {}
+                Err(_) if Instant::now() >= deadline => return Err(BrokerError::Timeout(timeout)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether a failed request can be repeated.
+    fn refused(&self, subject: &Subject, error: &async_nats::RequestError) -> Result<()> {
+        match error.kind() {
+            RequestErrorKind::NoResponders => {
+                if subject.starts_with("$JS.API.") && !self.client.server_info().jetstream {
+                    return Err(BrokerError::NoJetStream);
+                }
+                Ok(())
+            }
+            RequestErrorKind::TimedOut => Ok(()),
+            RequestErrorKind::InvalidSubject
+            | RequestErrorKind::MaxPayloadExceeded
+            | RequestErrorKind::Other => Err(BrokerError::other(error)),
+        }
+    }
+}
+
+/// Waits a moment, unless the deadline comes first.
+pub(crate) async fn pause(deadline: Instant, timeout: Duration) -> Result<()> {
+    if Instant::now() + PAUSE >= deadline {
+        return Err(BrokerError::Timeout(timeout));
+    }
+    tokio::time::sleep(jitter(PAUSE)).await;
+    Ok(())
+}
+
+/// Three quarters to five quarters of a duration, so that a fleet does not come back in step.
+pub(crate) fn jitter(duration: Duration) -> Duration {
+    // Every `RandomState` has keys of its own: enough randomness for a delay.
+    let random = RandomState::new().hash_one(0_u8);
+    let quarter = duration / 4;
+    duration - quarter + quarter * 2 * (random as u8).into() / 255
+}

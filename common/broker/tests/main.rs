@@ -1,0 +1,5 @@
+//! Our reading of JetStream, proved against real servers: every test starts its own, and kills it.
+
+mod support;
+
+mod journal;

@@ -1,0 +1,211 @@
+//! A nats-server of one's own, and short ways to say what a test is about.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use broker::{Broker, ConnectOptions, StreamOptions};
+use common::message::{Envelope, Final, Kind, MessageKey, Outcome};
+use common::{AgentName, ConversationId, MessageId, Namespace, SenderName, Timestamp};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// Long enough for a busy machine, short enough to notice.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// Waits for what must come.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, future)
+        .await
+        .expect("it should have come by now")
+}
+
+/// A running nats-server; killed when dropped.
+pub(crate) struct Server {
+    dir: TempDir,
+    config: Option<PathBuf>,
+    jetstream: bool,
+    port: u16,
+    child: Child,
+}
+
+impl Server {
+    /// With JetStream, in a fresh folder.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(true, None).await
+    }
+
+    /// Without JetStream.
+    pub(crate) async fn start_plain() -> Self {
+        Self::start_with(false, None).await
+    }
+
+    /// With more settings in the server's own language.
+    pub(crate) async fn start_configured(settings: &str) -> Self {
+        Self::start_with(true, Some(settings)).await
+    }
+
+    async fn start_with(jetstream: bool, settings: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = settings.map(|settings| {
+            let path = dir.path().join("server.conf");
+            std::fs::write(&path, settings).expect("a config file");
+            path
+        });
+        let child = spawn(&dir, config.as_ref(), jetstream, -1);
+        let mut server = Self {
+            dir,
+            config,
+            jetstream,
+            port: 0,
+            child,
+        };
+        server.port = soon(server.announced_port()).await;
+        server
+    }
+
+    async fn announced_port(&self) -> u16 {
+        let pid = self.child.id().expect("it runs");
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            tick.tick().await;
+            let ports = std::fs::read_dir(self.dir.path())
+                .expect("our folder")
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .find(|path| path.to_string_lossy().ends_with(&format!("_{pid}.ports")));
+            let Some(text) = ports.and_then(|path| std::fs::read_to_string(path).ok()) else {
+                continue;
+            };
+            let Ok(ports) = serde_json::from_str::<serde_json::Value>(&text) else {
+                continue;
+            };
+            let url = ports["nats"][0].as_str().expect("an address");
+            return url
+                .rsplit(':')
+                .next()
+                .and_then(|port| port.parse().ok())
+                .expect("a port");
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// kill -9.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.expect("it ran");
+    }
+
+    /// Starts again, on the same port and the same files.
+    pub(crate) async fn revive(&mut self) {
+        self.child = spawn(
+            &self.dir,
+            self.config.as_ref(),
+            self.jetstream,
+            self.port.into(),
+        );
+        soon(self.announced_port()).await;
+    }
+
+    pub(crate) async fn kill_and_revive(&mut self) {
+        self.kill().await;
+        self.revive().await;
+    }
+
+    pub(crate) fn options(&self) -> ConnectOptions {
+        ConnectOptions {
+            url: self.url(),
+            creds: None,
+            name: "test".into(),
+            namespace: Namespace::new("test").expect("valid"),
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// A connection to a namespace with one journal shard.
+    pub(crate) async fn broker(&self) -> Broker {
+        self.broker_of(1).await
+    }
+
+    pub(crate) async fn broker_of(&self, journal_shards: u32) -> Broker {
+        let streams = StreamOptions {
+            journal_shards,
+            replicas: 1,
+        };
+        Broker::connect_and_create(&self.options(), &streams)
+            .await
+            .expect("a broker")
+    }
+
+    /// A client of the same server that keeps to no rules.
+    pub(crate) async fn client(&self) -> async_nats::Client {
+        async_nats::connect(self.url()).await.expect("a client")
+    }
+}
+
+fn spawn(dir: &TempDir, config: Option<&PathBuf>, jetstream: bool, port: i32) -> Child {
+    let program = std::env::var("MOZART_NATS_SERVER").unwrap_or_else(|_| "nats-server".into());
+    let mut command = Command::new(program);
+    command
+        .args(["--addr", "127.0.0.1", "--port", &port.to_string()])
+        .arg("--ports_file_dir")
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    if jetstream {
+        command
+            .arg("-js")
+            .arg("--store_dir")
+            .arg(dir.path().join("js"));
+    }
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
+    command
+        .spawn()
+        .expect("nats-server: set MOZART_NATS_SERVER or put it on PATH")
+}
+
+pub(crate) fn agent(name: &str) -> AgentName {
+    AgentName::new(name).expect("valid")
+}
+
+pub(crate) fn message(id: &str) -> MessageId {
+    MessageId::new(id).expect("valid")
+}
+
+pub(crate) fn key(agent_name: &str, id: &str) -> MessageKey {
+    envelope(agent_name, id).key()
+}
+
+pub(crate) fn envelope(agent_name: &str, id: &str) -> Envelope {
+    let message_id = message(id);
+    Envelope {
+        conversation_id: ConversationId::from(&message_id),
+        message_id,
+        agent: agent(agent_name),
+        sender: SenderName::new("user").expect("valid"),
+        kind: Kind::Chat,
+        message: format!("text of {id}"),
+        created_at: Timestamp::from_millis(1),
+        request_id: None,
+        deadline: None,
+        hops: 0,
+        cause: None,
+        redrive_of: None,
+    }
+}
+
+pub(crate) fn completed(response: &str) -> Final {
+    Final {
+        status: Outcome::Completed,
+        response: Some(response.into()),
+        reason: None,
+        attempts: 1,
+        incarnation: Some(1),
+        at: Timestamp::from_millis(2),
+        tail: Vec::new(),
+    }
+}
