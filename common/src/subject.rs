@@ -353,6 +353,12 @@ impl Subjects {
         NodeName::new(rest.strip_suffix(".report")?).ok()
     }
 
+    /// A subject that nobody listens to: what is published there has passed the connection.
+    #[must_use]
+    pub fn flush(&self) -> String {
+        format!("{}.flush", self.prefix)
+    }
+
     /// Questions and requests to the supervisors.
     #[must_use]
     pub fn query(&self) -> String {

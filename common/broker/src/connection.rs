@@ -189,7 +189,7 @@ impl Broker {
         let deadline = Instant::now() + timeout;
         self.wire().up(deadline, timeout).await?;
         // The client's own flush ends at the socket. Nobody listens here, and the server says so after all that came before.
-        let subject = format!("mozart.{}.flush", self.subjects().namespace());
+        let subject = self.subjects().flush();
         let request = async_nats::Request::new().timeout(None);
         let asked = self.wire().client.send_request(subject, request);
         match timeout_at(deadline, asked).await {

@@ -1,4 +1,4 @@
-//! The `.soul` parser: text in, an [`AgentSpec`] or every problem of the file out.
+//! The `.soul` parser: text in, an [`AgentSpec`](crate::spec::AgentSpec) or every problem of the file out.
 //!
 //! One instruction a line, keyword first. Parsing reads no file, no clock and no environment, so `mozart validate` and the
 //! supervisor decide the same; only [`find`] looks at folders. Whatever the bytes, it returns: no input makes it panic, and
