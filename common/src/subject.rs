@@ -225,9 +225,7 @@ impl Subjects {
     /// Parses a subject of [`Self::events`].
     #[must_use]
     pub fn parse_events(&self, subject: &str) -> Option<(AgentName, MessageId)> {
-        let rest = subject
-            .strip_prefix(&self.prefix)?
-            .strip_prefix(".events.")?;
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix(".events.")?;
         let (agent, message) = rest.split_once('.')?;
         Some((AgentName::new(agent).ok()?, MessageId::new(message).ok()?))
     }

@@ -27,13 +27,7 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// The NATS server; without it, the one that `mozart up` started here
-    #[arg(
-        long,
-        global = true,
-        env = "NATS_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
+    #[arg(long, global = true, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) nats: Option<String>,
     /// A NATS credentials file
     #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE")]
@@ -45,14 +39,7 @@ pub(crate) struct Global {
     #[arg(long = "dir", global = true, env = "MOZART_DIR", value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
     /// How results are written to stdout
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT"
-    )]
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Output,
     /// Log more to stderr; repeat for more still
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]

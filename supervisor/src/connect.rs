@@ -27,12 +27,7 @@ pub(crate) fn options(
             let Some(running) = home.read_running()? else {
                 let cause = format!("{} does not exist", home.running_file().display());
                 let what = "no --nats, and nothing was started here";
-                return Err(failure::error(
-                    failure::UNREACHABLE,
-                    what,
-                    cause,
-                    "`mozart up`",
-                ));
+                return Err(failure::error(failure::UNREACHABLE, what, cause, "`mozart up`"));
             };
             (running.url, Some(running.namespace))
         }
@@ -41,11 +36,7 @@ pub(crate) fn options(
         url,
         creds: global.creds.clone(),
         name: name.into(),
-        namespace: global
-            .namespace
-            .clone()
-            .or(noted)
-            .unwrap_or_else(default_namespace),
+        namespace: global.namespace.clone().or(noted).unwrap_or_else(default_namespace),
         timeout,
     })
 }
@@ -92,10 +83,7 @@ mod tests {
         let home = Home::locate(Some(temp.path())).expect("given");
         home.write_running(&running).expect("written");
         let found = options(&global, "t", Duration::ZERO).expect("noted");
-        assert_eq!(
-            (found.url.as_str(), found.namespace.as_str()),
-            ("nats://noted", "noted")
-        );
+        assert_eq!((found.url.as_str(), found.namespace.as_str()), ("nats://noted", "noted"));
     }
 
     #[test]
@@ -104,9 +92,6 @@ mod tests {
         let mut global = global(temp.path());
         global.nats = Some("nats://given".to_owned());
         let found = options(&global, "t", Duration::ZERO).expect("given");
-        assert_eq!(
-            (found.url.as_str(), found.namespace.as_str()),
-            ("nats://given", "default")
-        );
+        assert_eq!((found.url.as_str(), found.namespace.as_str()), ("nats://given", "default"));
     }
 }

@@ -31,12 +31,7 @@ pub(crate) fn error(
     cause: impl Display,
     try_: impl Into<String>,
 ) -> ApiError {
-    ApiError {
-        code,
-        what: what.into(),
-        cause: cause.to_string(),
-        try_: try_.into(),
-    }
+    ApiError { code, what: what.into(), cause: cause.to_string(), try_: try_.into() }
 }
 
 /// The broker's error, said to a person: `what` names what was attempted.
@@ -47,26 +42,20 @@ pub(crate) fn broker(what: impl Into<String>, cause: BrokerError) -> ApiError {
             "`mozart up` on this machine, or --nats URL for another one; `mozart doctor` checks",
         ),
         BrokerError::Denied { .. } => (DENIED, "check the user in --nats, or --creds"),
-        BrokerError::TooOld { .. } => (
-            UNREACHABLE,
-            "use nats-server 2.12 or newer; `mozart up` brings its own",
-        ),
+        BrokerError::TooOld { .. } => {
+            (UNREACHABLE, "use nats-server 2.12 or newer; `mozart up` brings its own")
+        }
         BrokerError::NoJetStream => (UNREACHABLE, "start nats-server with `-js`"),
-        BrokerError::NoStreams(_) => (
-            UNREACHABLE,
-            "`mozart up`, or check --namespace (MOZART_NAMESPACE)",
-        ),
-        BrokerError::Full(_) => (
-            LIMIT,
-            "free disk space or raise the server's JetStream limits",
-        ),
+        BrokerError::NoStreams(_) => {
+            (UNREACHABLE, "`mozart up`, or check --namespace (MOZART_NAMESPACE)")
+        }
+        BrokerError::Full(_) => (LIMIT, "free disk space or raise the server's JetStream limits"),
         BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
         BrokerError::NotTaken { .. } => (UNREACHABLE, "use nats-server 2.12 or newer"),
         BrokerError::TooLarge { .. } => (LIMIT, "send less, or a reference to the data"),
-        BrokerError::Timeout(_) => (
-            TIMEOUT,
-            "run it again: the same id makes that harmless; `mozart doctor` checks NATS",
-        ),
+        BrokerError::Timeout(_) => {
+            (TIMEOUT, "run it again: the same id makes that harmless; `mozart doctor` checks NATS")
+        }
         BrokerError::Malformed { .. } => (FAILED, "use the mozart version that wrote the record"),
         BrokerError::Other(_) => (FAILED, "`mozart doctor`"),
     };
@@ -94,20 +83,8 @@ mod tests {
     fn exit_codes_follow_what_can_be_done_about_it() {
         let code = |cause| broker("x", cause).code;
         let text = String::new;
-        assert_eq!(
-            code(BrokerError::Unreachable {
-                url: text(),
-                cause: text()
-            }),
-            6
-        );
-        assert_eq!(
-            code(BrokerError::Denied {
-                url: text(),
-                cause: text()
-            }),
-            7
-        );
+        assert_eq!(code(BrokerError::Unreachable { url: text(), cause: text() }), 6);
+        assert_eq!(code(BrokerError::Denied { url: text(), cause: text() }), 7);
         assert_eq!(code(BrokerError::TooOld { found: text() }), 6);
         assert_eq!(code(BrokerError::NoJetStream), 6);
         assert_eq!(code(BrokerError::NoStreams(text())), 6);

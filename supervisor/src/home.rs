@@ -46,20 +46,13 @@ impl Home {
     pub(crate) fn locate(given: Option<&Path>) -> Result<Self, ApiError> {
         let dir = match given {
             Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
-            _ => std::env::home_dir()
-                .filter(|home| !home.as_os_str().is_empty())
-                .map_or_else(
-                    || {
-                        let cause = "neither --dir, MOZART_DIR nor HOME is set";
-                        Err(failure::error(
-                            failure::USAGE,
-                            "no data folder",
-                            cause,
-                            "--dir DIR",
-                        ))
-                    },
-                    |home| Ok(home.join(".mozart")),
-                )?,
+            _ => std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).map_or_else(
+                || {
+                    let cause = "neither --dir, MOZART_DIR nor HOME is set";
+                    Err(failure::error(failure::USAGE, "no data folder", cause, "--dir DIR"))
+                },
+                |home| Ok(home.join(".mozart")),
+            )?,
         };
         let dir = std::path::absolute(&dir).unwrap_or(dir);
         Ok(Self { dir })
@@ -95,14 +88,10 @@ impl Home {
     /// # Errors
     /// When the system does not allow it.
     pub(crate) fn create(&self) -> Result<(), ApiError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)
-            .map_err(|cause| {
-                let what = format!("cannot make the data folder {}", self.dir.display());
-                failure::error(failure::FAILED, what, cause, "--dir DIR for another one")
-            })
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(|cause| {
+            let what = format!("cannot make the data folder {}", self.dir.display());
+            failure::error(failure::FAILED, what, cause, "--dir DIR for another one")
+        })
     }
 
     /// Reads the note; none if nothing was started here.
@@ -149,12 +138,7 @@ impl Home {
         };
         write().map_err(|cause| {
             let what = format!("cannot write {}", file.display());
-            failure::error(
-                failure::FAILED,
-                what,
-                cause,
-                "check the disk space and rights there",
-            )
+            failure::error(failure::FAILED, what, cause, "check the disk space and rights there")
         })
     }
 
@@ -169,12 +153,7 @@ impl Home {
             Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
             Err(cause) => {
                 let what = format!("cannot remove {}", file.display());
-                Err(failure::error(
-                    failure::FAILED,
-                    what,
-                    cause,
-                    "check the rights there",
-                ))
+                Err(failure::error(failure::FAILED, what, cause, "check the rights there"))
             }
         }
     }
@@ -200,10 +179,7 @@ mod tests {
         };
         home.write_running(&running).expect("written");
         assert_eq!(home.read_running().expect("readable"), Some(running));
-        let mode = fs::metadata(home.running_file())
-            .expect("there")
-            .permissions()
-            .mode();
+        let mode = fs::metadata(home.running_file()).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         home.remove_running().expect("removed");
         home.remove_running().expect("removing twice is fine");
@@ -214,9 +190,6 @@ mod tests {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let home = Home::locate(Some(temp.path())).expect("given");
         fs::write(home.running_file(), b"{").expect("written");
-        assert_eq!(
-            home.read_running().expect_err("not JSON").code,
-            failure::FAILED
-        );
+        assert_eq!(home.read_running().expect_err("not JSON").code, failure::FAILED);
     }
 }

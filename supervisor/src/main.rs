@@ -7,6 +7,8 @@ mod control;
 mod failure;
 mod home;
 mod node;
+mod runtime;
+mod signals;
 mod up;
 
 use std::process::ExitCode;

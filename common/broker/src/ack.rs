@@ -30,14 +30,7 @@ impl<'a> AckSubject<'a> {
         let mut number = || tokens.next()?.parse().ok();
         let (delivered, stream_seq, consumer_seq) = (number()?, number()?, number()?);
         let _time: u64 = number()?;
-        Some(Self {
-            stream,
-            consumer,
-            delivered,
-            stream_seq,
-            consumer_seq,
-            pending: number()?,
-        })
+        Some(Self { stream, consumer, delivered, stream_seq, consumer_seq, pending: number()? })
     }
 }
 

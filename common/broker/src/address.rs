@@ -36,10 +36,7 @@ impl Address {
             plain.push(format!("{scheme}://{host}"));
         }
         let shown = plain.join(",");
-        let unreachable = |cause: String| BrokerError::Unreachable {
-            url: shown.clone(),
-            cause,
-        };
+        let unreachable = |cause: String| BrokerError::Unreachable { url: shown.clone(), cause };
         let servers = plain
             .iter()
             .map(|url| url.parse().map_err(|error| unreachable(format!("{error}"))))
@@ -47,11 +44,7 @@ impl Address {
         if servers.is_empty() {
             return Err(unreachable("no address given".into()));
         }
-        Ok(Self {
-            servers,
-            shown,
-            login,
-        })
+        Ok(Self { servers, shown, login })
     }
 }
 

@@ -130,13 +130,7 @@ impl Record {
         let (Some(subject), Some(seq), Some(at)) = (text(header::SUBJECT), seq, at) else {
             return Err(BrokerError::other("a direct get without its headers"));
         };
-        Ok(Self {
-            subject: subject.to_owned(),
-            seq,
-            at,
-            headers,
-            payload: message.payload,
-        })
+        Ok(Self { subject: subject.to_owned(), seq, at, headers, payload: message.payload })
     }
 
     /// Parses the payload.
@@ -190,9 +184,7 @@ impl Wire {
             let head: ErrorOf = serde_json::from_slice(payload).map_err(BrokerError::other)?;
             match head.error {
                 None => {
-                    return serde_json::from_slice(payload)
-                        .map(Ok)
-                        .map_err(BrokerError::other);
+                    return serde_json::from_slice(payload).map(Ok).map_err(BrokerError::other);
                 }
                 Some(error) if error.is_transient() => pause(deadline, timeout).await?,
                 Some(error) => return Ok(Err(error)),
@@ -236,10 +228,7 @@ impl Wire {
     /// The last record of a subject, from the stream's leader: what decisions are made on.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Record>> {
         let body = serde_json::json!({ "last_by_subj": subject });
-        let got: Got = match self
-            .api(&format!("STREAM.MSG.GET.{stream}"), &body, CALL)
-            .await?
-        {
+        let got: Got = match self.api(&format!("STREAM.MSG.GET.{stream}"), &body, CALL).await? {
             Ok(got) => got,
             Err(error) if error.err_code == code::NO_MESSAGE => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -297,12 +286,7 @@ impl Wire {
         stream: &str,
         timeout: Duration,
     ) -> Result<std::result::Result<StreamInfo, ApiError>> {
-        self.api(
-            &format!("STREAM.INFO.{stream}"),
-            &serde_json::json!({}),
-            timeout,
-        )
-        .await
+        self.api(&format!("STREAM.INFO.{stream}"), &serde_json::json!({}), timeout).await
     }
 
     /// The last sequence of a stream.

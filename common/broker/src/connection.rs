@@ -159,9 +159,7 @@ impl Broker {
             Some(group) => client.queue_subscribe(subject, group.to_owned()).await,
             None => client.subscribe(subject).await,
         };
-        inner
-            .map(|inner| Subscription { inner })
-            .map_err(BrokerError::other)
+        inner.map(|inner| Subscription { inner }).map_err(BrokerError::other)
     }
 
     /// Asks and waits for one reply.
@@ -213,18 +211,13 @@ pub(crate) async fn queued<E: std::fmt::Display>(
 
 /// What is left until a deadline, but never nothing: the connection is there by now, its first answers may take a moment.
 fn rest(deadline: Instant) -> Duration {
-    deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_secs(1))
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
 }
 
 /// Connects, trying until the deadline: the server may be about to start.
 async fn open(options: &ConnectOptions, deadline: Instant) -> Result<Wire> {
     let address = Address::parse(&options.url)?;
-    let (link_out, link) = watch::channel(Link {
-        up: false,
-        epoch: 0,
-    });
+    let (link_out, link) = watch::channel(Link { up: false, epoch: 0 });
     let link_out = Arc::new(link_out);
     let mut attempt = 0;
     loop {
@@ -256,10 +249,7 @@ async fn open(options: &ConnectOptions, deadline: Instant) -> Result<Wire> {
         };
         let delay = reconnect_delay(attempt + 1);
         if Instant::now() + delay >= deadline {
-            return Err(BrokerError::Unreachable {
-                url: address.shown,
-                cause,
-            });
+            return Err(BrokerError::Unreachable { url: address.shown, cause });
         }
         tracing::debug!(url = address.shown, cause, "no connection yet");
         tokio::time::sleep(delay).await;
@@ -337,10 +327,7 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
 fn check_version(client: &Client) -> Result<()> {
     let found = client.server_info().version;
     let mut numbers = found.split(['.', '-']).map_while(|part| part.parse().ok());
-    let version = (
-        numbers.next().unwrap_or_default(),
-        numbers.next().unwrap_or_default(),
-    );
+    let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     if version < OLDEST {
         return Err(BrokerError::TooOld { found });
     }

@@ -63,12 +63,7 @@ impl Broker {
             headers.insert(header::MESSAGE_ID, id);
             headers
         };
-        match self
-            .wire()
-            .publish(subject, headers, payload, CALL)
-            .await?
-            .0
-        {
+        match self.wire().publish(subject, headers, payload, CALL).await?.0 {
             Published::Stored(seq) | Published::Duplicate(seq) => Ok(Appended { seq }),
             Published::WrongLast => Err(BrokerError::other("wrong last sequence")),
         }
@@ -129,14 +124,8 @@ impl ControlFollower {
         Ok(match self.inner.next().await? {
             Followed::CaughtUp => ControlItem::CaughtUp,
             Followed::Message(seq, message) => match serde_json::from_slice(&message.payload) {
-                Ok(record) => ControlItem::Record {
-                    seq,
-                    record: Box::new(record),
-                },
-                Err(error) => ControlItem::Malformed {
-                    seq,
-                    cause: error.to_string(),
-                },
+                Ok(record) => ControlItem::Record { seq, record: Box::new(record) },
+                Err(error) => ControlItem::Malformed { seq, cause: error.to_string() },
             },
         })
     }

@@ -34,10 +34,7 @@ impl Broker {
         // With the time: a letter may come again after it was dropped.
         let id = format!("{agent}.{message}.{}", letter.at.as_millis());
         let subject = self.subjects().dead(agent, message);
-        let (published, tries) = self
-            .wire()
-            .publish(subject, || once(&id), payload, CALL)
-            .await?;
+        let (published, tries) = self.wire().publish(subject, || once(&id), payload, CALL).await?;
         match published {
             Published::Stored(_) => Ok(true),
             // Ours, if an earlier try stored it and its answer was lost.
@@ -117,11 +114,8 @@ impl Broker {
     pub async fn drop_dead_letter(&self, agent: &AgentName, message: &MessageId) -> Result<bool> {
         let body = serde_json::json!({ "filter": self.subjects().dead(agent, message) });
         let what = format!("STREAM.PURGE.{}", self.dead_stream());
-        let purged: Purged = self
-            .wire()
-            .api(&what, &body, CALL)
-            .await?
-            .map_err(BrokerError::from)?;
+        let purged: Purged =
+            self.wire().api(&what, &body, CALL).await?.map_err(BrokerError::from)?;
         Ok(purged.purged > 0)
     }
 }

@@ -50,17 +50,9 @@ pub struct EventMark {
 
 fn headers(batch: &EventBatch) -> HeaderMap {
     let seq = batch.events.first().map_or(0, |event| event.seq);
-    let EventBatch {
-        message_id,
-        attempt,
-        incarnation,
-        ..
-    } = batch;
+    let EventBatch { message_id, attempt, incarnation, .. } = batch;
     let mut headers = HeaderMap::new();
-    headers.insert(
-        header::MESSAGE_ID,
-        format!("{message_id}.{attempt}.{incarnation}.{seq}"),
-    );
+    headers.insert(header::MESSAGE_ID, format!("{message_id}.{attempt}.{incarnation}.{seq}"));
     headers.insert(INCARNATION, incarnation.to_string());
     headers.insert(ATTEMPT, attempt.to_string());
     headers.insert(SEQ, seq.to_string());
@@ -85,10 +77,8 @@ impl Broker {
         let payload = event::encode(&batch.events);
         self.check_size(payload.len())?;
         let subject = self.subjects().events(&batch.agent, &batch.message_id);
-        let published = self
-            .wire()
-            .publish(subject, || headers(batch), payload.into(), CALL)
-            .await?;
+        let published =
+            self.wire().publish(subject, || headers(batch), payload.into(), CALL).await?;
         match published.0 {
             Published::Stored(_) | Published::Duplicate(_) => Ok(()),
             Published::WrongLast => Err(BrokerError::other("wrong last sequence")),
@@ -131,9 +121,7 @@ impl Broker {
     pub async fn events(&self, agent: &AgentName, message: &MessageId) -> Result<Vec<EventBatch>> {
         let stream = self.events_stream();
         let filter = self.subjects().events(agent, message);
-        let records = Reader::new(self.wire(), stream, filter, 1, u64::MAX)
-            .rest()
-            .await?;
+        let records = Reader::new(self.wire(), stream, filter, 1, u64::MAX).rest().await?;
         Ok(records
             .iter()
             .filter_map(|record| {
@@ -203,10 +191,7 @@ impl EventFollower {
                 continue;
             };
             let headers = message.headers.unwrap_or_default();
-            match self
-                .broker
-                .event_batch(&message.subject, &headers, &message.payload)
-            {
+            match self.broker.event_batch(&message.subject, &headers, &message.payload) {
                 Some(batch) => return Ok(batch),
                 None => tracing::debug!(seq, subject = %message.subject, "not events"),
             }

@@ -100,12 +100,7 @@ impl Follower {
     /// Starts to follow: the consumer exists when this returns.
     pub(crate) async fn start(wire: &Wire, source: Source) -> Result<Self> {
         let (run, left) = start(wire.clone(), source.clone()).await?;
-        Ok(Self {
-            wire: wire.clone(),
-            source,
-            phase: Phase::Running(run),
-            left: Some(left),
-        })
+        Ok(Self { wire: wire.clone(), source, phase: Phase::Running(run), left: Some(left) })
     }
 
     /// The next item; waits for ever. Cancel safe.
@@ -173,11 +168,7 @@ impl Follower {
             "following anew"
         );
         let (wire, source) = (self.wire.clone(), self.source.clone());
-        let pause = jitter(if why == "reconnected" {
-            Duration::ZERO
-        } else {
-            PAUSE
-        });
+        let pause = jitter(if why == "reconnected" { Duration::ZERO } else { PAUSE });
         self.phase = Phase::Starting(Box::pin(async move {
             sleep(pause).await;
             start(wire, source).await
@@ -227,17 +218,9 @@ impl Run {
 async fn start(wire: Wire, source: Source) -> Result<(Run, u64)> {
     let epoch = wire.up(Instant::now() + CALL, CALL).await?;
     let inbox = wire.client.new_inbox();
-    let messages = wire
-        .client
-        .subscribe(inbox.clone())
-        .await
-        .map_err(BrokerError::other)?;
+    let messages = wire.client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;
     let consumer = format!("follow-{}", inbox.rsplit('.').next().unwrap_or_default());
-    let Source {
-        stream,
-        filter,
-        from,
-    } = source;
+    let Source { stream, filter, from } = source;
     let config = json!({
         "stream_name": stream,
         "action": "create",
@@ -258,12 +241,6 @@ async fn start(wire: Wire, source: Source) -> Result<(Run, u64)> {
     });
     let what = format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}");
     let created: Created = wire.api(&what, &config, CALL).await??;
-    let run = Run {
-        messages,
-        consumer,
-        epoch,
-        expected: 1,
-        heard: Instant::now(),
-    };
+    let run = Run { messages, consumer, epoch, expected: 1, heard: Instant::now() };
     Ok((run, created.num_pending + created.delivered.consumer_seq))
 }

@@ -217,10 +217,7 @@ impl Inbox {
             "expires": EXPIRES.as_nanos(),
             "idle_heartbeat": HEARTBEAT.as_nanos(),
         });
-        let subject = format!(
-            "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
-            self.stream, self.consumer
-        );
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.consumer);
         let client = &self.broker.wire().client;
         let reply = self.pulls.inbox.clone();
         queued(client.publish_with_reply(subject, reply, body.to_string().into())).await?;
@@ -248,9 +245,8 @@ impl Inbox {
     fn look(&mut self) {
         let wire = self.broker.wire().clone();
         let (stream, consumer) = (self.stream.clone(), self.consumer.clone());
-        self.looking = Some(Box::pin(async move {
-            consumer::info(&wire, &stream, &consumer).await
-        }));
+        self.looking =
+            Some(Box::pin(async move { consumer::info(&wire, &stream, &consumer).await }));
     }
 
     async fn hear(&mut self, message: Message) -> Option<InboxItem> {
@@ -326,12 +322,7 @@ impl Inbox {
             .ok_or_else(|| format!("{} is not a request of this agent", message.subject))?;
         let envelope: Envelope =
             serde_json::from_slice(&message.payload).map_err(|error| error.to_string())?;
-        let JournalSubject {
-            agent,
-            sender,
-            message_id,
-            ..
-        } = subject;
+        let JournalSubject { agent, sender, message_id, .. } = subject;
         if (&agent, &sender, &message_id)
             == (&envelope.agent, &envelope.sender, &envelope.message_id)
         {
@@ -356,11 +347,6 @@ impl Pulls {
         let inbox = wire.client.new_inbox();
         let subscribing = wire.client.subscribe(inbox.clone());
         let messages = subscribing.await.map_err(BrokerError::other)?;
-        Ok(Self {
-            messages,
-            inbox,
-            epoch,
-            heard: Instant::now(),
-        })
+        Ok(Self { messages, inbox, epoch, heard: Instant::now() })
     }
 }

@@ -57,18 +57,12 @@ pub struct Stored<T> {
 
 impl<T: DeserializeOwned> Stored<T> {
     pub(crate) fn parse(record: &Record) -> Result<Self> {
-        Ok(Self {
-            value: record.parse()?,
-            seq: record.seq,
-            at: record.at,
-        })
+        Ok(Self { value: record.parse()?, seq: record.seq, at: record.at })
     }
 }
 
 pub(crate) fn encode(value: &impl Serialize) -> Result<Bytes> {
-    serde_json::to_vec(value)
-        .map(Bytes::from)
-        .map_err(BrokerError::other)
+    serde_json::to_vec(value).map(Bytes::from).map_err(BrokerError::other)
 }
 
 /// The headers of a record that may be stored once, on a subject that has none.
@@ -85,12 +79,7 @@ impl Broker {
     /// # Errors
     /// Too large, full, or no answer in time: then it may be stored, and sending it again is harmless.
     pub async fn send(&self, envelope: &Envelope, timeout: Duration) -> Result<SendOutcome> {
-        let Envelope {
-            agent,
-            sender,
-            message_id,
-            ..
-        } = envelope;
+        let Envelope { agent, sender, message_id, .. } = envelope;
         let payload = encode(envelope)?;
         self.check_size(payload.len())?;
         let subject = self.subjects().request(agent, sender, message_id);
@@ -98,10 +87,8 @@ impl Broker {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let (published, tries) = self
-                .wire()
-                .publish(subject.clone(), || once(&id), payload.clone(), left)
-                .await?;
+            let (published, tries) =
+                self.wire().publish(subject.clone(), || once(&id), payload.clone(), left).await?;
             if let Published::Stored(seq) = published {
                 return Ok(SendOutcome::Stored { seq });
             }
@@ -113,9 +100,7 @@ impl Broker {
                 } else if there.value.same_content(envelope) {
                     SendOutcome::Already { seq }
                 } else {
-                    SendOutcome::Conflict {
-                        stored: Box::new(there.value),
-                    }
+                    SendOutcome::Conflict { stored: Box::new(there.value) }
                 });
             }
             // Refused, and not there: another write to the subject is still on its way through the cluster.
@@ -135,11 +120,7 @@ impl Broker {
         author: &str,
         timeout: Duration,
     ) -> Result<FinalOutcome> {
-        let MessageKey {
-            agent,
-            sender,
-            message_id,
-        } = key;
+        let MessageKey { agent, sender, message_id } = key;
         if author.contains(['\r', '\n']) {
             return Err(BrokerError::other("an author with a line break"));
         }
@@ -150,10 +131,8 @@ impl Broker {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let (published, _) = self
-                .wire()
-                .publish(subject.clone(), || once(&id), payload.clone(), left)
-                .await?;
+            let (published, _) =
+                self.wire().publish(subject.clone(), || once(&id), payload.clone(), left).await?;
             match published {
                 Published::Stored(_) | Published::Duplicate(_) => return Ok(FinalOutcome::Won),
                 Published::WrongLast => {}
@@ -185,9 +164,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn request_of(&self, key: &MessageKey) -> Result<Option<Stored<Envelope>>> {
-        let subject = self
-            .subjects()
-            .request(&key.agent, &key.sender, &key.message_id);
+        let subject = self.subjects().request(&key.agent, &key.sender, &key.message_id);
         let record = self.last_journal(&key.agent, &subject).await?;
         record.as_ref().map(Stored::parse).transpose()
     }
@@ -197,9 +174,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn final_of(&self, key: &MessageKey) -> Result<Option<Stored<Final>>> {
-        let subject = self
-            .subjects()
-            .final_(&key.agent, &key.sender, &key.message_id);
+        let subject = self.subjects().final_(&key.agent, &key.sender, &key.message_id);
         let record = self.last_journal(&key.agent, &subject).await?;
         record.as_ref().map(Stored::parse).transpose()
     }

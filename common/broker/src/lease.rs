@@ -67,13 +67,7 @@ impl Broker {
     /// Prepares to compete for the lease.
     #[must_use]
     pub fn lease(&self, holder: &str, ttl: Duration) -> Lease {
-        Lease {
-            broker: self.clone(),
-            holder: holder.to_owned(),
-            ttl,
-            ours: None,
-            seen: None,
-        }
+        Lease { broker: self.clone(), holder: holder.to_owned(), ttl, ours: None, seen: None }
     }
 
     pub(crate) fn lease_stream(&self) -> String {
@@ -125,9 +119,7 @@ impl Lease {
                     Ok(LeaseState::Other { holder })
                 }
                 // It came and went between two looks: whoever it was, it is not ours.
-                Stored::Free(_) => Ok(LeaseState::Other {
-                    holder: String::new(),
-                }),
+                Stored::Free(_) => Ok(LeaseState::Other { holder: String::new() }),
             },
         }
     }
@@ -177,9 +169,7 @@ impl Lease {
 
     /// Writes our value over a revision; none if that is not the last one.
     async fn write(&self, expected: u64) -> Result<Option<u64>> {
-        let value = encode(&Value {
-            holder: self.holder.clone(),
-        })?;
+        let value = encode(&Value { holder: self.holder.clone() })?;
         match self.publish(|| self.headers(expected), value).await? {
             Published::Stored(revision) | Published::Duplicate(revision) => Ok(Some(revision)),
             Published::WrongLast => Ok(None),
@@ -234,8 +224,7 @@ impl Broker {
             };
             let secret = Bytes::from(random_hex()?);
             // Whether ours or another's is first: the next look tells.
-            wire.publish(subject.clone(), headers, secret, crate::wire::CALL)
-                .await?;
+            wire.publish(subject.clone(), headers, secret, crate::wire::CALL).await?;
         }
     }
 }

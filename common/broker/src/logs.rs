@@ -30,13 +30,11 @@ pub struct LogLine {
 
 /// One JSON object a line; a line that does not parse is left out.
 fn decode(payload: &[u8], incarnation: u64) -> impl Iterator<Item = LogLine> {
-    payload
-        .split(|byte| *byte == b'\n')
-        .filter_map(move |line| {
-            let mut line: LogLine = serde_json::from_slice(line).ok()?;
-            line.incarnation = incarnation;
-            Some(line)
-        })
+    payload.split(|byte| *byte == b'\n').filter_map(move |line| {
+        let mut line: LogLine = serde_json::from_slice(line).ok()?;
+        line.incarnation = incarnation;
+        Some(line)
+    })
 }
 
 impl Broker {
@@ -127,10 +125,7 @@ impl Broker {
             filter: self.subjects().logs_of(agent),
             stream,
         };
-        Ok(LogFollower {
-            inner: Follower::start(self.wire(), source).await?,
-            broker: self.clone(),
-        })
+        Ok(LogFollower { inner: Follower::start(self.wire(), source).await?, broker: self.clone() })
     }
 }
 

@@ -39,14 +39,7 @@ enum PageEnd {
 impl Reader {
     /// Reads the filter's records from sequence `from` up to and including `until`.
     pub(crate) fn new(wire: &Wire, stream: String, filter: String, from: u64, until: u64) -> Self {
-        Self {
-            wire: wire.clone(),
-            stream,
-            filter,
-            next: from.max(1),
-            until,
-            page: VecDeque::new(),
-        }
+        Self { wire: wire.clone(), stream, filter, next: from.max(1), until, page: VecDeque::new() }
     }
 
     /// The next record; none at the end.
@@ -86,10 +79,7 @@ impl Reader {
         let epoch = self.wire.up(deadline, CALL).await?;
         let client = &self.wire.client;
         let inbox = client.new_inbox();
-        let mut answers = client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(BrokerError::other)?;
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;
         let body = serde_json::json!({
             "seq": self.next,
             "batch": BATCH,

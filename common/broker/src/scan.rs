@@ -49,14 +49,7 @@ impl Broker {
         let subjects = self.subjects();
         let shards = (0..subjects.shards()).map(|shard| {
             let filter = subjects.request_anywhere(message, shard);
-            Reader::new(
-                self.wire(),
-                subjects.journal_stream(shard),
-                filter,
-                1,
-                u64::MAX,
-            )
-            .rest()
+            Reader::new(self.wire(), subjects.journal_stream(shard), filter, 1, u64::MAX).rest()
         });
         let found = try_join_all(shards).await?;
         found
@@ -85,12 +78,7 @@ impl Broker {
         let parts: Vec<(String, String)> = match agent {
             Some(agent) => vec![(self.journal_stream(agent), subjects.journal_of(agent))],
             None => (0..subjects.shards())
-                .map(|shard| {
-                    (
-                        subjects.journal_stream(shard),
-                        subjects.journal_filter(shard),
-                    )
-                })
+                .map(|shard| (subjects.journal_stream(shard), subjects.journal_filter(shard)))
                 .collect(),
         };
         let ends = parts.iter().map(|(stream, _)| self.wire().last_seq(stream));
@@ -100,11 +88,7 @@ impl Broker {
             .zip(ends)
             .map(|((stream, filter), end)| Reader::new(self.wire(), stream, filter, from_seq, end))
             .collect();
-        Ok(JournalScan {
-            broker: self.clone(),
-            readers,
-            headers_only,
-        })
+        Ok(JournalScan { broker: self.clone(), readers, headers_only })
     }
 
     /// What has no final state among an agent's requests from a sequence on; lists at most `limit`.
@@ -138,21 +122,13 @@ impl Broker {
             .into_iter()
             .map(|((sender, message_id), (seq, at))| {
                 let agent = agent.clone();
-                let key = MessageKey {
-                    agent,
-                    sender,
-                    message_id,
-                };
+                let key = MessageKey { agent, sender, message_id };
                 (seq, key, at)
             })
             .collect();
         open.sort_unstable_by_key(|(seq, ..)| *seq);
         open.truncate(limit);
-        Ok(OpenScan {
-            open,
-            total,
-            last_seq,
-        })
+        Ok(OpenScan { open, total, last_seq })
     }
 
     /// How many requests an agent has in the journal.

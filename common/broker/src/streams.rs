@@ -83,15 +83,10 @@ pub(crate) async fn create(
     timeout: Duration,
 ) -> Result<Made> {
     let replicas = options.replicas.max(1);
-    let asked = Plan {
-        subjects: Subjects::new(namespace.clone(), options.journal_shards),
-        replicas,
-    };
+    let asked =
+        Plan { subjects: Subjects::new(namespace.clone(), options.journal_shards), replicas };
     let made = made(&ensure(wire, asked.control(), timeout).await?)?;
-    let plan = Plan {
-        subjects: Subjects::new(namespace.clone(), made.shards),
-        replicas,
-    };
+    let plan = Plan { subjects: Subjects::new(namespace.clone(), made.shards), replicas };
     let others = plan.others().into_iter();
     try_join_all(others.map(|config| ensure(wire, config, timeout))).await?;
     Ok(made)
@@ -101,10 +96,7 @@ fn made(info: &StreamInfo) -> Result<Made> {
     check_format(&info.config)?;
     let shards = metadata(&info.config, SHARDS_KEY).unwrap_or(1);
     let replicas = info.config["num_replicas"].as_u64().unwrap_or(1);
-    Ok(Made {
-        shards,
-        replicas: usize::try_from(replicas).unwrap_or(1),
-    })
+    Ok(Made { shards, replicas: usize::try_from(replicas).unwrap_or(1) })
 }
 
 fn metadata(config: &Value, key: &str) -> Option<u32> {
@@ -113,10 +105,7 @@ fn metadata(config: &Value, key: &str) -> Option<u32> {
 
 fn check_format(config: &Value) -> Result<()> {
     match metadata(config, FORMAT_KEY) {
-        Some(found) if found > FORMAT => Err(BrokerError::TooNew {
-            found,
-            known: FORMAT,
-        }),
+        Some(found) if found > FORMAT => Err(BrokerError::TooNew { found, known: FORMAT }),
         Some(_) | None => Ok(()),
     }
 }
@@ -247,13 +236,7 @@ impl Plan {
 
     fn others(&self) -> Vec<Value> {
         let journals = (0..self.subjects.shards()).map(|shard| self.journal(shard));
-        let rest = [
-            self.events(),
-            self.logs(),
-            self.dead(),
-            self.advisories(),
-            self.lease(),
-        ];
+        let rest = [self.events(), self.logs(), self.dead(), self.advisories(), self.lease()];
         journals.chain(rest).collect()
     }
 }
@@ -262,9 +245,8 @@ impl Plan {
 async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<StreamInfo> {
     let name = wanted["name"].as_str().unwrap_or_default().to_owned();
     loop {
-        let created = wire
-            .api::<StreamInfo>(&format!("STREAM.CREATE.{name}"), &wanted, timeout)
-            .await?;
+        let created =
+            wire.api::<StreamInfo>(&format!("STREAM.CREATE.{name}"), &wanted, timeout).await?;
         let error = match created {
             Ok(info) => {
                 check_taken(&name, &wanted, &info.config)?;
@@ -296,9 +278,8 @@ async fn update(wire: &Wire, name: &str, wanted: &Value, timeout: Duration) -> R
         return Ok(info);
     }
     tracing::info!(stream = name, "bringing the stream's settings up to date");
-    let updated = wire
-        .api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &merged, timeout)
-        .await??;
+    let updated =
+        wire.api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &merged, timeout).await??;
     check_taken(name, &merged, &updated.config)?;
     Ok(updated)
 }
@@ -323,16 +304,11 @@ fn merge(existing: &Value, wanted: &Value) -> Value {
 }
 
 fn check_taken(name: &str, wanted: &Value, taken: &Value) -> Result<()> {
-    let ignored = CHECKED.into_iter().find(|field| {
-        wanted
-            .get(field)
-            .is_some_and(|value| taken[*field] != *value)
-    });
+    let ignored = CHECKED
+        .into_iter()
+        .find(|field| wanted.get(field).is_some_and(|value| taken[*field] != *value));
     match ignored {
-        Some(field) => Err(BrokerError::NotTaken {
-            stream: name.to_owned(),
-            field,
-        }),
+        Some(field) => Err(BrokerError::NotTaken { stream: name.to_owned(), field }),
         None => Ok(()),
     }
 }
@@ -364,12 +340,6 @@ mod tests {
     fn a_setting_that_came_back_different_is_named() {
         let wanted = json!({ "allow_msg_ttl": true });
         let error = check_taken("S", &wanted, &json!({})).expect_err("it is not there");
-        assert!(matches!(
-            error,
-            BrokerError::NotTaken {
-                field: "allow_msg_ttl",
-                ..
-            }
-        ));
+        assert!(matches!(error, BrokerError::NotTaken { field: "allow_msg_ttl", .. }));
     }
 }

@@ -20,10 +20,7 @@ async fn a_message_is_stored_once_however_often_it_is_sent() {
     server.kill_and_revive().await;
     let third = broker.send(&again, SOON).await.expect("an answer");
     assert_eq!(third, SendOutcome::Already { seq: 1 });
-    assert_eq!(
-        broker.count_requests(&agent("a")).await.expect("a count"),
-        1
-    );
+    assert_eq!(broker.count_requests(&agent("a")).await.expect("a count"), 1);
 }
 
 #[tokio::test]
@@ -36,9 +33,7 @@ async fn another_text_under_the_same_id_is_a_conflict() {
     other.message = "something else".into();
     assert_eq!(
         broker.send(&other, SOON).await.expect("an answer"),
-        SendOutcome::Conflict {
-            stored: Box::new(stored)
-        }
+        SendOutcome::Conflict { stored: Box::new(stored) }
     );
 }
 
@@ -48,17 +43,11 @@ async fn of_many_racing_finals_one_wins_and_only_that_is_republished() {
     for shards in [1, 4] {
         let mut options = server.options();
         options.namespace = common::Namespace::new(format!("n{shards}")).expect("valid");
-        let streams = broker::StreamOptions {
-            journal_shards: shards,
-            replicas: 1,
-        };
-        let broker = broker::Broker::connect_and_create(&options, &streams)
-            .await
-            .expect("a broker");
-        let mut done = broker
-            .subscribe(broker.subjects().done_all(), None)
-            .await
-            .expect("a subscription");
+        let streams = broker::StreamOptions { journal_shards: shards, replicas: 1 };
+        let broker =
+            broker::Broker::connect_and_create(&options, &streams).await.expect("a broker");
+        let mut done =
+            broker.subscribe(broker.subjects().done_all(), None).await.expect("a subscription");
         broker.flush(SOON).await.expect("flushed");
         for round in 0..20 {
             let name = format!("agent-{round}");
@@ -67,9 +56,7 @@ async fn of_many_racing_finals_one_wins_and_only_that_is_republished() {
                 let (broker, key) = (&broker, &key);
                 async move {
                     let ours = completed(&format!("by {author}"));
-                    let outcome = broker
-                        .publish_final(key, &ours, &author.to_string(), SOON)
-                        .await;
+                    let outcome = broker.publish_final(key, &ours, &author.to_string(), SOON).await;
                     (ours, outcome.expect("an answer"))
                 }
             });
@@ -119,15 +106,10 @@ async fn what_is_sent_while_the_server_is_down_is_stored_once_when_it_is_back() 
         let broker = &broker;
         async move { broker.send(&envelope("a", id), SOON).await }
     });
-    let (outcomes, ()) = tokio::join!(
-        futures_util::future::join_all(sends),
-        server.kill_and_revive()
-    );
+    let (outcomes, ()) =
+        tokio::join!(futures_util::future::join_all(sends), server.kill_and_revive());
     for outcome in outcomes {
-        assert!(!matches!(
-            outcome.expect("stored in the end"),
-            SendOutcome::Conflict { .. }
-        ));
+        assert!(!matches!(outcome.expect("stored in the end"), SendOutcome::Conflict { .. }));
     }
     let count = broker.count_requests(&agent("a")).await.expect("a count");
     assert_eq!(count, 200);
@@ -139,13 +121,9 @@ async fn a_scan_reads_what_was_stored_in_order_and_says_what_is_open() {
     for shards in [1, 4] {
         let mut options = server.options();
         options.namespace = common::Namespace::new(format!("n{shards}")).expect("valid");
-        let streams = broker::StreamOptions {
-            journal_shards: shards,
-            replicas: 1,
-        };
-        let broker = broker::Broker::connect_and_create(&options, &streams)
-            .await
-            .expect("a broker");
+        let streams = broker::StreamOptions { journal_shards: shards, replicas: 1 };
+        let broker =
+            broker::Broker::connect_and_create(&options, &streams).await.expect("a broker");
         // More than a batch.
         let ids: Vec<String> = (0..1500).map(|n| format!("m{n:04}")).collect();
         for chunk in ids.chunks(100) {
@@ -161,9 +139,7 @@ async fn a_scan_reads_what_was_stored_in_order_and_says_what_is_open() {
             futures_util::future::join_all(sends).await;
         }
         for id in &ids[..1490] {
-            let outcome = broker
-                .publish_final(&key("a", id), &completed(id), "1", SOON)
-                .await;
+            let outcome = broker.publish_final(&key("a", id), &completed(id), "1", SOON).await;
             assert_eq!(outcome.expect("an answer"), FinalOutcome::Won);
         }
 
@@ -172,19 +148,10 @@ async fn a_scan_reads_what_was_stored_in_order_and_says_what_is_open() {
         assert_eq!((open.total, open.open.len()), (10, 3));
         let listed: Vec<_> = open.open.iter().map(|(seq, ..)| *seq).collect();
         assert!(listed.is_sorted());
-        assert_eq!(
-            broker.count_requests(&agent("a")).await.expect("a count"),
-            1500
-        );
-        assert_eq!(
-            broker.count_requests(&agent("c")).await.expect("a count"),
-            0
-        );
+        assert_eq!(broker.count_requests(&agent("a")).await.expect("a count"), 1500);
+        assert_eq!(broker.count_requests(&agent("c")).await.expect("a count"), 0);
 
-        let mut scan = broker
-            .scan(Some(&agent("a")), 1, false)
-            .await
-            .expect("a scan");
+        let mut scan = broker.scan(Some(&agent("a")), 1, false).await.expect("a scan");
         let (mut requests, mut finals, mut last) = (0, 0, 0);
         while let Some(item) = scan.next().await.expect("an item") {
             assert!(item.seq > last);

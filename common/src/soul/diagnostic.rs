@@ -77,10 +77,7 @@ impl miette::Diagnostic for SoulProblem {
 
 impl SoulErrors {
     pub(super) fn new(file: &str, text: &str, problems: Vec<SoulProblem>) -> Box<Self> {
-        Box::new(Self {
-            src: NamedSource::new(file, text.to_owned()),
-            problems,
-        })
+        Box::new(Self { src: NamedSource::new(file, text.to_owned()), problems })
     }
 
     /// The problems in the order of the file; there is at least one.
@@ -98,32 +95,15 @@ impl SoulErrors {
     }
 
     fn block(&self, problem: &SoulProblem) -> String {
-        let SoulProblem {
-            file,
-            line,
-            column,
-            message,
-            label,
-            ..
-        } = problem;
+        let SoulProblem { file, line, column, message, label, .. } = problem;
         let (shown, indent, carets) = self.excerpt(problem);
         let gutter = line.to_string().len();
         let mut out = format!("{file}:{line}:{column}: {message}\n");
         // Writing to a string cannot fail.
         let _ = writeln!(out, " {line} | {shown}");
-        let _ = write!(
-            out,
-            " {:gutter$} | {:indent$}{} {label}",
-            "",
-            "",
-            "^".repeat(carets)
-        );
+        let _ = write!(out, " {:gutter$} | {:indent$}{} {label}", "", "", "^".repeat(carets));
         if let Some(also) = &problem.also {
-            let _ = write!(
-                out,
-                "\n {:gutter$} = {} in line {}",
-                "", also.label, also.line
-            );
+            let _ = write!(out, "\n {:gutter$} = {} in line {}", "", also.label, also.line);
         }
         if let Some(help) = &problem.help {
             let _ = write!(out, "\n {:gutter$} = help: {help}", "");
@@ -139,9 +119,7 @@ impl SoulErrors {
         let from = if chars.len() <= SHOWN {
             0
         } else {
-            column
-                .saturating_sub(SHOWN / 2)
-                .min(chars.len().saturating_sub(SHOWN))
+            column.saturating_sub(SHOWN / 2).min(chars.len().saturating_sub(SHOWN))
         };
         let until = chars.len().min(from + SHOWN);
         let mut shown: String = chars[from..until].iter().collect();
@@ -154,11 +132,7 @@ impl SoulErrors {
             shown.push('…');
         }
         let wide = self.text().get(problem.span.offset()..span_end(problem));
-        let wide = wide
-            .unwrap_or_default()
-            .lines()
-            .next()
-            .map_or(0, |l| l.chars().count());
+        let wide = wide.unwrap_or_default().lines().next().map_or(0, |l| l.chars().count());
         let carets = wide.min(until.saturating_sub(column)).max(1);
         (shown.trim_end().to_owned(), indent, carets)
     }

@@ -67,10 +67,7 @@ pub enum FindError {
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    let shown: Vec<String> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     shown.join(", ")
 }
 
@@ -147,10 +144,7 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FindError> {
 }
 
 fn in_folder(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), FindError> {
-    let read = |source| FindError::Read {
-        path: folder.to_owned(),
-        source,
-    };
+    let read = |source| FindError::Read { path: folder.to_owned(), source };
     for entry in fs::read_dir(folder).map_err(read)? {
         let entry = entry.map_err(read)?;
         if entry.file_name().to_string_lossy().starts_with('.') {
@@ -178,11 +172,7 @@ fn distinct(found: Vec<PathBuf>) -> Result<Vec<PathBuf>, FindError> {
         match by_name.get(&name) {
             Some(first) if same_file(first, &path) => {}
             Some(first) => {
-                return Err(FindError::Twice {
-                    name,
-                    first: first.clone(),
-                    second: path,
-                });
+                return Err(FindError::Twice { name, first: first.clone(), second: path });
             }
             None => {
                 by_name.insert(name, path.clone());

@@ -119,16 +119,11 @@ impl Keyword {
     /// The keyword that was probably meant.
     pub(super) fn meant_by(word: &str) -> Option<Self> {
         // `MODEL=x` and `MODEL: x` are the habits of other formats.
-        let bare = word
-            .split(|c: char| !c.is_ascii_alphabetic())
-            .next()
-            .unwrap_or_default();
+        let bare = word.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
         let named = |word: &str| closest(word, Self::ALL.map(Self::word)).and_then(Self::find);
         // Two letters are too few to be a misspelling of anything but themselves.
         if bare.len() < 3 {
-            return Self::ALL
-                .into_iter()
-                .find(|k| k.word().eq_ignore_ascii_case(bare));
+            return Self::ALL.into_iter().find(|k| k.word().eq_ignore_ascii_case(bare));
         }
         named(bare)
     }

@@ -39,10 +39,7 @@ struct Line<'s> {
 impl<'s> Line<'s> {
     fn trim_start(self) -> Self {
         let text = self.text.trim_start();
-        Self {
-            text,
-            at: self.at + (self.text.len() - text.len()),
-        }
+        Self { text, at: self.at + (self.text.len() - text.len()) }
     }
 
     fn is_blank(self) -> bool {
@@ -65,11 +62,7 @@ impl<'s> Line<'s> {
 
 impl<'s> Instructions<'s> {
     pub(super) fn new(text: &'s str) -> Self {
-        Self {
-            text,
-            at: 0,
-            has_open_heredoc: false,
-        }
+        Self { text, at: 0, has_open_heredoc: false }
     }
 
     fn line(&mut self) -> Option<Line<'s>> {
@@ -78,10 +71,7 @@ impl<'s> Instructions<'s> {
         let end = rest.find('\n').unwrap_or(rest.len());
         self.at = at + (end + 1).min(rest.len());
         let text = &rest[..end];
-        Some(Line {
-            text: text.strip_suffix('\r').unwrap_or(text),
-            at,
-        })
+        Some(Line { text: text.strip_suffix('\r').unwrap_or(text), at })
     }
 
     /// The next instruction.
@@ -125,16 +115,10 @@ impl<'s> Instructions<'s> {
     fn with_heredoc(&mut self, mut text: Text, problems: &mut Problems<'_>) -> Instruction {
         let (keyword, rest) = text.whole().split_word();
         let Some(last) = rest.words().last() else {
-            return Instruction {
-                text,
-                heredoc: None,
-            };
+            return Instruction { text, heredoc: None };
         };
         let Some(mark) = last.as_str().strip_prefix("<<") else {
-            return Instruction {
-                text,
-                heredoc: None,
-            };
+            return Instruction { text, heredoc: None };
         };
         let takes_one = Keyword::find(keyword.as_str()).is_some_and(Keyword::takes_heredoc);
         let opening = last.span();
@@ -152,10 +136,7 @@ impl<'s> Instructions<'s> {
                 );
             }
             if !is_identifier(bare) {
-                return Instruction {
-                    text,
-                    heredoc: None,
-                };
+                return Instruction { text, heredoc: None };
             }
         }
         let mark = bare.to_owned();
@@ -163,16 +144,12 @@ impl<'s> Instructions<'s> {
         let opened_at = self.at;
         if let Some(heredoc) = self.heredoc(&mark, opening.clone()) {
             text.truncate(before);
-            return Instruction {
-                text,
-                heredoc: Some(heredoc),
-            };
+            return Instruction { text, heredoc: Some(heredoc) };
         }
         if takes_one {
             self.has_open_heredoc = true;
-            let indented = self.text[opened_at..]
-                .lines()
-                .find(|line| line.trim().eq_ignore_ascii_case(&mark));
+            let indented =
+                self.text[opened_at..].lines().find(|line| line.trim().eq_ignore_ascii_case(&mark));
             let help = match indented {
                 Some(line) => format!("{} is not it: case and indent matter", quoted(line)),
                 None => format!("close the text with a line `{mark}`"),
@@ -191,17 +168,11 @@ impl<'s> Instructions<'s> {
                 // Already reported: a body that is empty would be reported again.
                 body: "…".to_owned(),
             };
-            return Instruction {
-                text,
-                heredoc: Some(heredoc),
-            };
+            return Instruction { text, heredoc: Some(heredoc) };
         }
         // An instruction without heredocs, and no line that would close one: the text is meant as it is.
         self.at = opened_at;
-        Instruction {
-            text,
-            heredoc: None,
-        }
+        Instruction { text, heredoc: None }
     }
 
     /// Takes lines up to the closing one; leaves the reader at the end of the file if there is none.
@@ -220,8 +191,6 @@ impl<'s> Instructions<'s> {
 
 fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();
-    chars
-        .next()
-        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

@@ -124,11 +124,7 @@ struct Parser {
 
 impl Parser {
     fn new(name: AgentName, path: &Path) -> Self {
-        Self {
-            context: Context::new(name, path),
-            given: BTreeMap::new(),
-            meant: Vec::new(),
-        }
+        Self { context: Context::new(name, path), given: BTreeMap::new(), meant: Vec::new() }
     }
 
     fn run(mut self, text: &str, problems: &mut Problems<'_>) -> AgentSpec {
@@ -208,14 +204,12 @@ impl Parser {
 
 fn unknown(word: Part<'_>, rest: Part<'_>, meant: Option<Keyword>) -> Box<Problem> {
     let help = match meant {
-        Some(keyword) if word.as_str().eq_ignore_ascii_case(keyword.word()) => Some(format!(
-            "did you mean `{}`? Keywords are written in capitals",
-            keyword.word()
-        )),
-        Some(keyword) if word.as_str().contains(['=', ':']) => Some(format!(
-            "did you mean `{}`? A space follows the keyword",
-            keyword.word()
-        )),
+        Some(keyword) if word.as_str().eq_ignore_ascii_case(keyword.word()) => {
+            Some(format!("did you mean `{}`? Keywords are written in capitals", keyword.word()))
+        }
+        Some(keyword) if word.as_str().contains(['=', ':']) => {
+            Some(format!("did you mean `{}`? A space follows the keyword", keyword.word()))
+        }
         Some(keyword) => Some(did_you_mean(keyword.word())),
         // A line that starts in small letters is a sentence that was meant to go on.
         None if !rest.is_empty() || word.as_str().chars().any(char::is_lowercase) => {

@@ -22,11 +22,7 @@ impl<'s> Source<'s> {
     pub(super) fn new(file: String, text: &'s str) -> Self {
         let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(newlines).collect();
-        Self {
-            file,
-            text,
-            line_starts,
-        }
+        Self { file, text, line_starts }
     }
 
     /// Line and column of a byte, both from 1, the column in characters.
@@ -84,10 +80,7 @@ pub(super) struct Problems<'s> {
 
 impl<'s> Problems<'s> {
     pub(super) fn new(source: &'s Source<'s>) -> Self {
-        Self {
-            source,
-            found: Vec::new(),
-        }
+        Self { source, found: Vec::new() }
     }
 
     #[expect(clippy::boxed_local, reason = "problems come boxed, as errors do")]
@@ -95,13 +88,7 @@ impl<'s> Problems<'s> {
         if self.is_full() {
             return;
         }
-        let Problem {
-            span,
-            message,
-            label,
-            help,
-            also,
-        } = *problem;
+        let Problem { span, message, label, help, also } = *problem;
         let (line, column) = self.source.position(span.start);
         let also = also.map(|(span, label)| Also {
             line: self.source.position(span.start).0,
@@ -131,8 +118,7 @@ impl<'s> Problems<'s> {
 
     /// All of them, in the order of the file.
     pub(super) fn finish(mut self) -> Vec<SoulProblem> {
-        self.found
-            .sort_by_key(|problem| (problem.line, problem.column));
+        self.found.sort_by_key(|problem| (problem.line, problem.column));
         self.found
     }
 }

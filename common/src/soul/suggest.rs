@@ -42,11 +42,8 @@ pub(super) fn one_of<'c>(candidates: impl IntoIterator<Item = &'c str>) -> Strin
 
 /// A word as it is quoted in a message: not longer than a line, and nothing that a terminal would obey.
 pub(super) fn quoted(word: &str) -> String {
-    let mut shown: String = word
-        .chars()
-        .take(40)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let mut shown: String =
+        word.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if shown.len() < word.len() && word.chars().count() > 40 {
         shown.push('…');
     }

@@ -13,10 +13,7 @@ pub(super) struct Text {
 impl Text {
     /// An empty text at a place of the file.
     pub(super) fn at(offset: usize) -> Self {
-        Self {
-            text: String::new(),
-            pieces: vec![(0, offset)],
-        }
+        Self { text: String::new(), pieces: vec![(0, offset)] }
     }
 
     /// Adds a line's text, found at `offset` of the file.
@@ -36,11 +33,7 @@ impl Text {
     }
 
     pub(super) fn whole(&self) -> Part<'_> {
-        Part {
-            of: self,
-            from: 0,
-            until: self.text.len(),
-        }
+        Part { of: self, from: 0, until: self.text.len() }
     }
 
     fn in_file(&self, offset: usize) -> usize {
@@ -84,19 +77,12 @@ impl<'t> Part<'t> {
     /// The bytes `range` of it.
     pub(super) fn sub(self, range: std::ops::Range<usize>) -> Self {
         debug_assert!(self.as_str().get(range.clone()).is_some(), "{range:?}");
-        Self {
-            of: self.of,
-            from: self.from + range.start,
-            until: self.from + range.end,
-        }
+        Self { of: self.of, from: self.from + range.start, until: self.from + range.end }
     }
 
     /// The place right behind it.
     pub(super) fn end(self) -> Self {
-        Self {
-            from: self.until,
-            ..self
-        }
+        Self { from: self.until, ..self }
     }
 
     pub(super) fn split_at(self, at: usize) -> (Self, Self) {
@@ -121,10 +107,7 @@ impl<'t> Part<'t> {
     pub(super) fn split_once(self, separator: char) -> Option<(Self, Self)> {
         let at = self.as_str().find(separator)?;
         let (before, rest) = self.split_at(at);
-        Some((
-            before,
-            rest.sub(separator.len_utf8()..rest.until - rest.from),
-        ))
+        Some((before, rest.sub(separator.len_utf8()..rest.until - rest.from)))
     }
 
     pub(super) fn words(self) -> impl Iterator<Item = Part<'t>> {

@@ -77,11 +77,7 @@ fn rules_keep_their_order() {
         condition: condition.into(),
         reaction: reaction.into(),
     };
-    let expected = [
-        rule("asked", "answer"),
-        rule("THENCE comes", "say THEN"),
-        rule("c", "a\nb"),
-    ];
+    let expected = [rule("asked", "answer"), rule("THENCE comes", "say THEN"), rule("c", "a\nb")];
     assert_eq!(spec.if_then, expected);
 }
 
@@ -95,16 +91,9 @@ fn schedules_have_a_cron_expression_perhaps_a_zone_and_a_prompt() {
     };
     assert_eq!(
         schedule("\"0 8 * * MON-FRI\" TZ Europe/Berlin Good morning, \"you\"."),
-        expected(
-            "0 8 * * MON-FRI",
-            Some("Europe/Berlin"),
-            "Good morning, \"you\"."
-        )
+        expected("0 8 * * MON-FRI", Some("Europe/Berlin"), "Good morning, \"you\".")
     );
-    assert_eq!(
-        schedule("\"@daily\" tz of home?"),
-        expected("@daily", None, "tz of home?")
-    );
+    assert_eq!(schedule("\"@daily\" tz of home?"), expected("@daily", None, "tz of home?"));
     assert_eq!(
         schedule("\"*/15 8-18/2 1,15 * *\" <<E\nx\nE"),
         expected("*/15 8-18/2 1,15 * *", None, "x")
@@ -117,10 +106,7 @@ fn schedules_have_a_cron_expression_perhaps_a_zone_and_a_prompt() {
         "0 0 ? * 5L",
         "0 0 1 JAN-MAR 7",
     ] {
-        assert_eq!(
-            schedule(&format!("\"{cron}\" x")),
-            expected(cron, None, "x")
-        );
+        assert_eq!(schedule(&format!("\"{cron}\" x")), expected(cron, None, "x"));
     }
 }
 
@@ -128,19 +114,11 @@ fn schedules_have_a_cron_expression_perhaps_a_zone_and_a_prompt() {
 fn relative_paths_are_from_the_file() {
     let spec =
         with("SKILL skills/cite\nSKILL ../shared/./x\nSKILL /abs//y/\nSKILL \"my skills/z\"");
-    let expected = [
-        "/fleet/skills/cite",
-        "/shared/x",
-        "/abs/y",
-        "/fleet/my skills/z",
-    ];
+    let expected = ["/fleet/skills/cite", "/shared/x", "/abs/y", "/fleet/my skills/z"];
     assert_eq!(spec.skills, expected);
 
-    let relative = parse(
-        writer(),
-        Path::new("souls/writer.soul"),
-        "MODEL m\nSOUL s\nSKILL a\nSKILL ../../b",
-    );
+    let relative =
+        parse(writer(), Path::new("souls/writer.soul"), "MODEL m\nSOUL s\nSKILL a\nSKILL ../../b");
     let spec = relative.expect("a relative path is fine");
     assert_eq!(spec.skills, ["souls/a", "../b"]);
     assert_eq!(spec.source_path, "souls/writer.soul");
@@ -165,15 +143,9 @@ fn sanctums_are_writable_unless_they_say_ro() {
 #[test]
 fn a_worker_is_an_exec_array_or_a_shell_command() {
     let worker = |line: &str| with(&format!("WORKER {line}")).worker.expect("given");
-    assert_eq!(
-        worker(r#"["python3", "wör \"k\".py", ""]"#),
-        ["python3", "wör \"k\".py", ""]
-    );
+    assert_eq!(worker(r#"["python3", "wör \"k\".py", ""]"#), ["python3", "wör \"k\".py", ""]);
     assert_eq!(worker("[ \"a\", \\\n \"b\" ]"), ["a", "b"]);
-    assert_eq!(
-        worker("exec node 'w.js' # x"),
-        ["/bin/sh", "-c", "exec node 'w.js' # x"]
-    );
+    assert_eq!(worker("exec node 'w.js' # x"), ["/bin/sh", "-c", "exec node 'w.js' # x"]);
     assert_eq!(with("").worker, None);
 }
 
@@ -188,10 +160,7 @@ fn images_are_references() {
         "r.example/a/b/c:1",
         &digest,
     ] {
-        assert_eq!(
-            with(&format!("IMAGE {image}")).image.as_deref(),
-            Some(image)
-        );
+        assert_eq!(with(&format!("IMAGE {image}")).image.as_deref(), Some(image));
     }
 }
 
@@ -200,12 +169,8 @@ fn variables_may_be_quoted() {
     let spec = with(
         "ENV A=plain=x#y\nENV _b=\"two words\\n\"\nENV C='it is \"raw\\n\"'\nENV D=\nSECRET API_KEY",
     );
-    let expected = [
-        ("A", "plain=x#y"),
-        ("C", "it is \"raw\\n\""),
-        ("D", ""),
-        ("_b", "two words\n"),
-    ];
+    let expected =
+        [("A", "plain=x#y"), ("C", "it is \"raw\\n\""), ("D", ""), ("_b", "two words\n")];
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(spec.env, expected.into());
     assert_eq!(spec.secrets, ["API_KEY"]);
@@ -214,34 +179,16 @@ fn variables_may_be_quoted() {
 #[test]
 fn bounds_have_units() {
     let spec = with("LIMIT pids=128 cpus=1.5 memory=512m\nCONCURRENCY 1000\nATTEMPTS 1");
-    let expected = Limits {
-        memory: Some(512 << 20),
-        milli_cpus: Some(1500),
-        pids: Some(128),
-    };
+    let expected = Limits { memory: Some(512 << 20), milli_cpus: Some(1500), pids: Some(128) };
     assert_eq!(spec.limits, expected);
     assert_eq!((spec.concurrency, spec.attempts), (1000, 1));
-    for (text, memory) in [
-        ("8192k", 8 << 20),
-        ("6M", 6 << 20),
-        ("2G", 2 << 30),
-        ("6291456", 6 << 20),
-    ] {
-        assert_eq!(
-            with(&format!("LIMIT memory={text}")).limits.memory,
-            Some(memory)
-        );
+    for (text, memory) in
+        [("8192k", 8 << 20), ("6M", 6 << 20), ("2G", 2 << 30), ("6291456", 6 << 20)]
+    {
+        assert_eq!(with(&format!("LIMIT memory={text}")).limits.memory, Some(memory));
     }
-    for (text, milli) in [
-        ("1", 1000),
-        ("0.001", 1),
-        ("0.25", 250),
-        ("1024", 1_024_000),
-    ] {
-        assert_eq!(
-            with(&format!("LIMIT cpus={text}")).limits.milli_cpus,
-            Some(milli)
-        );
+    for (text, milli) in [("1", 1000), ("0.001", 1), ("0.25", 250), ("1024", 1_024_000)] {
+        assert_eq!(with(&format!("LIMIT cpus={text}")).limits.milli_cpus, Some(milli));
     }
 }
 
@@ -260,10 +207,7 @@ fn what_a_timeout_does_not_say_stays_as_usual() {
 fn every_part_of_a_restart_is_optional() {
     let restart = |line: &str| with(&format!("RESTART {line}")).restart;
     let seconds = Duration::from_secs;
-    assert_eq!(
-        restart("always max=10/10m backoff=1s..60s"),
-        Restart::default()
-    );
+    assert_eq!(restart("always max=10/10m backoff=1s..60s"), Restart::default());
     assert_eq!(
         restart("on-failure backoff=0s max=0/1h"),
         Restart {
@@ -275,17 +219,8 @@ fn every_part_of_a_restart_is_optional() {
         }
     );
     assert_eq!(restart("backoff=0s..0s").backoff_max, Duration::ZERO);
-    assert_eq!(
-        restart("backoff=100ms..2s").backoff_first,
-        Duration::from_millis(100)
-    );
-    assert_eq!(
-        restart("max=3"),
-        Restart {
-            max: 3,
-            ..Restart::default()
-        }
-    );
+    assert_eq!(restart("backoff=100ms..2s").backoff_first, Duration::from_millis(100));
+    assert_eq!(restart("max=3"), Restart { max: 3, ..Restart::default() });
     assert_eq!(restart("never").policy, RestartPolicy::Never);
 }
 
@@ -302,8 +237,5 @@ fn replacing_and_labels() {
 #[test]
 fn the_largest_identity_fits() {
     let identity = "é".repeat(common::soul::MAX_IDENTITY / 2);
-    assert_eq!(
-        parsed(&format!("MODEL m\nSOUL {identity}")).identity,
-        identity
-    );
+    assert_eq!(parsed(&format!("MODEL m\nSOUL {identity}")).identity, identity);
 }

@@ -44,10 +44,7 @@ pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, A
     if let Some(known) = verdict(&last.event) {
         return Ok(known);
     }
-    let mut log = broker
-        .follow_control(1, Some(agent))
-        .await
-        .attempt(what())?;
+    let mut log = broker.follow_control(1, Some(agent)).await.attempt(what())?;
     let mut known = false;
     loop {
         match log.next().await.attempt(what())? {
@@ -79,12 +76,7 @@ fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
         None => "no soul of that name was applied".to_owned(),
     };
     let what = format!("no agent {:?}", agent.as_str());
-    failure::error(
-        failure::NOT_FOUND,
-        what,
-        cause,
-        "`mozart ps -a` lists the agents",
-    )
+    failure::error(failure::NOT_FOUND, what, cause, "`mozart ps -a` lists the agents")
 }
 
 /// The candidate nearest to a name, if it is near enough to be a slip of the keyboard.
@@ -113,11 +105,7 @@ mod tests {
         let agent = AgentName::new("writr").expect("valid");
         let error = unknown(&agent, &["writer"]);
         assert_eq!(error.code, 3);
-        assert!(
-            error.cause.ends_with("did you mean \"writer\"?"),
-            "{}",
-            error.cause
-        );
+        assert!(error.cause.ends_with("did you mean \"writer\"?"), "{}", error.cause);
     }
 
     #[test]

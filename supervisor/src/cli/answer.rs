@@ -32,24 +32,13 @@ impl Answer {
     /// # Errors
     /// When the client is closed.
     pub(crate) async fn listen(broker: &Broker, key: &MessageKey) -> Result<Self, ApiError> {
-        let subject = broker
-            .subjects()
-            .done(&key.agent, &key.sender, &key.message_id);
-        let told = broker
-            .subscribe(subject, None)
-            .await
-            .attempt("cannot listen for the answer")?;
+        let subject = broker.subjects().done(&key.agent, &key.sender, &key.message_id);
+        let told = broker.subscribe(subject, None).await.attempt("cannot listen for the answer")?;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick is due at once, which is too early for a message that is only now being sent.
         look.reset();
-        Ok(Self {
-            broker: broker.clone(),
-            key: key.clone(),
-            told,
-            link: broker.link(),
-            look,
-        })
+        Ok(Self { broker: broker.clone(), key: key.clone(), told, link: broker.link(), look })
     }
 
     /// Looks up the final state.

@@ -25,10 +25,5 @@ pub(crate) fn exec(args: &BenchArgs) -> ApiError {
         .unwrap_or_else(|| "mozart-bench".into());
     let cause = std::process::Command::new(&program).args(&args.args).exec();
     let what = format!("cannot run {}", program.display());
-    failure::error(
-        failure::NOT_FOUND,
-        what,
-        cause,
-        "`make bench` builds and runs it",
-    )
+    failure::error(failure::NOT_FOUND, what, cause, "`make bench` builds and runs it")
 }

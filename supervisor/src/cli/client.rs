@@ -41,13 +41,8 @@ impl Client {
     /// When the broker cannot be reached, refuses us, or lacks what is needed.
     pub(crate) async fn connect(global: &Global) -> Result<Self, ApiError> {
         let options = connect::options(global, "mozart-cli", CONNECT)?;
-        let broker = Broker::connect(&options)
-            .await
-            .attempt("cannot use the broker")?;
-        Ok(Self {
-            broker,
-            output: global.output,
-        })
+        let broker = Broker::connect(&options).await.attempt("cannot use the broker")?;
+        Ok(Self { broker, output: global.output })
     }
 
     /// Whether results are for programs.
@@ -77,23 +72,14 @@ impl Client {
             failure::error(failure::FAILED, "cannot encode the request", cause, "")
         })?;
         let subject = self.broker.subjects().query();
-        let bytes = match self
-            .broker
-            .ask(subject, Bytes::from(payload), timeout)
-            .await
-        {
+        let bytes = match self.broker.ask(subject, Bytes::from(payload), timeout).await {
             Ok(bytes) => bytes,
             Err(BrokerError::Other(cause)) => {
                 let try_ = "`mozart up`, or `mozart supervisor`; messages can be sent without one";
                 return Err(failure::error(failure::UNREACHABLE, WHAT, cause, try_));
             }
             Err(cause @ BrokerError::Timeout(_)) => {
-                return Err(failure::error(
-                    failure::TIMEOUT,
-                    WHAT,
-                    cause,
-                    "`mozart doctor`",
-                ));
+                return Err(failure::error(failure::TIMEOUT, WHAT, cause, "`mozart doctor`"));
             }
             Err(cause) => return Err(failure::broker("cannot ask the supervisors", cause)),
         };
@@ -115,11 +101,7 @@ impl Client {
     pub(crate) async fn rows(&self, agent: Option<&AgentName>) -> Result<Vec<AgentRow>, ApiError> {
         let agent = agent.cloned();
         let reply = self.ask(&Query::Ps { agent }).await?;
-        if let Reply::Ps(rows) = reply {
-            Ok(rows)
-        } else {
-            Err(unexpected(&reply))
-        }
+        if let Reply::Ps(rows) = reply { Ok(rows) } else { Err(unexpected(&reply)) }
     }
 
     /// A request that changes agents.
@@ -128,11 +110,7 @@ impl Client {
     /// As [`Client::ask`].
     pub(crate) async fn change(&self, query: &Query) -> Result<Vec<Applied>, ApiError> {
         let reply = self.ask_within(query, Duration::from_secs(15)).await?;
-        if let Reply::Agents(applied) = reply {
-            Ok(applied)
-        } else {
-            Err(unexpected(&reply))
-        }
+        if let Reply::Agents(applied) = reply { Ok(applied) } else { Err(unexpected(&reply)) }
     }
 
     /// Who answers and who leads.
@@ -141,11 +119,7 @@ impl Client {
     /// As [`Client::ask`].
     pub(crate) async fn hello(&self) -> Result<Hello, ApiError> {
         let reply = self.ask(&Query::Hello).await?;
-        if let Reply::Hello(hello) = reply {
-            Ok(hello)
-        } else {
-            Err(unexpected(&reply))
-        }
+        if let Reply::Hello(hello) = reply { Ok(hello) } else { Err(unexpected(&reply)) }
     }
 }
 
@@ -153,10 +127,5 @@ impl Client {
 pub(crate) fn unexpected(reply: &Reply) -> ApiError {
     let what = "the supervisor answered something else";
     let cause = format!("{reply:?}").chars().take(200).collect::<String>();
-    failure::error(
-        failure::FAILED,
-        what,
-        cause,
-        "use the same mozart version on both sides",
-    )
+    failure::error(failure::FAILED, what, cause, "use the same mozart version on both sides")
 }

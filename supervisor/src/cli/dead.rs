@@ -71,11 +71,7 @@ async fn letters(
     client: &Client,
     agent: Option<&AgentName>,
 ) -> Result<Vec<Stored<DeadLetter>>, ApiError> {
-    client
-        .broker
-        .dead_letters(agent)
-        .await
-        .attempt("cannot read the dead letters")
+    client.broker.dead_letters(agent).await.attempt("cannot read the dead letters")
 }
 
 async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>, ApiError> {
@@ -112,10 +108,8 @@ async fn selected(
 async fn ls(client: &Client, agent: Option<&AgentName>) -> Result<u8, ApiError> {
     let letters = letters(client, agent).await?;
     if client.json() {
-        let letters: Vec<Shown<'_>> = letters
-            .iter()
-            .map(|stored| Shown::new(&stored.value))
-            .collect();
+        let letters: Vec<Shown<'_>> =
+            letters.iter().map(|stored| Shown::new(&stored.value)).collect();
         output::json(&letters)?;
     } else {
         output::line(render(&letters, now()))?;
@@ -160,19 +154,11 @@ struct Redriven {
 /// Sends a dead message again. Doing so twice, or after a crash in between, sends it once.
 async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven, ApiError> {
     const STORE: Duration = Duration::from_secs(15);
-    let Stored {
-        value: mut letter,
-        seq,
-        ..
-    } = letter;
+    let Stored { value: mut letter, seq, .. } = letter;
     let dead = letter.envelope.message_id.clone();
     let agent = letter.envelope.agent.clone();
     if let Some(message_id) = letter.redriven_as {
-        return Ok(Redriven {
-            message_id,
-            agent,
-            redrive_of: dead,
-        });
+        return Ok(Redriven { message_id, agent, redrive_of: dead });
     }
     let again = again(&letter.envelope, seq, now());
     let what = || format!("cannot redrive message {dead}");
@@ -180,22 +166,13 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
         SendOutcome::Stored { .. } | SendOutcome::Already { .. } => {}
         SendOutcome::Conflict { .. } => {
             let cause = format!("another message has the id {}", again.message_id);
-            return Err(failure::error(
-                failure::CONFLICT,
-                what(),
-                cause,
-                "`mozart send`",
-            ));
+            return Err(failure::error(failure::CONFLICT, what(), cause, "`mozart send`"));
         }
     }
     letter.redriven_as = Some(again.message_id.clone());
     // Whoever was faster marked it with the same id.
     let _marked = client.broker.rebury(&letter, seq).await.attempt(what())?;
-    Ok(Redriven {
-        message_id: again.message_id,
-        agent,
-        redrive_of: dead,
-    })
+    Ok(Redriven { message_id: again.message_id, agent, redrive_of: dead })
 }
 
 /// The message that repeats a dead one. Nobody waits for a route's answer any more, so that it is a chat now.
@@ -229,12 +206,7 @@ async fn drop_all(client: &Client, select: &SelectArgs) -> Result<u8, ApiError> 
     for Stored { value: letter, .. } in selected(client, select).await? {
         let (agent, id) = (letter.envelope.agent, letter.envelope.message_id);
         let what = format!("cannot drop dead letter {id}");
-        if client
-            .broker
-            .drop_dead_letter(&agent, &id)
-            .await
-            .attempt(what)?
-        {
+        if client.broker.drop_dead_letter(&agent, &id).await.attempt(what)? {
             if !client.json() {
                 output::line(id.as_str())?;
             }
@@ -259,24 +231,12 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn new(letter: &'a DeadLetter) -> Self {
-        Self {
-            message_id: &letter.envelope.message_id,
-            agent: &letter.envelope.agent,
-            letter,
-        }
+        Self { message_id: &letter.envelope.message_id, agent: &letter.envelope.agent, letter }
     }
 }
 
 fn render(letters: &[Stored<DeadLetter>], now: Timestamp) -> String {
-    let headers = [
-        "MESSAGE",
-        "AGENT",
-        "SENDER",
-        "ATTEMPTS",
-        "AGE",
-        "REDRIVEN-AS",
-        "REASON",
-    ];
+    let headers = ["MESSAGE", "AGENT", "SENDER", "ATTEMPTS", "AGE", "REDRIVEN-AS", "REASON"];
     let cells = |Stored { value: letter, .. }: &Stored<DeadLetter>| {
         vec![
             letter.envelope.message_id.to_string(),
@@ -308,10 +268,7 @@ fn render_one(letter: &DeadLetter) -> String {
     lines.push(format!("\n{}\n", envelope.message));
     for end in &letter.attempts {
         let (attempt, incarnation) = (end.attempt, end.incarnation);
-        lines.push(format!(
-            "attempt {attempt} in incarnation {incarnation}: {}",
-            end.error
-        ));
+        lines.push(format!("attempt {attempt} in incarnation {incarnation}: {}", end.error));
     }
     if !letter.log.is_empty() {
         lines.push("\nlast log lines:".to_owned());

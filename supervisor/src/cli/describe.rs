@@ -17,12 +17,7 @@ pub(crate) fn event(event: &Event) -> String {
         EventBody::Error { error } => format!("error: {}", table::one_line(error, 200)),
         EventBody::Reset { attempt } => format!("reset: attempt {attempt} begins"),
     };
-    format!(
-        "{}  attempt {}  #{}  {what}",
-        event.at,
-        attempt_of(event.seq),
-        event.seq
-    )
+    format!("{}  attempt {}  #{}  {what}", event.at, attempt_of(event.seq), event.seq)
 }
 
 /// A record of the control log, without its time and agent.
@@ -47,35 +42,17 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         ControlEvent::IncarnationReady { incarnation, .. } => {
             format!("incarnation {incarnation} is ready")
         }
-        ControlEvent::IncarnationExited {
-            incarnation,
-            exit,
-            clean,
-            ..
-        } => {
-            let books = if *clean {
-                ""
-            } else {
-                "; its open turns' ends are not on record"
-            };
-            format!(
-                "incarnation {incarnation} ended: {}{books}",
-                exit.describe()
-            )
+        ControlEvent::IncarnationExited { incarnation, exit, clean, .. } => {
+            let books = if *clean { "" } else { "; its open turns' ends are not on record" };
+            format!("incarnation {incarnation} ended: {}{books}", exit.describe())
         }
-        ControlEvent::StartFailed {
-            incarnation,
-            reason,
-            ..
-        } => {
+        ControlEvent::StartFailed { incarnation, reason, .. } => {
             format!("incarnation {incarnation} could not be started: {reason}")
         }
         ControlEvent::IncarnationStable { incarnation, .. } => {
             format!("incarnation {incarnation} is stable")
         }
-        ControlEvent::TimerFired {
-            timer, incarnation, ..
-        } => {
+        ControlEvent::TimerFired { timer, incarnation, .. } => {
             let timer = match timer {
                 Timer::Restart => "restart delay",
                 Timer::Ready => "time to say ready",
@@ -96,45 +73,23 @@ mod tests {
     #[test]
     fn records_read_as_sentences() {
         let agent = AgentName::new("a").expect("valid");
-        let exit = Exit {
-            code: Some(1),
-            ..Exit::default()
-        };
+        let exit = Exit { code: Some(1), ..Exit::default() };
         let record = ControlRecord {
             at: Timestamp::from_millis(0),
             term: Some(4),
             author: "s1".to_owned(),
-            event: ControlEvent::IncarnationExited {
-                agent,
-                incarnation: 7,
-                exit,
-                clean: true,
-            },
+            event: ControlEvent::IncarnationExited { agent, incarnation: 7, exit, clean: true },
         };
         assert_eq!(control(&record), "incarnation 7 ended: exit code 1");
-        let elected = ControlEvent::LeaderElected {
-            supervisor: "s1".to_owned(),
-        };
-        let record = ControlRecord {
-            event: elected,
-            ..record
-        };
+        let elected = ControlEvent::LeaderElected { supervisor: "s1".to_owned() };
+        let record = ControlRecord { event: elected, ..record };
         assert_eq!(control(&record), "supervisor s1 leads, term 4");
     }
 
     #[test]
     fn events_show_their_attempt() {
-        let body = EventBody::Text {
-            text: "a\nb".to_owned(),
-        };
-        let shown = event(&Event {
-            seq: 1_000_002,
-            at: Timestamp::from_millis(0),
-            body,
-        });
-        assert_eq!(
-            shown,
-            "1970-01-01T00:00:00.000Z  attempt 2  #1000002  text \"a b\""
-        );
+        let body = EventBody::Text { text: "a\nb".to_owned() };
+        let shown = event(&Event { seq: 1_000_002, at: Timestamp::from_millis(0), body });
+        assert_eq!(shown, "1970-01-01T00:00:00.000Z  attempt 2  #1000002  text \"a b\"");
     }
 }

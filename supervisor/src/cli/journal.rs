@@ -102,11 +102,8 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
         if args.limit.is_some_and(|limit| rows.len() >= limit) {
             break;
         }
-        let events = if final_.is_some() {
-            Vec::new()
-        } else {
-            events(&client.broker, &request).await?
-        };
+        let events =
+            if final_.is_some() { Vec::new() } else { events(&client.broker, &request).await? };
         let row = row(request, final_.as_ref(), &events);
         if args.status.is_empty() || args.status.iter().any(|wanted| wanted.matches(row.status)) {
             rows.push(row);
@@ -183,17 +180,10 @@ pub(crate) async fn detail(
 ) -> Result<MessageDetail, ApiError> {
     let request = message.resolve(broker).await?.value;
     let what = || format!("cannot read message {}", request.message_id);
-    let final_ = broker
-        .final_of(&request.key())
-        .await
-        .attempt(what())?
-        .map(|stored| stored.value);
+    let final_ = broker.final_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
     let batches = events(broker, &request).await?;
     let row = row(request, final_.as_ref(), &batches);
-    Ok(MessageDetail {
-        row,
-        history: history(batches, final_),
-    })
+    Ok(MessageDetail { row, history: history(batches, final_) })
 }
 
 /// Where a message stands.
@@ -210,10 +200,7 @@ pub(crate) async fn status(broker: &Broker, request: &Envelope) -> Result<Status
 
 async fn events(broker: &Broker, request: &Envelope) -> Result<Vec<EventBatch>, ApiError> {
     let what = format!("cannot read the events of {}", request.message_id);
-    broker
-        .events(&request.agent, &request.message_id)
-        .await
-        .attempt(what)
+    broker.events(&request.agent, &request.message_id).await.attempt(what)
 }
 
 /// The status of a message that is not final: the last of `delivered` and `acknowledged`.
@@ -234,11 +221,7 @@ fn open_status(batches: &[EventBatch]) -> Status {
 }
 
 fn row(request: Envelope, final_: Option<&Final>, batches: &[EventBatch]) -> MessageRow {
-    let last_event = batches
-        .iter()
-        .flat_map(|batch| &batch.events)
-        .map(|event| event.at)
-        .max();
+    let last_event = batches.iter().flat_map(|batch| &batch.events).map(|event| event.at).max();
     MessageRow {
         status: final_.map_or_else(|| open_status(batches), |final_| final_.status.into()),
         attempts: final_.map_or_else(
@@ -247,10 +230,7 @@ fn row(request: Envelope, final_: Option<&Final>, batches: &[EventBatch]) -> Mes
         ),
         response: final_.and_then(|final_| final_.response.clone()),
         reason: final_.and_then(|final_| final_.reason.clone()),
-        updated_at: final_
-            .map(|final_| final_.at)
-            .or(last_event)
-            .unwrap_or(request.created_at),
+        updated_at: final_.map(|final_| final_.at).or(last_event).unwrap_or(request.created_at),
         message_id: request.message_id,
         agent: request.agent,
         sender: request.sender,
@@ -276,9 +256,7 @@ fn history(batches: Vec<EventBatch>, final_: Option<Final>) -> Vec<Event> {
 }
 
 fn render(rows: &[MessageRow], now: Timestamp) -> String {
-    let headers = [
-        "MESSAGE", "AGENT", "SENDER", "STATUS", "ATTEMPTS", "AGE", "TEXT",
-    ];
+    let headers = ["MESSAGE", "AGENT", "SENDER", "STATUS", "ATTEMPTS", "AGE", "TEXT"];
     let cells = |row: &MessageRow| {
         vec![
             row.message_id.to_string(),
@@ -306,10 +284,7 @@ fn render_detail(detail: &MessageDetail) -> String {
         format!("changed       {}", row.updated_at),
     ];
     if let Some(cause) = &row.cause {
-        lines.push(format!(
-            "caused by     {}/{}/{}",
-            cause.agent, cause.sender, cause.message_id
-        ));
+        lines.push(format!("caused by     {}/{}/{}", cause.agent, cause.sender, cause.message_id));
     }
     if let Some(dead) = &row.redrive_of {
         lines.push(format!("repeats       {dead}"));
@@ -336,11 +311,7 @@ mod tests {
 
     fn batch(attempt: u32, events: Vec<(u64, EventBody)>) -> EventBatch {
         let request = envelope("a", "m1");
-        let event = |(seq, body)| Event {
-            seq,
-            at: Timestamp::from_millis(10 + seq),
-            body,
-        };
+        let event = |(seq, body)| Event { seq, at: Timestamp::from_millis(10 + seq), body };
         EventBatch {
             agent: request.agent,
             message_id: request.message_id,
@@ -352,19 +323,14 @@ mod tests {
     }
 
     fn text(text: &str) -> EventBody {
-        EventBody::Text {
-            text: text.to_owned(),
-        }
+        EventBody::Text { text: text.to_owned() }
     }
 
     #[test]
     fn an_open_message_stands_where_its_last_event_says() {
         let mut batches = Vec::new();
         assert_eq!(open_status(&batches), Status::Pending);
-        batches.push(batch(
-            1,
-            vec![(1, EventBody::Delivered { incarnation: 1 }), (2, text("x"))],
-        ));
+        batches.push(batch(1, vec![(1, EventBody::Delivered { incarnation: 1 }), (2, text("x"))]));
         assert_eq!(open_status(&batches), Status::Delivered);
         batches.push(batch(1, vec![(3, EventBody::Acknowledged), (4, text("y"))]));
         assert_eq!(open_status(&batches), Status::Acknowledged);
@@ -383,29 +349,16 @@ mod tests {
             incarnation: Some(1),
             at: Timestamp::from_millis(99),
             tail: vec![
-                Event {
-                    seq: 2,
-                    at: Timestamp::from_millis(12),
-                    body: text("x"),
-                },
-                Event {
-                    seq: 3,
-                    at: Timestamp::from_millis(13),
-                    body: text("y"),
-                },
+                Event { seq: 2, at: Timestamp::from_millis(12), body: text("x") },
+                Event { seq: 3, at: Timestamp::from_millis(13), body: text("y") },
             ],
         };
-        let batches = vec![batch(
-            1,
-            vec![(1, EventBody::Delivered { incarnation: 1 }), (2, text("x"))],
-        )];
+        let batches =
+            vec![batch(1, vec![(1, EventBody::Delivered { incarnation: 1 }), (2, text("x"))])];
         let row = row(envelope("a", "m1"), Some(&final_), &batches);
         assert_eq!((row.status, row.attempts), (Status::Completed, 2));
         assert_eq!(row.updated_at, Timestamp::from_millis(99));
-        let seqs: Vec<u64> = history(batches, Some(final_))
-            .iter()
-            .map(|e| e.seq)
-            .collect();
+        let seqs: Vec<u64> = history(batches, Some(final_)).iter().map(|e| e.seq).collect();
         assert_eq!(seqs, [1, 2, 3]);
     }
 

@@ -138,11 +138,7 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
                 row.map(Ok)
             }
             Err(error) if error.code == failure::NOT_FOUND => {
-                return if args.until == Until::Stopped {
-                    Ok(0)
-                } else {
-                    Err(error)
-                };
+                return if args.until == Until::Stopped { Ok(0) } else { Err(error) };
             }
             Err(error) => Some(Err(error)),
         };
@@ -171,12 +167,7 @@ fn late(args: &WaitArgs, seen: Option<Result<AgentRow, ApiError>>) -> ApiError {
     };
     let timeout = humantime::format_duration(args.timeout);
     let what = format!("{} is not {until} after {timeout}", args.agent);
-    failure::error(
-        failure::TIMEOUT,
-        what,
-        cause,
-        format!("`mozart explain {}`", args.agent),
-    )
+    failure::error(failure::TIMEOUT, what, cause, format!("`mozart explain {}`", args.agent))
 }
 
 #[cfg(test)]

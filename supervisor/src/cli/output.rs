@@ -28,20 +28,12 @@ pub(crate) fn stdout_is_terminal() -> bool {
 /// When stdout cannot be written.
 pub(crate) fn bytes(data: &[u8]) -> Result<(), ApiError> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(data)
-        .and_then(|()| stdout.flush())
-        .map_err(|cause| {
-            if cause.kind() == ErrorKind::BrokenPipe {
-                return failure::error(BROKEN_PIPE, "", "", "");
-            }
-            failure::error(
-                failure::FAILED,
-                "cannot write to stdout",
-                cause,
-                "check the disk space",
-            )
-        })
+    stdout.write_all(data).and_then(|()| stdout.flush()).map_err(|cause| {
+        if cause.kind() == ErrorKind::BrokenPipe {
+            return failure::error(BROKEN_PIPE, "", "", "");
+        }
+        failure::error(failure::FAILED, "cannot write to stdout", cause, "check the disk space")
+    })
 }
 
 /// Writes a line to stdout.
@@ -59,12 +51,7 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<(), ApiError> {
 pub(crate) fn json_line(value: &impl Serialize) -> Result<(), ApiError> {
     match serde_json::to_string(value) {
         Ok(text) => line(text),
-        Err(cause) => Err(failure::error(
-            failure::FAILED,
-            "cannot write JSON",
-            cause,
-            "",
-        )),
+        Err(cause) => Err(failure::error(failure::FAILED, "cannot write JSON", cause, "")),
     }
 }
 
@@ -78,12 +65,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), ApiError> {
     }
     match serde_json::to_string_pretty(value) {
         Ok(text) => line(text),
-        Err(cause) => Err(failure::error(
-            failure::FAILED,
-            "cannot write JSON",
-            cause,
-            "",
-        )),
+        Err(cause) => Err(failure::error(failure::FAILED, "cannot write JSON", cause, "")),
     }
 }
 

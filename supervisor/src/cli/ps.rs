@@ -104,11 +104,7 @@ fn cells(row: &AgentRow, now: Timestamp) -> Vec<String> {
         row.inbox.to_string(),
         row.inflight.to_string(),
         table::age(row.oldest, now),
-        table::or_none(
-            row.last_exit
-                .as_deref()
-                .map(|exit| table::one_line(exit, 40)),
-        ),
+        table::or_none(row.last_exit.as_deref().map(|exit| table::one_line(exit, 40))),
         table::until(row.next_try, now),
     ]
 }
@@ -138,15 +134,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_row_has_a_cell_for_every_header() {
-        let cells = cells(
-            &row("a", AgentState::Running),
-            Timestamp::from_millis(61_000),
-        );
+        let cells = cells(&row("a", AgentState::Running), Timestamp::from_millis(61_000));
         assert_eq!(
             cells,
-            [
-                "a", "2", "running", "local", "60s", "1", "4", "1", "<none>", "<none>", "<none>"
-            ]
+            ["a", "2", "running", "local", "60s", "1", "4", "1", "<none>", "<none>", "<none>"]
         );
         assert_eq!(cells.len(), HEADERS.len());
     }
@@ -157,10 +148,7 @@ pub(crate) mod tests {
         row.last_exit = Some("exit code 1".to_owned());
         row.next_try = Some(Timestamp::from_millis(4_000));
         let cells = cells(&row, Timestamp::from_millis(1_000));
-        assert_eq!(
-            (cells[4].as_str(), cells[9].as_str()),
-            ("<none>", "exit code 1")
-        );
+        assert_eq!((cells[4].as_str(), cells[9].as_str()), ("<none>", "exit code 1"));
         assert_eq!(cells[10], "in 3s");
     }
 
@@ -168,19 +156,8 @@ pub(crate) mod tests {
     fn stopped_agents_are_shown_when_asked_for() {
         let rows = || vec![row("a", AgentState::Running), row("b", AgentState::Stopped)];
         let count = |agents: &[&str], all| {
-            let agents = agents
-                .iter()
-                .map(|name| AgentName::new(name).expect("valid"))
-                .collect();
-            wanted(
-                rows(),
-                &PsArgs {
-                    agents,
-                    all,
-                    watch: false,
-                },
-            )
-            .len()
+            let agents = agents.iter().map(|name| AgentName::new(name).expect("valid")).collect();
+            wanted(rows(), &PsArgs { agents, all, watch: false }).len()
         };
         assert_eq!((count(&[], false), count(&[], true)), (1, 2));
         assert_eq!((count(&["b"], false), count(&["c"], true)), (1, 0));

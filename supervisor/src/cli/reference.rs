@@ -40,14 +40,8 @@ impl MessageRef {
     /// Whether this names that message.
     pub(crate) fn names(&self, envelope: &Envelope) -> bool {
         self.message_id == envelope.message_id
-            && self
-                .agent
-                .as_ref()
-                .is_none_or(|agent| *agent == envelope.agent)
-            && self
-                .sender
-                .as_ref()
-                .is_none_or(|sender| *sender == envelope.sender)
+            && self.agent.as_ref().is_none_or(|agent| *agent == envelope.agent)
+            && self.sender.as_ref().is_none_or(|sender| *sender == envelope.sender)
     }
 
     /// Reads the message.
@@ -93,12 +87,7 @@ fn ambiguous(id: &MessageId, found: &[Stored<Envelope>]) -> ApiError {
         .map(|stored| format!("{}/{}/{id}", stored.value.agent, stored.value.sender))
         .collect();
     let what = format!("{} messages have the id {id}", found.len());
-    failure::error(
-        failure::NOT_FOUND,
-        what,
-        names.join(", "),
-        "name one of them in full",
-    )
+    failure::error(failure::NOT_FOUND, what, names.join(", "), "name one of them in full")
 }
 
 #[cfg(test)]
@@ -127,11 +116,7 @@ pub(crate) mod tests {
     }
 
     fn stored(agent: &str) -> Stored<Envelope> {
-        Stored {
-            value: envelope(agent, "m1"),
-            seq: 1,
-            at: Timestamp::from_millis(1),
-        }
+        Stored { value: envelope(agent, "m1"), seq: 1, at: Timestamp::from_millis(1) }
     }
 
     #[test]
@@ -141,16 +126,7 @@ pub(crate) mod tests {
         let full = parse("writer/user/m1").expect("in full");
         assert!(full.names(&envelope("writer", "m1")));
         assert!(!full.names(&envelope("reader", "m1")));
-        for bad in [
-            "",
-            "a.b",
-            "m 1",
-            "*",
-            "/m1",
-            "writer/",
-            "a/b/c/d",
-            "Writer/m1",
-        ] {
+        for bad in ["", "a.b", "m 1", "*", "/m1", "writer/", "a/b/c/d", "Writer/m1"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }
@@ -159,15 +135,10 @@ pub(crate) mod tests {
     fn an_ambiguous_id_lists_its_candidates() {
         let plain: MessageRef = "m1".parse().expect("an id");
         let error = plain.only(vec![stored("a"), stored("b")]).expect_err("two");
-        assert_eq!(
-            (error.code, error.cause.as_str()),
-            (3, "a/user/m1, b/user/m1")
-        );
+        assert_eq!((error.code, error.cause.as_str()), (3, "a/user/m1, b/user/m1"));
         assert_eq!(plain.only(vec![]).expect_err("none").code, 3);
         let one: MessageRef = "b/m1".parse().expect("with agent");
-        let found = one
-            .only(vec![stored("a"), stored("b")])
-            .expect("one is b's");
+        let found = one.only(vec![stored("a"), stored("b")]).expect("one is b's");
         assert_eq!(found.value.agent.as_str(), "b");
     }
 }

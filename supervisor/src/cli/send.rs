@@ -53,10 +53,7 @@ impl MessageArgs {
     /// A message of the user's.
     pub(crate) fn envelope(&self, agent: AgentName, text: String) -> Envelope {
         let created_at = now();
-        let message_id = self
-            .id
-            .clone()
-            .unwrap_or_else(|| uuid::Uuid::now_v7().into());
+        let message_id = self.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().into());
         Envelope {
             agent,
             sender: user(),
@@ -103,11 +100,8 @@ pub(crate) async fn run(global: &Global, args: SendArgs) -> Result<u8, ApiError>
     let client = Client::connect(global).await?;
     agents::require(&client, &args.agent).await?;
     let envelope = args.message.envelope(args.agent, text);
-    let answer = if args.wait {
-        Some(Answer::listen(&client.broker, &envelope.key()).await?)
-    } else {
-        None
-    };
+    let answer =
+        if args.wait { Some(Answer::listen(&client.broker, &envelope.key()).await?) } else { None };
     let known = store(&client, &envelope, args.timeout).await?;
     match answer {
         Some(answer) => wait(&client, &envelope, answer, known, deadline).await,
@@ -138,53 +132,29 @@ pub(crate) async fn text(given: String) -> Result<String, ApiError> {
 fn too_large(cause: String) -> ApiError {
     let what = "the message is too large";
     let cause = format!("{cause}, at most {MAX_TEXT} fit");
-    failure::error(
-        failure::LIMIT,
-        what,
-        cause,
-        "send a reference to the data instead",
-    )
+    failure::error(failure::LIMIT, what, cause, "send a reference to the data instead")
 }
 
 async fn stdin() -> Result<String, ApiError> {
     let read = tokio::task::spawn_blocking(|| {
         let mut bytes = Vec::new();
         let limit = u64::try_from(MAX_TEXT).unwrap_or(u64::MAX) + 1;
-        std::io::stdin()
-            .lock()
-            .take(limit)
-            .read_to_end(&mut bytes)
-            .map(|_| bytes)
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map(|_| bytes)
     });
     let bytes = match read.await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(cause)) => {
-            return Err(failure::error(
-                failure::FAILED,
-                "cannot read stdin",
-                cause,
-                "",
-            ));
+            return Err(failure::error(failure::FAILED, "cannot read stdin", cause, ""));
         }
         Err(cause) => {
-            return Err(failure::error(
-                failure::FAILED,
-                "cannot read stdin",
-                cause,
-                "",
-            ));
+            return Err(failure::error(failure::FAILED, "cannot read stdin", cause, ""));
         }
     };
     if bytes.len() > MAX_TEXT {
         return Err(too_large("stdin holds more".to_owned()));
     }
     String::from_utf8(bytes).map_err(|cause| {
-        failure::error(
-            failure::USAGE,
-            "the message is not UTF-8 text",
-            cause,
-            "encode it first",
-        )
+        failure::error(failure::USAGE, "the message is not UTF-8 text", cause, "encode it first")
     })
 }
 
@@ -210,15 +180,9 @@ pub(crate) async fn store(
         SendOutcome::Already { .. } => Ok(Known::Already),
         SendOutcome::Conflict { stored } => Err(failure::error(
             failure::CONFLICT,
-            format!(
-                "another message to {} has the id {}",
-                envelope.agent, envelope.message_id
-            ),
+            format!("another message to {} has the id {}", envelope.agent, envelope.message_id),
             differs(&stored, envelope),
-            format!(
-                "another --id, or `mozart journal show {}`",
-                envelope.message_id
-            ),
+            format!("another --id, or `mozart journal show {}`", envelope.message_id),
         )),
     }
 }
@@ -240,11 +204,7 @@ async fn wait(
     known: Known,
     deadline: Instant,
 ) -> Result<u8, ApiError> {
-    let early = if known == Known::Already {
-        answer.look().await?
-    } else {
-        None
-    };
+    let early = if known == Known::Already { answer.look().await? } else { None };
     let final_ = match early {
         Some(final_) => final_,
         None => match tokio::time::timeout_at(deadline, answer.final_()).await {
@@ -274,23 +234,12 @@ pub(crate) fn verdict(envelope: &Envelope, final_: &Final) -> Option<ApiError> {
     let id = &envelope.message_id;
     let (how, try_) = match final_.status {
         Outcome::Completed => return None,
-        Outcome::Failed => (
-            "failed",
-            format!("`mozart explain {id}`, `mozart dead show {id}`"),
-        ),
+        Outcome::Failed => ("failed", format!("`mozart explain {id}`, `mozart dead show {id}`")),
         Outcome::Cancelled => ("was cancelled", "send it again, with another id".to_owned()),
-        Outcome::Expired => (
-            "expired",
-            "send it again with a longer --deadline".to_owned(),
-        ),
+        Outcome::Expired => ("expired", "send it again with a longer --deadline".to_owned()),
     };
     let reason = final_.reason.clone().unwrap_or_default();
-    Some(failure::error(
-        failure::FAILED,
-        format!("message {id} {how}"),
-        reason,
-        try_,
-    ))
+    Some(failure::error(failure::FAILED, format!("message {id} {how}"), reason, try_))
 }
 
 fn print(
@@ -345,11 +294,7 @@ mod tests {
 
     #[test]
     fn a_message_without_a_conversation_is_one_of_its_own() {
-        let mut args = MessageArgs {
-            conversation: None,
-            id: None,
-            deadline: None,
-        };
+        let mut args = MessageArgs { conversation: None, id: None, deadline: None };
         let agent = AgentName::new("a").expect("valid");
         let first = args.envelope(agent.clone(), String::new());
         assert_eq!(first.conversation_id.as_str(), first.message_id.as_str());
@@ -357,10 +302,7 @@ mod tests {
         args.deadline = Some(Duration::from_secs(5));
         let second = args.envelope(agent, String::new());
         assert_eq!(second.message_id.as_str(), "order-7");
-        assert_eq!(
-            second.deadline,
-            Some(second.created_at.after(Duration::from_secs(5)))
-        );
+        assert_eq!(second.deadline, Some(second.created_at.after(Duration::from_secs(5))));
     }
 
     #[test]
@@ -375,10 +317,7 @@ mod tests {
             attempts: None,
         };
         let json = |sent: &Sent<'_>| serde_json::to_string(sent).expect("plain");
-        assert_eq!(
-            json(&sent),
-            r#"{"messageId":"m1","agent":"a","status":"pending"}"#
-        );
+        assert_eq!(json(&sent), r#"{"messageId":"m1","agent":"a","status":"pending"}"#);
         sent.status = Status::Completed;
         sent.response = Some("hi");
         sent.attempts = Some(1);

@@ -66,14 +66,8 @@ mod tests {
 
     #[test]
     fn tables_are_plain_columns() {
-        let rows = [
-            vec!["a".to_owned(), "1".to_owned()],
-            vec!["long".to_owned(), NONE.to_owned()],
-        ];
-        assert_eq!(
-            table(&["AGENT", "GEN"], rows),
-            "AGENT  GEN\na      1\nlong   <none>"
-        );
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["long".to_owned(), NONE.to_owned()]];
+        assert_eq!(table(&["AGENT", "GEN"], rows), "AGENT  GEN\na      1\nlong   <none>");
     }
 
     #[test]

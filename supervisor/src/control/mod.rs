@@ -1,17 +1,295 @@
-//! `mozart supervisor`.
+//! The supervisor: follows the control log, folds it, and, as the leader, performs what the fold asks for.
+//!
+//! One task owns the state, the leader's eyes and the timers; everything that waits for the broker is a future beside it.
 
+mod admit;
+mod leader;
+mod lease;
+mod perform;
+mod query;
+mod settle;
+mod sweep;
+mod timers;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use broker::{Broker, ConnectOptions, ControlItem, LeaseState, Link, StreamOptions, Subscription};
 use common::api::ApiError;
+use common::control::{ControlEvent, ControlRecord};
+use common::shim::Heartbeat;
+use common::{AgentName, Timestamp};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use supervisor_core::{State, step};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::args::{Global, SupervisorArgs};
-use crate::failure;
+use crate::failure::{self, Attempt as _};
+use leader::Leading;
+use query::Waiting;
 
-/// Runs the supervisor.
-#[expect(clippy::unused_async, reason = "not built yet")]
-pub(crate) async fn run(_global: &Global, _args: SupervisorArgs) -> Result<(), ApiError> {
-    Err(failure::error(
-        failure::FAILED,
-        "`supervisor` is not built yet",
-        "",
-        "",
-    ))
+/// The leader looks around this often.
+const TICK: Duration = Duration::from_secs(1);
+/// Futures beside the loop, at most; then it stops taking reports and queries until some are done.
+const TASKS: usize = 4096;
+/// Shims and nodes report to one queue each; when the loop is behind, the client drops reports, and they are repeated.
+const QUERY_GROUP: &str = "supervisors";
+
+/// How a supervisor is run.
+#[derive(Debug, Clone)]
+pub(crate) struct SupervisorOptions {
+    pub(crate) id: String,
+}
+
+/// Runs the supervisor of `mozart supervisor`.
+///
+/// # Errors
+/// When the broker cannot be reached or does not take the streams.
+pub(crate) async fn run(global: &Global, args: SupervisorArgs) -> Result<(), ApiError> {
+    let id = args.id.unwrap_or_else(|| default_id(std::process::id()));
+    let options: ConnectOptions =
+        crate::connect::options(global, format!("supervisor {id}"), Duration::from_secs(10))?;
+    let streams = StreamOptions { journal_shards: args.journal_shards.unwrap_or(4), replicas: 1 };
+    let stop = crate::signals::stop_token()?;
+    let broker = Broker::connect_and_create(&options, &streams).await;
+    serve(SupervisorOptions { id }, broker.attempt("cannot start the supervisor")?, stop).await
+}
+
+/// An id that tells supervisors apart: host and process.
+pub(crate) fn default_id(pid: u32) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}-{pid}")
+}
+
+/// What comes back from a future beside the loop.
+enum Done {
+    /// A record is in the log.
+    Appended { seq: u64, waiting: Option<Waiting> },
+    /// It could not be appended; a client may wait for it.
+    NotAppended { error: broker::BrokerError, waiting: Option<Waiting> },
+    /// Where the consumer of an incarnation that became ready starts.
+    Floor { agent: AgentName, incarnation: u64, floor: u64 },
+    /// An incarnation takes messages.
+    Admitted { agent: AgentName, incarnation: u64 },
+    /// A sweep of one agent.
+    Swept { agent: AgentName, checked: Option<u64> },
+    /// Nothing more to do.
+    Nothing,
+}
+
+type Task = BoxFuture<'static, Done>;
+
+struct Supervisor {
+    id: String,
+    broker: Broker,
+    /// Makes the tokens of the shims' command subjects.
+    secret: Uuid,
+    /// This run of it: its message ids are no other run's.
+    run: Uuid,
+    state: State,
+    started: Instant,
+    tasks: FuturesUnordered<Task>,
+    appended: u64,
+    /// Clients that wait until the fold has reached a sequence.
+    waiting: Vec<(u64, Waiting)>,
+    heartbeats: HashMap<AgentName, (u64, Heartbeat)>,
+    leading: Option<Leading>,
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// When the broker's client is closed or its log cannot be followed.
+pub(crate) async fn serve(
+    options: SupervisorOptions,
+    broker: Broker,
+    stop: CancellationToken,
+) -> Result<(), ApiError> {
+    const WHAT: &str = "cannot start the supervisor";
+    let secret = broker.fleet_secret().await.attempt(WHAT)?;
+    let log = broker.follow_control(1, None).await.attempt(WHAT)?;
+    let supervisor = Supervisor {
+        id: options.id,
+        broker,
+        secret: Uuid::new_v5(&Uuid::NAMESPACE_OID, secret.as_bytes()),
+        run: Uuid::now_v7(),
+        state: State::default(),
+        started: Instant::now(),
+        tasks: FuturesUnordered::new(),
+        appended: 0,
+        waiting: Vec::new(),
+        heartbeats: HashMap::new(),
+        leading: None,
+    };
+    supervisor.go(log, stop).await
+}
+
+impl Supervisor {
+    async fn go(
+        mut self,
+        mut log: broker::ControlFollower,
+        stop: CancellationToken,
+    ) -> Result<(), ApiError> {
+        const WHAT: &str = "the supervisor ends";
+        while self.fold(log.next().await.attempt(WHAT)?) != Folded::CaughtUp {}
+        let subjects = self.broker.subjects().clone();
+        let mut shims = self.broker.subscribe(subjects.shim_reports(), None).await.attempt(WHAT)?;
+        let mut nodes = self.broker.subscribe(subjects.node_reports(), None).await.attempt(WHAT)?;
+        let queries = self.broker.subscribe(subjects.query(), Some(QUERY_GROUP)).await;
+        let mut queries: Subscription = queries.attempt(WHAT)?;
+        let (lease, mut held) = watch::channel(None);
+        let lease = lease::keep(self.broker.lease(&self.id, lease::TTL), lease, stop.clone());
+        let mut lease = std::pin::pin!(lease);
+        let mut link = self.broker.link();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tracing::info!("supervisor {} follows the log up to {}", self.id, self.state.seq());
+        loop {
+            let room = self.tasks.len() < TASKS;
+            let due = self.leading.as_ref().and_then(|leading| leading.timers.next());
+            let timer = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut lease => break,
+                item = log.next() => drop(self.fold(item.attempt(WHAT)?)),
+                Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done).await,
+                Some(message) = shims.next(), if room => self.shim_report(&message).await,
+                Some(message) = nodes.next(), if room => self.node_report(&message).await,
+                Some(message) = queries.next(), if room => self.query(message).await,
+                Ok(()) = held.changed() => {
+                    let held = held.borrow_and_update().clone();
+                    self.lease(held);
+                }
+                Ok(()) = link.changed() => {
+                    let link = *link.borrow_and_update();
+                    self.link(link);
+                }
+                () = timer => self.fire_timers(),
+                _ = tick.tick() => self.tick().await,
+            }
+            self.perform_pending().await;
+            self.answer_waiting().await;
+        }
+        self.last_words().await;
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn task(&mut self, task: impl Future<Output = Done> + Send + 'static) {
+        self.tasks.push(Box::pin(task));
+    }
+
+    /// One item of the log. Actions are queued, and performed if this supervisor leads.
+    fn fold(&mut self, item: ControlItem) -> Folded {
+        match item {
+            ControlItem::CaughtUp => return Folded::CaughtUp,
+            ControlItem::Malformed { seq, cause } => {
+                tracing::error!("record {seq} of the control log is skipped: {cause}");
+            }
+            ControlItem::Record { seq, record } => {
+                let actions = step(&mut self.state, seq, &record);
+                if let Some(leading) = &mut self.leading {
+                    leading.folded(&self.state, &record, actions);
+                }
+                self.note_removed(&record);
+            }
+        }
+        Folded::Record
+    }
+
+    fn note_removed(&mut self, record: &ControlRecord) {
+        if let ControlEvent::AgentRemoved { agent } = &record.event {
+            self.heartbeats.remove(agent);
+        }
+    }
+
+    /// Appends a record; the answer comes as [`Done`]. Records leave in the order of these calls.
+    fn append(&mut self, event: ControlEvent, term: Option<u64>, waiting: Option<Waiting>) {
+        let author = if waiting.is_some() { "cli".to_owned() } else { self.id.clone() };
+        let record = ControlRecord { at: self.now(), term, author, event };
+        self.appended += 1;
+        let id = format!("{}.{}", self.run, self.appended);
+        let broker = self.broker.clone();
+        self.task(async move {
+            match broker.append_control(&record, &id).await {
+                Ok(appended) => Done::Appended { seq: appended.seq, waiting },
+                Err(error) => Done::NotAppended { error, waiting },
+            }
+        });
+    }
+
+    async fn done(&mut self, done: Done) {
+        match done {
+            Done::Appended { seq, waiting } => {
+                if let Some(waiting) = waiting {
+                    self.waiting.push((seq, waiting));
+                }
+            }
+            Done::NotAppended { error, waiting } => {
+                tracing::error!("appending to the control log: {error}");
+                if let Some(waiting) = waiting {
+                    let error = failure::broker("the change is not on record", error);
+                    self.refuse(waiting, error).await;
+                }
+            }
+            Done::Floor { agent, incarnation, floor } => {
+                self.floor_found(agent, incarnation, floor)
+            }
+            Done::Admitted { agent, incarnation } => self.admitted(&agent, incarnation),
+            Done::Swept { agent, checked } => self.swept(agent, checked),
+            Done::Nothing => {}
+        }
+    }
+
+    /// Waits for what is under way, for a moment.
+    async fn last_words(&mut self) {
+        let rest = async { while self.tasks.next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await.is_ok();
+        let _ = self.broker.flush(Duration::from_secs(1)).await.is_ok();
+    }
+
+    fn lease(&mut self, held: Option<LeaseState>) {
+        match (held, &self.leading) {
+            (Some(LeaseState::Held { term }), Some(leading)) if leading.term == term => {}
+            (Some(LeaseState::Held { term }), _) => {
+                tracing::info!("supervisor {} leads, term {term}", self.id);
+                self.leading = Some(Leading::new(term, self.now_ms()));
+                let supervisor = self.id.clone();
+                self.append(ControlEvent::LeaderElected { supervisor }, Some(term), None);
+            }
+            (Some(LeaseState::Other { .. }) | None, Some(leading)) => {
+                tracing::info!("supervisor {} leads no more, term {}", self.id, leading.term);
+                self.leading = None;
+            }
+            (Some(LeaseState::Other { .. }) | None, None) => {}
+        }
+    }
+
+    fn link(&mut self, link: Link) {
+        let now = self.now_ms();
+        if let Some(leading) = &mut self.leading {
+            leading.observer.link(link.up, now);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Folded {
+    Record,
+    CaughtUp,
 }

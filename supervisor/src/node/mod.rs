@@ -1,17 +1,324 @@
-//! `mozart node`.
+//! The node: starts and stops incarnations on this machine, says what runs, adopts what an earlier process of it started.
 
+mod adopt;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use broker::{Broker, ConnectOptions, Subscription};
 use common::api::ApiError;
+use common::shim::{
+    Exit, IncarnationExit, NodeCommand, NodeCommandBody, NodeReport, NodeStatus,
+    RunningIncarnation, StartIncarnation,
+};
+use common::{AgentName, NodeName, codec};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{Global, NodeArgs};
-use crate::failure;
+use crate::failure::{self, Attempt as _};
+use crate::runtime::process::{ProcessRuntime, Shim, ended};
 
-/// Runs the node.
-#[expect(clippy::unused_async, reason = "not built yet")]
-pub(crate) async fn run(_global: &Global, _args: NodeArgs) -> Result<(), ApiError> {
-    Err(failure::error(
-        failure::FAILED,
-        "`node` is not built yet",
-        "",
-        "",
-    ))
+/// What runs is told this often; the leader counts a node as lost after ten of them.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A shim that was told to stop has this much longer than its drain time: it ends its worker and says its last words meanwhile.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How a node is run.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeOptions {
+    pub(crate) name: NodeName,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) connect: ConnectOptions,
+    /// `<home>/run`.
+    pub(crate) run: PathBuf,
+    pub(crate) shim: PathBuf,
+}
+
+/// Runs the node of `mozart node`.
+///
+/// # Errors
+/// When the broker cannot be reached, or no shim is found.
+pub(crate) async fn run(global: &Global, args: NodeArgs) -> Result<(), ApiError> {
+    let home = crate::home::Home::locate(global.home.as_deref())?;
+    home.create()?;
+    let name = format!("node {}", args.name);
+    let options = NodeOptions {
+        name: args.name,
+        labels: args.labels,
+        connect: crate::connect::options(global, &name, std::time::Duration::from_secs(10))?,
+        run: home.run(),
+        shim: find_shim()?,
+    };
+    let stop = crate::signals::stop_token()?;
+    let broker = Broker::connect(&options.connect).await.attempt("cannot start the node")?;
+    serve(options, broker, stop).await
+}
+
+/// The shim's binary: beside this one.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) fn find_shim() -> Result<PathBuf, ApiError> {
+    let missing = |cause: String| {
+        let try_ = "install mozart-shim beside mozart, or name it in MOZART_SHIM";
+        failure::error(failure::FAILED, "no mozart-shim", cause, try_)
+    };
+    if let Some(given) = std::env::var_os("MOZART_SHIM") {
+        let given = PathBuf::from(given);
+        return match given.is_file() {
+            true => Ok(given),
+            false => Err(missing(format!("MOZART_SHIM={} is not a file", given.display()))),
+        };
+    }
+    let own = std::env::current_exe().map_err(|error| missing(error.to_string()))?;
+    let beside = own.with_file_name("mozart-shim");
+    match beside.is_file() {
+        true => Ok(beside),
+        false => Err(missing(format!("{} is not there", beside.display()))),
+    }
+}
+
+struct Running {
+    shim: Shim,
+    /// When it is killed, once it was told to stop.
+    kill_at: Option<Instant>,
+}
+
+type Ended = (AgentName, u64, Option<Exit>);
+
+struct Node {
+    options: NodeOptions,
+    broker: Broker,
+    runtime: ProcessRuntime,
+    instance: u64,
+    term: u64,
+    draining: bool,
+    running: BTreeMap<(AgentName, u64), Running>,
+    /// The last end of each agent here: told until a newer incarnation starts.
+    exits: BTreeMap<AgentName, IncarnationExit>,
+    watches: JoinSet<Ended>,
+}
+
+/// Serves until `stop`: then everything that runs here is drained.
+///
+/// # Errors
+/// When the broker's client is closed.
+pub(crate) async fn serve(
+    options: NodeOptions,
+    broker: Broker,
+    stop: CancellationToken,
+) -> Result<(), ApiError> {
+    let commands = broker.subjects().node_command(&options.name);
+    let commands = broker.subscribe(commands, None).await.attempt("cannot start the node")?;
+    let namespace = broker.subjects().namespace().clone();
+    let runtime = ProcessRuntime {
+        node: options.name.clone(),
+        root: options.run.join(namespace.as_str()),
+        namespace,
+        shim: options.shim.clone(),
+        url: options.connect.url.clone(),
+        creds: options.connect.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
+    };
+    let instance = uuid::Uuid::now_v7().as_u64_pair().1;
+    let node = Node {
+        options,
+        broker,
+        runtime,
+        instance,
+        term: 0,
+        draining: false,
+        running: BTreeMap::new(),
+        exits: BTreeMap::new(),
+        watches: JoinSet::new(),
+    };
+    node.go(commands, stop).await
+}
+
+impl Node {
+    async fn go(
+        mut self,
+        mut commands: Subscription,
+        stop: CancellationToken,
+    ) -> Result<(), ApiError> {
+        self.adopt();
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !(self.draining && self.running.is_empty()) {
+            let kill_at = self.running.values().filter_map(|one| one.kill_at).min();
+            let kill = async {
+                match kill_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = tick.tick() => self.report_status().await,
+                Some(ended) = self.watches.join_next() => match ended {
+                    Ok((agent, incarnation, status)) => self.ended(agent, incarnation, status).await,
+                    Err(error) => tracing::error!("a watch failed: {error}"),
+                },
+                message = commands.next() => match message {
+                    Some(message) => self.command(&message.payload).await,
+                    None => return Err(failure::error(
+                        failure::UNREACHABLE, "the node ends", "the connection is closed", "")),
+                },
+                () = kill => self.kill_late(),
+                () = stop.cancelled(), if !self.draining => self.drain().await,
+            }
+        }
+        self.report_status().await;
+        let flushed = self.broker.flush(Duration::from_secs(2)).await;
+        flushed.attempt("the node's last report")
+    }
+
+    fn watch(&mut self, shim: &Shim) {
+        let (agent, incarnation, pid) = (shim.agent.clone(), shim.incarnation, shim.pid);
+        self.watches.spawn(async move {
+            let status = ended(pid).await.unwrap_or_else(|error| {
+                tracing::error!("watching {agent}-{incarnation}: {error}");
+                None
+            });
+            (agent, incarnation, status)
+        });
+    }
+
+    async fn report(&self, report: &NodeReport) {
+        let subject = self.broker.subjects().node_report(&self.options.name);
+        match codec::encode(report) {
+            Ok(frame) => {
+                if let Err(error) = self.broker.tell(subject, frame.into()).await {
+                    tracing::warn!("reporting: {error}");
+                }
+            }
+            Err(error) => tracing::error!("reporting: {error}"),
+        }
+    }
+
+    async fn report_status(&self) {
+        let running = self.running.values().map(|Running { shim, .. }| RunningIncarnation {
+            agent: shim.agent.clone(),
+            generation: shim.generation,
+            incarnation: shim.incarnation,
+            started_at: shim.started_at,
+            pid: shim.pid,
+        });
+        self.report(&NodeReport::Running(NodeStatus {
+            node: self.options.name.clone(),
+            instance: self.instance,
+            term: self.term,
+            runtimes: vec!["process".to_owned()],
+            labels: self.options.labels.clone(),
+            draining: self.draining,
+            running: running.collect(),
+            exits: self.exits.values().cloned().collect(),
+        }))
+        .await;
+    }
+
+    async fn ended(&mut self, agent: AgentName, incarnation: u64, status: Option<Exit>) {
+        let Some(one) = self.running.remove(&(agent.clone(), incarnation)) else { return };
+        let now = SystemTime::now().into();
+        let exit = self.runtime.exit(&agent, incarnation, status, now);
+        tracing::info!("{agent}-{incarnation} ended: {}", exit.exit.describe());
+        drop(one);
+        self.report(&NodeReport::Exited(exit.clone())).await;
+        self.remember(exit);
+    }
+
+    /// Keeps an end, unless a newer one of the same agent is known.
+    fn remember(&mut self, exit: IncarnationExit) {
+        let newer =
+            self.exits.get(&exit.agent).is_some_and(|known| known.incarnation > exit.incarnation);
+        if !newer {
+            self.exits.insert(exit.agent.clone(), exit);
+        }
+    }
+
+    async fn command(&mut self, payload: &[u8]) {
+        let NodeCommand { term, body } = match codec::decode(payload) {
+            Ok(command) => command,
+            Err(error) => return tracing::warn!("command: {error}"),
+        };
+        if term < self.term {
+            return tracing::info!("refused a command of term {term}: term {} leads", self.term);
+        }
+        self.term = term;
+        match body {
+            NodeCommandBody::Start(start) => self.start(&start).await,
+            NodeCommandBody::Stop { agent, incarnation, within } => {
+                self.stop(&agent, incarnation, within).await;
+            }
+            NodeCommandBody::List => self.report_status().await,
+        }
+    }
+
+    async fn start(&mut self, start: &StartIncarnation) {
+        let (agent, incarnation) = (&start.agent, start.incarnation);
+        if self.draining || self.running.contains_key(&(agent.clone(), incarnation)) {
+            return;
+        }
+        if let Some(exit) = self.exits.get(agent)
+            && exit.incarnation >= incarnation
+        {
+            return self.report(&NodeReport::Exited(exit.clone())).await;
+        }
+        match self.runtime.start(start, SystemTime::now().into()) {
+            Ok(shim) => {
+                tracing::info!("{agent}-{incarnation} started as process {}", shim.pid);
+                self.watch(&shim);
+                self.running.insert((agent.clone(), incarnation), Running { shim, kill_at: None });
+                if let Some(old) = self.exits.remove(agent) {
+                    self.runtime.forget(agent, old.incarnation);
+                }
+            }
+            Err(reason) => {
+                tracing::warn!("{agent}-{incarnation} not started: {reason}");
+                let (agent, reason) = (agent.clone(), reason.clone());
+                self.report(&NodeReport::StartFailed { agent, incarnation, reason }).await;
+            }
+        }
+    }
+
+    async fn stop(&mut self, agent: &AgentName, incarnation: u64, within: Duration) {
+        match self.running.get_mut(&(agent.clone(), incarnation)) {
+            Some(one) => {
+                one.shim.terminate();
+                let grace = if within.is_zero() { Duration::ZERO } else { GRACE };
+                let at = Instant::now() + within + grace;
+                one.kill_at = Some(one.kill_at.map_or(at, |earlier| earlier.min(at)));
+            }
+            None => match self.exits.get(agent) {
+                Some(exit) if exit.incarnation == incarnation => {
+                    self.report(&NodeReport::Exited(exit.clone())).await;
+                }
+                _ => self.report_status().await,
+            },
+        }
+    }
+
+    fn kill_late(&mut self) {
+        let now = Instant::now();
+        for one in self.running.values_mut().filter(|one| one.kill_at.is_some_and(|at| at <= now)) {
+            tracing::warn!(
+                "{}-{} did not stop in time: killed",
+                one.shim.agent,
+                one.shim.incarnation
+            );
+            one.shim.kill();
+            // Once more should it survive; its end is awaited.
+            one.kill_at = Some(now + GRACE);
+        }
+    }
+
+    /// Goes down with all that runs here. Said first, so that no end counts as a crash.
+    async fn drain(&mut self) {
+        self.draining = true;
+        self.report_status().await;
+        for one in self.running.values_mut() {
+            one.shim.terminate();
+            one.kill_at.get_or_insert_with(|| Instant::now() + crate::up::DRAIN + GRACE);
+        }
+    }
 }

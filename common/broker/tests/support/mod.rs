@@ -15,9 +15,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Waits for what must come.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future)
-        .await
-        .expect("it should have come by now")
+    tokio::time::timeout(SOON, future).await.expect("it should have come by now")
 }
 
 /// A running nats-server; killed when dropped.
@@ -53,13 +51,7 @@ impl Server {
             path
         });
         let child = spawn(&dir, config.as_ref(), jetstream, -1);
-        let mut server = Self {
-            dir,
-            config,
-            jetstream,
-            port: 0,
-            child,
-        };
+        let mut server = Self { dir, config, jetstream, port: 0, child };
         server.port = soon(server.announced_port()).await;
         server
     }
@@ -80,11 +72,7 @@ impl Server {
                 continue;
             };
             let url = ports["nats"][0].as_str().expect("an address");
-            return url
-                .rsplit(':')
-                .next()
-                .and_then(|port| port.parse().ok())
-                .expect("a port");
+            return url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
         }
     }
 
@@ -99,12 +87,7 @@ impl Server {
 
     /// Starts again, on the same port and the same files.
     pub(crate) async fn revive(&mut self) {
-        self.child = spawn(
-            &self.dir,
-            self.config.as_ref(),
-            self.jetstream,
-            self.port.into(),
-        );
+        self.child = spawn(&self.dir, self.config.as_ref(), self.jetstream, self.port.into());
         soon(self.announced_port()).await;
     }
 
@@ -129,13 +112,8 @@ impl Server {
     }
 
     pub(crate) async fn broker_of(&self, journal_shards: u32) -> Broker {
-        let streams = StreamOptions {
-            journal_shards,
-            replicas: 1,
-        };
-        Broker::connect_and_create(&self.options(), &streams)
-            .await
-            .expect("a broker")
+        let streams = StreamOptions { journal_shards, replicas: 1 };
+        Broker::connect_and_create(&self.options(), &streams).await.expect("a broker")
     }
 
     /// A client of the same server that keeps to no rules.
@@ -155,17 +133,12 @@ fn spawn(dir: &TempDir, config: Option<&PathBuf>, jetstream: bool, port: i32) ->
         .stderr(Stdio::null())
         .kill_on_drop(true);
     if jetstream {
-        command
-            .arg("-js")
-            .arg("--store_dir")
-            .arg(dir.path().join("js"));
+        command.arg("-js").arg("--store_dir").arg(dir.path().join("js"));
     }
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }
-    command
-        .spawn()
-        .expect("nats-server: set MOZART_NATS_SERVER or put it on PATH")
+    command.spawn().expect("nats-server: set MOZART_NATS_SERVER or put it on PATH")
 }
 
 pub(crate) fn agent(name: &str) -> AgentName {

@@ -13,10 +13,8 @@ const POLICIES: [(&str, RestartPolicy); 3] = [
     ("on-failure", RestartPolicy::OnFailure),
     ("never", RestartPolicy::Never),
 ];
-const MODES: [(&str, Replace); 2] = [
-    ("start-first", Replace::StartFirst),
-    ("stop-first", Replace::StopFirst),
-];
+const MODES: [(&str, Replace); 2] =
+    [("start-first", Replace::StartFirst), ("stop-first", Replace::StopFirst)];
 
 pub(super) fn restart(rest: Part<'_>, restart: &mut Restart, problems: &mut Problems<'_>) {
     let (first, more) = rest.split_word();

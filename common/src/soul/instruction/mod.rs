@@ -35,11 +35,7 @@ impl Context {
         let mut spec = AgentSpec::new(name, "", "");
         spec.source_path = path.to_string_lossy().into_owned();
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        Self {
-            spec,
-            folder,
-            names: BTreeMap::new(),
-        }
+        Self { spec, folder, names: BTreeMap::new() }
     }
 
     /// Notes a name that may be given once.

@@ -24,12 +24,8 @@ pub(super) fn each(
 ) {
     if let Some(lonely) = lonely_equals(rest) {
         problems.push(
-            Problem::new(
-                lonely.span(),
-                "a space beside `=`",
-                "expected `key=value` in one word",
-            )
-            .help("leave out the spaces around `=`".to_owned()),
+            Problem::new(lonely.span(), "a space beside `=`", "expected `key=value` in one word")
+                .help("leave out the spaces around `=`".to_owned()),
         );
         return;
     }
@@ -66,13 +62,10 @@ pub(super) fn each(
 /// The first `=` with a space beside it: reported once, since each of the words around it would be wrong as well.
 fn lonely_equals(rest: Part<'_>) -> Option<Part<'_>> {
     let is_last = |word: &Part<'_>| word.end().start_in_text() == rest.end().start_in_text();
-    let word = rest
-        .words()
-        .take_while(|word| !word.as_str().starts_with('#'))
-        .find(|word| {
-            let text = word.as_str();
-            text.starts_with('=') || text.ends_with('=') && !is_last(word)
-        })?;
+    let word = rest.words().take_while(|word| !word.as_str().starts_with('#')).find(|word| {
+        let text = word.as_str();
+        text.starts_with('=') || text.ends_with('=') && !is_last(word)
+    })?;
     let at = word.as_str().find('=')?;
     Some(word.sub(at..at + 1))
 }
@@ -176,18 +169,14 @@ fn milli_cpus(value: Part<'_>) -> Checked<u64> {
         && digits(fraction)
         && fraction.len() <= 3
         && !text.ends_with('.');
-    let milli = valid
-        .then(|| format!("{whole}{fraction:0<3}").parse::<u64>().ok())
-        .flatten();
-    milli
-        .filter(|milli| (1..=MILLI_CPUS_MAX).contains(milli))
-        .ok_or_else(|| {
-            Problem::new(
-                value.span(),
-                format!("cpus of {}", quoted(text)),
-                "expected a number of CPUs from 0.001 to 1024, such as `0.5` or `2`",
-            )
-        })
+    let milli = valid.then(|| format!("{whole}{fraction:0<3}").parse::<u64>().ok()).flatten();
+    milli.filter(|milli| (1..=MILLI_CPUS_MAX).contains(milli)).ok_or_else(|| {
+        Problem::new(
+            value.span(),
+            format!("cpus of {}", quoted(text)),
+            "expected a number of CPUs from 0.001 to 1024, such as `0.5` or `2`",
+        )
+    })
 }
 
 fn pids(value: Part<'_>) -> Checked<u32> {

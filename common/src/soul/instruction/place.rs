@@ -34,11 +34,7 @@ pub(super) fn sanctum<'t>(rest: Part<'t>, folder: &Path) -> Checked<(Sanctum, Pa
         rest.sub(start..start + len)
     };
     if pieces.next().is_some() {
-        return Err(Problem::new(
-            rest.span(),
-            "SANCTUM with too many `:`",
-            USAGE,
-        ));
+        return Err(Problem::new(rest.span(), "SANCTUM with too many `:`", USAGE));
     }
     let Some(path) = path else {
         let message = "SANCTUM without a path in the container";
@@ -88,10 +84,7 @@ fn on_host(at: Part<'_>, path: &str, folder: &Path) -> Checked<String> {
         ));
     }
     if path.len() > MAX_PATH {
-        return Err(problem(
-            "a path that is too long",
-            "expected at most 4096 bytes",
-        ));
+        return Err(problem("a path that is too long", "expected at most 4096 bytes"));
     }
     let resolved = clean(&folder.join(path));
     Ok(resolved.to_string_lossy().into_owned())

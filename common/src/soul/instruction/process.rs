@@ -22,11 +22,8 @@ pub(super) fn worker(rest: Part<'_>) -> Checked<Vec<String>> {
             _ => None,
         };
         let (_, rest) = rest.split_at(at);
-        let span = rest
-            .as_str()
-            .chars()
-            .next()
-            .map_or(rest.span(), |c| rest.sub(0..c.len_utf8()).span());
+        let span =
+            rest.as_str().chars().next().map_or(rest.span(), |c| rest.sub(0..c.len_utf8()).span());
         Problem::new(
             span,
             "a malformed WORKER",
@@ -45,11 +42,9 @@ pub(super) fn worker(rest: Part<'_>) -> Checked<Vec<String>> {
             "WORKER with an empty program",
             "expected a program first",
         )),
-        Some(_) if words.iter().any(|word| word.contains('\0')) => Err(Problem::new(
-            rest.span(),
-            "a NUL in WORKER",
-            "expected text",
-        )),
+        Some(_) if words.iter().any(|word| word.contains('\0')) => {
+            Err(Problem::new(rest.span(), "a NUL in WORKER", "expected text"))
+        }
         Some(_) => Ok(words),
     }
 }
@@ -91,9 +86,7 @@ fn is_image(text: &str) -> bool {
         let registry = parts.remove(0);
         let (host, port) = registry.split_once(':').unwrap_or((registry, "0"));
         let valid = !host.is_empty()
-            && host
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
             && port.parse::<u16>().is_ok();
         if !valid {
             return false;
@@ -149,12 +142,11 @@ pub(super) fn check_variable(name: Part<'_>) -> Checked<()> {
 pub(super) fn secret(rest: Part<'_>) -> Checked<Part<'_>> {
     let (word, more) = rest.split_word();
     if word.as_str().contains('=') || more.as_str().starts_with('=') {
-        return Err(
-            Problem::new(rest.span(), "SECRET with a value", "expected a name alone").help(
+        return Err(Problem::new(rest.span(), "SECRET with a value", "expected a name alone")
+            .help(
                 "the node reads the value from its own environment; use ENV for what is no secret"
                     .to_owned(),
-            ),
-        );
+            ));
     }
     if !more.is_empty() {
         let help = comment_help(more).unwrap_or_else(|| "one SECRET a line".to_owned());

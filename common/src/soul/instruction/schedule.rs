@@ -14,14 +14,7 @@ use crate::soul::text::Part;
 use crate::spec::Schedule;
 
 const USAGE: &str = "expected `SCHEDULE \"<cron>\" [TZ <zone>] <prompt>`";
-const NICKNAMES: [&str; 6] = [
-    "@yearly",
-    "@annually",
-    "@monthly",
-    "@weekly",
-    "@daily",
-    "@hourly",
-];
+const NICKNAMES: [&str; 6] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@hourly"];
 
 /// A schedule; none when its parts, each checked for itself, had problems.
 pub(super) fn schedule(
@@ -49,27 +42,16 @@ pub(super) fn schedule(
 }
 
 fn quoted_cron(rest: Part<'_>) -> Checked<(Part<'_>, Part<'_>)> {
-    let (_, inside) = rest
-        .split_once('"')
-        .filter(|(before, _)| before.is_empty())
-        .ok_or_else(|| {
+    let (_, inside) =
+        rest.split_once('"').filter(|(before, _)| before.is_empty()).ok_or_else(|| {
             let (word, _) = rest.split_word();
             let fields: Vec<&str> = rest.words().take(5).map(Part::as_str).collect();
             let is_cron = fields.len() == 5 && parser().parse(&fields.join(" ")).is_ok();
             let help = is_cron.then(|| did_you_mean(format!("\"{}\"", fields.join(" "))));
-            Problem::new(
-                word.span(),
-                "SCHEDULE without a quoted cron expression",
-                USAGE,
-            )
-            .help(help)
+            Problem::new(word.span(), "SCHEDULE without a quoted cron expression", USAGE).help(help)
         })?;
     inside.split_once('"').ok_or_else(|| {
-        Problem::new(
-            rest.span(),
-            "the cron expression's quote is never closed",
-            USAGE,
-        )
+        Problem::new(rest.span(), "the cron expression's quote is never closed", USAGE)
     })
 }
 
@@ -120,10 +102,7 @@ fn check_zone(zone: Part<'_>) -> Checked<()> {
 }
 
 fn parser() -> CronParser {
-    CronParser::builder()
-        .seconds(Seconds::Disallowed)
-        .year(Year::Disallowed)
-        .build()
+    CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build()
 }
 
 /// One field of a cron expression.
@@ -186,10 +165,7 @@ fn check_cron(cron: Part<'_>) -> Checked<()> {
         let seconds = "leave the seconds out: a schedule fires at most once a minute".to_owned();
         return Err(Problem::new(
             cron.span(),
-            format!(
-                "a cron expression of {count} field{}",
-                if count == 1 { "" } else { "s" }
-            ),
+            format!("a cron expression of {count} field{}", if count == 1 { "" } else { "s" }),
             "expected five: minute, hour, day of the month, month, day of the week",
         )
         .help((count == 6).then_some(seconds)));
@@ -198,11 +174,7 @@ fn check_cron(cron: Part<'_>) -> Checked<()> {
         check_field(*field, kind)?;
     }
     let parsed = parser().parse(text).map_err(|error| {
-        Problem::new(
-            cron.span(),
-            "an invalid cron expression",
-            error.to_string().to_lowercase(),
-        )
+        Problem::new(cron.span(), "an invalid cron expression", error.to_string().to_lowercase())
     })?;
     if never_fires(&parsed, fields[4].as_str()) {
         return Err(Problem::new(
@@ -218,30 +190,21 @@ fn check_cron(cron: Part<'_>) -> Checked<()> {
 fn check_field(field: Part<'_>, kind: &Field) -> Checked<()> {
     let text = field.as_str();
     let problem = |help: Option<&str>| {
-        Problem::new(
-            field.span(),
-            format!("{} as the {}", quoted(text), kind.name),
-            kind.expected,
-        )
-        .help(help.map(did_you_mean))
+        Problem::new(field.span(), format!("{} as the {}", quoted(text), kind.name), kind.expected)
+            .help(help.map(did_you_mean))
     };
     // Longer than every minute of an hour, listed: nobody's schedule, and an expression that takes long to check.
     if text.len() > 200 {
         return Err(problem(None));
     }
     let is_letter = |c: char| c.is_alphabetic();
-    for word in text
-        .split(|c| !is_letter(c))
-        .filter(|word| !word.is_empty())
-    {
+    for word in text.split(|c| !is_letter(c)).filter(|word| !word.is_empty()) {
         if !kind.words.iter().any(|w| w.eq_ignore_ascii_case(word)) {
             return Err(problem(closest(word, kind.words.iter().copied())));
         }
     }
     // Numbers of more than two digits are in no field's range, and croner steps through ranges before it checks them.
-    let has_long_number = text
-        .split(|c: char| !c.is_ascii_digit())
-        .any(|digits| digits.len() > 2);
+    let has_long_number = text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 2);
     let has_hole = text.split(',').any(str::is_empty);
     let at = FIELDS.iter().position(|other| other.name == kind.name);
     let mut alone = ["*"; 5];
@@ -268,9 +231,5 @@ fn never_fires(cron: &Cron, weekday: &str) -> bool {
         _ => 31,
     };
     let first_day = pattern.days.values().first().copied().unwrap_or(u16::MAX);
-    !pattern
-        .months
-        .values()
-        .iter()
-        .any(|month| first_day <= longest(*month))
+    !pattern.months.values().iter().any(|month| first_day <= longest(*month))
 }

@@ -61,12 +61,7 @@ pub(super) fn duration(word: Part<'_>, zero: bool) -> Checked<Duration> {
         "expected a duration of 1ms to 24h, such as `10s`, `5m` or `1h30m`"
     };
     let problem = |help: Option<String>| {
-        Problem::new(
-            word.span(),
-            format!("a duration of {}", quoted(text)),
-            expected,
-        )
-        .help(help)
+        Problem::new(word.span(), format!("a duration of {}", quoted(text)), expected).help(help)
     };
     if !text.is_empty() && text.len() < 10 && text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(problem(Some(did_you_mean(format!("{text}s")))));
@@ -92,19 +87,14 @@ pub(super) fn duration(word: Part<'_>, zero: bool) -> Checked<Duration> {
 pub(super) fn assignment(rest: Part<'_>, keyword: Keyword) -> Checked<(Part<'_>, String)> {
     let expected = || format!("expected `{}`", keyword.usage());
     let (first, more) = rest.split_word();
-    let Some((name, value)) = rest
-        .split_once('=')
-        .filter(|_| first.as_str().contains('='))
-    else {
+    let Some((name, value)) = rest.split_once('=').filter(|_| first.as_str().contains('=')) else {
         let help = match more.as_str().strip_prefix('=') {
             Some(_) => Some("leave out the spaces around `=`".to_owned()),
             None if more.is_empty() => None,
-            None => Some(did_you_mean(format!(
-                "{}={}",
-                first.as_str(),
-                more.split_word().0.as_str()
-            )))
-            .filter(|help| help.len() < 80),
+            None => {
+                Some(did_you_mean(format!("{}={}", first.as_str(), more.split_word().0.as_str())))
+                    .filter(|help| help.len() < 80)
+            }
         };
         let message = format!("{} without `=`", keyword.word());
         return Err(Problem::new(rest.span(), message, expected()).help(help));
@@ -124,12 +114,10 @@ fn plain_or_quoted(value: Part<'_>, keyword: Keyword) -> Checked<String> {
     }
     match text.find(char::is_whitespace) {
         None => Ok(text.to_owned()),
-        Some(0) => Err(Problem::new(
-            value.span(),
-            "a space behind `=`",
-            "expected the value right there",
-        )
-        .help("leave out the space, or quote the value".to_owned())),
+        Some(0) => {
+            Err(Problem::new(value.span(), "a space behind `=`", "expected the value right there")
+                .help("leave out the space, or quote the value".to_owned()))
+        }
         Some(_) => {
             let (_, more) = value.split_word();
             let help = comment_help(more).unwrap_or_else(|| {
@@ -163,11 +151,7 @@ pub(super) fn unquoted(value: Part<'_>) -> Checked<String> {
     let decoded: Option<String> = serde_json::from_str(&text.replace('\t', "\\t")).ok();
     match decoded {
         Some(decoded) if !decoded.contains('\0') => Ok(decoded),
-        Some(_) => Err(Problem::new(
-            value.span(),
-            "a NUL in a quoted value",
-            "expected text",
-        )),
+        Some(_) => Err(Problem::new(value.span(), "a NUL in a quoted value", "expected text")),
         None => Err(Problem::new(
             value.span(),
             "a malformed quoted value",
@@ -183,10 +167,7 @@ pub(super) fn label(rest: Part<'_>, keyword: Keyword) -> Checked<(Part<'_>, Stri
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._/-".contains(&b);
     let valid = text.len() <= 63
         && text.bytes().all(allowed)
-        && text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphanumeric());
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if !valid {
         return Err(Problem::new(
             name.span(),

@@ -38,9 +38,7 @@ pub(super) fn identity(rest: Part<'_>, heredoc: Option<&Heredoc>) -> Checked<Str
 
 pub(super) fn if_then(rest: Part<'_>, heredoc: Option<&Heredoc>) -> Checked<IfThen> {
     let Some(then) = rest.words().find(|word| word.as_str() == "THEN") else {
-        let small = rest
-            .words()
-            .find(|word| word.as_str().eq_ignore_ascii_case("then"));
+        let small = rest.words().find(|word| word.as_str().eq_ignore_ascii_case("then"));
         let span = small.map_or(rest.end().span(), |word| word.span());
         let help = small.map(|_| "did you mean `THEN`? It is written in capitals".to_owned());
         return Err(Problem::new(
@@ -67,10 +65,7 @@ pub(super) fn if_then(rest: Part<'_>, heredoc: Option<&Heredoc>) -> Checked<IfTh
             "expected `IF <condition> THEN <reaction>`",
         ));
     }
-    Ok(IfThen {
-        condition: condition.as_str().to_owned(),
-        reaction: text(after, heredoc, "THEN")?,
-    })
+    Ok(IfThen { condition: condition.as_str().to_owned(), reaction: text(after, heredoc, "THEN")? })
 }
 
 /// Text in the line or in a heredoc, not in both.

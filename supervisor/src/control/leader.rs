@@ -1,0 +1,165 @@
+//! What only the leader has: its eyes, its timers, what is under way. Gone when it leads no more.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use broker::TransientMessage;
+use common::control::{ControlEvent, ControlRecord};
+use common::shim::{NodeReport, ShimReport};
+use common::{AgentName, codec};
+use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
+
+use super::Supervisor;
+use super::sweep::Sweep;
+use super::timers::Timers;
+
+/// A leadership.
+pub(super) struct Leading {
+    pub(super) term: u64,
+    /// It acts only once it has read its own term back from the log: then it knows all that was decided before.
+    pub(super) acting: bool,
+    pub(super) observer: Observer,
+    pub(super) timers: Timers,
+    pub(super) pending: VecDeque<Action>,
+    /// Incarnations whose floor is being looked for.
+    pub(super) finding: BTreeSet<(AgentName, u64)>,
+    /// Incarnations that are being admitted.
+    pub(super) admitting: BTreeSet<(AgentName, u64)>,
+    pub(super) sweep: Sweep,
+}
+
+impl Leading {
+    pub(super) fn new(term: u64, now_ms: u64) -> Self {
+        Self {
+            term,
+            acting: false,
+            observer: Observer::new(now_ms),
+            timers: Timers::default(),
+            pending: VecDeque::new(),
+            finding: BTreeSet::new(),
+            admitting: BTreeSet::new(),
+            sweep: Sweep::default(),
+        }
+    }
+
+    /// A record was folded; `actions` follow from it.
+    pub(super) fn folded(&mut self, state: &State, record: &ControlRecord, actions: Vec<Action>) {
+        if matches!(record.event, ControlEvent::LeaderElected { .. }) {
+            self.acting = record.term == Some(self.term);
+            if self.acting {
+                self.pending.extend(resume(state));
+            }
+        }
+        if self.acting {
+            self.pending.extend(actions);
+        }
+    }
+}
+
+impl Supervisor {
+    /// This leadership, if it may act.
+    pub(super) fn acting(&mut self) -> Option<&mut Leading> {
+        self.leading.as_mut().filter(|leading| leading.acting)
+    }
+
+    pub(super) async fn node_report(&mut self, message: &TransientMessage) {
+        let Some(node) = self.broker.subjects().parse_node_report(&message.subject) else { return };
+        let now = self.now_ms();
+        let state = &self.state;
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
+        let outcomes = match codec::decode(&message.payload) {
+            // A node speaks for itself only.
+            Ok(NodeReport::Running(status)) if status.node == node => {
+                leading.observer.node_report(state, now, &status)
+            }
+            Ok(NodeReport::Running(_)) => Vec::new(),
+            Ok(NodeReport::Exited(exit)) => leading.observer.exited(state, &node, &exit),
+            Ok(NodeReport::StartFailed { agent, incarnation, reason }) => {
+                leading.observer.start_failed(state, &node, &agent, incarnation, &reason)
+            }
+            Err(error) => return tracing::warn!("report of node {node}: {error}"),
+        };
+        self.follow(outcomes).await;
+    }
+
+    pub(super) async fn shim_report(&mut self, message: &TransientMessage) {
+        let subjects = self.broker.subjects();
+        let Some((agent, incarnation)) = subjects.parse_shim_report(&message.subject) else {
+            return;
+        };
+        let report = match codec::decode(&message.payload) {
+            Ok(report) => report,
+            Err(error) => return tracing::warn!("report of {agent}-{incarnation}: {error}"),
+        };
+        let now = self.now_ms();
+        match report {
+            ShimReport::Ready => self.shim_ready(agent, incarnation).await,
+            ShimReport::Heartbeat(heartbeat) => {
+                if let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) {
+                    let (state, observer) = (&self.state, &mut leading.observer);
+                    let outcomes =
+                        observer.shim_heartbeat(state, now, &agent, incarnation, &heartbeat);
+                    self.follow(outcomes).await;
+                }
+                let known = self.heartbeats.get(&agent).map_or(0, |(known, _)| *known);
+                if self.state.agent(&agent).is_some() && incarnation >= known {
+                    self.heartbeats.insert(agent, (incarnation, heartbeat));
+                }
+            }
+        }
+    }
+
+    async fn shim_ready(&mut self, agent: AgentName, incarnation: u64) {
+        let state = &self.state;
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
+        let key = (agent, incarnation);
+        match leading.observer.shim_ready(state, &key.0, incarnation) {
+            ShimReady::LogReady => {
+                if leading.finding.insert(key.clone()) {
+                    self.find_floor(key.0, incarnation);
+                }
+            }
+            ShimReady::AdmitAgain => {
+                let again = state.agent(&key.0).and_then(supervisor_core::Agent::admit);
+                if let Some(action) = again {
+                    self.perform(action).await;
+                }
+            }
+            ShimReady::Ignore => {}
+        }
+    }
+
+    /// Does what follows from a report.
+    pub(super) async fn follow(&mut self, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Record(event) => {
+                    if let Some(term) = self.acting().map(|leading| leading.term) {
+                        self.append(event, Some(term), None);
+                    }
+                }
+                Outcome::Do(action) => self.perform(action).await,
+            }
+        }
+    }
+
+    pub(super) async fn tick(&mut self) {
+        let (now, state) = (self.now_ms(), &self.state);
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
+        let outcomes = leading.observer.tick(state, now);
+        self.follow(outcomes).await;
+        self.sweep_next();
+    }
+
+    /// Timers that are due become records: the fold decides what they mean.
+    pub(super) fn fire_timers(&mut self) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        let due = leading.timers.due(std::time::Instant::now());
+        if !leading.acting {
+            return;
+        }
+        let term = leading.term;
+        for (agent, timer, incarnation) in due {
+            self.append(ControlEvent::TimerFired { agent, timer, incarnation }, Some(term), None);
+        }
+    }
+}

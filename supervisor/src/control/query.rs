@@ -1,0 +1,268 @@
+//! What clients ask. Any supervisor answers: changes are appended to the log, and answered once the fold has seen them.
+
+use std::path::Path;
+
+use broker::TransientMessage;
+use bytes::Bytes;
+use common::AgentName;
+use common::api::{AgentDetail, AgentRow, ApiError, Applied, Hello, Query, Reply, SoulSource};
+use common::control::ControlEvent;
+use common::shim::ShimCommand;
+use common::soul;
+use futures_util::StreamExt as _;
+use supervisor_core::{Agent, Desired, NodePhase};
+
+use super::{Done, Supervisor};
+use crate::failure;
+
+/// Consumers asked at once for `ps`.
+const AT_ONCE: usize = 64;
+
+/// A client that waits for its changes to be folded.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    reply: String,
+    /// The agents, with their generations before.
+    agents: Vec<(AgentName, u64)>,
+    /// Whether this record is the last one of the request: the answer comes after it.
+    last: bool,
+}
+
+impl Supervisor {
+    pub(super) async fn query(&mut self, message: TransientMessage) {
+        let Some(reply) = message.reply else { return };
+        match serde_json::from_slice(&message.payload) {
+            Ok(query) => self.handle(query, reply).await,
+            Err(error) => {
+                let try_ = "use the same version of mozart everywhere";
+                let error =
+                    failure::error(failure::USAGE, "the request does not parse", error, try_);
+                self.reply(&reply, &Reply::Error(error)).await;
+            }
+        }
+    }
+
+    async fn handle(&mut self, query: Query, reply: String) {
+        let result = match query {
+            Query::Apply { souls, force } => self.apply(&souls, force, &reply),
+            Query::Start { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentStarted { agent })
+            }
+            Query::Stop { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentStopped { agent })
+            }
+            Query::Restart { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentRestarted { agent })
+            }
+            Query::Replace { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentReplaced { agent })
+            }
+            Query::Remove { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentRemoved { agent })
+            }
+            Query::Ps { agent } => self.ps(agent.as_ref(), &reply),
+            Query::Inspect { agent } => self.inspect(&agent, &reply),
+            Query::Cancelled { agent, sender, message_id } => {
+                if let Some(begun) = self.state.agent(&agent).and_then(|known| known.begun) {
+                    self.tell_shim(&agent, begun, &ShimCommand::Cancel { sender, message_id })
+                        .await;
+                }
+                self.reply(&reply, &Reply::Done).await;
+                Ok(())
+            }
+            Query::Hello => {
+                let hello = self.hello();
+                self.reply(&reply, &Reply::Hello(hello)).await;
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.reply(&reply, &Reply::Error(error)).await;
+        }
+    }
+
+    fn apply(&mut self, souls: &[SoulSource], force: bool, reply: &str) -> Result<(), ApiError> {
+        let parse = |source: &SoulSource| {
+            soul::parse(source.name.clone(), Path::new(&source.path), &source.text).map_err(
+                |errors| {
+                    let try_ = format!("mozart validate {}", source.path);
+                    failure::error(failure::USAGE, "invalid soul", errors.plain(), try_)
+                },
+            )
+        };
+        let specs = souls.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let agents: Vec<_> =
+            specs.iter().map(|spec| (spec.name.clone(), self.generation(&spec.name))).collect();
+        let count = specs.len();
+        for (index, spec) in specs.into_iter().enumerate() {
+            let last = index + 1 == count;
+            let agents = if last { agents.clone() } else { Vec::new() };
+            let waiting = Waiting { reply: reply.to_owned(), agents, last };
+            self.append(
+                ControlEvent::AgentApplied { spec: Box::new(spec), force },
+                None,
+                Some(waiting),
+            );
+        }
+        if count == 0 {
+            return Err(failure::error(failure::USAGE, "no souls", "the request holds none", ""));
+        }
+        Ok(())
+    }
+
+    fn generation(&self, agent: &AgentName) -> u64 {
+        self.state.agent(agent).map_or(0, |known| known.generation)
+    }
+
+    fn change(
+        &mut self,
+        agent: AgentName,
+        reply: &str,
+        event: impl FnOnce(AgentName) -> ControlEvent,
+    ) -> Result<(), ApiError> {
+        self.known(&agent)?;
+        let agents = vec![(agent.clone(), self.generation(&agent))];
+        let waiting = Waiting { reply: reply.to_owned(), agents, last: true };
+        self.append(event(agent), None, Some(waiting));
+        Ok(())
+    }
+
+    fn known(&self, agent: &AgentName) -> Result<&Agent, ApiError> {
+        self.state.agent(agent).filter(|known| !known.removing).ok_or_else(|| {
+            let what = format!("no agent `{agent}`");
+            failure::error(failure::NOT_FOUND, what, "it is not registered", "mozart ps -a")
+        })
+    }
+
+    /// Answers the clients whose changes are folded by now.
+    pub(super) async fn answer_waiting(&mut self) {
+        let folded = self.state.seq();
+        if !self.waiting.iter().any(|(seq, _)| *seq <= folded) {
+            return;
+        }
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(seq, _)| *seq <= folded);
+        self.waiting = rest;
+        for (_, waiting) in ready.into_iter().filter(|(_, waiting)| waiting.last) {
+            let applied = waiting.agents.iter().map(|(agent, before)| {
+                let generation = self.generation(agent);
+                Applied { agent: agent.clone(), generation, changed: generation != *before }
+            });
+            let reply = Reply::Agents(applied.collect());
+            self.reply(&waiting.reply, &reply).await;
+        }
+    }
+
+    pub(super) async fn refuse(&mut self, waiting: Waiting, error: ApiError) {
+        self.reply(&waiting.reply, &Reply::Error(error)).await;
+    }
+
+    async fn reply(&mut self, to: &str, reply: &Reply) {
+        send_reply(&self.broker, to.to_owned(), reply).await;
+    }
+
+    fn hello(&self) -> Hello {
+        let up = self.state.nodes().filter(|node| node.phase == NodePhase::Up);
+        Hello {
+            supervisor: self.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            leader: self.state.leader().map(ToOwned::to_owned),
+            term: self.state.term(),
+            nodes: up.map(|node| node.name.to_string()).collect(),
+        }
+    }
+
+    fn row(&self, agent: &Agent) -> AgentRow {
+        let shown = agent.current.as_ref().or(agent.next.as_ref());
+        let held =
+            self.heartbeats.get(&agent.name).filter(|(number, _)| agent.begun == Some(*number));
+        AgentRow {
+            agent: agent.name.clone(),
+            state: agent.state(),
+            reason: agent.reason.clone(),
+            generation: agent.generation,
+            incarnation: agent.incarnation,
+            restart_count: agent.restart_count,
+            message_count: 0,
+            node: shown.map(|one| one.node.to_string()),
+            started_at: agent.started_at,
+            inbox: 0,
+            inflight: held.map_or(0, |(_, heartbeat)| u64::from(heartbeat.open)),
+            oldest: None,
+            last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
+            next_try: agent.next_try,
+        }
+    }
+
+    fn ps(&mut self, only: Option<&AgentName>, reply: &str) -> Result<(), ApiError> {
+        if let Some(agent) = only {
+            self.known(agent)?;
+        }
+        let agents =
+            self.state.agents().filter(|agent| only.is_none_or(|only| agent.name == *only));
+        let rows: Vec<_> =
+            agents.map(|agent| (self.row(agent), agent.begun, agent.floor)).collect();
+        let (broker, reply) = (self.broker.clone(), reply.to_owned());
+        self.task(async move {
+            let rows = futures_util::stream::iter(rows)
+                .map(|(row, begun, floor)| fill(&broker, row, begun, floor))
+                .buffered(AT_ONCE)
+                .collect()
+                .await;
+            send_reply(&broker, reply, &Reply::Ps(rows)).await;
+            Done::Nothing
+        });
+        Ok(())
+    }
+
+    fn inspect(&mut self, agent: &AgentName, reply: &str) -> Result<(), ApiError> {
+        let known = self.known(agent)?;
+        let (row, begun, floor) = (self.row(known), known.begun, known.floor);
+        let config = known.spec.clone();
+        let desired_running = known.desired == Desired::Running;
+        let exit = known.last_exit.clone();
+        let (broker, reply) = (self.broker.clone(), reply.to_owned());
+        self.task(async move {
+            let row = fill(&broker, row, begun, floor).await;
+            let detail = AgentDetail { id: row.agent.clone(), row, config, desired_running, exit };
+            send_reply(&broker, reply, &Reply::Inspect(Box::new(detail))).await;
+            Done::Nothing
+        });
+        Ok(())
+    }
+}
+
+async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {
+    match serde_json::to_vec(reply) {
+        Ok(bytes) => {
+            if let Err(error) = broker.tell(to, Bytes::from(bytes)).await {
+                tracing::warn!("answering a client: {error}");
+            }
+        }
+        Err(error) => tracing::error!("answering a client: {error}"),
+    }
+}
+
+/// Adds what only the broker knows. Where it does not answer, the figures stay 0.
+async fn fill(
+    broker: &broker::Broker,
+    mut row: AgentRow,
+    begun: Option<u64>,
+    floor: u64,
+) -> AgentRow {
+    let consumer = match begun {
+        Some(begun) => broker.consumer(&row.agent, begun).await.ok().flatten(),
+        None => None,
+    };
+    row.message_count = broker.count_requests(&row.agent).await.unwrap_or(0);
+    let waiting = consumer.map(|consumer| consumer.pending + consumer.ack_pending);
+    if waiting == Some(0) {
+        return row;
+    }
+    let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1).max(1);
+    if let Ok(scan) = broker.open_requests(&row.agent, from, 1).await {
+        row.inbox = scan.total.saturating_sub(row.inflight);
+        row.oldest = scan.open.first().map(|(_, _, at)| *at);
+    }
+    row
+}

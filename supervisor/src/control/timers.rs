@@ -1,0 +1,59 @@
+//! The timers that the fold asked for. Kept by the leader alone; a new leader gets them from the fold anew.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use common::control::Timer;
+use common::{AgentName, Timestamp};
+
+/// No timer is set for longer than a year: an odd clock must not overflow.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+type Key = (AgentName, Timer);
+
+/// At most one timer of each kind and agent.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    by_key: BTreeMap<Key, (Instant, u64)>,
+    by_time: std::collections::BTreeSet<(Instant, Key)>,
+}
+
+impl Timers {
+    /// Sets a timer, in the place of one that was there. The time is a wall clock's: turned into a duration here, once.
+    pub(super) fn set(&mut self, key: Key, incarnation: u64, at: Timestamp, now: Timestamp) {
+        self.remove(&key);
+        let at = Instant::now() + at.since(now).min(FAR);
+        self.by_time.insert((at, key.clone()));
+        self.by_key.insert(key, (at, incarnation));
+    }
+
+    /// Removes a timer, if it was set for this incarnation.
+    pub(super) fn cancel(&mut self, key: &Key, incarnation: u64) {
+        if self.by_key.get(key).is_some_and(|(_, set)| *set == incarnation) {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some((at, _)) = self.by_key.remove(key) {
+            self.by_time.remove(&(at, key.clone()));
+        }
+    }
+
+    /// When the next one is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out what is due.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(AgentName, Timer, u64)> {
+        let mut due = Vec::new();
+        while let Some((at, key)) = self.by_time.first().cloned().filter(|(at, _)| *at <= now) {
+            self.by_time.remove(&(at, key.clone()));
+            if let Some((_, incarnation)) = self.by_key.remove(&key) {
+                due.push((key.0, key.1, incarnation));
+            }
+        }
+        due
+    }
+}

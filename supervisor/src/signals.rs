@@ -1,0 +1,38 @@
+//! SIGINT and SIGTERM, for the roles: once is to drain, twice is to end at once.
+
+use std::process::exit;
+
+use common::api::ApiError;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure;
+
+/// A token that the first SIGINT or SIGTERM cancels. The second one ends the process as a shell would report it (130).
+///
+/// # Errors
+/// When the system does not let us listen.
+pub(crate) fn stop_token() -> Result<CancellationToken, ApiError> {
+    let listen = |kind| {
+        signal(kind)
+            .map_err(|error| failure::error(failure::FAILED, "cannot listen to signals", error, ""))
+    };
+    let (mut int, mut term) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process")]
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+        };
+        next().await;
+        tracing::info!("stopping; once more to end at once");
+        stop.cancel();
+        next().await;
+        exit(130);
+    });
+    Ok(token)
+}

@@ -1,0 +1,267 @@
+//! The nats-server that `up` starts: on loopback, with random credentials, every write synced. It outlives a killed `up`, and a
+//! killed one is started again.
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::api::ApiError;
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Sync;
+use crate::failure;
+use crate::home::{Home, Running};
+use crate::runtime::labels;
+use crate::runtime::process::ended;
+
+/// The oldest server that has all that the streams need: message time to live, atomic persistence per stream.
+const OLDEST: (u32, u32) = (2, 12);
+/// The pause before a killed server is started again, doubled up to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+
+/// Where the server listens and who may use it. Kept, so that what runs finds a restarted one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Access {
+    port: u16,
+    user: String,
+    password: String,
+}
+
+/// A nats-server that we started, now or in an earlier life.
+#[derive(Debug)]
+pub(super) struct Nats {
+    access: Access,
+    folder: PathBuf,
+    binary: PathBuf,
+    pid: u32,
+}
+
+impl Nats {
+    /// Starts the server, or takes over the one that runs.
+    pub(super) fn start(home: &Home, sync: Sync) -> Result<Self, ApiError> {
+        let folder = home.nats();
+        let failed = |error: io::Error| {
+            let what = format!("cannot prepare nats-server in {}", folder.display());
+            failure::error(failure::FAILED, what, error, "check the disk space and rights there")
+        };
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let known: Option<Access> = fs::read(folder.join("access.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let binary = find()?;
+        if let (Some(access), Some(pid)) = (&known, running(&folder)) {
+            tracing::info!("nats-server runs already, as process {pid}");
+            return Ok(Self { access: access.clone(), folder, binary, pid });
+        }
+        let access = match known {
+            Some(known) if TcpListener::bind(("127.0.0.1", known.port)).is_ok() => known,
+            known => Access {
+                // Another program took the port meanwhile, or this is the first start.
+                port: free_port().map_err(failed)?,
+                user: "mozart".to_owned(),
+                password: known.map_or_else(random, |known| known.password),
+            },
+        };
+        write_private(
+            &folder.join("access.json"),
+            &serde_json::to_vec(&access).unwrap_or_default(),
+        )
+        .map_err(failed)?;
+        write_private(&folder.join("nats.conf"), config(&access, &folder, sync).as_bytes())
+            .map_err(failed)?;
+        let pid = spawn(&binary, &folder).map_err(failed)?;
+        tracing::info!("nats-server listens on 127.0.0.1:{}, as process {pid}", access.port);
+        Ok(Self { access, folder, binary, pid })
+    }
+
+    pub(super) fn url(&self) -> String {
+        let Access { port, user, password } = &self.access;
+        format!("nats://{user}:{password}@127.0.0.1:{port}")
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The last errors in its log: why it does not start.
+    pub(super) fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.folder.join("nats.log")).unwrap_or_default();
+        let bad =
+            |line: &&str| ["[FTL]", "[ERR]", "nats-server:"].iter().any(|mark| line.contains(mark));
+        log.lines().rev().find(bad).unwrap_or("").to_owned()
+    }
+
+    pub(super) fn stop(&self) {
+        labels::kill(self.pid, Signal::TERM);
+    }
+
+    /// Starts it again whenever it ends; stops it at `stop`.
+    pub(super) async fn keep(
+        mut self,
+        home: Home,
+        stop: CancellationToken,
+    ) -> Result<(), ApiError> {
+        let [mut pause, longest] = PAUSES;
+        loop {
+            let began = Instant::now();
+            tokio::select! {
+                ended = ended(self.pid) => {
+                    if let Err(error) = ended {
+                        return Err(failure::error(failure::FAILED, "cannot watch nats-server", error, ""));
+                    }
+                }
+                () = stop.cancelled() => break,
+            }
+            pause = if began.elapsed() > longest { PAUSES[0] } else { (pause * 2).min(longest) };
+            tracing::warn!("nats-server ended: {}; starting it again", self.last_words());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+            match spawn(&self.binary, &self.folder) {
+                Ok(pid) => self.pid = pid,
+                Err(error) => tracing::error!("cannot start nats-server: {error}"),
+            }
+            self.note(&home);
+        }
+        self.stop();
+        let gone = tokio::time::timeout(Duration::from_secs(10), ended(self.pid)).await;
+        if gone.is_err() {
+            labels::kill(self.pid, Signal::KILL);
+        }
+        Ok(())
+    }
+
+    fn note(&self, home: &Home) {
+        if let Ok(Some(running)) = home.read_running() {
+            let running = Running { nats_pid: Some(self.pid), ..running };
+            if let Err(error) = home.write_running(&running) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+}
+
+/// The server's binary: `MOZART_NATS_SERVER`, a new enough one on `PATH`, or what `make setup` installed beside the checkout.
+fn find() -> Result<PathBuf, ApiError> {
+    let try_ = "`make setup`, or name one in MOZART_NATS_SERVER, or --nats URL for one that runs";
+    let mut seen = Vec::new();
+    let given = std::env::var_os("MOZART_NATS_SERVER").map(PathBuf::from);
+    let is_given = given.is_some();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own
+        .ancestors()
+        .skip(1)
+        .take(4)
+        .flat_map(|folder| [folder.join("nats-server"), folder.join(".tools/nats-server")]);
+    let candidates: Vec<PathBuf> = match given {
+        Some(given) => vec![given],
+        None => on_path.chain(beside).filter(|path| path.is_file()).collect(),
+    };
+    for path in candidates {
+        match version(&path) {
+            Ok(found) if found >= OLDEST => return Ok(path),
+            Ok((major, minor)) => seen.push(format!("{} is {major}.{minor}", path.display())),
+            Err(error) => seen.push(format!("{}: {error}", path.display())),
+        }
+    }
+    let (major, minor) = OLDEST;
+    let cause = match seen.is_empty() {
+        true => "none found on PATH or beside mozart".to_owned(),
+        false => format!("{major}.{minor} or newer is needed; {}", seen.join(", ")),
+    };
+    let what = if is_given { "MOZART_NATS_SERVER cannot be used" } else { "no nats-server" };
+    Err(failure::error(failure::UNREACHABLE, what, cause, try_))
+}
+
+fn version(path: &Path) -> Result<(u32, u32), String> {
+    let output = Command::new(path).arg("--version").output().map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = text.rsplit('v').next().unwrap_or("").trim();
+    let mut parts = number.split('.').map(str::parse);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => Err(format!("says {:?} about its version", text.trim())),
+    }
+}
+
+fn config(access: &Access, folder: &Path, sync: Sync) -> String {
+    let Access { port, user, password } = access;
+    let sync = match sync {
+        Sync::Always => "always",
+        Sync::Lazy => "2m",
+    };
+    let data = folder.join("data");
+    let log = folder.join("nats.log");
+    format!(
+        "# Written by `mozart up`; changes are lost.
+server_name: mozart
+listen: \"127.0.0.1:{port}\"
+max_payload: 1MB
+max_connections: 20000
+log_file: {log:?}
+logfile_size_limit: 10MB
+logfile_max_num: 3
+jetstream {{
+  store_dir: {data:?}
+  # A stored record survives a power cut: the default syncs every two minutes.
+  sync_interval: {sync}
+  max_memory_store: 1GB
+  limits {{ default_max_consumers: 20000 }}
+}}
+authorization {{ user: {user:?}, password: {password:?} }}
+"
+    )
+}
+
+fn spawn(binary: &Path, folder: &Path) -> io::Result<u32> {
+    let errors = fs::OpenOptions::new().create(true).append(true).open(folder.join("nats.log"))?;
+    let child = Command::new(binary)
+        .arg("-c")
+        .arg(folder.join("nats.conf"))
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .spawn()?;
+    fs::write(folder.join("nats.pid"), child.id().to_string())?;
+    Ok(child.id())
+}
+
+/// The server that runs with this folder's configuration; its process id alone would prove nothing.
+fn running(folder: &Path) -> Option<u32> {
+    let pid: u32 = fs::read_to_string(folder.join("nats.pid")).ok()?.trim().parse().ok()?;
+    let cmdline = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let conf = folder.join("nats.conf");
+    let is_it =
+        cmdline.split(|byte| *byte == 0).any(|arg| arg == conf.as_os_str().as_encoded_bytes());
+    is_it.then_some(pid)
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// 128 random bits: two version-4-like halves of the system's randomness.
+fn random() -> String {
+    let mut bytes = [0_u8; 24];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    debug_assert!(filled.is_ok_and(|filled| filled == bytes.len()), "up to 256 bytes come whole");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut file =
+        fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
