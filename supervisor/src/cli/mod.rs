@@ -5,6 +5,7 @@ mod agents;
 mod answer;
 pub(crate) mod bench;
 mod cancel;
+mod chat;
 mod client;
 mod completions;
 mod dead;
@@ -12,10 +13,13 @@ mod describe;
 mod journal;
 mod lifecycle;
 pub(crate) mod output;
+mod prompt;
 mod ps;
 mod reference;
 mod send;
+mod stream;
 mod table;
+mod watch;
 
 use clap::Subcommand;
 use common::api::ApiError;
@@ -31,6 +35,10 @@ pub(crate) enum Command {
     Ps(ps::PsArgs),
     /// Store a message for an agent; prints its id once it is on disk
     Send(send::SendArgs),
+    /// Stream an agent's answer; without a text, a prompt
+    Chat(chat::ChatArgs),
+    /// Resume the stream of a message
+    Attach(chat::AttachArgs),
     /// Cancel a message
     Cancel(cancel::CancelArgs),
     /// Read the journal of messages
@@ -60,6 +68,10 @@ pub(crate) enum Command {
 /// # Errors
 /// When the command does not do what it was asked for.
 pub(crate) async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
+    // Streams have something to say when they are interrupted.
+    if matches!(command, Command::Chat(_) | Command::Attach(_)) {
+        return dispatch(global, command).await;
+    }
     tokio::select! {
         result = dispatch(global, command) => result,
         _ = tokio::signal::ctrl_c() => Ok(failure::INTERRUPTED),
@@ -70,6 +82,8 @@ async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
         Command::Ps(args) => ps::run(global, &args).await,
         Command::Send(args) => send::run(global, args).await,
+        Command::Chat(args) => chat::run(global, args).await,
+        Command::Attach(args) => chat::attach(global, &args).await,
         Command::Cancel(args) => cancel::run(global, &args).await,
         Command::Journal(command) => journal::run(global, command).await,
         Command::Dead(command) => dead::run(global, command).await,
