@@ -10,13 +10,17 @@ mod client;
 mod completions;
 mod dead;
 mod describe;
+mod events;
+mod inspect;
 mod journal;
 mod lifecycle;
+mod logs;
 pub(crate) mod output;
 mod prompt;
 mod ps;
 mod reference;
 mod send;
+mod souls;
 mod stream;
 mod table;
 mod watch;
@@ -31,6 +35,10 @@ use lifecycle::Change;
 /// The client commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Register souls: what changed becomes a new generation
+    Apply(souls::ApplyArgs),
+    /// Check souls, without any connection
+    Validate(souls::ValidateArgs),
     /// List agents
     Ps(ps::PsArgs),
     /// Store a message for an agent; prints its id once it is on disk
@@ -59,6 +67,12 @@ pub(crate) enum Command {
     Rm(lifecycle::AgentsArgs),
     /// Wait until an agent is running, idle or stopped
     Wait(lifecycle::WaitArgs),
+    /// Show everything known about an agent
+    Inspect(inspect::InspectArgs),
+    /// Show what an agent's workers wrote
+    Logs(logs::LogsArgs),
+    /// Show the control log: what happened to agents, nodes and supervisors
+    Events(events::EventsArgs),
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -80,6 +94,8 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<u8, ApiErro
 
 async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
+        Command::Apply(args) => souls::apply(global, &args).await,
+        Command::Validate(args) => souls::validate(global, &args),
         Command::Ps(args) => ps::run(global, &args).await,
         Command::Send(args) => send::run(global, args).await,
         Command::Chat(args) => chat::run(global, args).await,
@@ -93,6 +109,9 @@ async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Replace(args) => lifecycle::change(global, args, Change::Replace).await,
         Command::Rm(args) => lifecycle::change(global, args, Change::Remove).await,
         Command::Wait(args) => lifecycle::wait(global, &args).await,
+        Command::Inspect(args) => inspect::run(global, &args).await,
+        Command::Logs(args) => logs::run(global, &args).await,
+        Command::Events(args) => events::run(global, &args).await,
         Command::Completions(args) => completions::run(&args),
     }
 }
