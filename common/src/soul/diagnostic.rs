@@ -66,7 +66,10 @@ impl miette::Diagnostic for SoulProblem {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let first = LabeledSpan::new_primary_with_span(Some(self.label.clone()), self.span);
+        // miette shows no label without width at the very start.
+        let at_start = self.span == SourceSpan::from(0..0);
+        let span = if at_start { (0..1).into() } else { self.span };
+        let first = LabeledSpan::new_primary_with_span(Some(self.label.clone()), span);
         let second = self
             .also
             .iter()
@@ -77,6 +80,9 @@ impl miette::Diagnostic for SoulProblem {
 
 impl SoulErrors {
     pub(super) fn new(file: &str, text: &str, problems: Vec<SoulProblem>) -> Box<Self> {
+        // Nor in an empty line: what a blank file lacks is labelled in its first.
+        let is_blank = text.trim_matches([' ', '\t', '\n']).is_empty();
+        let text = if is_blank { " " } else { text };
         Box::new(Self { src: NamedSource::new(file, text.to_owned()), problems })
     }
 
@@ -160,7 +166,7 @@ fn span_end(problem: &SoulProblem) -> usize {
 }
 
 /// One character for one character, so that the caret stays below its place; nothing that a terminal would obey.
-fn printable(c: char) -> char {
+pub(super) fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
         c if c.is_control() => '\u{fffd}',

@@ -1,5 +1,7 @@
 //! Cuts a file into instructions: comments out, continued lines joined, heredocs taken.
 
+use std::collections::BTreeMap;
+
 use super::keyword::Keyword;
 use super::source::{Problem, Problems, Span};
 use super::suggest::quoted;
@@ -25,6 +27,7 @@ pub(super) struct Heredoc {
 pub(super) struct Instructions<'s> {
     text: &'s str,
     at: usize,
+    closings: Option<BTreeMap<&'s str, Vec<usize>>>,
     /// A heredoc swallowed the rest of the file: what is missing may be in there.
     pub(super) has_open_heredoc: bool,
 }
@@ -62,7 +65,7 @@ impl<'s> Line<'s> {
 
 impl<'s> Instructions<'s> {
     pub(super) fn new(text: &'s str) -> Self {
-        Self { text, at: 0, has_open_heredoc: false }
+        Self { text, at: 0, closings: None, has_open_heredoc: false }
     }
 
     fn line(&mut self) -> Option<Line<'s>> {
@@ -113,80 +116,99 @@ impl<'s> Instructions<'s> {
     }
 
     fn with_heredoc(&mut self, mut text: Text, problems: &mut Problems<'_>) -> Instruction {
-        let (keyword, rest) = text.whole().split_word();
-        let Some(last) = rest.words().last() else {
+        let Some(Opening { mark, span, start, takes_one }) = opening(&text, problems) else {
             return Instruction { text, heredoc: None };
         };
-        let Some(mark) = last.as_str().strip_prefix("<<") else {
-            return Instruction { text, heredoc: None };
+        let body = match self.body(&mark) {
+            Some(body) => body,
+            None if takes_one => {
+                problems.push(self.never_closed(&mark, span.clone()));
+                self.has_open_heredoc = true;
+                self.at = self.text.len();
+                // Already reported: an empty body would be reported again.
+                "…".to_owned()
+            }
+            // An instruction without heredocs, and no line that would close one: the text is meant as it is.
+            None => return Instruction { text, heredoc: None },
         };
-        let takes_one = Keyword::find(keyword.as_str()).is_some_and(Keyword::takes_heredoc);
-        let opening = last.span();
-        // A shell's `<<-END` and `<<'END'` are plain here.
-        let bare = mark.trim_start_matches('-').trim_matches(['\'', '"']);
-        if mark != bare && takes_one || !is_identifier(bare) {
-            if takes_one {
-                problems.push(
-                    Problem::new(
-                        opening.clone(),
-                        format!("{} opens no heredoc", quoted(last.as_str())),
-                        "expected `<<` and a word, such as `<<END`",
-                    )
-                    .help("the word stands alone in the line that closes the text".to_owned()),
-                );
-            }
-            if !is_identifier(bare) {
-                return Instruction { text, heredoc: None };
-            }
-        }
-        let mark = bare.to_owned();
-        let before = last.start_in_text();
-        let opened_at = self.at;
-        if let Some(heredoc) = self.heredoc(&mark, opening.clone()) {
-            text.truncate(before);
-            return Instruction { text, heredoc: Some(heredoc) };
-        }
-        if takes_one {
-            self.has_open_heredoc = true;
-            let indented =
-                self.text[opened_at..].lines().find(|line| line.trim().eq_ignore_ascii_case(&mark));
-            let help = match indented {
-                Some(line) => format!("{} is not it: case and indent matter", quoted(line)),
-                None => format!("close the text with a line `{mark}`"),
-            };
-            problems.push(
-                Problem::new(
-                    opening.clone(),
-                    "the heredoc is never closed",
-                    format!("expected a line `{mark}` below"),
-                )
-                .help(help),
-            );
-            text.truncate(before);
-            let heredoc = Heredoc {
-                opening,
-                // Already reported: a body that is empty would be reported again.
-                body: "…".to_owned(),
-            };
-            return Instruction { text, heredoc: Some(heredoc) };
-        }
-        // An instruction without heredocs, and no line that would close one: the text is meant as it is.
-        self.at = opened_at;
-        Instruction { text, heredoc: None }
+        text.truncate(start);
+        Instruction { text, heredoc: Some(Heredoc { opening: span, body }) }
     }
 
-    /// Takes lines up to the closing one; leaves the reader at the end of the file if there is none.
-    fn heredoc(&mut self, mark: &str, opening: Span) -> Option<Heredoc> {
-        let mut lines = Vec::new();
-        while let Some(line) = self.line() {
-            if line.text.trim_end() == mark {
-                let body = lines.join("\n");
-                return Some(Heredoc { opening, body });
-            }
-            lines.push(line.text);
-        }
-        None
+    fn never_closed(&self, mark: &str, opening: Span) -> Box<Problem> {
+        let similar =
+            self.text[self.at..].lines().find(|line| line.trim().eq_ignore_ascii_case(mark));
+        let help = match similar {
+            Some(line) => format!("{} is not it: case and indent matter", quoted(line)),
+            None => format!("close the text with a line `{mark}`"),
+        };
+        let expected = format!("expected a line `{mark}` below");
+        Problem::new(opening, "the heredoc is never closed", expected).help(help)
     }
+
+    /// Takes lines up to the closing one, if there is one.
+    fn body(&mut self, mark: &str) -> Option<String> {
+        let text = self.text;
+        let closings = self.closings.get_or_insert_with(|| closings(text));
+        let starts = closings.get(mark)?;
+        let end = *starts.get(starts.partition_point(|start| *start < self.at))?;
+        let mut lines = Vec::new();
+        while self.at < end {
+            lines.extend(self.line().map(|line| line.text));
+        }
+        self.line();
+        Some(lines.join("\n"))
+    }
+}
+
+/// `<<END` at the end of an instruction.
+struct Opening {
+    mark: String,
+    span: Span,
+    /// Where it begins in the instruction's text, in bytes.
+    start: usize,
+    /// Whether the keyword takes a heredoc.
+    takes_one: bool,
+}
+
+fn opening(text: &Text, problems: &mut Problems<'_>) -> Option<Opening> {
+    let (keyword, rest) = text.whole().split_word();
+    let last = rest.words().last()?;
+    let written = last.as_str().strip_prefix("<<")?;
+    let takes_one = Keyword::find(keyword.as_str()).is_some_and(Keyword::takes_heredoc);
+    // A shell's `<<-END` and `<<'END'` are plain here; the text is taken all the same, so that its lines are not reported too.
+    let mark = written.trim_start_matches('-').trim_matches(['\'', '"']);
+    if takes_one && !is_identifier(written) {
+        problems.push(
+            Problem::new(
+                last.span(),
+                format!("{} opens no heredoc", quoted(last.as_str())),
+                "expected `<<` and a word, such as `<<END`",
+            )
+            .help("the word stands alone in the line that closes the text".to_owned()),
+        );
+    }
+    is_identifier(mark).then(|| Opening {
+        mark: mark.to_owned(),
+        span: last.span(),
+        start: last.start_in_text(),
+        takes_one,
+    })
+}
+
+/// Where the lines that could close a heredoc begin, by their word: looked up once, so that a file of nothing but openings is
+/// not searched to its end for each of them.
+fn closings(text: &str) -> BTreeMap<&str, Vec<usize>> {
+    let mut closings: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let word = line.trim_end();
+        if is_identifier(word) {
+            closings.entry(word).or_default().push(at);
+        }
+        at += line.len();
+    }
+    closings
 }
 
 fn is_identifier(text: &str) -> bool {

@@ -52,7 +52,7 @@ fn check(
     text: &str,
     look_first: impl FnOnce(&mut Problems<'_>),
 ) -> Result<AgentSpec, Box<SoulErrors>> {
-    let source = Source::new(path.display().to_string(), text);
+    let source = Source::new(&path.display().to_string(), text);
     let mut problems = Problems::new(&source);
     look_first(&mut problems);
     let spec = if text.len() > MAX_FILE {
@@ -165,11 +165,11 @@ impl Parser {
     }
 
     fn instruction(&mut self, instruction: &Instruction, problems: &mut Problems<'_>) {
-        let (word, rest) = instruction.text.whole().split_word();
+        let (word, _) = instruction.text.whole().split_word();
         let Some(keyword) = Keyword::find(word.as_str()) else {
             let meant = Keyword::meant_by(word.as_str());
             self.meant.extend(meant);
-            problems.push(unknown(word, rest, meant));
+            problems.push(unknown(word, meant));
             return;
         };
         if let Some(first) = self.given.get(&keyword)
@@ -202,7 +202,7 @@ impl Parser {
     }
 }
 
-fn unknown(word: Part<'_>, rest: Part<'_>, meant: Option<Keyword>) -> Box<Problem> {
+fn unknown(word: Part<'_>, meant: Option<Keyword>) -> Box<Problem> {
     let help = match meant {
         Some(keyword) if word.as_str().eq_ignore_ascii_case(keyword.word()) => {
             Some(format!("did you mean `{}`? Keywords are written in capitals", keyword.word()))
@@ -211,8 +211,8 @@ fn unknown(word: Part<'_>, rest: Part<'_>, meant: Option<Keyword>) -> Box<Proble
             Some(format!("did you mean `{}`? A space follows the keyword", keyword.word()))
         }
         Some(keyword) => Some(did_you_mean(keyword.word())),
-        // A line that starts in small letters is a sentence that was meant to go on.
-        None if !rest.is_empty() || word.as_str().chars().any(char::is_lowercase) => {
+        // Not a word in capitals: rather a sentence that was meant to go on.
+        None if !word.as_str().chars().all(char::is_uppercase) => {
             Some("to go on with the line before, end that one with `\\`, or use `<<END`".to_owned())
         }
         None => None,

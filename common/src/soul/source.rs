@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::MAX_PROBLEMS;
-use super::diagnostic::{Also, SoulProblem};
+use super::diagnostic::{Also, SoulProblem, printable};
 
 /// A range of bytes of the file's text.
 pub(super) type Span = Range<usize>;
@@ -19,7 +19,8 @@ pub(super) struct Source<'s> {
 }
 
 impl<'s> Source<'s> {
-    pub(super) fn new(file: String, text: &'s str) -> Self {
+    pub(super) fn new(file: &str, text: &'s str) -> Self {
+        let file = safe(file);
         let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(newlines).collect();
         Self { file, text, line_starts }
@@ -99,9 +100,9 @@ impl<'s> Problems<'s> {
             file: self.source.file.clone(),
             line,
             column,
-            message,
-            label,
-            help,
+            message: safe(&message),
+            label: safe(&label),
+            help: help.as_deref().map(safe),
             span: span.into(),
             also,
         });
@@ -121,4 +122,9 @@ impl<'s> Problems<'s> {
         self.found.sort_by_key(|problem| (problem.line, problem.column));
         self.found
     }
+}
+
+/// Text of the file may be part of a message: what a terminal would obey is taken out.
+fn safe(text: &str) -> String {
+    text.chars().map(printable).collect()
 }

@@ -12,10 +12,12 @@ pub(super) fn closest<'c>(
         return None;
     }
     let word = word.to_ascii_lowercase();
-    let allowed = (word.chars().count() / 3).max(1);
+    let length = word.chars().count();
+    let allowed = (length / 3).max(1);
     candidates
         .into_iter()
-        .filter(|candidate| candidate.len().abs_diff(word.len()) <= allowed + 2)
+        // Each missing character is one step: the others need not be compared.
+        .filter(|candidate| candidate.len().abs_diff(length) <= allowed)
         .map(|candidate| {
             let distance = strsim::osa_distance(&word, &candidate.to_ascii_lowercase());
             (distance, candidate)
@@ -40,12 +42,10 @@ pub(super) fn one_of<'c>(candidates: impl IntoIterator<Item = &'c str>) -> Strin
     }
 }
 
-/// A word as it is quoted in a message: not longer than a line, and nothing that a terminal would obey.
+/// A word as it is quoted in a message: not longer than a line.
 pub(super) fn quoted(word: &str) -> String {
-    let mut shown: String =
-        word.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if shown.len() < word.len() && word.chars().count() > 40 {
-        shown.push('…');
+    match word.char_indices().nth(40) {
+        Some((end, _)) => format!("`{}…`", &word[..end]),
+        None => format!("`{word}`"),
     }
-    format!("`{shown}`")
 }

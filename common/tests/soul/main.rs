@@ -1,6 +1,10 @@
 //! The `.soul` parser through its public face.
 
+mod bad;
+mod docs;
+mod finding;
 mod good;
+mod properties;
 
 use std::path::Path;
 

@@ -31,6 +31,9 @@ pub(super) fn each(
     }
     let mut given: Vec<(&str, Part<'_>)> = Vec::new();
     for word in rest.words() {
+        if problems.is_full() {
+            return;
+        }
         let (key, value) = match split(word, keys) {
             Ok(option) => option,
             Err(problem) => {

@@ -174,7 +174,20 @@ fn check_cron(cron: Part<'_>) -> Checked<()> {
         check_field(*field, kind)?;
     }
     let parsed = parser().parse(text).map_err(|error| {
-        Problem::new(cron.span(), "an invalid cron expression", error.to_string().to_lowercase())
+        // croner says what is wrong, but not where: the field that is wrong alone.
+        let wrong = (0..FIELDS.len()).find(|index| {
+            let mut alone = ["*"; FIELDS.len()];
+            alone[*index] = fields[*index].as_str();
+            parser().parse(&alone.join(" ")).is_err()
+        });
+        match wrong {
+            Some(index) => wrong_field(fields[index], &FIELDS[index], None),
+            None => Problem::new(
+                cron.span(),
+                "an invalid cron expression",
+                error.to_string().to_lowercase(),
+            ),
+        }
     })?;
     if never_fires(&parsed, fields[4].as_str()) {
         return Err(Problem::new(
@@ -186,33 +199,31 @@ fn check_cron(cron: Part<'_>) -> Checked<()> {
     Ok(())
 }
 
-/// Checks a field alone, so that the problem points at it and not at the whole expression.
+fn wrong_field(field: Part<'_>, kind: &Field, help: Option<&str>) -> Box<Problem> {
+    let message = format!("{} as the {}", quoted(field.as_str()), kind.name);
+    Problem::new(field.span(), message, kind.expected).help(help.map(did_you_mean))
+}
+
+/// Refuses what croner lets pass, or would take long for.
 fn check_field(field: Part<'_>, kind: &Field) -> Checked<()> {
     let text = field.as_str();
-    let problem = |help: Option<&str>| {
-        Problem::new(field.span(), format!("{} as the {}", quoted(text), kind.name), kind.expected)
-            .help(help.map(did_you_mean))
-    };
-    // Longer than every minute of an hour, listed: nobody's schedule, and an expression that takes long to check.
+    // Longer than every minute of an hour, listed.
     if text.len() > 200 {
-        return Err(problem(None));
+        return Err(wrong_field(field, kind, None));
     }
-    let is_letter = |c: char| c.is_alphabetic();
-    for word in text.split(|c| !is_letter(c)).filter(|word| !word.is_empty()) {
-        if !kind.words.iter().any(|w| w.eq_ignore_ascii_case(word)) {
-            return Err(problem(closest(word, kind.words.iter().copied())));
+    // croner replaces names wherever they stand, also in the minutes, also side by side.
+    for word in text.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()) {
+        if !kind.words.iter().any(|known| known.eq_ignore_ascii_case(word)) {
+            let meant = closest(word, kind.words.iter().copied());
+            return Err(wrong_field(field, kind, meant));
         }
     }
-    // Numbers of more than two digits are in no field's range, and croner steps through ranges before it checks them.
+    // It steps through ranges before it checks them, and no field has numbers of three digits.
     let has_long_number = text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 2);
+    // It takes the nothing between two commas for a value.
     let has_hole = text.split(',').any(str::is_empty);
-    let at = FIELDS.iter().position(|other| other.name == kind.name);
-    let mut alone = ["*"; 5];
-    if let Some(slot) = at.and_then(|at| alone.get_mut(at)) {
-        *slot = text;
-    }
-    if has_long_number || has_hole || parser().parse(&alone.join(" ")).is_err() {
-        return Err(problem(None));
+    if has_long_number || has_hole {
+        return Err(wrong_field(field, kind, None));
     }
     Ok(())
 }
