@@ -9,6 +9,8 @@ pub(crate) struct AckSubject<'a> {
     pub(crate) delivered: u64,
     pub(crate) stream_seq: u64,
     pub(crate) consumer_seq: u64,
+    /// When it was stored, in nanoseconds since 1970.
+    pub(crate) time: u64,
     /// How many come after it.
     pub(crate) pending: u64,
 }
@@ -29,8 +31,15 @@ impl<'a> AckSubject<'a> {
         let (stream, consumer) = (tokens.next()?, tokens.next()?);
         let mut number = || tokens.next()?.parse().ok();
         let (delivered, stream_seq, consumer_seq) = (number()?, number()?, number()?);
-        let _time: u64 = number()?;
-        Some(Self { stream, consumer, delivered, stream_seq, consumer_seq, pending: number()? })
+        Some(Self {
+            stream,
+            consumer,
+            delivered,
+            stream_seq,
+            consumer_seq,
+            time: number()?,
+            pending: number()?,
+        })
     }
 }
 
@@ -46,6 +55,7 @@ mod tests {
             delivered: 2,
             stream_seq: 3,
             consumer_seq: 4,
+            time: 5,
             pending: 6,
         };
         for subject in [

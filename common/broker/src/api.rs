@@ -61,7 +61,8 @@ impl ApiError {
 
     /// Whether asking again may help: a stream without a leader, a server that starts.
     fn is_transient(&self) -> bool {
-        self.err_code == code::IN_PROCESS || (self.code == 503 && !self.is_full())
+        let lasting = self.is_full() || code::NO_JETSTREAM.contains(&self.err_code);
+        self.err_code == code::IN_PROCESS || (self.code == 503 && !lasting)
     }
 }
 
@@ -297,9 +298,5 @@ impl Wire {
 
 /// A timeout of a part is a timeout of the whole.
 fn of_whole(error: BrokerError, timeout: Duration) -> BrokerError {
-    match error {
-        BrokerError::Timeout(_) => BrokerError::Timeout(timeout),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "every other one is itself")]
-        other => other,
-    }
+    if matches!(error, BrokerError::Timeout(_)) { BrokerError::Timeout(timeout) } else { error }
 }

@@ -211,7 +211,9 @@ pub(crate) async fn queued<E: std::fmt::Display>(
 
 /// What is left until a deadline, but never nothing: the connection is there by now, its first answers may take a moment.
 fn rest(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
+    let left = deadline.saturating_duration_since(Instant::now());
+    // Whole milliseconds, since error texts show it.
+    Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1000))
 }
 
 /// Connects, trying until the deadline: the server may be about to start.

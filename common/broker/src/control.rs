@@ -7,7 +7,7 @@ use common::control::ControlRecord;
 use crate::api::{Published, header};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
-use crate::follow::{Followed, Follower, Source};
+use crate::follow::{End, Followed, Follower, Source};
 use crate::journal::encode;
 use crate::wire::CALL;
 
@@ -85,6 +85,7 @@ impl Broker {
                 None => self.subjects().control_filter(),
             },
             from: from_seq,
+            end: End::Firm,
         };
         let inner = Follower::start(self.wire(), source).await?;
         Ok(ControlFollower { inner })

@@ -7,7 +7,7 @@ use common::{AgentName, ConversationId, MessageId};
 use crate::api::{Published, header};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
-use crate::follow::{Followed, Follower, Source};
+use crate::follow::{End, Followed, Follower, Source};
 use crate::read::Reader;
 use crate::wire::CALL;
 
@@ -146,6 +146,7 @@ impl Broker {
                 None => self.subjects().events_of(agent),
             },
             from: 1,
+            end: End::Soft,
         };
         Ok(EventFollower {
             inner: Follower::start(self.wire(), source).await?,

@@ -2,15 +2,19 @@
 //!
 //! The consumer is in memory and without acks, so that a record reaches the follower as soon as it is stored. A gap in the
 //! consumer's own numbers, silence, and a reconnect all end the same way: a new consumer after the last record that was given.
+//!
+//! A server that died may have lost the end of a stream that is not synced, and numbers anew from there. Where that is
+//! expected the follower resumes by time; where it is not, it says so.
 
 use std::fmt;
 use std::time::Duration;
 
-use async_nats::{Message, StatusCode, Subscriber};
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::{Message, StatusCode, Subscriber, datetime};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::ack::AckSubject;
@@ -38,6 +42,28 @@ pub(crate) struct Source {
     pub(crate) filter: String,
     /// The first sequence that is wanted.
     pub(crate) from: u64,
+    /// What the stream's end is worth once its server has died.
+    pub(crate) end: End,
+}
+
+/// Whether a stream may end earlier after a restart than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Every answered record stays: an earlier end is an error.
+    Firm,
+    /// The last records may be lost, and their numbers given again.
+    Soft,
+}
+
+/// Where a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// At the sequence, which nobody has seen yet.
+    First,
+    /// At the sequence, on the connection that gave the ones before it.
+    Next,
+    /// After the last record that was given, on a server that may be another process. In nanoseconds since 1970.
+    After(u64),
 }
 
 /// A run through a stream.
@@ -47,6 +73,8 @@ pub(crate) struct Follower {
     phase: Phase,
     /// Stored records not given yet, until the caller was told that it caught up.
     left: Option<u64>,
+    /// When the last record that was given was stored, or when the first run began. In nanoseconds since 1970.
+    seen: u64,
 }
 
 enum Phase {
@@ -62,12 +90,16 @@ struct Run {
     /// The consumer sequence of the next message.
     expected: u64,
     heard: Instant,
+    /// When it began, by the server's clock. In nanoseconds since 1970.
+    began: u64,
 }
 
 #[derive(Deserialize)]
 struct Created {
     #[serde(default)]
     num_pending: u64,
+    #[serde(default)]
+    created: String,
     delivered: Delivered,
 }
 
@@ -78,7 +110,11 @@ struct Delivered {
 
 /// What one message means to a run.
 enum Heard {
-    Record(u64, u64),
+    Record {
+        seq: u64,
+        pending: u64,
+        time: u64,
+    },
     Nothing,
     /// The consumer has nothing that we do not have.
     Idle,
@@ -99,8 +135,14 @@ impl fmt::Debug for Follower {
 impl Follower {
     /// Starts to follow: the consumer exists when this returns.
     pub(crate) async fn start(wire: &Wire, source: Source) -> Result<Self> {
-        let (run, left) = start(wire.clone(), source.clone()).await?;
-        Ok(Self { wire: wire.clone(), source, phase: Phase::Running(run), left: Some(left) })
+        let (run, left) = start(wire.clone(), source.clone(), Begin::First).await?;
+        Ok(Self {
+            wire: wire.clone(),
+            source,
+            seen: run.began,
+            phase: Phase::Running(run),
+            left: Some(left),
+        })
     }
 
     /// The next item; waits for ever. Cancel safe.
@@ -112,10 +154,10 @@ impl Follower {
                         self.left = self.left.map(|_| left);
                         self.phase = Phase::Running(run);
                     }
-                    Err(error) if error.is_transient() => self.restart("no answer"),
+                    Err(error) if error.is_transient() => self.reconnected(),
                     Err(error) => {
                         // The caller may go on: not with a future that is used up.
-                        self.restart("refused");
+                        self.reconnected();
                         return Err(error);
                     }
                 },
@@ -128,11 +170,11 @@ impl Follower {
                         biased;
                         message = run.messages.next() => message,
                         () = self.wire.reconnected(run.epoch) => {
-                            self.restart("reconnected");
+                            self.reconnected();
                             continue;
                         }
                         () = sleep_until(run.heard + SILENCE) => {
-                            self.restart("silence");
+                            self.restart("silence", Begin::Next);
                             continue;
                         }
                     };
@@ -141,8 +183,9 @@ impl Follower {
                     };
                     run.heard = Instant::now();
                     match run.hear(&message, &self.source.stream) {
-                        Heard::Record(seq, pending) => {
+                        Heard::Record { seq, pending, time } => {
                             run.expected += 1;
+                            self.seen = time;
                             self.source.from = seq + 1;
                             self.left = self.left.map(|left| left.saturating_sub(1).min(pending));
                             return Ok(Followed::Message(seq, message));
@@ -153,25 +196,25 @@ impl Follower {
                             // Lost with the connection or by a cancelled call: the next heartbeat asks again.
                             queued(self.wire.client.publish(reply, bytes::Bytes::new())).await?;
                         }
-                        Heard::Gap => self.restart("a gap"),
+                        Heard::Gap => self.restart("a gap", Begin::Next),
                     }
                 }
             }
         }
     }
 
-    fn restart(&mut self, why: &str) {
-        tracing::debug!(
-            stream = self.source.stream,
-            from = self.source.from,
-            why,
-            "following anew"
-        );
+    fn reconnected(&mut self) {
+        self.restart("reconnected", Begin::After(self.seen));
+    }
+
+    fn restart(&mut self, why: &str, begin: Begin) {
         let (wire, source) = (self.wire.clone(), self.source.clone());
-        let pause = jitter(if why == "reconnected" { Duration::ZERO } else { PAUSE });
+        tracing::debug!(stream = source.stream, from = source.from, why, "following anew");
         self.phase = Phase::Starting(Box::pin(async move {
-            sleep(pause).await;
-            start(wire, source).await
+            if begin == Begin::Next {
+                sleep(jitter(PAUSE)).await;
+            }
+            start(wire, source, begin).await
         }));
     }
 }
@@ -185,7 +228,11 @@ impl Run {
         match reply {
             Some(reply) if reply.stream == stream && reply.consumer == self.consumer => {
                 if reply.consumer_seq == self.expected {
-                    Heard::Record(reply.stream_seq, reply.pending)
+                    Heard::Record {
+                        seq: reply.stream_seq,
+                        pending: reply.pending,
+                        time: reply.time,
+                    }
                 } else {
                     Heard::Gap
                 }
@@ -214,33 +261,73 @@ impl Run {
     }
 }
 
+/// Where the consumer is to begin.
+async fn policy(wire: &Wire, source: &Source, begin: Begin) -> Result<DeliverPolicy> {
+    let at_sequence = DeliverPolicy::ByStartSequence { start_sequence: source.from.max(1) };
+    let Begin::After(seen) = begin else {
+        return Ok(at_sequence);
+    };
+    match source.end {
+        End::Soft => {
+            let start_time =
+                datetime::from_nanos(i128::from(seen) + 1).map_err(BrokerError::other)?;
+            Ok(DeliverPolicy::ByStartTime { start_time })
+        }
+        End::Firm => {
+            let last = wire.last_seq(&source.stream).await?;
+            if last + 1 < source.from {
+                return Err(BrokerError::Other(format!(
+                    "{} lost records: #{} was seen, and now it ends at #{last}",
+                    source.stream,
+                    source.from - 1,
+                )));
+            }
+            Ok(at_sequence)
+        }
+    }
+}
+
 /// Makes the consumer; how many records are stored for it.
-async fn start(wire: Wire, source: Source) -> Result<(Run, u64)> {
+async fn start(wire: Wire, source: Source, begin: Begin) -> Result<(Run, u64)> {
     let epoch = wire.up(Instant::now() + CALL, CALL).await?;
     let inbox = wire.client.new_inbox();
     let messages = wire.client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;
     let consumer = format!("follow-{}", inbox.rsplit('.').next().unwrap_or_default());
-    let Source { stream, filter, from } = source;
-    let config = json!({
-        "stream_name": stream,
-        "action": "create",
-        "config": {
-            "name": consumer,
-            "deliver_subject": inbox,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": from.max(1),
-            "filter_subject": filter,
-            "ack_policy": "none",
-            "max_deliver": 1,
-            "replay_policy": "instant",
-            "flow_control": true,
-            "idle_heartbeat": HEARTBEAT.as_nanos(),
-            "mem_storage": true,
-            "num_replicas": 1,
-        },
+    let policy = policy(&wire, &source, begin).await?;
+    let Source { stream, filter, .. } = source;
+    let mut config = json!({
+        "name": consumer,
+        "deliver_subject": inbox,
+        "filter_subject": filter,
+        "ack_policy": "none",
+        "max_deliver": 1,
+        "replay_policy": "instant",
+        "flow_control": true,
+        "idle_heartbeat": HEARTBEAT.as_nanos(),
+        "mem_storage": true,
+        "num_replicas": 1,
     });
+    let policy = serde_json::to_value(policy).map_err(BrokerError::other)?;
+    if let (Value::Object(config), Value::Object(policy)) = (&mut config, policy) {
+        config.extend(policy);
+    }
+    let body = json!({ "stream_name": stream, "action": "create", "config": config });
     let what = format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}");
-    let created: Created = wire.api(&what, &config, CALL).await??;
-    let run = Run { messages, consumer, epoch, expected: 1, heard: Instant::now() };
+    let created: Created = wire.api(&what, &body, CALL).await??;
+    let run = Run {
+        messages,
+        consumer,
+        epoch,
+        expected: 1,
+        heard: Instant::now(),
+        began: nanos(&created.created),
+    };
     Ok((run, created.num_pending + created.delivered.consumer_seq))
+}
+
+fn nanos(time: &str) -> u64 {
+    datetime::parse_rfc3339(time)
+        .ok()
+        .and_then(|time| u64::try_from(time.unix_timestamp_nanos()).ok())
+        .unwrap_or_default()
 }

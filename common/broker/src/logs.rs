@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::connection::{Broker, queued};
 use crate::error::Result;
-use crate::follow::{Followed, Follower, Source};
+use crate::follow::{End, Followed, Follower, Source};
 use crate::read::Reader;
 
 /// A log line. Several travel as one LOGS message, one JSON object a line.
@@ -122,6 +122,7 @@ impl Broker {
         let stream = self.logs_stream();
         let source = Source {
             from: self.wire().last_seq(&stream).await? + 1,
+            end: End::Soft,
             filter: self.subjects().logs_of(agent),
             stream,
         };

@@ -87,7 +87,7 @@ impl Wire {
             match timeout_at(until, asked).await {
                 Ok(Some(Ok(message))) => return Ok(Answer { message, tries }),
                 Ok(Some(Err(error))) => {
-                    self.refused(subject, &error)?;
+                    self.repeatable(subject, &error)?;
                     pause(deadline, timeout).await?;
                 }
                 // Reconnected: the request or its answer is lost.
@@ -99,15 +99,14 @@ impl Wire {
     }
 
     /// Whether a failed request can be repeated.
-    fn refused(&self, subject: &Subject, error: &async_nats::RequestError) -> Result<()> {
+    fn repeatable(&self, subject: &Subject, error: &async_nats::RequestError) -> Result<()> {
         match error.kind() {
-            RequestErrorKind::NoResponders => {
-                if subject.starts_with("$JS.API.") && !self.client.server_info().jetstream {
-                    return Err(BrokerError::NoJetStream);
-                }
-                Ok(())
+            RequestErrorKind::NoResponders
+                if subject.starts_with("$JS.API.") && !self.client.server_info().jetstream =>
+            {
+                Err(BrokerError::NoJetStream)
             }
-            RequestErrorKind::TimedOut => Ok(()),
+            RequestErrorKind::NoResponders | RequestErrorKind::TimedOut => Ok(()),
             RequestErrorKind::InvalidSubject
             | RequestErrorKind::MaxPayloadExceeded
             | RequestErrorKind::Other => Err(BrokerError::other(error)),

@@ -2,4 +2,12 @@
 
 mod support;
 
+mod connect;
+mod consumer;
+mod control;
+mod dead;
+mod events;
 mod journal;
+mod lease;
+mod logs;
+mod streams;

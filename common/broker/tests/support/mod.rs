@@ -166,6 +166,7 @@ pub(crate) fn envelope(agent_name: &str, id: &str) -> Envelope {
         request_id: None,
         deadline: None,
         hops: 0,
+        path: Vec::new(),
         cause: None,
         redrive_of: None,
     }

@@ -1,0 +1,258 @@
+//! The consumer of an incarnation: what it gives, what it refuses, and when it is gone.
+
+use std::collections::BTreeSet;
+
+use broker::{Broker, Delivery, Inbox, InboxItem, SendOutcome};
+use futures_util::StreamExt;
+
+use crate::support::{SOON, Server, agent, envelope, soon};
+
+async fn delivery(inbox: &mut Inbox) -> Delivery {
+    match soon(inbox.next()).await {
+        InboxItem::Delivery(delivery) => *delivery,
+        other @ (InboxItem::Refused { .. } | InboxItem::Gone) => panic!("{other:?}"),
+    }
+}
+
+async fn send(broker: &Broker, agent: &str, id: &str) {
+    let sent = broker.send(&envelope(agent, id), SOON).await;
+    assert!(matches!(sent, Ok(SendOutcome::Stored { .. })), "{sent:?}");
+}
+
+#[tokio::test]
+async fn requests_come_in_order_and_never_more_than_the_window() {
+    let server = Server::start().await;
+    for (shards, window) in [(1, 1), (1, 7), (4, 64)] {
+        let broker = {
+            let mut options = server.options();
+            options.namespace = common::Namespace::new(format!("n{shards}-{window}")).expect("ok");
+            let streams = broker::StreamOptions { journal_shards: shards, replicas: 1 };
+            let made = Broker::connect_and_create(&options, &streams).await;
+            made.expect("a broker")
+        };
+        let a = agent("a");
+        broker.create_consumer(&a, 1, 1, window).await.expect("made");
+        let mut inbox = broker.pull(&a, 1, window).await.expect("pulling");
+        let sending = async {
+            for n in 0..300 {
+                send(&broker, "a", &format!("m{n}")).await;
+                send(&broker, "b", &format!("m{n}")).await;
+            }
+        };
+        let receiving = async {
+            let mut held = Vec::new();
+            for n in 0..300 {
+                if held.len() == window as usize {
+                    for reply in held.drain(..) {
+                        let reply: String = reply;
+                        broker.ack(&reply).await.expect("acked");
+                    }
+                    inbox.release(window);
+                }
+                let next = delivery(&mut inbox).await;
+                assert_eq!(next.envelope, envelope("a", &format!("m{n}")));
+                assert_eq!(next.delivered, 1);
+                held.push(next.reply);
+            }
+        };
+        tokio::join!(sending, receiving);
+    }
+}
+
+#[tokio::test]
+async fn a_full_window_gets_nothing_until_there_is_room() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let a = agent("a");
+    broker.create_consumer(&a, 1, 1, 2).await.expect("made");
+    for n in 0..3 {
+        send(&broker, "a", &format!("m{n}")).await;
+    }
+    let mut inbox = broker.pull(&a, 1, 2).await.expect("pulling");
+    let first = delivery(&mut inbox).await;
+    delivery(&mut inbox).await;
+    let state = broker.consumer(&a, 1).await.expect("an answer");
+    let state = state.expect("it exists");
+    assert_eq!((state.ack_pending, state.pending, state.delivered), (2, 1, 2));
+    broker.ack(&first.reply).await.expect("acked");
+    inbox.release(1);
+    assert_eq!(delivery(&mut inbox).await.envelope, envelope("a", "m2"));
+}
+
+#[tokio::test]
+async fn after_a_kill_the_consumer_is_gone_and_a_new_one_loses_nothing() {
+    let mut server = Server::start().await;
+    let broker = server.broker().await;
+    let a = agent("a");
+    broker.create_consumer(&a, 1, 1, 4).await.expect("made");
+    for n in 0..20 {
+        send(&broker, "a", &format!("m{n}")).await;
+    }
+    let mut inbox = broker.pull(&a, 1, 4).await.expect("pulling");
+    let mut settled = BTreeSet::new();
+    for _ in 0..10 {
+        let next = delivery(&mut inbox).await;
+        broker.ack(&next.reply).await.expect("acked");
+        inbox.release(1);
+        settled.insert(next.seq);
+    }
+    let floor = *settled.last().expect("some");
+    server.kill_and_revive().await;
+    loop {
+        match soon(inbox.next()).await {
+            // Given out before the server went.
+            InboxItem::Delivery(_) => {}
+            InboxItem::Gone => break,
+            InboxItem::Refused { reason, .. } => panic!("{reason}"),
+        }
+    }
+    assert!(matches!(soon(inbox.next()).await, InboxItem::Gone));
+    assert_eq!(broker.consumer(&a, 1).await.expect("an answer"), None);
+
+    broker.create_consumer(&a, 2, floor + 1, 4).await.expect("made");
+    let mut inbox = broker.pull(&a, 2, 4).await.expect("pulling");
+    for n in 10..20 {
+        let next = delivery(&mut inbox).await;
+        assert_eq!(next.envelope, envelope("a", &format!("m{n}")));
+        broker.ack(&next.reply).await.expect("acked");
+        inbox.release(1);
+    }
+}
+
+#[tokio::test]
+async fn deleting_the_consumer_fences_its_incarnation() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let a = agent("a");
+    broker.create_consumer(&a, 1, 1, 4).await.expect("made");
+    broker.create_consumer(&a, 1, 7, 9).await.expect("exists");
+    let mut inbox = broker.pull(&a, 1, 4).await.expect("pulling");
+    send(&broker, "a", "m1").await;
+    delivery(&mut inbox).await;
+    broker.create_consumer(&a, 2, 1, 4).await.expect("made");
+    let mut names = broker.consumers().await.expect("a list");
+    names.sort();
+    assert_eq!(names, [(a.clone(), 1), (a.clone(), 2)]);
+
+    broker.delete_consumer(&a, 1).await.expect("deleted");
+    broker.delete_consumer(&a, 1).await.expect("not there: fine");
+    assert!(matches!(soon(inbox.next()).await, InboxItem::Gone));
+    // A pull at what is not there finds out as well.
+    let mut stale = broker.pull(&a, 1, 4).await.expect("pulling");
+    assert!(matches!(soon(stale.next()).await, InboxItem::Gone));
+
+    let mut inbox = broker.pull(&a, 2, 4).await.expect("pulling");
+    assert_eq!(delivery(&mut inbox).await.envelope, envelope("a", "m1"));
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_acked_comes_again_and_is_counted() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let a = agent("a");
+    broker.create_consumer(&a, 1, 1, 4).await.expect("made");
+    send(&broker, "a", "m1").await;
+    let mut inbox = broker.pull(&a, 1, 4).await.expect("pulling");
+    let first = delivery(&mut inbox).await;
+    let client = server.client().await;
+    client.publish(first.reply, "-NAK".into()).await.expect("refused");
+    client.flush().await.expect("sent");
+    inbox.release(1);
+    let second = delivery(&mut inbox).await;
+    assert_eq!((second.seq, second.delivered), (first.seq, 2));
+}
+
+/// Where the inbox of a pull is, as somebody with access to the API's subjects sees it.
+async fn spied_inbox(server: &Server, broker: &Broker, name: &str) -> (Inbox, String) {
+    let client = server.client().await;
+    let mut pulls = client.subscribe("$JS.API.CONSUMER.MSG.NEXT.>").await.expect("subscribed");
+    client.flush().await.expect("sent");
+    // The server has the subscription once it answers what came after it.
+    let probe = client.request("nobody.listens", "".into()).await;
+    probe.expect_err("nobody listens");
+    let inbox = broker.pull(&agent(name), 1, 8).await.expect("pulling");
+    let pull = soon(pulls.next()).await.expect("a pull");
+    (inbox, pull.reply.expect("an inbox").to_string())
+}
+
+#[tokio::test]
+async fn what_a_forged_reply_subject_brings_is_refused() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    for name in ["a", "b"] {
+        let made = broker.create_consumer(&agent(name), 1, 1, 8).await;
+        made.expect("made");
+    }
+    let (mut inbox, address) = spied_inbox(&server, &broker, "a").await;
+    let client = server.client().await;
+
+    // The broker's own answer, stored as a request of the agent.
+    let forged = "mozart.test.journal.a.user.forged.request";
+    client.publish_with_reply("mozart.test.dead.x.y", forged, "x".into()).await.expect("sent");
+    let InboxItem::Refused { reason, payload } = soon(inbox.next()).await else {
+        panic!("a broker's answer is no request");
+    };
+    assert!(payload.starts_with(b"{\"stream\""), "{payload:?}");
+    assert!(reason.contains("missing field"), "{reason}");
+    // It came from the stream: acked, so that it does not come again.
+    let settled = async {
+        loop {
+            let state = broker.consumer(&agent("a"), 1).await.expect("an answer");
+            if state.expect("it exists").ack_pending == 0 {
+                break;
+            }
+        }
+    };
+    soon(settled).await;
+
+    // An envelope of another subject, stored on this agent's.
+    let elsewhere = serde_json::to_vec(&envelope("b", "m9")).expect("JSON");
+    let subject = "mozart.test.journal.a.user.m9.request";
+    client.publish(subject, elsewhere.into()).await.expect("sent");
+    let InboxItem::Refused { reason, .. } = soon(inbox.next()).await else {
+        panic!("the body is of another agent");
+    };
+    assert!(reason.contains("another subject"), "{reason}");
+
+    // Another agent's job, pulled into this inbox.
+    send(&broker, "b", "m1").await;
+    let next = "$JS.API.CONSUMER.MSG.NEXT.MOZART_test_JOURNAL.b-1";
+    client.publish_with_reply(next, address.clone(), "1".into()).await.expect("sent");
+    let InboxItem::Refused { reason, .. } = soon(inbox.next()).await else {
+        panic!("another agent's job");
+    };
+    assert!(reason.contains("not from this consumer"), "{reason}");
+    let state = broker.consumer(&agent("b"), 1).await.expect("an answer");
+    assert_eq!(state.expect("it exists").ack_pending, 1);
+
+    // A perfect envelope, sent straight to the inbox with a reply that looks right but for the consumer.
+    let perfect = serde_json::to_vec(&envelope("a", "m2")).expect("JSON");
+    client.publish_with_reply(address, "some.where", perfect.into()).await.expect("sent");
+    let InboxItem::Refused { .. } = soon(inbox.next()).await else {
+        panic!("not from the stream");
+    };
+
+    // And what is genuine still comes.
+    send(&broker, "a", "m3").await;
+    assert_eq!(delivery(&mut inbox).await.envelope, envelope("a", "m3"));
+}
+
+#[tokio::test]
+async fn a_closed_inbox_asks_for_nothing_more() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let a = agent("a");
+    broker.create_consumer(&a, 1, 1, 1).await.expect("made");
+    let mut inbox = broker.pull(&a, 1, 1).await.expect("pulling");
+    for n in 0..2 {
+        send(&broker, "a", &format!("m{n}")).await;
+    }
+    let first = delivery(&mut inbox).await;
+    inbox.close();
+    inbox.release(1);
+    broker.ack(&first.reply).await.expect("acked");
+    let more = tokio::time::timeout(std::time::Duration::from_millis(200), inbox.next()).await;
+    assert!(more.is_err(), "{more:?}");
+    let state = broker.consumer(&a, 1).await.expect("an answer");
+    assert_eq!(state.expect("it exists").pending, 1);
+}
