@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use common::shim::{CONFIG_ENV, Exit, ShimConfig};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use tokio::net::unix::pipe;
 
 /// A running worker.
@@ -65,7 +65,7 @@ impl Worker {
 /// Reaps every child that has ended: the worker, and orphans that became ours. Returns the worker's end, if it is among them.
 pub(crate) fn reap(worker: Pid) -> Option<Exit> {
     let mut exit = None;
-    while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == worker {
             exit = Some(Exit {
                 code: status.exit_status(),
@@ -90,8 +90,8 @@ pub(crate) fn sweep(worker: Pid) {
             let _ = kill_process(child, Signal::KILL);
         }
         // Blocks only until a killed child is reaped.
-        let _ = waitpid(None, WaitOptions::empty());
-        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        let _ = wait(WaitOptions::empty());
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
     }
 }
 
