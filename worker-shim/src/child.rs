@@ -63,6 +63,7 @@ impl Worker {
 }
 
 /// Reaps every child that has ended: the worker, and orphans that became ours. Returns the worker's end, if it is among them.
+/// Any child: the worker has a process group of its own, which `waitpid(None)` would leave out.
 pub(crate) fn reap(worker: Pid) -> Option<Exit> {
     let mut exit = None;
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
