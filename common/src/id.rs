@@ -134,6 +134,9 @@ id! {
     ConversationId, "conversation id", is_conversation, CONVERSATION
 }
 
+/// The command line as a sender. No agent can have this name: its questions would pass for a person's.
+pub const USER: &str = "user";
+
 impl From<AgentName> for SenderName {
     fn from(agent: AgentName) -> Self {
         Self(agent.0)

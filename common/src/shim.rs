@@ -196,7 +196,9 @@ impl Exit {
     pub fn describe(&self) -> String {
         let how = match (self.code, self.signal) {
             (Some(code), _) => format!("exit code {code}"),
-            (None, Some(signal)) => format!("exit code {} (signal {signal})", 128 + signal),
+            (None, Some(signal)) => {
+                format!("exit code {} (signal {signal})", signal.saturating_add(128))
+            }
             (None, None) => "gone".to_owned(),
         };
         let how = if self.out_of_memory { format!("{how}, out of memory") } else { how };
@@ -255,3 +257,131 @@ pub const CONFIG_ENV: &str = "MOZART_SHIM_CONFIG";
 
 /// The environment variable that labels every process of an incarnation: `<namespace>/<node>/<agent>/<generation>/<incarnation>`.
 pub const LABEL_ENV: &str = "MOZART_INCARNATION";
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::MessageId;
+    use crate::codec::{decode, encode};
+
+    fn agent() -> AgentName {
+        AgentName::new("ab").expect("valid")
+    }
+
+    fn exit(signal: Option<i32>) -> IncarnationExit {
+        IncarnationExit {
+            agent: agent(),
+            incarnation: 7,
+            exit: Exit { code: None, signal, out_of_memory: true, reason: Some("r".into()) },
+            clean: true,
+            finished: 300,
+            at: Timestamp::from_millis(1_700_000_000_123),
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |mut out, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
+    }
+
+    /// The bytes of version 1. One that changes breaks a fleet of mixed versions silently: change `codec::VERSION` with it.
+    #[test]
+    fn golden_bytes_of_every_frame() {
+        fn golden<T>(frame: &T, bytes: &str)
+        where
+            T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+        {
+            let encoded = encode(frame).expect("small");
+            assert_eq!(hex(&encoded), bytes, "{frame:?}");
+            assert_eq!(&decode::<T>(&encoded).expect("what was written"), frame);
+        }
+
+        let within = Duration::from_millis(1500);
+        golden(&ShimCommand::Begin { horizon: 70_000 }, "0100fc70110100");
+        golden(&ShimCommand::Drain { within }, "010101fc0065cd1d");
+        let sender = SenderName::new("user").expect("valid");
+        let message_id = MessageId::new("m1").expect("valid");
+        golden(&ShimCommand::Cancel { sender, message_id }, "01020475736572026d31");
+        golden(&ShimCommand::Ping, "0103");
+
+        golden(&ShimReport::Ready, "0100");
+        let heartbeat = Heartbeat {
+            held: 1,
+            open: 2,
+            finished: 3,
+            lost_finals: 4,
+            refused: 5,
+            quiet_ms: 6,
+            worker_pid: 70_000,
+        };
+        golden(&ShimReport::Heartbeat(heartbeat), "0101010203040506fc70110100");
+
+        let start = StartIncarnation {
+            agent: agent(),
+            generation: 3,
+            incarnation: 7,
+            token: "t0".into(),
+            spec: "{}".into(),
+        };
+        let command = |body| NodeCommand { term: 9, body };
+        golden(&command(NodeCommandBody::Start(Box::new(start))), "0109000261620307027430027b7d");
+        let stop = NodeCommandBody::Stop { agent: agent(), incarnation: 7, within };
+        golden(&command(stop), "0109010261620701fc0065cd1d");
+        golden(&command(NodeCommandBody::List), "010902");
+
+        let running = RunningIncarnation {
+            agent: agent(),
+            generation: 3,
+            incarnation: 8,
+            started_at: Timestamp::from_millis(1),
+            pid: 4242,
+        };
+        let status = NodeStatus {
+            node: NodeName::new("n1").expect("valid"),
+            instance: u64::MAX,
+            term: 9,
+            runtimes: vec!["process".into()],
+            labels: vec![("zone".into(), "eu".into())],
+            draining: false,
+            running: vec![running],
+            exits: vec![exit(Some(9))],
+        };
+        golden(
+            &NodeReport::Running(status),
+            "0100026e31fdffffffffffffffff09010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
+        );
+        golden(
+            &NodeReport::Exited(exit(None)),
+            "01010261620700000101017201fb2c01fd7b68e5cf8b010000",
+        );
+        let failed =
+            NodeReport::StartFailed { agent: agent(), incarnation: 7, reason: "no".into() };
+        golden(&failed, "010202616207026e6f");
+    }
+
+    #[test]
+    fn an_exit_is_described_in_words() {
+        let exit = |code, signal, out_of_memory, reason: Option<&str>| Exit {
+            code,
+            signal,
+            out_of_memory,
+            reason: reason.map(Into::into),
+        };
+        for (exit, words) in [
+            (exit(Some(1), None, false, None), "exit code 1"),
+            (exit(None, Some(9), false, None), "exit code 137 (signal 9)"),
+            (exit(None, Some(9), true, None), "exit code 137 (signal 9), out of memory"),
+            (exit(Some(0), None, false, Some("stopped")), "stopped (exit code 0)"),
+            (exit(None, None, false, Some("not ready within 60s")), "not ready within 60s"),
+            (exit(None, None, false, None), "gone"),
+            (exit(None, Some(i32::MAX), false, None), "exit code 2147483647 (signal 2147483647)"),
+        ] {
+            assert_eq!(exit.describe(), words);
+        }
+    }
+}

@@ -323,7 +323,8 @@ impl Subjects {
         let mut tokens = rest.split('.');
         let agent = AgentName::new(tokens.next()?).ok()?;
         let incarnation = tokens.next()?.parse().ok()?;
-        (tokens.next() == Some("report")).then_some((agent, incarnation))
+        let is_report = tokens.next() == Some("report") && tokens.next().is_none();
+        is_report.then_some((agent, incarnation))
     }
 
     /// Commands to a node.

@@ -11,6 +11,10 @@ use crate::spec::WorkerInit;
 /// The longest line that is read from a worker, in bytes. A longer one is cut and logged.
 pub const MAX_LINE: usize = 1 << 20;
 
+/// The deepest event that is taken from a worker, in levels of arrays and objects. It is stored some levels deeper, in records
+/// that `serde_json` reads to 128 levels: one that is deeper would make its message's final state unreadable.
+pub const MAX_DEPTH: usize = 64;
+
 /// A line for the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", rename_all_fields = "camelCase", tag = "type")]
@@ -151,6 +155,9 @@ pub enum NotProtocol {
         /// The field.
         field: &'static str,
     },
+    /// An event of more than [`MAX_DEPTH`] levels.
+    #[error("an event of more than {MAX_DEPTH} levels")]
+    TooDeep,
 }
 
 /// Every field that any line may have: parsed in one pass, whatever the order.
@@ -205,10 +212,7 @@ pub fn parse(line: &[u8]) -> Result<FromWorker<'_>, NotProtocol> {
                 Ok(TextEvent { kind, text: Some(text) }) if kind == "text" => {
                     FromWorker::Text { turn, text }
                 }
-                _ => FromWorker::Event {
-                    turn,
-                    event: serde_json::from_str(raw).map_err(|_| NotProtocol::NotJson)?,
-                },
+                _ => FromWorker::Event { turn, event: shallow(raw)? },
             }
         }
         "ack" => FromWorker::Ack { turn },
@@ -233,6 +237,19 @@ pub fn parse(line: &[u8]) -> Result<FromWorker<'_>, NotProtocol> {
         "progress" => FromWorker::Progress { turn },
         _ => FromWorker::Unknown { kind: line.kind },
     })
+}
+
+fn shallow(raw: &str) -> Result<Value, NotProtocol> {
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+        }
+    }
+    // This fails beyond 128 levels, which bounds the recursion above.
+    let event = serde_json::from_str(raw).map_err(|_| NotProtocol::NotJson)?;
+    if depth(&event) > MAX_DEPTH { Err(NotProtocol::TooDeep) } else { Ok(event) }
 }
 
 #[cfg(test)]

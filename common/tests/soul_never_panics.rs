@@ -156,8 +156,8 @@ fn no_large_soul_takes_long() {
         let plain = errors.expect_err("all of them are wrong").plain();
         let took = start.elapsed();
         let shown: String = text.chars().take(40).collect();
-        // An unoptimised build on a busy machine takes a tenth of it.
-        assert!(took < Duration::from_secs(5), "{took:?} for {shown:?}");
+        // An unoptimised build takes half a second; quadratic work over the whole file takes minutes.
+        assert!(took < Duration::from_secs(20), "{took:?} for {shown:?}");
         assert!(plain.len() < 1 << 20, "{} bytes about {shown:?}", plain.len());
     }
 }

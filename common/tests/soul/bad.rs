@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use common::soul::{MAX_FILE, MAX_IDENTITY, MAX_INSTRUCTIONS, MAX_PROBLEMS, parse_bytes};
+use common::AgentName;
+use common::soul::{MAX_FILE, MAX_IDENTITY, MAX_INSTRUCTIONS, MAX_PROBLEMS, parse, parse_bytes};
 use miette::{Diagnostic as _, NarratableReportHandler};
 
 use crate::{soul, writer};
@@ -263,10 +264,22 @@ fn every_bound_is_checked() {
     // Each path is short in the file, and long once it is resolved.
     let skills: String = (0..900).map(|n| format!("SKILL {n}\n")).collect();
     let deep = format!("/{}/w.soul", "d".repeat(2000));
-    let errors =
-        common::soul::parse(writer(), Path::new(&deep), &format!("MODEL m\nSOUL s\n{skills}"));
+    let errors = parse(writer(), Path::new(&deep), &format!("MODEL m\nSOUL s\n{skills}"));
     let message = errors.expect_err("too large").problems()[0].message.clone();
     assert!(message.starts_with("the agent's spec is 17"), "{message}");
+}
+
+#[test]
+fn no_agent_is_called_as_people_are() {
+    let name = AgentName::new("user").expect("a valid name");
+    let errors = parse(name, Path::new("user.soul"), "MODEL m\nSOUL s").expect_err("reserved");
+    assert_eq!(
+        errors.plain(),
+        "\
+user.soul:1:1: no agent can be called `user`
+ 1 | MODEL m
+   | ^ expected another name for the file: people send under this one"
+    );
 }
 
 #[test]
