@@ -96,6 +96,13 @@ pub enum ControlEvent {
         /// Its consumer starts at this sequence of the agent's journal stream: all before is settled.
         floor: u64,
     },
+    /// An incarnation has its consumer, and the books of the one before are settled: that need not be done again.
+    IncarnationBegun {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+    },
     /// An incarnation is gone.
     IncarnationExited {
         /// The agent.
@@ -161,6 +168,7 @@ impl ControlEvent {
             | Self::AgentReplaced { agent }
             | Self::AgentRemoved { agent }
             | Self::IncarnationReady { agent, .. }
+            | Self::IncarnationBegun { agent, .. }
             | Self::IncarnationExited { agent, .. }
             | Self::StartFailed { agent, .. }
             | Self::IncarnationStable { agent, .. }
@@ -189,6 +197,7 @@ impl ControlEvent {
             | Self::NodeDraining { .. }
             | Self::NodeLost { .. }
             | Self::IncarnationReady { .. }
+            | Self::IncarnationBegun { .. }
             | Self::IncarnationExited { .. }
             | Self::StartFailed { .. }
             | Self::IncarnationStable { .. }

@@ -5,7 +5,7 @@ use common::control::Timer;
 use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};
 
-use crate::state::{Agent, Desired, Hold, Incarnation, Phase};
+use crate::state::{Admission, Agent, Desired, Hold, Incarnation, Phase};
 use crate::text;
 use crate::world::World;
 
@@ -195,6 +195,14 @@ impl Life<'_> {
         let current = self.agent.current.as_ref();
         if current.is_some_and(|one| one.number == number && one.phase == Phase::Ready) {
             self.agent.restart_count = 0;
+        }
+    }
+
+    /// An incarnation has its consumer: what it took over from is settled, and to admit it again is to make its own consumer
+    /// anew.
+    pub(crate) fn begun(&mut self, number: u64) {
+        if self.agent.begun == Some(number) {
+            self.agent.admission = Some(Admission { previous: None, previous_clean: true });
         }
     }
 

@@ -72,6 +72,9 @@ impl Fold<'_> {
             ControlEvent::IncarnationReady { agent, incarnation, floor } => {
                 self.on(agent, |life| life.ready(*incarnation, *floor))
             }
+            ControlEvent::IncarnationBegun { agent, incarnation } => {
+                self.on(agent, |life| life.begun(*incarnation));
+            }
             ControlEvent::IncarnationExited { agent, incarnation, exit, clean } => {
                 self.on(agent, |life| {
                     life.ended(*incarnation, End::Exited(exit.clone()), *clean);

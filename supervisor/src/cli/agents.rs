@@ -24,6 +24,7 @@ fn verdict(event: &ControlEvent) -> Option<bool> {
         | ControlEvent::NodeDraining { .. }
         | ControlEvent::NodeLost { .. }
         | ControlEvent::IncarnationReady { .. }
+        | ControlEvent::IncarnationBegun { .. }
         | ControlEvent::IncarnationExited { .. }
         | ControlEvent::StartFailed { .. }
         | ControlEvent::IncarnationStable { .. }

@@ -42,6 +42,9 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         ControlEvent::IncarnationReady { incarnation, .. } => {
             format!("incarnation {incarnation} is ready")
         }
+        ControlEvent::IncarnationBegun { incarnation, .. } => {
+            format!("incarnation {incarnation} takes the messages")
+        }
         ControlEvent::IncarnationExited { incarnation, exit, clean, .. } => {
             let books = if *clean { "" } else { "; its open turns' ends are not on record" };
             format!("incarnation {incarnation} ended: {}{books}", exit.describe())

@@ -189,6 +189,7 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         | ControlEvent::NodeDraining { .. }
         | ControlEvent::NodeLost { .. }
         | ControlEvent::IncarnationReady { .. }
+        | ControlEvent::IncarnationBegun { .. }
         | ControlEvent::StartFailed { .. }
         | ControlEvent::IncarnationStable { .. }
         | ControlEvent::TimerFired { .. }

@@ -1,9 +1,13 @@
 //! The handover: an incarnation's consumer takes the place of the one before, then its shim is told to begin.
+//!
+//! After a crash nobody takes messages any more, so the new consumer is prepared while the new shim starts: then nothing but the
+//! record and the word to begin lies between `ready` and the first turn.
 
 use std::time::Duration;
 
 use broker::{Broker, BrokerError};
 use common::AgentName;
+use common::codec;
 use common::control::ControlEvent;
 use common::shim::ShimCommand;
 
@@ -15,9 +19,63 @@ const WINDOW: u32 = 64;
 /// The pause before a failed handover is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// A consumer made before its incarnation was ready.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Prepared {
+    pub(super) incarnation: u64,
+    /// Everything before it is settled.
+    pub(super) floor: u64,
+    /// Nothing after it had been given out to the incarnation before.
+    pub(super) horizon: u64,
+}
+
+/// What an incarnation takes over.
+struct Handover {
+    agent: AgentName,
+    incarnation: u64,
+    floor: u64,
+    /// The incarnation before, and whether it settled its books.
+    previous: Option<(u64, bool)>,
+    concurrency: usize,
+    prepared: Option<Prepared>,
+}
+
 impl Supervisor {
+    /// Makes the consumer of an incarnation that takes over from one that has ended.
+    pub(super) fn prepare(&mut self, agent: &AgentName, incarnation: u64) {
+        let Some(known) = self.state.agent(agent) else { return };
+        let (Some(previous), Some(leading)) = (known.begun, self.leading.as_mut()) else { return };
+        let stale = leading.prepared.remove(agent);
+        let (broker, agent, floor) = (self.broker.clone(), agent.clone(), known.floor);
+        self.task(async move {
+            let made = prepare(&broker, &agent, incarnation, previous, floor, stale).await;
+            match made {
+                Ok(prepared) => Done::Prepared { agent, prepared },
+                // The handover does it then.
+                Err(error) => {
+                    tracing::debug!("preparing {agent}-{incarnation}: {error}");
+                    Done::Nothing
+                }
+            }
+        });
+    }
+
+    pub(super) fn prepared(&mut self, agent: AgentName, prepared: Prepared) {
+        if let Some(leading) = &mut self.leading {
+            leading.prepared.insert(agent, prepared);
+        }
+    }
+
+    fn prepared_for(&self, agent: &AgentName, incarnation: u64) -> Option<Prepared> {
+        let prepared = self.leading.as_ref()?.prepared.get(agent).copied();
+        prepared.filter(|prepared| prepared.incarnation == incarnation)
+    }
+
     /// Looks for the sequence before which everything is settled, for an incarnation that became ready.
     pub(super) fn find_floor(&mut self, agent: AgentName, incarnation: u64) {
+        if let Some(prepared) = self.prepared_for(&agent, incarnation) {
+            return self.floor_found(agent, incarnation, prepared.floor);
+        }
         let Some(known) = self.state.agent(&agent) else { return };
         let (broker, previous, floor) = (self.broker.clone(), known.begun, known.floor);
         self.task(async move {
@@ -55,23 +113,19 @@ impl Supervisor {
         }
         let concurrency =
             self.state.agent(&agent).map_or(1, |known| known.spec.concurrency as usize);
-        let previous = previous.map(|number| (number, previous_clean));
         let broker = self.broker.clone();
         let subject = broker.subjects().shim_command(&agent, &self.token(&agent, incarnation));
+        let prepared = self.prepared_for(&agent, incarnation);
+        let previous = previous.map(|number| (number, previous_clean));
+        let over = Handover { agent, incarnation, floor, previous, concurrency, prepared };
         self.task(async move {
             loop {
-                let over = handover(&broker, &agent, incarnation, floor, previous, concurrency);
-                let done = match over.await {
-                    Ok(horizon) => match common::codec::encode(&ShimCommand::Begin { horizon }) {
-                        Ok(frame) => broker.tell(subject.clone(), frame.into()).await,
-                        Err(error) => Err(BrokerError::Other(error.to_string())),
-                    },
-                    Err(error) => Err(error),
-                };
-                match done {
-                    Ok(()) => return Done::Admitted { agent, incarnation },
+                match over.perform(&broker, &subject).await {
+                    Ok(swapped) => {
+                        return Done::Admitted { agent: over.agent, incarnation, swapped };
+                    }
                     Err(error) => {
-                        tracing::warn!("handing over to {agent}-{incarnation}: {error}");
+                        tracing::warn!("handing over to {}-{incarnation}: {error}", over.agent);
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
@@ -79,11 +133,37 @@ impl Supervisor {
         });
     }
 
-    pub(super) fn admitted(&mut self, agent: &AgentName, incarnation: u64) {
-        if let Some(leading) = &mut self.leading {
-            leading.admitting.remove(&(agent.clone(), incarnation));
+    pub(super) fn admitted(&mut self, agent: AgentName, incarnation: u64, swapped: bool) {
+        let Some(leading) = &mut self.leading else { return };
+        leading.admitting.remove(&(agent.clone(), incarnation));
+        if leading.prepared.get(&agent).is_some_and(|one| one.incarnation <= incarnation) {
+            leading.prepared.remove(&agent);
+        }
+        let term = leading.term;
+        if swapped {
+            self.append(ControlEvent::IncarnationBegun { agent, incarnation }, Some(term), None);
         }
     }
+}
+
+async fn prepare(
+    broker: &Broker,
+    agent: &AgentName,
+    incarnation: u64,
+    previous: u64,
+    known: u64,
+    stale: Option<Prepared>,
+) -> Result<Prepared, BrokerError> {
+    if let Some(stale) = stale {
+        broker.delete_consumer(agent, stale.incarnation).await?;
+    }
+    let floor = find_floor(broker, agent, Some(previous), known).await?;
+    let (created, horizon) = tokio::join!(
+        broker.create_consumer(agent, incarnation, floor, WINDOW),
+        broker.journal_last_seq(agent)
+    );
+    created?;
+    Ok(Prepared { incarnation, floor, horizon: horizon? })
 }
 
 /// The first sequence that may not be settled.
@@ -103,36 +183,62 @@ async fn find_floor(
     Ok(scan.open.first().map_or(scan.last_seq + 1, |(seq, ..)| *seq))
 }
 
-/// Swaps the consumers; the result is the horizon for the shim.
-async fn handover(
-    broker: &Broker,
-    agent: &AgentName,
-    incarnation: u64,
-    floor: u64,
-    previous: Option<(u64, bool)>,
-    concurrency: usize,
-) -> Result<u64, BrokerError> {
-    if broker.consumer(agent, incarnation).await?.is_some() {
-        // Done before, and the shim missed it.
-        return broker.journal_last_seq(agent).await;
-    }
-    let mut start = floor.max(1);
-    if let Some((previous, clean)) = previous.filter(|(previous, _)| *previous != incarnation) {
-        let known = broker.consumer(agent, previous).await?;
-        let delivered = known.map(|consumer| consumer.delivered);
-        if let Some(consumer) = known {
-            // Everything since the floor was found.
-            start = start.max(consumer.ack_floor + 1);
+impl Handover {
+    /// Swaps the consumers and tells the shim to begin; the result says whether there was anything to take over.
+    async fn perform(&self, broker: &Broker, subject: &str) -> Result<bool, BrokerError> {
+        let previous = self.previous.filter(|(previous, _)| *previous != self.incarnation);
+        match (previous, self.prepared) {
+            (Some((previous, true)), Some(prepared)) => {
+                // It has ended and its books are settled: its consumer serves nobody, and may go after the new one has begun.
+                self.begin(broker, subject, prepared.horizon).await?;
+                broker.delete_consumer(&self.agent, previous).await?;
+            }
+            (previous, _) => {
+                let horizon = self.swap(broker, previous).await?;
+                self.begin(broker, subject, horizon).await?;
+            }
         }
-        broker.delete_consumer(agent, previous).await?;
-        if !clean {
-            let open = Open { agent, incarnation: previous, from: start, delivered, concurrency };
-            charge(broker, &open).await?;
-        }
-    } else if let Some(first) = broker.open_requests(agent, start, 1).await?.open.first() {
-        // The broker forgot this incarnation's consumer: it goes on with what is still open.
-        start = first.0;
+        Ok(previous.is_some())
     }
-    broker.create_consumer(agent, incarnation, start, WINDOW).await?;
-    broker.journal_last_seq(agent).await
+
+    async fn begin(&self, broker: &Broker, subject: &str, horizon: u64) -> Result<(), BrokerError> {
+        let frame = codec::encode(&ShimCommand::Begin { horizon })
+            .map_err(|error| BrokerError::Other(error.to_string()))?;
+        broker.tell(subject.to_owned(), frame.into()).await
+    }
+
+    /// Puts the new consumer in the place of the old one; the result is the horizon. Done before, it changes nothing.
+    async fn swap(
+        &self,
+        broker: &Broker,
+        previous: Option<(u64, bool)>,
+    ) -> Result<u64, BrokerError> {
+        let (agent, mut start) = (&self.agent, self.floor.max(1));
+        if let Some((previous, clean)) = previous {
+            let known = broker.consumer(agent, previous).await?;
+            // From here on its pulls and acks find nobody, wherever it may still run.
+            broker.delete_consumer(agent, previous).await?;
+            if let Some(consumer) = known {
+                // What it has settled since the floor was found.
+                start = start.max(consumer.ack_floor + 1);
+            }
+            if !clean {
+                let delivered = known.map(|consumer| consumer.delivered);
+                let concurrency = self.concurrency;
+                let open =
+                    Open { agent, incarnation: previous, from: start, delivered, concurrency };
+                charge(broker, &open).await?;
+            }
+        }
+        if broker.consumer(agent, self.incarnation).await?.is_none() {
+            if previous.is_none()
+                && let Some(first) = broker.open_requests(agent, start, 1).await?.open.first()
+            {
+                // The agent's first incarnation, or one whose consumer the broker forgot: it begins with what is open.
+                start = first.0;
+            }
+            broker.create_consumer(agent, self.incarnation, start, WINDOW).await?;
+        }
+        broker.journal_last_seq(agent).await
+    }
 }

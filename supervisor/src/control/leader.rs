@@ -1,6 +1,6 @@
 //! What only the leader has: its eyes, its timers, what is under way. Gone when it leads no more.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker::TransientMessage;
 use common::control::{ControlEvent, ControlRecord};
@@ -9,6 +9,7 @@ use common::{AgentName, codec};
 use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
 
 use super::Supervisor;
+use super::admit::Prepared;
 use super::sweep::Sweep;
 use super::timers::Timers;
 
@@ -24,6 +25,8 @@ pub(super) struct Leading {
     pub(super) finding: BTreeSet<(AgentName, u64)>,
     /// Incarnations that are being admitted.
     pub(super) admitting: BTreeSet<(AgentName, u64)>,
+    /// Consumers made before their incarnations are ready.
+    pub(super) prepared: BTreeMap<AgentName, Prepared>,
     pub(super) sweep: Sweep,
 }
 
@@ -37,6 +40,7 @@ impl Leading {
             pending: VecDeque::new(),
             finding: BTreeSet::new(),
             admitting: BTreeSet::new(),
+            prepared: BTreeMap::new(),
             sweep: Sweep::default(),
         }
     }

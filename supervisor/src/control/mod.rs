@@ -73,8 +73,10 @@ enum Done {
     NotAppended { error: broker::BrokerError, waiting: Option<Waiting> },
     /// Where the consumer of an incarnation that became ready starts.
     Floor { agent: AgentName, incarnation: u64, floor: u64 },
-    /// An incarnation takes messages.
-    Admitted { agent: AgentName, incarnation: u64 },
+    /// A consumer is made before its incarnation is ready.
+    Prepared { agent: AgentName, prepared: admit::Prepared },
+    /// An incarnation takes messages; `swapped`: its consumer took the place of another incarnation's just now.
+    Admitted { agent: AgentName, incarnation: u64, swapped: bool },
     /// A sweep of one agent.
     Swept { agent: AgentName, checked: Option<u64> },
     /// Nothing more to do.
@@ -250,7 +252,10 @@ impl Supervisor {
             Done::Floor { agent, incarnation, floor } => {
                 self.floor_found(agent, incarnation, floor)
             }
-            Done::Admitted { agent, incarnation } => self.admitted(&agent, incarnation),
+            Done::Prepared { agent, prepared } => self.prepared(agent, prepared),
+            Done::Admitted { agent, incarnation, swapped } => {
+                self.admitted(agent, incarnation, swapped);
+            }
             Done::Swept { agent, checked } => self.swept(agent, checked),
             Done::Nothing => {}
         }

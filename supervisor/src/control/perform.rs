@@ -18,7 +18,10 @@ impl Supervisor {
     pub(super) async fn perform(&mut self, action: Action) {
         tracing::debug!("{action:?}");
         match action {
-            Action::Start { node, agent, generation, incarnation, warm: _ } => {
+            Action::Start { node, agent, generation, incarnation, warm } => {
+                if !warm {
+                    self.prepare(&agent, incarnation);
+                }
                 self.start(&node, agent, generation, incarnation).await;
             }
             Action::Stop { node, agent, incarnation, within } => {

@@ -38,10 +38,11 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
         match mark {
             Some(mark) if mark.incarnation == open.incarnation => {
                 conversations.insert(conversation.clone());
+                // One that has ended may be of an earlier try to settle these books.
+                charged += 1;
                 if !mark.ended {
                     end(broker, open, &key.message_id, &conversation, mark.attempt, mark.attempt)
                         .await?;
-                    charged += 1;
                 }
             }
             mark => {

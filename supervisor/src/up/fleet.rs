@@ -106,7 +106,7 @@ async fn apply_batch(client: &Broker, souls: Vec<SoulSource>) -> Result<(), ApiE
     if let Reply::Agents(applied) = ask(client, &Query::Apply { souls, force: false }).await? {
         for one in applied {
             let what = if one.changed { "applied" } else { "unchanged" };
-            output::note(&format!("{} generation {}: {what}", one.agent, one.generation));
+            output::note(format!("{} generation {}: {what}", one.agent, one.generation));
         }
     }
     Ok(())

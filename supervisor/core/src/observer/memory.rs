@@ -99,6 +99,7 @@ impl Memory {
             | ControlEvent::AgentRemoved { .. }
             | ControlEvent::LeaderElected { .. }
             | ControlEvent::IncarnationReady { .. }
+            | ControlEvent::IncarnationBegun { .. }
             | ControlEvent::TimerFired { .. }
             | ControlEvent::Unknown => return true,
         };
