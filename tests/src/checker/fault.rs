@@ -1,0 +1,113 @@
+//! What can be wrong with a journal, in words.
+
+use common::message::MessageKey;
+use common::{AgentName, ConversationId, MessageId};
+
+/// A broken rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Its sender was told that it is stored.
+    #[error("{} was accepted, and is not in the journal", name(.0))]
+    Lost(MessageKey),
+    /// The journal holds another text or conversation than its sender gave.
+    #[error("{} is not what its sender sent", name(.0))]
+    Altered(MessageKey),
+    /// A request without a final state.
+    #[error("{} has no final state", name(.0))]
+    Open(MessageKey),
+    /// More than one final state.
+    #[error("{} has several final states, at {seqs:?}", name(key))]
+    Doubled {
+        /// Whose.
+        key: MessageKey,
+        /// Where they are in the stream.
+        seqs: Vec<u64>,
+    },
+    /// More than one request.
+    #[error("{} was stored more than once", name(.0))]
+    StoredTwice(MessageKey),
+    /// A final state of a message that nobody sent.
+    #[error("{} has a final state, and no request", name(.0))]
+    FinalOfNothing(MessageKey),
+    /// Runs or a dead letter of a message that nobody sent.
+    #[error("{} was run or buried, and is not in the journal", name(.0))]
+    Stray(MessageKey),
+    /// More runs than its agent's ATTEMPTS.
+    #[error(
+        "{} ran {on_record} times on record and {witnessed} times by its workers' own count: {allowed} are allowed",
+        name(key)
+    )]
+    RanTooOften {
+        /// Whose.
+        key: MessageKey,
+        /// By EVENTS, and by the final state.
+        on_record: u32,
+        /// By what the workers wrote down.
+        witnessed: u32,
+        /// By the soul.
+        allowed: u32,
+    },
+    /// The response is not the function of the message that the worker computes.
+    #[error("{} was answered {found:?} in place of {expected:?}", name(key))]
+    WrongAnswer {
+        /// Whose.
+        key: MessageKey,
+        /// What the worker says to it.
+        expected: String,
+        /// What the journal holds.
+        found: Option<String>,
+    },
+    /// Completed, and no worker ever saw it.
+    #[error("{} is completed, and no worker has seen it", name(.0))]
+    AnsweredByNobody(MessageKey),
+    /// Failed, and DEAD does not know it.
+    #[error("{} failed, and has no dead letter", name(.0))]
+    NoDeadLetter(MessageKey),
+    /// A dead letter of a message that did not fail.
+    #[error("{} has a dead letter, and did not fail", name(.0))]
+    NeedlesslyDead(MessageKey),
+    /// Two messages of a conversation, stored or answered in the wrong order.
+    #[error("in conversation {conversation} of {agent}, {later} came before {earlier}")]
+    OutOfOrder {
+        /// Whose conversation.
+        agent: AgentName,
+        /// Which.
+        conversation: ConversationId,
+        /// The message that should have come first.
+        earlier: MessageId,
+        /// The message that did.
+        later: MessageId,
+    },
+    /// A record that does not parse.
+    #[error("the journal holds a record that does not parse: {0}")]
+    Malformed(String),
+}
+
+impl Fault {
+    /// The messages that it is about, as (agent, message).
+    #[must_use]
+    pub fn messages(&self) -> Vec<(AgentName, MessageId)> {
+        match self {
+            Self::Lost(key)
+            | Self::Altered(key)
+            | Self::Open(key)
+            | Self::StoredTwice(key)
+            | Self::FinalOfNothing(key)
+            | Self::Stray(key)
+            | Self::AnsweredByNobody(key)
+            | Self::NoDeadLetter(key)
+            | Self::NeedlesslyDead(key)
+            | Self::Doubled { key, .. }
+            | Self::RanTooOften { key, .. }
+            | Self::WrongAnswer { key, .. } => vec![(key.agent.clone(), key.message_id.clone())],
+            Self::OutOfOrder { agent, earlier, later, .. } => {
+                vec![(agent.clone(), earlier.clone()), (agent.clone(), later.clone())]
+            }
+            Self::Malformed(_) => Vec::new(),
+        }
+    }
+}
+
+fn name(key: &MessageKey) -> String {
+    format!("message {} to {}", key.message_id, key.agent)
+}

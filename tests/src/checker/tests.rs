@@ -1,0 +1,246 @@
+//! Every rule, broken on purpose.
+
+use common::message::{Kind, Outcome};
+use common::{SenderName, Timestamp};
+
+use super::*;
+
+fn key(id: &str) -> MessageKey {
+    MessageKey {
+        agent: AgentName::new("echo").unwrap(),
+        sender: SenderName::new("user").unwrap(),
+        message_id: MessageId::new(id).unwrap(),
+    }
+}
+
+fn request(seq: u64, id: &str) -> Placed<Envelope> {
+    let MessageKey { agent, sender, message_id } = key(id);
+    let value = Envelope {
+        message_id,
+        agent,
+        sender,
+        kind: Kind::Chat,
+        conversation_id: ConversationId::new("c").unwrap(),
+        message: format!("text of {id}"),
+        created_at: Timestamp::from_millis(0),
+        request_id: None,
+        deadline: None,
+        hops: 0,
+        cause: None,
+        path: Vec::new(),
+        redrive_of: None,
+    };
+    Placed { seq, value }
+}
+
+fn answer(id: &str) -> String {
+    format!("answer to {id}")
+}
+
+fn final_(seq: u64, id: &str) -> Placed<Final> {
+    let value = Final {
+        status: Outcome::Completed,
+        response: Some(answer(id)),
+        reason: None,
+        attempts: 1,
+        incarnation: Some(1),
+        at: Timestamp::from_millis(0),
+        tail: Vec::new(),
+    };
+    Placed { seq, value }
+}
+
+/// Three messages of one conversation, each answered, all well.
+fn facts() -> Facts {
+    let mut facts = Facts::default();
+    for (at, id) in (1..).zip(["a", "b", "c"]) {
+        let life = Life {
+            requests: vec![request(at, id)],
+            finals: vec![final_(at + 10, id)],
+            runs: BTreeSet::from([Run { attempt: 1, incarnation: 1 }]),
+            witnessed: vec![100],
+            dead: false,
+        };
+        facts.lives.insert(key(id), life);
+        facts.accepted.push(Accepted {
+            key: key(id),
+            conversation_id: ConversationId::new("c").unwrap(),
+            text: format!("text of {id}"),
+            answer: answer(id),
+        });
+    }
+    facts.attempts.insert(AgentName::new("echo").unwrap(), 3);
+    facts
+}
+
+/// The faults after something was done to the life of message `b`.
+fn after(breaks: impl FnOnce(&mut Life)) -> Vec<Fault> {
+    let mut facts = facts();
+    breaks(facts.lives.get_mut(&key("b")).unwrap());
+    judge(&facts).faults
+}
+
+#[test]
+fn a_fleet_that_is_well_has_no_faults() {
+    let verdict = judge(&facts());
+    assert_eq!(verdict.faults, []);
+    assert_eq!((verdict.accepted, verdict.stored, verdict.completed), (3, 3, 3));
+    assert_eq!((verdict.failed, verdict.repeated, verdict.unwitnessed), (0, 0, 0));
+}
+
+#[test]
+fn an_accepted_message_that_is_not_in_the_journal_is_lost() {
+    let mut facts = facts();
+    facts.lives.remove(&key("b"));
+    assert_eq!(judge(&facts).faults, [Fault::Lost(key("b"))]);
+}
+
+#[test]
+fn a_final_state_of_nothing_is_seen() {
+    let faults = after(|life| life.requests.clear());
+    assert_eq!(faults, [Fault::Lost(key("b")), Fault::FinalOfNothing(key("b"))]);
+}
+
+#[test]
+fn a_run_of_nothing_is_seen() {
+    let mut facts = facts();
+    facts.lives.insert(key("x"), Life { dead: true, ..Life::default() });
+    assert_eq!(judge(&facts).faults, [Fault::Stray(key("x"))]);
+}
+
+#[test]
+fn another_text_is_seen() {
+    let faults = after(|life| life.requests[0].value.message.push('!'));
+    assert_eq!(faults, [Fault::Altered(key("b"))]);
+}
+
+#[test]
+fn a_missing_final_state_is_seen() {
+    assert_eq!(after(|life| life.finals.clear()), [Fault::Open(key("b"))]);
+}
+
+#[test]
+fn a_message_that_nobody_was_told_of_needs_a_final_state_too() {
+    let mut facts = facts();
+    facts.accepted.retain(|accepted| accepted.key != key("b"));
+    facts.lives.get_mut(&key("b")).unwrap().finals.clear();
+    assert_eq!(judge(&facts).faults, [Fault::Open(key("b"))]);
+}
+
+#[test]
+fn a_second_final_state_is_seen_even_if_it_says_the_same() {
+    let faults = after(|life| life.finals.push(final_(12, "b")));
+    assert_eq!(faults, [Fault::Doubled { key: key("b"), seqs: vec![12, 12] }]);
+}
+
+#[test]
+fn a_second_request_is_seen() {
+    let faults = after(|life| life.requests.push(request(2, "b")));
+    assert_eq!(faults, [Fault::StoredTwice(key("b"))]);
+}
+
+#[test]
+fn too_many_runs_are_seen_by_the_worker_s_own_count() {
+    let faults = after(|life| life.witnessed = vec![100; 4]);
+    let (key, on_record, witnessed, allowed) = (key("b"), 1, 4, 3);
+    assert_eq!(faults, [Fault::RanTooOften { key, on_record, witnessed, allowed }]);
+}
+
+#[test]
+fn too_many_runs_are_seen_by_their_number() {
+    let faults = after(|life| life.runs = BTreeSet::from([Run { attempt: 4, incarnation: 1 }]));
+    assert!(matches!(faults[..], [Fault::RanTooOften { on_record: 4, .. }]), "{faults:?}");
+}
+
+#[test]
+fn too_many_runs_are_seen_when_several_have_one_number() {
+    let run = |incarnation| Run { attempt: 1, incarnation };
+    let faults = after(|life| life.runs = (1..=4).map(run).collect());
+    assert!(matches!(faults[..], [Fault::RanTooOften { on_record: 4, .. }]), "{faults:?}");
+}
+
+#[test]
+fn too_many_runs_are_seen_in_the_final_state() {
+    let faults = after(|life| life.finals[0].value.attempts = 4);
+    assert!(matches!(faults[..], [Fault::RanTooOften { on_record: 4, .. }]), "{faults:?}");
+}
+
+#[test]
+fn as_many_runs_as_allowed_are_no_fault() {
+    let run = |attempt| Run { attempt, incarnation: 1 };
+    let faults = after(|life| {
+        life.runs = (1..=3).map(run).collect();
+        life.witnessed = vec![100, 101, 102];
+        life.finals[0].value.attempts = 3;
+    });
+    assert_eq!(faults, []);
+}
+
+#[test]
+fn swapped_answers_are_seen() {
+    let faults = after(|life| life.finals[0].seq = 10);
+    assert!(
+        matches!(&faults[..], [Fault::OutOfOrder { earlier, later, .. }]
+            if earlier.as_str() == "a" && later.as_str() == "b"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn messages_stored_in_another_order_than_sent_are_seen() {
+    let mut facts = facts();
+    facts.accepted.swap(0, 1);
+    let faults = judge(&facts).faults;
+    assert!(
+        matches!(&faults[..], [Fault::OutOfOrder { earlier, later, .. }]
+            if earlier.as_str() == "b" && later.as_str() == "a"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn conversations_do_not_wait_for_each_other() {
+    let mut facts = facts();
+    for (key, life) in &mut facts.lives {
+        life.requests[0].value.conversation_id = ConversationId::from(&key.message_id);
+        life.finals[0].seq = 20 - life.finals[0].seq;
+    }
+    for accepted in &mut facts.accepted {
+        accepted.conversation_id = ConversationId::from(&accepted.key.message_id);
+    }
+    assert_eq!(judge(&facts).faults, []);
+}
+
+#[test]
+fn a_wrong_answer_is_seen() {
+    let faults = after(|life| life.finals[0].value.response = Some("answer to a".into()));
+    assert!(matches!(faults[..], [Fault::WrongAnswer { .. }]), "{faults:?}");
+    let faults = after(|life| life.finals[0].value.response = None);
+    assert!(matches!(faults[..], [Fault::WrongAnswer { found: None, .. }]), "{faults:?}");
+}
+
+#[test]
+fn an_answer_without_a_worker_is_seen() {
+    assert_eq!(after(|life| life.witnessed.clear()), [Fault::AnsweredByNobody(key("b"))]);
+}
+
+#[test]
+fn a_failed_message_needs_a_dead_letter_and_only_that_one() {
+    let fails = |life: &mut Life| {
+        life.finals[0].value.status = Outcome::Failed;
+        life.finals[0].value.response = None;
+    };
+    assert_eq!(after(fails), [Fault::NoDeadLetter(key("b"))]);
+    assert_eq!(after(|life| life.dead = true), [Fault::NeedlesslyDead(key("b"))]);
+    let faults = after(|life| {
+        fails(life);
+        life.dead = true;
+    });
+    assert_eq!(faults, []);
+}
+
+#[test]
+fn a_record_that_does_not_parse_is_seen() {
+    let facts = Facts { malformed: vec!["x".into()], ..facts() };
+    assert_eq!(judge(&facts).faults, [Fault::Malformed("x".into())]);
+}
