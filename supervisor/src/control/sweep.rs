@@ -14,9 +14,13 @@ use super::{Done, Supervisor};
 /// A message that is open for longer, while its agent has nothing to do, is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// Consumers of incarnations that are no more are looked for this often, in ticks of a second.
+const CONSUMERS_EVERY: u32 = 60;
+
 /// How far each agent's journal has been swept.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
+    ticks: u32,
     after: Option<AgentName>,
     busy: bool,
     checked: BTreeMap<AgentName, u64>,
@@ -28,6 +32,10 @@ impl Supervisor {
         let state = &self.state;
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
         let sweep = &mut leading.sweep;
+        sweep.ticks = (sweep.ticks + 1) % CONSUMERS_EVERY;
+        if sweep.ticks == 0 {
+            return self.drop_consumers();
+        }
         if sweep.busy {
             return;
         }
@@ -53,6 +61,34 @@ impl Supervisor {
             let checked = check(&broker, &agent, incarnation, from, now).await;
             let checked = checked.inspect_err(|error| tracing::warn!("sweeping {agent}: {error}"));
             Done::Swept { agent, checked: checked.ok() }
+        });
+    }
+
+    /// Deletes the consumers of removed agents, and of incarnations before the one in force: what a leader's death in the middle
+    /// of a handover may leave.
+    fn drop_consumers(&mut self) {
+        let begun: BTreeMap<AgentName, u64> = self
+            .state
+            .agents()
+            .map(|agent| (agent.name.clone(), agent.begun.unwrap_or(0)))
+            .collect();
+        let broker = self.broker.clone();
+        self.task(async move {
+            let dropped = async {
+                for (agent, incarnation) in broker.consumers().await? {
+                    if begun.get(&agent).is_none_or(|begun| incarnation < *begun) {
+                        tracing::info!(
+                            "the consumer of {agent}-{incarnation} serves nobody: deleted"
+                        );
+                        broker.delete_consumer(&agent, incarnation).await?;
+                    }
+                }
+                Ok::<_, BrokerError>(())
+            };
+            if let Err(error) = dropped.await {
+                tracing::warn!("looking for stale consumers: {error}");
+            }
+            Done::Nothing
         });
     }
 
