@@ -50,7 +50,7 @@ pub(crate) struct SupervisorOptions {
 /// # Errors
 /// When the broker cannot be reached or does not take the streams.
 pub(crate) async fn run(global: &Global, args: SupervisorArgs) -> Result<(), ApiError> {
-    let id = args.id.unwrap_or_else(|| default_id(std::process::id()));
+    let id = args.id.unwrap_or_else(default_id);
     let options: ConnectOptions =
         crate::connect::options(global, format!("supervisor {id}"), Duration::from_secs(10))?;
     let streams = StreamOptions { journal_shards: args.journal_shards.unwrap_or(4), replicas: 1 };
@@ -60,9 +60,9 @@ pub(crate) async fn run(global: &Global, args: SupervisorArgs) -> Result<(), Api
 }
 
 /// An id that tells supervisors apart: host and process.
-pub(crate) fn default_id(pid: u32) -> String {
+fn default_id() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}-{pid}")
+    format!("{host}-{}", std::process::id())
 }
 
 /// What comes back from a future beside the loop.

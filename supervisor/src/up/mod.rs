@@ -14,6 +14,7 @@ use common::{NodeName, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::args::{DownArgs, Global, Sync, UpArgs};
 use crate::cli::output;
@@ -162,7 +163,7 @@ impl Parts {
         // A connection each: a flood of one's reports must not hold up the other.
         let node_broker = Broker::connect(&self.connect).await.attempt("cannot start the node")?;
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
-        let id = control::default_id(std::process::id());
+        let id = supervisor_id(home);
         rest.spawn(control::serve(SupervisorOptions { id }, self.broker, rest_stop.clone()));
         let nats_pid = self.nats.as_ref().map(Nats::pid);
         if let Some(nats) = self.nats {
@@ -190,6 +191,13 @@ impl Parts {
         }
         result
     }
+}
+
+/// The same for every `up` of this data folder: the lock says that an earlier one is dead, so that its lease is ours at once.
+fn supervisor_id(home: &Home) -> String {
+    let folder = Uuid::new_v5(&Uuid::NAMESPACE_OID, home.dir.as_os_str().as_encoded_bytes());
+    let folder = folder.simple().to_string();
+    format!("{}-{}", node_name(), folder.get(..8).unwrap_or(&folder))
 }
 
 /// The host's name, as far as it can be a node's.
