@@ -114,9 +114,6 @@ impl Pump {
                 self.refused += 1;
                 self.note(&format!("refused what is not a message of ours: {reason}"));
                 tracing::warn!("refused {} bytes: {reason}", payload.len());
-                if let Some(inbox) = &mut self.inbox {
-                    inbox.release(1);
-                }
             }
             InboxItem::Gone => {
                 self.inbox = None;
