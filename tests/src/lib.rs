@@ -1,3 +1,4 @@
-//! What the system tests share: the checker of journals and the chaos campaign.
+//! What the system tests share: a whole fleet per test, and the checker of journals.
 
 pub mod checker;
+pub mod harness;

@@ -1,0 +1,351 @@
+//! A fleet of a test's own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use broker::{Broker, ConnectOptions};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::cli::{self, Child, Output};
+use super::proc::{self, Process};
+use super::wait::{Until, eventually};
+
+/// A folder with souls, and everything that `mozart up` runs for them.
+///
+/// Dropping it kills all of that and removes the folder; after a panic the folder stays, and the ends of its logs are printed.
+#[derive(Debug)]
+pub struct Fleet {
+    folder: Option<TempDir>,
+    home: PathBuf,
+    souls: PathBuf,
+    up: Option<Child>,
+}
+
+impl Fleet {
+    /// A folder with these souls (name and text), in which nothing runs yet. The workers of `tests/workers` and
+    /// `examples/flaky` are beside the souls.
+    ///
+    /// # Panics
+    /// When the file system does not allow it.
+    #[must_use]
+    pub fn new(souls: &[(&str, &str)]) -> Self {
+        let folder = tempfile::Builder::new().prefix("mozart-test-").tempdir();
+        let folder = folder.expect("a temporary folder");
+        let home = folder.path().join("home");
+        let fleet =
+            Self { souls: folder.path().join("souls"), home, folder: Some(folder), up: None };
+        fs::create_dir(&fleet.souls).expect("a new folder");
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for from in ["workers", "../examples/flaky"] {
+            fleet.copy_workers(&tests.join(from));
+        }
+        for (name, text) in souls {
+            fleet.soul(name, text);
+        }
+        fleet
+    }
+
+    /// A fleet of which every agent is running.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn with(souls: &[(&str, &str)]) -> Self {
+        let mut fleet = Self::new(souls);
+        fleet.up(&[]).await;
+        for (name, _) in souls {
+            fleet.wait_state(name, "running").await;
+        }
+        fleet
+    }
+
+    fn copy_workers(&self, from: &Path) {
+        for entry in fs::read_dir(from).expect("it is part of the checkout").flatten() {
+            if entry.path().extension() == Some(OsStr::new("py")) {
+                fs::copy(entry.path(), self.souls.join(entry.file_name())).expect("copied");
+            }
+        }
+    }
+
+    /// Writes a soul, and yields its file.
+    ///
+    /// # Panics
+    /// When the file system does not allow it.
+    pub fn soul(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.souls.join(format!("{name}.soul"));
+        fs::write(&path, text).expect("written");
+        path
+    }
+
+    /// `MOZART_DIR`.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The folder of the souls and their workers.
+    #[must_use]
+    pub fn souls(&self) -> &Path {
+        &self.souls
+    }
+
+    /// A command of the command line, with an environment that knows this fleet alone.
+    #[must_use]
+    pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
+        let mut command = Command::new(cli::binary("mozart"));
+        for name in ["NATS_URL", "NATS_CREDS", "MOZART_NAMESPACE", "MOZART_DIR", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        command
+            .env("MOZART_DIR", &self.home)
+            .env("MOZART_NATS_SERVER", cli::nats_server())
+            .env("NO_COLOR", "1")
+            .current_dir(&self.souls)
+            .args(args);
+        command
+    }
+
+    /// Starts a command that runs beside the test.
+    #[must_use]
+    pub fn spawn_cli<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Child {
+        Child::start(self.command(args))
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn cli<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Output {
+        self.spawn_cli(args).output().await
+    }
+
+    /// Runs a command to its end, with other words in its environment.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn cli_with<I: IntoIterator<Item: AsRef<OsStr>>>(
+        &self,
+        args: I,
+        env: &[(&str, &OsStr)],
+    ) -> Output {
+        let mut command = self.command(args);
+        command.envs(env.iter().copied());
+        Child::start(command).output().await
+    }
+
+    /// Runs a command that succeeds, with `-o json`; its document.
+    ///
+    /// # Panics
+    /// When it does anything else.
+    pub async fn json<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Value {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        self.cli(["-o".into(), "json".into()].into_iter().chain(args)).await.ok().json()
+    }
+
+    /// Starts `mozart up` with the souls' folder beside the test, and returns once a supervisor answers.
+    ///
+    /// # Panics
+    /// When it ends, or does not answer in time.
+    pub async fn up(&mut self, more: &[&str]) {
+        let souls = self.souls.clone();
+        let args = [OsStr::new("up"), souls.as_os_str()];
+        let mut up = self.command(args.into_iter().chain(more.iter().map(OsStr::new)));
+        // Its own group: a test that interrupts it means it alone.
+        up.process_group(0);
+        let up = Child::start(up);
+        let pid = up.pid();
+        self.up = Some(up);
+        eventually("`mozart up` applies its souls", async || {
+            if !proc::alive(pid) {
+                let up = self.up.take().expect("it was started");
+                panic!("{}", up.output().await);
+            }
+            // A note of an earlier `up` proves nothing.
+            if self.noted("pid") != Some(u64::from(pid)) {
+                return Err("it has not written its note".to_owned());
+            }
+            self.answers().await
+        })
+        .await;
+    }
+
+    async fn answers(&self) -> Until<()> {
+        let wanted = fs::read_dir(&self.souls).expect("it is there").flatten();
+        let wanted = wanted.filter(|entry| entry.path().extension() == Some(OsStr::new("soul")));
+        let output = self.cli(["ps", "-a", "-o", "json"]).await;
+        if output.code != 0 {
+            return Err(output.to_string());
+        }
+        let there = output.json().as_array().map_or(0, Vec::len);
+        if there < wanted.count() { Err(output.to_string()) } else { Ok(()) }
+    }
+
+    /// The `mozart up` that the test started, to signal or to await. Taken out: the fleet does not look after it any more.
+    ///
+    /// # Panics
+    /// When none was started.
+    pub fn take_up(&mut self) -> Child {
+        self.up.take().expect("`up` was called")
+    }
+
+    /// Kills `mozart up` with SIGKILL, and returns when it is gone. What it started goes on.
+    ///
+    /// # Panics
+    /// When none was started.
+    pub async fn kill_up(&mut self) {
+        let up = self.take_up();
+        up.signal(Signal::KILL);
+        let _killed = up.output().await;
+    }
+
+    /// A value of `mozart.json`.
+    #[must_use]
+    pub fn note(&self) -> Option<Value> {
+        serde_json::from_slice(&fs::read(self.home.join("mozart.json")).ok()?).ok()
+    }
+
+    fn noted(&self, name: &str) -> Option<u64> {
+        self.note()?.get(name)?.as_u64()
+    }
+
+    /// The process of `mozart up`.
+    ///
+    /// # Panics
+    /// When none has noted itself.
+    #[must_use]
+    pub fn up_pid(&self) -> u32 {
+        let pid = self.noted("pid").expect("`mozart up` runs");
+        u32::try_from(pid).expect("a process id")
+    }
+
+    /// The nats-server that `up` started: by its arguments, since a note may be old.
+    #[must_use]
+    pub fn nats_pid(&self) -> Option<u32> {
+        let conf = self.home.join("nats/nats.conf");
+        let conf = conf.to_string_lossy();
+        let is_it = |process: &Process| process.args.iter().any(|arg| *arg == conf);
+        self.processes().into_iter().find(is_it).map(|process| process.pid)
+    }
+
+    /// Everything that runs for this fleet.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        proc::processes(&self.home)
+    }
+
+    /// The processes of an agent's incarnations: shim, worker and what the worker started.
+    #[must_use]
+    pub fn processes_of(&self, agent: &str) -> Vec<Process> {
+        let is_its =
+            |process: &Process| process.var("MOZART_INCARNATION").split('/').nth(2) == Some(agent);
+        self.processes().into_iter().filter(is_its).collect()
+    }
+
+    /// The shims of an agent: one, unless one incarnation hands over to the next.
+    #[must_use]
+    pub fn shims(&self, agent: &str) -> Vec<u32> {
+        let all = self.processes_of(agent).into_iter();
+        all.filter(|one| !one.var("MOZART_SHIM_CONFIG").is_empty()).map(|one| one.pid).collect()
+    }
+
+    /// The workers of an agent: children of its shims.
+    #[must_use]
+    pub fn workers(&self, agent: &str) -> Vec<u32> {
+        let shims = self.shims(agent);
+        let all = self.processes_of(agent).into_iter();
+        all.filter(|one| shims.contains(&one.parent)).map(|one| one.pid).collect()
+    }
+
+    /// The only shim of an agent.
+    ///
+    /// # Panics
+    /// When there is none or more than one.
+    #[must_use]
+    #[track_caller]
+    pub fn shim(&self, agent: &str) -> u32 {
+        let shims = self.shims(agent);
+        assert_eq!(shims.len(), 1, "the shims of {agent}: {shims:?}");
+        shims[0]
+    }
+
+    /// The only worker of an agent.
+    ///
+    /// # Panics
+    /// When there is none or more than one.
+    #[must_use]
+    #[track_caller]
+    pub fn worker(&self, agent: &str) -> u32 {
+        let workers = self.workers(agent);
+        assert_eq!(workers.len(), 1, "the workers of {agent}: {workers:?}");
+        workers[0]
+    }
+
+    /// A connection to the fleet's broker, to read the records themselves.
+    ///
+    /// # Panics
+    /// When there is no connection within 10 s.
+    pub async fn broker(&self) -> Broker {
+        let note = self.note().expect("`mozart up` runs");
+        let word = |name: &str| note[name].as_str().expect("the note has it").to_owned();
+        let options = ConnectOptions {
+            url: word("url"),
+            creds: None,
+            name: "test".to_owned(),
+            namespace: word("namespace").parse().expect("valid"),
+            timeout: Duration::from_secs(10),
+        };
+        Broker::connect(&options).await.expect("the broker answers")
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let panicking = std::thread::panicking();
+        if panicking {
+            report(&self.home, &self.souls);
+        }
+        // A killed process may have started another one in the same moment.
+        for _ in 0..1000 {
+            let left = self.processes();
+            if left.is_empty() {
+                break;
+            }
+            for process in left {
+                proc::kill(process.pid, Signal::KILL);
+            }
+            std::thread::yield_now();
+        }
+        if let Some(folder) = self.folder.take()
+            && panicking
+        {
+            let _kept = folder.keep();
+        }
+    }
+}
+
+/// Prints what a failed test leaves behind.
+#[expect(clippy::print_stderr, reason = "the test runner shows it beside the panic")]
+fn report(home: &Path, souls: &Path) {
+    eprintln!("\nthe fleet's folder is kept: {} (souls in {})", home.display(), souls.display());
+    for process in proc::processes(home) {
+        let label = process.var("MOZART_INCARNATION");
+        eprintln!("running: {} (of {}) {label} {:?}", process.pid, process.parent, process.args);
+    }
+    let mut logs = vec![home.join("mozart.log"), home.join("nats/nats.log")];
+    let runs = fs::read_dir(home.join("run")).into_iter().flatten().flatten();
+    let incarnations =
+        runs.flat_map(|run| fs::read_dir(run.path()).into_iter().flatten().flatten());
+    logs.extend(incarnations.map(|incarnation| incarnation.path().join("shim.log")));
+    for log in logs {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        if !lines.is_empty() {
+            let tail = &lines[lines.len().saturating_sub(20)..];
+            eprintln!("--- {}\n{}", log.display(), tail.join("\n"));
+        }
+    }
+}

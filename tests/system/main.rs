@@ -1,0 +1,3 @@
+//! The behaviour of Mozart end to end.
+
+mod seed_rows;
