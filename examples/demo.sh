@@ -87,6 +87,10 @@ run() {
     "$@"
 }
 
+note() {
+    printf '%s  (%s)%s\n' "$dim" "$1" "$plain"
+}
+
 begun=$SECONDS
 
 heading "1. Start: a broker, a supervisor, a node, and two agents of examples/pair"
@@ -99,35 +103,37 @@ run mozart ps
 heading "2. Messages: each is on disk before its id is printed"
 run mozart send hello "Hello, Mozart" --wait
 run mozart send asker "How many words is this?" --wait
-echo "  (asker had to ask answerer: two agents, two journaled messages)"
+note "asker had to ask answerer: two agents, two journaled messages"
 
 heading "3. A crash: kill -9 for the worker, in the middle of its answer"
-show mozart chat flaky "count 12 0.15" --follow
-mozart chat flaky "count 12 0.15" --follow &
-chat=$!
-sleep 1
 victim=$(worker_of flaky)
+show mozart chat flaky "count 12 0.2" --follow
+mozart chat flaky "count 12 0.2" --follow &
+chat=$!
+sleep 0.8
+kill -9 "$victim"
 printf '%s  <-- kill -9 %s%s\n' "$dim" "$victim" "$plain"
-kill -9 $victim
 wait "$chat"
-echo "  (the second attempt began anew; text of two attempts is never mixed)"
+note "the second attempt began anew: text of two attempts is never mixed"
 
 heading "4. The journal: what happened to that message"
-message=$(mozart journal ls --agent flaky -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)[-1]["messageId"])')
+message=$(mozart journal ls --agent flaky --limit 1 -o json |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["messageId"])')
 run mozart journal show "$message"
 
-heading "5. The control plane dies: agents go on"
-supervisor=$(python3 -c 'import json, os; print(json.load(open(os.environ["MOZART_DIR"] + "/mozart.json"))["pid"])')
+heading "5. A poison message: three attempts, then a dead letter; the agent lives on"
+show mozart send flaky crash --wait
+mozart send flaky crash --wait --timeout 30s && exit 1 || note "exit code $?"
+run mozart dead ls
+run mozart send flaky "Still there?" --wait --timeout 30s
+run mozart explain flaky
+
+heading "6. The supervisor dies: agents go on, and are adopted by the next one"
+supervisor=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$MOZART_DIR/mozart.json")
 run kill -9 "$supervisor"
 run mozart send hello "Nobody supervises you" --wait
 run mozart up examples/pair --detach --wait
 run mozart ps
-
-heading "6. A poison message: three attempts, then a dead letter; the agent lives on"
-show mozart send flaky "crash" --wait
-mozart send flaky "crash" --wait --timeout 30s && false || echo "  (exit code $?)"
-run mozart dead ls
-run mozart explain flaky
 
 heading "7. Stop: open turns finish, the data stays"
 run mozart down
