@@ -44,7 +44,7 @@ pub(crate) fn bytes(data: &[u8]) -> Result<(), ApiError> {
 /// Writes a line to stdout.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub(crate) fn line(text: impl AsRef<str>) -> Result<(), ApiError> {
     bytes(format!("{}\n", text.as_ref()).as_bytes())
 }
@@ -52,7 +52,7 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<(), ApiError> {
 /// Writes a value to stdout as one JSON line.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub(crate) fn json_line(value: &impl Serialize) -> Result<(), ApiError> {
     match serde_json::to_string(value) {
         Ok(text) => line(text),
@@ -63,7 +63,7 @@ pub(crate) fn json_line(value: &impl Serialize) -> Result<(), ApiError> {
 /// Writes a value to stdout as one JSON document: indented for a person, compact for a program.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub(crate) fn json(value: &impl Serialize) -> Result<(), ApiError> {
     if !stdout_is_terminal() {
         return json_line(value);
