@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::api::ApiError;
 use common::{Namespace, Timestamp};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::failure;
@@ -94,6 +95,14 @@ impl Home {
         })
     }
 
+    /// The lock that a running `up` holds; none if one holds it already.
+    ///
+    /// # Errors
+    /// When the file system does not allow it.
+    pub(crate) fn lock(&self) -> Result<Option<fs::File>, ApiError> {
+        lock(&self.dir.join("lock"))
+    }
+
     /// Reads the note; none if nothing was started here.
     ///
     /// # Errors
@@ -155,6 +164,26 @@ impl Home {
                 let what = format!("cannot remove {}", file.display());
                 Err(failure::error(failure::FAILED, what, cause, "check the rights there"))
             }
+        }
+    }
+}
+
+/// Takes a lock; none if another process has it. It goes with its process, however that ends.
+///
+/// # Errors
+/// When the file system does not allow it.
+pub(crate) fn lock(path: &Path) -> Result<Option<fs::File>, ApiError> {
+    let opened = fs::File::options().create(true).truncate(false).write(true).open(path);
+    let file = opened.map_err(|error| {
+        let what = format!("cannot open {}", path.display());
+        failure::error(failure::FAILED, what, error, "--dir DIR")
+    })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => {
+            let what = format!("cannot lock {}", path.display());
+            Err(failure::error(failure::FAILED, what, error, "--dir DIR on a local disk"))
         }
     }
 }

@@ -115,12 +115,13 @@ pub(crate) async fn serve(
     let namespace = broker.subjects().namespace().clone();
     let runtime = ProcessRuntime {
         node: options.name.clone(),
-        root: options.run.join(namespace.as_str()),
+        root: options.run.join(namespace.as_str()).join(options.name.as_str()),
         namespace,
         shim: options.shim.clone(),
         url: options.connect.url.clone(),
         creds: options.connect.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
     };
+    let _lock = runtime.lock()?;
     let instance = uuid::Uuid::now_v7().as_u64_pair().1;
     let node = Node {
         options,

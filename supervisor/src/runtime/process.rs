@@ -1,6 +1,6 @@
 //! The process runtime: starts shims with `posix_spawn`, watches them by pidfd, finds them again after a restart.
 //!
-//! A run folder `<home>/run/<namespace>/<agent>-<incarnation>/` holds the shim's exit file and its own log.
+//! A run folder `<home>/run/<namespace>/<node>/<agent>-<incarnation>/` holds the shim's exit file and its own log.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use common::api::ApiError;
 use common::shim::{
     CONFIG_ENV, Exit, IncarnationExit, LABEL_ENV, ShimConfig, ShimExit, StartIncarnation,
 };
@@ -19,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid}
 use tokio::io::unix::AsyncFd;
 
 use super::labels::{self, RUN_ENV};
+use crate::{failure, home};
 
 /// Variables of the node's environment that every worker gets. Anything else it gets by `ENV` and `SECRET`.
 const PASSED: [&str; 17] = [
@@ -46,7 +48,7 @@ const PASSED: [&str; 17] = [
 pub(crate) struct ProcessRuntime {
     pub(crate) node: NodeName,
     pub(crate) namespace: Namespace,
-    /// `<home>/run/<namespace>`.
+    /// `<home>/run/<namespace>/<node>`.
     pub(crate) root: PathBuf,
     pub(crate) shim: PathBuf,
     /// The broker's address with credentials, for the shims.
@@ -68,6 +70,20 @@ pub(crate) struct Shim {
 impl ProcessRuntime {
     fn folder(&self, agent: &AgentName, incarnation: u64) -> PathBuf {
         self.root.join(format!("{agent}-{incarnation}"))
+    }
+
+    /// Makes sure that one node of this name serves this folder.
+    ///
+    /// # Errors
+    /// When another one does, or the folder cannot be made.
+    pub(crate) fn lock(&self) -> Result<fs::File, ApiError> {
+        const WHAT: &str = "cannot start the node";
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root);
+        made.map_err(|error| failure::error(failure::FAILED, WHAT, error, "--dir DIR"))?;
+        home::lock(&self.root.join("lock"))?.ok_or_else(|| {
+            let cause = format!("another node `{}` serves {}", self.node, self.root.display());
+            failure::error(failure::CONFLICT, WHAT, cause, "--name NAME, or --dir DIR")
+        })
     }
 
     /// Starts an incarnation.

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use broker::{Broker, ConnectOptions, StreamOptions};
 use common::api::ApiError;
 use common::{NodeName, Timestamp};
-use rustix::fs::{FlockOperation, flock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -41,7 +40,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     check_format(&home)?;
     // A folder with an invalid soul must not leave half of everything running.
     let souls = args.dir.as_deref().map(fleet::read).transpose()?;
-    match lock(&home)? {
+    match home.lock()? {
         Some(lock) if args.detach => {
             drop(lock);
             detach(&home, &args)?;
@@ -215,28 +214,6 @@ fn node_name() -> NodeName {
     NodeName::new(name.trim_matches('-')).unwrap_or_else(|_| local())
 }
 
-/// The lock that a running `up` holds; none if one holds it already. It goes with its process, however that ends.
-fn lock(home: &Home) -> Result<Option<File>, ApiError> {
-    let path = home.dir.join("lock");
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| {
-            failure::error(
-                failure::FAILED,
-                format!("cannot open {}", path.display()),
-                error,
-                "--dir DIR",
-            )
-        })?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => {
-            let what = format!("cannot lock {}", path.display());
-            Err(failure::error(failure::FAILED, what, error, "--dir DIR on a local disk"))
-        }
-    }
-}
-
 /// A folder of a newer version is not touched.
 fn check_format(home: &Home) -> Result<(), ApiError> {
     let path = home.dir.join("format");
@@ -352,7 +329,7 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
         return Ok(());
     };
     check_format(&home)?;
-    if let Some(lock) = lock(&home)? {
+    if let Some(lock) = home.lock()? {
         // `up` is dead, but not what it started: take its place, and go down in order.
         let args = UpArgs {
             dir: None,
@@ -373,7 +350,7 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
     crate::runtime::labels::kill(running.pid, rustix::process::Signal::TERM);
     let until = Instant::now() + args.timeout;
     loop {
-        if lock(&home)?.is_some() {
+        if home.lock()?.is_some() {
             return Ok(());
         }
         if Instant::now() > until {
