@@ -13,6 +13,9 @@ use super::admit::Prepared;
 use super::sweep::Sweep;
 use super::timers::Timers;
 
+/// A node's report that is older than this, in milliseconds, says nothing about now.
+const FRESH: u64 = 2_000;
+
 /// A leadership.
 pub(super) struct Leading {
     pub(super) term: u64,
@@ -46,16 +49,21 @@ impl Leading {
     }
 
     /// A record was folded; `actions` follow from it.
-    pub(super) fn folded(&mut self, state: &State, record: &ControlRecord, actions: Vec<Action>) {
-        if matches!(record.event, ControlEvent::LeaderElected { .. }) {
+    /// The result says whether this leadership acts from now on.
+    pub(super) fn folded(
+        &mut self,
+        state: &State,
+        record: &ControlRecord,
+        actions: Vec<Action>,
+    ) -> bool {
+        let begins = matches!(record.event, ControlEvent::LeaderElected { .. });
+        if begins {
             self.acting = record.term == Some(self.term);
-            if self.acting {
-                self.pending.extend(resume(state));
-            }
         }
         if self.acting {
-            self.pending.extend(actions);
+            self.pending.extend(if begins { resume(state) } else { actions });
         }
+        begins && self.acting
     }
 }
 
@@ -67,21 +75,38 @@ impl Supervisor {
 
     pub(super) async fn node_report(&mut self, message: &TransientMessage) {
         let Some(node) = self.broker.subjects().parse_node_report(&message.subject) else { return };
-        let now = self.now_ms();
-        let state = &self.state;
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
-        let outcomes = match codec::decode(&message.payload) {
-            // A node speaks for itself only.
-            Ok(NodeReport::Running(status)) if status.node == node => {
-                leading.observer.node_report(state, now, &status)
-            }
-            Ok(NodeReport::Running(_)) => Vec::new(),
-            Ok(NodeReport::Exited(exit)) => leading.observer.exited(state, &node, &exit),
-            Ok(NodeReport::StartFailed { agent, incarnation, reason }) => {
-                leading.observer.start_failed(state, &node, &agent, incarnation, &reason)
-            }
+        let report: NodeReport = match codec::decode(&message.payload) {
+            Ok(report) => report,
             Err(error) => return tracing::warn!("report of node {node}: {error}"),
         };
+        if let NodeReport::Running(status) = &report {
+            // A node speaks for itself only.
+            if status.node != node {
+                return;
+            }
+            self.nodes.insert(node.clone(), (self.now_ms(), status.clone()));
+        }
+        let (now, state) = (self.now_ms(), &self.state);
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
+        let outcomes = match report {
+            NodeReport::Running(status) => leading.observer.node_report(state, now, &status),
+            NodeReport::Exited(exit) => leading.observer.exited(state, &node, &exit),
+            NodeReport::StartFailed { agent, incarnation, reason } => {
+                leading.observer.start_failed(state, &node, &agent, incarnation, &reason)
+            }
+        };
+        self.follow(outcomes).await;
+    }
+
+    /// A new leader need not wait for the nodes' next reports: it has heard them while it followed.
+    pub(super) async fn hear_nodes_again(&mut self) {
+        let (now, state) = (self.now_ms(), &self.state);
+        self.nodes.retain(|_, (heard, _)| now.saturating_sub(*heard) < FRESH);
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
+        let mut outcomes = Vec::new();
+        for (_, status) in self.nodes.values() {
+            outcomes.extend(leading.observer.node_report(state, now, status));
+        }
         self.follow(outcomes).await;
     }
 

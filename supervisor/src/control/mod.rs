@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 use broker::{Broker, ConnectOptions, ControlItem, LeaseState, Link, StreamOptions, Subscription};
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
-use common::shim::Heartbeat;
-use common::{AgentName, Timestamp};
+use common::shim::{Heartbeat, NodeStatus};
+use common::{AgentName, NodeName, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -99,6 +99,8 @@ struct Supervisor {
     /// Clients that wait until the fold has reached a sequence.
     waiting: Vec<(u64, Waiting)>,
     heartbeats: HashMap<AgentName, (u64, Heartbeat)>,
+    /// The last report of each node, and when it came.
+    nodes: HashMap<NodeName, (u64, NodeStatus)>,
     leading: Option<Leading>,
 }
 
@@ -125,6 +127,7 @@ pub(crate) async fn serve(
         appended: 0,
         waiting: Vec::new(),
         heartbeats: HashMap::new(),
+        nodes: HashMap::new(),
         leading: None,
     };
     supervisor.go(log, stop).await
@@ -161,7 +164,9 @@ impl Supervisor {
             };
             tokio::select! {
                 () = &mut lease => break,
-                item = log.next() => drop(self.fold(item.attempt(WHAT)?)),
+                item = log.next() => if self.fold(item.attempt(WHAT)?) == Folded::Leads {
+                    self.hear_nodes_again().await;
+                },
                 Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done).await,
                 Some(message) = shims.next(), if room => self.shim_report(&message).await,
                 Some(message) = nodes.next(), if room => self.node_report(&message).await,
@@ -205,10 +210,12 @@ impl Supervisor {
             }
             ControlItem::Record { seq, record } => {
                 let actions = step(&mut self.state, seq, &record);
-                if let Some(leading) = &mut self.leading {
-                    leading.folded(&self.state, &record, actions);
-                }
                 self.note_removed(&record);
+                if let Some(leading) = &mut self.leading
+                    && leading.folded(&self.state, &record, actions)
+                {
+                    return Folded::Leads;
+                }
             }
         }
         Folded::Record
@@ -296,5 +303,7 @@ impl Supervisor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Folded {
     Record,
+    /// This supervisor's own election: it acts from now on.
+    Leads,
     CaughtUp,
 }
