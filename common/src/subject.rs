@@ -333,6 +333,12 @@ impl Subjects {
         format!("{}.node.{node}.command", self.prefix)
     }
 
+    /// Commands to all nodes. No node can have this name.
+    #[must_use]
+    pub fn all_nodes_command(&self) -> String {
+        format!("{}.node._all.command", self.prefix)
+    }
+
     /// Reports of a node.
     #[must_use]
     pub fn node_report(&self, node: &NodeName) -> String {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker::TransientMessage;
 use common::control::{ControlEvent, ControlRecord};
-use common::shim::{NodeReport, ShimReport};
+use common::shim::{NodeCommandBody, NodeReport, ShimReport};
 use common::{AgentName, codec};
 use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
 
@@ -98,7 +98,7 @@ impl Supervisor {
         self.follow(outcomes).await;
     }
 
-    /// A new leader need not wait for the nodes' next reports: it has heard them while it followed.
+    /// A new leader need not wait for the nodes' next reports: it has heard them while it followed, and asks for more.
     pub(super) async fn hear_nodes_again(&mut self) {
         let (now, state) = (self.now_ms(), &self.state);
         self.nodes.retain(|_, (heard, _)| now.saturating_sub(*heard) < FRESH);
@@ -108,6 +108,8 @@ impl Supervisor {
             outcomes.extend(leading.observer.node_report(state, now, status));
         }
         self.follow(outcomes).await;
+        let everybody = self.broker.subjects().all_nodes_command();
+        self.tell_nodes(everybody, NodeCommandBody::List).await;
     }
 
     pub(super) async fn shim_report(&mut self, message: &TransientMessage) {

@@ -71,15 +71,19 @@ impl Supervisor {
     }
 
     async fn tell_node(&mut self, node: &NodeName, body: NodeCommandBody) {
-        let Some(term) = self.acting().map(|leading| leading.term) else { return };
         let subject = self.broker.subjects().node_command(node);
+        self.tell_nodes(subject, body).await;
+    }
+
+    pub(super) async fn tell_nodes(&mut self, subject: String, body: NodeCommandBody) {
+        let Some(term) = self.acting().map(|leading| leading.term) else { return };
         match codec::encode(&NodeCommand { term, body }) {
             Ok(frame) => {
                 if let Err(error) = self.broker.tell(subject, frame.into()).await {
-                    tracing::warn!("commanding node {node}: {error}");
+                    tracing::warn!("commanding nodes: {error}");
                 }
             }
-            Err(error) => tracing::error!("commanding node {node}: {error}"),
+            Err(error) => tracing::error!("commanding nodes: {error}"),
         }
     }
 

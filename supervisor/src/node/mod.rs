@@ -112,6 +112,8 @@ pub(crate) async fn serve(
 ) -> Result<(), ApiError> {
     let commands = broker.subjects().node_command(&options.name);
     let commands = broker.subscribe(commands, None).await.attempt("cannot start the node")?;
+    let to_all = broker.subjects().all_nodes_command();
+    let to_all = broker.subscribe(to_all, None).await.attempt("cannot start the node")?;
     let namespace = broker.subjects().namespace().clone();
     let runtime = ProcessRuntime {
         node: options.name.clone(),
@@ -134,13 +136,14 @@ pub(crate) async fn serve(
         exits: BTreeMap::new(),
         watches: JoinSet::new(),
     };
-    node.go(commands, stop).await
+    node.go(commands, to_all, stop).await
 }
 
 impl Node {
     async fn go(
         mut self,
         mut commands: Subscription,
+        mut to_all: Subscription,
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
         self.adopt();
@@ -165,6 +168,7 @@ impl Node {
                     None => return Err(failure::error(
                         failure::UNREACHABLE, "the node ends", "the connection is closed", "")),
                 },
+                Some(message) = to_all.next() => self.command(&message.payload).await,
                 () = kill => self.kill_late(),
                 () = stop.cancelled(), if !self.draining => self.drain().await,
             }
