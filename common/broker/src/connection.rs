@@ -313,9 +313,13 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
             });
             tracing::debug!("connected to the broker");
         }
-        Event::Disconnected | Event::Closed => {
+        Event::Disconnected => {
             link.send_modify(|link| link.up = false);
             tracing::warn!("no connection to the broker");
+        }
+        // Our own doing, as at the end of a command.
+        Event::Closed => {
+            link.send_modify(|link| link.up = false);
         }
         Event::SlowConsumer(_) | Event::ServerError(_) => {
             tracing::warn!(%event, "the broker complains");
