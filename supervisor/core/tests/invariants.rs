@@ -1,0 +1,270 @@
+//! What holds after any sequence of records, sensible or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::control::{ControlEvent, ControlRecord, Timer};
+use common::shim::Exit;
+use common::spec::{AgentSpec, Replace, RestartPolicy};
+use common::{AgentName, NodeName, Timestamp};
+use proptest::prelude::*;
+use supervisor_core::{Action, Agent, Desired, Hold, NodePhase, Phase, State, resume, step};
+
+/// A record to be: incarnations and terms are chosen among those that mean something when it is written.
+#[derive(Debug, Clone)]
+struct Move {
+    kind: u8,
+    agent: u8,
+    node: u8,
+    variant: u8,
+    /// Which incarnation, counted back from the highest.
+    back: u8,
+    stale: bool,
+    later: u16,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = (0..24_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
+        |(kind, agent, node, variant, back, stale, later)| {
+            let stale = stale == 0;
+            Move { kind, agent, node, variant, back, stale, later }
+        },
+    );
+    prop::collection::vec(one, 1..150)
+}
+
+fn agent_name(index: u8) -> AgentName {
+    AgentName::new(format!("agent-{index}")).expect("valid")
+}
+
+fn node_name(index: u8) -> NodeName {
+    NodeName::new(format!("node-{index}")).expect("valid")
+}
+
+fn spec(agent: AgentName, variant: u8) -> AgentSpec {
+    let mut spec = AgentSpec::new(agent, "test/model", format!("v{}", variant % 4));
+    spec.replace = Some(if variant % 2 == 0 { Replace::StartFirst } else { Replace::StopFirst });
+    spec.restart.max = 3;
+    match variant % 4 {
+        0 => {}
+        1 => spec.restart.backoff_first = Duration::ZERO,
+        2 => spec.restart.policy = RestartPolicy::OnFailure,
+        _ => spec.restart.policy = RestartPolicy::Never,
+    }
+    spec
+}
+
+impl Move {
+    fn event(&self, state: &State) -> ControlEvent {
+        let agent = agent_name(self.agent);
+        let node = node_name(self.node);
+        let highest = state.agent(&agent).map_or(0, |agent| agent.incarnation);
+        let incarnation = highest.saturating_sub(u64::from(self.back));
+        let exit = Exit { code: Some(i32::from(self.variant) - 1), ..Exit::default() };
+        match self.kind {
+            0..=2 => {
+                let spec = Box::new(spec(agent, self.variant));
+                ControlEvent::AgentApplied { spec, force: self.back == 0 }
+            }
+            3 => ControlEvent::AgentStarted { agent },
+            4 => ControlEvent::AgentStopped { agent },
+            5 => ControlEvent::AgentRestarted { agent },
+            6 => ControlEvent::AgentReplaced { agent },
+            7 => ControlEvent::AgentRemoved { agent },
+            8 | 9 => ControlEvent::NodeSeen {
+                node,
+                instance: u64::from(self.variant),
+                runtimes: vec!["process".into()],
+                labels: Vec::new(),
+            },
+            10 => ControlEvent::NodeDraining { node },
+            11 => ControlEvent::NodeLost { node },
+            12..=14 => ControlEvent::IncarnationReady { agent, incarnation, floor: 3 },
+            15..=17 => {
+                ControlEvent::IncarnationExited { agent, incarnation, exit, clean: self.back == 0 }
+            }
+            18 => ControlEvent::StartFailed { agent, incarnation, reason: "no".into() },
+            19 => ControlEvent::IncarnationStable { agent, incarnation },
+            20 => ControlEvent::TimerFired { agent, timer: Timer::Ready, incarnation },
+            21 => ControlEvent::TimerFired { agent, timer: Timer::Drain, incarnation },
+            22 => ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation },
+            _ => ControlEvent::LeaderElected { supervisor: "s".into() },
+        }
+    }
+}
+
+/// A log with its fold, and what the actions so far have promised.
+#[derive(Default)]
+struct Run {
+    state: State,
+    log: Vec<ControlRecord>,
+    now: u64,
+    started: BTreeMap<AgentName, u64>,
+    admitted: BTreeMap<AgentName, u64>,
+    timers: BTreeSet<(AgentName, Timer, u64, Timestamp)>,
+}
+
+impl Run {
+    fn of(moves: &[Move]) -> Self {
+        let mut run = Self::default();
+        for one in moves {
+            run.make(one);
+        }
+        run
+    }
+
+    fn make(&mut self, one: &Move) {
+        self.now += u64::from(one.later);
+        let event = one.event(&self.state);
+        let elects = matches!(event, ControlEvent::LeaderElected { .. });
+        let term = match (elects, one.stale) {
+            (true, false) => Some(self.state.term() + 1),
+            (_, true) => self.state.term().checked_sub(1),
+            (false, false) => event.is_leaders().then_some(self.state.term()),
+        };
+        let at = Timestamp::from_millis(self.now);
+        let record = ControlRecord { at, term, author: "test".into(), event };
+        self.log.push(record.clone());
+        let before = self.state.clone();
+        let seq = self.log.len() as u64;
+        let actions = step(&mut self.state, seq, &record);
+        if record.event.is_leaders() && one.stale {
+            assert!(actions.is_empty(), "a deposed leader decided");
+            assert!(same(&before, &self.state), "a deposed leader changed something");
+            return;
+        }
+        if let ControlEvent::TimerFired { agent, timer, incarnation } = &record.event {
+            self.timers.retain(|(of, which, number, _)| {
+                (of, which, number) != (agent, timer, incarnation)
+            });
+        }
+        for action in &actions {
+            self.take(action);
+        }
+        for agent in self.state.agents() {
+            check_agent(&self.state, agent);
+        }
+        self.check_all();
+    }
+
+    fn take(&mut self, action: &Action) {
+        match action {
+            Action::Start { node, agent, incarnation, generation, .. } => {
+                let last = self.started.insert(agent.clone(), *incarnation).unwrap_or(0);
+                assert!(*incarnation > last, "an incarnation number was given twice");
+                let node = self.state.node(node).expect("it was placed there");
+                assert_eq!(node.phase, NodePhase::Up);
+                let agent = self.state.agent(agent).expect("it was started");
+                assert!(agent.spec_of(*generation).is_some(), "nobody knows what to start");
+            }
+            Action::Admit { agent, incarnation, .. } => {
+                let last = self.admitted.insert(agent.clone(), *incarnation).unwrap_or(0);
+                assert!(*incarnation > last, "an earlier incarnation was admitted later");
+            }
+            Action::SetTimer { agent, timer, incarnation, at } => {
+                self.timers.insert((agent.clone(), *timer, *incarnation, *at));
+            }
+            Action::CancelTimer { agent, timer, incarnation } => {
+                self.timers.retain(|(of, which, number, _)| {
+                    (of, which, number) != (agent, timer, incarnation)
+                });
+            }
+            Action::Stop { .. } => {}
+        }
+    }
+
+    fn check_all(&self) {
+        let again = resume(&self.state);
+        assert_eq!(again, resume(&self.state));
+        let timers: BTreeSet<_> = again
+            .iter()
+            .filter_map(|action| match action {
+                Action::SetTimer { agent, timer, incarnation, at } => {
+                    Some((agent.clone(), *timer, *incarnation, *at))
+                }
+                Action::Start { .. }
+                | Action::Stop { .. }
+                | Action::Admit { .. }
+                | Action::CancelTimer { .. } => None,
+            })
+            .collect();
+        assert_eq!(timers, self.timers, "a new leader would keep other timers than the old one");
+        for node in self.state.nodes() {
+            let all = self.state.agents().flat_map(Agent::incarnations);
+            let there = all.filter(|one| one.node == node.name).count();
+            assert_eq!(usize::try_from(node.incarnations), Ok(there));
+            assert!(there == 0 || node.phase != NodePhase::Lost);
+        }
+    }
+}
+
+fn check_agent(state: &State, agent: &Agent) {
+    let begun = agent.begun.unwrap_or(0);
+    assert!(agent.retiring.iter().all(|one| one.number != begun), "it may still take messages");
+    if let Some(next) = &agent.next {
+        assert!(agent.current.is_some(), "a next one without a current one");
+        assert!(next.number > begun, "a next one takes messages");
+        assert_ne!(next.phase, Phase::Draining);
+    }
+    if let Some(current) = agent.current.as_ref().filter(|one| one.phase == Phase::Ready) {
+        assert_eq!(current.number, begun, "a ready one was not admitted");
+    }
+    assert_eq!(agent.hold == Some(Hold::Backoff), agent.next_try.is_some());
+    assert!(agent.incarnations().all(|one| one.number <= agent.incarnation));
+    assert!(agent.incarnations().all(|one| agent.spec_of(one.generation).is_some()));
+    match agent.desired {
+        Desired::Stopped => {
+            assert!(agent.next.is_none() && agent.hold.is_none());
+            assert!(agent.incarnations().all(|one| one.phase == Phase::Draining));
+        }
+        Desired::Running => {
+            let waits = agent.hold.is_some() || !agent.retiring.is_empty();
+            assert!(agent.current.is_some() || waits, "{} is forgotten", agent.name);
+            assert!(!agent.removing);
+        }
+    }
+    assert!(!supervisor_core::explain(state, &agent.name).is_empty());
+}
+
+fn same(one: &State, other: &State) -> bool {
+    one.agents().eq(other.agents()) && one.nodes().eq(other.nodes()) && one.term() == other.term()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_invariants_hold_after_every_record(moves in moves()) {
+        Run::of(&moves);
+    }
+
+    #[test]
+    fn a_snapshot_in_between_changes_nothing(moves in moves(), cut in any::<prop::sample::Index>()) {
+        let run = Run::of(&moves);
+        let cut = cut.index(run.log.len());
+        let mut state = State::default();
+        for (seq, record) in (1..).zip(&run.log[..cut]) {
+            step(&mut state, seq, record);
+        }
+        let snapshot = serde_json::to_string(&state).expect("a state is plain");
+        let mut state: State = serde_json::from_str(&snapshot).expect("what we wrote");
+        // The follower begins a little too early: what was folded already is skipped.
+        let from = cut.saturating_sub(3);
+        for (seq, record) in (from as u64 + 1..).zip(&run.log[from..]) {
+            step(&mut state, seq, record);
+        }
+        prop_assert_eq!(state, run.state);
+    }
+
+    #[test]
+    fn records_survive_json_and_fold_the_same(moves in moves()) {
+        let run = Run::of(&moves);
+        let mut state = State::default();
+        for (seq, record) in (1..).zip(&run.log) {
+            let json = serde_json::to_string(record).expect("a record is plain");
+            let record = serde_json::from_str(&json).expect("what we wrote");
+            step(&mut state, seq, &record);
+        }
+        prop_assert_eq!(state, run.state);
+    }
+}
