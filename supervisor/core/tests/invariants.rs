@@ -43,7 +43,8 @@ fn node_name(index: u8) -> NodeName {
 
 fn spec(agent: AgentName, variant: u8) -> AgentSpec {
     let mut spec = AgentSpec::new(agent, "test/model", format!("v{}", variant % 4));
-    spec.replace = Some(if variant % 2 == 0 { Replace::StartFirst } else { Replace::StopFirst });
+    spec.replace =
+        Some(if variant.is_multiple_of(2) { Replace::StartFirst } else { Replace::StopFirst });
     spec.restart.max = 3;
     match variant % 4 {
         0 => {}

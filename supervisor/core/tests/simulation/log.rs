@@ -1,0 +1,113 @@
+//! The control log, and beside it the judge: a fold of every record as it is stored, which all replicas must agree with.
+
+use std::collections::BTreeMap;
+
+use common::AgentName;
+use common::control::{ControlEvent, ControlRecord};
+use supervisor_core::{Action, State, step};
+
+use crate::Flaw;
+
+#[derive(Default)]
+pub(crate) struct Log {
+    pub(crate) records: Vec<ControlRecord>,
+    /// The state after each record, and what it led to.
+    folded: Vec<(State, Vec<Action>)>,
+    started: BTreeMap<AgentName, u64>,
+    admitted: BTreeMap<AgentName, u64>,
+}
+
+impl Log {
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    pub(crate) fn record(&self, seq: u64) -> Option<&ControlRecord> {
+        self.records.get(usize::try_from(seq.checked_sub(1)?).ok()?)
+    }
+
+    /// The state after everything stored so far.
+    pub(crate) fn state(&self) -> State {
+        self.folded.last().map(|(state, _)| state.clone()).unwrap_or_default()
+    }
+
+    /// Stores a record.
+    ///
+    /// # Errors
+    /// Which rule the fold broke with it.
+    pub(crate) fn append(&mut self, record: ControlRecord, flaw: Flaw) -> Result<(), String> {
+        let before = self.state();
+        let mut state = before.clone();
+        let actions = fold(&mut state, self.last_seq() + 1, &record, flaw);
+        let is_election = matches!(record.event, ControlEvent::LeaderElected { .. });
+        let deposed =
+            record.event.is_leaders() && !is_election && record.term != Some(before.term());
+        if deposed && !(actions.is_empty() && same(&before, &state)) {
+            return Err(format!("a deposed leader decided: {record:?}"));
+        }
+        self.judge(&state, &actions)?;
+        self.records.push(record);
+        self.folded.push((state, actions));
+        Ok(())
+    }
+
+    fn judge(&mut self, state: &State, actions: &[Action]) -> Result<(), String> {
+        for action in actions {
+            match action {
+                Action::Start { agent, incarnation, .. } => {
+                    let last = self.started.insert(agent.clone(), *incarnation).unwrap_or(0);
+                    if *incarnation <= last {
+                        return Err(format!("{agent}.{incarnation} is started again"));
+                    }
+                }
+                Action::Admit { agent, incarnation, previous, .. } => {
+                    let last = self.admitted.insert(agent.clone(), *incarnation).unwrap_or(0);
+                    if *incarnation <= last {
+                        return Err(format!("{agent}.{incarnation} is admitted after {last}"));
+                    }
+                    let of = state.agent(agent);
+                    let previous = previous.and_then(|number| of?.incarnation(number));
+                    if previous.is_some() {
+                        return Err(format!(
+                            "{agent}.{incarnation} and {previous:?} take messages"
+                        ));
+                    }
+                }
+                Action::Stop { .. } | Action::SetTimer { .. } | Action::CancelTimer { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares a replica with the judge at the same sequence.
+    ///
+    /// # Errors
+    /// When they disagree.
+    pub(crate) fn compare(&self, state: &State, actions: &[Action]) -> Result<(), String> {
+        let index = usize::try_from(state.seq()).unwrap_or(0).saturating_sub(1);
+        match self.folded.get(index) {
+            Some((expected, todo)) if expected == state && todo == actions => Ok(()),
+            _ => Err(format!("replicas disagree after record {}", state.seq())),
+        }
+    }
+}
+
+fn same(one: &State, other: &State) -> bool {
+    one.agents().eq(other.agents()) && one.nodes().eq(other.nodes())
+}
+
+/// The fold under test, or a broken variety of it.
+pub(crate) fn fold(state: &mut State, seq: u64, record: &ControlRecord, flaw: Flaw) -> Vec<Action> {
+    let is_election = matches!(record.event, ControlEvent::LeaderElected { .. });
+    if flaw == Flaw::ObeyDeposedLeaders && record.term.is_some() && !is_election {
+        let term = Some(state.term());
+        return step(state, seq, &ControlRecord { term, ..record.clone() });
+    }
+    let actions = step(state, seq, record);
+    if flaw == Flaw::ForgetTombstones {
+        let mut json = serde_json::to_value(&*state).expect("a state is plain");
+        json["tombstones"] = serde_json::json!({});
+        *state = serde_json::from_value(json).expect("what we wrote");
+    }
+    actions
+}
