@@ -33,6 +33,9 @@ pub enum Action {
         within: Duration,
     },
     /// Let an incarnation take messages: replace the consumers of all earlier ones by its own, and tell its shim to begin.
+    ///
+    /// An admission may arrive late, from a leader that was deposed meanwhile: where a consumer of a later incarnation is
+    /// there already, it must do nothing.
     Admit {
         /// The agent.
         agent: AgentName,

@@ -209,6 +209,7 @@ fn check_agent(state: &State, agent: &Agent) {
     }
     if let Some(current) = agent.current.as_ref().filter(|one| one.phase == Phase::Ready) {
         assert_eq!(current.number, begun, "a ready one was not admitted");
+        assert!(!agent.begun_clean, "its books are not settled while it runs");
     }
     assert_eq!(agent.hold == Some(Hold::Backoff), agent.next_try.is_some());
     assert!(agent.incarnations().all(|one| one.number <= agent.incarnation));
