@@ -16,6 +16,7 @@ ARGS ?=
 # How long `make chaos` goes on, and what it starts from; `make sim` takes SEED too. Without a seed: a fresh one, printed.
 SECONDS ?= 60
 SEED ?=
+RUNS ?=
 
 .PHONY: help
 help: ## shows this
@@ -73,8 +74,9 @@ audit: ## known flaws of the dependencies (fetches the advisory database)
 	cargo deny --all-features check advisories
 
 .PHONY: sim
-sim: setup ## the control core in a seeded, hostile world (SEED=7)
-	MOZART_SEED='$(SEED)' cargo nextest run --release -p supervisor-core --no-capture simulation $(ARGS)
+sim: setup ## the control core in a seeded, hostile world (SEED=7 RUNS=1000)
+	MOZART_SIM_SEED='$(SEED)' MOZART_SIM_RUNS='$(RUNS)' \
+		cargo nextest run --release -p supervisor-core --no-capture --test simulation $(ARGS)
 
 .PHONY: chaos
 chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7)
