@@ -5,6 +5,8 @@ use std::time::Duration;
 use common::control::Timer;
 use common::{AgentName, NodeName, Timestamp};
 
+use crate::state::Predecessor;
+
 /// An effect that the fold asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -47,6 +49,9 @@ pub enum Action {
         previous: Option<u64>,
         /// Whether that one settled its books before it ended.
         previous_clean: bool,
+        /// Those before it whose handover is not on record, oldest first: its leader or their successor may have died in the
+        /// middle of it. Their consumers may still be there, and their books open.
+        earlier: Vec<Predecessor>,
     },
     /// Append [`common::control::ControlEvent::TimerFired`] when it is time.
     SetTimer {

@@ -25,6 +25,7 @@ pub use observer::{Observer, Outcome, ShimReady};
 pub use placement::place;
 pub use resume::resume;
 pub use state::{
-    Admission, Agent, Desired, Hold, Incarnation, Node, NodePhase, Phase, State, Tombstone,
+    Admission, Agent, Desired, Hold, Incarnation, Node, NodePhase, Phase, Predecessor, State,
+    Tombstone,
 };
 pub use step::step;

@@ -202,7 +202,7 @@ impl Life<'_> {
     /// anew.
     pub(crate) fn begun(&mut self, number: u64) {
         if self.agent.begun == Some(number) {
-            self.agent.admission = Some(Admission { previous: None, previous_clean: true });
+            self.agent.admission = Some(Admission::default());
         }
     }
 

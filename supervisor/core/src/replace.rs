@@ -2,9 +2,8 @@
 
 use common::spec::Replace;
 
-use crate::action::Action;
 use crate::life::{End, Life};
-use crate::state::{Admission, Hold, Incarnation, Phase};
+use crate::state::{Admission, Hold, Incarnation, Phase, Predecessor};
 
 impl Life<'_> {
     /// Moves to a fresh incarnation of the target generation, as its `REPLACE` says.
@@ -76,17 +75,12 @@ impl Life<'_> {
         current.phase = Phase::Ready;
         current.deadline = None;
         agent.floor = agent.floor.max(current.floor);
-        let admission = Admission { previous: agent.begun, previous_clean: agent.begun_clean };
-        self.world.actions.push(Action::Admit {
-            agent: agent.name.clone(),
-            incarnation: current.number,
-            floor: agent.floor,
-            previous: admission.previous,
-            previous_clean: admission.previous_clean,
-        });
+        let earlier = agent.admission.take().map(unsettled).unwrap_or_default();
+        agent.admission =
+            Some(Admission { previous: agent.begun, previous_clean: agent.begun_clean, earlier });
         agent.begun = Some(current.number);
+        self.world.actions.extend(agent.admit());
         agent.begun_clean = false;
-        agent.admission = Some(admission);
         agent.started_at = Some(self.world.at);
         agent.reason = agent.given_up.clone();
     }
@@ -158,4 +152,17 @@ impl Life<'_> {
             None => "nothing".to_owned(),
         }
     }
+}
+
+/// Handovers that are not on record, at most: each is one that its leader did not finish. Beyond it the oldest is left to the
+/// sweep of consumers that serve nobody.
+const UNSETTLED: usize = 16;
+
+/// Whom a handover that is not on record was to take over from.
+fn unsettled(handover: Admission) -> Vec<Predecessor> {
+    let Admission { previous, previous_clean: clean, mut earlier } = handover;
+    earlier.extend(previous.map(|incarnation| Predecessor { incarnation, clean }));
+    let excess = earlier.len().saturating_sub(UNSETTLED);
+    earlier.drain(..excess);
+    earlier
 }

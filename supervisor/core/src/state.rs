@@ -151,7 +151,7 @@ impl Agent {
             floor: buried.floor,
             begun: buried.begun,
             begun_clean: buried.begun_clean,
-            admission: None,
+            admission: buried.admission,
             hold: None,
             target: generation,
             given_up: None,
@@ -215,13 +215,14 @@ impl Agent {
     /// The [`Action::Admit`] of the incarnation whose consumer is in force, to do it again.
     #[must_use]
     pub fn admit(&self) -> Option<Action> {
-        let admission = self.admission?;
+        let admission = self.admission.as_ref()?;
         Some(Action::Admit {
             agent: self.name.clone(),
             incarnation: self.begun?,
             floor: self.floor,
             previous: admission.previous,
             previous_clean: admission.previous_clean,
+            earlier: admission.earlier.clone(),
         })
     }
 
@@ -250,6 +251,7 @@ impl Agent {
             floor: self.floor,
             begun: self.begun,
             begun_clean: self.begun_clean,
+            admission: self.admission.clone(),
         }
     }
 }
@@ -316,17 +318,30 @@ pub enum Phase {
 }
 
 /// What an admitted incarnation took over from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Admission {
-    /// The incarnation admitted before.
+    /// The incarnation admitted before; none once the handover is on record.
     pub previous: Option<u64>,
     /// Whether it ended with its books settled.
     pub previous_clean: bool,
+    /// Those before it whose handover is not on record either, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Predecessor>,
+}
+
+/// An incarnation that took messages, and from which another is to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Predecessor {
+    /// Its number.
+    pub incarnation: u64,
+    /// Whether it ended with its books settled.
+    pub clean: bool,
 }
 
 /// What is remembered of a removed agent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tombstone {
     /// Its last generation.
@@ -339,6 +354,8 @@ pub struct Tombstone {
     pub begun: Option<u64>,
     /// Whether that one ended with its books settled.
     pub begun_clean: bool,
+    /// What that one took over from.
+    pub admission: Option<Admission>,
 }
 
 /// A host that runs incarnations.

@@ -155,6 +155,11 @@ impl Fleet {
         self.record(ControlEvent::IncarnationReady { agent: mender(), incarnation, floor })
     }
 
+    /// The handover to an incarnation is done.
+    pub(crate) fn begun(&mut self, incarnation: u64) -> Vec<String> {
+        self.record(ControlEvent::IncarnationBegun { agent: mender(), incarnation })
+    }
+
     pub(crate) fn exited(&mut self, incarnation: u64, exit: Exit) -> Vec<String> {
         let clean = exit.code.is_some();
         self.record(ControlEvent::IncarnationExited { agent: mender(), incarnation, exit, clean })
@@ -211,13 +216,15 @@ impl Fleet {
             Action::Stop { agent, incarnation, within, .. } => {
                 format!("stop {agent}.{incarnation} within {}", millis(within))
             }
-            Action::Admit { agent, incarnation, floor, previous, previous_clean } => {
+            Action::Admit { agent, incarnation, floor, previous, previous_clean, earlier } => {
                 let after = match (previous, previous_clean) {
                     (None, _) => "-".to_owned(),
                     (Some(number), true) => format!("{number} clean"),
                     (Some(number), false) => format!("{number}"),
                 };
-                format!("admit {agent}.{incarnation} from {floor} after {after}")
+                let earlier: String =
+                    earlier.iter().map(|one| format!(" and {}", one.incarnation)).collect();
+                format!("admit {agent}.{incarnation} from {floor} after {after}{earlier}")
             }
             Action::SetTimer { agent, timer, incarnation, at } => {
                 let wait = at.as_millis().saturating_sub(self.now);

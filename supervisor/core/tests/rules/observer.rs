@@ -247,6 +247,7 @@ fn a_shim_that_is_ready_is_logged_admitted_again_or_left_waiting() {
         floor,
         previous: None,
         previous_clean: false,
+        earlier: Vec::new(),
     };
     assert_eq!(again, Some(admit));
 

@@ -191,3 +191,42 @@ fn a_new_leader_takes_up_a_swap() {
     let outstanding = ["start mender.2 g2 on alpha beside", "timer ready mender.2 +60000"];
     assert_eq!(replacing().resume(), outstanding);
 }
+
+#[test]
+fn a_handover_that_is_on_record_need_not_be_done_again() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.exited(1, signal(9));
+    fleet.later(1_000).fire(Timer::Restart, 1);
+    assert_eq!(fleet.ready(2)[1], "admit mender.2 from 14 after 1");
+    assert_eq!(fleet.begun(1), NOTHING, "an earlier one says nothing about this");
+    assert_eq!(fleet.mender().admission.as_ref().and_then(|one| one.previous), Some(1));
+    assert_eq!(fleet.begun(2), NOTHING);
+    assert_eq!(fleet.mender().admission.as_ref().and_then(|one| one.previous), None);
+
+    fleet.exited(2, code(0));
+    fleet.later(3_000).fire(Timer::Restart, 2);
+    assert_eq!(fleet.ready(3)[1], "admit mender.3 from 21 after 2 clean");
+}
+
+#[test]
+fn a_handover_that_is_not_on_record_falls_to_the_next_one() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.exited(1, signal(9));
+    fleet.later(1_000).fire(Timer::Restart, 1);
+    fleet.ready(2);
+    // Whoever was to hand over from 1 to 2 died, and 2 as well.
+    fleet.exited(2, code(0));
+    fleet.later(3_000).fire(Timer::Restart, 2);
+    assert_eq!(fleet.ready(3)[1], "admit mender.3 from 21 after 2 clean and 1");
+
+    fleet.remove();
+    fleet.exited(3, code(0));
+    fleet.apply(soul("mender", "v1"));
+    let actions = fleet.ready(4);
+    assert_eq!(
+        actions[1], "admit mender.4 from 28 after 3 clean and 1 and 2",
+        "a removal keeps it"
+    );
+    fleet.begun(4);
+    assert_eq!(fleet.mender().admission, Some(supervisor_core::Admission::default()));
+}

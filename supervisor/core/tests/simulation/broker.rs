@@ -32,17 +32,29 @@ impl Broker {
         Some(self.term)
     }
 
-    /// Replaces the consumers of earlier incarnations; one that is earlier itself comes too late.
-    pub(crate) fn admit(&mut self, agent: &AgentName, incarnation: u64, flaw: Flaw) -> bool {
+    /// Replaces the consumers of those named; an incarnation that is earlier than another with a consumer comes too late.
+    pub(crate) fn admit(
+        &mut self,
+        agent: &AgentName,
+        incarnation: u64,
+        over: &[u64],
+        flaw: Flaw,
+    ) -> bool {
         let consumers = self.consumers.entry(agent.clone()).or_default();
         if consumers.iter().any(|other| *other > incarnation) {
             return false;
         }
         if flaw != Flaw::KeepConsumers {
-            consumers.clear();
+            consumers.retain(|other| !over.contains(other));
         }
         consumers.insert(incarnation);
         true
+    }
+
+    /// Who could take messages beside this one, if it still runs somewhere.
+    pub(crate) fn others(&self, agent: &AgentName, incarnation: u64) -> Vec<u64> {
+        let consumers = self.consumers.get(agent).into_iter().flatten();
+        consumers.copied().filter(|other| *other != incarnation).collect()
     }
 
     pub(crate) fn has_consumer(&self, agent: &AgentName, incarnation: u64) -> bool {

@@ -28,6 +28,8 @@ enum Flaw {
     ForgetTombstones,
     /// An admission leaves the consumers of earlier incarnations as they are.
     KeepConsumers,
+    /// A handover that was never finished is forgotten.
+    ForgetEarlier,
     /// One replica folds with its own clock.
     OwnClock,
     /// The leader's timers are never set.
@@ -81,9 +83,9 @@ fn the_same_seed_is_the_same_run() {
 
 /// Runs seeds until one breaks a rule, and returns which.
 fn caught(flaw: Flaw) -> String {
-    (1..=100)
+    (1..=500)
         .find_map(|seed| run(seed, flaw).violation)
-        .unwrap_or_else(|| panic!("{flaw:?} was not noticed in 100 seeds"))
+        .unwrap_or_else(|| panic!("{flaw:?} was not noticed in 500 seeds"))
 }
 
 #[test]
@@ -99,6 +101,11 @@ fn giving_a_number_again_is_noticed() {
 #[test]
 fn two_that_take_messages_are_noticed() {
     assert!(caught(Flaw::KeepConsumers).contains("take messages"));
+}
+
+#[test]
+fn an_unfinished_handover_that_is_forgotten_is_noticed() {
+    assert!(caught(Flaw::ForgetEarlier).contains("take messages"));
 }
 
 #[test]

@@ -322,11 +322,25 @@ impl World {
 // === Taking messages ===
 
 impl World {
-    pub(crate) fn admit(&mut self, agent: AgentName, incarnation: u64) {
-        if self.broker.admit(&agent, incarnation, self.flaw) {
+    pub(crate) fn admit(
+        &mut self,
+        replica: usize,
+        agent: AgentName,
+        incarnation: u64,
+        over: &[u64],
+    ) -> Result<(), String> {
+        if self.broker.admit(&agent, incarnation, over, self.flaw) {
             self.outcome.admissions += 1;
+            let others = self.broker.others(&agent, incarnation);
+            if !others.is_empty() {
+                return Err(format!("{agent}.{incarnation} and {others:?} may take messages"));
+            }
+            if !over.is_empty() {
+                self.send(Event::Admitted { replica, agent: agent.clone(), incarnation });
+            }
             self.send(Event::Begin { agent, incarnation });
         }
+        Ok(())
     }
 
     pub(crate) fn begin(&mut self, agent: &AgentName, incarnation: u64) -> Result<(), String> {

@@ -254,7 +254,13 @@ impl World {
                 Action::Stop { node, agent, incarnation, within } => {
                     Event::Stop { node, term, agent, incarnation, within }
                 }
-                Action::Admit { agent, incarnation, .. } => Event::Admit { agent, incarnation },
+                Action::Admit { agent, incarnation, previous, earlier, .. } => {
+                    let mut over: Vec<_> = previous.into_iter().collect();
+                    if self.flaw != Flaw::ForgetEarlier {
+                        over.extend(earlier.iter().map(|one| one.incarnation));
+                    }
+                    Event::Admit { replica: index, agent, incarnation, over }
+                }
             };
             if replica.is_reachable(self.now) {
                 self.send(event);
@@ -313,6 +319,11 @@ impl World {
         self.hears(index, |replica, now| {
             replica.observer.shim_heartbeat(&replica.state, now, agent, incarnation, &beat)
         });
+    }
+
+    pub(crate) fn handed_over(&mut self, index: usize, agent: AgentName, incarnation: u64) {
+        let event = ControlEvent::IncarnationBegun { agent, incarnation };
+        self.hears(index, |_, _| vec![Outcome::Record(event)]);
     }
 
     pub(crate) fn hears_ready(&mut self, index: usize, agent: &AgentName, incarnation: u64) {

@@ -28,7 +28,8 @@ pub(crate) enum Event {
     Confirmed { replica: usize, out: u64 },
     Start { node: NodeName, term: u64, agent: AgentName, generation: u64, incarnation: u64 },
     Stop { node: NodeName, term: u64, agent: AgentName, incarnation: u64, within: Duration },
-    Admit { agent: AgentName, incarnation: u64 },
+    Admit { replica: usize, agent: AgentName, incarnation: u64, over: Vec<u64> },
+    Admitted { replica: usize, agent: AgentName, incarnation: u64 },
     Begin { agent: AgentName, incarnation: u64 },
     Report { replica: usize, status: Box<NodeStatus> },
     Exited { replica: usize, node: NodeName, exit: Box<IncarnationExit> },
@@ -156,7 +157,12 @@ impl World {
             Event::Stop { node, term, agent, incarnation, within } => {
                 self.stop(&node, term, &agent, incarnation, within);
             }
-            Event::Admit { agent, incarnation } => self.admit(agent, incarnation),
+            Event::Admit { replica, agent, incarnation, over } => {
+                self.admit(replica, agent, incarnation, &over)?;
+            }
+            Event::Admitted { replica, agent, incarnation } => {
+                self.handed_over(replica, agent, incarnation);
+            }
             Event::Begin { agent, incarnation } => self.begin(&agent, incarnation)?,
             Event::Report { replica, status } => self.hears_report(replica, &status),
             Event::Exited { replica, node, exit } => self.hears_exit(replica, &node, &exit),
