@@ -10,6 +10,7 @@ use common::AgentName;
 use common::codec;
 use common::control::ControlEvent;
 use common::shim::ShimCommand;
+use supervisor_core::Predecessor;
 
 use super::settle::{Open, charge};
 use super::{Done, Supervisor};
@@ -34,8 +35,8 @@ struct Handover {
     agent: AgentName,
     incarnation: u64,
     floor: u64,
-    /// The incarnation before, and whether it settled its books.
-    previous: Option<(u64, bool)>,
+    /// Who took messages before, oldest first: as a rule one.
+    over: Vec<Predecessor>,
     concurrency: usize,
     prepared: Option<Prepared>,
 }
@@ -104,8 +105,7 @@ impl Supervisor {
         agent: AgentName,
         incarnation: u64,
         floor: u64,
-        previous: Option<u64>,
-        previous_clean: bool,
+        over: Vec<Predecessor>,
     ) {
         let Some(leading) = self.acting() else { return };
         if !leading.admitting.insert((agent.clone(), incarnation)) {
@@ -116,8 +116,7 @@ impl Supervisor {
         let broker = self.broker.clone();
         let subject = broker.subjects().shim_command(&agent, &self.token(&agent, incarnation));
         let prepared = self.prepared_for(&agent, incarnation);
-        let previous = previous.map(|number| (number, previous_clean));
-        let over = Handover { agent, incarnation, floor, previous, concurrency, prepared };
+        let over = Handover { agent, incarnation, floor, over, concurrency, prepared };
         self.task(async move {
             loop {
                 match over.perform(&broker, &subject).await {
@@ -186,19 +185,18 @@ async fn find_floor(
 impl Handover {
     /// Swaps the consumers and tells the shim to begin; the result says whether there was anything to take over.
     async fn perform(&self, broker: &Broker, subject: &str) -> Result<bool, BrokerError> {
-        let previous = self.previous.filter(|(previous, _)| *previous != self.incarnation);
-        match (previous, self.prepared) {
-            (Some((previous, true)), Some(prepared)) => {
+        match (self.over.as_slice(), self.prepared) {
+            ([Predecessor { incarnation, clean: true }], Some(prepared)) => {
                 // It has ended and its books are settled: its consumer serves nobody, and may go after the new one has begun.
                 self.begin(broker, subject, prepared.horizon).await?;
-                broker.delete_consumer(&self.agent, previous).await?;
+                broker.delete_consumer(&self.agent, *incarnation).await?;
             }
-            (previous, _) => {
-                let horizon = self.swap(broker, previous).await?;
+            _ => {
+                let horizon = self.swap(broker).await?;
                 self.begin(broker, subject, horizon).await?;
             }
         }
-        Ok(previous.is_some())
+        Ok(!self.over.is_empty())
     }
 
     async fn begin(&self, broker: &Broker, subject: &str, horizon: u64) -> Result<(), BrokerError> {
@@ -207,31 +205,14 @@ impl Handover {
         broker.tell(subject.to_owned(), frame.into()).await
     }
 
-    /// Puts the new consumer in the place of the old one; the result is the horizon. Done before, it changes nothing.
-    async fn swap(
-        &self,
-        broker: &Broker,
-        previous: Option<(u64, bool)>,
-    ) -> Result<u64, BrokerError> {
+    /// Puts the new consumer in the place of the old ones; the result is the horizon. Done before, it changes nothing.
+    async fn swap(&self, broker: &Broker) -> Result<u64, BrokerError> {
         let (agent, mut start) = (&self.agent, self.floor.max(1));
-        if let Some((previous, clean)) = previous {
-            let known = broker.consumer(agent, previous).await?;
-            // From here on its pulls and acks find nobody, wherever it may still run.
-            broker.delete_consumer(agent, previous).await?;
-            if let Some(consumer) = known {
-                // What it has settled since the floor was found.
-                start = start.max(consumer.ack_floor + 1);
-            }
-            if !clean {
-                let delivered = known.map(|consumer| consumer.delivered);
-                let concurrency = self.concurrency;
-                let open =
-                    Open { agent, incarnation: previous, from: start, delivered, concurrency };
-                charge(broker, &open).await?;
-            }
+        for previous in &self.over {
+            start = self.settle(broker, *previous, start).await?;
         }
         if broker.consumer(agent, self.incarnation).await?.is_none() {
-            if previous.is_none()
+            if self.over.is_empty()
                 && let Some(first) = broker.open_requests(agent, start, 1).await?.open.first()
             {
                 // The agent's first incarnation, or one whose consumer the broker forgot: it begins with what is open.
@@ -240,5 +221,26 @@ impl Handover {
             broker.create_consumer(agent, self.incarnation, start, WINDOW).await?;
         }
         broker.journal_last_seq(agent).await
+    }
+
+    /// Takes the consumer away from one that took messages before, and settles its books; the result is where the next begins.
+    async fn settle(
+        &self,
+        broker: &Broker,
+        previous: Predecessor,
+        from: u64,
+    ) -> Result<u64, BrokerError> {
+        let (agent, Predecessor { incarnation, clean }) = (&self.agent, previous);
+        let known = broker.consumer(agent, incarnation).await?;
+        // From here on its pulls and acks find nobody, wherever it may still run.
+        broker.delete_consumer(agent, incarnation).await?;
+        // What it has settled since the floor was found.
+        let from = known.map_or(from, |consumer| from.max(consumer.ack_floor + 1));
+        if !clean {
+            let delivered = known.map(|consumer| consumer.delivered);
+            let concurrency = self.concurrency;
+            charge(broker, &Open { agent, incarnation, from, delivered, concurrency }).await?;
+        }
+        Ok(from)
     }
 }

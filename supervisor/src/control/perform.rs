@@ -3,7 +3,7 @@
 use common::codec;
 use common::shim::{NodeCommand, NodeCommandBody, ShimCommand, StartIncarnation};
 use common::{AgentName, NodeName};
-use supervisor_core::Action;
+use supervisor_core::{Action, Predecessor};
 use uuid::Uuid;
 
 use super::Supervisor;
@@ -28,18 +28,21 @@ impl Supervisor {
                 let body = NodeCommandBody::Stop { agent, incarnation, within };
                 self.tell_node(&node, body).await;
             }
-            Action::Admit { agent, incarnation, floor, previous, previous_clean } => {
-                self.admit(agent, incarnation, floor, previous, previous_clean);
+            Action::Admit { agent, incarnation, floor, previous, previous_clean, earlier } => {
+                let clean = previous_clean;
+                let previous = previous.map(|incarnation| Predecessor { incarnation, clean });
+                let over = earlier.into_iter().chain(previous).collect();
+                self.admit(agent, incarnation, floor, over);
             }
             Action::SetTimer { agent, timer, incarnation, at } => {
                 let now = self.now();
                 if let Some(leading) = &mut self.leading {
-                    leading.timers.set((agent, timer), incarnation, at, now);
+                    leading.timers.set((agent, timer, incarnation), at, now);
                 }
             }
             Action::CancelTimer { agent, timer, incarnation } => {
                 if let Some(leading) = &mut self.leading {
-                    leading.timers.cancel(&(agent, timer), incarnation);
+                    leading.timers.cancel(&(agent, timer, incarnation));
                 }
             }
         }
