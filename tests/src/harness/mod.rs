@@ -21,5 +21,5 @@ pub use cli::{Child, Output, binary, nats_server};
 pub use fleet::Fleet;
 pub use proc::{Process, alive, kill, processes, started_at};
 pub use rustix::process::Signal;
-pub use soul::flaky;
-pub use wait::{Until, eventually, within};
+pub use soul::{flaky, seed};
+pub use wait::{Until, always, eventually, within};

@@ -162,4 +162,53 @@ impl Fleet {
         })
         .await
     }
+
+    /// What the incarnations of an agent of [`seed`](super::seed) read from their stdin, in order; each line with its
+    /// `incarnation`.
+    ///
+    /// # Panics
+    /// When a line is no JSON.
+    #[must_use]
+    pub fn seen(&self, agent: &str) -> Vec<Value> {
+        let path = self.souls().join(format!("seen-{agent}.jsonl"));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        // The last line may be on its way.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let parse =
+            |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        whole.lines().map(parse).collect()
+    }
+
+    /// The lines of one type among them.
+    #[must_use]
+    pub fn seen_of(&self, agent: &str, kind: &str) -> Vec<Value> {
+        let mut seen = self.seen(agent);
+        seen.retain(|line| line["type"] == kind);
+        seen
+    }
+
+    /// Waits until an agent of [`seed`](super::seed) has read so many lines of a type; these lines.
+    ///
+    /// # Panics
+    /// When it has not within 30 s.
+    pub async fn wait_seen(&self, agent: &str, kind: &str, count: usize) -> Vec<Value> {
+        eventually(&format!("{agent} has read {count} lines of type {kind}"), async || {
+            let seen = self.seen_of(agent, kind);
+            if seen.len() >= count { Ok(seen) } else { Err(format!("{seen:?}")) }
+        })
+        .await
+    }
+
+    /// Waits until an agent of [`seed`](super::seed) has read a message; the line.
+    ///
+    /// # Panics
+    /// When it has not within 30 s.
+    pub async fn wait_seen_message(&self, agent: &str, id: &str) -> Value {
+        eventually(&format!("{agent} has read the message {id}"), async || {
+            let seen = self.seen(agent);
+            let found = seen.iter().find(|line| line["messageId"] == *id);
+            found.cloned().ok_or_else(|| format!("{seen:?}"))
+        })
+        .await
+    }
 }

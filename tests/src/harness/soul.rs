@@ -1,4 +1,4 @@
-//! Souls of the worker that misbehaves on demand.
+//! Souls of the workers that tests use.
 
 /// The soul of the worker of `examples/flaky`: what is given, and where that says nothing about them, short times.
 #[must_use]
@@ -17,4 +17,10 @@ pub fn flaky(more: &str) -> String {
         }
     }
     soul + more + "\n"
+}
+
+/// The soul of `tests/workers/seed.py`: a worker that speaks the seed's protocol and writes down what it reads.
+#[must_use]
+pub fn seed(more: &str) -> String {
+    format!("MODEL test/model\nSOUL test agent\nWORKER [\"python3\", \"seed.py\"]\n{more}\n")
 }

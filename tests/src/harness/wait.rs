@@ -42,3 +42,17 @@ pub async fn within<T>(
         }
     }
 }
+
+/// Probes all through a time: what must not happen does not.
+///
+/// # Panics
+/// As soon as the probe fails, with what it saw.
+pub async fn always(during: Duration, what: &str, mut probe: impl AsyncFnMut() -> Until<()>) {
+    let until = Instant::now() + during;
+    while Instant::now() < until {
+        if let Err(seen) = probe().await {
+            panic!("no longer: {what}; seen: {seen}");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
