@@ -18,8 +18,8 @@ export PATH=$PWD/target/release:$PATH
 export MOZART_NATS_SERVER=${MOZART_NATS_SERVER:-$PWD/.tools/nats-server}
 # A fleet of its own, whatever runs on this machine already.
 MOZART_DIR=$(mktemp -d "${TMPDIR:-/tmp}/mozart-demo.XXXXXX")
-export MOZART_DIR MOZART_NAMESPACE=demo-$$
-unset NATS_URL NATS_CREDS
+export MOZART_DIR
+unset NATS_URL NATS_CREDS MOZART_NAMESPACE
 
 clean_up() {
     local code=$?
@@ -44,7 +44,7 @@ trap 'exit 143' TERM
 processes() {
     local environment
     for environment in /proc/[0-9]*/environ; do
-        if grep -qzs "^MOZART_INCARNATION=$MOZART_NAMESPACE/.*/${1:-.*}/" "$environment"; then
+        if grep -qzs "^MOZART_RUN=$MOZART_DIR/run/[^/]*/${1:-.*}-[0-9]*$" "$environment"; then
             environment=${environment%/environ}
             echo "${environment##*/}"
         fi
