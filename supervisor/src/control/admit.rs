@@ -12,6 +12,8 @@ use common::control::ControlEvent;
 use common::shim::ShimCommand;
 use supervisor_core::Predecessor;
 
+use tokio_util::sync::CancellationToken;
+
 use super::settle::{Open, charge};
 use super::{Done, Supervisor};
 
@@ -108,9 +110,12 @@ impl Supervisor {
         over: Vec<Predecessor>,
     ) {
         let Some(leading) = self.acting() else { return };
-        if !leading.admitting.insert((agent.clone(), incarnation)) {
+        if leading.admitting.get(&agent).is_some_and(|(under_way, _)| *under_way >= incarnation) {
             return;
         }
+        // Ends an older handover that is still tried; and the end of this leadership ends this one.
+        let current = CancellationToken::new();
+        leading.admitting.insert(agent.clone(), (incarnation, current.clone().drop_guard()));
         let concurrency =
             self.state.agent(&agent).map_or(1, |known| known.spec.concurrency as usize);
         let broker = self.broker.clone();
@@ -118,23 +123,17 @@ impl Supervisor {
         let prepared = self.prepared_for(&agent, incarnation);
         let over = Handover { agent, incarnation, floor, over, concurrency, prepared };
         self.task(async move {
-            loop {
-                match over.perform(&broker, &subject).await {
-                    Ok(swapped) => {
-                        return Done::Admitted { agent: over.agent, incarnation, swapped };
-                    }
-                    Err(error) => {
-                        tracing::warn!("handing over to {}-{incarnation}: {error}", over.agent);
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-            }
+            let admitted = current.run_until_cancelled(over.until_done(&broker, &subject)).await;
+            let Some(swapped) = admitted else { return Done::Nothing };
+            Done::Admitted { agent: over.agent, incarnation, swapped }
         });
     }
 
     pub(super) fn admitted(&mut self, agent: AgentName, incarnation: u64, swapped: bool) {
         let Some(leading) = &mut self.leading else { return };
-        leading.admitting.remove(&(agent.clone(), incarnation));
+        if leading.admitting.get(&agent).is_some_and(|(done, _)| *done == incarnation) {
+            leading.admitting.remove(&agent);
+        }
         if leading.prepared.get(&agent).is_some_and(|one| one.incarnation <= incarnation) {
             leading.prepared.remove(&agent);
         }
@@ -183,6 +182,20 @@ async fn find_floor(
 }
 
 impl Handover {
+    /// Tries until it is done; the result is that of [`Self::perform`].
+    async fn until_done(&self, broker: &Broker, subject: &str) -> bool {
+        loop {
+            match self.perform(broker, subject).await {
+                Ok(swapped) => return swapped,
+                Err(error) => {
+                    let Self { agent, incarnation, .. } = self;
+                    tracing::warn!("handing over to {agent}-{incarnation}: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Swaps the consumers and tells the shim to begin; the result says whether there was anything to take over.
     async fn perform(&self, broker: &Broker, subject: &str) -> Result<bool, BrokerError> {
         match (self.over.as_slice(), self.prepared) {

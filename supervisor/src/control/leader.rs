@@ -7,6 +7,7 @@ use common::control::{ControlEvent, ControlRecord};
 use common::shim::{NodeCommandBody, NodeReport, ShimReport};
 use common::{AgentName, codec};
 use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
+use tokio_util::sync::DropGuard;
 
 use super::Supervisor;
 use super::admit::Prepared;
@@ -26,8 +27,8 @@ pub(super) struct Leading {
     pub(super) pending: VecDeque<Action>,
     /// Incarnations whose floor is being looked for.
     pub(super) finding: BTreeSet<(AgentName, u64)>,
-    /// Incarnations that are being admitted.
-    pub(super) admitting: BTreeSet<(AgentName, u64)>,
+    /// Incarnations that are being admitted; a dropped guard ends the try.
+    pub(super) admitting: BTreeMap<AgentName, (u64, DropGuard)>,
     /// Consumers made before their incarnations are ready.
     pub(super) prepared: BTreeMap<AgentName, Prepared>,
     pub(super) sweep: Sweep,
@@ -42,7 +43,7 @@ impl Leading {
             timers: Timers::default(),
             pending: VecDeque::new(),
             finding: BTreeSet::new(),
-            admitting: BTreeSet::new(),
+            admitting: BTreeMap::new(),
             prepared: BTreeMap::new(),
             sweep: Sweep::default(),
         }
