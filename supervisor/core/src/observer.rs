@@ -8,6 +8,8 @@ mod incarnations;
 mod memory;
 
 use common::AgentName;
+use std::time::Duration;
+
 use common::control::ControlEvent;
 use common::shim::{Heartbeat, NodeStatus};
 
@@ -17,6 +19,9 @@ use memory::Memory;
 
 /// A node that is silent for this long, in milliseconds, is lost.
 const SILENCE: u64 = 10_000;
+
+/// A shim that is silent for this long, in milliseconds, hangs: six of its heartbeats.
+const SHIM_SILENCE: u64 = 30_000;
 
 /// How long an incarnation must have been up, in milliseconds, for its agent to be stable.
 const STABLE: u64 = 60_000;
@@ -109,10 +114,14 @@ impl Observer {
         let Some(agent) = state.agent(agent) else {
             return Vec::new();
         };
-        if agent.restart_count == 0 || !agent.current.as_ref().is_some_and(runs) {
+        if !agent.current.as_ref().is_some_and(runs) {
             return Vec::new();
         }
         self.memory.it_is(now_ms);
+        self.memory.heard_shim(&agent.name, incarnation);
+        if agent.restart_count == 0 {
+            return Vec::new();
+        }
         let since = self.memory.up_since(&agent.name, incarnation);
         let event = ControlEvent::IncarnationStable { agent: agent.name.clone(), incarnation };
         let is_stable = now_ms.saturating_sub(since) >= STABLE && heartbeat.finished > 0;
@@ -135,7 +144,30 @@ impl Observer {
                 out.extend(self.news(event));
             }
         }
+        self.hung_shims(state, now_ms, link_since, &mut out);
         out
+    }
+
+    /// A shim that is silent on a node that is not hangs: it is killed there, and its end is a crash like any other.
+    fn hung_shims(&mut self, state: &State, now_ms: u64, link_since: u64, out: &mut Vec<Outcome>) {
+        for agent in state.agents() {
+            let Some(one) = agent.current.as_ref().filter(|one| one.phase == Phase::Ready) else {
+                continue;
+            };
+            let is_up = state.node(&one.node).is_some_and(|node| node.phase == NodePhase::Up);
+            let heard = self.memory.last_heard_shim(&agent.name, one.number).max(link_since);
+            if is_up
+                && now_ms.saturating_sub(heard) >= SHIM_SILENCE
+                && self.memory.may_stop(&one.node, &agent.name, one.number)
+            {
+                out.push(Outcome::Do(Action::Stop {
+                    node: one.node.clone(),
+                    agent: agent.name.clone(),
+                    incarnation: one.number,
+                    within: Duration::ZERO,
+                }));
+            }
+        }
     }
 
     /// The record, unless it was said a moment ago.

@@ -38,6 +38,8 @@ enum About {
 struct Seen {
     up_since: Option<u64>,
     absent_since: Option<u64>,
+    /// When its shim was last heard of.
+    shim: Option<u64>,
 }
 
 impl Memory {
@@ -66,6 +68,18 @@ impl Memory {
         let now_ms = self.now_ms;
         let seen = self.incarnation(agent, incarnation);
         now_ms.saturating_sub(*seen.absent_since.get_or_insert(now_ms))
+    }
+
+    /// The shim of the incarnation was heard of.
+    pub(super) fn heard_shim(&mut self, agent: &AgentName, incarnation: u64) {
+        let now_ms = self.now_ms;
+        self.incarnation(agent, incarnation).shim = Some(now_ms);
+    }
+
+    /// When the shim of the incarnation was last heard of; now, if that is asked for the first time.
+    pub(super) fn last_heard_shim(&mut self, agent: &AgentName, incarnation: u64) -> u64 {
+        let now_ms = self.now_ms;
+        *self.incarnation(agent, incarnation).shim.get_or_insert(now_ms)
     }
 
     pub(super) fn present(&mut self, agent: &AgentName, incarnation: u64) {

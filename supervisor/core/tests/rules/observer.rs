@@ -280,3 +280,44 @@ fn a_restarted_agent_is_stable_after_a_minute_and_a_turn_once() {
     fleet.stable(2);
     assert_eq!(beat(&fleet, 90_000, 2, &busy), []);
 }
+
+#[test]
+fn a_shim_that_is_silent_on_a_node_that_is_not_is_killed() {
+    let fleet = running();
+    let mut eyes = Observer::new(0);
+    let killed = Outcome::Do(Action::Stop {
+        node: node_name("alpha"),
+        agent: mender(),
+        incarnation: 1,
+        within: std::time::Duration::ZERO,
+    });
+    let second = |eyes: &mut Observer, second: u64, beats: bool| {
+        let now = second * 1_000;
+        assert_eq!(eyes.node_report(&fleet.state, now, &report(&[1])), []);
+        if beats {
+            let beat = Heartbeat::default();
+            assert_eq!(eyes.shim_heartbeat(&fleet.state, now, &mender(), 1, &beat), []);
+        }
+        eyes.tick(&fleet.state, now)
+    };
+    for at in 1..=40 {
+        assert_eq!(second(&mut eyes, at, at % 5 == 0), [], "it beats");
+    }
+    for at in 41..70 {
+        assert_eq!(second(&mut eyes, at, false), [], "not long enough");
+    }
+    assert_eq!(second(&mut eyes, 70, false), [killed]);
+    assert_eq!(second(&mut eyes, 71, false), [], "the node needs a moment");
+}
+
+#[test]
+fn a_blind_leader_kills_no_shim() {
+    let fleet = running();
+    let mut eyes = Observer::new(0);
+    assert_eq!(eyes.tick(&fleet.state, 1_000), []);
+    eyes.link(false, 2_000);
+    assert_eq!(eyes.tick(&fleet.state, 60_000), []);
+    eyes.link(true, 60_000);
+    assert_eq!(eyes.node_report(&fleet.state, 60_000, &report(&[1])), []);
+    assert_eq!(eyes.tick(&fleet.state, 61_000), []);
+}
