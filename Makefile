@@ -80,8 +80,8 @@ sim: setup ## the control core in a seeded, hostile world (SEED=7 RUNS=1000)
 
 .PHONY: chaos
 chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7)
-	$(TEST_ENV) MOZART_CHAOS_SECONDS='$(SECONDS)' MOZART_SEED='$(SEED)' \
-		cargo nextest run --release -p system-tests --no-capture chaos $(ARGS)
+	cargo build --release -p system-tests --bin mozart-chaos
+	$(TEST_ENV) target/release/mozart-chaos --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
 
 .PHONY: bench
 bench: setup build ## Mozart beside a raw loop and stdio + SQLite (ARGS='-o json')

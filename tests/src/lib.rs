@@ -1,4 +1,5 @@
-//! What the system tests share: a whole fleet per test, and the checker of journals.
+//! What the system tests share: a whole fleet per test, the checker of journals, and the chaos campaign.
 
+pub mod chaos;
 pub mod checker;
 pub mod harness;

@@ -191,37 +191,33 @@ fn lived_well(key: &MessageKey, life: &Life, allowed: u32) -> Vec<Fault> {
 /// Requests and answers of each conversation, compared by their places in the stream.
 fn out_of_order(facts: &Facts) -> Vec<Fault> {
     type Conversation<'a> = (&'a AgentName, &'a ConversationId);
-    let mut conversations: BTreeMap<Conversation<'_>, Vec<(u64, Option<u64>, &MessageId)>> =
-        BTreeMap::new();
+    // The places of request and answer.
+    type Answered<'a> = (u64, u64, &'a MessageId);
+    let mut conversations: BTreeMap<Conversation<'_>, Vec<Answered<'_>>> = BTreeMap::new();
     for (key, life) in &facts.lives {
-        let Some(request) = life.requests.first() else { continue };
         // A cancelled message, or one that is too late, ends without a turn: whenever that is seen.
-        let answered = life.finals.iter().find(|final_| match final_.value.status {
+        let answer = life.finals.iter().find(|final_| match final_.value.status {
             Outcome::Completed | Outcome::Failed => true,
             Outcome::Cancelled | Outcome::Expired => false,
         });
-        let answered = answered.map(|final_| final_.seq);
-        let conversation = (&key.agent, &request.value.conversation_id);
-        conversations.entry(conversation).or_default().push((
-            request.seq,
-            answered,
-            &key.message_id,
-        ));
+        if let (Some(request), Some(answer)) = (life.requests.first(), answer) {
+            let conversation = (&key.agent, &request.value.conversation_id);
+            let answered = (request.seq, answer.seq, &key.message_id);
+            conversations.entry(conversation).or_default().push(answered);
+        }
     }
     let mut faults = Vec::new();
-    for ((agent, conversation), mut messages) in conversations {
-        messages.sort_unstable();
-        let answered = messages.iter().filter_map(|(_, answer, id)| Some((answer.as_ref()?, id)));
-        let answered: Vec<_> = answered.collect();
+    for ((agent, conversation), mut answered) in conversations {
+        answered.sort_unstable();
         for pair in answered.windows(2) {
-            if let [(first, earlier), (second, later)] = pair
+            if let [(_, first, earlier), (_, second, later)] = *pair
                 && first > second
             {
                 faults.push(Fault::OutOfOrder {
                     agent: agent.clone(),
                     conversation: conversation.clone(),
-                    earlier: MessageId::clone(earlier),
-                    later: MessageId::clone(later),
+                    earlier: earlier.clone(),
+                    later: later.clone(),
                 });
             }
         }

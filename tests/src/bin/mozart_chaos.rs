@@ -1,0 +1,62 @@
+//! `mozart-chaos`: kills and stops everything at random moments, then reads the verdict from the journal.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use system_tests::chaos::{self, Options, Problem};
+
+/// Puts a fleet under load, kills and stops its parts at random moments, and checks that no message was lost or doubled.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How long blows fall
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// The same seed is the same schedule [default: a fresh one, printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many agents
+    #[arg(long, default_value_t = 20)]
+    agents: usize,
+    /// Messages a second, all agents together
+    #[arg(long, default_value_t = 60.0)]
+    rate: f64,
+    /// Where the data goes [default: a new folder, removed unless something is wrong]
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            // Where nobody reads, nobody is told.
+            let _unread = writeln!(std::io::stderr(), "error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<bool, Problem> {
+    let fresh = tempfile::Builder::new().prefix("mozart-chaos-").tempdir()?;
+    // Half of a version 7 id is random.
+    let seed = args.seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1 % 1_000_000);
+    let options = Options {
+        length: Duration::from_secs(args.seconds),
+        seed,
+        agents: args.agents,
+        rate: args.rate,
+        folder: args.folder.unwrap_or_else(|| fresh.path().to_owned()),
+    };
+    let mut out = std::io::stdout();
+    let ended = chaos::run(&options, &mut out).await;
+    if !matches!(ended, Ok(true)) {
+        let kept = fresh.keep();
+        writeln!(out, "everything is kept in {}", kept.display())?;
+    }
+    ended
+}

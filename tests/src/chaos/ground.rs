@@ -1,0 +1,217 @@
+//! The ground of a campaign: a folder with souls, workers and data, and the fleet that runs in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use broker::{Broker, ConnectOptions};
+use common::{AgentName, Namespace};
+use serde::Deserialize;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Problem;
+use crate::harness::{Process, Signal, kill, processes};
+
+/// How long a command of ours may take before it is given up.
+const COMMAND: Duration = Duration::from_secs(90);
+
+/// A fleet and its folder.
+#[derive(Debug)]
+pub(super) struct Ground {
+    /// Everything is under it.
+    pub(super) folder: PathBuf,
+    mozart: PathBuf,
+    agents: usize,
+}
+
+/// What `mozart up` says about itself.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Running {
+    url: String,
+    pid: u32,
+    nats_pid: Option<u32>,
+}
+
+/// The name of an agent by its number.
+pub(super) fn agent_name(number: usize) -> String {
+    format!("agent-{number:02}")
+}
+
+/// An agent's ATTEMPTS.
+fn attempts(number: usize) -> u32 {
+    if number.is_multiple_of(4) { 5 } else { 3 }
+}
+
+/// What an agent answers to a message.
+pub(super) fn answer(agent: &AgentName, text: &str) -> String {
+    format!("{agent}: {}", text.chars().rev().collect::<String>())
+}
+
+impl Ground {
+    /// Lays out a folder with souls.
+    pub(super) fn prepare(folder: &Path, agents: usize) -> Result<Self, Problem> {
+        let souls = folder.join("souls");
+        fs::create_dir_all(souls.join("witness"))?;
+        fs::write(souls.join("chaos.py"), include_str!("../../workers/chaos.py"))?;
+        for number in 0..agents {
+            let concurrency = if number.is_multiple_of(3) { 2 } else { 1 };
+            let attempts = attempts(number);
+            // Hit as often as nothing in life is: patience that never ends, and short delays.
+            let soul = format!(
+                "MODEL test/chaos\n\
+                 SOUL You turn around what you hear.\n\
+                 WORKER [\"python3\", \"chaos.py\"]\n\
+                 CONCURRENCY {concurrency}\n\
+                 ATTEMPTS {attempts}\n\
+                 TIMEOUT turn=20s drain=5s\n\
+                 RESTART always max=100000/10m backoff=200ms..2s\n"
+            );
+            fs::write(souls.join(format!("{}.soul", agent_name(number))), soul)?;
+        }
+        Ok(Self { folder: folder.to_owned(), mozart: find_mozart()?, agents })
+    }
+
+    pub(super) fn home(&self) -> PathBuf {
+        self.folder.join("home")
+    }
+
+    fn souls(&self) -> PathBuf {
+        self.folder.join("souls")
+    }
+
+    pub(super) fn witness(&self) -> PathBuf {
+        self.souls().join("witness")
+    }
+
+    pub(super) fn agents(&self) -> Result<Vec<AgentName>, Problem> {
+        (0..self.agents).map(|number| Ok(AgentName::new(agent_name(number))?)).collect()
+    }
+
+    pub(super) fn attempts(&self) -> Result<BTreeMap<AgentName, u32>, Problem> {
+        Ok(self.agents()?.into_iter().zip((0..).map(attempts)).collect())
+    }
+
+    /// Runs the command line; its exit code and what it said.
+    pub(super) async fn cli(&self, args: &[&str]) -> Result<(i32, String), Problem> {
+        let output = Command::new(&self.mozart)
+            .args(args)
+            .env("MOZART_DIR", self.home())
+            .env_remove("NATS_URL")
+            .env_remove("MOZART_NAMESPACE")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        match timeout(COMMAND, output).await {
+            Ok(output) => {
+                let output = output?;
+                let said = [output.stdout, output.stderr].concat();
+                let said = String::from_utf8_lossy(&said).trim().to_owned();
+                Ok((output.status.code().unwrap_or(-1), said))
+            }
+            Err(_) => Ok((-1, format!("not back after {COMMAND:?}"))),
+        }
+    }
+
+    /// Starts the fleet, or what is missing of it. Said again until it works: nats-server may be stopped just now.
+    pub(super) async fn up(&self, within: Duration) -> Result<(), Problem> {
+        let until = Instant::now() + within;
+        let souls = self.souls();
+        let souls = souls.to_str().ok_or("a folder that is not UTF-8")?;
+        loop {
+            match self.cli(&["up", souls, "-d", "--wait"]).await? {
+                (0, _) => return Ok(()),
+                (code, said) if Instant::now() > until => {
+                    return Err(format!("`mozart up` ends with {code}: {said}").into());
+                }
+                _ => sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    fn running(&self) -> Result<Running, Problem> {
+        Ok(serde_json::from_slice(&fs::read(self.home().join("mozart.json"))?)?)
+    }
+
+    /// Connects as a client.
+    pub(super) async fn connect(&self) -> Result<Broker, Problem> {
+        let options = ConnectOptions {
+            url: self.running()?.url,
+            creds: None,
+            name: "chaos".to_owned(),
+            namespace: Namespace::new("default")?,
+            timeout: Duration::from_secs(20),
+        };
+        Ok(Broker::connect(&options).await?)
+    }
+
+    pub(super) fn supervisor(&self) -> Option<u32> {
+        self.own(self.running().ok()?.pid)
+    }
+
+    pub(super) fn server(&self) -> Option<u32> {
+        self.own(self.running().ok()?.nats_pid?)
+    }
+
+    /// A process id by which somebody else runs meanwhile is nobody.
+    fn own(&self, pid: u32) -> Option<u32> {
+        Process::read(pid).filter(|process| process.is_of(&self.home())).map(|process| process.pid)
+    }
+
+    /// The newest shim of an agent.
+    pub(super) fn shim(&self, number: usize) -> Option<u32> {
+        self.newest(number, true)
+    }
+
+    /// The newest worker of an agent.
+    pub(super) fn worker(&self, number: usize) -> Option<u32> {
+        self.newest(number, false)
+    }
+
+    fn newest(&self, number: usize, is_shim: bool) -> Option<u32> {
+        let prefix = format!("{}-", agent_name(number));
+        let found = processes(&self.home()).into_iter().filter_map(|process| {
+            let run = Path::new(process.var("MOZART_RUN")).file_name()?.to_str()?;
+            let incarnation: u64 = run.strip_prefix(&prefix)?.parse().ok()?;
+            let shim = process.args.first().is_some_and(|program| program.ends_with("mozart-shim"));
+            (shim == is_shim).then_some((incarnation, process.pid))
+        });
+        found.max().map(|(_, pid)| pid)
+    }
+
+    /// Takes everything down: in order, and what is left then by force.
+    pub(super) async fn down(&self) -> Result<(), Problem> {
+        let (code, said) = self.cli(&["down"]).await?;
+        let left = processes(&self.home());
+        for process in &left {
+            kill(process.pid, Signal::KILL);
+        }
+        match (code, left.len()) {
+            (0, 0) => Ok(()),
+            (0, count) => Err(format!("`mozart down` left {count} processes: {left:?}").into()),
+            (code, _) => Err(format!("`mozart down` ends with {code}: {said}").into()),
+        }
+    }
+}
+
+impl Drop for Ground {
+    /// However the campaign ends, nothing of it goes on.
+    fn drop(&mut self) {
+        for process in processes(&self.home()) {
+            kill(process.pid, Signal::KILL);
+        }
+    }
+}
+
+/// The binary beside ours; a test's own is in a folder below.
+fn find_mozart() -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("mozart"));
+    beside.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, "no `mozart` is beside this binary: `make build`")
+    })
+}

@@ -1,0 +1,93 @@
+//! Everything that is known about a message: for whoever looks for the reason of a fault.
+
+use std::io::Write;
+use std::time::Duration;
+
+use broker::{Broker, ControlItem};
+use common::control::ControlRecord;
+use common::{AgentName, MessageId, Timestamp};
+use tokio::time::timeout;
+
+use super::Problem;
+use super::storm::Struck;
+use crate::checker::Facts;
+
+/// What happened so long before and after a message is told with it, in milliseconds.
+const AROUND: u64 = 5_000;
+/// Lines of a log longer than this are cut.
+const LINE: usize = 400;
+
+/// Tells the history of a message.
+pub(super) async fn tell(
+    out: &mut impl Write,
+    broker: &Broker,
+    facts: &Facts,
+    struck: &Struck,
+    (agent, message): &(AgentName, MessageId),
+) -> Result<(), Problem> {
+    writeln!(out, "\n--- message {message} to {agent}")?;
+    // (time, what), of all sources.
+    let mut lines: Vec<(Timestamp, String)> = Vec::new();
+    for (key, life) in facts.lives.iter().filter(|(key, _)| key.message_id == *message) {
+        for request in &life.requests {
+            let at = request.value.created_at;
+            lines.push((at, format!("journal  {} {}", request.seq, json(&request.value))));
+        }
+        for final_ in &life.finals {
+            lines.push((
+                final_.value.at,
+                format!("journal  {} {}", final_.seq, json(&final_.value)),
+            ));
+        }
+        writeln!(
+            out,
+            "from {}, run by {:?}, dead letter: {}",
+            key.sender, life.witnessed, life.dead
+        )?;
+    }
+    for batch in broker.events(agent, message).await? {
+        let who = format!("events   incarnation {} attempt {}", batch.incarnation, batch.attempt);
+        let events = batch.events.iter().map(|event| (event.at, format!("{who} {}", json(event))));
+        lines.extend(events);
+    }
+    if let Some(letter) = broker.dead_letter(agent, message).await? {
+        lines.push((letter.at, format!("dead     {}", json(&letter.value))));
+    }
+    let first = lines.iter().map(|(at, _)| at.as_millis()).min().unwrap_or_default();
+    let last = lines.iter().map(|(at, _)| at.as_millis()).max().unwrap_or_default();
+    let near =
+        |at: &Timestamp| (first.saturating_sub(AROUND)..=last + AROUND).contains(&at.as_millis());
+    for (seq, record) in control(broker, agent).await? {
+        if near(&record.at) {
+            lines.push((record.at, format!("control  {seq} {}", json(&record))));
+        }
+    }
+    let blows = struck.log.iter().filter(|(at, what)| {
+        let fleet = !what.contains("agent-");
+        near(at) && (fleet || what.contains(agent.as_str()))
+    });
+    lines.extend(blows.map(|(at, what)| (*at, format!("storm    {what}"))));
+    lines.sort_by_key(|(at, _)| *at);
+    for (at, line) in lines {
+        let end = line.floor_char_boundary(LINE);
+        writeln!(out, "{at} {}", &line[..end])?;
+    }
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| error.to_string())
+}
+
+/// The control log of an agent.
+async fn control(broker: &Broker, agent: &AgentName) -> Result<Vec<(u64, ControlRecord)>, Problem> {
+    let mut follower = broker.follow_control(1, Some(agent)).await?;
+    let mut records = Vec::new();
+    loop {
+        match timeout(Duration::from_secs(10), follower.next()).await?? {
+            ControlItem::Record { seq, record } => records.push((seq, *record)),
+            ControlItem::Malformed { .. } => {}
+            ControlItem::CaughtUp => return Ok(records),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The chaos campaign: a fleet under load, blows at random moments, and then the journal's verdict.
+
+mod ground;
+mod history;
+mod load;
+mod random;
+mod schedule;
+mod storm;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use broker::Broker;
+use common::Timestamp;
+use futures_util::future::try_join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::checker::{Facts, Fault, Verdict, judge, witnessed};
+use ground::Ground;
+use load::{Ledger, Sender};
+use random::Random;
+pub use schedule::{Blow, Deed, Target, schedule};
+use storm::Struck;
+
+/// Whatever keeps a campaign from its end.
+pub type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long everything may take to become final: twice the consumers' ack wait, the sweeper's 60 s, and a margin.
+const REST: Duration = Duration::from_secs(180);
+/// Messages whose history is told, at most.
+const TOLD: usize = 8;
+
+/// What a campaign is like.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long blows fall.
+    pub length: Duration,
+    /// Decides when which blow falls, and what is sent.
+    pub seed: u64,
+    /// How many agents there are.
+    pub agents: usize,
+    /// Messages a second, all agents together.
+    pub rate: f64,
+    /// A folder that is empty or not there yet.
+    pub folder: PathBuf,
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// Runs a campaign; whether all is well. Tells what happens as it does.
+///
+/// # Errors
+/// When the fleet does not start, does not heal, or cannot be read.
+pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Problem> {
+    let Options { length, seed, agents, rate, folder } = options;
+    writeln!(out, "chaos: seed {seed}, {length:?}, {agents} agents, in {}", folder.display())?;
+    let ground = Ground::prepare(folder, *agents)?;
+    // Nothing is hit yet: what does not start now, never will.
+    ground.up(Duration::ZERO).await?;
+    let broker = ground.connect().await?;
+    let blows = schedule(*seed, *length, *agents);
+    let (stop, stopped) = watch::channel(false);
+    let every = Duration::from_secs_f64(*agents as f64 / rate.max(0.1));
+    let senders = (0..).zip(ground.agents()?).map(|(number, agent)| {
+        let random = Random::new(seed.wrapping_mul(1000).wrapping_add(number));
+        let (ground, broker) = (&ground, &broker);
+        Sender { ground, broker, agent, random, every }.run(stopped.clone())
+    });
+    let raging = async {
+        let struck = storm::rage(&ground, &blows, out).await;
+        // Also after a problem: else the senders would never end.
+        stop.send_replace(true);
+        struck
+    };
+    let (struck, ledgers) = tokio::join!(raging, try_join_all(senders));
+    let (struck, ledgers) = (struck?, ledgers?);
+    let healed = Instant::now();
+    writeln!(out, "healed; waiting for the last answers")?;
+    let (facts, verdict) = rest(&ground, &broker, &ledgers).await?;
+    report(out, &ledgers, &struck, &verdict, healed.elapsed())?;
+    for fault in &verdict.faults {
+        writeln!(out, "FAULT: {fault}")?;
+    }
+    let mut told: Vec<_> = verdict.faults.iter().flat_map(Fault::messages).collect();
+    told.dedup();
+    for message in told.iter().take(TOLD) {
+        history::tell(out, &broker, &facts, &struck, message).await?;
+    }
+    let mut well = verdict.faults.is_empty();
+    for problem in ledgers.iter().flat_map(|ledger| &ledger.problems) {
+        writeln!(out, "FAULT: {problem}")?;
+        well = false;
+    }
+    if let Err(error) = ground.down().await {
+        writeln!(out, "FAULT: {error}")?;
+        well = false;
+    }
+    writeln!(out, "seed {seed}: {}", if well { "all is well" } else { "NOT WELL" })?;
+    Ok(well)
+}
+
+/// Waits until everything is final, and judges.
+async fn rest(
+    ground: &Ground,
+    broker: &Broker,
+    ledgers: &[Ledger],
+) -> Result<(Facts, Verdict), Problem> {
+    let until = Instant::now() + REST;
+    let agents = ground.agents()?;
+    loop {
+        let open = agents.iter().map(|agent| broker.open_requests(agent, 1, 1));
+        let open: u64 = try_join_all(open).await?.iter().map(|scan| scan.total).sum();
+        if open == 0 || Instant::now() > until {
+            break;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    loop {
+        let accepted = ledgers.iter().flat_map(|ledger| ledger.accepted.clone()).collect();
+        let witnessed = witnessed(&ground.witness())?;
+        let facts = Facts::collect(broker, accepted, ground.attempts()?, witnessed).await?;
+        let verdict = judge(&facts);
+        // A dead letter follows its message's final state.
+        let waits = verdict.faults.iter().any(|fault| matches!(fault, Fault::NoDeadLetter(_)));
+        if !waits || Instant::now() > until {
+            return Ok((facts, verdict));
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn report(
+    out: &mut impl Write,
+    ledgers: &[Ledger],
+    struck: &Struck,
+    verdict: &Verdict,
+    rested: Duration,
+) -> Result<(), Problem> {
+    let Struck { kills, stops, missed, .. } = struck;
+    let Verdict { accepted, stored, completed, failed, repeated, unwitnessed, .. } = verdict;
+    let by_cli: usize = ledgers.iter().map(|ledger| ledger.by_cli).sum();
+    let retries: usize = ledgers.iter().map(|ledger| ledger.retries).sum();
+    writeln!(out, "blows:    {kills} kills, {stops} stops, {missed} found nobody")?;
+    writeln!(
+        out,
+        "load:     {accepted} accepted ({by_cli} by the command line), {retries} tries said again"
+    )?;
+    writeln!(out, "journal:  {stored} stored, {completed} completed, {failed} failed")?;
+    writeln!(
+        out,
+        "runs:     {repeated} messages ran more than once, {unwitnessed} attempts without a worker's note"
+    )?;
+    writeln!(out, "at rest:  {rested:.1?} after the last blow was healed")?;
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Which blow falls when: a pure function of the seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::random::Random;
+
+/// Nothing falls in the first and the last moments.
+const CALM: Duration = Duration::from_secs(2);
+/// The pause between two blows, in milliseconds.
+const GAP: (u64, u64) = (100, 1000);
+
+/// Who is hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The worker of the agent with this number.
+    Worker(usize),
+    /// The shim of the agent with this number.
+    Shim(usize),
+    /// `mozart up`: supervisor and node.
+    Supervisor,
+    /// nats-server.
+    Server,
+}
+
+/// What is done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// SIGKILL. A supervisor is started again after this time; of the rest the fleet takes care itself.
+    Kill(Duration),
+    /// SIGSTOP, and SIGCONT after this time.
+    Stop(Duration),
+}
+
+/// A blow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blow {
+    /// When, counted from the start of the load.
+    pub at: Duration,
+    /// Whom it hits.
+    pub target: Target,
+    /// What it does.
+    pub deed: Deed,
+}
+
+/// The blows of a campaign, in order.
+#[must_use]
+pub fn schedule(seed: u64, length: Duration, agents: usize) -> Vec<Blow> {
+    let mut random = Random::new(seed);
+    let mut blows = Vec::new();
+    let mut at = CALM;
+    while at + CALM < length {
+        blows.push(blow(&mut random, at, agents));
+        at += Duration::from_millis(random.between(GAP.0, GAP.1));
+    }
+    blows
+}
+
+fn blow(random: &mut Random, at: Duration, agents: usize) -> Blow {
+    let last = u64::try_from(agents.max(1) - 1).unwrap_or_default();
+    let agent = usize::try_from(random.between(0, last)).unwrap_or_default();
+    let target = match random.between(1, 100) {
+        1..=40 => Target::Worker(agent),
+        41..=72 => Target::Shim(agent),
+        73..=86 => Target::Supervisor,
+        _ => Target::Server,
+    };
+    let deed = if random.chance(60) {
+        Deed::Kill(Duration::from_millis(random.between(0, 3000)))
+    } else {
+        Deed::Stop(Duration::from_millis(random.between(1000, 5000)))
+    };
+    Blow { at, target, deed }
+}
+
+impl fmt::Display for Blow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whom = match self.target {
+            Target::Worker(agent) => format!("the worker of {}", super::ground::agent_name(agent)),
+            Target::Shim(agent) => format!("the shim of {}", super::ground::agent_name(agent)),
+            Target::Supervisor => "the supervisor".to_owned(),
+            Target::Server => "nats-server".to_owned(),
+        };
+        match (self.deed, self.target) {
+            (Deed::Kill(again), Target::Supervisor) => {
+                write!(f, "kill {whom}, start it again {again:?} later")
+            }
+            (Deed::Kill(_), _) => write!(f, "kill {whom}"),
+            (Deed::Stop(length), _) => write!(f, "stop {whom} for {length:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_same_seed_is_the_same_schedule() {
+        assert_eq!(schedule(7, MINUTE, 20), schedule(7, MINUTE, 20));
+        assert_ne!(schedule(7, MINUTE, 20), schedule(8, MINUTE, 20));
+    }
+
+    #[test]
+    fn a_longer_campaign_begins_as_a_shorter_one() {
+        let (short, long) = (schedule(7, MINUTE, 20), schedule(7, 2 * MINUTE, 20));
+        assert_eq!(short[..], long[..short.len()]);
+    }
+
+    #[test]
+    fn a_minute_hits_everybody_in_both_ways() {
+        for seed in 1..=20 {
+            let blows = schedule(seed, MINUTE, 20);
+            let is = |wanted: fn(Target) -> bool, kill: bool| {
+                blows
+                    .iter()
+                    .any(|blow| wanted(blow.target) && matches!(blow.deed, Deed::Kill(_)) == kill)
+            };
+            for kill in [true, false] {
+                assert!(is(|target| matches!(target, Target::Worker(_)), kill), "seed {seed}");
+                assert!(is(|target| matches!(target, Target::Shim(_)), kill), "seed {seed}");
+                assert!(is(|target| target == Target::Supervisor, kill), "seed {seed}");
+                assert!(is(|target| target == Target::Server, kill), "seed {seed}");
+            }
+            assert!(blows.windows(2).all(|pair| pair[0].at < pair[1].at));
+            assert!(blows.last().is_some_and(|last| last.at + CALM < MINUTE));
+        }
+    }
+}
