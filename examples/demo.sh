@@ -44,7 +44,7 @@ trap 'exit 143' TERM
 processes() {
     local environment
     for environment in /proc/[0-9]*/environ; do
-        if grep -qzs "^MOZART_RUN=$MOZART_DIR/run/[^/]*/${1:-.*}-[0-9]*$" "$environment"; then
+        if grep -qzs "^MOZART_RUN=$MOZART_DIR/run/.*/${1:-.*}-[0-9]*$" "$environment"; then
             environment=${environment%/environ}
             echo "${environment##*/}"
         fi
