@@ -156,7 +156,8 @@ impl Plan {
         self.stream(self.subjects.journal_stream(shard), &subjects, settings)
     }
 
-    /// What a power cut may take: not synced on one host, in memory on a cluster.
+    /// What a power cut may take, and of what was answered less than 20 ms before it, the server's kill -9 as well: not
+    /// synced on one host, in memory on a cluster.
     fn events(&self) -> Value {
         let mut settings = json!({
             "discard": "old",
