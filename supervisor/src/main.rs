@@ -1,6 +1,7 @@
 //! The binary `mozart`: the roles (supervisor, node, both under `up`) and the command line.
 
 mod args;
+mod binaries;
 mod cli;
 mod connect;
 mod control;

@@ -10,7 +10,9 @@ mod client;
 mod completions;
 mod dead;
 mod describe;
+mod doctor;
 mod events;
+mod explain;
 mod inspect;
 mod journal;
 mod lifecycle;
@@ -73,6 +75,10 @@ pub(crate) enum Command {
     Logs(logs::LogsArgs),
     /// Show the control log: what happened to agents, nodes and supervisors
     Events(events::EventsArgs),
+    /// Say why an agent or a message is as it is, and what to try
+    Explain(explain::ExplainArgs),
+    /// Check everything that mozart stands on
+    Doctor(doctor::DoctorArgs),
     /// Print the completions for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -112,6 +118,8 @@ async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Inspect(args) => inspect::run(global, &args).await,
         Command::Logs(args) => logs::run(global, &args).await,
         Command::Events(args) => events::run(global, &args).await,
+        Command::Explain(args) => explain::run(global, &args).await,
+        Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -49,35 +49,11 @@ pub(crate) async fn run(global: &Global, args: NodeArgs) -> Result<(), ApiError>
         labels: args.labels,
         connect: crate::connect::options(global, &name, std::time::Duration::from_secs(10))?,
         run: home.run(),
-        shim: find_shim()?,
+        shim: crate::binaries::shim()?,
     };
     let stop = crate::signals::stop_token()?;
     let broker = Broker::connect(&options.connect).await.attempt("cannot start the node")?;
     serve(options, broker, stop).await
-}
-
-/// The shim's binary: beside this one.
-///
-/// # Errors
-/// When it is not there.
-pub(crate) fn find_shim() -> Result<PathBuf, ApiError> {
-    let missing = |cause: String| {
-        let try_ = "install mozart-shim beside mozart, or name it in MOZART_SHIM";
-        failure::error(failure::FAILED, "no mozart-shim", cause, try_)
-    };
-    if let Some(given) = std::env::var_os("MOZART_SHIM") {
-        let given = PathBuf::from(given);
-        return match given.is_file() {
-            true => Ok(given),
-            false => Err(missing(format!("MOZART_SHIM={} is not a file", given.display()))),
-        };
-    }
-    let own = std::env::current_exe().map_err(|error| missing(error.to_string()))?;
-    let beside = own.with_file_name("mozart-shim");
-    match beside.is_file() {
-        true => Ok(beside),
-        false => Err(missing(format!("{} is not there", beside.display()))),
-    }
 }
 
 struct Running {

@@ -99,7 +99,7 @@ struct Parts {
 }
 
 async fn start(global: &Global, args: &UpArgs, home: &Home) -> Result<Parts, ApiError> {
-    let shim = node::find_shim()?;
+    let shim = crate::binaries::shim()?;
     let given = global.nats.clone().filter(|url| !url.is_empty());
     let (url, nats) = match given {
         Some(url) => (url, None),

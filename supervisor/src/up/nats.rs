@@ -21,8 +21,6 @@ use crate::home::{Home, Running};
 use crate::runtime::labels;
 use crate::runtime::process::ended;
 
-/// The oldest server that has all that the streams need: message time to live, atomic persistence per stream.
-const OLDEST: (u32, u32) = (2, 12);
 /// The pause before a killed server is started again, doubled up to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
@@ -55,7 +53,7 @@ impl Nats {
         let known: Option<Access> = fs::read(folder.join("access.json"))
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let binary = find()?;
+        let (binary, _) = crate::binaries::nats_server()?;
         if let (Some(access), Some(pid)) = (&known, running(&folder)) {
             tracing::info!("nats-server runs already, as process {pid}");
             return Ok(Self { access: access.clone(), folder, binary, pid });
@@ -146,51 +144,6 @@ impl Nats {
                 tracing::warn!("{error}");
             }
         }
-    }
-}
-
-/// The server's binary: `MOZART_NATS_SERVER`, a new enough one on `PATH`, or what `make setup` installed beside the checkout.
-fn find() -> Result<PathBuf, ApiError> {
-    let try_ = "`make setup`, or name one in MOZART_NATS_SERVER, or --nats URL for one that runs";
-    let mut seen = Vec::new();
-    let given = std::env::var_os("MOZART_NATS_SERVER").map(PathBuf::from);
-    let is_given = given.is_some();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
-    let own = std::env::current_exe().unwrap_or_default();
-    let beside = own
-        .ancestors()
-        .skip(1)
-        .take(4)
-        .flat_map(|folder| [folder.join("nats-server"), folder.join(".tools/nats-server")]);
-    let candidates: Vec<PathBuf> = match given {
-        Some(given) => vec![given],
-        None => on_path.chain(beside).filter(|path| path.is_file()).collect(),
-    };
-    for path in candidates {
-        match version(&path) {
-            Ok(found) if found >= OLDEST => return Ok(path),
-            Ok((major, minor)) => seen.push(format!("{} is {major}.{minor}", path.display())),
-            Err(error) => seen.push(format!("{}: {error}", path.display())),
-        }
-    }
-    let (major, minor) = OLDEST;
-    let cause = match seen.is_empty() {
-        true => "none found on PATH or beside mozart".to_owned(),
-        false => format!("{major}.{minor} or newer is needed; {}", seen.join(", ")),
-    };
-    let what = if is_given { "MOZART_NATS_SERVER cannot be used" } else { "no nats-server" };
-    Err(failure::error(failure::UNREACHABLE, what, cause, try_))
-}
-
-fn version(path: &Path) -> Result<(u32, u32), String> {
-    let output = Command::new(path).arg("--version").output().map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let number = text.rsplit('v').next().unwrap_or("").trim();
-    let mut parts = number.split('.').map(str::parse);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
-        _ => Err(format!("says {:?} about its version", text.trim())),
     }
 }
 
