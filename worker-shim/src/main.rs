@@ -35,12 +35,12 @@ fn main() -> ExitCode {
 }
 
 fn start() -> ExitCode {
+    // A level and no filter language: that would be a third of this binary.
+    let level = std::env::var("MOZART_SHIM_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("MOZART_SHIM_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
+        .with_ansi(false)
+        .with_max_level(level.unwrap_or(tracing::Level::WARN))
         .init();
     let config = match read_config() {
         Ok(config) => config,
@@ -51,7 +51,11 @@ fn start() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => ExitCode::from(runtime.block_on(pump::run(config))),
+        Ok(runtime) => {
+            let code = runtime.block_on(pump::run(config));
+            // All is said: the node waits for the end, and taking the runtime apart would only make it wait longer.
+            std::process::exit(code.into())
+        }
         Err(error) => {
             tracing::error!("no runtime: {error}");
             ExitCode::FAILURE
