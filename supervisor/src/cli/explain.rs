@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-use broker::{Broker, ControlItem};
+use broker::{Broker, ControlItem, EventBatch};
 use clap::Args;
 use common::AgentName;
 use common::api::{AgentState, ApiError, Query};
 use common::control::{ControlEvent, ControlRecord};
-use common::message::Envelope;
+use common::event::attempt_of;
+use common::message::{Envelope, Final};
 use serde_json::json;
 use supervisor_core::State;
 
@@ -202,7 +203,8 @@ async fn message(
     let what = || format!("cannot look at message {}", request.message_id);
     let (broker, id, name) = (&client.broker, &request.message_id, &request.agent);
     let final_ = broker.final_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
-    let batches = broker.events(name, id).await.attempt(what())?;
+    let mut batches = broker.events(name, id).await.attempt(what())?;
+    batches.extend(final_.as_ref().and_then(|final_| tail(&request, final_)));
     let dead = broker.dead_letter(name, id).await.attempt(what())?.map(|stored| stored.value);
     let agent = fleet.state.agent(name);
     let mut ahead = Vec::new();
@@ -239,6 +241,19 @@ async fn message(
         output::line(why.join("\n"))?;
     }
     Ok(0)
+}
+
+/// The events that came with the final state.
+fn tail(request: &Envelope, final_: &Final) -> Option<EventBatch> {
+    let first = final_.tail.first()?;
+    Some(EventBatch {
+        agent: request.agent.clone(),
+        message_id: request.message_id.clone(),
+        conversation_id: request.conversation_id.clone(),
+        incarnation: final_.incarnation.unwrap_or(0),
+        attempt: attempt_of(first.seq),
+        events: final_.tail.clone(),
+    })
 }
 
 /// How the agent's incarnations ended.
