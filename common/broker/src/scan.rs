@@ -132,6 +132,29 @@ impl Broker {
         Ok(OpenScan { open, total, last_seq })
     }
 
+    /// An agent's requests from one sequence to another, both included, whatever became of them. What does not parse, or is
+    /// not what its subject says, is left out.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn requests_between(
+        &self,
+        agent: &AgentName,
+        from_seq: u64,
+        to_seq: u64,
+    ) -> Result<Vec<(u64, Envelope)>> {
+        let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
+        let records = Reader::new(self.wire(), stream, filter, from_seq, to_seq).rest().await?;
+        let believed = records.iter().filter_map(|record| {
+            let subject = self.subjects().parse_journal(&record.subject)?;
+            let envelope = record.parse::<Envelope>().ok()?;
+            let agree = (&subject.agent, &subject.sender, &subject.message_id)
+                == (&envelope.agent, &envelope.sender, &envelope.message_id);
+            agree.then_some((record.seq, envelope))
+        });
+        Ok(believed.collect())
+    }
+
     /// How many requests an agent has in the journal.
     ///
     /// # Errors
