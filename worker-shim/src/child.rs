@@ -87,8 +87,10 @@ pub(crate) fn sweep(worker: Pid) {
         if children.is_empty() {
             return;
         }
-        for child in children {
-            let _ = kill_process(child, Signal::KILL);
+        let killed = children.iter().filter(|child| kill_process(**child, Signal::KILL).is_ok());
+        if killed.count() == 0 {
+            // Not ours to end, such as one that became another user's.
+            return;
         }
         // Blocks only until a killed child is reaped.
         let _ = wait(WaitOptions::empty());

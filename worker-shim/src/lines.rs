@@ -1,7 +1,12 @@
 //! Cuts what comes out of a pipe into lines, with a bound on their length. Pure.
 
+/// What is read at once: a pipe's usual size.
+const READ: usize = 64 * 1024;
+/// A buffer that grew beyond this for a long line is given back.
+const KEPT: usize = 256 * 1024;
+
 /// Lines out of bytes as they come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Lines {
     buffer: Vec<u8>,
     start: usize,
@@ -28,11 +33,14 @@ impl Lines {
     pub(crate) fn space(&mut self) -> &mut Vec<u8> {
         if self.start == self.buffer.len() {
             self.buffer.clear();
+            self.buffer.shrink_to(KEPT);
         } else {
             self.buffer.drain(..self.start);
         }
         self.searched -= self.start.min(self.searched);
         self.start = 0;
+        // Otherwise it would grow by as little as a few bytes, and every read would be of those.
+        self.buffer.reserve(READ.min(self.limit));
         &mut self.buffer
     }
 

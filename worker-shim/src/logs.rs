@@ -10,6 +10,8 @@ use common::Timestamp;
 const COLLECT: Duration = Duration::from_millis(50);
 /// More bytes than this waiting stop the worker's pipe.
 const FULL: usize = 512 * 1024;
+/// More bytes than this waiting are not kept: what comes here past a stopped pipe, such as the shim's own notes, is bounded too.
+const DROPPED: usize = 2 * FULL;
 /// The longest line that is kept, in bytes.
 const LONGEST: usize = 16 * 1024;
 /// Lines that a dead letter shows.
@@ -24,6 +26,7 @@ pub(crate) struct Logs {
     bytes: usize,
     due: Option<Instant>,
     last: VecDeque<String>,
+    dropped: u64,
 }
 
 impl Logs {
@@ -33,6 +36,10 @@ impl Logs {
             self.last.pop_front();
         }
         self.last.push_back(text.clone());
+        if self.bytes > DROPPED {
+            self.dropped += 1;
+            return;
+        }
         self.bytes += text.len() + 64;
         let stream = stream.to_owned();
         self.pending.push_back(LogLine { at, stream, text, message_id: turn, incarnation: 0 });
@@ -64,6 +71,13 @@ impl Logs {
             }
         }
         self.bytes -= bytes;
+        if self.dropped > 0 {
+            let text =
+                format!("{} lines of the log were dropped", std::mem::take(&mut self.dropped));
+            let at = std::time::SystemTime::now().into();
+            let stream = "shim".to_owned();
+            batch.push(LogLine { at, stream, text, message_id: None, incarnation: 0 });
+        }
         self.due = (!self.pending.is_empty()).then(Instant::now);
         batch
     }
