@@ -1,10 +1,10 @@
 //! The shim's words to the broker: repeated until they are stored, silent while it is not known whether this incarnation is
 //! still the current one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Broker, BrokerError, EventBatch, FinalOutcome, LogLine};
+use common::AgentName;
 use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
 use tokio::sync::watch;
 
@@ -19,12 +19,35 @@ pub(crate) type Gate = watch::Receiver<bool>;
 /// What came of a publish or a look-up.
 #[derive(Debug)]
 pub(crate) enum Done {
-    LookedUp { seq: u64, is_final: bool, attempts: u32 },
-    Settled { seq: u64, won: bool },
-    Batch { seq: u64 },
+    LookedUp {
+        seq: u64,
+        final_: Option<Box<Final>>,
+        attempts: u32,
+    },
+    /// With the final state as it was stored.
+    Settled {
+        seq: u64,
+        won: bool,
+        final_: Box<Final>,
+    },
+    Batch {
+        seq: u64,
+    },
     Logs,
-    Buried,
-    Answered { request_id: String, answer: Result<String, String> },
+    Buried {
+        reply: String,
+    },
+    Answered {
+        request_id: String,
+        answer: Result<String, String>,
+    },
+    /// The turn that asked is over.
+    NotAsked,
+    /// Whether this incarnation's consumer was there during this connection, with what it gave out and we did not get.
+    Current {
+        epoch: u64,
+        lost: Option<Vec<(u64, Envelope)>>,
+    },
 }
 
 /// Waits until the gate is open; never returns once nobody can open it any more.
@@ -47,7 +70,8 @@ pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
         match (final_, mark) {
             (Ok(final_), Ok(mark)) => {
                 let attempts = mark.map_or(0, |mark| mark.attempt);
-                return Done::LookedUp { seq, is_final: final_.is_some(), attempts };
+                let final_ = final_.map(|stored| Box::new(stored.value));
+                return Done::LookedUp { seq, final_, attempts };
             }
             (Err(error), _) | (_, Err(error)) => pause("looking a message up", &error).await,
         }
@@ -66,8 +90,8 @@ pub(crate) async fn settle(
     loop {
         pass(&mut gate).await;
         match broker.publish_final(&key, &final_, &author, TRY).await {
-            Ok(FinalOutcome::Won) => return Done::Settled { seq, won: true },
-            Ok(FinalOutcome::Lost(_)) => return Done::Settled { seq, won: false },
+            Ok(FinalOutcome::Won) => return Done::Settled { seq, won: true, final_ },
+            Ok(FinalOutcome::Lost(_)) => return Done::Settled { seq, won: false, final_ },
             Err(error @ BrokerError::TooLarge { .. }) => {
                 final_.status = Outcome::Failed;
                 final_.response = None;
@@ -99,9 +123,10 @@ pub(crate) async fn events(broker: Broker, mut gate: Gate, seq: u64, batch: Even
 pub(crate) async fn bury(
     broker: Broker,
     mut gate: Gate,
-    envelope: Box<Envelope>,
+    envelope: Envelope,
     final_: Box<Final>,
-    log: Arc<Vec<String>>,
+    log: Vec<String>,
+    reply: String,
 ) -> Done {
     loop {
         pass(&mut gate).await;
@@ -110,26 +135,58 @@ pub(crate) async fn bury(
             let history = history.into_iter().flat_map(|batch| {
                 batch.events.into_iter().map(move |event| (batch.incarnation, event))
             });
-            let letter =
-                DeadLetter::new((*envelope).clone(), &final_, history, log.as_ref().clone());
+            let letter = DeadLetter::new(envelope.clone(), &final_, history, log.clone());
             broker.bury(&letter).await
         };
         match result.await {
-            Ok(_) => return Done::Buried,
+            Ok(_) => return Done::Buried { reply },
             Err(error) => pause("storing a dead letter", &error).await,
         }
     }
 }
 
-/// Stores log lines; they are lost if that fails.
+/// Looks whether this incarnation's consumer is there, and reads from the journal what it gave out after `highest`: that was lost
+/// with a connection, and would come again only after later messages of its conversations.
+pub(crate) async fn current(
+    broker: Broker,
+    agent: AgentName,
+    incarnation: u64,
+    epoch: u64,
+    highest: u64,
+) -> Done {
+    loop {
+        let looked = async {
+            let Some(consumer) = broker.consumer(&agent, incarnation).await? else {
+                return Ok(None);
+            };
+            if consumer.delivered <= highest {
+                return Ok(Some(Vec::new()));
+            }
+            broker.requests_between(&agent, highest + 1, consumer.delivered).await.map(Some)
+        };
+        match looked.await {
+            Ok(lost) => return Done::Current { epoch, lost },
+            Err(error) => pause("looking for the consumer", &error).await,
+        }
+    }
+}
+
+/// Stores log lines: they wait for a connection, and are lost with it if it breaks just then. Done once they are with the server,
+/// so that no more than these wait in the client.
 pub(crate) async fn logs(
     broker: Broker,
-    agent: common::AgentName,
+    agent: AgentName,
     incarnation: u64,
     lines: Vec<LogLine>,
 ) -> Done {
-    if let Err(error) = broker.publish_logs(&agent, incarnation, &lines).await {
-        tracing::warn!("{} log lines lost: {error}", lines.len());
+    if broker.link().wait_for(|link| link.up).await.is_ok() {
+        let published = broker.publish_logs(&agent, incarnation, &lines).await;
+        if let Err(error) = match published {
+            Ok(()) => broker.flush(TRY).await,
+            Err(error) => Err(error),
+        } {
+            tracing::warn!("{} log lines may be lost: {error}", lines.len());
+        }
     }
     Done::Logs
 }

@@ -8,13 +8,15 @@ use common::message::{Cause, Envelope, Final, Kind, MAX_HOPS, MAX_TEXT, Outcome}
 use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 use uuid::Uuid;
 
-use crate::book::Question;
+use crate::book::{Asker, Question};
 use crate::publish::{Done, Gate};
 
 /// A question that waits looks for its answer in the journal this often: the republished final may have been lost.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long storing the question may take before it is tried anew.
 const TRY: Duration = Duration::from_secs(5);
+/// The pause after a failed try.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Turns a worker's question into a message, or says why it cannot be one.
 pub(crate) fn envelope(
@@ -30,7 +32,7 @@ pub(crate) fn envelope(
     if question.message.len() > MAX_TEXT {
         return Err(format!("the question is larger than {MAX_TEXT} bytes"));
     }
-    let cause = question.cause.as_deref();
+    let cause = question.asker.as_ref().map(|asker| &*asker.envelope);
     let hops = cause.map_or(0, |cause| cause.hops) + 1;
     if hops > MAX_HOPS {
         return Err(format!("more than {MAX_HOPS} agents have handed this question on: a loop?"));
@@ -70,8 +72,8 @@ pub(crate) fn envelope(
 
 /// The same question of the same turn has the same id, in every attempt: a caller that crashed finds the answer to what it asked.
 fn id(me: &AgentName, incarnation: u64, question: &Question, to: &AgentName) -> MessageId {
-    let cause = match question.cause.as_deref() {
-        Some(cause) => format!("{}/{}", cause.sender, cause.message_id),
+    let cause = match &question.asker {
+        Some(Asker { envelope, .. }) => format!("{}/{}", envelope.sender, envelope.message_id),
         None => incarnation.to_string(),
     };
     let parts = [me.as_str(), &cause, &question.request_id, to.as_str(), &question.message];
@@ -103,7 +105,7 @@ async fn answer(broker: &Broker, mut gate: Gate, envelope: &Envelope) -> Result<
             Ok(_) => return Err(format!("there is no agent `{}`", key.agent)),
             Err(error) => {
                 tracing::warn!("asking for agent {}: {error}", key.agent);
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -128,7 +130,10 @@ async fn answer(broker: &Broker, mut gate: Gate, envelope: &Envelope) -> Result<
             Err(error @ (broker::BrokerError::TooLarge { .. } | broker::BrokerError::Full(_))) => {
                 return Err(error.to_string());
             }
-            Err(error) => tracing::warn!("storing a question: {error}"),
+            Err(error) => {
+                tracing::warn!("storing a question: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
     loop {

@@ -12,12 +12,14 @@ const DELIVERED_US: u64 = 20_000;
 const CONGESTED: usize = 256 * 1024;
 /// Events of at most this many bytes ride in the final state.
 const TAIL: usize = 16 * 1024;
-/// The longest text in one event; longer ones are split.
+/// The longest text in one event, in bytes before JSON's escapes, which make six of one at most; longer ones are split.
 const PIECE: usize = 128 * 1024;
-/// The most bytes of events in one publish.
+/// The most bytes of events in one publish, unless a single event is larger.
 const BATCH: usize = 256 * 1024;
 /// The longest answer, in bytes, before JSON's escapes.
 const ANSWER: usize = common::message::MAX_RECORD;
+/// What an event takes beyond its body.
+const FRAME: usize = 112;
 
 /// An open turn.
 #[derive(Debug)]
@@ -27,51 +29,50 @@ pub(crate) struct Turn {
     pub(crate) deadline_us: u64,
     /// Set once the deadline has passed: when the worker is ended.
     pub(crate) grace_us: Option<u64>,
-    /// Its message is final already: what the worker still says about it is dropped.
+    /// Its message is final already: what the worker still says about it is dropped, and no progress.
     pub(crate) cancelled: bool,
     index: u64,
-    pending: Vec<Event>,
+    /// With their sizes.
+    pending: Vec<(Event, usize)>,
     pending_bytes: usize,
     flush_us: Option<u64>,
-    in_flight: usize,
+    in_flight: bool,
     text: String,
     overflow: Option<&'static str>,
 }
 
 impl Turn {
     pub(crate) fn new(attempt: u32, incarnation: u64, now: Now, timeout_us: u64) -> Self {
-        let mut turn = Self {
-            attempt,
-            deadline_us: now.us.saturating_add(timeout_us),
-            grace_us: None,
-            cancelled: false,
-            index: 0,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            flush_us: Some(now.us + DELIVERED_US),
-            in_flight: 0,
-            text: String::new(),
-            overflow: None,
-        };
+        let mut turn = Self::silent(attempt, now);
+        turn.deadline_us = now.us.saturating_add(timeout_us);
+        turn.flush_us = Some(now.us + DELIVERED_US);
         if attempt > 1 {
-            turn.add(now, EventBody::Reset { attempt }, 16);
+            turn.add(now, EventBody::Reset { attempt }, 0);
         }
-        turn.add(now, EventBody::Delivered { incarnation }, 16);
+        turn.add(now, EventBody::Delivered { incarnation }, 0);
         turn
     }
 
     /// A turn that never was, for a message that ends without one.
     pub(crate) fn silent(attempt: u32, now: Now) -> Self {
-        let mut turn = Self::new(1, 0, now, 0);
-        turn.attempt = attempt;
-        turn.pending.clear();
-        turn.pending_bytes = 0;
-        turn
+        Self {
+            attempt,
+            deadline_us: now.us,
+            grace_us: None,
+            cancelled: false,
+            index: 0,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            flush_us: None,
+            in_flight: false,
+            text: String::new(),
+            overflow: None,
+        }
     }
 
     /// The worker did something for this turn.
     pub(crate) fn progress(&mut self, now: Now, timeout_us: u64) {
-        if self.grace_us.is_none() {
+        if self.grace_us.is_none() && !self.cancelled {
             self.deadline_us = now.us.saturating_add(timeout_us);
         }
     }
@@ -82,11 +83,12 @@ impl Turn {
             self.overflow = Some("more than 1000000 events in one turn");
             return;
         }
-        self.pending.push(Event { seq: sequence(self.attempt, self.index), at: now.at, body });
-        self.pending_bytes += bytes + 96;
+        let event = Event { seq: sequence(self.attempt, self.index), at: now.at, body };
+        self.pending.push((event, bytes + FRAME));
+        self.pending_bytes += bytes + FRAME;
     }
 
-    /// An event that readers want to see soon.
+    /// An event that readers want to see soon. `bytes`: the size of what it says, as JSON.
     pub(crate) fn push(&mut self, now: Now, body: EventBody, bytes: usize) {
         self.add(now, body, bytes);
         let soon = now.us + COALESCE_US;
@@ -104,7 +106,7 @@ impl Turn {
         let mut rest = text;
         while !rest.is_empty() {
             let (piece, more) = rest.split_at(rest.floor_char_boundary(PIECE));
-            self.push(now, EventBody::Text { text: piece.to_owned() }, piece.len());
+            self.push(now, EventBody::Text { text: piece.to_owned() }, json_len(piece));
             rest = more;
         }
     }
@@ -126,26 +128,28 @@ impl Turn {
 
     /// Whether nothing is left to publish.
     pub(crate) fn is_published(&self) -> bool {
-        self.in_flight == 0 && self.pending.is_empty()
+        !self.in_flight && self.pending.is_empty()
     }
 
     /// When [`Self::take_batch`] has something.
     pub(crate) fn due_us(&self) -> Option<u64> {
-        if self.in_flight > 0 || self.pending.is_empty() { None } else { self.flush_us }
+        if self.in_flight || self.pending.is_empty() { None } else { self.flush_us }
     }
 
     /// The next events to publish. One publish is under way at a time: that keeps their order.
     pub(crate) fn take_batch(&mut self) -> Vec<Event> {
         let mut bytes = 0;
-        let mut fits = |event: &Event| {
-            bytes += size(event);
+        let fits = |(_, size): &&(Event, usize)| {
+            bytes += size;
             bytes <= BATCH
         };
-        let count = self.pending.iter().map_while(|event| fits(event).then_some(())).count().max(1);
-        let rest = self.pending.split_off(count.min(self.pending.len()));
-        let batch = std::mem::replace(&mut self.pending, rest);
-        self.pending_bytes = self.pending.iter().map(size).sum();
-        self.in_flight = batch.len();
+        let count = self.pending.iter().take_while(fits).count().max(1).min(self.pending.len());
+        let batch = self.pending.drain(..count).map(|(event, size)| {
+            self.pending_bytes -= size;
+            event
+        });
+        let batch: Vec<Event> = batch.collect();
+        self.in_flight = !batch.is_empty();
         if self.pending.is_empty() {
             self.flush_us = None;
         }
@@ -154,32 +158,34 @@ impl Turn {
 
     /// The batch under way is stored.
     pub(crate) fn batch_stored(&mut self) {
-        self.in_flight = 0;
-    }
-
-    /// Undoes [`Self::take_tail`]: the events are to be published on their own.
-    pub(crate) fn put_back(&mut self, tail: Vec<Event>) {
-        self.pending_bytes = tail.iter().map(size).sum();
-        self.pending = tail;
-        self.flush_us = Some(0);
+        self.in_flight = false;
     }
 
     /// The unpublished events, if they are few enough for the final state.
     pub(crate) fn take_tail(&mut self) -> Option<Vec<Event>> {
-        if self.in_flight > 0 || self.pending_bytes > TAIL {
+        if self.in_flight || self.pending_bytes > TAIL {
             return None;
         }
         self.pending_bytes = 0;
         self.flush_us = None;
-        Some(std::mem::take(&mut self.pending))
+        Some(self.pending.drain(..).map(|(event, _)| event).collect())
+    }
+
+    /// Undoes [`Self::take_tail`]: the events are to be published on their own, at once.
+    pub(crate) fn put_back(&mut self, tail: Vec<Event>) {
+        self.flush_us = Some(0);
+        // All of a tail fits one batch, whatever each of them takes.
+        self.pending = tail.into_iter().map(|event| (event, FRAME)).collect();
+        self.pending_bytes = self.pending.len() * FRAME;
     }
 }
 
-fn size(event: &Event) -> usize {
-    96 + match &event.body {
-        EventBody::Text { text } => text.len(),
-        EventBody::Error { error } => error.len(),
-        EventBody::Worker { event } => event.to_string().len(),
-        EventBody::Delivered { .. } | EventBody::Acknowledged | EventBody::Reset { .. } => 16,
-    }
+/// How many bytes a text takes as JSON, without its quotes.
+pub(crate) fn json_len(text: &str) -> usize {
+    let len = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(len).sum()
 }

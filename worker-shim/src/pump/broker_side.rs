@@ -1,30 +1,52 @@
 //! The pump's broker side: is this incarnation current, what comes in, what is reported.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use broker::{InboxItem, Link};
 use common::codec;
+use common::message::Envelope;
 use common::shim::{Heartbeat, ShimCommand, ShimReport};
 use common::worker::ToWorker;
 
 use super::{HEARTBEAT_EVERY, Pump, READY_EVERY, Stage, WINDOW};
-use crate::publish::Done;
+use crate::publish::{self, Done};
 
 impl Pump {
-    pub(super) fn link(&mut self, before: Link, now: Link) {
-        if !now.up || now.epoch != before.epoch {
-            // Another incarnation may have taken over meanwhile: say nothing before that is known.
-            self.gate.send_replace(false);
+    pub(super) fn link(&mut self, now: Link) {
+        let before = std::mem::replace(&mut self.link, now);
+        if now.up && now.epoch == before.epoch {
+            return;
+        }
+        // Another incarnation may take over meanwhile: say nothing, and start nothing, before that is known.
+        self.close_gate();
+        if now.epoch != before.epoch {
+            // What was on its way is lost, and later messages must not overtake it: nothing comes before that is known too.
+            self.inbox = None;
         }
         if now.up && self.ready {
-            self.begun = false;
             self.ready_again = Some(Instant::now());
         } else if now.up {
-            self.gate.send_replace(true);
+            self.open_gate();
         }
     }
 
+    fn close_gate(&mut self) {
+        self.begun = false;
+        self.gate.send_replace(false);
+        self.book.pause();
+    }
+
+    fn open_gate(&mut self) {
+        self.gate.send_replace(true);
+        let todo = self.book.resume(self.now());
+        self.perform(todo);
+    }
+
     pub(super) async fn report(&self, report: &ShimReport) {
+        if !self.link.up {
+            // It would wait in the client, and be old when it comes.
+            return;
+        }
         let subject =
             self.broker.subjects().shim_report(&self.config.spec.name, self.config.incarnation);
         match codec::encode(report) {
@@ -38,38 +60,63 @@ impl Pump {
     }
 
     pub(super) async fn report_ready(&mut self) {
-        self.ready_again = (!self.begun).then(|| Instant::now() + READY_EVERY);
-        if self.begun {
-            return;
-        }
-        self.report(&ShimReport::Ready).await;
-        // With its consumer still there, this incarnation is the current one, whether a supervisor answers or not.
-        if self.inbox.is_some() {
-            let agent = self.config.spec.name.clone();
-            let current = self.broker.consumer(&agent, self.config.incarnation);
-            let current = tokio::time::timeout(Duration::from_secs(1), current).await;
-            if let Ok(Ok(Some(_))) = current {
-                self.begin(self.horizon).await;
-            }
+        let waiting = !self.begun && !matches!(self.stage, Stage::Stopping { .. });
+        self.ready_again = waiting.then(|| Instant::now() + READY_EVERY);
+        if waiting {
+            self.check_current();
+            self.report(&ShimReport::Ready).await;
         }
     }
 
-    pub(super) async fn begin(&mut self, horizon: u64) {
-        self.begun = true;
-        self.ready_again = None;
-        self.gate.send_replace(true);
+    /// With its consumer still there, this incarnation is the current one, whether a supervisor answers or not.
+    pub(super) fn check_current(&mut self) {
+        if self.begun || self.checking || !self.consumer || !self.link.up {
+            return;
+        }
+        self.checking = true;
+        self.optional += 1;
+        let (agent, incarnation) = (self.config.spec.name.clone(), self.config.incarnation);
+        let (broker, epoch, highest) = (self.broker.clone(), self.link.epoch, self.book.highest());
+        self.task(publish::current(broker, agent, incarnation, epoch, highest));
+    }
+
+    async fn current(&mut self, epoch: u64, lost: Option<Vec<(u64, Envelope)>>) {
+        self.checking = false;
+        if self.begun {
+            return;
+        }
+        if epoch != self.link.epoch {
+            self.ready_again = Some(Instant::now());
+            return;
+        }
+        let Some(lost) = lost else {
+            self.consumer = false;
+            return;
+        };
+        for (seq, envelope) in lost {
+            let todo = self.book.deliver(self.now(), seq, envelope, String::new(), true);
+            self.perform(todo);
+        }
+        self.begin().await;
+    }
+
+    /// Takes messages from the consumer.
+    async fn begin(&mut self) {
         if self.inbox.is_none() && self.stage == Stage::Running {
-            self.horizon = horizon;
             let agent = &self.config.spec.name;
             match self.broker.pull(agent, self.config.incarnation, WINDOW).await {
                 Ok(inbox) => self.inbox = Some(inbox),
                 Err(error) => {
                     tracing::error!("pulling: {error}");
-                    self.begun = false;
                     self.ready_again = Some(Instant::now() + READY_EVERY);
+                    return;
                 }
             }
         }
+        self.consumer = true;
+        self.begun = true;
+        self.ready_again = None;
+        self.open_gate();
     }
 
     pub(super) async fn heartbeat(&mut self) {
@@ -90,7 +137,15 @@ impl Pump {
 
     pub(super) async fn command(&mut self, payload: &[u8]) {
         match codec::decode(payload) {
-            Ok(ShimCommand::Begin { horizon }) => self.begin(horizon).await,
+            Ok(ShimCommand::Begin { horizon }) => {
+                self.horizon = self.horizon.max(horizon);
+                if self.consumer {
+                    // It was not gone when last seen: what was lost with the connection comes first.
+                    self.check_current();
+                } else if self.ready && !self.begun {
+                    self.begin().await;
+                }
+            }
             Ok(ShimCommand::Drain { within }) => self.drain(within),
             Ok(ShimCommand::Cancel { sender, message_id }) => {
                 let todo = self.book.cancel(self.now(), &sender, &message_id);
@@ -111,39 +166,48 @@ impl Pump {
                 self.perform(todo);
             }
             InboxItem::Refused { reason, payload } => {
+                // The inbox never counted it as held: there is no room to give back.
                 self.refused += 1;
                 self.note(&format!("refused what is not a message of ours: {reason}"));
                 tracing::warn!("refused {} bytes: {reason}", payload.len());
             }
             InboxItem::Gone => {
                 self.inbox = None;
-                self.begun = false;
+                self.consumer = false;
                 if self.stage == Stage::Running {
-                    self.gate.send_replace(false);
+                    self.close_gate();
                     self.report_ready().await;
                 }
             }
         }
     }
 
-    pub(super) fn done(&mut self, done: Done) {
+    pub(super) async fn done(&mut self, done: Done) {
         let now = self.now();
         let todo = match done {
-            Done::LookedUp { seq, is_final, attempts } => {
-                self.book.looked_up(now, seq, is_final, attempts)
+            Done::LookedUp { seq, final_, attempts } => {
+                self.optional -= 1;
+                self.book.looked_up(now, seq, final_, attempts)
             }
-            Done::Settled { seq, won } => self.book.settled(now, seq, won),
+            Done::Settled { seq, won, final_ } => self.book.settled(now, seq, won, final_),
             Done::Batch { seq } => self.book.batch_stored(now, seq),
             Done::Logs => {
                 self.logs_busy = false;
-                Vec::new()
+                return;
             }
             Done::Answered { request_id, answer } => {
                 self.questions -= 1;
-                self.answer(request_id, answer);
-                Vec::new()
+                return self.answer(request_id, answer);
             }
-            Done::Buried => Vec::new(),
+            Done::NotAsked => {
+                self.questions -= 1;
+                return;
+            }
+            Done::Buried { reply } => return self.ack(reply),
+            Done::Current { epoch, lost } => {
+                self.optional -= 1;
+                return self.current(epoch, lost).await;
+            }
         };
         self.perform(todo);
     }

@@ -1,12 +1,14 @@
 //! The pump's deeds: what the book wants done.
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use futures_util::FutureExt as _;
+use futures_util::future::abortable;
 use rustix::process::Signal;
 
 use super::{ACK_WITHIN, Pump, QUESTIONS};
 use crate::book::Do;
+use crate::publish::Done;
 use crate::{publish, route};
 
 impl Pump {
@@ -14,15 +16,11 @@ impl Pump {
         for act in todo {
             match act {
                 Do::Tell(line) => self.tell(&line),
-                Do::Ack { reply } => {
-                    self.acks.push(reply);
-                    self.acks_due.get_or_insert_with(|| Instant::now() + ACK_WITHIN);
-                    if let Some(inbox) = &mut self.inbox {
-                        inbox.release(1);
-                    }
-                }
+                Do::Ack { reply } => self.ack(reply),
+                Do::Release => self.release(),
                 Do::LookUp { seq, key } => {
-                    self.task(publish::look_up(self.broker.clone(), seq, key))
+                    self.optional += 1;
+                    self.task(publish::look_up(self.broker.clone(), seq, key));
                 }
                 Do::Settle { seq, key, attempt, final_ } => {
                     let author = format!("{}.{attempt}", self.config.incarnation);
@@ -33,9 +31,10 @@ impl Pump {
                         self.acks_due = Some(Instant::now());
                     }
                 }
-                Do::Bury { envelope, final_ } => {
-                    let (gate, log) = (self.gate.subscribe(), Arc::new(self.logs.last()));
-                    self.task(publish::bury(self.broker.clone(), gate, envelope, final_, log));
+                Do::Bury { envelope, final_, reply } => {
+                    let (gate, log) = (self.gate.subscribe(), self.logs.last());
+                    let broker = self.broker.clone();
+                    self.task(publish::bury(broker, gate, *envelope, final_, log, reply));
                 }
                 Do::Ask(question) => self.ask(&question),
                 Do::EndWorker { reason } => {
@@ -48,7 +47,25 @@ impl Pump {
         }
     }
 
+    /// Acknowledges a delivery, if the broker has given the message out: one that was fetched from the journal is
+    /// acknowledged when it comes.
+    pub(super) fn ack(&mut self, reply: String) {
+        if reply.is_empty() {
+            return;
+        }
+        self.acks.push(reply);
+        self.acks_due.get_or_insert_with(|| Instant::now() + ACK_WITHIN);
+        self.release();
+    }
+
+    fn release(&mut self) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.release(1);
+        }
+    }
+
     pub(super) fn ask(&mut self, question: &crate::book::Question) {
+        self.forget_questions();
         let (me, incarnation) = (&self.config.spec.name, self.config.incarnation);
         let envelope = if self.questions >= QUESTIONS {
             Err(format!("more than {QUESTIONS} questions wait for an answer"))
@@ -58,7 +75,12 @@ impl Pump {
         match envelope {
             Ok(envelope) => {
                 self.questions += 1;
-                self.task(route::ask(self.broker.clone(), self.gate.subscribe(), envelope));
+                let asking = route::ask(self.broker.clone(), self.gate.subscribe(), envelope);
+                let (asking, handle) = abortable(asking);
+                self.task(asking.map(|answered| answered.unwrap_or(Done::NotAsked)));
+                if let Some(asker) = &question.asker {
+                    self.asking.push((asker.seq, asker.attempt, handle));
+                }
             }
             Err(error) => self.answer(question.request_id.clone(), Err(error)),
         }

@@ -8,7 +8,9 @@ use futures_util::StreamExt as _;
 
 use super::{LAST_WORDS, Pump, Stage};
 use crate::child;
-use crate::lines::Line;
+
+/// What is read of a dead worker's pipes, in reads: more than a pipe holds, and not for ever if others go on writing.
+const PIPEFULS: usize = 64;
 
 impl Pump {
     pub(super) fn drain(&mut self, within: Duration) {
@@ -57,30 +59,27 @@ impl Pump {
 
     /// Reads what the worker wrote before it ended. What it left running may hold the pipes open: no waiting for their end.
     pub(super) fn drain_pipes(&mut self) {
-        for _ in 0..1024 {
-            match self.worker.stdout.try_read_buf(self.stdout.space()) {
+        // Past the runtime, which would not read before it has heard that there is something. The pipes do not block.
+        for _ in 0..PIPEFULS {
+            let space = rustix::buffer::spare_capacity(self.stdout.space());
+            match rustix::io::read(&self.worker.stdout, space) {
                 Ok(count) if count > 0 => self.take_lines(),
                 _ => break,
             }
         }
-        for _ in 0..1024 {
-            match self.worker.stderr.try_read_buf(self.stderr.space()) {
+        for _ in 0..PIPEFULS {
+            let space = rustix::buffer::spare_capacity(self.stderr.space());
+            match rustix::io::read(&self.worker.stderr, space) {
                 Ok(count) if count > 0 => self.take_log_lines(),
                 _ => break,
             }
         }
-        let at = SystemTime::now().into();
-        if let Some(Line::Whole(line)) = self.stdout.rest() {
-            self.logs.push(at, "stdout", line, None);
-        }
-        if let Some(Line::Whole(line)) = self.stderr.rest() {
-            self.logs.push(at, "stderr", line, None);
-        }
+        self.take_rest();
     }
 
     pub(super) async fn last_words(&mut self) {
         let mut link = self.broker.link();
-        let mut seen = *link.borrow_and_update();
+        self.check_current();
         loop {
             let batches = self.book.take_batches(self.now(), true);
             self.publish_batches(batches);
@@ -89,11 +88,11 @@ impl Pump {
                 break;
             }
             tokio::select! {
-                Some(done) = self.tasks.next() => self.done(done),
+                Some(done) = self.tasks.next() => self.done(done).await,
                 Ok(()) = link.changed() => {
                     let now = *link.borrow_and_update();
-                    self.link(seen, now);
-                    seen = now;
+                    self.link(now);
+                    self.check_current();
                 }
             }
         }
@@ -103,9 +102,9 @@ impl Pump {
         }
     }
 
-    /// Questions of a worker that is gone need no answer; all other tasks do.
+    /// Questions of a worker that is gone need no answer, and look-ups lead to nothing any more; all other tasks count.
     pub(super) fn tasks_done(&self) -> bool {
-        self.tasks.len() == self.questions
+        self.tasks.len() == self.questions + self.optional
     }
 }
 

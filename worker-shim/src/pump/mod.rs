@@ -3,24 +3,24 @@
 mod broker_side;
 mod deeds;
 mod end;
+mod start;
 mod worker_side;
+
+pub(crate) use self::start::run;
 
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker::{Broker, ConnectOptions, Inbox, InboxItem, Subscription};
-use common::shim::{Exit, ShimConfig, ShimExit};
-use common::spec::AgentSpec;
-use common::worker::{MAX_LINE, ToWorker};
+use broker::{Broker, Inbox, InboxItem, Link, Subscription};
+use common::shim::ShimConfig;
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{AbortHandle, BoxFuture};
 use futures_util::stream::FuturesUnordered;
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::book::{Book, Now, Rules};
+use crate::book::{Book, Do, Now};
 use crate::child::{self, Worker};
 use crate::lines::Lines;
 use crate::logs::Logs;
@@ -39,6 +39,8 @@ const ACK_WITHIN: Duration = Duration::from_millis(20);
 const TERM_AFTER: Duration = Duration::from_millis(100);
 /// and SIGKILL after this.
 const KILL_AFTER: Duration = Duration::from_secs(5);
+/// A worker that has closed a pipe of the protocol can do nothing any more: it is ended, unless it ends by itself within this.
+const MUTE: Duration = Duration::from_secs(5);
 /// How long the last words may take once the worker is gone.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// A worker's questions that wait for an answer, at most.
@@ -74,110 +76,35 @@ struct Pump {
     outgoing: VecDeque<u8>,
     logs: Logs,
     logs_busy: bool,
+    /// When the worker closed its stdin or stdout.
+    mute_since: Option<Instant>,
+    link: Link,
     inbox: Option<Inbox>,
+    /// Whether there is a consumer to pull from, as far as is known: it outlives a connection, and the inbox does not.
+    consumer: bool,
+    /// Requests up to this one may have been given out to another incarnation.
     horizon: u64,
     ready: bool,
     begun: bool,
     ready_again: Option<Instant>,
+    /// Open while this incarnation is known to be the current one.
     gate: watch::Sender<bool>,
     tasks: FuturesUnordered<Task>,
+    /// Tasks that nobody waits for at the end: look-ups, and whether this incarnation is the current one.
+    optional: usize,
+    /// Whether the latter is under way.
+    checking: bool,
     acks: Vec<String>,
     acks_due: Option<Instant>,
     heartbeat_at: Instant,
     keep_at: Instant,
     last_line: Instant,
     questions: usize,
+    /// The questions of turns, by their messages' sequences and attempts.
+    asking: Vec<(u64, u32, AbortHandle)>,
     refused: u64,
     stage: Stage,
     end_reason: Option<String>,
-}
-
-/// Runs one incarnation to its end; the result is the process's exit code.
-pub(crate) async fn run(config: ShimConfig) -> u8 {
-    match start(&config).await {
-        Ok((pump, commands)) => pump.go(commands).await,
-        Err(reason) => {
-            tracing::error!("{reason}");
-            let exit = Exit { code: Some(127), reason: Some(reason), ..Exit::default() };
-            end::leave(
-                &config,
-                &ShimExit { exit, finished: 0, clean: true, at: SystemTime::now().into() },
-            );
-            127
-        }
-    }
-}
-
-/// Starts the worker first: it needs longer than the connection, which is made meanwhile.
-async fn start(config: &ShimConfig) -> Result<(Pump, Subscription), String> {
-    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let worker = child::spawn(config).map_err(|error| {
-        let what = config.spec.worker.as_deref().and_then(<[String]>::first);
-        format!("cannot start the worker {:?}: {error}", what.map_or("echo", String::as_str))
-    })?;
-    let agent = &config.spec.name;
-    let options = ConnectOptions {
-        url: config.url.clone(),
-        creds: config.creds.clone().map(Into::into),
-        name: format!("shim {agent}-{}", config.incarnation),
-        namespace: config.namespace.clone(),
-        timeout: Duration::from_secs(60),
-    };
-    let connected = async {
-        let broker = Broker::connect(&options).await?;
-        let commands = broker.subjects().shim_command(agent, &config.token);
-        let commands = broker.subscribe(commands, None).await?;
-        Ok::<_, broker::BrokerError>((broker, commands))
-    };
-    let (broker, commands) = match connected.await {
-        Ok(connected) => connected,
-        Err(error) => {
-            child::sweep(worker.pid);
-            return Err(error.to_string());
-        }
-    };
-    let AgentSpec { concurrency, attempts, timeout, .. } = config.spec;
-    let rules = Rules {
-        agent: agent.clone(),
-        incarnation: config.incarnation,
-        concurrency: concurrency as usize,
-        attempts,
-        turn_timeout_us: u64::try_from(timeout.turn.as_micros()).unwrap_or(u64::MAX),
-    };
-    let now = Instant::now();
-    let mut pump = Pump {
-        config: config.clone(),
-        started: now,
-        broker,
-        book: Book::new(rules),
-        worker,
-        stdout: Lines::new(MAX_LINE),
-        stderr: Lines::new(16 * 1024),
-        stdout_open: true,
-        stderr_open: true,
-        outgoing: VecDeque::new(),
-        logs: Logs::default(),
-        logs_busy: false,
-        inbox: None,
-        horizon: 0,
-        ready: false,
-        begun: false,
-        ready_again: None,
-        gate: watch::Sender::new(true),
-        tasks: FuturesUnordered::new(),
-        acks: Vec::new(),
-        acks_due: None,
-        heartbeat_at: now + HEARTBEAT_EVERY,
-        keep_at: now + KEEP_EVERY,
-        last_line: now,
-        questions: 0,
-        refused: 0,
-        stage: Stage::Running,
-        end_reason: None,
-    };
-    let agent = config.spec.worker_init();
-    pump.tell(&ToWorker::Init { agent, incarnation: config.incarnation });
-    Ok((pump, commands))
 }
 
 impl Pump {
@@ -186,18 +113,8 @@ impl Pump {
         Now { us, at: SystemTime::now().into() }
     }
 
-    async fn go(mut self, mut commands: Subscription) -> u8 {
-        let (Ok(mut child), Ok(mut term), Ok(mut int)) = (
-            signal(SignalKind::child()),
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
-            tracing::error!("cannot listen to signals");
-            child::sweep(self.worker.pid);
-            return 1;
-        };
+    async fn go(mut self, mut signals: start::Signalled, mut commands: Subscription) -> u8 {
         let mut link = self.broker.link();
-        let mut seen = *link.borrow_and_update();
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         // A child that ended before we listened has sent its signal already.
         let mut exit = child::reap(self.worker.pid);
@@ -206,29 +123,33 @@ impl Pump {
             if sleep.deadline().into_std() != wake {
                 sleep.as_mut().reset(wake.into());
             }
-            let reading = self.stdout_open && !self.book.is_congested();
+            let reading = self.stdout_open && !self.is_deaf();
             let logging = self.stderr_open && !self.logs.is_full();
             let writing = self.worker.stdin.as_ref().filter(|_| !self.outgoing.is_empty());
             tokio::select! {
-                _ = child.recv() => exit = child::reap(self.worker.pid),
-                _ = term.recv() => self.drain(self.config.spec.timeout.drain),
-                _ = int.recv() => self.drain(self.config.spec.timeout.drain),
+                _ = signals.child.recv() => exit = child::reap(self.worker.pid),
+                _ = signals.term.recv() => self.drain(self.config.spec.timeout.drain),
+                _ = signals.int.recv() => self.drain(self.config.spec.timeout.drain),
                 _ = self.worker.stdout.readable(), if reading => self.read_stdout(),
                 _ = self.worker.stderr.readable(), if logging => self.read_stderr(),
                 Some(_) = writable(writing) => self.write(),
                 item = next_item(&mut self.inbox) => self.item(item).await,
-                Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done),
+                Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done).await,
                 Some(message) = commands.next() => self.command(&message.payload).await,
                 Ok(()) = link.changed() => {
                     let now = *link.borrow_and_update();
-                    self.link(seen, now);
-                    seen = now;
+                    self.link(now);
                 }
                 () = &mut sleep => self.tick().await,
             }
             self.flush().await;
         }
         self.end(exit.unwrap_or_default()).await
+    }
+
+    /// Whether the worker's output waits in its pipe, because what it said before cannot be stored yet.
+    fn is_deaf(&self) -> bool {
+        self.logs.is_full() || self.book.is_congested()
     }
 
     /// When the next timer is due.
@@ -243,8 +164,12 @@ impl Pump {
                 Some(since + if termed { KILL_AFTER } else { TERM_AFTER })
             }
         };
+        let mute = match self.stage {
+            Stage::Stopping { .. } => None,
+            Stage::Running | Stage::Draining { .. } => self.mute_since.map(|since| since + MUTE),
+        };
         let always = self.heartbeat_at.min(self.keep_at);
-        [book, logs, stage, self.ready_again, self.acks_due]
+        [book, logs, stage, mute, self.ready_again, self.acks_due]
             .into_iter()
             .flatten()
             .fold(always, Ord::min)
@@ -252,7 +177,7 @@ impl Pump {
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        let todo = self.book.tick(self.now());
+        let todo = self.book.tick(self.now(), self.is_deaf());
         self.perform(todo);
         if self.ready_again.is_some_and(|at| at <= now) {
             self.report_ready().await;
@@ -262,11 +187,14 @@ impl Pump {
         }
         if self.keep_at <= now {
             self.keep_at = now + KEEP_EVERY;
-            for reply in self.book.replies() {
-                if self.broker.in_progress(reply).await.is_err() {
-                    break;
-                }
-            }
+            self.keep().await;
+        }
+        if self.mute_since.is_some_and(|since| since + MUTE <= now)
+            && !matches!(self.stage, Stage::Stopping { .. })
+        {
+            self.mute_since = None;
+            let reason = "the worker closed its stdin or stdout and stayed".to_owned();
+            self.perform(vec![Do::EndWorker { reason }]);
         }
         match self.stage {
             Stage::Draining { until } if until <= now => {
@@ -283,6 +211,29 @@ impl Pump {
             }
             Stage::Running | Stage::Draining { .. } | Stage::Stopping { .. } => {}
         }
+    }
+
+    /// Keeps what is held from being redelivered.
+    async fn keep(&mut self) {
+        if self.link.up {
+            for reply in self.book.replies() {
+                if self.broker.in_progress(reply).await.is_err() {
+                    break;
+                }
+            }
+        }
+        self.forget_questions();
+    }
+
+    /// Gives up the questions of turns that are over: they would pile up where nobody answers, and another attempt asks anew.
+    fn forget_questions(&mut self) {
+        self.asking.retain(|(seq, attempt, question)| {
+            let open = self.book.is_open(*seq, *attempt);
+            if !open {
+                question.abort();
+            }
+            open
+        });
     }
 
     /// After every step: what has become due to go out.

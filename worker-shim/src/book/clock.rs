@@ -1,0 +1,121 @@
+//! What time brings: events that are due, deadlines, retries.
+
+use common::event::Event;
+use common::worker::ToWorker;
+use common::{ConversationId, MessageId};
+
+use super::{Book, Do, Held, Now, Phase};
+
+/// After its deadline a turn has this long to end before the worker is killed.
+const GRACE_US: u64 = 5_000_000;
+
+/// Events to publish.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The message's sequence, for [`Book::batch_stored`].
+    pub(crate) seq: u64,
+    pub(crate) message_id: MessageId,
+    pub(crate) conversation_id: ConversationId,
+    pub(crate) attempt: u32,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Book {
+    /// The events that are due. `all`: whether due or not.
+    pub(crate) fn take_batches(&mut self, now: Now, all: bool) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        for (seq, held) in &mut self.held {
+            let (turn, over) = match &mut held.phase {
+                Phase::Open(turn) => (turn, false),
+                Phase::Settling { turn, final_: Some(_) }
+                | Phase::Waiting { last: Some(turn), .. } => (turn, true),
+                Phase::Settling { .. } | Phase::Checking | Phase::Waiting { last: None, .. } => {
+                    continue;
+                }
+            };
+            if turn.due_us().is_some_and(|due| all || over || due <= now.us) {
+                batches.push(Batch {
+                    seq: *seq,
+                    message_id: held.envelope.message_id.clone(),
+                    conversation_id: held.envelope.conversation_id.clone(),
+                    attempt: turn.attempt,
+                    events: turn.take_batch(),
+                });
+            }
+        }
+        batches
+    }
+
+    /// A batch of [`Self::take_batches`] is stored.
+    pub(crate) fn batch_stored(&mut self, now: Now, seq: u64) -> Vec<Do> {
+        let mut todo = Vec::new();
+        match self.held.get_mut(&seq).map(|held| &mut held.phase) {
+            Some(Phase::Open(turn)) => turn.batch_stored(),
+            Some(Phase::Settling { turn, .. }) => {
+                turn.batch_stored();
+                self.send_final(seq, &mut todo);
+            }
+            Some(Phase::Waiting { last, .. }) => {
+                if let Some(turn) = last {
+                    turn.batch_stored();
+                    if turn.is_published() {
+                        *last = None;
+                        self.schedule(now, &mut todo);
+                    }
+                }
+            }
+            Some(Phase::Checking) | None => {}
+        }
+        todo
+    }
+
+    /// When [`Self::tick`] or [`Self::take_batches`] has something to do.
+    pub(crate) fn next_us(&self) -> Option<u64> {
+        let next = |held: &Held| match &held.phase {
+            Phase::Open(turn) => {
+                let deadline = turn.grace_us.unwrap_or(turn.deadline_us);
+                Some(turn.due_us().map_or(deadline, |due| due.min(deadline)))
+            }
+            Phase::Settling { turn, .. } => turn.due_us(),
+            Phase::Waiting { last: Some(turn), .. } => turn.due_us(),
+            Phase::Waiting { not_before_us, .. } if *not_before_us > 0 => Some(*not_before_us),
+            Phase::Waiting { .. } | Phase::Checking => None,
+        };
+        self.held.values().filter_map(next).min()
+    }
+
+    /// Time has passed. `deaf`: the worker is not being listened to, so that its silence is not its own.
+    pub(crate) fn tick(&mut self, now: Now, deaf: bool) -> Vec<Do> {
+        let mut todo = Vec::new();
+        let (timeout, timed_out) = (self.rules.turn_timeout_us, self.timed_out());
+        for held in self.held.values_mut() {
+            let id = &held.envelope.message_id;
+            match &mut held.phase {
+                Phase::Open(turn) => match turn.grace_us {
+                    None if turn.deadline_us > now.us => {}
+                    None if deaf => turn.deadline_us = now.us.saturating_add(timeout),
+                    None => {
+                        turn.grace_us = Some(now.us + GRACE_US.min(timeout));
+                        todo.push(Do::Note(format!(
+                            "turn {id} made no progress in time: cancelling it"
+                        )));
+                        if !turn.cancelled {
+                            todo.push(Do::Tell(ToWorker::Cancel { message_id: id.to_string() }));
+                        }
+                    }
+                    Some(grace) if grace <= now.us => {
+                        turn.grace_us = Some(u64::MAX);
+                        todo.push(Do::EndWorker { reason: timed_out.clone() });
+                    }
+                    Some(_) => {}
+                },
+                Phase::Waiting { not_before_us, .. } if *not_before_us <= now.us => {
+                    *not_before_us = 0;
+                }
+                Phase::Waiting { .. } | Phase::Checking | Phase::Settling { .. } => {}
+            }
+        }
+        self.schedule(now, &mut todo);
+        todo
+    }
+}

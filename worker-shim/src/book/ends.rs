@@ -1,0 +1,234 @@
+//! How turns and messages end: answered, failed, tried again, cancelled, with the worker.
+
+use common::event::EventBody;
+use common::message::{Final, MAX_RECORD, MessageKey, Outcome};
+use common::worker::ToWorker;
+use common::{MessageId, SenderName};
+
+use super::{Book, CANCELLED, Do, Held, Now, Phase};
+use crate::turn::{Turn, json_len};
+
+/// The delay before the second attempt within one incarnation; doubled for each further one.
+const RETRY_FIRST_US: u64 = 1_000_000;
+/// The longest such delay.
+const RETRY_MAX_US: u64 = 30_000_000;
+/// The most bytes of a worker's error that are kept.
+const LONGEST_ERROR: usize = 8 * 1024;
+
+impl Book {
+    /// The worker's answer.
+    pub(super) fn done(
+        &mut self,
+        now: Now,
+        seq: u64,
+        response: Option<String>,
+        todo: &mut Vec<Do>,
+    ) {
+        let Some(mut turn) = self.take_turn(seq) else {
+            return;
+        };
+        if turn.cancelled {
+            return self.leave(seq, None, todo);
+        }
+        let text = turn.take_text();
+        let final_ = Final {
+            status: Outcome::Completed,
+            response: Some(response.unwrap_or(text)),
+            reason: None,
+            attempts: turn.attempt,
+            incarnation: Some(self.rules.incarnation),
+            at: now.at,
+            tail: Vec::new(),
+        };
+        self.settle(seq, turn, final_, todo);
+    }
+
+    /// An attempt ended without an answer: another one later, or the end.
+    pub(super) fn end_attempt(
+        &mut self,
+        now: Now,
+        seq: u64,
+        error: &str,
+        retry: bool,
+        todo: &mut Vec<Do>,
+    ) {
+        let error = error[..error.floor_char_boundary(LONGEST_ERROR)].to_owned();
+        let Some(mut turn) = self.take_turn(seq) else {
+            return;
+        };
+        if turn.cancelled {
+            return self.leave(seq, None, todo);
+        }
+        turn.push(now, EventBody::Error { error: error.clone() }, json_len(&error));
+        if retry && turn.attempt < self.rules.attempts {
+            let delay = RETRY_FIRST_US << (turn.attempt - 1).min(5);
+            let not_before_us = now.us + delay.min(RETRY_MAX_US);
+            if let Some(held) = self.held.get_mut(&seq) {
+                held.last_error = Some(error);
+                held.phase = Phase::Waiting { not_before_us, last: Some(turn) };
+            }
+        } else {
+            let final_ = Final {
+                status: Outcome::Failed,
+                response: None,
+                reason: Some(error),
+                attempts: turn.attempt,
+                incarnation: Some(self.rules.incarnation),
+                at: now.at,
+                tail: Vec::new(),
+            };
+            self.settle(seq, turn, final_, todo);
+        }
+    }
+
+    /// Ends a message that no worker has.
+    pub(super) fn give_up(
+        &mut self,
+        now: Now,
+        seq: u64,
+        status: Outcome,
+        reason: String,
+        todo: &mut Vec<Do>,
+    ) {
+        let attempts = self.held.get(&seq).map_or(0, |held| held.attempts);
+        let final_ = Final {
+            status,
+            response: None,
+            reason: Some(reason),
+            attempts,
+            incarnation: None,
+            at: now.at,
+            tail: Vec::new(),
+        };
+        self.settle(seq, Turn::silent(attempts, now), final_, todo);
+    }
+
+    /// Takes a message's turn away from the worker. What becomes of the message is the caller's to say.
+    fn take_turn(&mut self, seq: u64) -> Option<Turn> {
+        let held = self.held.get_mut(&seq)?;
+        match std::mem::replace(&mut held.phase, Phase::READY) {
+            Phase::Open(turn) => {
+                held.attempts = turn.attempt;
+                let id = held.envelope.message_id.clone();
+                if self.open.get(&id) == Some(&seq) {
+                    self.open.remove(&id);
+                }
+                Some(turn)
+            }
+            other @ (Phase::Checking | Phase::Waiting { .. } | Phase::Settling { .. }) => {
+                held.phase = other;
+                None
+            }
+        }
+    }
+
+    /// Ends a message: its last events, then its final state.
+    fn settle(&mut self, seq: u64, turn: Turn, mut final_: Final, todo: &mut Vec<Do>) {
+        let Some(held) = self.held.get_mut(&seq) else {
+            return;
+        };
+        if !fits(&final_) {
+            final_.status = Outcome::Failed;
+            final_.response = None;
+            final_.reason =
+                Some("the answer does not fit a record of the journal (1 MiB)".to_owned());
+        }
+        held.phase = Phase::Settling { turn, final_: Some(Box::new(final_)) };
+        self.send_final(seq, todo);
+    }
+
+    /// Sends the final state once no event of the turn is left to publish before it.
+    pub(super) fn send_final(&mut self, seq: u64, todo: &mut Vec<Do>) {
+        let Some(Held { envelope, phase: Phase::Settling { turn, final_: waiting }, .. }) =
+            self.held.get_mut(&seq)
+        else {
+            return;
+        };
+        let Some(tail) = turn.take_tail() else {
+            return;
+        };
+        let Some(mut final_) = waiting.take() else {
+            return;
+        };
+        final_.tail = tail;
+        if fits(&final_) {
+            let (key, attempt) = (envelope.key(), turn.attempt);
+            todo.push(Do::Settle { seq, key, attempt, final_ });
+        } else {
+            // Both the answer and its last events do not fit: the events go first, on their own.
+            turn.put_back(std::mem::take(&mut final_.tail));
+            *waiting = Some(final_);
+        }
+    }
+
+    /// A [`Do::Settle`] is stored, as it then was, or another final state was there first.
+    pub(crate) fn settled(&mut self, now: Now, seq: u64, won: bool, final_: Box<Final>) -> Vec<Do> {
+        let mut todo = Vec::new();
+        let sent = |held: &&Held| matches!(held.phase, Phase::Settling { final_: None, .. });
+        if self.held.get(&seq).filter(sent).is_some() {
+            self.finished += 1;
+            self.lost_finals += u64::from(!won);
+            self.leave(seq, Some(final_).filter(|_| won), &mut todo);
+        }
+        self.schedule(now, &mut todo);
+        todo
+    }
+
+    /// Somebody made a message final from outside: cancelled.
+    pub(crate) fn cancel(&mut self, now: Now, sender: &SenderName, id: &MessageId) -> Vec<Do> {
+        let mut todo = Vec::new();
+        let found = self
+            .held
+            .iter_mut()
+            .find(|(_, held)| held.envelope.message_id == *id && held.envelope.sender == *sender);
+        match found {
+            Some((&seq, held)) => match &mut held.phase {
+                Phase::Checking | Phase::Waiting { .. } => self.leave(seq, None, &mut todo),
+                Phase::Open(turn) if !turn.cancelled => {
+                    turn.cancelled = true;
+                    todo.push(Do::Tell(ToWorker::Cancel { message_id: id.to_string() }));
+                }
+                Phase::Open(_) | Phase::Settling { .. } => {}
+            },
+            None => {
+                // It may be on its way: it is looked up when it comes.
+                if self.cancelled.len() == CANCELLED {
+                    self.cancelled.pop_front();
+                }
+                let (agent, sender) = (self.rules.agent.clone(), sender.clone());
+                self.cancelled.push_back(MessageKey { agent, sender, message_id: id.clone() });
+            }
+        }
+        self.schedule(now, &mut todo);
+        todo
+    }
+
+    /// The worker is gone: every turn with it has used an attempt.
+    pub(crate) fn worker_exited(&mut self, now: Now, how: &str) -> Vec<Do> {
+        self.stopped = true;
+        let mut todo = Vec::new();
+        let open: Vec<u64> = self.open.values().copied().collect();
+        for seq in open {
+            self.end_attempt(now, seq, how, true, &mut todo);
+        }
+        todo
+    }
+}
+
+/// Whether a final state fits a record.
+fn fits(final_: &Final) -> bool {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    // A byte takes at most six as JSON, and neither the tail nor a reason is long.
+    let small = final_.response.as_ref().map_or(0, String::len) < 64 * 1024;
+    let mut count = Count(0);
+    small || serde_json::to_writer(&mut count, final_).is_ok() && count.0 <= MAX_RECORD
+}

@@ -1,0 +1,200 @@
+//! From the broker to the worker: deliveries, look-ups, the lanes of conversations, and who is next.
+
+use std::collections::VecDeque;
+
+use common::message::{Envelope, Final, Kind, Outcome};
+use common::worker::ToWorker;
+
+use super::{Book, Do, Held, Now, Phase, RECENT};
+use crate::turn::Turn;
+
+impl Book {
+    /// A delivery. `check`: it may have been given out before, to another incarnation or to this one.
+    pub(crate) fn deliver(
+        &mut self,
+        now: Now,
+        seq: u64,
+        envelope: Envelope,
+        reply: String,
+        check: bool,
+    ) -> Vec<Do> {
+        let again = seq <= self.highest;
+        if again && self.recent.contains(&seq) {
+            return vec![Do::Ack { reply }];
+        }
+        if let Some(held) = self.held.get_mut(&seq) {
+            held.reply = reply;
+            return vec![Do::Release];
+        }
+        self.highest = self.highest.max(seq);
+        let mut todo = Vec::new();
+        let phase = if check || again || self.was_cancelled(&envelope) {
+            todo.push(Do::LookUp { seq, key: envelope.key() });
+            Phase::Checking
+        } else {
+            Phase::READY
+        };
+        self.enter_lane(&envelope, seq);
+        self.held.insert(seq, Held { envelope, reply, attempts: 0, last_error: None, phase });
+        self.schedule(now, &mut todo);
+        todo
+    }
+
+    /// Whether a cancel came before the message. A redelivery finds the final state too, so the memory is for the first time.
+    fn was_cancelled(&mut self, envelope: &Envelope) -> bool {
+        let is_it = |key: &common::message::MessageKey| {
+            key.message_id == envelope.message_id && key.sender == envelope.sender
+        };
+        let found = self.cancelled.iter().position(is_it);
+        found.is_some_and(|at| self.cancelled.remove(at).is_some())
+    }
+
+    /// Keeps a lane in journal order, behind what is with the worker.
+    fn enter_lane(&mut self, envelope: &Envelope, seq: u64) {
+        let lane = self.lanes.entry(envelope.conversation_id.clone()).or_default();
+        let busy = |held: &u64| {
+            self.held
+                .get(held)
+                .is_some_and(|held| matches!(held.phase, Phase::Open(_) | Phase::Settling { .. }))
+        };
+        let at = lane.iter().rposition(|other| *other < seq || busy(other)).map_or(0, |at| at + 1);
+        lane.insert(at, seq);
+    }
+
+    /// The answer to a [`Do::LookUp`]: its final state, and the last attempt on record.
+    pub(crate) fn looked_up(
+        &mut self,
+        now: Now,
+        seq: u64,
+        final_: Option<Box<Final>>,
+        attempts: u32,
+    ) -> Vec<Do> {
+        let mut todo = Vec::new();
+        if let Some(held) = self.held.get_mut(&seq).filter(|h| matches!(h.phase, Phase::Checking)) {
+            held.attempts = attempts;
+            held.phase = Phase::READY;
+            if let Some(final_) = final_ {
+                self.leave(seq, Some(final_), &mut todo);
+            }
+        }
+        self.schedule(now, &mut todo);
+        todo
+    }
+
+    /// Takes a message out of the book: it is final. A failed one has a dead letter before its ack: whoever dies in between
+    /// leaves it to be redelivered, looked up, and buried then.
+    pub(super) fn leave(&mut self, seq: u64, final_: Option<Box<Final>>, todo: &mut Vec<Do>) {
+        let Some(Held { envelope, reply, .. }) = self.held.remove(&seq) else {
+            return;
+        };
+        self.close(&envelope, seq);
+        if let Some(lane) = self.lanes.get_mut(&envelope.conversation_id) {
+            lane.retain(|other| *other != seq);
+            if lane.is_empty() {
+                self.lanes.remove(&envelope.conversation_id);
+            }
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(seq);
+        todo.push(match final_ {
+            Some(final_) if final_.status == Outcome::Failed => {
+                Do::Bury { envelope: Box::new(envelope), final_, reply }
+            }
+            _ => Do::Ack { reply },
+        });
+    }
+
+    /// Takes a message off the list of open turns. Another sender's message of the same id may be on it.
+    pub(super) fn close(&mut self, envelope: &Envelope, seq: u64) {
+        if self.open.get(&envelope.message_id) == Some(&seq) {
+            self.open.remove(&envelope.message_id);
+        }
+    }
+
+    /// Starts what can start, oldest first.
+    pub(super) fn schedule(&mut self, now: Now, todo: &mut Vec<Do>) {
+        if self.stopped || self.paused {
+            return;
+        }
+        while self.open.len() < self.rules.concurrency {
+            let startable = self.held.iter().find(|(seq, held)| {
+                matches!(held.phase, Phase::Waiting { not_before_us, last: None } if not_before_us <= now.us)
+                    && self.is_head(**seq, held)
+                    && !self.open.contains_key(&held.envelope.message_id)
+            });
+            let Some((&seq, _)) = startable else { return };
+            self.begin(now, seq, todo);
+        }
+        self.refuse_deadlocks(now, todo);
+    }
+
+    fn is_head(&self, seq: u64, held: &Held) -> bool {
+        let lane = self.lanes.get(&held.envelope.conversation_id);
+        lane.and_then(VecDeque::front) == Some(&seq)
+    }
+
+    /// Gives a message to the worker, or ends it when that is too late.
+    fn begin(&mut self, now: Now, seq: u64, todo: &mut Vec<Do>) {
+        let Some(held) = self.held.get_mut(&seq) else {
+            return;
+        };
+        let attempt = held.attempts + 1;
+        if held.envelope.deadline.is_some_and(|deadline| deadline <= now.at) {
+            let reason = "its deadline passed before a worker was free".to_owned();
+            return self.give_up(now, seq, Outcome::Expired, reason, todo);
+        }
+        if attempt > self.rules.attempts {
+            let reason = format!("gave up after {} attempts", held.attempts);
+            let reason = held.last_error.take().unwrap_or(reason);
+            return self.give_up(now, seq, Outcome::Failed, reason, todo);
+        }
+        let envelope = &held.envelope;
+        let (message_id, from_id) = (envelope.message_id.to_string(), envelope.sender.to_string());
+        let message = envelope.message.clone();
+        todo.push(Do::Tell(match envelope.kind {
+            Kind::Chat | Kind::Trigger => ToWorker::Chat {
+                message_id,
+                from_id,
+                message,
+                conversation_id: envelope.conversation_id.to_string(),
+            },
+            Kind::Route => {
+                ToWorker::Route { request_id: message_id.clone(), message_id, from_id, message }
+            }
+        }));
+        self.open.insert(envelope.message_id.clone(), seq);
+        let timeout = self.rules.turn_timeout_us;
+        held.phase = Phase::Open(Turn::new(attempt, self.rules.incarnation, now, timeout));
+    }
+
+    /// A question that waits for a slot, while every slot is taken by a turn that waits for its answer, would wait for ever.
+    fn refuse_deadlocks(&mut self, now: Now, todo: &mut Vec<Do>) {
+        let waits_for_itself = |held: &Held| {
+            let path = &held.envelope.path;
+            matches!(held.phase, Phase::Waiting { last: None, .. })
+                && self.open.values().filter_map(|seq| self.held.get(seq)).all(|open| {
+                    path.iter().any(|cause| {
+                        cause.agent == open.envelope.agent
+                            && cause.sender == open.envelope.sender
+                            && cause.message_id == open.envelope.message_id
+                    })
+                })
+        };
+        let stuck: Vec<u64> = self
+            .held
+            .iter()
+            .filter(|(_, held)| waits_for_itself(held))
+            .map(|(seq, _)| *seq)
+            .collect();
+        for seq in stuck {
+            let reason = format!(
+                "deadlock: `{}` is waiting for the answer to its own question, which led to this one; \
+                 raise its CONCURRENCY or let the callee ask somebody else",
+                self.rules.agent
+            );
+            self.give_up(now, seq, Outcome::Failed, reason, todo);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What the worker says.
+
+use std::time::Duration;
+
+use common::MessageId;
+use common::event::EventBody;
+use common::message::MAX_RECORD;
+use common::worker::{FromWorker, ToWorker, TurnRef};
+
+use super::{Asker, Book, Do, Held, Now, Phase, Question};
+use crate::turn::Turn;
+
+/// The largest event that is taken from a worker, in bytes of JSON.
+const LARGEST_EVENT: usize = MAX_RECORD / 2;
+
+impl Book {
+    /// A line of the worker's.
+    pub(crate) fn line(&mut self, now: Now, line: FromWorker<'_>) -> Vec<Do> {
+        let mut todo = Vec::new();
+        let open = self.open.len();
+        match line {
+            FromWorker::Ready => {}
+            FromWorker::Text { turn, text } => {
+                self.with_turn(now, &turn, &mut todo, |turn| turn.push_text(now, &text));
+            }
+            FromWorker::Event { turn, event } => {
+                let bytes = event.to_string().len();
+                if bytes > LARGEST_EVENT {
+                    todo.push(Do::Note(format!(
+                        "an event of {bytes} bytes was dropped: at most {LARGEST_EVENT} fit"
+                    )));
+                    return todo;
+                }
+                let body = EventBody::Worker { event };
+                self.with_turn(now, &turn, &mut todo, |turn| turn.push(now, body, bytes));
+            }
+            FromWorker::Ack { turn } => self.with_turn(now, &turn, &mut todo, |turn| {
+                turn.push(now, EventBody::Acknowledged, 0);
+            }),
+            FromWorker::Progress { turn: TurnRef { message_id: None, conversation_id: None } } => {
+                for held in self.held.values_mut() {
+                    if let Phase::Open(turn) = &mut held.phase {
+                        turn.progress(now, self.rules.turn_timeout_us);
+                    }
+                }
+            }
+            FromWorker::Progress { turn } => self.with_turn(now, &turn, &mut todo, |_| {}),
+            FromWorker::Done { turn, response } => {
+                if let Some(seq) = self.turn_seq(&turn, &mut todo) {
+                    self.done(now, seq, response.map(Into::into), &mut todo);
+                }
+            }
+            FromWorker::Error { turn, error, retryable } => {
+                if let Some(seq) = self.turn_seq(&turn, &mut todo) {
+                    self.failed(now, seq, &error, retryable, &mut todo);
+                }
+            }
+            FromWorker::RouteRequest { turn, request_id, to_id, message, timeout_ms } => {
+                let asker = self.asking(now, &turn);
+                todo.push(Do::Ask(Box::new(Question {
+                    request_id: request_id.into(),
+                    to: to_id.into(),
+                    message: message.into(),
+                    timeout_ms,
+                    asker,
+                })));
+            }
+            FromWorker::Unknown { kind } => {
+                todo.push(Do::Note(format!("the worker sent a line of unknown type {kind:?}")));
+            }
+        }
+        // Only the end of a turn makes room; most lines are pieces of an answer.
+        if self.open.len() < open {
+            self.schedule(now, &mut todo);
+        }
+        todo
+    }
+
+    /// The worker gave a turn up. One that ran out of time and was told to end has a right to another attempt, whatever the
+    /// worker thinks of it.
+    fn failed(&mut self, now: Now, seq: u64, error: &str, retryable: bool, todo: &mut Vec<Do>) {
+        let timed_out = match self.held.get(&seq) {
+            Some(Held { phase: Phase::Open(turn), .. }) => turn.grace_us.is_some(),
+            _ => false,
+        };
+        if timed_out {
+            let error = format!("{}: {error}", self.timed_out());
+            return self.end_attempt(now, seq, &error, true, todo);
+        }
+        self.end_attempt(now, seq, error, retryable, todo);
+    }
+
+    /// What is said of a turn that made no progress for too long.
+    pub(super) fn timed_out(&self) -> String {
+        format!("turn timed out after {:?}", Duration::from_micros(self.rules.turn_timeout_us))
+    }
+
+    /// The turn that asks a question; asking is progress.
+    fn asking(&mut self, now: Now, turn: &TurnRef<'_>) -> Option<Asker> {
+        let seq = self.find(turn)?;
+        let Held { envelope, phase: Phase::Open(turn), .. } = self.held.get_mut(&seq)? else {
+            return None;
+        };
+        turn.progress(now, self.rules.turn_timeout_us);
+        Some(Asker { seq, attempt: turn.attempt, envelope: Box::new(envelope.clone()) })
+    }
+
+    /// Does something to an open turn: that is progress, and may be too much.
+    fn with_turn(
+        &mut self,
+        now: Now,
+        turn: &TurnRef<'_>,
+        todo: &mut Vec<Do>,
+        apply: impl FnOnce(&mut Turn),
+    ) {
+        let Some(seq) = self.turn_seq(turn, todo) else {
+            return;
+        };
+        let Some(Held { envelope, phase: Phase::Open(turn), .. }) = self.held.get_mut(&seq) else {
+            return;
+        };
+        turn.progress(now, self.rules.turn_timeout_us);
+        if turn.cancelled {
+            return;
+        }
+        apply(turn);
+        if let Some(why) = turn.overflow() {
+            todo.push(Do::Tell(ToWorker::Cancel { message_id: envelope.message_id.to_string() }));
+            self.end_attempt(now, seq, why, false, todo);
+        }
+    }
+
+    fn find(&self, turn: &TurnRef<'_>) -> Option<u64> {
+        if let Some(id) = &turn.message_id {
+            return self.open.get(MessageId::new(id).ok()?.as_str()).copied();
+        }
+        if let Some(conversation) = &turn.conversation_id {
+            let head = self.lanes.get(conversation.as_ref())?.front()?;
+            return matches!(self.held.get(head)?.phase, Phase::Open(_)).then_some(*head);
+        }
+        self.only_open().and_then(|id| self.open.get(id)).copied()
+    }
+
+    fn turn_seq(&self, turn: &TurnRef<'_>, todo: &mut Vec<Do>) -> Option<u64> {
+        let found = self.find(turn);
+        if found.is_none() {
+            todo.push(Do::Note(match (&turn.message_id, &turn.conversation_id) {
+                (Some(id), _) => {
+                    format!("the worker speaks of message {id:?}, which has no open turn")
+                }
+                (None, Some(id)) => {
+                    format!("the worker speaks of conversation {id:?}, which has no open turn")
+                }
+                (None, None) => "the worker does not say which turn it speaks of".to_owned(),
+            }));
+        }
+        found
+    }
+}

@@ -1,0 +1,277 @@
+//! The broker's side: what comes, in which order it goes to the worker, and when it is acknowledged.
+
+use common::message::{Cause, Kind, Outcome};
+use common::worker::ToWorker;
+
+use super::*;
+
+#[test]
+fn a_message_goes_to_the_worker_and_its_answer_to_the_journal_then_the_ack() {
+    let mut desk = Desk::new(1);
+    let todo = desk.deliver(5, "m", "c");
+    assert_eq!(
+        todo,
+        [Do::Tell(ToWorker::Chat {
+            message_id: "m".into(),
+            from_id: "user".into(),
+            message: "text of m".into(),
+            conversation_id: "c".into(),
+        })]
+    );
+    let todo = desk.line(done("m", "answer"));
+    let (seq, final_) = settle(&todo);
+    assert_eq!((seq, final_.status, final_.attempts), (5, Outcome::Completed, 1));
+    assert_eq!((final_.response.as_deref(), final_.incarnation), (Some("answer"), Some(7)));
+    assert!(!desk.book.is_idle());
+    assert_eq!(desk.stored(&todo, true), [Do::Ack { reply: "reply 5".into() }]);
+    assert!(desk.book.is_idle());
+    assert_eq!((desk.book.held(), desk.book.finished, desk.book.lost_finals), (0, 1, 0));
+}
+
+#[test]
+fn a_route_is_told_with_the_message_id_as_its_request_id() {
+    let mut desk = Desk::new(1);
+    let mut asked = envelope("m", "m");
+    asked.kind = Kind::Route;
+    asked.request_id = Some("the caller's own".into());
+    let todo = desk.deliver_as(1, asked, false);
+    let [Do::Tell(ToWorker::Route { message_id, request_id, .. })] = &*todo else {
+        panic!("{todo:?}");
+    };
+    assert_eq!((message_id.as_str(), request_id.as_str()), ("m", "m"));
+}
+
+#[test]
+fn a_conversation_has_one_turn_and_the_next_only_once_the_final_is_stored() {
+    let mut desk = Desk::new(9);
+    assert_eq!(told(&desk.deliver(1, "a1", "a")), ["a1"]);
+    assert_eq!(told(&desk.deliver(2, "a2", "a")), [""; 0]);
+    assert_eq!(told(&desk.deliver(3, "b1", "b")), ["b1"]);
+    let answered = desk.line(done("a1", "x"));
+    assert_eq!(told(&answered), [""; 0], "its final is not stored yet");
+    assert_eq!(told(&desk.stored(&answered, true)), ["a2"]);
+}
+
+#[test]
+fn as_many_conversations_side_by_side_as_the_soul_says_oldest_first() {
+    let mut desk = Desk::new(2);
+    for (seq, message) in [(1, "a"), (2, "b")] {
+        assert_eq!(told(&desk.deliver(seq, message, message)), [message]);
+    }
+    assert_eq!(told(&desk.deliver(3, "c", "c")), [""; 0]);
+    assert_eq!(told(&desk.deliver(4, "d", "d")), [""; 0]);
+    assert_eq!(
+        told(&desk.line(done("b", ""))),
+        ["c"],
+        "the slot is free before the final is stored"
+    );
+    assert_eq!(desk.book.open(), 2);
+}
+
+#[test]
+fn what_comes_late_takes_its_place_in_journal_order_behind_what_the_worker_has() {
+    let mut desk = Desk::new(1);
+    desk.deliver(5, "m5", "c");
+    desk.deliver(9, "m9", "c");
+    let todo = desk.deliver(3, "m3", "c");
+    assert!(
+        matches!(&*todo, [Do::LookUp { seq: 3, .. }]),
+        "it may have been here before: {todo:?}"
+    );
+    desk.looked_up(3, None, 0);
+    let answered = desk.line(done("m5", ""));
+    assert_eq!(told(&desk.stored(&answered, true)), ["m3"]);
+}
+
+#[test]
+fn a_message_that_is_looked_up_holds_its_conversation_only() {
+    let mut desk = Desk::new(1);
+    let todo = desk.deliver_as(1, envelope("m1", "c"), true);
+    assert_eq!(todo, [Do::LookUp { seq: 1, key: envelope("m1", "c").key() }]);
+    assert_eq!(told(&desk.deliver(2, "m2", "c")), [""; 0]);
+    assert_eq!(told(&desk.deliver(3, "other", "d")), ["other"]);
+    desk.line(done("other", ""));
+    assert_eq!(told(&desk.looked_up(1, None, 0)), ["m1"]);
+}
+
+#[test]
+fn a_look_up_that_finds_a_final_state_ends_in_an_ack() {
+    let mut desk = Desk::new(1);
+    desk.deliver_as(1, envelope("m1", "c"), true);
+    desk.deliver(2, "m2", "c");
+    let todo = desk.looked_up(1, Some(final_(Outcome::Completed)), 1);
+    assert_eq!((acked(&todo), told(&todo)), (vec!["reply 1"], vec!["m2".to_owned()]));
+    assert_eq!(desk.looked_up(1, None, 0), [], "once");
+}
+
+#[test]
+fn a_look_up_that_finds_a_failed_message_buries_it_before_the_ack() {
+    let mut desk = Desk::new(1);
+    desk.deliver_as(1, envelope("m", "c"), true);
+    let todo = desk.looked_up(1, Some(final_(Outcome::Failed)), 3);
+    let [Do::Bury { reply, .. }] = &*todo else { panic!("{todo:?}") };
+    assert_eq!(reply, "reply 1");
+}
+
+#[test]
+fn attempts_on_record_count() {
+    let mut desk = Desk::new(1);
+    desk.deliver_as(1, envelope("m", "c"), true);
+    assert_eq!(told(&desk.looked_up(1, None, 2)), ["m"]);
+    let (events, _) = desk.publish(true);
+    assert!(
+        matches!(
+            bodies(&events)[..],
+            [EventBody::Reset { attempt: 3 }, EventBody::Delivered { incarnation: 7 }]
+        ),
+        "{events:?}"
+    );
+    assert_eq!(events[0].seq, 2_000_001);
+}
+
+#[test]
+fn attempts_used_up_on_record_fail_without_a_turn() {
+    let mut desk = Desk::new(1);
+    desk.deliver_as(1, envelope("m", "c"), true);
+    let todo = desk.looked_up(1, None, 3);
+    let (_, final_) = settle(&todo);
+    assert_eq!((final_.status, final_.attempts, final_.incarnation), (Outcome::Failed, 3, None));
+    assert_eq!(final_.reason.as_deref(), Some("gave up after 3 attempts"));
+    assert_eq!(told(&todo), [""; 0]);
+    let todo = desk.stored(&todo, true);
+    assert!(matches!(&*todo, [Do::Bury { .. }]), "{todo:?}");
+}
+
+#[test]
+fn a_redelivery_of_what_is_held_only_gives_room_back_and_the_new_reply_is_acked() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    let todo = desk.book.deliver(desk.now(), 1, envelope("m", "c"), "again".into(), true);
+    assert_eq!(todo, [Do::Release]);
+    assert_eq!(desk.book.replies().collect::<Vec<_>>(), ["again"]);
+    let todo = desk.line(done("m", ""));
+    assert_eq!(acked(&desk.stored(&todo, true)), ["again"]);
+}
+
+#[test]
+fn a_redelivery_of_what_is_settled_is_acked_and_long_ago_looked_up() {
+    let mut desk = Desk::new(1);
+    for seq in 1..=1025 {
+        let message = format!("m{seq}");
+        assert_eq!(told(&desk.deliver(seq, &message, "c")), [message.as_str()]);
+        let todo = desk.line(done(&message, ""));
+        desk.stored(&todo, true);
+    }
+    assert_eq!(acked(&desk.deliver(2, "m2", "c")), ["reply 2"]);
+    let todo = desk.deliver(1, "m1", "c");
+    assert!(matches!(&*todo, [Do::LookUp { seq: 1, .. }]), "{todo:?}");
+}
+
+#[test]
+fn a_final_that_lost_is_counted_acked_and_not_buried() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    let todo = desk.line(error("m", false));
+    assert_eq!(settle(&todo).1.status, Outcome::Failed);
+    assert_eq!(acked(&desk.stored(&todo, false)), ["reply 1"]);
+    assert_eq!(desk.book.lost_finals, 1);
+}
+
+#[test]
+fn what_was_fetched_from_the_journal_has_no_reply_until_it_comes() {
+    let mut desk = Desk::new(1);
+    desk.book.deliver(desk.now(), 1, envelope("m", "c"), String::new(), true);
+    assert_eq!(desk.book.replies().count(), 0);
+    desk.deliver(1, "m", "c");
+    assert_eq!(desk.book.replies().collect::<Vec<_>>(), ["reply 1"]);
+}
+
+#[test]
+fn a_message_whose_deadline_has_passed_expires_before_it_starts() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "first", "c");
+    let mut late = envelope("late", "d");
+    late.deadline = Some(Timestamp::from_millis(2000));
+    desk.deliver_as(2, late, false);
+    desk.after(2 * SECOND);
+    let first = desk.line(done("first", ""));
+    let expired: Vec<_> = first
+        .iter()
+        .filter_map(|act| match act {
+            Do::Settle { seq: 2, final_, .. } => Some(final_),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((expired[0].status, expired[0].attempts), (Outcome::Expired, 0));
+    assert_eq!(expired[0].tail, []);
+}
+
+#[test]
+fn paused_starts_nothing_and_resumed_all_that_waits() {
+    let mut desk = Desk::new(2);
+    desk.deliver(1, "open", "a");
+    desk.book.pause();
+    assert_eq!(desk.deliver(2, "next", "b"), []);
+    let todo = desk.line(done("open", "x"));
+    assert_eq!(settle(&todo).0, 1, "an open turn may end");
+    let now = desk.now();
+    assert_eq!(told(&desk.book.resume(now)), ["next"]);
+}
+
+#[test]
+fn stopped_starts_nothing_more() {
+    let mut desk = Desk::new(1);
+    desk.book.stop();
+    assert_eq!(desk.deliver(1, "m", "c"), []);
+    assert!(desk.book.is_idle());
+    let now = desk.now();
+    assert_eq!(desk.book.resume(now), []);
+}
+
+#[test]
+fn the_same_id_of_two_senders_is_two_messages_one_after_the_other() {
+    let mut desk = Desk::new(9);
+    desk.deliver(1, "m", "c");
+    let mut other = envelope("m", "d");
+    other.sender = sender("other");
+    assert_eq!(desk.deliver_as(2, other, false), []);
+    let first = desk.line(done("m", "one"));
+    assert_eq!((settle(&first).0, told(&first)), (1, vec!["m".to_owned()]));
+    desk.stored(&first, true);
+    let second = desk.line(done("m", "two"));
+    assert_eq!((settle(&second).0, settle(&second).1.response.as_deref()), (2, Some("two")));
+    assert_eq!(acked(&desk.stored(&second, true)), ["reply 2"]);
+}
+
+/// A question that another agent hands back while it works on the question of `of`.
+fn question(message: &str, of: &[&str]) -> Envelope {
+    let mut envelope = envelope(message, message);
+    envelope.kind = Kind::Route;
+    let cause =
+        |text: &&str| Cause { agent: agent(), sender: sender("user"), message_id: id(text) };
+    envelope.path = of.iter().map(cause).collect();
+    envelope
+}
+
+#[test]
+fn a_question_back_to_an_agent_whose_every_turn_waits_for_it_is_refused() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    let todo = desk.deliver_as(2, question("q", &["m"]), false);
+    let (seq, refused) = settle(&todo);
+    assert_eq!((seq, refused.status), (2, Outcome::Failed));
+    assert!(refused.reason.as_deref().is_some_and(|why| why.starts_with("deadlock")));
+}
+
+#[test]
+fn a_question_back_waits_or_is_answered_where_that_is_no_deadlock() {
+    let mut desk = Desk::new(2);
+    desk.deliver(1, "m", "c");
+    assert_eq!(told(&desk.deliver_as(2, question("q", &["m"]), false)), ["q"], "a slot is free");
+    let mut desk = Desk::new(2);
+    desk.deliver(1, "m", "c");
+    desk.deliver(2, "n", "d");
+    assert_eq!(desk.deliver_as(3, question("q", &["m"]), false), [], "`n` will end");
+    let todo = desk.deliver_as(4, question("r", &["m", "n"]), false);
+    assert_eq!(settle(&todo).0, 4, "both wait for it");
+}
