@@ -1,0 +1,100 @@
+//! Answers flow; what is not ours is refused; what is too long is cut.
+
+use common::event::EventBody;
+use common::message::Outcome;
+
+use crate::support::{INCARNATION, Server, Shim, agent, envelope, id, until};
+
+#[tokio::test]
+async fn answers_flow_in_the_order_of_each_conversation_and_every_delivery_is_acked() {
+    let server = Server::start().await;
+    let shim = Shim::start(&server).await;
+    for n in 0..20 {
+        shim.send(&format!("m{n}"), &format!("c{}", n % 3), "greet").await;
+    }
+    for n in 0..20 {
+        let final_ = shim.answer(&format!("m{n}")).await;
+        assert_eq!((final_.status, final_.attempts), (Outcome::Completed, 1));
+        assert_eq!(final_.response.as_deref(), Some("did greet"));
+        let stored = shim.broker.events(&agent(), &id(&format!("m{n}"))).await.expect("an answer");
+        let seqs: Vec<u64> = stored
+            .iter()
+            .flat_map(|batch| &batch.events)
+            .chain(&final_.tail)
+            .map(|event| event.seq)
+            .collect();
+        assert_eq!(seqs, [1, 2], "each event once, stored or in the final state");
+    }
+    assert_eq!(shim.witness().len(), 20);
+    for conversation in 0..3 {
+        let of = |name: &String| name[1..].parse::<u32>().is_ok_and(|n| n % 3 == conversation);
+        let numbers = shim.witness().into_iter().filter(of).map(|name| name[1..].parse::<u32>());
+        assert!(numbers.map(|n| n.expect("a number")).is_sorted());
+    }
+    until(async || {
+        let consumer = shim.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
+        consumer.filter(|consumer| consumer.ack_pending == 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn forged_deliveries_are_refused_and_counted() {
+    let server = Server::start().await;
+    let mut shim = Shim::start_at(&server, server.port, |_| {}).await;
+    // Who may see the pulls knows where their answers go.
+    let pulls = format!("$JS.API.CONSUMER.MSG.NEXT.MOZART_test_JOURNAL.me-{INCARNATION}");
+    let mut pulls = shim.broker.subscribe(pulls, None).await.expect("a subscription");
+    shim.admit().await;
+    let pull = crate::support::soon(pulls.next()).await.expect("a pull");
+    let forged = serde_json::to_vec(&envelope("forged", "c", "greet")).expect("JSON");
+    let to = pull.reply.expect("where answers go");
+    shim.broker.tell(to, forged.clone().into()).await.expect("told");
+    // Who may write to the journal can store an envelope on a subject that is not its own.
+    let other = shim.broker.subjects().request(
+        &agent(),
+        &common::SenderName::new("somebody").expect("valid"),
+        &id("stolen"),
+    );
+    shim.broker.tell(other, forged.into()).await.expect("told");
+    shim.send("m", "c", "greet").await;
+    shim.answer("m").await;
+    assert_eq!(shim.witness(), ["m"]);
+    let heartbeat = shim.heartbeat().await;
+    assert_eq!((heartbeat.refused, heartbeat.finished), (2, 1));
+}
+
+#[tokio::test]
+async fn a_line_of_a_hundred_megabytes_is_cut_and_costs_no_memory() {
+    let server = Server::start().await;
+    let mut shim = Shim::start(&server).await;
+    shim.send("m", "c", "flood 100").await;
+    assert_eq!(shim.answer("m").await.response.as_deref(), Some("did flood"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", shim.pid())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kib < 32 * 1024, "{kib} KiB");
+    let log = until(async || {
+        let lines = shim.broker.logs(&agent(), None, 10).await.expect("an answer");
+        lines.into_iter().find(|line| line.stream == "shim")
+    })
+    .await;
+    assert!(log.text.starts_with("a line longer than 1 MiB was cut"), "{log:?}");
+    assert_eq!(shim.heartbeat().await.refused, 0);
+}
+
+#[tokio::test]
+async fn a_silent_turn_is_on_record_before_its_answer() {
+    let server = Server::start().await;
+    let shim = Shim::start(&server).await;
+    shim.send("m", "c", "slow 0.5").await;
+    let first = until(async || {
+        let batches = shim.broker.events(&agent(), &id("m")).await.expect("an answer");
+        batches.into_iter().next()
+    })
+    .await;
+    assert_eq!((first.attempt, first.incarnation), (1, INCARNATION));
+    assert_eq!(first.events[0].body, EventBody::Delivered { incarnation: INCARNATION });
+    assert_eq!(shim.final_of("m").await, None);
+    shim.answer("m").await;
+}

@@ -1,0 +1,6 @@
+//! The real shim between a real nats-server and a real worker. The test is the supervisor: it makes the consumer and says begin.
+
+mod broken_link;
+mod ends;
+mod flow;
+mod support;
