@@ -110,7 +110,7 @@ async fn stream(
     deadline: Option<Instant>,
 ) -> Result<u8, ApiError> {
     let id = &envelope.message_id;
-    let mut screen = Screen { id, output: client.output, line_open: false, error: None };
+    let mut screen = Screen { id, output: client.output, follow, line_open: false, error: None };
     let quiet = || {
         if client.output == Output::Table && output::stderr_is_terminal() {
             output::note(format!("waiting; `mozart explain {id}` says what for"));
@@ -150,6 +150,8 @@ fn broken_off(envelope: &Envelope, cause: String) -> ApiError {
 struct Screen<'a> {
     id: &'a MessageId,
     output: Output,
+    /// Whether an error is not the end, which the command's last words are about.
+    follow: bool,
     /// Whether the last text did not end its line.
     line_open: bool,
     /// The error since the last reset.
@@ -182,7 +184,9 @@ impl Screen<'_> {
             }
             Item::Error { error, attempt, .. } => {
                 self.end_line()?;
-                output::note(format!("attempt {attempt} ended: {error}"));
+                if self.follow {
+                    output::note(format!("attempt {attempt}: {error}"));
+                }
                 Ok(())
             }
             Item::Reset { attempt, .. } => {

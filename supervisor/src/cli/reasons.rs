@@ -108,6 +108,11 @@ fn open(facts: &Facts, last: Option<&Attempt>) -> Vec<String> {
         if let Some(agent) = &facts.agent {
             let patience = humantime::format_duration(agent.spec.timeout.turn);
             line.push_str(&format!(" The attempt is given up after {patience} without progress."));
+            if agent.state() == AgentState::Stopped {
+                line.push_str(&format!(
+                    " {name} is being stopped: what it does not finish waits for `mozart start {name}`."
+                ));
+            }
         }
         return vec![line];
     }
