@@ -96,8 +96,11 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Read>, ApiError> {
         failure::error(failure::USAGE, what, cause, "`<agent>.soul`, or a folder of them")
     };
     let found = soul::find(paths).map_err(|error| {
+        let what = error.to_string();
         let cause = std::error::Error::source(&error).map(ToString::to_string);
-        unreadable(error.to_string(), cause.unwrap_or_default())
+        // Some errors say their source themselves.
+        let cause = cause.filter(|cause| !what.contains(cause.as_str())).unwrap_or_default();
+        unreadable(what, cause)
     })?;
     let read_one = |path: PathBuf| {
         let path = std::path::absolute(&path).unwrap_or(path);
