@@ -40,6 +40,7 @@ pub(crate) enum Done {
     Answered {
         request_id: String,
         answer: Result<String, String>,
+        agent: AgentName,
     },
     /// The turn that asked is over.
     NotAsked,

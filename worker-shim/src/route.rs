@@ -82,32 +82,32 @@ fn id(me: &AgentName, incarnation: u64, question: &Question, to: &AgentName) -> 
     Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).into()
 }
 
-/// Asks, and waits for the answer or the deadline.
-pub(crate) async fn ask(broker: Broker, gate: Gate, envelope: Envelope) -> Done {
+/// Asks, and waits for the answer or the deadline. `known`: the agent is there, as it was a moment ago.
+pub(crate) async fn ask(broker: Broker, gate: Gate, envelope: Envelope, known: bool) -> Done {
     let request_id = envelope.request_id.clone().unwrap_or_default();
     let answer = match envelope.deadline {
-        None => answer(&broker, gate, &envelope).await,
+        None => answer(&broker, gate, &envelope, known).await,
         Some(deadline) => {
             let left = deadline.since(std::time::SystemTime::now().into());
-            tokio::time::timeout(left, answer(&broker, gate, &envelope)).await.unwrap_or_else(
-                |_| Err(format!("no answer from `{}` before the deadline", envelope.agent)),
-            )
+            tokio::time::timeout(left, answer(&broker, gate, &envelope, known))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(format!("no answer from `{}` before the deadline", envelope.agent))
+                })
         }
     };
-    Done::Answered { request_id, answer }
+    Done::Answered { request_id, answer, agent: envelope.agent }
 }
 
-async fn answer(broker: &Broker, mut gate: Gate, envelope: &Envelope) -> Result<String, String> {
+async fn answer(
+    broker: &Broker,
+    mut gate: Gate,
+    envelope: &Envelope,
+    known: bool,
+) -> Result<String, String> {
     let key = envelope.key();
-    loop {
-        match broker.last_control(&key.agent).await {
-            Ok(Some(record)) if !matches!(record.event, ControlEvent::AgentRemoved { .. }) => break,
-            Ok(_) => return Err(format!("there is no agent `{}`", key.agent)),
-            Err(error) => {
-                tracing::warn!("asking for agent {}: {error}", key.agent);
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+    if !known {
+        must_exist(broker, &key.agent).await?;
     }
     // Subscribed before the question is stored: its answer cannot be missed while the connection stands.
     let done = broker.subjects().done(&key.agent, &key.sender, &key.message_id);
@@ -148,6 +148,21 @@ async fn answer(broker: &Broker, mut gate: Gate, envelope: &Envelope) -> Result<
                 if let Ok(Some(stored)) = broker.final_of(&key).await {
                     return outcome(stored.value);
                 }
+            }
+        }
+    }
+}
+
+async fn must_exist(broker: &Broker, agent: &AgentName) -> Result<(), String> {
+    loop {
+        match broker.last_control(agent).await {
+            Ok(Some(record)) if !matches!(record.event, ControlEvent::AgentRemoved { .. }) => {
+                return Ok(());
+            }
+            Ok(_) => return Err(format!("there is no agent `{agent}`")),
+            Err(error) => {
+                tracing::warn!("asking for agent {agent}: {error}");
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

@@ -8,7 +8,7 @@ use common::message::Envelope;
 use common::shim::{Heartbeat, ShimCommand, ShimReport};
 use common::worker::ToWorker;
 
-use super::{HEARTBEAT_EVERY, Pump, READY_EVERY, Stage, WINDOW};
+use super::{HEARTBEAT_EVERY, Pump, QUESTIONS, READY_EVERY, Stage, WINDOW};
 use crate::publish::{self, Done};
 
 impl Pump {
@@ -195,8 +195,13 @@ impl Pump {
                 self.logs_busy = false;
                 return;
             }
-            Done::Answered { request_id, answer } => {
+            Done::Answered { request_id, answer, agent } => {
                 self.questions -= 1;
+                if answer.is_ok() && self.answered.len() < QUESTIONS {
+                    self.answered.insert(agent, Instant::now());
+                } else {
+                    self.answered.remove(&agent);
+                }
                 return self.answer(request_id, answer);
             }
             Done::NotAsked => {

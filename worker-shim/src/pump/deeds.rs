@@ -1,6 +1,6 @@
 //! The pump's deeds: what the book wants done.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
 use futures_util::future::abortable;
@@ -10,6 +10,9 @@ use super::{ACK_WITHIN, Pump, QUESTIONS};
 use crate::book::Do;
 use crate::publish::Done;
 use crate::{publish, route};
+
+/// An agent that answered within this time is still there: asking it again needs no look at the control log.
+const KNOWN: Duration = Duration::from_secs(5);
 
 impl Pump {
     pub(super) fn perform(&mut self, todo: Vec<Do>) {
@@ -75,7 +78,10 @@ impl Pump {
         match envelope {
             Ok(envelope) => {
                 self.questions += 1;
-                let asking = route::ask(self.broker.clone(), self.gate.subscribe(), envelope);
+                let known = self.answered.get(&envelope.agent);
+                let known = known.is_some_and(|at| at.elapsed() < KNOWN);
+                let asking =
+                    route::ask(self.broker.clone(), self.gate.subscribe(), envelope, known);
                 let (asking, handle) = abortable(asking);
                 self.task(asking.map(|answered| answered.unwrap_or(Done::NotAsked)));
                 if let Some(asker) = &question.asker {

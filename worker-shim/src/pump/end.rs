@@ -96,9 +96,12 @@ impl Pump {
                 }
             }
         }
+        // Everything else was confirmed; and a lost ack is a look-up for the next incarnation.
         self.send_acks().await;
-        if let Err(error) = self.broker.flush(Duration::from_secs(1)).await {
-            tracing::warn!("the last words may be lost: {error}");
+        if self.logged
+            && let Err(error) = self.broker.flush(Duration::from_secs(1)).await
+        {
+            tracing::warn!("the last lines of the log may be lost: {error}");
         }
     }
 

@@ -8,11 +8,12 @@ mod worker_side;
 
 pub(crate) use self::start::run;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, Inbox, InboxItem, Link, Subscription};
+use common::AgentName;
 use common::shim::ShimConfig;
 use futures_util::StreamExt as _;
 use futures_util::future::{AbortHandle, BoxFuture};
@@ -76,6 +77,8 @@ struct Pump {
     outgoing: VecDeque<u8>,
     logs: Logs,
     logs_busy: bool,
+    /// Whether lines of the log have gone out: nobody confirms them.
+    logged: bool,
     /// When the worker closed its stdin or stdout.
     mute_since: Option<Instant>,
     link: Link,
@@ -102,6 +105,8 @@ struct Pump {
     questions: usize,
     /// The questions of turns, by their messages' sequences and attempts.
     asking: Vec<(u64, u32, AbortHandle)>,
+    /// Agents that answered a question, and when they last did; at most [`QUESTIONS`].
+    answered: HashMap<AgentName, Instant>,
     refused: u64,
     stage: Stage,
     end_reason: Option<String>,
@@ -275,6 +280,7 @@ impl Pump {
             return;
         }
         self.logs_busy = true;
+        self.logged = true;
         let lines = self.logs.take();
         let (agent, incarnation) = (self.config.spec.name.clone(), self.config.incarnation);
         self.task(publish::logs(self.broker.clone(), agent, incarnation, lines));

@@ -1,6 +1,6 @@
 //! The pump's start: the worker first, the connection meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, ConnectOptions, Subscription};
@@ -110,6 +110,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Signalled, Subscription), S
         outgoing: VecDeque::new(),
         logs: Logs::default(),
         logs_busy: false,
+        logged: false,
         mute_since: None,
         link,
         inbox: None,
@@ -129,6 +130,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Signalled, Subscription), S
         last_line: now,
         questions: 0,
         asking: Vec::new(),
+        answered: HashMap::new(),
         refused: 0,
         stage: Stage::Running,
         end_reason: None,
