@@ -89,8 +89,13 @@ impl Pump {
             self.ready_again = Some(Instant::now());
             return;
         }
+        let told = std::mem::take(&mut self.told_to_begin);
         let Some(lost) = lost else {
             self.consumer = false;
+            if told {
+                // It was made anew behind this look: whatever was lost, it gives out again, in order.
+                self.begin().await;
+            }
             return;
         };
         for (seq, envelope) in lost {
@@ -114,6 +119,7 @@ impl Pump {
             }
         }
         self.consumer = true;
+        self.told_to_begin = false;
         self.begun = true;
         self.ready_again = None;
         self.open_gate();
@@ -141,6 +147,7 @@ impl Pump {
                 self.horizon = self.horizon.max(horizon);
                 if self.consumer {
                     // It was not gone when last seen: what was lost with the connection comes first.
+                    self.told_to_begin = true;
                     self.check_current();
                 } else if self.ready && !self.begun {
                     self.begin().await;

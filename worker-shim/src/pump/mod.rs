@@ -89,6 +89,8 @@ struct Pump {
     horizon: u64,
     ready: bool,
     begun: bool,
+    /// Whether that was said while it was not known what the last connection had lost.
+    told_to_begin: bool,
     ready_again: Option<Instant>,
     /// Open while this incarnation is known to be the current one.
     gate: watch::Sender<bool>,

@@ -118,6 +118,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Signalled, Subscription), S
         horizon: 0,
         ready: false,
         begun: false,
+        told_to_begin: false,
         ready_again: None,
         gate: watch::Sender::new(true),
         tasks: FuturesUnordered::new(),
