@@ -19,9 +19,9 @@ use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
 use common::shim::{Heartbeat, NodeStatus};
 use common::{AgentName, NodeName, Timestamp};
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use supervisor_core::{State, step};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -185,8 +185,18 @@ impl Supervisor {
             self.perform_pending().await;
             self.answer_waiting().await;
         }
+        self.last_reports(&mut nodes).await;
         self.last_words().await;
         Ok(())
+    }
+
+    /// What the nodes have said by now goes on record: an end that is heard of later would look like a crash.
+    async fn last_reports(&mut self, nodes: &mut Subscription) {
+        if self.broker.flush(Duration::from_secs(1)).await.is_ok() {
+            while let Some(Some(message)) = nodes.next().now_or_never() {
+                self.node_report(&message).await;
+            }
+        }
     }
 
     fn now(&self) -> Timestamp {

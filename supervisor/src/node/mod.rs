@@ -4,6 +4,7 @@ mod adopt;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, ConnectOptions, Subscription};
@@ -24,6 +25,8 @@ use crate::runtime::process::{ProcessRuntime, Shim, ended};
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A shim that was told to stop has this much longer than its drain time: it ends its worker and says its last words meanwhile.
 const GRACE: Duration = Duration::from_secs(10);
+/// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
+const LEADERLESS: Duration = Duration::from_secs(5);
 
 /// How a node is run.
 #[derive(Debug, Clone)]
@@ -125,7 +128,12 @@ impl Node {
         self.adopt();
         let mut tick = tokio::time::interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut alone = pin!(async {
+            stop.cancelled().await;
+            tokio::time::sleep(LEADERLESS).await;
+        });
         while !(self.draining && self.running.is_empty()) {
+            let may_drain = !self.draining && (self.term > 0 || self.running.is_empty());
             let kill_at = self.running.values().filter_map(|one| one.kill_at).min();
             let kill = async {
                 match kill_at {
@@ -146,7 +154,8 @@ impl Node {
                 },
                 Some(message) = to_all.next() => self.command(&message.payload).await,
                 () = kill => self.kill_late(),
-                () = stop.cancelled(), if !self.draining => self.drain().await,
+                () = stop.cancelled(), if may_drain => self.drain().await,
+                () = &mut alone, if !self.draining => self.drain().await,
             }
         }
         self.report_status().await;
