@@ -3,8 +3,8 @@
 mod fleet;
 mod nats;
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,7 +43,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     match home.lock()? {
         Some(lock) if args.detach => {
             drop(lock);
-            detach(&home, &args)?;
+            detach(global, &home, &args)?;
         }
         Some(lock) => return foreground(global, &args, &home, lock, souls).await,
         None => tracing::info!("already running: applying what changed"),
@@ -101,7 +101,7 @@ struct Parts {
 async fn start(global: &Global, args: &UpArgs, home: &Home) -> Result<Parts, ApiError> {
     let shim = crate::binaries::shim()?;
     let given = global.nats.clone().filter(|url| !url.is_empty());
-    let (url, mut nats) = match given {
+    let (url, nats) = match given {
         Some(url) => (url, None),
         None => {
             let nats = Nats::start(home, args.sync)?;
@@ -121,17 +121,12 @@ async fn start(global: &Global, args: &UpArgs, home: &Home) -> Result<Parts, Api
         Sync::Lazy => 1,
     });
     let streams = StreamOptions { journal_shards: shards, replicas: 1 };
-    let connecting = Broker::connect_and_create(&connect, &streams);
-    let connected = match &mut nats {
-        Some(nats) => nats.keep_during(connecting).await,
-        None => connecting.await,
-    };
-    let broker = match connected {
+    let broker = match Broker::connect_and_create(&connect, &streams).await {
         Ok(broker) => broker,
         Err(error) => {
             let hint = nats.as_ref().map(Nats::last_words);
             if let Some(nats) = &nats {
-                nats.abandon();
+                nats.stop();
             }
             let mut error = failure::broker("cannot start", error);
             if let Some(hint) = hint.filter(|hint| !hint.is_empty()) {
@@ -164,17 +159,16 @@ impl Parts {
         let (node_stop, rest_stop) = (stop.child_token(), CancellationToken::new());
         let mut node = JoinSet::new();
         let mut rest = JoinSet::new();
-        // First of all: what follows needs it.
-        let nats_pid = self.nats.as_ref().map(Nats::pid);
-        if let Some(nats) = self.nats {
-            let home = home.clone();
-            rest.spawn(nats.keep(home, rest_stop.clone()));
-        }
         // A connection each: a flood of one's reports must not hold up the other.
         let node_broker = Broker::connect(&self.connect).await.attempt("cannot start the node")?;
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
         let id = supervisor_id(home);
         rest.spawn(control::serve(SupervisorOptions { id }, self.broker, rest_stop.clone()));
+        let nats_pid = self.nats.as_ref().map(Nats::pid);
+        if let Some(nats) = self.nats {
+            let home = home.clone();
+            rest.spawn(nats.keep(home, rest_stop.clone()));
+        }
         let flat = |ended: Option<Result<Result<(), ApiError>, tokio::task::JoinError>>| match ended
         {
             Some(Ok(result)) => result,
@@ -252,8 +246,8 @@ fn check_format(home: &Home) -> Result<(), ApiError> {
     }
 }
 
-/// Starts this very command in the background, with its log in the data folder.
-fn detach(home: &Home, args: &UpArgs) -> Result<(), ApiError> {
+/// Starts `up` in the background, with its log in the data folder. The souls are applied from here, once it runs.
+fn detach(global: &Global, home: &Home, args: &UpArgs) -> Result<(), ApiError> {
     use std::os::unix::process::CommandExt as _;
     let failed = |error: std::io::Error| {
         failure::error(
@@ -264,16 +258,26 @@ fn detach(home: &Home, args: &UpArgs) -> Result<(), ApiError> {
         )
     };
     let log = File::options().create(true).append(true).open(home.log()).map_err(failed)?;
-    let souls: Option<PathBuf> = args.dir.clone();
-    let given = std::env::args_os().skip(1);
-    // The souls are applied from here, once it runs; global options stay as they were given.
-    let kept = given.filter(|arg| {
-        let text = arg.to_string_lossy();
-        let is_flag = matches!(text.as_ref(), "-d" | "--detach" | "--wait");
-        !is_flag && souls.as_ref().is_none_or(|souls| souls.as_os_str() != arg.as_os_str())
-    });
-    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-        .args(kept)
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.arg("up").arg("--dir").arg(&home.dir);
+    if let Some(shards) = args.journal_shards {
+        command.arg("--journal-shards").arg(shards.to_string());
+    }
+    if args.sync == Sync::Lazy {
+        command.args(["--sync", "lazy"]);
+    }
+    command.args((0..global.verbose).map(|_| "-v"));
+    // Not as arguments: everybody can read those, and an address may hold a password.
+    let url = global.nats.as_ref().map(OsStr::new);
+    let creds = global.creds.as_ref().map(|creds| creds.as_os_str());
+    let namespace = global.namespace.as_ref().map(|name| OsStr::new(name.as_str()));
+    for (name, value) in [("NATS_URL", url), ("NATS_CREDS", creds), ("MOZART_NAMESPACE", namespace)]
+    {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let mut child = command
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
