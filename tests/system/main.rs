@@ -1,5 +1,13 @@
 //! The behaviour of Mozart end to end: real nats-server, real `mozart`, real shims, real workers.
 
+mod attempts;
+mod bad_souls;
+mod bad_workers;
 mod chaos;
 mod checker;
+mod messages;
+mod routing;
 mod seed_rows;
+mod streams;
+mod survival;
+mod up_down;

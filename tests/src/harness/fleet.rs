@@ -151,9 +151,12 @@ impl Fleet {
     /// # Panics
     /// When it ends, or does not answer in time.
     pub async fn up(&mut self, more: &[&str]) {
-        let souls = self.souls.clone();
-        let args = [OsStr::new("up"), souls.as_os_str()];
-        let mut up = self.command(args.into_iter().chain(more.iter().map(OsStr::new)));
+        let mut up = self.command(["up"]);
+        // A folder without a soul is a mistake to `up`.
+        if self.soul_files() > 0 {
+            up.arg(&self.souls);
+        }
+        up.args(more);
         // Its own group: a test that interrupts it means it alone.
         up.process_group(0);
         let up = Child::start(up);
@@ -173,15 +176,18 @@ impl Fleet {
         .await;
     }
 
+    fn soul_files(&self) -> usize {
+        let files = fs::read_dir(&self.souls).expect("it is there").flatten();
+        files.filter(|entry| entry.path().extension() == Some(OsStr::new("soul"))).count()
+    }
+
     async fn answers(&self) -> Until<()> {
-        let wanted = fs::read_dir(&self.souls).expect("it is there").flatten();
-        let wanted = wanted.filter(|entry| entry.path().extension() == Some(OsStr::new("soul")));
         let output = self.cli(["ps", "-a", "-o", "json"]).await;
         if output.code != 0 {
             return Err(output.to_string());
         }
         let there = output.json().as_array().map_or(0, Vec::len);
-        if there < wanted.count() { Err(output.to_string()) } else { Ok(()) }
+        if there < self.soul_files() { Err(output.to_string()) } else { Ok(()) }
     }
 
     /// The `mozart up` that the test started, to signal or to await. Taken out: the fleet does not look after it any more.

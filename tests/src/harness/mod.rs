@@ -21,5 +21,5 @@ pub use cli::{Child, Output, binary, nats_server};
 pub use fleet::Fleet;
 pub use proc::{Process, alive, kill, processes, started_at};
 pub use rustix::process::Signal;
-pub use soul::{flaky, seed};
+pub use soul::{flaky, message, seed};
 pub use wait::{Until, always, eventually, within};

@@ -1,4 +1,9 @@
-//! Souls of the workers that tests use.
+//! Souls of the workers that tests use, and messages for them.
+
+use std::time::SystemTime;
+
+use common::message::{Envelope, Kind};
+use common::{ConversationId, MessageId};
 
 /// The soul of the worker of `examples/flaky`: what is given, and where that says nothing about them, short times.
 #[must_use]
@@ -23,4 +28,28 @@ pub fn flaky(more: &str) -> String {
 #[must_use]
 pub fn seed(more: &str) -> String {
     format!("MODEL test/model\nSOUL test agent\nWORKER [\"python3\", \"seed.py\"]\n{more}\n")
+}
+
+/// A message of the user's, for [`Broker::send`](broker::Broker::send): faster than a process for each.
+///
+/// # Panics
+/// When a name or an id is not valid.
+#[must_use]
+pub fn message(agent: &str, id: &str, text: &str) -> Envelope {
+    let message_id = MessageId::new(id).expect("valid");
+    Envelope {
+        agent: agent.parse().expect("valid"),
+        sender: "user".parse().expect("valid"),
+        kind: Kind::Chat,
+        conversation_id: ConversationId::from(&message_id),
+        message_id,
+        message: text.to_owned(),
+        created_at: SystemTime::now().into(),
+        request_id: None,
+        deadline: None,
+        hops: 0,
+        cause: None,
+        path: Vec::new(),
+        redrive_of: None,
+    }
 }

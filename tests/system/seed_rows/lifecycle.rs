@@ -52,9 +52,12 @@ async fn replace_container_shuts_down_existing_container_before_spawning_new_one
     for message in &messages {
         let detail = fleet.wait_status(message, "completed").await;
         assert_eq!(detail.row.attempts, 1, "{detail:?}");
-        let delivered = detail.history.iter().find_map(|event| match event.body {
-            EventBody::Delivered { incarnation } => Some((incarnation, event.at)),
-            _ => None,
+        let delivered = detail.history.iter().find_map(|event| {
+            if let EventBody::Delivered { incarnation } = event.body {
+                Some((incarnation, event.at))
+            } else {
+                None
+            }
         });
         match delivered.expect("it was given to a worker") {
             (1, _) => last_of_old = last_of_old.max(detail.row.updated_at),

@@ -1,0 +1,127 @@
+//! What is charged to a message, and what becomes of one that cannot be answered.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use system_tests::harness::{Fleet, eventually, flaky, message};
+
+#[tokio::test]
+async fn an_agent_that_is_down_for_long_burns_no_attempt() {
+    let broken = flaky("RESTART always max=0 backoff=20ms..50ms\nENV FLAKY_START=\"exit 3\"");
+    let mut fleet = Fleet::new(&[("down", &broken), ("off", &flaky(""))]);
+    fleet.up(&[]).await;
+    let _off = fleet.cli(["stop", "off"]).await.ok();
+    let waits = [fleet.send("down", "say hello").await, fleet.send("off", "say hello").await];
+    eventually("it was started ten times in vain", async || {
+        let row = fleet.row("down").await;
+        if row["incarnation"].as_u64() > Some(10) { Ok(()) } else { Err(row.to_string()) }
+    })
+    .await;
+    for id in &waits {
+        let detail = fleet.show(id).await;
+        assert_eq!((detail.row.status.as_str(), detail.row.attempts), ("pending", 0));
+        assert_eq!(detail.history, []);
+    }
+    let row = fleet.row("down").await;
+    assert_eq!((&row["inbox"], &row["lastExit"]), (&1.into(), &"exit code 3".into()));
+
+    let mended = fleet.soul("down", &flaky(""));
+    let _applied = fleet.cli(["apply".as_ref(), mended.as_os_str()]).await.ok();
+    let _on = fleet.cli(["start", "off"]).await.ok();
+    for id in &waits {
+        let row = fleet.wait_status(id, "completed").await.row;
+        assert_eq!((row.attempts, row.response.as_deref()), (1, Some("hello")));
+    }
+}
+
+#[tokio::test]
+async fn one_poison_among_a_thousand_is_dead_and_the_others_are_answered() {
+    let soul = flaky("RESTART always backoff=50ms..200ms");
+    let fleet = Fleet::with(&[("worker", &soul)]).await;
+    let broker = fleet.broker().await;
+    let sent = (0..1000).map(|number| {
+        let text = if number == 500 { "crash".to_owned() } else { format!("say {number}") };
+        let envelope = message("worker", &format!("m{number}"), &text);
+        let broker = broker.clone();
+        async move { broker.send(&envelope, Duration::from_secs(30)).await.map(drop) }
+    });
+    let stored: Result<Vec<()>, _> = join_all(sent).await.into_iter().collect();
+    stored.expect("all are on disk");
+    let _idle = fleet.cli(["wait", "worker", "--for", "idle", "--timeout", "90s"]).await.ok();
+
+    let rows = fleet.json(["journal", "ls", "--agent", "worker"]).await;
+    let rows = rows.as_array().expect("a list");
+    assert_eq!(rows.len(), 1000);
+    for row in rows {
+        let expected = match row["messageId"].as_str().and_then(|id| id.strip_prefix('m')) {
+            Some("500") => json!(["failed", 3, null]),
+            Some(number) => json!(["completed", 1, number]),
+            None => panic!("an id that nobody sent: {row}"),
+        };
+        assert_eq!(json!([row["status"], row["attempts"], row["response"]]), expected, "{row}");
+    }
+    let row = fleet.row("worker").await;
+    assert_eq!((&row["state"], &row["incarnation"]), (&"running".into(), &4.into()));
+    let dead = fleet.json(["dead", "ls"]).await;
+    let dead: Vec<_> =
+        dead.as_array().expect("a list").iter().map(|one| one["messageId"].clone()).collect();
+    assert_eq!(dead, ["m500"]);
+}
+
+#[tokio::test]
+async fn a_dead_message_says_why_and_comes_back_with_its_origin() {
+    let soul = flaky("ATTEMPTS 2\nRESTART always backoff=50ms..200ms");
+    let fleet = Fleet::with(&[("worker", &soul)]).await;
+    let text = "crash until 3; say at last";
+    let id = fleet.send_with("worker", text, &["--id", "m1", "--conversation", "c1"]).await;
+    let row = fleet.wait_status(&id, "failed").await.row;
+    assert_eq!(row.attempts, 2);
+    let letter = eventually("its letter is there", async || {
+        let output = fleet.cli(["dead", "show", &id, "-o", "json"]).await;
+        if output.code == 0 { Ok(output.json()) } else { Err(output.to_string()) }
+    })
+    .await;
+    assert_eq!(letter["attempts"].as_array().map(Vec::len), Some(2), "{letter:#}");
+    let said = letter.to_string();
+    for words in ["exit code 1", "crashing, as told", text] {
+        assert!(said.contains(words), "{words} is missing: {letter:#}");
+    }
+
+    let _redriven = fleet.cli(["dead", "redrive", &id]).await.ok();
+    let origin = async || {
+        let rows = fleet.json(["journal", "ls"]).await;
+        let rows = rows.as_array().expect("a list").clone();
+        rows.into_iter().filter(|row| row["redriveOf"] == *id).collect::<Vec<_>>()
+    };
+    let [again] = origin().await.try_into().expect("one message repeats it");
+    assert_eq!((&again["message"], &again["conversationId"]), (&text.into(), &"c1".into()));
+    let new_id = again["messageId"].as_str().expect("it has an id").to_owned();
+    assert_ne!(new_id, id);
+    let row = fleet.wait_status(&new_id, "completed").await.row;
+    assert_eq!(row.response.as_deref(), Some("at last"));
+    // The old one keeps its end, and is not repeated twice.
+    assert_eq!(fleet.show(&id).await.row.status.as_str(), "failed");
+    let _again = fleet.cli(["dead", "redrive", &id]).await;
+    assert_eq!(origin().await.len(), 1);
+}
+
+#[tokio::test]
+async fn too_many_restarts_put_an_agent_aside_until_it_is_started() {
+    let soul = flaky("RESTART always max=2/10m backoff=20ms\nENV FLAKY_START=\"exit 3\"");
+    let mut fleet = Fleet::new(&[("ill", &soul)]);
+    fleet.up(&[]).await;
+    let row = eventually("it is quarantined", async || {
+        let row = fleet.row("ill").await;
+        let is_it = row["reason"].as_str().is_some_and(|reason| reason.contains("quarantined"));
+        if is_it { Ok(row) } else { Err(row.to_string()) }
+    })
+    .await;
+    assert_eq!((&row["state"], &row["incarnation"]), (&"error".into(), &3.into()));
+    let _released = fleet.cli(["start", "ill"]).await.ok();
+    eventually("it is tried again", async || {
+        let row = fleet.row("ill").await;
+        if row["incarnation"].as_u64() > Some(3) { Ok(()) } else { Err(row.to_string()) }
+    })
+    .await;
+}

@@ -1,0 +1,174 @@
+//! What outlives the death of the supervisor, of nats-server, of both; and what is none of our business.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use system_tests::harness::{Fleet, Signal, alive, eventually, flaky, kill, message, started_at};
+use tokio::process::Command;
+
+/// The shim and the worker of an agent, each with its start: the same later means that nobody touched them.
+fn identity(fleet: &Fleet, agent: &str) -> [(u32, Option<u64>); 2] {
+    [fleet.shim(agent), fleet.worker(agent)].map(|pid| (pid, started_at(pid)))
+}
+
+async fn assert_adopted(fleet: &Fleet, agent: &str, before: [(u32, Option<u64>); 2]) {
+    let row = fleet.wait_state(agent, "running").await;
+    assert_eq!((&row["restartCount"], &row["incarnation"]), (&0.into(), &1.into()), "{row}");
+    assert_eq!(identity(fleet, agent), before);
+}
+
+#[tokio::test]
+async fn agents_go_on_answering_without_a_supervisor_and_are_adopted_by_the_next() {
+    let mut fleet = Fleet::with(&[("a", &flaky("CONCURRENCY 2")), ("b", &flaky(""))]).await;
+    let before = [identity(&fleet, "a"), identity(&fleet, "b")];
+    let nats = fleet.nats_pid();
+    let long = fleet.send("a", "count 30 0.1").await;
+    fleet.kill_up().await;
+
+    assert_eq!(fleet.ask("a", "ask b say hello").await, "hello");
+    let chat = fleet.cli(["chat", "b", "count 3"]).await.ok();
+    assert_eq!(chat.stdout.trim(), "1 2 3");
+    // What needs a supervisor says so.
+    fleet.cli(["ps"]).await.exit(6).says("supervisor");
+
+    fleet.up(&[]).await;
+    assert_adopted(&fleet, "a", before[0]).await;
+    assert_adopted(&fleet, "b", before[1]).await;
+    assert_eq!(fleet.nats_pid(), nats, "nats-server goes on as well");
+    assert_eq!(fleet.wait_status(&long, "completed").await.row.attempts, 1);
+    assert_eq!(fleet.ask("b", "say hello").await, "hello");
+
+    // It looks after them as if it had started them.
+    kill(fleet.worker("b"), Signal::KILL);
+    let row = fleet.wait_incarnation("b", 2).await;
+    assert_eq!(row["restartCount"], 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_while_no_supervisor_runs_is_restarted_by_the_next() {
+    let mut fleet = Fleet::with(&[("a", &flaky("")), ("b", &flaky(""))]).await;
+    let held = fleet.send("a", "sleep 60").await;
+    let _has_it = fleet.wait_status(&held, "acknowledged").await;
+    let victims = [fleet.worker("a"), fleet.shim("b")];
+    fleet.kill_up().await;
+    for pid in victims {
+        kill(pid, Signal::KILL);
+    }
+    eventually("nothing of them runs", async || {
+        let left = [fleet.processes_of("a"), fleet.processes_of("b")].concat();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+    })
+    .await;
+    fleet.up(&[]).await;
+    for agent in ["a", "b"] {
+        let row = fleet.wait_incarnation(agent, 2).await;
+        assert_eq!(row["restartCount"], 1, "{row}");
+    }
+    assert_eq!(fleet.row("a").await["lastExit"], "exit code 137 (signal 9)");
+    assert_eq!(fleet.wait_status(&held, "acknowledged").await.row.attempts, 2);
+}
+
+#[tokio::test]
+async fn no_stranger_is_touched() {
+    let mut fleet = Fleet::with(&[("a", &flaky("TIMEOUT drain=500ms"))]).await;
+    let labels = fleet.processes_of("a");
+    let label = |name: &str| labels[0].var(name).to_owned();
+    // The same label under another home whose path only begins alike, and one without a run folder; both named like a shim.
+    let shim = fleet.souls().join("mozart-shim");
+    std::os::unix::fs::symlink("/bin/sleep", &shim).expect("a link");
+    let elsewhere = |run: String| {
+        let mut command = Command::new(&shim);
+        command
+            .arg("600")
+            .env("MOZART_INCARNATION", label("MOZART_INCARNATION"))
+            .env("MOZART_RUN", run)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command.spawn().expect("it is there")
+    };
+    let home = fleet.home().to_string_lossy().into_owned();
+    let run = label("MOZART_RUN");
+    let other = run.replacen(&home, &format!("{home}-other"), 1);
+    assert_ne!(other, run);
+    let strangers = [elsewhere(other), elsewhere(String::new())];
+    let strangers = strangers.each_ref().map(|child| child.id().expect("it runs"));
+
+    kill(fleet.shim("a"), Signal::KILL);
+    let _again = fleet.wait_incarnation("a", 2).await;
+    fleet.kill_up().await;
+    kill(fleet.shim("a"), Signal::KILL);
+    fleet.up(&[]).await;
+    let _again = fleet.wait_incarnation("a", 3).await;
+    let _stopped = fleet.cli(["stop", "a"]).await.ok();
+    let _down = fleet.cli(["down"]).await.ok();
+    assert_eq!(fleet.processes_of("a"), []);
+    for stranger in strangers {
+        assert!(alive(stranger));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_nats_server_is_killed_again_and_again() {
+    let fleet = Fleet::with(&[("a", &flaky("CONCURRENCY 4"))]).await;
+    let before = identity(&fleet, "a");
+    let broker = fleet.broker().await;
+    let long = message("a", "long", "count 60 0.1");
+    broker.send(&long, Duration::from_secs(10)).await.expect("stored");
+    let (mut sent, mut server) = (vec!["long".to_owned()], fleet.nats_pid());
+    for round in 0..3 {
+        for number in 0..20 {
+            let id = format!("m{round}-{number}");
+            // Every tenth finds no server: it is tried until one answers.
+            if number == 10 {
+                kill(server.expect("a server"), Signal::KILL);
+            }
+            let envelope = message("a", &id, &format!("say {id}"));
+            broker.send(&envelope, Duration::from_secs(30)).await.expect("stored");
+            sent.push(id);
+        }
+        server = eventually("another server runs", async || match fleet.nats_pid() {
+            new if new.is_some() && new != server => Ok(new),
+            old => Err(format!("{old:?}")),
+        })
+        .await;
+    }
+    for id in &sent {
+        let row = fleet.wait_status(id, "completed").await.row;
+        assert_eq!(row.attempts, 1, "{row:?}");
+        if id != "long" {
+            assert_eq!(row.response.as_deref(), Some(id.as_str()));
+        }
+    }
+    let row = fleet.show("long").await.row;
+    assert!(
+        row.response.is_some_and(|text| text.starts_with("1 2 3 ") && text.ends_with(" 59 60 "))
+    );
+    assert_adopted(&fleet, "a", before).await;
+    assert_eq!(fleet.json(["journal", "ls"]).await.as_array().map(Vec::len), Some(sent.len()));
+}
+
+#[tokio::test]
+async fn agents_outlive_the_death_of_supervisor_and_nats_server_together() {
+    let mut fleet = Fleet::with(&[("a", &flaky("CONCURRENCY 2"))]).await;
+    let before = identity(&fleet, "a");
+    let long = fleet.send("a", "count 20 0.1").await;
+    let _has_it = fleet.wait_status(&long, "acknowledged").await;
+    let server = fleet.nats_pid().expect("a server");
+    // The keeper first: it would start another server.
+    fleet.kill_up().await;
+    kill(server, Signal::KILL);
+    eventually("no server runs", async || {
+        fleet.nats_pid().map_or(Ok(()), |pid| Err(pid.to_string()))
+    })
+    .await;
+    fleet.cli(["send", "a", "hello"]).await.exit(6).says("cause:").says("try:");
+
+    fleet.up(&[]).await;
+    assert_adopted(&fleet, "a", before).await;
+    let row = fleet.wait_status(&long, "completed").await.row;
+    assert_eq!(row.attempts, 1);
+    assert!(row.response.is_some_and(|text| text.ends_with(" 19 20 ")));
+    assert_eq!(fleet.ask("a", "say hello").await, "hello");
+    let _down = fleet.cli(["down"]).await.ok();
+    assert_eq!(fleet.processes(), []);
+}
