@@ -185,7 +185,7 @@ impl Screen<'_> {
             Item::Error { error, attempt, .. } => {
                 self.end_line()?;
                 if self.follow {
-                    output::note(format!("attempt {attempt}: {error}"));
+                    output::note(format!("attempt {attempt} ended: {error}"));
                 }
                 Ok(())
             }
