@@ -181,7 +181,7 @@ async fn a_turn_without_progress_ends_and_the_agent_goes_on() {
     );
     assert_eq!(busy, "done");
     hung.exit(1).says("turn timed out after 500ms");
-    let _late = late.exit(1);
+    late.exit(1).says("turn timed out after 500ms");
     for agent in ["hung", "late"] {
         assert_eq!(fleet.ask(agent, "say well").await, "well");
     }

@@ -35,6 +35,9 @@ fn main() -> ExitCode {
 }
 
 fn start() -> ExitCode {
+    // A session of its own: a process group that is stopped when the supervisor dies would otherwise get SIGHUP from the kernel.
+    // Not possible for one that leads a group already, such as PID 1 of a container: which then has no such parent.
+    let _leads_already = rustix::process::setsid();
     // A level and no filter language: that would be a third of this binary.
     let level = std::env::var("MOZART_SHIM_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()

@@ -20,6 +20,12 @@ use crate::wire::{Wire, jitter};
 /// The oldest server that has everything needed.
 const OLDEST: (u32, u32) = (2, 12);
 
+/// So often a server may refuse us before that is its answer: while it reloads its configuration, it refuses whoever comes.
+const REFUSALS: u32 = 3;
+
+/// The pause after a refusal.
+const REFUSED: Duration = Duration::from_millis(200);
+
 /// How long a transient message may wait for room in the client's queue.
 const ROOM: Duration = Duration::from_secs(1);
 
@@ -222,6 +228,7 @@ async fn open(options: &ConnectOptions, deadline: Instant) -> Result<Wire> {
     let (link_out, link) = watch::channel(Link { up: false, epoch: 0 });
     let link_out = Arc::new(link_out);
     let mut attempt = 0;
+    let mut refusals = 0;
     loop {
         attempt += 1;
         let client = client_options(options, &address, &link_out).await?;
@@ -235,6 +242,11 @@ async fn open(options: &ConnectOptions, deadline: Instant) -> Result<Wire> {
             }
             Ok(Err(error)) => match error.kind() {
                 ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    refusals += 1;
+                    if refusals < REFUSALS && Instant::now() + REFUSED < deadline {
+                        tokio::time::sleep(REFUSED).await;
+                        continue;
+                    }
                     return Err(BrokerError::Denied {
                         url: address.shown,
                         cause: error.to_string(),

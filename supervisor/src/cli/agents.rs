@@ -81,7 +81,7 @@ fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
 }
 
 /// The candidate nearest to a name, if it is near enough to be a slip of the keyboard.
-fn did_you_mean<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn did_you_mean<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let near = |candidate: &&&str| strsim::jaro_winkler(name, candidate) > 0.8;
     candidates
         .iter()

@@ -1,260 +1,268 @@
-//! `mozart explain`: why an agent or a message is where it is, and what to try. Reads the logs alone: no supervisor is needed.
+//! `mozart explain`: what happens to an agent or a message, why, and what to try. Reads the broker alone, so that it works while
+//! no supervisor runs.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
-use broker::{Broker, ControlItem, OpenScan};
+use broker::{Broker, ControlItem, EventBatch};
 use clap::Args;
-use common::api::{AgentState, ApiError, MessageDetail};
-use common::event::{EventBody, attempt_of};
-use common::message::Status;
-use common::{AgentName, Timestamp};
-use serde::Serialize;
-use supervisor_core::{Agent, State, step};
+use common::AgentName;
+use common::api::{AgentState, ApiError, Query};
+use common::control::{ControlEvent, ControlRecord};
+use common::event::attempt_of;
+use common::message::{Envelope, Final};
+use serde_json::json;
+use supervisor_core::State;
 
 use super::client::{Client, now};
+use super::reasons::{self, Facts};
 use super::reference::MessageRef;
-use super::{journal, output, table};
+use super::{agents, describe, output, table};
 use crate::args::Global;
 use crate::failure::{self, Attempt};
 
-/// Log lines shown for an agent that is in trouble.
-const LAST_LINES: usize = 10;
-/// How many messages ahead of one are looked at.
-const AHEAD: usize = 1000;
+/// How many messages before the one in question are looked at.
+const AHEAD: usize = 50;
 
 /// `mozart explain`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// An agent's name, or a message: ID, AGENT/ID or AGENT/SENDER/ID
-    subject: String,
+    /// An agent, or a message: ID, AGENT/ID or AGENT/SENDER/ID
+    #[arg(value_name = "AGENT|MESSAGE")]
+    target: String,
 }
 
-/// The explanation, in JSON.
-#[derive(Debug, Serialize)]
-struct Explanation {
-    subject: String,
-    explanation: Vec<String>,
+/// The control log, folded here.
+struct Fleet {
+    state: State,
+    records: Vec<(u64, ControlRecord)>,
+    /// Whether a supervisor answers.
+    supervised: bool,
 }
 
-/// Explains an agent or a message.
+/// Explains.
 ///
 /// # Errors
-/// 3 when there is neither an agent nor a message of that name.
+/// 3 when there is neither such an agent nor such a message.
 pub(crate) async fn run(global: &Global, args: &ExplainArgs) -> Result<u8, ApiError> {
     let client = Client::connect(global).await?;
-    let state = fold(&client.broker).await?;
-    let agent = AgentName::new(&args.subject).ok();
-    let known = agent.filter(|name| !supervisor_core::explain(&state, name).is_empty());
-    let explanation = match known {
-        Some(agent) => explain_agent(&client.broker, &state, &agent).await?,
-        None => {
-            let message: MessageRef = args.subject.parse().map_err(|error| {
-                let what = format!("{:?} is neither an agent nor a message", args.subject);
-                failure::error(failure::USAGE, what, error, "`mozart ps -a`, `mozart journal ls`")
-            })?;
-            let detail = journal::detail(&client.broker, &message).await.map_err(|error| {
-                let what = format!("no agent and no message {:?}", args.subject);
-                if error.code == failure::NOT_FOUND { ApiError { what, ..error } } else { error }
-            })?;
-            explain_message(&client.broker, &state, &detail).await?
+    let fleet = fold(&client).await?;
+    if let Ok(name) = AgentName::new(&args.target)
+        && (fleet.state.agent(&name).is_some() || fleet.state.tombstone(&name).is_some())
+    {
+        return agent(&client, &fleet, &name).await;
+    }
+    let unknown = |cause: String| {
+        let what = format!("no agent and no message {:?}", args.target);
+        failure::error(failure::NOT_FOUND, what, cause, "`mozart ps -a`, `mozart journal ls`")
+    };
+    let reference =
+        MessageRef::from_str(&args.target).map_err(|error| unknown(error.to_string()))?;
+    let request = match reference.resolve(&client.broker).await {
+        Ok(request) => request,
+        Err(error) if error.what.starts_with("no message") => {
+            let names: Vec<&str> = fleet.state.agents().map(|agent| agent.name.as_str()).collect();
+            let meant = agents::did_you_mean(&args.target, &names);
+            return Err(unknown(meant.map_or_else(
+                || "neither the control log nor the journal knows it".to_owned(),
+                |name| format!("did you mean {name:?}?"),
+            )));
+        }
+        Err(error) => return Err(error),
+    };
+    message(&client, &fleet, request.value, request.seq).await
+}
+
+async fn fold(client: &Client) -> Result<Fleet, ApiError> {
+    const WHAT: &str = "cannot read the control log";
+    let answers = client.ask_within(&Query::Hello, Duration::from_secs(1));
+    let log = async {
+        let mut log = client.broker.follow_control(1, None).await.attempt(WHAT)?;
+        let (mut state, mut records) = (State::default(), Vec::new());
+        loop {
+            match log.next().await.attempt(WHAT)? {
+                ControlItem::Record { seq, record } => {
+                    // What is to be done is the leader's business.
+                    let _actions = supervisor_core::step(&mut state, seq, &record);
+                    records.push((seq, *record));
+                }
+                ControlItem::Malformed { .. } => {}
+                ControlItem::CaughtUp => return Ok((state, records)),
+            }
         }
     };
-    if client.json() {
-        output::json(&Explanation { subject: args.subject.clone(), explanation })?;
+    let (answer, log) = tokio::join!(answers, log);
+    let (state, records) = log?;
+    Ok(Fleet { state, records, supervised: answer.is_ok() })
+}
+
+const UNSUPERVISED: &str = "No supervisor answers: nothing is started or restarted meanwhile; what runs goes on answering. \
+                            `mozart up` starts one.";
+
+async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, ApiError> {
+    let what = || format!("cannot look at agent {name}");
+    let mut why = supervisor_core::explain(&fleet.state, name);
+    let agent = fleet.state.agent(name);
+    if !fleet.supervised {
+        why.push(UNSUPERVISED.to_owned());
+    }
+    let floor = agent.map_or(1, |agent| agent.floor.max(1));
+    let open = client.broker.open_requests(name, floor, 1).await.attempt(what())?;
+    why.push(match open.open.first() {
+        None => "All its messages are final.".to_owned(),
+        Some((_, key, at)) => format!(
+            "{} not final; the oldest, {}, was sent {} ago.",
+            count(open.total, "message is", "messages are"),
+            key.message_id,
+            table::short(now().since(*at))
+        ),
+    });
+    why.extend(consumer(&client.broker, fleet, name).await?);
+    let letters = client.broker.dead_letters(Some(name)).await.attempt(what())?;
+    let dead = letters.iter().filter(|letter| letter.value.redriven_as.is_none()).count();
+    if dead > 0 {
+        let dead = count(dead as u64, "of its messages was", "of its messages were");
+        why.push(format!("{dead} given up: `mozart dead ls --agent {name}`."));
+    }
+    let troubled = agent.is_none_or(|agent| {
+        agent.last_exit.is_some()
+            || matches!(agent.state(), AgentState::Error | AgentState::Starting)
+    });
+    let log: Vec<String> = if troubled {
+        let lines = client.broker.logs(name, None, 5).await.attempt(what())?;
+        lines.into_iter().map(|line| format!("{} {}", line.at, line.text)).collect()
     } else {
-        output::line(explanation.join("\n"))?;
+        Vec::new()
+    };
+    let of_agent = |(_, record): &&(u64, ControlRecord)| record.event.agent() == Some(name);
+    let mut recent: Vec<String> = fleet
+        .records
+        .iter()
+        .rev()
+        .filter(of_agent)
+        .take(8)
+        .map(|(seq, record)| format!("{}  #{seq}  {}", record.at, describe::control(record)))
+        .collect();
+    recent.reverse();
+    if client.json() {
+        output::json(&json!({
+            "subject": name, "explanation": why, "recent": recent, "log": log,
+            "supervised": fleet.supervised,
+        }))?;
+        return Ok(0);
+    }
+    output::line(why.join("\n"))?;
+    section("What happened last:", &recent)?;
+    section("Its last log lines:", &log)?;
+    Ok(0)
+}
+
+fn section(title: &str, lines: &[String]) -> Result<(), ApiError> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    output::line(format!("\n{title}\n  {}", lines.join("\n  ")))
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// What the broker says about the incarnation that takes the messages.
+async fn consumer(
+    broker: &Broker,
+    fleet: &Fleet,
+    name: &AgentName,
+) -> Result<Option<String>, ApiError> {
+    let running = fleet.state.agent(name).filter(|agent| agent.state() == AgentState::Running);
+    let Some(incarnation) = running.and_then(|agent| agent.begun) else {
+        return Ok(None);
+    };
+    let figures =
+        broker.consumer(name, incarnation).await.attempt("cannot look at its consumer")?;
+    Ok(match figures {
+        None => Some(format!(
+            "The broker does not know the consumer of incarnation {incarnation}, as after its restart; the leader makes it anew."
+        )),
+        Some(figures) if figures.pending + figures.ack_pending > 0 => Some(format!(
+            "The broker has {} for incarnation {incarnation}, and {} with it.",
+            count(figures.pending, "message", "messages"),
+            figures.ack_pending
+        )),
+        Some(_) => None,
+    })
+}
+
+async fn message(
+    client: &Client,
+    fleet: &Fleet,
+    request: Envelope,
+    seq: u64,
+) -> Result<u8, ApiError> {
+    let what = || format!("cannot look at message {}", request.message_id);
+    let (broker, id, name) = (&client.broker, &request.message_id, &request.agent);
+    let final_ = broker.final_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
+    let mut batches = broker.events(name, id).await.attempt(what())?;
+    batches.extend(final_.as_ref().and_then(|final_| tail(&request, final_)));
+    let dead = broker.dead_letter(name, id).await.attempt(what())?.map(|stored| stored.value);
+    let agent = fleet.state.agent(name);
+    let mut ahead = Vec::new();
+    if final_.is_none() {
+        let floor = agent.map_or(1, |agent| agent.floor.max(1));
+        let open = broker.open_requests(name, floor, AHEAD).await.attempt(what())?;
+        for (before, key, _) in open.open.into_iter().filter(|(before, ..)| *before < seq) {
+            let other = broker.request_of(&key).await.attempt(what())?;
+            let same =
+                other.is_some_and(|other| other.value.conversation_id == request.conversation_id);
+            ahead.push((same, before, key.message_id));
+        }
+    }
+    let facts = Facts {
+        exits: exits(fleet, name),
+        agent: agent.cloned(),
+        final_,
+        batches,
+        dead,
+        ahead: ahead.into_iter().map(|(same, _, id)| (same, id)).collect(),
+        now: now(),
+        request,
+    };
+    let mut why = reasons::message(&facts);
+    if facts.final_.is_none() && !fleet.supervised {
+        why.push(UNSUPERVISED.to_owned());
+    }
+    if client.json() {
+        output::json(&json!({
+            "subject": facts.request.message_id, "agent": facts.request.agent, "explanation": why,
+            "supervised": fleet.supervised,
+        }))?;
+    } else {
+        output::line(why.join("\n"))?;
     }
     Ok(0)
 }
 
-/// Folds the control log here: the same function on the same log as every supervisor's.
-async fn fold(broker: &Broker) -> Result<State, ApiError> {
-    const WHAT: &str = "cannot read the control log";
-    let mut log = broker.follow_control(1, None).await.attempt(WHAT)?;
-    let mut state = State::default();
-    loop {
-        match log.next().await.attempt(WHAT)? {
-            ControlItem::Record { seq, record } => drop(step(&mut state, seq, &record)),
-            ControlItem::Malformed { seq, cause } => {
-                output::note(format!(
-                    "warning: record #{seq} of the control log does not parse: {cause}"
-                ));
-            }
-            ControlItem::CaughtUp => return Ok(state),
-        }
-    }
+/// The events that came with the final state.
+fn tail(request: &Envelope, final_: &Final) -> Option<EventBatch> {
+    let first = final_.tail.first()?;
+    Some(EventBatch {
+        agent: request.agent.clone(),
+        message_id: request.message_id.clone(),
+        conversation_id: request.conversation_id.clone(),
+        incarnation: final_.incarnation.unwrap_or(0),
+        attempt: attempt_of(first.seq),
+        events: final_.tail.clone(),
+    })
 }
 
-async fn explain_agent(
-    broker: &Broker,
-    state: &State,
-    name: &AgentName,
-) -> Result<Vec<String>, ApiError> {
-    let mut lines = supervisor_core::explain(state, name);
-    let Some(agent) = state.agent(name) else { return Ok(lines) };
-    let open = open(broker, agent).await?;
-    lines.push(about_inbox(&open, now()));
-    if state.leader().is_none() {
-        lines.push("No supervisor has ever led here: nothing starts. `mozart up`.".to_owned());
-    }
-    if agent.state() == AgentState::Error {
-        let log = broker.logs(name, None, LAST_LINES).await.attempt("cannot read the log")?;
-        if !log.is_empty() {
-            lines.push("Its worker last wrote:".to_owned());
-            lines.extend(log.iter().map(|line| format!("  {}", table::one_line(&line.text, 160))));
-        }
-    }
-    Ok(lines)
-}
-
-async fn open(broker: &Broker, agent: &Agent) -> Result<OpenScan, ApiError> {
-    let from = agent.floor.max(1);
-    broker.open_requests(&agent.name, from, AHEAD).await.attempt("cannot read the journal")
-}
-
-fn about_inbox(open: &OpenScan, now: Timestamp) -> String {
-    match open.open.first() {
-        None => "No message waits for it.".to_owned(),
-        Some((_, key, at)) => format!(
-            "{} messages are open; the oldest, {}, since {}.",
-            open.total,
-            key.message_id,
-            table::short(now.since(*at))
-        ),
-    }
-}
-
-async fn explain_message(
-    broker: &Broker,
-    state: &State,
-    detail: &MessageDetail,
-) -> Result<Vec<String>, ApiError> {
-    let row = &detail.row;
-    let mut lines = vec![headline(detail)];
-    lines.extend(attempts(detail));
-    if let Some(cause) = &row.cause {
-        lines.push(format!(
-            "Agent {} asked for it, in its turn of {}.",
-            cause.agent, cause.message_id
-        ));
-    }
-    match row.status {
-        Status::Failed => lines.push(format!(
-            "It is a dead letter: `mozart dead show {id}`; `mozart dead redrive {id}` tries it again.",
-            id = row.message_id
-        )),
-        Status::Pending => lines.extend(waits_for(broker, state, detail).await?),
-        Status::Delivered | Status::Acknowledged => lines.extend(in_work(state, detail)),
-        Status::Completed | Status::Cancelled | Status::Expired => {}
-    }
-    Ok(lines)
-}
-
-fn headline(detail: &MessageDetail) -> String {
-    let row = &detail.row;
-    let took = table::short(row.updated_at.since(row.created_at));
-    let reason = row.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let is = format!("Message {} to {} is {}", row.message_id, row.agent, row.status.as_str());
-    if row.status.is_final() {
-        format!("{is}{reason}, {took} after it was sent, in attempt {}.", row.attempts)
-    } else {
-        format!("{is}{reason}.")
-    }
-}
-
-/// How each attempt that broke off ended.
-fn attempts(detail: &MessageDetail) -> Vec<String> {
-    let ends = detail.history.iter().filter_map(|event| match &event.body {
-        EventBody::Error { error } => {
-            Some(format!("Attempt {} ended at {}: {error}.", attempt_of(event.seq), event.at))
-        }
-        EventBody::Delivered { .. }
-        | EventBody::Acknowledged
-        | EventBody::Text { .. }
-        | EventBody::Worker { .. }
-        | EventBody::Reset { .. } => None,
-    });
-    ends.collect()
-}
-
-/// Why nobody has it yet.
-async fn waits_for(
-    broker: &Broker,
-    state: &State,
-    detail: &MessageDetail,
-) -> Result<Vec<String>, ApiError> {
-    let row = &detail.row;
-    let Some(agent) = state.agent(&row.agent) else {
-        return Ok(vec![format!(
-            "Agent {} is not registered: it waits until it is. `mozart apply`, or `mozart cancel {}`.",
-            row.agent, row.message_id
-        )]);
-    };
-    let mut lines = Vec::new();
-    if agent.state() != AgentState::Running {
-        lines.push("Its agent takes no messages now:".to_owned());
-        lines.extend(
-            supervisor_core::explain(state, &row.agent).into_iter().map(|line| format!("  {line}")),
-        );
-    }
-    let open = open(broker, agent).await?;
-    let ahead = open.open.iter().take_while(|(_, key, _)| key.message_id != row.message_id).count();
-    if ahead > 0 {
-        lines.push(format!(
-            "{ahead} messages are before it; its agent works on {} conversations at a time (CONCURRENCY).",
-            agent.spec.concurrency
-        ));
-    } else if lines.is_empty() {
-        lines.push("It is the next one.".to_owned());
-    }
-    Ok(lines)
-}
-
-/// What the worker that has it is doing.
-fn in_work(state: &State, detail: &MessageDetail) -> Vec<String> {
-    let row = &detail.row;
-    let quiet = now().since(row.updated_at);
-    let mut lines =
-        vec![format!("Its worker last said something about it {} ago.", table::short(quiet))];
-    if let Some(agent) = state.agent(&row.agent) {
-        lines.push(format!(
-            "A turn without progress ends after {} (TIMEOUT turn); it has {} attempts (ATTEMPTS).",
-            table::short(agent.spec.timeout.turn),
-            agent.spec.attempts
-        ));
-        if agent.state() != AgentState::Running {
-            lines.extend(supervisor_core::explain(state, &row.agent));
-        }
-    }
-    if quiet > Duration::from_secs(60) {
-        lines.push(format!(
-            "`mozart logs {}` shows what it writes; `mozart cancel {}` gives it up.",
-            row.agent, row.message_id
-        ));
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use common::MessageId;
-    use common::message::MessageKey;
-
-    #[test]
-    fn the_oldest_open_message_is_named() {
-        let key = MessageKey {
-            agent: AgentName::new("a").expect("valid"),
-            sender: common::SenderName::new("user").expect("valid"),
-            message_id: MessageId::new("m1").expect("valid"),
+/// How the agent's incarnations ended.
+fn exits(fleet: &Fleet, name: &AgentName) -> BTreeMap<u64, String> {
+    let exit = |(_, record): &(u64, ControlRecord)| {
+        let ControlEvent::IncarnationExited { agent, incarnation, exit, .. } = &record.event else {
+            return None;
         };
-        let open =
-            OpenScan { open: vec![(7, key, Timestamp::from_millis(1_000))], total: 3, last_seq: 9 };
-        assert_eq!(
-            about_inbox(&open, Timestamp::from_millis(6_000)),
-            "3 messages are open; the oldest, m1, since 5s."
-        );
-        let none = OpenScan { open: Vec::new(), total: 0, last_seq: 9 };
-        assert_eq!(about_inbox(&none, Timestamp::default()), "No message waits for it.");
-    }
+        (agent == name).then(|| (*incarnation, exit.describe()))
+    };
+    fleet.records.iter().filter_map(exit).collect()
 }

@@ -20,6 +20,7 @@ mod logs;
 pub(crate) mod output;
 mod prompt;
 mod ps;
+mod reasons;
 mod reference;
 mod send;
 mod souls;
@@ -75,7 +76,7 @@ pub(crate) enum Command {
     Logs(logs::LogsArgs),
     /// Show the control log: what happened to agents, nodes and supervisors
     Events(events::EventsArgs),
-    /// Say why an agent or a message is as it is, and what to try
+    /// Say why an agent or a message is as it is, and what to try; needs no supervisor
     Explain(explain::ExplainArgs),
     /// Check everything that mozart stands on
     Doctor(doctor::DoctorArgs),

@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -139,7 +138,6 @@ impl ProcessRuntime {
             .env(LABEL_ENV, label)
             .env(RUN_ENV, &run)
             .env(CONFIG_ENV, &config_file)
-            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

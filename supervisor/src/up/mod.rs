@@ -101,7 +101,7 @@ struct Parts {
 async fn start(global: &Global, args: &UpArgs, home: &Home) -> Result<Parts, ApiError> {
     let shim = crate::binaries::shim()?;
     let given = global.nats.clone().filter(|url| !url.is_empty());
-    let (url, nats) = match given {
+    let (url, mut nats) = match given {
         Some(url) => (url, None),
         None => {
             let nats = Nats::start(home, args.sync)?;
@@ -121,12 +121,17 @@ async fn start(global: &Global, args: &UpArgs, home: &Home) -> Result<Parts, Api
         Sync::Lazy => 1,
     });
     let streams = StreamOptions { journal_shards: shards, replicas: 1 };
-    let broker = match Broker::connect_and_create(&connect, &streams).await {
+    let connecting = Broker::connect_and_create(&connect, &streams);
+    let connected = match &mut nats {
+        Some(nats) => nats.keep_during(connecting).await,
+        None => connecting.await,
+    };
+    let broker = match connected {
         Ok(broker) => broker,
         Err(error) => {
             let hint = nats.as_ref().map(Nats::last_words);
             if let Some(nats) = &nats {
-                nats.stop();
+                nats.abandon();
             }
             let mut error = failure::broker("cannot start", error);
             if let Some(hint) = hint.filter(|hint| !hint.is_empty()) {
@@ -159,16 +164,17 @@ impl Parts {
         let (node_stop, rest_stop) = (stop.child_token(), CancellationToken::new());
         let mut node = JoinSet::new();
         let mut rest = JoinSet::new();
-        // A connection each: a flood of one's reports must not hold up the other.
-        let node_broker = Broker::connect(&self.connect).await.attempt("cannot start the node")?;
-        node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
-        let id = supervisor_id(home);
-        rest.spawn(control::serve(SupervisorOptions { id }, self.broker, rest_stop.clone()));
+        // First of all: what follows needs it.
         let nats_pid = self.nats.as_ref().map(Nats::pid);
         if let Some(nats) = self.nats {
             let home = home.clone();
             rest.spawn(nats.keep(home, rest_stop.clone()));
         }
+        // A connection each: a flood of one's reports must not hold up the other.
+        let node_broker = Broker::connect(&self.connect).await.attempt("cannot start the node")?;
+        node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
+        let id = supervisor_id(home);
+        rest.spawn(control::serve(SupervisorOptions { id }, self.broker, rest_stop.clone()));
         let flat = |ended: Option<Result<Result<(), ApiError>, tokio::task::JoinError>>| match ended
         {
             Some(Ok(result)) => result,

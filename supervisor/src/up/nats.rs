@@ -21,6 +21,8 @@ use crate::home::{Home, Running};
 use crate::runtime::labels;
 use crate::runtime::process::ended;
 
+/// How often a server that ends while it is connected to is started again: one that ends at once ends every time.
+const STARTS: u32 = 5;
 /// The pause before a killed server is started again, doubled up to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
@@ -39,6 +41,8 @@ pub(super) struct Nats {
     folder: PathBuf,
     binary: PathBuf,
     pid: u32,
+    /// Whether it ran before us: then agents may be using it, whatever becomes of us.
+    adopted: bool,
 }
 
 impl Nats {
@@ -56,7 +60,7 @@ impl Nats {
         let (binary, _) = crate::binaries::nats_server()?;
         if let (Some(access), Some(pid)) = (&known, running(&folder)) {
             tracing::info!("nats-server runs already, as process {pid}");
-            return Ok(Self { access: access.clone(), folder, binary, pid });
+            return Ok(Self { access: access.clone(), folder, binary, pid, adopted: true });
         }
         let access = match known {
             Some(known) if TcpListener::bind(("127.0.0.1", known.port)).is_ok() => known,
@@ -76,7 +80,7 @@ impl Nats {
             .map_err(failed)?;
         let pid = spawn(&binary, &folder).map_err(failed)?;
         tracing::info!("nats-server listens on 127.0.0.1:{}, as process {pid}", access.port);
-        Ok(Self { access, folder, binary, pid })
+        Ok(Self { access, folder, binary, pid, adopted: false })
     }
 
     pub(super) fn url(&self) -> String {
@@ -96,8 +100,38 @@ impl Nats {
         log.lines().rev().find(bad).unwrap_or("").to_owned()
     }
 
-    pub(super) fn stop(&self) {
+    fn stop(&self) {
         labels::kill(self.pid, Signal::TERM);
+    }
+
+    /// Stops a server that nobody used yet.
+    pub(super) fn abandon(&self) {
+        if !self.adopted {
+            self.stop();
+        }
+    }
+
+    /// Does some work that needs the server, and starts it again should it end meanwhile.
+    pub(super) async fn keep_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        for _ in 0..STARTS {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Ok(_) = ended(self.pid) => {}
+                else => break,
+            }
+            tracing::warn!("nats-server ended: {}; starting it again", self.last_words());
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(PAUSES[0] * 4) => {}
+            }
+            match spawn(&self.binary, &self.folder) {
+                Ok(pid) => self.pid = pid,
+                Err(error) => tracing::error!("cannot start nats-server: {error}"),
+            }
+        }
+        work.await
     }
 
     /// Starts it again whenever it ends; stops it at `stop`.

@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<bool, Problem> {
-    let fresh = tempfile::Builder::new().prefix("mozart-chaos-").tempdir()?;
+    let fresh = tempfile::Builder::new().prefix("mozart-chaos-").tempdir();
     // Half of a version 7 id is random.
     let seed = args.seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1 % 1_000_000);
     let options = Options {
@@ -50,13 +50,18 @@ async fn run(args: Args) -> Result<bool, Problem> {
         seed,
         agents: args.agents,
         rate: args.rate,
-        folder: args.folder.unwrap_or_else(|| fresh.path().to_owned()),
+        folder: match (&args.folder, &fresh) {
+            (Some(folder), _) => folder.clone(),
+            (None, Ok(fresh)) => fresh.path().to_owned(),
+            (None, Err(error)) => return Err(format!("no temporary folder: {error}").into()),
+        },
     };
     let mut out = std::io::stdout();
     let ended = chaos::run(&options, &mut out).await;
     if !matches!(ended, Ok(true)) {
-        let kept = fresh.keep();
-        writeln!(out, "everything is kept in {}", kept.display())?;
+        // The folder that was given, or the one that now is not removed.
+        let _kept = fresh.map(tempfile::TempDir::keep);
+        writeln!(out, "everything is kept in {}", options.folder.display())?;
     }
     ended
 }

@@ -13,11 +13,12 @@ use std::time::{Duration, SystemTime};
 
 use broker::Broker;
 use common::Timestamp;
+use common::message::MessageKey;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::checker::{Facts, Fault, Verdict, judge, witnessed};
+use crate::checker::{Facts, Fault, Life, Verdict, judge, witnessed};
 use ground::Ground;
 use load::{Ledger, Sender};
 use random::Random;
@@ -29,6 +30,8 @@ pub type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long everything may take to become final: twice the consumers' ack wait, the sweeper's 60 s, and a margin.
 const REST: Duration = Duration::from_secs(180);
+/// An answer that takes longer waited for a redelivery, not for its turn: its history is told as well.
+const SLOW: Duration = Duration::from_secs(30);
 /// Messages whose history is told, at most.
 const TOLD: usize = 8;
 
@@ -87,6 +90,13 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     }
     let mut told: Vec<_> = verdict.faults.iter().flat_map(Fault::messages).collect();
     told.dedup();
+    // Not a fault, but worth a look.
+    if let Some((took, slowest)) = slowest(&facts) {
+        writeln!(out, "slowest:  {took:?}, message {} to {}", slowest.message_id, slowest.agent)?;
+        if took > SLOW {
+            told.push((slowest.agent.clone(), slowest.message_id.clone()));
+        }
+    }
     for message in told.iter().take(TOLD) {
         history::tell(out, &broker, &facts, &struck, message).await?;
     }
@@ -101,6 +111,15 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     }
     writeln!(out, "seed {seed}: {}", if well { "all is well" } else { "NOT WELL" })?;
     Ok(well)
+}
+
+/// The message that took longest, from its sender's first try to its final state.
+fn slowest(facts: &Facts) -> Option<(Duration, &MessageKey)> {
+    let took = |life: &Life| {
+        let (request, final_) = (life.requests.first()?, life.finals.first()?);
+        Some(final_.value.at.since(request.value.created_at))
+    };
+    facts.lives.iter().filter_map(|(key, life)| Some((took(life)?, key))).max()
 }
 
 /// Waits until everything is final, and judges.

@@ -1,0 +1,237 @@
+//! Why a message stands where it stands, in plain sentences. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use broker::EventBatch;
+use common::api::AgentState;
+use common::event::EventBody;
+use common::message::{DeadLetter, Envelope, Final, Outcome};
+use common::{MessageId, Timestamp};
+use supervisor_core::Agent;
+
+use super::table;
+
+/// What is known about a message.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) request: Envelope,
+    pub(crate) final_: Option<Final>,
+    pub(crate) batches: Vec<EventBatch>,
+    pub(crate) dead: Option<DeadLetter>,
+    /// Its agent; none if it was removed.
+    pub(crate) agent: Option<Agent>,
+    /// How the agent's incarnations ended.
+    pub(crate) exits: BTreeMap<u64, String>,
+    /// The agent's messages before it that are not final: whether they are of the same conversation, and which.
+    pub(crate) ahead: Vec<(bool, MessageId)>,
+    pub(crate) now: Timestamp,
+}
+
+/// One attempt, as far as it is on record.
+struct Attempt {
+    number: u32,
+    incarnation: u64,
+    last: Timestamp,
+    error: Option<String>,
+}
+
+/// Why the message stands where it stands, most important first.
+pub(crate) fn message(facts: &Facts) -> Vec<String> {
+    let attempts = attempts(&facts.batches);
+    let mut lines = match &facts.final_ {
+        Some(final_) => vec![ended(facts, final_)],
+        None => open(facts, attempts.last()),
+    };
+    lines.push(origin(&facts.request));
+    let final_attempt = facts.final_.as_ref().map(|final_| final_.attempts);
+    for (index, attempt) in attempts.iter().enumerate() {
+        let is_last = index + 1 == attempts.len();
+        lines.extend(one_attempt(facts, attempt, is_last, final_attempt));
+    }
+    lines.extend(facts.dead.as_ref().map(|letter| dead(facts, letter)));
+    lines
+}
+
+fn attempts(batches: &[EventBatch]) -> Vec<Attempt> {
+    let mut attempts: BTreeMap<(u32, u64), Attempt> = BTreeMap::new();
+    for batch in batches {
+        let (number, incarnation) = (batch.attempt, batch.incarnation);
+        let attempt = attempts.entry((number, incarnation)).or_insert_with(|| Attempt {
+            number,
+            incarnation,
+            last: Timestamp::default(),
+            error: None,
+        });
+        for event in &batch.events {
+            attempt.last = attempt.last.max(event.at);
+            if let EventBody::Error { error } = &event.body {
+                attempt.error = Some(error.clone());
+            }
+        }
+    }
+    attempts.into_values().collect()
+}
+
+fn ended(facts: &Facts, final_: &Final) -> String {
+    let (id, agent) = (&facts.request.message_id, &facts.request.agent);
+    let after = took(final_.at.since(facts.request.created_at));
+    let reason = final_.reason.as_deref().unwrap_or("no reason is on record");
+    let attempts = times(final_.attempts);
+    match final_.status {
+        Outcome::Completed => {
+            format!(
+                "Message {id} was answered by {agent} in {attempts}, {after} after it was sent."
+            )
+        }
+        Outcome::Failed => format!("Message {id} to {agent} failed after {attempts}: {reason}."),
+        Outcome::Cancelled => {
+            format!("Message {id} to {agent} was cancelled {after} after it was sent: {reason}.")
+        }
+        Outcome::Expired => {
+            format!("Message {id} to {agent} was not answered before its deadline: {reason}.")
+        }
+    }
+}
+
+fn open(facts: &Facts, last: Option<&Attempt>) -> Vec<String> {
+    let (id, name) = (&facts.request.message_id, &facts.request.agent);
+    let is_current = |attempt: &&Attempt| {
+        attempt.error.is_none() && !facts.exits.contains_key(&attempt.incarnation)
+    };
+    if let Some(attempt) = last.filter(is_current) {
+        let quiet = took(facts.now.since(attempt.last));
+        let mut line = format!(
+            "Message {id} is being answered by {name}: attempt {} in incarnation {}; the last event was {quiet} ago.",
+            attempt.number, attempt.incarnation
+        );
+        if let Some(agent) = &facts.agent {
+            let patience = humantime::format_duration(agent.spec.timeout.turn);
+            line.push_str(&format!(" The attempt is given up after {patience} without progress."));
+            if agent.state() == AgentState::Stopped {
+                line.push_str(&format!(
+                    " {name} is being stopped: what it does not finish waits for `mozart start {name}`."
+                ));
+            }
+        }
+        return vec![line];
+    }
+    let since = took(facts.now.since(facts.request.created_at));
+    let mut lines =
+        vec![format!("Message {id} to {name} has been waiting for {since}: {}.", waits(facts))];
+    if let Some(last) = last {
+        lines.push(format!("It was tried {} before; another attempt follows.", times(last.number)));
+    }
+    lines
+}
+
+/// What a message waits for.
+fn waits(facts: &Facts) -> String {
+    let name = &facts.request.agent;
+    let Some(agent) = &facts.agent else {
+        return format!(
+            "there is no agent {name} any more; `mozart cancel {}` ends it",
+            facts.request.message_id
+        );
+    };
+    let reason = agent.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    match agent.state() {
+        AgentState::Stopped => {
+            format!("{name} is stopped{reason}; `mozart start {name}` starts it")
+        }
+        AgentState::Starting => format!("{name} is starting{reason}"),
+        AgentState::Error if agent.is_quarantined() => {
+            format!("{name} is quarantined{reason}; `mozart start {name}` releases it")
+        }
+        AgentState::Error => match agent.next_try {
+            Some(at) => format!("{name} is down{reason} and is started again at {at}"),
+            None => format!("{name} is down{reason}"),
+        },
+        AgentState::Running => queue(facts, agent),
+    }
+}
+
+fn queue(facts: &Facts, agent: &Agent) -> String {
+    let conversation = &facts.request.conversation_id;
+    let mut same = facts.ahead.iter().filter(|(same, _)| *same);
+    if let Some((_, first)) = same.next() {
+        let more = match same.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        return format!(
+            "it comes after {first}{more} of the same conversation ({conversation}), one turn at a time"
+        );
+    }
+    let places = agent.spec.concurrency;
+    match facts.ahead.first() {
+        Some((_, first)) if facts.ahead.len() >= places as usize => format!(
+            "{} answers {places} at a time (CONCURRENCY), and {} are before it, the first {first}",
+            agent.name,
+            facts.ahead.len()
+        ),
+        _ => format!("nothing holds it back, {} is given it next", agent.name),
+    }
+}
+
+fn origin(request: &Envelope) -> String {
+    let mut line = format!("It was sent by {} at {}", request.sender, request.created_at);
+    if let Some(cause) = &request.cause {
+        line.push_str(&format!(
+            ", to answer {}/{}/{}",
+            cause.agent, cause.sender, cause.message_id
+        ));
+    }
+    if let Some(dead) = &request.redrive_of {
+        line.push_str(&format!(", and repeats the dead message {dead}"));
+    }
+    line.push('.');
+    line
+}
+
+fn one_attempt(
+    facts: &Facts,
+    attempt: &Attempt,
+    is_last: bool,
+    final_attempt: Option<u32>,
+) -> Option<String> {
+    let Attempt { number, incarnation, .. } = attempt;
+    let how = match (&attempt.error, facts.exits.get(incarnation)) {
+        (Some(error), _) => format!("ended with: {}", table::one_line(error, 300)),
+        (None, _) if final_attempt == Some(*number) => return None,
+        (None, Some(exit)) => format!("broke off with its incarnation: {exit}"),
+        (None, None) if is_last => return None,
+        (None, None) => "broke off without a word".to_owned(),
+    };
+    Some(format!("Attempt {number} in incarnation {incarnation} {how}."))
+}
+
+fn dead(facts: &Facts, letter: &DeadLetter) -> String {
+    let id = &facts.request.message_id;
+    match &letter.redriven_as {
+        Some(again) => format!("It was sent again as {again}."),
+        None => {
+            format!("It is a dead letter: `mozart dead show {id}`, `mozart dead redrive {id}`.")
+        }
+    }
+}
+
+fn times(attempts: u32) -> String {
+    match attempts {
+        1 => "1 attempt".to_owned(),
+        many => format!("{many} attempts"),
+    }
+}
+
+/// Two digits are enough for people.
+fn took(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis @ 0..1_000 => format!("{millis}ms"),
+        millis @ 1_000..10_000 => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
+        _ => table::short(duration),
+    }
+}
+
+#[cfg(test)]
+#[path = "reasons_tests.rs"]
+mod tests;
