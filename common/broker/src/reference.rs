@@ -1,3 +1,3 @@
 //! The raw client, for the loop that `mozart bench` compares with: no product code uses this.
 
-pub use async_nats;
+pub use async_nats as client;

@@ -1,0 +1,223 @@
+//! Figures and how they are shown.
+
+use std::io::{Write as _, stderr, stdout};
+
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::outcome::Result;
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One line per figure.
+    Json,
+}
+
+/// What a ratio should be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Shown for orientation.
+    None,
+}
+
+impl Goal {
+    fn verdict(self, ratio: f64) -> &'static str {
+        let met = match self {
+            Self::AtLeast(bound) => ratio >= bound,
+            Self::AtMost(bound) => ratio <= bound,
+            Self::None => return "",
+        };
+        if met { "met" } else { "missed" }
+    }
+
+    fn describe(self) -> String {
+        match self {
+            Self::AtLeast(bound) => format!(">= {bound}"),
+            Self::AtMost(bound) => format!("<= {bound}"),
+            Self::None => String::new(),
+        }
+    }
+}
+
+/// One line of the result.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Figure {
+    /// The number of the goal that it belongs to; 0 for a floor of the machine.
+    goal: u8,
+    name: String,
+    ours: f64,
+    theirs: Option<f64>,
+    unit: &'static str,
+    /// The median of the pairs' ratios, ours / theirs.
+    ratio: Option<f64>,
+    pairs: usize,
+    #[serde(skip)]
+    bound: Option<Goal>,
+}
+
+/// What the pairs of one figure add up to.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs {
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+}
+
+impl Pairs {
+    pub(crate) fn push(&mut self, ours: f64, theirs: f64) {
+        self.ours.push(ours);
+        self.theirs.push(theirs);
+    }
+
+    /// The figure of these pairs.
+    pub(crate) fn figure(self, goal: u8, name: &str, unit: &'static str, bound: Goal) -> Figure {
+        let ratios =
+            self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours / theirs).collect();
+        Figure {
+            goal,
+            name: name.to_owned(),
+            pairs: self.ours.len(),
+            ours: median(self.ours),
+            theirs: Some(median(self.theirs)),
+            unit,
+            ratio: Some(median(ratios)),
+            bound: Some(bound),
+        }
+    }
+}
+
+impl Figure {
+    /// A number that stands alone, such as a floor or a count of what must not be.
+    pub(crate) fn alone(goal: u8, name: &str, value: f64, unit: &'static str) -> Self {
+        let name = name.to_owned();
+        Self { goal, name, ours: value, theirs: None, unit, ratio: None, pairs: 1, bound: None }
+    }
+
+    /// Bounds the number itself, where there is nothing to compare with.
+    pub(crate) fn wanting(mut self, bound: Goal) -> Self {
+        self.bound = Some(bound);
+        self
+    }
+}
+
+/// The middle of some numbers.
+pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.len() / 2;
+    match numbers.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => numbers[middle],
+        _ => f64::midpoint(numbers[middle - 1], numbers[middle]),
+    }
+}
+
+/// Collects figures and shows them.
+#[derive(Debug)]
+pub(crate) struct Report {
+    format: Format,
+    figures: Vec<Figure>,
+}
+
+impl Report {
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format, figures: Vec::new() }
+    }
+
+    /// Takes a figure; a line of JSON is written at once.
+    pub(crate) fn add(&mut self, figure: Figure) -> Result<()> {
+        match self.format {
+            Format::Json => {
+                let mut line = serde_json::to_vec(&figure)?;
+                line.push(b'\n');
+                stdout().lock().write_all(&line)?;
+            }
+            Format::Table => note(&format!("  {}", line(&figure).join("  "))),
+        }
+        self.figures.push(figure);
+        Ok(())
+    }
+
+    pub(crate) fn floors(&mut self, floors: &[(&'static str, f64, &'static str)]) -> Result<()> {
+        floors.iter().try_for_each(|(name, value, unit)| {
+            self.add(Figure::alone(0, &format!("floor: {name}"), *value, unit))
+        })
+    }
+
+    /// Shows the table.
+    pub(crate) fn end(self) -> Result<()> {
+        if self.format == Format::Json {
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header([
+            "GOAL", "FIGURE", "OURS", "THEIRS", "UNIT", "RATIO", "WANTED", "", "PAIRS",
+        ]);
+        table.add_rows(self.figures.iter().map(line));
+        for column in [2, 3, 5] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        writeln!(stdout().lock(), "{table}")?;
+        Ok(())
+    }
+}
+
+fn line(figure: &Figure) -> [String; 9] {
+    let ratio = figure.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+    let bound = figure.bound.unwrap_or(Goal::None);
+    [
+        if figure.goal == 0 { String::new() } else { figure.goal.to_string() },
+        figure.name.clone(),
+        number(figure.ours),
+        figure.theirs.map(number).unwrap_or_default(),
+        figure.unit.to_owned(),
+        ratio,
+        bound.describe(),
+        bound.verdict(figure.ratio.unwrap_or(figure.ours)).to_owned(),
+        figure.pairs.to_string(),
+    ]
+}
+
+/// Three digits that mean something.
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// Says something beside the results.
+pub(crate) fn note(text: &str) {
+    // Nobody is left to tell if stderr is closed.
+    drop(writeln!(stderr().lock(), "{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians() {
+        let mut pairs = Pairs::default();
+        for (ours, theirs) in [(1.0, 2.0), (10.0, 10.0), (3.0, 1.0)] {
+            pairs.push(ours, theirs);
+        }
+        let figure = pairs.figure(1, "x", "1/s", Goal::AtLeast(0.8));
+        assert_eq!((figure.ours, figure.theirs, figure.ratio), (3.0, Some(2.0), Some(1.0)));
+        assert_eq!(line(&figure)[7], "met");
+    }
+
+    #[test]
+    fn the_median_of_an_even_count_is_between() {
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

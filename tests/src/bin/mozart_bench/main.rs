@@ -1,0 +1,150 @@
+//! `mozart bench`: Mozart beside what people would write instead, on this machine, in turn, in one run.
+//!
+//! A ratio counts and an absolute time does not: every figure is the median of the ratios of neighbouring measurements,
+//! with one server process, one payload and one load for both sides. What is compared with lives here too ([`raw`],
+//! [`sqlite`], [`respawn`]), so that anybody can repeat the comparison.
+
+mod ask;
+mod beacon;
+mod chunks;
+mod cpu;
+mod crowd;
+mod drive;
+mod figure;
+mod fleet;
+mod floors;
+mod memory;
+mod ours;
+mod outcome;
+mod process;
+mod raw;
+mod register;
+mod respawn;
+mod restart;
+mod rig;
+mod roles;
+mod server;
+mod sqlite;
+mod takeover;
+mod throughput;
+mod waiters;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::figure::{Format, Report};
+use crate::outcome::{Result, fail};
+
+/// Measures Mozart beside a raw NATS loop and stdio + SQLite
+#[derive(Debug, Parser)]
+#[command(name = "mozart bench", version)]
+struct Args {
+    /// Which figures: goal numbers, or parts of names [default: all]
+    which: Vec<String>,
+    /// How many pairs of measurements a figure is the median of
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// How long one measurement of a throughput or a latency takes
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// How results are written to stdout
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Where servers and fleets keep their data while measured; the disk below is part of the result
+    #[arg(long, value_name = "DIR", env = "TMPDIR", default_value = "/tmp")]
+    data: PathBuf,
+}
+
+/// What can be measured: goal numbers, and the name that picks it.
+const SCENARIOS: [(&[u8], &str, Scenario); 10] = [
+    (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
+    (&[2], "single", Scenario::Single),
+    (&[4], "throughput-always", Scenario::ThroughputAlways),
+    (&[5], "chunks", Scenario::Chunks),
+    (&[6], "agent-asks-agent", Scenario::Ask),
+    (&[7], "restart", Scenario::Restart),
+    (&[8, 10], "crowd", Scenario::Crowd),
+    (&[9], "memory", Scenario::Memory),
+    (&[11], "register", Scenario::Register),
+    (&[12], "takeover", Scenario::Takeover),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Scenario {
+    ThroughputLazy,
+    Single,
+    ThroughputAlways,
+    Chunks,
+    Ask,
+    Restart,
+    Crowd,
+    Memory,
+    Register,
+    Takeover,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    let result = match args.get(1).and_then(|first| first.to_str()) {
+        // What this program starts of itself.
+        Some(roles::ROLE) => roles::run(&args[2..]),
+        _ => run(Args::parse_from(args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            figure::note(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    let chosen: Vec<_> = SCENARIOS
+        .iter()
+        .filter(|(goals, name, _)| {
+            args.which.is_empty() || args.which.iter().any(|which| picks(which, goals, name))
+        })
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<_> =
+            SCENARIOS.iter().map(|(goals, name, _)| format!("{name} {goals:?}")).collect();
+        return fail(format!("{:?} is none of: {}", args.which.join(" "), names.join(", ")));
+    }
+    let plan = rig::Plan {
+        pairs: args.pairs,
+        window: Duration::try_from_secs_f64(args.seconds)?,
+        data: args.data,
+        which: args.which,
+    };
+    let mut report = Report::new(args.output);
+    report.floors(&floors::measure(&plan.data)?)?;
+    // One thread: the measuring side must not take more of the machine than a lean client would.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for (_, name, scenario) in chosen {
+        figure::note(&format!("measuring {name}"));
+        runtime.block_on(async {
+            match scenario {
+                Scenario::ThroughputLazy => throughput::lazy(&plan, &mut report).await,
+                Scenario::Single => throughput::single(&plan, &mut report).await,
+                Scenario::ThroughputAlways => throughput::always(&plan, &mut report).await,
+                Scenario::Chunks => chunks::run(&plan, &mut report).await,
+                Scenario::Ask => ask::run(&plan, &mut report).await,
+                Scenario::Restart => restart::run(&plan, &mut report).await,
+                Scenario::Crowd => crowd::run(&plan, &mut report).await,
+                Scenario::Memory => memory::run(&plan, &mut report).await,
+                Scenario::Register => register::run(&plan, &mut report).await,
+                Scenario::Takeover => takeover::run(&plan, &mut report).await,
+            }
+        })?;
+    }
+    report.end()
+}
+
+fn picks(which: &str, goals: &[u8], name: &str) -> bool {
+    which.parse::<u8>().map_or_else(|_| name.contains(which), |goal| goals.contains(&goal))
+}

@@ -1,0 +1,137 @@
+//! The raw reference: what somebody would write who knows NATS well and needs no more than the happy path.
+//!
+//! Publish the request and await its ack; pull it, hand it to a child over stdio, store the answer and await that, ack. The
+//! answer reaches the client as the stream's republish. One process and connection per agent, the same streams, shards and
+//! consumers as Mozart's: its own broker code makes them. No events, no message ids, no compare-and-set.
+
+use std::process::Stdio;
+
+use broker::reference::client::{self, Client, jetstream};
+use broker::{Broker, StreamOptions};
+use bytes::Bytes;
+use common::subject::Subjects;
+use common::{AgentName, MessageId, Namespace, SenderName};
+use futures_util::StreamExt as _;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::cpu;
+use crate::drive::Side;
+use crate::fleet;
+use crate::outcome::{Result, fail};
+use crate::process::{self, Owned};
+use crate::rig::Rig;
+use crate::waiters::Waiters;
+
+/// As many requests on their way to an agent as Mozart's shim allows.
+const WINDOW: u32 = 64;
+
+/// The raw loops and their client.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    subjects: Subjects,
+    agents: Vec<AgentName>,
+    sender: SenderName,
+    jetstream: jetstream::Context,
+    waiters: Waiters,
+    _reader: JoinSet<()>,
+    _processes: Vec<Owned>,
+}
+
+impl Raw {
+    pub(crate) async fn start(rig: &Rig, name: &str, agents: usize) -> Result<Self> {
+        let url = &rig.server.url;
+        let namespace = Namespace::new(name)?;
+        let options = Rig::connect(url, &namespace);
+        let streams = StreamOptions { journal_shards: rig.sync.shards(), replicas: 1 };
+        let broker = Broker::connect_and_create(&options, &streams).await?;
+        let agents = fleet::names(agents)?;
+        let mut processes = Vec::new();
+        for agent in &agents {
+            broker.create_consumer(agent, 1, 1, WINDOW).await?;
+            let mut command = process::role("raw-agent")?;
+            command.args([url, namespace.as_str(), &rig.sync.shards().to_string(), agent.as_str()]);
+            let folder = rig.folder.path();
+            command
+                .arg(process::shim()?)
+                .arg(folder)
+                .env(cpu::MARK, folder)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null());
+            processes.push(Owned::start(&mut command)?);
+        }
+        let client = connect(url).await?;
+        let subjects = broker.subjects().clone();
+        let sender = SenderName::new("bench")?;
+        let waiters = Waiters::default();
+        let mut finals = client.subscribe(subjects.done_for(&sender)).await?;
+        client.flush().await?;
+        let mut reader = JoinSet::new();
+        let answered = waiters.clone();
+        reader.spawn(async move {
+            while let Some(message) = finals.next().await {
+                answered.answered(&message.subject, message.payload);
+            }
+        });
+        Ok(Self {
+            subjects,
+            agents,
+            sender,
+            jetstream: jetstream::new(client),
+            waiters,
+            _reader: reader,
+            _processes: processes,
+        })
+    }
+}
+
+impl Side for Raw {
+    async fn chat(&self, agent: usize, text: &str) -> Result<()> {
+        let id = Uuid::now_v7().to_string();
+        let subject =
+            self.subjects.request(&self.agents[agent], &self.sender, &MessageId::new(&id)?);
+        let waiter = self.waiters.expect(id);
+        self.jetstream.publish(subject, Bytes::from(text.to_owned())).await?.await?;
+        if waiter.answer().await?.len() == text.len() {
+            return Ok(());
+        }
+        fail("the raw loop answered something else")
+    }
+}
+
+async fn connect(url: &str) -> Result<Client> {
+    Ok(client::connect(url).await?)
+}
+
+/// One agent: a process of its own with one connection and one child.
+pub(crate) async fn agent(args: &[String]) -> Result<()> {
+    let [url, namespace, shards, agent, shim, folder] = args else {
+        return fail("a raw agent needs URL NAMESPACE SHARDS AGENT SHIM FOLDER");
+    };
+    let subjects = Subjects::new(Namespace::new(namespace)?, shards.parse()?);
+    let agent = AgentName::new(agent)?;
+    let client = connect(url).await?;
+    let jetstream = jetstream::new(client);
+    let consumer: jetstream::consumer::PullConsumer = jetstream
+        .get_consumer_from_stream(
+            subjects.consumer(&agent, 1),
+            subjects.journal_stream(subjects.shard(&agent)),
+        )
+        .await?;
+    let mut child = crate::roles::Echo::start(shim.as_ref(), folder.as_ref()).await?;
+    let batch = usize::try_from(WINDOW)?;
+    let mut requests = consumer.stream().max_messages_per_batch(batch).messages().await?;
+    while let Some(request) = requests.next().await {
+        let request = request?;
+        let Some(named) = subjects.parse_journal(&request.subject) else {
+            return fail(format!("{} is not a request", request.subject));
+        };
+        let text = std::str::from_utf8(&request.payload)?;
+        child.ask(named.message_id.as_str(), text).await?;
+        let answer = child.answer().await?;
+        let subject = subjects.final_(&agent, &named.sender, &named.message_id);
+        jetstream.publish(subject, answer.into()).await?.await?;
+        request.ack().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! A nats-server of its own: the same process and settings for both sides.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::cpu;
+use crate::outcome::Result;
+use crate::process::{self, Owned};
+
+/// When the server syncs what it stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// Before it says that a record is stored.
+    Always,
+    /// Every two minutes, its own default.
+    Lazy,
+}
+
+impl Sync {
+    /// Journal streams, as `mozart up` would make them.
+    pub(crate) fn shards(self) -> u32 {
+        match self {
+            Self::Always => 4,
+            Self::Lazy => 1,
+        }
+    }
+
+    /// As figures are named.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Lazy => "lazy",
+        }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) url: String,
+    _process: Owned,
+}
+
+impl Server {
+    /// Starts a server with its data below `folder`.
+    pub(crate) async fn start(folder: &Path, sync: Sync) -> Result<Self> {
+        let sync = match sync {
+            Sync::Always => "always",
+            Sync::Lazy => "2m",
+        };
+        let config = folder.join("nats.conf");
+        let data = folder.join("nats");
+        let ports = folder.join("ports");
+        std::fs::create_dir_all(&ports)?;
+        // As `mozart up` writes it, without the login.
+        let text = format!(
+            "listen: \"127.0.0.1:-1\"
+ports_file_dir: {ports:?}
+max_payload: 1MB
+max_connections: 20000
+jetstream {{
+  store_dir: {data:?}
+  sync_interval: {sync}
+  max_memory_store: 1GB
+  limits {{ default_max_consumers: 20000 }}
+}}
+"
+        );
+        std::fs::write(&config, text)?;
+        let mut command = Command::new(binary());
+        command.arg("-c").arg(&config).env(cpu::MARK, folder);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = Owned::start(&mut command)?;
+        let url = process::until("nats-server", Duration::from_secs(10), async || {
+            Ok(ports_file(&ports, process.id()).and_then(|path| url(&path)))
+        })
+        .await?;
+        Ok(Self { url, _process: process })
+    }
+}
+
+/// The binary that the tests use: named, or installed by `make setup` into the checkout, or on `PATH`.
+fn binary() -> PathBuf {
+    let named = std::env::var_os("MOZART_NATS_SERVER").map(PathBuf::from);
+    let own = std::env::current_exe().unwrap_or_default();
+    let mut above = own.ancestors().map(|folder| folder.join(".tools/nats-server"));
+    named.or_else(|| above.find(|path| path.is_file())).unwrap_or_else(|| "nats-server".into())
+}
+
+/// The server writes where it listens into `<program>_<pid>.ports`.
+fn ports_file(folder: &Path, pid: u32) -> Option<PathBuf> {
+    let end = format!("_{pid}.ports");
+    let mut entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    entries.find(|path| path.to_string_lossy().ends_with(&end))
+}
+
+fn url(ports: &Path) -> Option<String> {
+    let ports: serde_json::Value = serde_json::from_str(&process::read(ports)?).ok()?;
+    ports["nats"].as_array()?.iter().find_map(|url| Some(url.as_str()?.to_owned()))
+}
