@@ -59,6 +59,12 @@ worker_of() {
     done
 }
 
+# The id of an agent's newest message.
+newest_message() {
+    mozart journal ls --agent "$1" --limit 1 -o json |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["messageId"])'
+}
+
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
     bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
 else
@@ -117,16 +123,14 @@ wait "$chat"
 note "the second attempt began anew: text of two attempts is never mixed"
 
 heading "4. The journal: what happened to that message"
-message=$(mozart journal ls --agent flaky --limit 1 -o json |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["messageId"])')
-run mozart journal show "$message"
+run mozart journal show "$(newest_message flaky)"
 
-heading "5. A poison message: three attempts, then a dead letter; the agent lives on"
+heading "5. A poison message: three attempts, then a dead letter, and why; the agent lives on"
 show mozart send flaky crash --wait
 mozart send flaky crash --wait --timeout 30s && exit 1 || note "exit code $?"
 run mozart dead ls
+run mozart explain "$(newest_message flaky)"
 run mozart send flaky "Still there?" --wait --timeout 30s
-run mozart explain flaky
 
 heading "6. The supervisor dies: agents go on, and are adopted by the next one"
 supervisor=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$MOZART_DIR/mozart.json")
