@@ -12,6 +12,7 @@ async fn chaos_loses_nothing_and_doubles_nothing() {
         seed: 1,
         agents: 20,
         rate: 60.0,
+        curious: false,
         folder: folder.path().to_owned(),
     };
     let mut told = Vec::new();

@@ -26,6 +26,9 @@ struct Args {
     /// Where the data goes [default: a new folder, removed unless something is wrong]
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// Tell the histories of odd messages, too
+    #[arg(long)]
+    curious: bool,
 }
 
 #[tokio::main]
@@ -50,6 +53,7 @@ async fn run(args: Args) -> Result<bool, Problem> {
         seed,
         agents: args.agents,
         rate: args.rate,
+        curious: args.curious,
         folder: match (&args.folder, &fresh) {
             (Some(folder), _) => folder.clone(),
             (None, Ok(fresh)) => fresh.path().to_owned(),

@@ -1,10 +1,11 @@
 //! Everything that is known about a message: for whoever looks for the reason of a fault.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use broker::{Broker, ControlItem};
-use common::control::ControlRecord;
+use common::control::{ControlEvent, ControlRecord};
 use common::{AgentName, MessageId, Timestamp};
 use tokio::time::timeout;
 
@@ -90,4 +91,35 @@ async fn control(broker: &Broker, agent: &AgentName) -> Result<Vec<(u64, Control
             ControlItem::CaughtUp => return Ok(records),
         }
     }
+}
+
+/// Agents of which more incarnations ended than were given a reason to: a supervisor that restarts what it should adopt.
+pub(super) async fn needless(
+    broker: &Broker,
+    agents: &[AgentName],
+    struck: &Struck,
+) -> Result<Vec<(AgentName, String)>, Problem> {
+    let mut found = Vec::new();
+    for agent in agents {
+        let mut ends = BTreeMap::new();
+        for (_, record) in control(broker, agent).await? {
+            if let ControlEvent::IncarnationExited { incarnation, exit, .. } = record.event {
+                ends.entry(incarnation).or_insert((record.at, exit));
+            }
+        }
+        let reasons = struck.reasons.get(agent.as_str()).copied().unwrap_or_default();
+        if ends.len() > reasons {
+            let ends: Vec<_> = ends
+                .iter()
+                .map(|(number, (at, exit))| format!("{number} at {at}: {}", exit.describe()))
+                .collect();
+            let count = ends.len();
+            let problem = format!(
+                "{count} incarnations ended, and {reasons} were given a reason to ({})",
+                ends.join("; ")
+            );
+            found.push((agent.clone(), problem));
+        }
+    }
+    Ok(found)
 }

@@ -48,6 +48,8 @@ pub struct Options {
     pub rate: f64,
     /// A folder that is empty or not there yet.
     pub folder: PathBuf,
+    /// Whether the histories of odd messages are told, too: slow ones, and those that were charged more than they ran.
+    pub curious: bool,
 }
 
 fn now() -> Timestamp {
@@ -59,7 +61,7 @@ fn now() -> Timestamp {
 /// # Errors
 /// When the fleet does not start, does not heal, or cannot be read.
 pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Problem> {
-    let Options { length, seed, agents, rate, folder } = options;
+    let Options { length, seed, agents, rate, folder, curious } = options;
     writeln!(out, "chaos: seed {seed}, {length:?}, {agents} agents, in {}", folder.display())?;
     let ground = Ground::prepare(folder, *agents)?;
     // Nothing is hit yet: what does not start now, never will.
@@ -93,9 +95,13 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     // Not a fault, but worth a look.
     if let Some((took, slowest)) = slowest(&facts) {
         writeln!(out, "slowest:  {took:?}, message {} to {}", slowest.message_id, slowest.agent)?;
-        if took > SLOW {
+        if took > SLOW && *curious {
             told.push((slowest.agent.clone(), slowest.message_id.clone()));
         }
+    }
+    if *curious {
+        let odd = verdict.unwitnessed.iter();
+        told.extend(odd.map(|key| (key.agent.clone(), key.message_id.clone())));
     }
     for message in told.iter().take(TOLD) {
         history::tell(out, &broker, &facts, &struck, message).await?;
@@ -103,6 +109,10 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     let mut well = verdict.faults.is_empty();
     for problem in ledgers.iter().flat_map(|ledger| &ledger.problems) {
         writeln!(out, "FAULT: {problem}")?;
+        well = false;
+    }
+    for (agent, problem) in history::needless(&broker, &ground.agents()?, &struck).await? {
+        writeln!(out, "FAULT: {agent}: {problem}")?;
         well = false;
     }
     if let Err(error) = ground.down().await {
@@ -159,11 +169,14 @@ fn report(
     verdict: &Verdict,
     rested: Duration,
 ) -> Result<(), Problem> {
-    let Struck { kills, stops, missed, .. } = struck;
+    let Struck { kills, stops, handovers, missed, .. } = struck;
     let Verdict { accepted, stored, completed, failed, repeated, unwitnessed, .. } = verdict;
     let by_cli: usize = ledgers.iter().map(|ledger| ledger.by_cli).sum();
     let retries: usize = ledgers.iter().map(|ledger| ledger.retries).sum();
-    writeln!(out, "blows:    {kills} kills, {stops} stops, {missed} found nobody")?;
+    writeln!(
+        out,
+        "blows:    {kills} kills, {stops} stops, {handovers} handovers, {missed} found nobody"
+    )?;
     writeln!(
         out,
         "load:     {accepted} accepted ({by_cli} by the command line), {retries} tries said again"
@@ -171,7 +184,8 @@ fn report(
     writeln!(out, "journal:  {stored} stored, {completed} completed, {failed} failed")?;
     writeln!(
         out,
-        "runs:     {repeated} messages ran more than once, {unwitnessed} attempts without a worker's note"
+        "runs:     {repeated} messages ran more than once, {} have attempts without a worker's note",
+        unwitnessed.len()
     )?;
     writeln!(out, "at rest:  {rested:.1?} after the last blow was healed")?;
     Ok(())

@@ -21,6 +21,8 @@ pub enum Target {
     Supervisor,
     /// nats-server.
     Server,
+    /// The agent with this number, as a whole.
+    Agent(usize),
 }
 
 /// What is done to it.
@@ -30,6 +32,10 @@ pub enum Deed {
     Kill(Duration),
     /// SIGSTOP, and SIGCONT after this time.
     Stop(Duration),
+    /// A new incarnation that takes over from the running one.
+    Replace,
+    /// A new incarnation after the running one.
+    Restart,
 }
 
 /// A blow.
@@ -60,12 +66,15 @@ fn blow(random: &mut Random, at: Duration, agents: usize) -> Blow {
     let last = u64::try_from(agents.max(1) - 1).unwrap_or_default();
     let agent = usize::try_from(random.between(0, last)).unwrap_or_default();
     let target = match random.between(1, 100) {
-        1..=40 => Target::Worker(agent),
-        41..=72 => Target::Shim(agent),
+        1..=36 => Target::Worker(agent),
+        37..=64 => Target::Shim(agent),
+        65..=72 => Target::Agent(agent),
         73..=86 => Target::Supervisor,
         _ => Target::Server,
     };
-    let deed = if random.chance(60) {
+    let deed = if let Target::Agent(_) = target {
+        if random.chance(70) { Deed::Replace } else { Deed::Restart }
+    } else if random.chance(60) {
         Deed::Kill(Duration::from_millis(random.between(0, 3000)))
     } else {
         Deed::Stop(Duration::from_millis(random.between(1000, 5000)))
@@ -80,6 +89,7 @@ impl fmt::Display for Blow {
             Target::Shim(agent) => format!("the shim of {}", super::ground::agent_name(agent)),
             Target::Supervisor => "the supervisor".to_owned(),
             Target::Server => "nats-server".to_owned(),
+            Target::Agent(agent) => super::ground::agent_name(agent),
         };
         match (self.deed, self.target) {
             (Deed::Kill(again), Target::Supervisor) => {
@@ -87,6 +97,8 @@ impl fmt::Display for Blow {
             }
             (Deed::Kill(_), _) => write!(f, "kill {whom}"),
             (Deed::Stop(length), _) => write!(f, "stop {whom} for {length:?}"),
+            (Deed::Replace, _) => write!(f, "replace {whom}"),
+            (Deed::Restart, _) => write!(f, "restart {whom}"),
         }
     }
 }
@@ -114,15 +126,17 @@ mod tests {
         for seed in 1..=20 {
             let blows = schedule(seed, MINUTE, 20);
             let is = |wanted: fn(Target) -> bool, kill: bool| {
-                blows
-                    .iter()
-                    .any(|blow| wanted(blow.target) && matches!(blow.deed, Deed::Kill(_)) == kill)
+                blows.iter().any(|blow| {
+                    wanted(blow.target)
+                        && matches!(blow.deed, Deed::Kill(_) | Deed::Replace) == kill
+                })
             };
             for kill in [true, false] {
                 assert!(is(|target| matches!(target, Target::Worker(_)), kill), "seed {seed}");
                 assert!(is(|target| matches!(target, Target::Shim(_)), kill), "seed {seed}");
                 assert!(is(|target| target == Target::Supervisor, kill), "seed {seed}");
                 assert!(is(|target| target == Target::Server, kill), "seed {seed}");
+                assert!(is(|target| matches!(target, Target::Agent(_)), kill), "seed {seed}");
             }
             assert!(blows.windows(2).all(|pair| pair[0].at < pair[1].at));
             assert!(blows.last().is_some_and(|last| last.at + CALM < MINUTE));

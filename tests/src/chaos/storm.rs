@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ground::Ground;
+use super::ground::{Ground, agent_name};
 use super::schedule::{Blow, Deed, Target};
 use super::{Problem, now};
 use crate::harness::{Signal, kill, started_at};
@@ -19,11 +21,18 @@ const BACK: Duration = Duration::from_secs(60);
 pub(super) struct Struck {
     pub(super) kills: usize,
     pub(super) stops: usize,
+    /// Agents that were replaced or restarted.
+    pub(super) handovers: usize,
     /// Blows that found nobody: what they were meant for was down already.
     pub(super) missed: usize,
     /// What happened, for the history of a message: when, and what.
     pub(super) log: Vec<(common::Timestamp, String)>,
+    /// How often each agent was given a reason for a new incarnation.
+    pub(super) reasons: std::collections::BTreeMap<String, usize>,
 }
+
+/// What goes on beside the storm: stopped processes wait to be woken, a supervisor to be started.
+type Aftermath<'a> = FuturesUnordered<BoxFuture<'a, Result<(), Problem>>>;
 
 /// Lets the blows fall, then heals what they did.
 pub(super) async fn rage(
@@ -33,64 +42,93 @@ pub(super) async fn rage(
 ) -> Result<Struck, Problem> {
     let began = Instant::now();
     let mut struck = Struck::default();
-    let mut healing = JoinSet::new();
-    let mut restarts = futures_util::stream::FuturesUnordered::new();
+    let mut aftermath = Aftermath::new();
     for blow in blows {
-        let due = sleep_until(began + blow.at);
-        tokio::pin!(due);
+        let mut due = std::pin::pin!(sleep_until(began + blow.at));
         loop {
-            use futures_util::StreamExt as _;
             tokio::select! {
                 () = &mut due => break,
-                Some(restarted) = restarts.next(), if !restarts.is_empty() => {
-                    // It is tried again at the end: a later blow may have hit the one that was starting.
-                    if let Err(error) = restarted {
-                        let error: Problem = error;
-                        writeln!(out, "{:>6.1} s  not back: {error}", began.elapsed().as_secs_f32())?;
-                    }
-                }
-                Some(_) = healing.join_next(), if !healing.is_empty() => {}
+                Some(ended) = aftermath.next(), if !aftermath.is_empty() => tell(out, began, ended)?,
             }
         }
-        let pid = match blow.target {
-            Target::Worker(agent) => ground.worker(agent),
-            Target::Shim(agent) => ground.shim(agent),
-            Target::Supervisor => ground.supervisor(),
-            Target::Server => ground.server(),
-        };
-        let whom = pid.map_or_else(|| "nobody is there".to_owned(), |pid| format!("process {pid}"));
+        let whom = strike(ground, blow, &mut struck, &aftermath);
         writeln!(out, "{:>6.1} s  {blow}: {whom}", began.elapsed().as_secs_f32())?;
         struck.log.push((now(), format!("{blow}: {whom}")));
-        let Some(pid) = pid else {
-            struck.missed += 1;
-            continue;
-        };
-        match blow.deed {
-            Deed::Kill(again) => {
-                struck.kills += 1;
-                kill(pid, Signal::KILL);
-                if blow.target == Target::Supervisor {
-                    restarts.push(async move {
-                        sleep(again).await;
-                        ground.up(BACK).await
-                    });
-                }
-            }
-            Deed::Stop(length) => {
-                struck.stops += 1;
-                let same = started_at(pid);
-                kill(pid, Signal::STOP);
-                healing.spawn(async move {
-                    sleep(length).await;
-                    if started_at(pid) == same {
-                        kill(pid, Signal::CONT);
-                    }
-                });
-            }
-        }
     }
-    while healing.join_next().await.is_some() {}
-    drop(restarts);
+    while let Some(ended) = aftermath.next().await {
+        tell(out, began, ended)?;
+    }
     ground.up(BACK).await?;
     Ok(struck)
+}
+
+/// A later blow may have hit what was about to come back: all is tried again at the end, and counts then.
+fn tell(out: &mut impl Write, began: Instant, ended: Result<(), Problem>) -> std::io::Result<()> {
+    match ended {
+        Ok(()) => Ok(()),
+        Err(error) => writeln!(out, "{:>6.1} s  {error}", began.elapsed().as_secs_f32()),
+    }
+}
+
+/// Lets a blow fall, and tells whom it hit.
+fn strike<'a>(
+    ground: &'a Ground,
+    blow: &Blow,
+    struck: &mut Struck,
+    aftermath: &Aftermath<'a>,
+) -> String {
+    let (pid, agent) = match blow.target {
+        Target::Worker(agent) => (ground.worker(agent), Some(agent)),
+        Target::Shim(agent) => (ground.shim(agent), Some(agent)),
+        Target::Supervisor => (ground.supervisor(), None),
+        Target::Server => (ground.server(), None),
+        Target::Agent(agent) => (None, Some(agent)),
+    };
+    let name = agent.map(agent_name).unwrap_or_default();
+    let verb = match blow.deed {
+        Deed::Replace => Some("replace"),
+        Deed::Restart => Some("restart"),
+        Deed::Kill(_) | Deed::Stop(_) => None,
+    };
+    if let Some(verb) = verb {
+        struck.handovers += 1;
+        *struck.reasons.entry(name.clone()).or_default() += 1;
+        aftermath.push(Box::pin(async move {
+            match ground.cli(&[verb, &name]).await? {
+                (0, _) => Ok(()),
+                (code, said) => Err(format!("`mozart {verb}` ends with {code}: {said}").into()),
+            }
+        }));
+        return "asked for".to_owned();
+    }
+    let Some(pid) = pid else {
+        struck.missed += 1;
+        return "nobody is there".to_owned();
+    };
+    if let Deed::Stop(length) = blow.deed {
+        struck.stops += 1;
+        let same = started_at(pid);
+        kill(pid, Signal::STOP);
+        aftermath.push(Box::pin(async move {
+            sleep(length).await;
+            if started_at(pid) == same {
+                kill(pid, Signal::CONT);
+            }
+            Ok(())
+        }));
+    }
+    if let Deed::Kill(again) = blow.deed {
+        struck.kills += 1;
+        kill(pid, Signal::KILL);
+        if agent.is_some() {
+            *struck.reasons.entry(name).or_default() += 1;
+        }
+        if blow.target == Target::Supervisor {
+            aftermath.push(Box::pin(async move {
+                sleep(again).await;
+                ground.up(BACK).await
+            }));
+        }
+    }
+    format!("process {pid}")
 }

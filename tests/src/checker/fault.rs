@@ -60,6 +60,10 @@ pub enum Fault {
     /// Completed, and no worker ever saw it.
     #[error("{} is completed, and no worker has seen it", name(.0))]
     AnsweredByNobody(MessageKey),
+    /// Failed, and no worker ever saw it: attempts were charged that never were. (No rule for agents that refuse messages
+    /// themselves, such as a question that would wait for itself.)
+    #[error("{} was given up, and no worker has seen it", name(.0))]
+    GivenUpUnseen(MessageKey),
     /// Failed, and DEAD does not know it.
     #[error("{} failed, and has no dead letter", name(.0))]
     NoDeadLetter(MessageKey),
@@ -95,6 +99,7 @@ impl Fault {
             | Self::FinalOfNothing(key)
             | Self::Stray(key)
             | Self::AnsweredByNobody(key)
+            | Self::GivenUpUnseen(key)
             | Self::NoDeadLetter(key)
             | Self::NeedlesslyDead(key)
             | Self::Doubled { key, .. }

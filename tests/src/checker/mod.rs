@@ -90,8 +90,8 @@ pub struct Verdict {
     pub failed: usize,
     /// Messages that ran more than once, by the workers' own count.
     pub repeated: usize,
-    /// Attempts that are on record, but that no worker wrote down: charged without a run, or killed before its first line.
-    pub unwitnessed: usize,
+    /// Messages with more attempts on record than workers wrote down: charged without a run, or killed before its first line.
+    pub unwitnessed: Vec<MessageKey>,
 }
 
 /// Judges a fleet that has come to rest.
@@ -109,14 +109,14 @@ pub fn judge(facts: &Facts) -> Verdict {
     for (key, life) in &facts.lives {
         let allowed = facts.attempts.get(&key.agent).copied().unwrap_or_default();
         verdict.faults.extend(lived_well(key, life, allowed));
-        verdict.count(life);
+        verdict.count(key, life);
     }
     verdict.faults.extend(out_of_order(facts));
     verdict
 }
 
 impl Verdict {
-    fn count(&mut self, life: &Life) {
+    fn count(&mut self, key: &MessageKey, life: &Life) {
         match life.finals.first().map(|final_| final_.value.status) {
             Some(Outcome::Completed) => self.completed += 1,
             Some(Outcome::Failed) => self.failed += 1,
@@ -125,7 +125,9 @@ impl Verdict {
         if life.witnessed.len() > 1 {
             self.repeated += 1;
         }
-        self.unwitnessed += life.runs.len().saturating_sub(life.witnessed.len());
+        if life.runs.len() > life.witnessed.len() {
+            self.unwitnessed.push(key.clone());
+        }
     }
 }
 
@@ -181,6 +183,9 @@ fn lived_well(key: &MessageKey, life: &Life, allowed: u32) -> Vec<Fault> {
     let is = |outcome| life.finals.iter().any(|final_| final_.value.status == outcome);
     if is(Outcome::Completed) && witnessed == 0 {
         faults.push(of(Fault::AnsweredByNobody));
+    }
+    if is(Outcome::Failed) && witnessed == 0 {
+        faults.push(of(Fault::GivenUpUnseen));
     }
     if is(Outcome::Failed) != life.dead && !life.finals.is_empty() {
         faults.push(of(if life.dead { Fault::NeedlesslyDead } else { Fault::NoDeadLetter }));

@@ -85,7 +85,7 @@ fn a_fleet_that_is_well_has_no_faults() {
     let verdict = judge(&facts());
     assert_eq!(verdict.faults, []);
     assert_eq!((verdict.accepted, verdict.stored, verdict.completed), (3, 3, 3));
-    assert_eq!((verdict.failed, verdict.repeated, verdict.unwitnessed), (0, 0, 0));
+    assert_eq!((verdict.failed, verdict.repeated, verdict.unwitnessed), (0, 0, vec![]));
 }
 
 #[test]
@@ -222,6 +222,16 @@ fn a_wrong_answer_is_seen() {
 #[test]
 fn an_answer_without_a_worker_is_seen() {
     assert_eq!(after(|life| life.witnessed.clear()), [Fault::AnsweredByNobody(key("b"))]);
+}
+
+#[test]
+fn a_message_given_up_without_a_run_is_seen() {
+    let faults = after(|life| {
+        life.finals[0].value.status = Outcome::Failed;
+        life.witnessed.clear();
+        life.dead = true;
+    });
+    assert_eq!(faults, [Fault::GivenUpUnseen(key("b"))]);
 }
 
 #[test]
