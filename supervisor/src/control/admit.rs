@@ -39,6 +39,8 @@ struct Handover {
     floor: u64,
     /// Who took messages before, oldest first: as a rule one.
     over: Vec<Predecessor>,
+    /// Whether that is on record as still to be done.
+    unrecorded: bool,
     concurrency: usize,
     prepared: Option<Prepared>,
 }
@@ -107,9 +109,14 @@ impl Supervisor {
         agent: AgentName,
         incarnation: u64,
         floor: u64,
-        over: Vec<Predecessor>,
+        mut over: Vec<Predecessor>,
     ) {
         let Some(leading) = self.acting() else { return };
+        let unrecorded = !over.is_empty();
+        // Done already, and the record of it is on its way: its books are not opened again, the new shim may be writing in them.
+        if leading.swapped.get(&agent) == Some(&incarnation) {
+            over.clear();
+        }
         if leading.admitting.get(&agent).is_some_and(|(under_way, _)| *under_way >= incarnation) {
             return;
         }
@@ -121,7 +128,7 @@ impl Supervisor {
         let broker = self.broker.clone();
         let subject = broker.subjects().shim_command(&agent, &self.token(&agent, incarnation));
         let prepared = self.prepared_for(&agent, incarnation);
-        let over = Handover { agent, incarnation, floor, over, concurrency, prepared };
+        let over = Handover { agent, incarnation, floor, over, unrecorded, concurrency, prepared };
         self.task(async move {
             let admitted = current.run_until_cancelled(over.until_done(&broker, &subject)).await;
             let Some(swapped) = admitted else { return Done::Nothing };
@@ -139,6 +146,7 @@ impl Supervisor {
         }
         let term = leading.term;
         if swapped {
+            leading.swapped.insert(agent.clone(), incarnation);
             self.append(ControlEvent::IncarnationBegun { agent, incarnation }, Some(term), None);
         }
     }
@@ -209,7 +217,7 @@ impl Handover {
                 self.begin(broker, subject, horizon).await?;
             }
         }
-        Ok(!self.over.is_empty())
+        Ok(self.unrecorded)
     }
 
     async fn begin(&self, broker: &Broker, subject: &str, horizon: u64) -> Result<(), BrokerError> {
@@ -245,15 +253,16 @@ impl Handover {
     ) -> Result<u64, BrokerError> {
         let (agent, Predecessor { incarnation, clean }) = (&self.agent, previous);
         let known = broker.consumer(agent, incarnation).await?;
-        // From here on its pulls and acks find nobody, wherever it may still run.
-        broker.delete_consumer(agent, incarnation).await?;
         // What it has settled since the floor was found.
         let from = known.map_or(from, |consumer| from.max(consumer.ack_floor + 1));
         if !clean {
+            // While the consumer still tells what was given out: so that a try that ends half way can be repeated.
             let delivered = known.map(|consumer| consumer.delivered);
             let concurrency = self.concurrency;
             charge(broker, &Open { agent, incarnation, from, delivered, concurrency }).await?;
         }
+        // From here on its pulls and acks find nobody, wherever it may still run.
+        broker.delete_consumer(agent, incarnation).await?;
         Ok(from)
     }
 }

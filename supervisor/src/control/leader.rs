@@ -29,6 +29,8 @@ pub(super) struct Leading {
     pub(super) finding: BTreeSet<(AgentName, u64)>,
     /// Incarnations that are being admitted; a dropped guard ends the try.
     pub(super) admitting: BTreeMap<AgentName, (u64, DropGuard)>,
+    /// The last incarnation of each agent that took over in this leadership, whether that is on record yet or not.
+    pub(super) swapped: BTreeMap<AgentName, u64>,
     /// Consumers made before their incarnations are ready.
     pub(super) prepared: BTreeMap<AgentName, Prepared>,
     pub(super) sweep: Sweep,
@@ -44,6 +46,7 @@ impl Leading {
             pending: VecDeque::new(),
             finding: BTreeSet::new(),
             admitting: BTreeMap::new(),
+            swapped: BTreeMap::new(),
             prepared: BTreeMap::new(),
             sweep: Sweep::default(),
         }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use broker::{Broker, BrokerError, EventBatch};
-use common::AgentName;
+use broker::{Broker, BrokerError, ControlItem, EventBatch};
+use common::control::ControlEvent;
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
+use common::{AgentName, Timestamp};
 
 /// What may have been open in a killed shim.
 pub(super) struct Open<'a> {
@@ -24,14 +25,24 @@ pub(super) struct Open<'a> {
 const HELD: usize = 64;
 
 /// Charges an attempt to each message that was with the killed shim's worker: those on record as delivered by it, and else the
-/// first of each conversation, since a shim hands on what it gets at once and records that within 20 ms.
+/// first of each conversation, since a shim hands on what it gets at once and records that within 20 ms. What a later incarnation
+/// has run is not touched. Done again, it charges nothing more.
 pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), BrokerError> {
     let scan = broker.open_requests(open.agent, open.from, HELD).await?;
-    let given = |seq: u64| open.delivered.is_none_or(|delivered| seq <= delivered);
+    // What came when it was gone, it was not given.
+    let end_of_it = match open.delivered {
+        Some(_) => None,
+        None => ended_at(broker, open).await?,
+    };
+    let given = |seq: u64, at: Timestamp| match (open.delivered, end_of_it) {
+        (Some(delivered), _) => seq <= delivered,
+        (None, Some(ended)) => at <= ended,
+        (None, None) => true,
+    };
     let mut charged = 0;
     let mut conversations = BTreeSet::new();
     let mut unmarked = Vec::new();
-    for (seq, key, _) in scan.open.iter().filter(|(seq, ..)| given(*seq)) {
+    for (seq, key, _) in scan.open.iter().filter(|(seq, _, at)| given(*seq, *at)) {
         let mark = broker.last_mark(open.agent, &key.message_id).await?;
         let Some(request) = broker.request_of(key).await? else { continue };
         let conversation = request.value.conversation_id;
@@ -44,6 +55,10 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
                     end(broker, open, &key.message_id, &conversation, mark.attempt, mark.attempt)
                         .await?;
                 }
+            }
+            // Whoever came after has it: that the dead one had it too is settled, or beyond telling.
+            Some(mark) if mark.incarnation > open.incarnation => {
+                conversations.insert(conversation);
             }
             mark => {
                 let attempts = mark.map_or(0, |mark| mark.attempt);
@@ -61,6 +76,23 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
         }
     }
     Ok(())
+}
+
+/// When an incarnation was seen to have ended; none if it was not: its node is lost.
+async fn ended_at(broker: &Broker, open: &Open<'_>) -> Result<Option<Timestamp>, BrokerError> {
+    let mut log = broker.follow_control(1, Some(open.agent)).await?;
+    loop {
+        let record = match log.next().await? {
+            ControlItem::Record { record, .. } => record,
+            ControlItem::Malformed { .. } => continue,
+            ControlItem::CaughtUp => return Ok(None),
+        };
+        if let ControlEvent::IncarnationExited { incarnation, .. } = record.event
+            && incarnation == open.incarnation
+        {
+            return Ok(Some(record.at));
+        }
+    }
 }
 
 /// Records that an attempt ended with the shim. `known`: the last attempt on record.
