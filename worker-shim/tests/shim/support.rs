@@ -210,6 +210,11 @@ impl Shim {
         }
     }
 
+    /// The shim's figures once it has heard that so many final states are stored, which is after everybody else can read them.
+    pub(crate) async fn heartbeat_after(&mut self, finished: u64) -> Heartbeat {
+        until(async || Some(self.heartbeat().await).filter(|it| it.finished >= finished)).await
+    }
+
     pub(crate) async fn command(&self, command: &ShimCommand) {
         let subject = self.broker.subjects().shim_command(&agent(), TOKEN);
         let frame = codec::encode(command).expect("small");
