@@ -76,6 +76,8 @@ pub struct Inbox {
     pulls: Pulls,
     /// Looks whether the consumer still exists.
     looking: Option<BoxFuture<'static, Result<Option<ConsumerState>>>>,
+    /// When to pull anew, since the last pull ended for no reason of ours. Kept here, so that a cancelled call does not forget it.
+    renew_at: Option<Instant>,
     /// Refused, and to be given to the caller next.
     refused: VecDeque<InboxItem>,
     closed: bool,
@@ -106,6 +108,7 @@ enum Woken {
     Message(Option<Message>),
     Looked(Result<Option<ConsumerState>>),
     Reconnected,
+    Due,
     Silence,
 }
 
@@ -126,6 +129,7 @@ impl Inbox {
             asked: 0,
             pulls: Pulls::open(broker).await?,
             looking: None,
+            renew_at: None,
             refused: VecDeque::new(),
             closed: false,
             gone: false,
@@ -144,6 +148,7 @@ impl Inbox {
                 return InboxItem::Gone;
             }
             if self.looking.is_none()
+                && self.renew_at.is_none()
                 && let Err(error) = self.ask().await
             {
                 // The client's queue is full, as it is after a while without a connection.
@@ -162,7 +167,7 @@ impl Inbox {
                 Woken::Looked(found) => {
                     self.looking = None;
                     match found {
-                        Ok(Some(_)) => self.renew(PAUSE).await,
+                        Ok(Some(_)) => self.renew_at = Some(Instant::now() + jitter(PAUSE)),
                         Ok(None) => self.gone = true,
                         Err(error) => {
                             tracing::debug!(%error, "no word of the consumer");
@@ -171,7 +176,7 @@ impl Inbox {
                     }
                 }
                 // What was on its way is lost with the connection; the consumer may be lost with the server.
-                Woken::Reconnected => self.renew(Duration::ZERO).await,
+                Woken::Reconnected | Woken::Due => self.renew().await,
                 Woken::Silence => self.look(),
             }
         }
@@ -190,7 +195,8 @@ impl Inbox {
     async fn wake(&mut self) -> Woken {
         let wire = self.broker.wire();
         // Silence means something only while an answer is due.
-        let silence = self.asked > 0 && self.looking.is_none();
+        let silence = self.asked > 0 && self.looking.is_none() && self.renew_at.is_none();
+        let due = self.renew_at.unwrap_or(self.pulls.heard);
         let until = self.pulls.heard + SILENCE;
         tokio::select! {
             biased;
@@ -202,6 +208,7 @@ impl Inbox {
                 }
             } => Woken::Looked(found),
             () = wire.reconnected(self.pulls.epoch) => Woken::Reconnected,
+            () = sleep_until(due), if self.renew_at.is_some() => Woken::Due,
             () = sleep_until(until), if silence => Woken::Silence,
         }
     }
@@ -229,16 +236,17 @@ impl Inbox {
     }
 
     /// Pulls anew on another subscription, so that what an old pull still brings is not counted as the new one's.
-    async fn renew(&mut self, pause: Duration) {
-        if !pause.is_zero() {
-            sleep(jitter(pause)).await;
-        }
+    async fn renew(&mut self) {
         match Pulls::open(&self.broker).await {
             Ok(pulls) => {
                 self.pulls = pulls;
                 self.asked = 0;
+                self.renew_at = None;
             }
-            Err(error) => tracing::debug!(%error, "no new subscription"),
+            Err(error) => {
+                tracing::debug!(%error, "no new subscription");
+                self.renew_at = Some(Instant::now() + jitter(PAUSE));
+            }
         }
     }
 
