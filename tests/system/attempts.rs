@@ -125,3 +125,21 @@ async fn too_many_restarts_put_an_agent_aside_until_it_is_started() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_poison_takes_no_neighbour_with_it() {
+    let soul = flaky("CONCURRENCY 8\nRESTART always backoff=50ms..200ms");
+    let fleet = Fleet::with(&[("worker", &soul)]).await;
+    let broker = fleet.broker().await;
+    for number in 0..40 {
+        let poison = number % 20 == 10;
+        let text = if poison { "sleep 0.1; crash".to_owned() } else { "sleep 0.2".to_owned() };
+        let envelope = message("worker", &format!("m{number}"), &text);
+        let _stored = broker.send(&envelope, Duration::from_secs(10)).await.expect("stored");
+    }
+    let _idle = fleet.cli(["wait", "worker", "--for", "idle", "--timeout", "90s"]).await.ok();
+    let rows = fleet.json(["journal", "ls", "--agent", "worker"]).await;
+    let failed = rows.as_array().expect("a list").iter().filter(|row| row["status"] == "failed");
+    let failed: Vec<_> = failed.map(|row| row["messageId"].clone()).collect();
+    assert_eq!(failed, ["m10", "m30"], "{rows:#}");
+}

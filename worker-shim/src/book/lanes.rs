@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use common::message::{Envelope, Final, Kind, Outcome};
+use common::message::{Cause, Envelope, Final, Kind, Outcome};
 use common::worker::ToWorker;
 
 use super::{Book, Do, Held, Now, Phase, RECENT};
@@ -35,7 +35,10 @@ impl Book {
             Phase::READY
         };
         self.enter_lane(&envelope, seq);
-        self.held.insert(seq, Held { envelope, reply, attempts: 0, last_error: None, phase });
+        self.held.insert(
+            seq,
+            Held { envelope, reply, attempts: 0, last_error: None, alone: false, phase },
+        );
         self.schedule(now, &mut todo);
         todo
     }
@@ -72,6 +75,7 @@ impl Book {
         let mut todo = Vec::new();
         if let Some(held) = self.held.get_mut(&seq).filter(|h| matches!(h.phase, Phase::Checking)) {
             held.attempts = attempts;
+            held.alone = attempts > 0 && attempts + 1 == self.rules.attempts;
             held.phase = Phase::READY;
             if let Some(final_) = final_ {
                 self.leave(seq, Some(final_), &mut todo);
@@ -119,15 +123,43 @@ impl Book {
             return;
         }
         while self.open.len() < self.rules.concurrency {
-            let startable = self.held.iter().find(|(seq, held)| {
-                matches!(held.phase, Phase::Waiting { not_before_us, last: None } if not_before_us <= now.us)
-                    && self.is_head(**seq, held)
-                    && !self.open.contains_key(&held.envelope.message_id)
-            });
-            let Some((&seq, _)) = startable else { return };
+            let Some(seq) = self.startable(now) else { return };
             self.begin(now, seq, todo);
         }
         self.refuse_deadlocks(now, todo);
+    }
+
+    /// The oldest message that can start. From when one waits that needs the worker for itself until it is over, only that one
+    /// and what open turns wait for.
+    fn startable(&self, now: Now) -> Option<u64> {
+        let mut open = self.open.values().filter_map(|seq| self.held.get(seq));
+        let mut reserved = open.any(|open| open.alone);
+        for (&seq, held) in &self.held {
+            let is_ready = matches!(held.phase, Phase::Waiting { not_before_us, last: None } if not_before_us <= now.us);
+            if !is_ready
+                || !self.is_head(seq, held)
+                || self.open.contains_key(&held.envelope.message_id)
+            {
+                continue;
+            }
+            if self.open.is_empty() && !reserved || self.is_awaited(held) {
+                return Some(seq);
+            }
+            reserved |= held.alone;
+            if !reserved {
+                return Some(seq);
+            }
+        }
+        None
+    }
+
+    /// Whether an open turn waits for the answer to this message.
+    fn is_awaited(&self, held: &Held) -> bool {
+        let open = |cause: &Cause| {
+            let seq = self.open.get(&cause.message_id);
+            seq.and_then(|seq| self.held.get(seq)).is_some_and(|open| is_of(cause, &open.envelope))
+        };
+        held.envelope.path.iter().any(open)
     }
 
     fn is_head(&self, seq: u64, held: &Held) -> bool {
@@ -174,13 +206,11 @@ impl Book {
         let waits_for_itself = |held: &Held| {
             let path = &held.envelope.path;
             matches!(held.phase, Phase::Waiting { last: None, .. })
-                && self.open.values().filter_map(|seq| self.held.get(seq)).all(|open| {
-                    path.iter().any(|cause| {
-                        cause.agent == open.envelope.agent
-                            && cause.sender == open.envelope.sender
-                            && cause.message_id == open.envelope.message_id
-                    })
-                })
+                && self
+                    .open
+                    .values()
+                    .filter_map(|seq| self.held.get(seq))
+                    .all(|open| path.iter().any(|cause| is_of(cause, &open.envelope)))
         };
         let stuck: Vec<u64> = self
             .held
@@ -197,4 +227,10 @@ impl Book {
             self.give_up(now, seq, Outcome::Failed, reason, todo);
         }
     }
+}
+
+fn is_of(cause: &Cause, message: &Envelope) -> bool {
+    cause.message_id == message.message_id
+        && cause.sender == message.sender
+        && cause.agent == message.agent
 }

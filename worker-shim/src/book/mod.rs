@@ -110,6 +110,9 @@ struct Held {
     attempts: u32,
     /// Why the last attempt ended.
     last_error: Option<String>,
+    /// Its last attempt, and one before was another incarnation's: what ended that may have been this message. So it has the
+    /// worker for itself, and takes no neighbour with it.
+    alone: bool,
     phase: Phase,
 }
 

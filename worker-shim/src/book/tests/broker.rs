@@ -275,3 +275,36 @@ fn a_question_back_waits_or_is_answered_where_that_is_no_deadlock() {
     let todo = desk.deliver_as(4, question("r", &["m", "n"]), false);
     assert_eq!(settle(&todo).0, 4, "both wait for it");
 }
+
+#[test]
+fn the_last_attempt_after_another_incarnations_has_the_worker_for_itself() {
+    let mut desk = Desk::new(3);
+    assert_eq!(told(&desk.deliver(1, "m", "m")), ["m"]);
+    desk.deliver_as(2, envelope("suspect", "suspect"), true);
+    assert_eq!(told(&desk.looked_up(2, None, 2)), Vec::<String>::new(), "`m` is with the worker");
+    assert_eq!(told(&desk.deliver(3, "n", "n")), Vec::<String>::new(), "the older one comes first");
+    // What an open turn waits for must not wait for the suspect, which waits for that turn.
+    assert_eq!(told(&desk.deliver_as(4, question("q", &["m"]), false)), ["q"]);
+    desk.line(done("q", "x"));
+    let todo = desk.line(done("m", "x"));
+    assert_eq!(told(&todo), ["suspect"]);
+    assert_eq!(told(&desk.deliver(5, "o", "o")), Vec::<String>::new());
+    assert_eq!(told(&desk.deliver_as(6, question("r", &["suspect"]), false)), ["r"]);
+    desk.line(done("r", "x"));
+    assert_eq!(told(&desk.line(done("suspect", "x"))), ["n", "o"]);
+}
+
+#[test]
+fn earlier_attempts_and_those_of_this_incarnation_go_side_by_side() {
+    let mut desk = Desk::new(3);
+    desk.deliver(1, "m", "m");
+    desk.deliver_as(2, envelope("second", "second"), true);
+    assert_eq!(told(&desk.looked_up(2, None, 1)), ["second"], "its second of three");
+    // A worker that says that it failed did not die of it.
+    desk.line(error("m", true));
+    desk.publish(true);
+    desk.after(SECOND);
+    desk.line(error("m", true));
+    desk.publish(true);
+    assert_eq!(told(&desk.after(2 * SECOND)), ["m"], "its third of three");
+}
