@@ -1,7 +1,7 @@
 //! The `.soul` parser: text in, an [`AgentSpec`](crate::spec::AgentSpec) or every problem of the file out.
 //!
 //! One instruction a line, keyword first. Parsing reads no file, no clock and no environment, so `mozart validate` and the
-//! supervisor decide the same; only [`find`] looks at folders. Whatever the bytes, it returns: no input makes it panic, and
+//! supervisor decide the same; only [`find`] and [`read`] look at the disk. Whatever the bytes, it returns: no input makes it panic, and
 //! each of its lists is bounded by the constants below.
 
 mod diagnostic;
@@ -15,7 +15,7 @@ mod suggest;
 mod text;
 
 pub use diagnostic::{Also, SoulErrors, SoulProblem};
-pub use find::{FindError, NameError, find, name_from_path};
+pub use find::{FindError, NameError, find, name_from_path, read};
 pub use parse::{parse, parse_bytes};
 
 /// The largest file, in bytes.

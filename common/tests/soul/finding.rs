@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::soul::{FindError, NameError, find, name_from_path};
+use common::soul::{FindError, MAX_FILE, NameError, find, name_from_path, read};
 
 /// A folder with some files.
 fn folder(files: &[&str]) -> tempfile::TempDir {
@@ -90,4 +90,15 @@ fn nothing_is_an_error() {
     assert!(matches!(found(empty.path(), &["gone.soul"]), Err(FindError::Missing(_))));
     let not_a_soul = found(empty.path(), &["notes.txt"]);
     assert!(matches!(not_a_soul, Err(FindError::Name(NameError::NotASoul(_)))));
+}
+
+#[test]
+fn a_soul_is_read_no_further_than_it_may_be_long() {
+    let folder = folder(&["a.soul"]);
+    let path = folder.path().join("a.soul");
+    assert_eq!(read(&path).expect("a file"), b"MODEL m\nSOUL s\n");
+    fs::write(&path, vec![b'x'; 2 * MAX_FILE]).expect("written");
+    assert_eq!(read(&path).expect("a file").len(), MAX_FILE + 1);
+    assert!(read(Path::new("/dev/zero")).is_err(), "a device has no end");
+    assert!(read(folder.path()).is_err(), "a folder is no file");
 }

@@ -23,7 +23,7 @@ mod ps;
 mod reasons;
 mod reference;
 mod send;
-mod souls;
+pub(crate) mod souls;
 mod stream;
 mod table;
 mod watch;

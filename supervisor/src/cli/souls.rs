@@ -1,6 +1,5 @@
 //! `mozart validate` and `mozart apply`: from files to souls.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -81,14 +80,39 @@ pub(crate) async fn apply(global: &Global, args: &ApplyArgs) -> Result<u8, ApiEr
     let souls = read(&args.paths)?;
     check(&souls, global.output)?;
     let client = Client::connect(global).await?;
-    let souls = souls.into_iter().map(source).collect();
-    let applied = client.change(&Query::Apply { souls, force: args.force }).await?;
+    let souls: Vec<SoulSource> = souls.into_iter().map(source).collect();
+    let mut applied = Vec::new();
+    for souls in batches(souls) {
+        applied.extend(client.change(&Query::Apply { souls, force: args.force }).await?);
+    }
     if client.json() {
         output::json(&applied)?;
     } else {
         output::line(render(&applied))?;
     }
     Ok(0)
+}
+
+/// Splits souls into requests that fit the broker.
+pub(crate) fn batches(souls: Vec<SoulSource>) -> Vec<Vec<SoulSource>> {
+    /// In bytes on the wire; the largest soul has less than twice as many.
+    const ROOM: usize = 400 << 10;
+    let mut batches: Vec<Vec<SoulSource>> = Vec::new();
+    let mut left = 0;
+    for soul in souls {
+        let size = serde_json::to_vec(&soul).map_or(ROOM, |bytes| bytes.len());
+        match batches.last_mut().filter(|_| size <= left) {
+            Some(batch) => {
+                left -= size;
+                batch.push(soul);
+            }
+            None => {
+                left = ROOM.saturating_sub(size);
+                batches.push(vec![soul]);
+            }
+        }
+    }
+    batches
 }
 
 fn read(paths: &[PathBuf]) -> Result<Vec<Read>, ApiError> {
@@ -106,7 +130,7 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Read>, ApiError> {
         let path = std::path::absolute(&path).unwrap_or(path);
         let name = soul::name_from_path(&path)
             .map_err(|error| unreadable(error.to_string(), String::new()))?;
-        let bytes = fs::read(&path).map_err(|cause| {
+        let bytes = soul::read(&path).map_err(|cause| {
             unreadable(format!("cannot read {}", path.display()), cause.to_string())
         })?;
         let parsed = soul::parse_bytes(name.clone(), &path, &bytes);
@@ -189,6 +213,7 @@ fn render(applied: &[Applied]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn write(folder: &Path, name: &str, text: &[u8]) -> PathBuf {
         let path = folder.join(name);
@@ -207,6 +232,31 @@ mod tests {
         assert_eq!((error.code, error.what.as_str()), (2, "2 souls are invalid"));
         assert!(error.cause.contains("bad.soul:1:1: "), "{}", error.cause);
         assert_eq!(souls.iter().filter(|soul| verdict(soul).valid).count(), 1);
+    }
+
+    #[test]
+    fn many_souls_are_several_requests() {
+        let soul = |text: &str| SoulSource {
+            name: AgentName::new("a").expect("valid"),
+            path: "/a.soul".to_owned(),
+            text: text.to_owned(),
+        };
+        let sizes = |souls| batches(souls).iter().map(Vec::len).collect::<Vec<_>>();
+        assert!(sizes(Vec::new()).is_empty());
+        let quarter = "x".repeat(100 << 10);
+        assert_eq!(sizes(vec![soul(&quarter); 7]), [3, 3, 1]);
+        let large = "\"".repeat(256 << 10);
+        assert_eq!(sizes(vec![soul("x"), soul(&large), soul("x"), soul("x")]), [1, 1, 2]);
+    }
+
+    #[test]
+    fn a_pipe_named_like_a_soul_is_refused_and_not_awaited() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let pipe = temp.path().join("pipe.soul");
+        let made = rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR);
+        made.expect("the file system has pipes");
+        let error = read(&[pipe]).err().expect("not a file");
+        assert_eq!((error.code, error.cause.as_str()), (2, "it is not a regular file"));
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use broker::{Broker, BrokerError};
+use broker::{Broker, BrokerError, ConnectOptions};
 use bytes::Bytes;
 use common::AgentName;
 use common::api::{AgentState, ApiError, Query, Reply, SoulSource};
 use common::soul;
 
-use crate::args::Global;
 use crate::cli::output;
+use crate::cli::souls::batches;
 use crate::failure::{self, Attempt as _};
 
 /// Reads and checks the souls of a folder.
@@ -32,8 +32,8 @@ pub(super) fn read(dir: &Path) -> Result<Vec<SoulSource>, ApiError> {
     for file in files {
         let path = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
         let name = soul::name_from_path(&path).map_err(|error| invalid(error.to_string()))?;
-        let bytes = std::fs::read(&path)
-            .map_err(|error| invalid(format!("{}: {error}", path.display())))?;
+        let bytes =
+            soul::read(&path).map_err(|error| invalid(format!("{}: {error}", path.display())))?;
         match soul::parse_bytes(name.clone(), &path, &bytes) {
             Ok(_) => souls.push(SoulSource {
                 name,
@@ -50,9 +50,11 @@ pub(super) fn read(dir: &Path) -> Result<Vec<SoulSource>, ApiError> {
 ///
 /// # Errors
 /// When none does in time.
-pub(super) async fn connect(global: &Global, within: Duration) -> Result<Broker, ApiError> {
-    let options = crate::connect::options(global, "mozart up", within)?;
-    let client = Broker::connect(&options).await.attempt("cannot reach what was started")?;
+pub(super) async fn connect(
+    options: &ConnectOptions,
+    within: Duration,
+) -> Result<Broker, ApiError> {
+    let client = Broker::connect(options).await.attempt("cannot reach what was started")?;
     let until = Instant::now() + within;
     loop {
         match ask(&client, &Query::Hello).await {
@@ -86,17 +88,7 @@ pub(super) async fn apply(
     souls: Vec<SoulSource>,
 ) -> Result<Vec<AgentName>, ApiError> {
     let names = souls.iter().map(|soul| soul.name.clone()).collect();
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    for soul in souls {
-        if bytes + soul.text.len() > 256 * 1024 && !batch.is_empty() {
-            apply_batch(client, std::mem::take(&mut batch)).await?;
-            bytes = 0;
-        }
-        bytes += soul.text.len() + soul.path.len() + 128;
-        batch.push(soul);
-    }
-    if !batch.is_empty() {
+    for batch in batches(souls) {
         apply_batch(client, batch).await?;
     }
     Ok(names)
