@@ -1,12 +1,14 @@
 //! What an earlier process of this node left: running shims are taken over, ended ones reported, leftovers ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::SystemTime;
 
 use common::AgentName;
 
 use super::{Node, Running};
 use crate::runtime::labels;
+use crate::runtime::process::without_a_word;
 
 impl Node {
     /// Takes over what runs. Touches nothing that is not labelled with this node's own run folder.
@@ -14,8 +16,7 @@ impl Node {
         for shim in self.runtime.adopt() {
             tracing::info!("{}-{} adopted as process {}", shim.agent, shim.incarnation, shim.pid);
             self.watch(&shim);
-            self.running
-                .insert((shim.agent.clone(), shim.incarnation), Running { shim, kill_at: None });
+            self.running.insert((shim.agent.clone(), shim.incarnation), Running::new(shim));
         }
         self.end_leftovers();
         self.report_missed_ends();
@@ -23,10 +24,11 @@ impl Node {
 
     /// Workers whose shim is gone serve nobody.
     fn end_leftovers(&self) {
-        let running = |run: &std::path::Path| self.running.values().any(|one| one.shim.run == run);
-        for one in labels::find(&self.runtime.root).iter().filter(|one| !running(&one.run)) {
-            tracing::info!("process {} of {} was left behind: ended", one.pid, one.label);
-            labels::sweep(&one.run);
+        let running: BTreeSet<&Path> =
+            self.running.values().map(|one| one.shim.run.as_path()).collect();
+        let ended = labels::sweep_where(&self.runtime.root, |run| !running.contains(run));
+        if ended > 0 {
+            tracing::info!("ended {ended} processes that were left behind");
         }
     }
 
@@ -45,7 +47,10 @@ impl Node {
             let newer_runs =
                 self.running.keys().any(|(other, number)| *other == agent && *number > incarnation);
             if newest.get(&agent) == Some(&incarnation) && !newer_runs {
-                let exit = self.runtime.exit(&agent, incarnation, None, SystemTime::now().into());
+                // What it may have left behind is ended by now.
+                let exit = self.runtime.last_words(&agent, incarnation).unwrap_or_else(|| {
+                    without_a_word(agent, incarnation, None, SystemTime::now().into())
+                });
                 self.remember(exit);
             } else {
                 self.runtime.forget(&agent, incarnation);

@@ -2,7 +2,7 @@
 
 mod adopt;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{Global, NodeArgs};
 use crate::failure::{self, Attempt as _};
-use crate::runtime::process::{ProcessRuntime, Shim, ended};
+use crate::runtime::process::{ProcessRuntime, Shim, ended, without_a_word};
 
 /// What runs is told this often; the leader counts a node as lost after ten of them.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 /// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
 const LEADERLESS: Duration = Duration::from_secs(5);
+/// Ends that are kept to be told again, at most: what is absent from a report has ended, too, only nobody knows how.
+const EXITS: usize = 1024;
 
 /// How a node is run.
 #[derive(Debug, Clone)]
@@ -63,9 +65,26 @@ struct Running {
     shim: Shim,
     /// When it is killed, once it was told to stop.
     kill_at: Option<Instant>,
+    /// Its shim has ended: the process id may be another's soon.
+    gone: bool,
 }
 
-type Ended = (AgentName, u64, Option<Exit>);
+impl Running {
+    fn new(shim: Shim) -> Self {
+        Self { shim, kill_at: None, gone: false }
+    }
+}
+
+/// An incarnation, and the status of its shim as far as the system tells it.
+type Ended = ((AgentName, u64), Option<Exit>);
+
+/// What comes back from the tasks beside the loop.
+enum Seen {
+    /// A shim ended.
+    Ended(Ended),
+    /// What these incarnations left behind is gone.
+    Swept(Vec<Ended>),
+}
 
 struct Node {
     options: NodeOptions,
@@ -77,7 +96,10 @@ struct Node {
     running: BTreeMap<(AgentName, u64), Running>,
     /// The last end of each agent here: told until a newer incarnation starts.
     exits: BTreeMap<AgentName, IncarnationExit>,
-    watches: JoinSet<Ended>,
+    watches: JoinSet<Seen>,
+    /// Incarnations whose shims ended without a word, until what they left behind is swept: all of them at once.
+    unswept: Vec<Ended>,
+    sweeping: bool,
 }
 
 /// Serves until `stop`: then everything that runs here is drained.
@@ -114,6 +136,8 @@ pub(crate) async fn serve(
         running: BTreeMap::new(),
         exits: BTreeMap::new(),
         watches: JoinSet::new(),
+        unswept: Vec::new(),
+        sweeping: false,
     };
     node.go(commands, to_all, stop).await
 }
@@ -143,8 +167,9 @@ impl Node {
             };
             tokio::select! {
                 _ = tick.tick() => self.report_status().await,
-                Some(ended) = self.watches.join_next() => match ended {
-                    Ok((agent, incarnation, status)) => self.ended(agent, incarnation, status).await,
+                Some(seen) = self.watches.join_next() => match seen {
+                    Ok(Seen::Ended(ended)) => self.ended(ended).await,
+                    Ok(Seen::Swept(ended)) => self.swept(ended).await,
                     Err(error) => tracing::error!("a watch failed: {error}"),
                 },
                 message = commands.next() => match message {
@@ -170,7 +195,7 @@ impl Node {
                 tracing::error!("watching {agent}-{incarnation}: {error}");
                 None
             });
-            (agent, incarnation, status)
+            Seen::Ended(((agent, incarnation), status))
         });
     }
 
@@ -207,22 +232,67 @@ impl Node {
         .await;
     }
 
-    async fn ended(&mut self, agent: AgentName, incarnation: u64, status: Option<Exit>) {
-        let Some(one) = self.running.remove(&(agent.clone(), incarnation)) else { return };
+    async fn ended(&mut self, (key, status): Ended) {
+        let Some(one) = self.running.get_mut(&key) else { return };
+        one.gone = true;
+        one.kill_at = None;
+        match self.runtime.last_words(&key.0, key.1) {
+            Some(exit) => self.finished(exit).await,
+            None => {
+                self.unswept.push((key, status));
+                self.sweep();
+            }
+        }
+    }
+
+    /// Sweeps beside the loop: with many processes it takes longer than a leader waits for a report.
+    fn sweep(&mut self) {
+        if self.sweeping || self.unswept.is_empty() {
+            return;
+        }
+        self.sweeping = true;
+        let (runtime, ended) = (self.runtime.clone(), std::mem::take(&mut self.unswept));
+        self.watches.spawn_blocking(move || {
+            let keys: BTreeSet<_> = ended.iter().map(|(key, _)| key.clone()).collect();
+            runtime.sweep(&keys);
+            Seen::Swept(ended)
+        });
+    }
+
+    async fn swept(&mut self, ended: Vec<Ended>) {
+        self.sweeping = false;
+        self.sweep();
         let now = SystemTime::now().into();
-        let exit = self.runtime.exit(&agent, incarnation, status, now);
+        for ((agent, incarnation), status) in ended {
+            self.finished(without_a_word(agent, incarnation, status, now)).await;
+        }
+    }
+
+    async fn finished(&mut self, exit: IncarnationExit) {
+        let (agent, incarnation) = (&exit.agent, exit.incarnation);
+        self.running.remove(&(agent.clone(), incarnation));
         tracing::info!("{agent}-{incarnation} ended: {}", exit.exit.describe());
-        drop(one);
         self.report(&NodeReport::Exited(exit.clone())).await;
         self.remember(exit);
     }
 
-    /// Keeps an end, unless a newer one of the same agent is known.
+    /// Keeps an end, unless a newer one of the same agent is known. What is not kept leaves no folder.
     fn remember(&mut self, exit: IncarnationExit) {
-        let newer =
-            self.exits.get(&exit.agent).is_some_and(|known| known.incarnation > exit.incarnation);
-        if !newer {
-            self.exits.insert(exit.agent.clone(), exit);
+        let known = self.exits.get(&exit.agent);
+        if known.is_some_and(|known| known.incarnation > exit.incarnation) {
+            return self.runtime.forget(&exit.agent, exit.incarnation);
+        }
+        let (agent, incarnation) = (exit.agent.clone(), exit.incarnation);
+        if let Some(older) = self.exits.insert(agent, exit)
+            && older.incarnation != incarnation
+        {
+            self.runtime.forget(&older.agent, older.incarnation);
+        }
+        if self.exits.len() > EXITS
+            && let Some(oldest) = self.exits.values().min_by_key(|exit| exit.at)
+            && let Some(oldest) = self.exits.remove(&oldest.agent.clone())
+        {
+            self.runtime.forget(&oldest.agent, oldest.incarnation);
         }
     }
 
@@ -258,13 +328,14 @@ impl Node {
             Ok(shim) => {
                 tracing::info!("{agent}-{incarnation} started as process {}", shim.pid);
                 self.watch(&shim);
-                self.running.insert((agent.clone(), incarnation), Running { shim, kill_at: None });
+                self.running.insert((agent.clone(), incarnation), Running::new(shim));
                 if let Some(old) = self.exits.remove(agent) {
                     self.runtime.forget(agent, old.incarnation);
                 }
             }
             Err(reason) => {
                 tracing::warn!("{agent}-{incarnation} not started: {reason}");
+                self.runtime.forget(agent, incarnation);
                 let (agent, reason) = (agent.clone(), reason.clone());
                 self.report(&NodeReport::StartFailed { agent, incarnation, reason }).await;
             }
@@ -273,6 +344,8 @@ impl Node {
 
     async fn stop(&mut self, agent: &AgentName, incarnation: u64, within: Duration) {
         match self.running.get_mut(&(agent.clone(), incarnation)) {
+            // It is told as soon as nothing of it is left.
+            Some(one) if one.gone => {}
             Some(one) => {
                 one.shim.terminate();
                 let grace = if within.is_zero() { Duration::ZERO } else { GRACE };
@@ -306,7 +379,7 @@ impl Node {
     async fn drain(&mut self) {
         self.draining = true;
         self.report_status().await;
-        for one in self.running.values_mut() {
+        for one in self.running.values_mut().filter(|one| !one.gone) {
             one.shim.terminate();
             one.kill_at.get_or_insert_with(|| Instant::now() + crate::up::DRAIN + GRACE);
         }

@@ -27,9 +27,13 @@ pub(crate) struct Labelled {
 
 /// All processes of incarnations whose run folder is in `root`. Those of other users cannot be read, and are not ours.
 pub(crate) fn find(root: &Path) -> Vec<Labelled> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| read(pid, root)).collect()
+    processes().filter_map(|pid| read(pid, root)).collect()
+}
+
+/// The ids of all processes.
+pub(crate) fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn read(pid: u32, root: &Path) -> Option<Labelled> {
@@ -47,13 +51,21 @@ fn read(pid: u32, root: &Path) -> Option<Labelled> {
     Some(Labelled { pid, label, run, is_shim: value(CONFIG_ENV).is_some() })
 }
 
-/// Kills every process that an incarnation left behind, until none is there. Returns how many there were.
+/// Kills every process that incarnations left behind, until none is there: those whose run folders are in `root`. Returns how many
+/// there were.
+pub(crate) fn sweep(root: &Path) -> usize {
+    sweep_where(root, |_| true)
+}
+
+/// The same, of the run folders that are meant: one look at all processes for however many incarnations.
 ///
-/// A killed process may have started another one in the same moment: so it looks again, at most 20 times.
-pub(crate) fn sweep(run: &Path) -> usize {
+/// A killed process may have started another one in the same moment: so it looks again, at most 20 times. Reads all of `/proc`,
+/// which takes its time: not for an async task.
+pub(crate) fn sweep_where(root: &Path, is_meant: impl Fn(&Path) -> bool) -> usize {
     let mut killed = BTreeSet::new();
     for _ in 0..20 {
-        let left: Vec<Labelled> = find(run).into_iter().filter(|one| !is_zombie(one.pid)).collect();
+        let left = find(root).into_iter().filter(|one| is_meant(&one.run) && !is_zombie(one.pid));
+        let left: Vec<Labelled> = left.collect();
         if left.is_empty() {
             break;
         }

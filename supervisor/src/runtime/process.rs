@@ -2,6 +2,7 @@
 //!
 //! A run folder `<home>/run/<namespace>/<node>/<agent>-<incarnation>/` holds the shim's exit file and its own log.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
@@ -190,31 +191,41 @@ impl ProcessRuntime {
         }
     }
 
-    /// How an incarnation ended whose shim is gone. Ends whatever it left running.
-    pub(crate) fn exit(
+    /// How an incarnation ended, as its shim has put it on record: then it has also ended all that it started.
+    pub(crate) fn last_words(
         &self,
         agent: &AgentName,
         incarnation: u64,
-        status: Option<Exit>,
-        now: Timestamp,
-    ) -> IncarnationExit {
-        let run = self.folder(agent, incarnation);
-        let left: Option<ShimExit> = fs::read(run.join("exit.json"))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let agent = agent.clone();
-        if let Some(ShimExit { exit, finished, clean, at }) = left {
-            // It swept its own children.
-            return IncarnationExit { agent, incarnation, exit, clean, finished, at };
-        }
-        let killed = labels::sweep(&run);
-        if killed > 0 {
-            tracing::info!("{agent}-{incarnation}: ended {killed} processes that it left behind");
-        }
-        let mut exit = status.unwrap_or_default();
-        exit.reason = Some("its shim ended without a word".to_owned());
-        IncarnationExit { agent, incarnation, exit, clean: false, finished: 0, at: now }
+    ) -> Option<IncarnationExit> {
+        let file = self.folder(agent, incarnation).join("exit.json");
+        let left = fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let ShimExit { exit, finished, clean, at } = left?;
+        Some(IncarnationExit { agent: agent.clone(), incarnation, exit, clean, finished, at })
     }
+
+    /// Ends whatever incarnations left running whose shims ended without a word. Blocks.
+    pub(crate) fn sweep(&self, incarnations: &BTreeSet<(AgentName, u64)>) {
+        let runs: BTreeSet<PathBuf> = incarnations
+            .iter()
+            .map(|(agent, incarnation)| self.folder(agent, *incarnation))
+            .collect();
+        let killed = labels::sweep_where(&self.root, |run| runs.contains(run));
+        if killed > 0 {
+            tracing::info!("ended {killed} processes that killed shims left behind");
+        }
+    }
+}
+
+/// The end of an incarnation whose shim said nothing.
+pub(crate) fn without_a_word(
+    agent: AgentName,
+    incarnation: u64,
+    status: Option<Exit>,
+    now: Timestamp,
+) -> IncarnationExit {
+    let mut exit = status.unwrap_or_default();
+    exit.reason = Some("its shim ended without a word".to_owned());
+    IncarnationExit { agent, incarnation, exit, clean: false, finished: 0, at: now }
 }
 
 /// The soul's folder; the run folder when there is none here.
@@ -261,9 +272,8 @@ impl Shim {
         labels::kill(self.pid, Signal::TERM);
     }
 
-    /// Ends it and all that it started.
+    /// Ends it. What it started is swept once its end is seen.
     pub(crate) fn kill(&self) {
         labels::kill(self.pid, Signal::KILL);
-        labels::sweep(&self.run);
     }
 }
