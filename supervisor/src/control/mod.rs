@@ -79,6 +79,8 @@ enum Done {
     Admitted { agent: AgentName, incarnation: u64, swapped: bool },
     /// A sweep of one agent.
     Swept { agent: AgentName, checked: Option<u64> },
+    /// The consumers that there are.
+    Consumers(Vec<(AgentName, u64)>),
     /// Nothing more to do.
     Nothing,
 }
@@ -274,6 +276,7 @@ impl Supervisor {
                 self.admitted(agent, incarnation, swapped);
             }
             Done::Swept { agent, checked } => self.swept(agent, checked),
+            Done::Consumers(consumers) => self.drop_consumers(consumers),
             Done::Nothing => {}
         }
     }

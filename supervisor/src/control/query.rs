@@ -129,8 +129,9 @@ impl Supervisor {
 
     fn known(&self, agent: &AgentName) -> Result<&Agent, ApiError> {
         self.state.agent(agent).filter(|known| !known.removing).ok_or_else(|| {
-            let what = format!("no agent `{agent}`");
-            failure::error(failure::NOT_FOUND, what, "it is not registered", "mozart ps -a")
+            let what = format!("no agent {:?}", agent.as_str());
+            let try_ = "`mozart ps -a` lists the agents";
+            failure::error(failure::NOT_FOUND, what, "no soul of that name was applied", try_)
         })
     }
 
@@ -234,6 +235,12 @@ impl Supervisor {
 
 async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {
     match serde_json::to_vec(reply) {
+        Ok(bytes) if bytes.len() > broker.max_record() => {
+            let cause = format!("{} bytes, at most {} fit", bytes.len(), broker.max_record());
+            let try_ = "ask for one agent: `mozart inspect AGENT`";
+            let error = failure::error(failure::LIMIT, "the answer is too large", cause, try_);
+            Box::pin(send_reply(broker, to, &Reply::Error(error))).await;
+        }
         Ok(bytes) => {
             if let Err(error) = broker.tell(to, Bytes::from(bytes)).await {
                 tracing::warn!("answering a client: {error}");

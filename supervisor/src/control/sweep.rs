@@ -34,7 +34,7 @@ impl Supervisor {
         let sweep = &mut leading.sweep;
         sweep.ticks = (sweep.ticks + 1) % CONSUMERS_EVERY;
         if sweep.ticks == 0 {
-            return self.drop_consumers();
+            return self.list_consumers();
         }
         if sweep.busy {
             return;
@@ -64,29 +64,37 @@ impl Supervisor {
         });
     }
 
-    /// Deletes the consumers of removed agents, and of incarnations before the one in force: what a leader's death in the middle
-    /// of a handover may leave.
-    fn drop_consumers(&mut self) {
-        let begun: BTreeMap<AgentName, u64> = self
-            .state
-            .agents()
-            .map(|agent| (agent.name.clone(), agent.begun.unwrap_or(0)))
-            .collect();
+    /// Looks for consumers that serve nobody.
+    fn list_consumers(&mut self) {
         let broker = self.broker.clone();
         self.task(async move {
-            let dropped = async {
-                for (agent, incarnation) in broker.consumers().await? {
-                    if begun.get(&agent).is_none_or(|begun| incarnation < *begun) {
-                        tracing::info!(
-                            "the consumer of {agent}-{incarnation} serves nobody: deleted"
-                        );
-                        broker.delete_consumer(&agent, incarnation).await?;
-                    }
+            match broker.consumers().await {
+                Ok(consumers) => Done::Consumers(consumers),
+                Err(error) => {
+                    tracing::warn!("looking for stale consumers: {error}");
+                    Done::Nothing
                 }
-                Ok::<_, BrokerError>(())
-            };
-            if let Err(error) = dropped.await {
-                tracing::warn!("looking for stale consumers: {error}");
+            }
+        });
+    }
+
+    /// Deletes the consumers of removed agents, and of incarnations before the one in force: what a leader's death in the middle
+    /// of a handover may leave. The list is older than the state: a consumer is made only after its agent is on record.
+    pub(super) fn drop_consumers(&mut self, consumers: Vec<(AgentName, u64)>) {
+        if self.acting().is_none() {
+            return;
+        }
+        let is_stale = |(agent, incarnation): &(AgentName, u64)| {
+            self.state.agent(agent).is_none_or(|known| *incarnation < known.begun.unwrap_or(0))
+        };
+        let stale: Vec<_> = consumers.into_iter().filter(is_stale).collect();
+        let broker = self.broker.clone();
+        self.task(async move {
+            for (agent, incarnation) in stale {
+                tracing::info!("the consumer of {agent}-{incarnation} serves nobody: deleted");
+                if let Err(error) = broker.delete_consumer(&agent, incarnation).await {
+                    tracing::warn!("deleting the consumer of {agent}-{incarnation}: {error}");
+                }
             }
             Done::Nothing
         });
