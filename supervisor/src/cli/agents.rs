@@ -71,7 +71,8 @@ pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), Ap
     Err(unknown(agent, &names))
 }
 
-fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
+/// That there is no such agent, with the name that was probably meant.
+pub(crate) fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
     let cause = match did_you_mean(agent.as_str(), names) {
         Some(name) => format!("no soul of that name was applied; did you mean {name:?}?"),
         None => "no soul of that name was applied".to_owned(),

@@ -138,7 +138,13 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
                 row.map(Ok)
             }
             Err(error) if error.code == failure::NOT_FOUND => {
-                return if args.until == Until::Stopped { Ok(0) } else { Err(error) };
+                if args.until != Until::Stopped {
+                    return Err(error);
+                }
+                if client.json() {
+                    output::json(&None::<AgentRow>)?;
+                }
+                return Ok(0);
             }
             Err(error) => Some(Err(error)),
         };

@@ -40,13 +40,19 @@ pub(crate) struct PsArgs {
 /// Lists agents.
 ///
 /// # Errors
-/// When no supervisor answers.
+/// 3 when one that is named is not there, 6 when no supervisor answers.
 pub(crate) async fn run(global: &Global, args: &PsArgs) -> Result<u8, ApiError> {
     let client = Client::connect(global).await?;
     if args.watch {
         return watch(&client, args).await;
     }
-    let rows = wanted(client.rows(None).await?, args);
+    let rows = client.rows(None).await?;
+    let unknown = args.agents.iter().find(|agent| rows.iter().all(|row| row.agent != **agent));
+    if let Some(agent) = unknown {
+        let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
+        return Err(super::agents::unknown(agent, &names));
+    }
+    let rows = wanted(rows, args);
     if client.json() {
         output::json(&rows)?;
     } else {
