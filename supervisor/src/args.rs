@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::{Namespace, NodeName};
 
@@ -30,13 +31,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) nats: Option<String>,
     /// A NATS credentials file
-    #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE")]
+    #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE", value_parser = path())]
     pub(crate) creds: Option<PathBuf>,
     /// The fleet [default: default]
     #[arg(long, global = true, env = "MOZART_NAMESPACE", value_name = "NAME")]
     pub(crate) namespace: Option<Namespace>,
     /// Where `mozart up` keeps its data [default: ~/.mozart]
-    #[arg(long = "dir", global = true, env = "MOZART_DIR", value_name = "DIR")]
+    #[arg(long = "dir", global = true, env = "MOZART_DIR", value_name = "DIR", value_parser = path())]
     pub(crate) home: Option<PathBuf>,
     /// How results are written to stdout
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
@@ -44,6 +45,19 @@ pub(crate) struct Global {
     /// Log more to stderr; repeat for more still
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+impl Global {
+    /// The NATS server that is named; a variable that is set to nothing names none.
+    pub(crate) fn url(&self) -> Option<&str> {
+        self.nats.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The credentials file; absolute, since shims run in other folders.
+    pub(crate) fn creds(&self) -> Option<PathBuf> {
+        let given = self.creds.as_ref().filter(|path| !path.as_os_str().is_empty())?;
+        Some(std::path::absolute(given).unwrap_or_else(|_| given.clone()))
+    }
 }
 
 /// How results are written.
@@ -101,6 +115,9 @@ pub(crate) struct UpArgs {
     /// When the server syncs to disk
     #[arg(long, value_enum, default_value_t, hide = true)]
     pub(crate) sync: Sync,
+    /// The lock of the data folder is this process's stdin: `--detach` starts the process that stays so
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    pub(crate) locked: bool,
 }
 
 /// When the nats-server that `up` starts syncs its writes.
@@ -161,6 +178,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}: expected a time such as 30s, 5m or 1h 30m"))
+}
+
+/// A path, also an empty one: a variable that is set to nothing is like one that is not set.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -19,7 +19,7 @@ pub(crate) fn options(
     name: impl Into<String>,
     timeout: Duration,
 ) -> Result<ConnectOptions, ApiError> {
-    let given = global.nats.clone().filter(|url| !url.is_empty());
+    let given = global.url().map(str::to_owned);
     let (url, noted) = match given {
         Some(url) => (url, None),
         None => {
@@ -34,7 +34,7 @@ pub(crate) fn options(
     };
     Ok(ConnectOptions {
         url,
-        creds: global.creds.clone(),
+        creds: global.creds(),
         name: name.into(),
         namespace: global.namespace.clone().or(noted).unwrap_or_else(default_namespace),
         timeout,

@@ -34,6 +34,23 @@ pub(crate) fn error(
     ApiError { code, what: what.into(), cause: cause.to_string(), try_: try_.into() }
 }
 
+/// A file that cannot be used: for want of rights, of space, or for another reason.
+pub(crate) fn file(
+    what: impl Into<String>,
+    cause: &std::io::Error,
+    try_: impl Into<String>,
+) -> ApiError {
+    use std::io::ErrorKind;
+    let denied = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+    let code = match cause.kind() {
+        kind if denied.contains(&kind) => DENIED,
+        kind if full.contains(&kind) => LIMIT,
+        _ => FAILED,
+    };
+    error(code, what, cause, try_)
+}
+
 /// The broker's error, said to a person: `what` names what was attempted.
 pub(crate) fn broker(what: impl Into<String>, cause: BrokerError) -> ApiError {
     let (code, try_) = match &cause {
@@ -78,6 +95,14 @@ impl<T> Attempt<T> for Result<T, BrokerError> {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_file_fails_for_want_of_rights_or_space_or_otherwise() {
+        let code = |kind| file("x", &std::io::Error::from(kind), "").code;
+        assert_eq!(code(std::io::ErrorKind::ReadOnlyFilesystem), 7);
+        assert_eq!(code(std::io::ErrorKind::StorageFull), 9);
+        assert_eq!(code(std::io::ErrorKind::NotADirectory), 1);
+    }
 
     #[test]
     fn exit_codes_follow_what_can_be_done_about_it() {

@@ -1,7 +1,8 @@
 //! The folder in which `mozart up` keeps its data, and the note by which clients find it.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Seek as _, SeekFrom, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -55,7 +56,12 @@ impl Home {
                 |home| Ok(home.join(".mozart")),
             )?,
         };
-        let dir = std::path::absolute(&dir).unwrap_or(dir);
+        let dir = real(std::path::absolute(&dir).unwrap_or(dir));
+        if dir.to_str().is_none() {
+            let what = format!("cannot use the data folder {}", dir.display());
+            let cause = "its path is not UTF-8, and would not survive nats-server's configuration";
+            return Err(failure::error(failure::USAGE, what, cause, "--dir DIR for another one"));
+        }
         Ok(Self { dir })
     }
 
@@ -91,7 +97,7 @@ impl Home {
     pub(crate) fn create(&self) -> Result<(), ApiError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(|cause| {
             let what = format!("cannot make the data folder {}", self.dir.display());
-            failure::error(failure::FAILED, what, cause, "--dir DIR for another one")
+            failure::file(what, &cause, "--dir DIR for another one")
         })
     }
 
@@ -101,6 +107,23 @@ impl Home {
     /// When the file system does not allow it.
     pub(crate) fn lock(&self) -> Result<Option<fs::File>, ApiError> {
         lock(&self.dir.join("lock"))
+    }
+
+    /// The lock that the process which started this one held, and has left to it as its stdin.
+    ///
+    /// # Errors
+    /// When stdin is none.
+    pub(crate) fn inherit_lock() -> Result<fs::File, ApiError> {
+        let inherited = std::io::stdin().as_fd().try_clone_to_owned().map(fs::File::from);
+        let what = "cannot take over the lock of the data folder";
+        let file = inherited.map_err(|cause| failure::file(what, &cause, "`mozart up -d`"))?;
+        sign(&file);
+        Ok(file)
+    }
+
+    /// The process that holds the lock, or held it last. Not written yet by one that took it just now: none.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        fs::read_to_string(self.dir.join("lock")).ok()?.trim().parse().ok()
     }
 
     /// Reads the note; none if nothing was started here.
@@ -147,7 +170,7 @@ impl Home {
         };
         write().map_err(|cause| {
             let what = format!("cannot write {}", file.display());
-            failure::error(failure::FAILED, what, cause, "check the disk space and rights there")
+            failure::file(what, &cause, "check the disk space and rights there")
         })
     }
 
@@ -168,7 +191,17 @@ impl Home {
     }
 }
 
-/// Takes a lock; none if another process has it. It goes with its process, however that ends.
+/// The path without symbolic links, as far as it exists: the same folder has the same name for all who look for what it started.
+fn real(path: PathBuf) -> PathBuf {
+    let exists = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    match exists.and_then(|(part, real)| Some((real, path.strip_prefix(part).ok()?))) {
+        Some((real, rest)) if rest.as_os_str().is_empty() => real,
+        Some((real, rest)) => real.join(rest),
+        None => path,
+    }
+}
+
+/// Takes a lock and writes down for whom; none if another process has it. It goes with its process, however that ends.
 ///
 /// # Errors
 /// When the file system does not allow it.
@@ -176,15 +209,30 @@ pub(crate) fn lock(path: &Path) -> Result<Option<fs::File>, ApiError> {
     let opened = fs::File::options().create(true).truncate(false).write(true).open(path);
     let file = opened.map_err(|error| {
         let what = format!("cannot open {}", path.display());
-        failure::error(failure::FAILED, what, error, "--dir DIR")
+        failure::file(what, &error, "--dir DIR for another folder")
     })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => {
+            sign(&file);
+            Ok(Some(file))
+        }
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => {
             let what = format!("cannot lock {}", path.display());
             Err(failure::error(failure::FAILED, what, error, "--dir DIR on a local disk"))
         }
+    }
+}
+
+/// Writes down who holds a lock: for `down`, which must signal this process and no other.
+fn sign(mut file: &fs::File) {
+    let signed = file
+        .set_len(0)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .and_then(|_| write!(file, "{}", std::process::id()));
+    if let Err(error) = signed {
+        // On a full disk it holds all the same, for nobody to signal.
+        tracing::warn!("writing to the lock: {error}");
     }
 }
 
@@ -212,6 +260,31 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         home.remove_running().expect("removed");
         home.remove_running().expect("removing twice is fine");
+    }
+
+    #[test]
+    fn a_folder_has_one_name_however_it_is_reached() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let real = temp.path().canonicalize().expect("it is there").join("real");
+        fs::create_dir(&real).expect("made");
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).expect("made");
+        let located = |path: &Path| Home::locate(Some(path)).expect("given").dir;
+        assert_eq!(located(&link), real);
+        assert_eq!(located(&link.join("not/yet")), real.join("not/yet"));
+        assert_eq!(located(&temp.path().join("link/../real")), real);
+    }
+
+    #[test]
+    fn the_lock_names_its_holder() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(temp.path())).expect("given");
+        assert_eq!(home.holder(), None);
+        let held = home.lock().expect("allowed").expect("free");
+        assert_eq!(home.holder(), Some(std::process::id()));
+        assert!(home.lock().expect("allowed").is_none());
+        drop(held);
+        assert!(home.lock().expect("allowed").is_some());
     }
 
     #[test]

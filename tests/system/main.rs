@@ -5,6 +5,7 @@ mod bad_souls;
 mod bad_workers;
 mod chaos;
 mod checker;
+mod cli;
 mod messages;
 mod routing;
 mod seed_rows;

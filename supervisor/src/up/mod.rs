@@ -1,11 +1,12 @@
 //! `mozart up` and `mozart down`: everything on one machine, in one process beside nats-server.
 
+mod detach;
+mod down;
 mod fleet;
 mod nats;
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, ConnectOptions, StreamOptions};
@@ -15,13 +16,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::args::{DownArgs, Global, Sync, UpArgs};
+use crate::args::{Global, Sync, UpArgs};
 use crate::cli::output;
+use crate::connect;
 use crate::control::{self, SupervisorOptions};
-use crate::failure::{self, Attempt as _};
+use crate::failure;
 use crate::home::{Home, Running};
 use crate::node::{self, NodeOptions};
 use nats::Nats;
+
+pub(crate) use down::down;
 
 /// How long agents may drain when everything goes down, unless their souls say less.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
@@ -40,20 +44,71 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     check_format(&home)?;
     // A folder with an invalid soul must not leave half of everything running.
     let souls = args.dir.as_deref().map(fleet::read).transpose()?;
-    match home.lock()? {
-        Some(lock) if args.detach => {
-            drop(lock);
-            detach(global, &home, &args)?;
-        }
-        Some(lock) => return foreground(global, &args, &home, lock, souls).await,
-        None => tracing::info!("already running: applying what changed"),
+    if args.locked {
+        return foreground(global, &args, &home, Home::inherit_lock()?, souls).await;
     }
-    let client = fleet::connect(global, START).await?;
+    let connect = match find(global, &home).await? {
+        Found::Running(connect) => {
+            tracing::info!("already running: applying what changed");
+            connect
+        }
+        Found::Lock(lock) if args.detach => {
+            detach::start(global, &args, &home, lock).await?;
+            connect::options(global, "mozart up", START)?
+        }
+        Found::Lock(lock) => return foreground(global, &args, &home, lock, souls).await,
+    };
+    let client = fleet::connect(&connect, START).await?;
     let agents = fleet::apply(&client, souls.unwrap_or_default()).await?;
     if args.wait {
         fleet::wait_running(&client, &agents, args.timeout).await?;
     }
     Ok(())
+}
+
+/// What there is in a data folder.
+enum Found {
+    /// This runs.
+    Running(ConnectOptions),
+    /// Nothing; and nothing can start as long as this is held.
+    Lock(File),
+}
+
+/// Finds what runs here, once it has said so: an `up` that only now starts has not yet.
+async fn find(global: &Global, home: &Home) -> Result<Found, ApiError> {
+    let until = Instant::now() + START;
+    loop {
+        if let Some(lock) = home.lock()? {
+            return Ok(Found::Lock(lock));
+        }
+        // A broken note is being replaced, or is the last of an `up` that was killed.
+        let noted = home.read_running().ok().flatten();
+        if let Some(noted) = noted.filter(|noted| home.holder() == Some(noted.pid)) {
+            same_fleet(global, &noted)?;
+            return Ok(Found::Running(connect::options(global, "mozart up", START)?));
+        }
+        if Instant::now() > until {
+            let cause = format!("it is not ready after {START:?}");
+            let what = "mozart does not start";
+            return Err(failure::error(failure::TIMEOUT, what, cause, "mozart down"));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// One data folder holds one fleet at a time: to apply souls to another than the one meant would be a surprise.
+fn same_fleet(global: &Global, noted: &Running) -> Result<(), ApiError> {
+    let other = |what: String| {
+        let try_ = "`mozart down` first, or --dir DIR for another fleet on this machine";
+        Err(failure::error(failure::CONFLICT, "another fleet runs in this folder", what, try_))
+    };
+    if let Some(meant) = global.namespace.as_ref().filter(|meant| **meant != noted.namespace) {
+        return other(format!("its namespace is {}, not {meant}", noted.namespace));
+    }
+    match global.url() {
+        Some(url) if url != noted.url => other("its NATS server is another one".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 async fn foreground(
@@ -64,13 +119,28 @@ async fn foreground(
     souls: Option<Vec<common::api::SoulSource>>,
 ) -> Result<(), ApiError> {
     let stop = crate::signals::stop_token()?;
-    let parts = start(global, args, home).await?;
+    let shim = crate::binaries::shim()?;
+    let parts = tokio::select! {
+        parts = start(global, args, home, shim) => parts?,
+        () = stop.cancelled() => {
+            output::note("interrupted before anything was started; `mozart down` ends what ran before");
+            return Ok(());
+        }
+    };
+    let connect = parts.connect.clone();
     let serving = parts.serve(home, stop.clone());
     let applying = async {
-        let client = fleet::connect(global, START).await?;
-        let agents = fleet::apply(&client, souls.unwrap_or_default()).await?;
-        if args.wait {
-            fleet::wait_running(&client, &agents, args.timeout).await?;
+        let client = fleet::connect(&connect, START).await?;
+        let applied = async {
+            let agents = fleet::apply(&client, souls.unwrap_or_default()).await?;
+            if args.wait {
+                fleet::wait_running(&client, &agents, args.timeout).await?;
+            }
+            Ok(())
+        };
+        // Souls that nobody takes, or that do not start, are no reason to stop what runs.
+        if let Err(error) = applied.await {
+            output::complain(&error, global.output);
         }
         output::note("mozart is up; SIGINT (^C) drains and stops it");
         Ok::<_, ApiError>(())
@@ -80,7 +150,7 @@ async fn foreground(
             applied = applying => applied,
             () = stop.cancelled() => Ok(()),
         };
-        // Souls that nobody takes are no reason to stop what runs; that nothing answers is.
+        // That nothing answers is a reason.
         if applied.is_err() {
             stop.cancel();
         }
@@ -98,9 +168,14 @@ struct Parts {
     node: NodeOptions,
 }
 
-async fn start(global: &Global, args: &UpArgs, home: &Home) -> Result<Parts, ApiError> {
-    let shim = crate::binaries::shim()?;
-    let given = global.nats.clone().filter(|url| !url.is_empty());
+/// Starts what is under everything, or takes it over. Dropped or failed, it leaves no nats-server that it started.
+async fn start(
+    global: &Global,
+    args: &UpArgs,
+    home: &Home,
+    shim: PathBuf,
+) -> Result<Parts, ApiError> {
+    let given = global.url().map(str::to_owned);
     let (url, mut nats) = match given {
         Some(url) => (url, None),
         None => {
@@ -108,10 +183,10 @@ async fn start(global: &Global, args: &UpArgs, home: &Home) -> Result<Parts, Api
             (nats.url(), Some(nats))
         }
     };
-    let namespace = global.namespace.clone().unwrap_or_else(crate::connect::default_namespace);
+    let namespace = global.namespace.clone().unwrap_or_else(connect::default_namespace);
     let connect = ConnectOptions {
         url: url.clone(),
-        creds: global.creds.clone(),
+        creds: global.creds(),
         name: "mozart up".to_owned(),
         namespace: namespace.clone(),
         timeout: START,
@@ -130,9 +205,6 @@ async fn start(global: &Global, args: &UpArgs, home: &Home) -> Result<Parts, Api
         Ok(broker) => broker,
         Err(error) => {
             let hint = nats.as_ref().map(Nats::last_words);
-            if let Some(nats) = &nats {
-                nats.abandon();
-            }
             let mut error = failure::broker("cannot start", error);
             if let Some(hint) = hint.filter(|hint| !hint.is_empty()) {
                 error.cause = format!("{}\nnats-server said: {hint}", error.cause);
@@ -165,13 +237,19 @@ impl Parts {
         let mut node = JoinSet::new();
         let mut rest = JoinSet::new();
         // First of all: what follows needs it.
-        let nats_pid = self.nats.as_ref().map(Nats::pid);
         if let Some(nats) = self.nats {
             let home = home.clone();
             rest.spawn(nats.keep(home, rest_stop.clone()));
         }
         // A connection each: a flood of one's reports must not hold up the other.
-        let node_broker = Broker::connect(&self.connect).await.attempt("cannot start the node")?;
+        let node_broker = match Broker::connect(&self.connect).await {
+            Ok(broker) => broker,
+            Err(error) => {
+                rest_stop.cancel();
+                while rest.join_next().await.is_some() {}
+                return Err(failure::broker("cannot start the node", error));
+            }
+        };
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
         let id = supervisor_id(home);
         rest.spawn(control::serve(SupervisorOptions { id }, self.broker, rest_stop.clone()));
@@ -191,9 +269,7 @@ impl Parts {
         while node.join_next().await.is_some() {}
         rest_stop.cancel();
         while rest.join_next().await.is_some() {}
-        if nats_pid.is_some() {
-            home.remove_running()?;
-        }
+        home.remove_running()?;
         result
     }
 }
@@ -240,144 +316,9 @@ fn check_format(home: &Home) -> Result<(), ApiError> {
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::fs::write(&path, format!("{FORMAT}\n")).map_err(|error| {
-                failure::error(
-                    failure::FAILED,
-                    what(),
-                    error,
-                    "check the disk space and rights there",
-                )
+                failure::file(what(), &error, "check the disk space and rights there")
             })
         }
-        Err(error) => Err(failure::error(failure::FAILED, what(), error, "--dir DIR")),
-    }
-}
-
-/// Starts `up` in the background, with its log in the data folder. The souls are applied from here, once it runs.
-fn detach(global: &Global, home: &Home, args: &UpArgs) -> Result<(), ApiError> {
-    use std::os::unix::process::CommandExt as _;
-    let failed = |error: std::io::Error| {
-        failure::error(
-            failure::FAILED,
-            "cannot start in the background",
-            error,
-            "`mozart up` without -d",
-        )
-    };
-    let log = File::options().create(true).append(true).open(home.log()).map_err(failed)?;
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.arg("up").arg("--dir").arg(&home.dir);
-    if let Some(shards) = args.journal_shards {
-        command.arg("--journal-shards").arg(shards.to_string());
-    }
-    if args.sync == Sync::Lazy {
-        command.args(["--sync", "lazy"]);
-    }
-    command.args((0..global.verbose).map(|_| "-v"));
-    // Not as arguments: everybody can read those, and an address may hold a password.
-    let url = global.nats.as_ref().map(OsStr::new);
-    let creds = global.creds.as_ref().map(|creds| creds.as_os_str());
-    let namespace = global.namespace.as_ref().map(|name| OsStr::new(name.as_str()));
-    for (name, value) in [("NATS_URL", url), ("NATS_CREDS", creds), ("MOZART_NAMESPACE", namespace)]
-    {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
-    let mut child = command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .map_err(failed)?;
-    let until = Instant::now() + START;
-    loop {
-        if let Some(status) = child.try_wait().map_err(failed)? {
-            return Err(failure::error(
-                failure::FAILED,
-                "mozart ended at once",
-                format!("{status}; {}", last_line(home)),
-                format!("cat {}", home.log().display()),
-            ));
-        }
-        // It writes the note anew once nats-server answers.
-        if home.read_running().ok().flatten().is_some_and(|running| running.pid == child.id()) {
-            return Ok(());
-        }
-        if Instant::now() > until {
-            let cause = format!("not there within {START:?}");
-            return Err(failure::error(
-                failure::TIMEOUT,
-                "mozart does not start",
-                cause,
-                "mozart doctor",
-            ));
-        }
-        wait_a_moment();
-    }
-}
-
-fn wait_a_moment() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "polls, with a deadline, for a process to come up"
-    )]
-    std::thread::sleep(Duration::from_millis(10));
-}
-
-fn last_line(home: &Home) -> String {
-    let log = std::fs::read_to_string(home.log()).unwrap_or_default();
-    log.lines()
-        .rev()
-        .find(|line| line.contains("error:") || line.contains("ERROR"))
-        .unwrap_or("")
-        .to_owned()
-}
-
-/// Drains and stops what `up` started.
-///
-/// # Errors
-/// When it does not stop in time.
-pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError> {
-    let home = Home::locate(global.home.as_deref())?;
-    let Some(running) = home.read_running()? else {
-        output::note("nothing is running");
-        return Ok(());
-    };
-    check_format(&home)?;
-    if let Some(lock) = home.lock()? {
-        // `up` is dead, but not what it started: take its place, and go down in order.
-        let args = UpArgs {
-            dir: None,
-            detach: false,
-            wait: false,
-            timeout: args.timeout,
-            journal_shards: None,
-            sync: Sync::Always,
-        };
-        let parts = start(global, &args, &home).await?;
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let result = parts.serve(&home, stop).await;
-        drop(lock);
-        home.remove_running()?;
-        return result;
-    }
-    crate::runtime::labels::kill(running.pid, rustix::process::Signal::TERM);
-    let until = Instant::now() + args.timeout;
-    loop {
-        if home.lock()?.is_some() {
-            return Ok(());
-        }
-        if Instant::now() > until {
-            let cause = format!("process {} still runs after {:?}", running.pid, args.timeout);
-            return Err(failure::error(
-                failure::TIMEOUT,
-                "not down yet",
-                cause,
-                "mozart down, once more",
-            ));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(error) => Err(failure::file(what(), &error, "--dir DIR for another one")),
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,8 +41,16 @@ pub(super) struct Nats {
     folder: PathBuf,
     binary: PathBuf,
     pid: u32,
-    /// Whether it ran before us: then agents may be using it, whatever becomes of us.
-    adopted: bool,
+    /// Whether it goes on when this is dropped: it ran before us and agents may be using it, or it is kept by now.
+    leave: bool,
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        if !self.leave {
+            self.stop();
+        }
+    }
 }
 
 impl Nats {
@@ -51,16 +59,16 @@ impl Nats {
         let folder = home.nats();
         let failed = |error: io::Error| {
             let what = format!("cannot prepare nats-server in {}", folder.display());
-            failure::error(failure::FAILED, what, error, "check the disk space and rights there")
+            failure::file(what, &error, "check the disk space and rights there")
         };
-        fs::create_dir_all(&folder).map_err(failed)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
         let known: Option<Access> = fs::read(folder.join("access.json"))
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let (binary, _) = crate::binaries::nats_server()?;
         if let (Some(access), Some(pid)) = (&known, running(&folder)) {
             tracing::info!("nats-server runs already, as process {pid}");
-            return Ok(Self { access: access.clone(), folder, binary, pid, adopted: true });
+            return Ok(Self { access: access.clone(), folder, binary, pid, leave: true });
         }
         let access = match known {
             Some(known) if TcpListener::bind(("127.0.0.1", known.port)).is_ok() => known,
@@ -80,7 +88,7 @@ impl Nats {
             .map_err(failed)?;
         let pid = spawn(&binary, &folder).map_err(failed)?;
         tracing::info!("nats-server listens on 127.0.0.1:{}, as process {pid}", access.port);
-        Ok(Self { access, folder, binary, pid, adopted: false })
+        Ok(Self { access, folder, binary, pid, leave: false })
     }
 
     pub(super) fn url(&self) -> String {
@@ -104,10 +112,15 @@ impl Nats {
         labels::kill(self.pid, Signal::TERM);
     }
 
-    /// Stops a server that nobody used yet.
-    pub(super) fn abandon(&self) {
-        if !self.adopted {
-            self.stop();
+    /// Whether a server of this folder runs.
+    pub(super) fn is_left(home: &Home) -> bool {
+        running(&home.nats()).is_some()
+    }
+
+    /// Ends the server of this folder, if one runs.
+    pub(super) async fn end_left(home: &Home) {
+        if let Some(pid) = running(&home.nats()) {
+            end(pid).await;
         }
     }
 
@@ -140,6 +153,7 @@ impl Nats {
         home: Home,
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
+        self.leave = true;
         let [mut pause, longest] = PAUSES;
         loop {
             let began = Instant::now();
@@ -163,11 +177,7 @@ impl Nats {
             }
             self.note(&home);
         }
-        self.stop();
-        let gone = tokio::time::timeout(Duration::from_secs(10), ended(self.pid)).await;
-        if gone.is_err() {
-            labels::kill(self.pid, Signal::KILL);
-        }
+        end(self.pid).await;
         Ok(())
     }
 
@@ -220,22 +230,48 @@ fn spawn(binary: &Path, folder: &Path) -> io::Result<u32> {
         .stdout(Stdio::null())
         .stderr(errors)
         .spawn()?;
-    fs::write(folder.join("nats.pid"), child.id().to_string())?;
     Ok(child.id())
 }
 
-/// The server that runs with this folder's configuration; its process id alone would prove nothing.
-fn running(folder: &Path) -> Option<u32> {
-    let pid: u32 = fs::read_to_string(folder.join("nats.pid")).ok()?.trim().parse().ok()?;
-    let cmdline = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let conf = folder.join("nats.conf");
-    let is_it =
-        cmdline.split(|byte| *byte == 0).any(|arg| arg == conf.as_os_str().as_encoded_bytes());
-    is_it.then_some(pid)
+/// Stops a server, and waits for its end.
+async fn end(pid: u32) {
+    const WITHIN: Duration = Duration::from_secs(10);
+    labels::kill(pid, Signal::TERM);
+    if tokio::time::timeout(WITHIN, ended(pid)).await.is_err() {
+        tracing::warn!("nats-server did not stop within {WITHIN:?}: killed");
+        labels::kill(pid, Signal::KILL);
+    }
 }
 
+/// The server that runs with this folder's configuration. Looked for by its arguments: a process id may be another's by now, and
+/// may not be on record, and two servers must never write to one folder.
+fn running(folder: &Path) -> Option<u32> {
+    let conf = folder.join("nats.conf");
+    let wanted = [b"-c", conf.as_os_str().as_encoded_bytes()];
+    let is_it = |pid: &u32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).skip(1).take(2).eq(wanted)
+    };
+    labels::processes().find(is_it)
+}
+
+/// A port that nobody listens on, if possible below those from which the system gives connections their own end: one of those
+/// could take it while the server is restarted, and a client that tries to reach it there could even meet itself.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    const LOWEST: u16 = 10_000;
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let highest = range.split_whitespace().next().and_then(|first| first.parse().ok());
+    let span = highest.unwrap_or(32_768_u16).saturating_sub(LOWEST);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let random = random();
+    let tries = random
+        .as_bytes()
+        .chunks_exact(4)
+        .filter_map(|hex| u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+    match tries.filter(|_| span > 0).map(|any| LOWEST + any % span).find(is_free) {
+        Some(port) => Ok(port),
+        None => Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port()),
+    }
 }
 
 /// 128 random bits: two version-4-like halves of the system's randomness.

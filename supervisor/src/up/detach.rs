@@ -1,0 +1,165 @@
+//! `up -d`: the same command in the background, with its log in the data folder.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use common::api::ApiError;
+
+use super::START;
+use crate::args::{Global, Sync, UpArgs};
+use crate::failure;
+use crate::home::Home;
+
+/// A log of more than this, in bytes, is put aside before the next start; one old log is kept.
+const LOG: u64 = 16 << 20;
+
+/// Starts `up` in the background, with the lock, and returns once it has written its note. The souls are applied by the caller.
+///
+/// # Errors
+/// Why it ended, with its own exit code; 5 when it is not there in time.
+pub(super) async fn start(
+    global: &Global,
+    args: &UpArgs,
+    home: &Home,
+    lock: File,
+) -> Result<(), ApiError> {
+    let failed = |error: std::io::Error| {
+        failure::file("cannot start in the background", &error, "`mozart up` without -d")
+    };
+    let path = home.log();
+    if fs::metadata(&path).is_ok_and(|log| log.len() > LOG) {
+        fs::rename(&path, path.with_extension("log.1")).map_err(failed)?;
+    }
+    let log = File::options().create(true).append(true).open(&path).map_err(failed)?;
+    let before = log.metadata().map_err(failed)?.len();
+    let mut child = command(global, home, args)
+        .map_err(failed)?
+        .process_group(0)
+        // Handed on rather than taken anew: nobody comes in between.
+        .stdin(lock)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map_err(failed)?;
+    let until = Instant::now() + START;
+    loop {
+        if home.read_running().ok().flatten().is_some_and(|running| running.pid == child.id()) {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            return Err(why(home, before, status));
+        }
+        if Instant::now() > until {
+            let cause = format!("process {} is not ready after {START:?}", child.id());
+            let try_ = format!("cat {}, mozart down", path.display());
+            return Err(failure::error(failure::TIMEOUT, "mozart does not start", cause, try_));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What was given, said anew: in the environment, where a URL's password is seen by this user alone.
+fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["up", "--locked"]).env("MOZART_DIR", &home.dir);
+    if let Some(url) = global.url() {
+        command.env("NATS_URL", url);
+    }
+    if let Some(creds) = global.creds() {
+        command.env("NATS_CREDS", creds);
+    }
+    if let Some(namespace) = &global.namespace {
+        command.env("MOZART_NAMESPACE", namespace.as_str());
+    }
+    if let Some(shards) = args.journal_shards {
+        command.arg("--journal-shards").arg(shards.to_string());
+    }
+    if args.sync == Sync::Lazy {
+        command.args(["--sync", "lazy"]);
+    }
+    command.args((0..global.verbose).map(|_| "-v"));
+    Ok(command)
+}
+
+/// Why it ended: its last words in the log, as an error of our own.
+fn why(home: &Home, before: u64, status: ExitStatus) -> ApiError {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    let code = code.filter(|code| *code != 0).unwrap_or(failure::FAILED);
+    let log = format!("cat {}", home.log().display());
+    match error_in(&written_since(home, before)) {
+        Some((what, cause, try_)) => {
+            failure::error(code, what, cause, if try_.is_empty() { &log } else { try_ })
+        }
+        None => failure::error(code, "mozart ended at once", status, log),
+    }
+}
+
+fn written_since(home: &Home, before: u64) -> String {
+    let mut bytes = Vec::new();
+    let read = File::open(home.log()).and_then(|mut log| {
+        log.seek(SeekFrom::Start(before))?;
+        log.take(1 << 20).read_to_end(&mut bytes)
+    });
+    match read {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        // The exit status says something, too.
+        Err(_) => String::new(),
+    }
+}
+
+/// The parts of the last error in a log: what, cause, what to try.
+fn error_in(log: &str) -> Option<(&str, &str, &str)> {
+    const MARK: &str = "error: ";
+    let start = log.rfind(&format!("\n{MARK}")).map(|at| at + 1).unwrap_or(0);
+    let text = log.get(start..)?.strip_prefix(MARK)?.trim_end();
+    let (text, try_) = text.rsplit_once("; try: ").unwrap_or((text, ""));
+    let (what, cause) = text.split_once("; cause: ").unwrap_or((text, ""));
+    Some((what, cause, try_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_of_a_log_is_taken_apart() {
+        let log = "INFO x\nerror: old\nINFO y\nerror: no shim; cause: a\nb; try: install it\n";
+        assert_eq!(error_in(log), Some(("no shim", "a\nb", "install it")));
+        assert_eq!(error_in("error: bare\n"), Some(("bare", "", "")));
+        assert_eq!(error_in("INFO x\n"), None);
+    }
+
+    #[test]
+    fn the_background_gets_what_was_given_and_no_folder_of_souls() {
+        use clap::Parser as _;
+        let given = [
+            "mozart",
+            "--dir",
+            "/x",
+            "up",
+            "/x",
+            "-vdo",
+            "json",
+            "--nats",
+            "nats://a:b@c",
+            "--timeout",
+            "9s",
+            "--wait",
+            "--journal-shards",
+            "3",
+        ];
+        let crate::args::Cli { global, command: given } = crate::args::Cli::parse_from(given);
+        let crate::args::Command::Up(args) = given else { panic!("it is `up`") };
+        let home = Home::locate(Some(std::path::Path::new("/x"))).expect("given");
+        let command = command(&global, &home, &args).expect("this program has a path");
+        let words: Vec<_> = command.get_args().collect();
+        assert_eq!(words, ["up", "--locked", "--journal-shards", "3", "-v"]);
+        let env: Vec<_> =
+            command.get_envs().filter_map(|(name, value)| Some((name, value?))).collect();
+        assert!(env.contains(&("MOZART_DIR".as_ref(), "/x".as_ref())), "{env:?}");
+        assert!(env.contains(&("NATS_URL".as_ref(), "nats://a:b@c".as_ref())), "{env:?}");
+    }
+}

@@ -1,0 +1,114 @@
+//! `mozart down`: ends everything that `up` started, whatever is left of it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::api::ApiError;
+use tokio_util::sync::CancellationToken;
+
+use super::nats::Nats;
+use super::{check_format, start};
+use crate::args::{DownArgs, Global, Sync, UpArgs};
+use crate::cli::output;
+use crate::failure;
+use crate::home::{self, Home};
+use crate::runtime::labels;
+
+/// Drains and stops what `up` started.
+///
+/// # Errors
+/// When it does not stop in time.
+pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError> {
+    let home = Home::locate(global.home.as_deref())?;
+    if !home.dir.is_dir() {
+        output::note("nothing is running");
+        return Ok(());
+    }
+    check_format(&home)?;
+    let until = Instant::now() + args.timeout;
+    let mut told = None;
+    loop {
+        if let Some(lock) = home.lock()? {
+            if !is_left(&home) {
+                if told.is_none() {
+                    output::note("nothing is running");
+                }
+                return Ok(());
+            }
+            return clear(global, &home, lock).await;
+        }
+        // The lock's holder and nobody else: a note may be old, and its process id another program's by now.
+        let holder = home.holder().filter(|pid| *pid != std::process::id());
+        match (told, holder) {
+            (None, Some(pid)) => {
+                labels::kill(pid, rustix::process::Signal::TERM);
+                told = Some(pid);
+            }
+            // It is down, and somebody has started another one.
+            (Some(pid), Some(other)) if pid != other => return Ok(()),
+            _ => {}
+        }
+        if Instant::now() > until {
+            let who = told.map_or_else(|| "it".to_owned(), |pid| format!("process {pid}"));
+            let cause = format!("{who} still runs after {:?}", args.timeout);
+            let try_ = "mozart down, once more: then at once";
+            return Err(failure::error(failure::TIMEOUT, "not down yet", cause, try_));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn is_left(home: &Home) -> bool {
+    home.running_file().exists() || Nats::is_left(home) || !labels::find(&home.run()).is_empty()
+}
+
+/// `up` was killed, but not what it started: takes its place and goes down in order; what then still runs is ended.
+async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError> {
+    if let Err(ApiError { what, cause, .. }) = in_order(global, home).await {
+        output::note(format!("warning: not drained: {what}: {cause}; what still runs is ended"));
+    }
+    end_rest(home).await;
+    home.remove_running()?;
+    drop(lock);
+    Ok(())
+}
+
+async fn in_order(global: &Global, home: &Home) -> Result<(), ApiError> {
+    let mut global = global.clone();
+    // The broker and the fleet of the `up` that was killed, whatever is meant by default.
+    if let Some(noted) = home.read_running()? {
+        global.nats = noted.nats_pid.is_none().then_some(noted.url);
+        global.namespace = Some(noted.namespace);
+    }
+    let args = UpArgs {
+        dir: None,
+        detach: false,
+        wait: false,
+        timeout: Duration::ZERO,
+        journal_shards: None,
+        sync: Sync::Always,
+        locked: true,
+    };
+    // Nothing is started any more.
+    let shim = crate::binaries::shim().unwrap_or_else(|_| "mozart-shim".into());
+    let parts = start(&global, &args, home, shim).await?;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    parts.serve(home, stop).await
+}
+
+/// Ends the processes of incarnations that no node looks after, and a nats-server that nobody keeps.
+async fn end_rest(home: &Home) {
+    let left = labels::find(&home.run());
+    let nodes: BTreeSet<&Path> = left.iter().filter_map(|one| one.run.parent()).collect();
+    for node in nodes {
+        // A `mozart node` of its own in this folder was not started by `up`.
+        if let Ok(Some(_unattended)) = home::lock(&node.join("lock")) {
+            let count = labels::sweep(node);
+            tracing::info!("ended {count} processes of {}", node.display());
+        }
+    }
+    Nats::end_left(home).await;
+}
