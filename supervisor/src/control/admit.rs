@@ -98,7 +98,6 @@ impl Supervisor {
 
     pub(super) fn floor_found(&mut self, agent: AgentName, incarnation: u64, floor: u64) {
         let Some(leading) = self.acting() else { return };
-        leading.finding.remove(&(agent.clone(), incarnation));
         let term = leading.term;
         self.append(ControlEvent::IncarnationReady { agent, incarnation, floor }, Some(term), None);
     }

@@ -25,7 +25,7 @@ pub(super) struct Leading {
     pub(super) observer: Observer,
     pub(super) timers: Timers,
     pub(super) pending: VecDeque<Action>,
-    /// Incarnations whose floor is being looked for.
+    /// Incarnations whose floor is being looked for, or whose readiness is on its way into the log.
     pub(super) finding: BTreeSet<(AgentName, u64)>,
     /// Incarnations that are being admitted; a dropped guard ends the try.
     pub(super) admitting: BTreeMap<AgentName, (u64, DropGuard)>,
@@ -60,6 +60,9 @@ impl Leading {
         record: &ControlRecord,
         actions: Vec<Action>,
     ) -> bool {
+        if let ControlEvent::IncarnationReady { agent, incarnation, .. } = &record.event {
+            self.finding.remove(&(agent.clone(), *incarnation));
+        }
         let begins = matches!(record.event, ControlEvent::LeaderElected { .. });
         if begins {
             self.acting = record.term == Some(self.term);

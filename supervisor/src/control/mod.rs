@@ -263,6 +263,10 @@ impl Supervisor {
             }
             Done::NotAppended { error, waiting } => {
                 tracing::error!("appending to the control log: {error}");
+                if let Some(leading) = &mut self.leading {
+                    // It may have been one of theirs: their shims say ready again.
+                    leading.finding.clear();
+                }
                 if let Some(waiting) = waiting {
                     let error = failure::broker("the change is not on record", error);
                     self.refuse(waiting, error).await;
