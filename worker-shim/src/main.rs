@@ -55,7 +55,11 @@ fn start() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(pump::run(config));
+            // As a task: each wake of what `block_on` itself waits for is a write to an eventfd and a poll, even on its own thread.
+            let code = runtime.block_on(runtime.spawn(pump::run(config))).unwrap_or_else(|error| {
+                tracing::error!("the pump: {error}");
+                1
+            });
             // All is said: the node waits for the end, and taking the runtime apart would only make it wait longer.
             std::process::exit(code.into())
         }

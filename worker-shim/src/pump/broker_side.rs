@@ -42,7 +42,7 @@ impl Pump {
         self.perform(todo);
     }
 
-    pub(super) async fn report(&self, report: &ShimReport) {
+    pub(super) async fn report(&mut self, report: &ShimReport) {
         if !self.link.up {
             // It would wait in the client, and be old when it comes.
             return;

@@ -19,6 +19,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{AbortHandle, BoxFuture};
 use futures_util::stream::FuturesUnordered;
 use rustix::process::Signal;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
 use crate::book::{Book, Do, Now};
@@ -137,8 +138,9 @@ impl Pump {
                 _ = signals.child.recv() => exit = child::reap(self.worker.pid),
                 _ = signals.term.recv() => self.drain(self.config.spec.timeout.drain),
                 _ = signals.int.recv() => self.drain(self.config.spec.timeout.drain),
-                _ = self.worker.stdout.readable(), if reading => self.read_stdout(),
-                _ = self.worker.stderr.readable(), if logging => self.read_stderr(),
+                // Read as a stream: a read that leaves room means an empty pipe, and is not tried once more.
+                read = self.worker.stdout.read_buf(self.stdout.space()), if reading => self.read_stdout(&read),
+                read = self.worker.stderr.read_buf(self.stderr.space()), if logging => self.read_stderr(&read),
                 Some(_) = writable(writing) => self.write(),
                 item = next_item(&mut self.inbox) => self.item(item).await,
                 Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done).await,

@@ -1,6 +1,6 @@
 //! The pump's worker side: lines in and out of the pipes.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::{Instant, SystemTime};
 
 use common::worker::{self, FromWorker, NotProtocol, ToWorker};
@@ -54,10 +54,9 @@ impl Pump {
         }
     }
 
-    pub(super) fn read_stdout(&mut self) {
-        match self.worker.stdout.try_read_buf(self.stdout.space()) {
-            Ok(count) if count > 0 => self.take_lines(),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+    pub(super) fn read_stdout(&mut self, read: &io::Result<usize>) {
+        match read {
+            Ok(count) if *count > 0 => self.take_lines(),
             Ok(_) | Err(_) => {
                 self.stdout_open = false;
                 self.mute_since.get_or_insert_with(Instant::now);
@@ -124,12 +123,10 @@ impl Pump {
         }
     }
 
-    pub(super) fn read_stderr(&mut self) {
-        match self.worker.stderr.try_read_buf(self.stderr.space()) {
-            Ok(0) => self.stderr_open = false,
-            Ok(_) => self.take_log_lines(),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => self.stderr_open = false,
+    pub(super) fn read_stderr(&mut self, read: &io::Result<usize>) {
+        match read {
+            Ok(count) if *count > 0 => self.take_log_lines(),
+            Ok(_) | Err(_) => self.stderr_open = false,
         }
     }
 
