@@ -44,8 +44,14 @@ async fn replace_container_shuts_down_existing_container_before_spawning_new_one
         if is_it && fleet.shims("agent-a").len() == 1 { Ok(()) } else { Err(row.to_string()) }
     })
     .await;
-    let gone: Vec<_> = fleet.processes().into_iter().filter(|one| old.contains(&one.pid)).collect();
-    assert_eq!(gone, [], "the old one is gone");
+    eventually("the old one is gone", async || {
+        let left: Vec<_> =
+            fleet.processes().into_iter().filter(|one| old.contains(&one.pid)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    // However fast the old one was with all of those: this one is the new one's.
+    messages.push(fleet.send("agent-a", "say the last").await);
 
     // Never two that take messages: what the old one had is answered before the new one is given anything.
     let (mut last_of_old, mut first_of_new) = (Timestamp::default(), None::<Timestamp>);
@@ -159,16 +165,34 @@ async fn schedule_restart_is_no_op_when_agent_was_replaced_and_new_one_is_runnin
 /// Row 5.
 #[tokio::test]
 async fn crashed_container_triggers_restart_and_recovers() {
-    let fleet = Fleet::with(&[("agent-e", &seed(""))]).await;
-    let worker = fleet.worker("agent-e");
+    // Three of them, for the times: one may meet a moment in which the machine does something else.
+    let agents = ["agent-e1", "agent-e2", "agent-e3"];
+    let soul = seed("");
+    let fleet = Fleet::with(&agents.map(|agent| (agent, soul.as_str()))).await;
+    let (mut errors, mut delays) = (Vec::new(), Vec::new());
+    for agent in agents {
+        let (error, delay) = crash(&fleet, agent).await;
+        eprintln!("{agent}: error after {error} ms, restart {delay} ms later");
+        errors.push(error);
+        delays.push(delay);
+    }
+    errors.sort_unstable();
+    delays.sort_unstable();
+    assert!(errors[1] <= 50, "state `error` only {errors:?} ms after the exit");
+    assert!(delays[0] >= 1000, "never sooner than the delay: {delays:?}");
+    assert!(delays[1] < 1100, "the first restart {delays:?} ms after the crash");
+}
+
+/// Crashes a worker; how many milliseconds later that is on record, and how many after that it is started again.
+async fn crash(fleet: &Fleet, agent: &str) -> (u64, u64) {
     let killed = Timestamp::from(SystemTime::now());
-    kill(worker, Signal::USR1);
-    let _down = fleet.wait_state("agent-e", "error").await;
-    let row = fleet.wait_incarnation("agent-e", 2).await;
+    kill(fleet.worker(agent), Signal::USR1);
+    let _down = fleet.wait_state(agent, "error").await;
+    let row = fleet.wait_incarnation(agent, 2).await;
     assert_eq!(row["restartCount"], 1);
     assert_eq!(row["lastExit"], "exit code 1");
 
-    let log = fleet.control_of("agent-e").await;
+    let log = fleet.control_of(agent).await;
     let at = |what: &str, wanted: &dyn Fn(&ControlEvent) -> bool| {
         let found = log.iter().find(|record| wanted(&record.event));
         found.unwrap_or_else(|| panic!("{what}: {log:#?}")).at.as_millis()
@@ -179,10 +203,7 @@ async fn crashed_container_triggers_restart_and_recovers() {
     let restart = at("its restart", &|event| {
         matches!(event, ControlEvent::TimerFired { timer: Timer::Restart, incarnation: 1, .. })
     });
-    let (after, delay) = (error - killed.as_millis(), restart - error);
-    eprintln!("error after {after} ms, restart {delay} ms later");
-    assert!(after <= 50, "state `error` only {after} ms after the exit");
-    assert!((1000..1100).contains(&delay), "the first restart {delay} ms after the crash");
+    (error - killed.as_millis(), restart - error)
 }
 
 /// Row 6.
