@@ -1,6 +1,7 @@
 //! `mozart up` and `mozart down`: everything on one machine, in one process beside nats-server.
 
 mod detach;
+mod disk;
 mod down;
 mod fleet;
 mod nats;

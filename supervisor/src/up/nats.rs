@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::disk::Disk;
 use crate::args::Sync;
 use crate::failure;
 use crate::home::{Home, Running};
@@ -155,6 +156,7 @@ impl Nats {
     ) -> Result<(), ApiError> {
         self.leave = true;
         let [mut pause, longest] = PAUSES;
+        let mut disk = Disk::new(self.folder.join("nats.log"), self.folder.join("data"));
         loop {
             let began = Instant::now();
             tokio::select! {
@@ -162,6 +164,10 @@ impl Nats {
                     if let Err(error) = ended {
                         return Err(failure::error(failure::FAILED, "cannot watch nats-server", error, ""));
                     }
+                }
+                () = disk.has_room_again() => {
+                    tracing::warn!("nats-server's disk was full and has room again");
+                    end(self.pid).await;
                 }
                 () = stop.cancelled() => break,
             }
