@@ -142,7 +142,14 @@ impl Supervisor {
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
         const WHAT: &str = "the supervisor ends";
-        while self.fold(log.next().await.attempt(WHAT)?) != Folded::CaughtUp {}
+        loop {
+            tokio::select! {
+                item = log.next() => if self.fold(item.attempt(WHAT)?) == Folded::CaughtUp {
+                    break;
+                },
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
         let subjects = self.broker.subjects().clone();
         let mut shims = self.broker.subscribe(subjects.shim_reports(), None).await.attempt(WHAT)?;
         let mut nodes = self.broker.subscribe(subjects.node_reports(), None).await.attempt(WHAT)?;

@@ -32,6 +32,8 @@ pub(crate) use down::down;
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 /// How long the parts may take to be there.
 const START: Duration = Duration::from_secs(20);
+/// How long a NATS server that is given may take to be there: as for the roles of their own.
+const GIVEN: Duration = Duration::from_secs(10);
 /// The format of the data folder that this build writes.
 const FORMAT: u32 = 1;
 
@@ -190,7 +192,7 @@ async fn start(
         creds: global.creds(),
         name: "mozart up".to_owned(),
         namespace: namespace.clone(),
-        timeout: START,
+        timeout: if nats.is_some() { START } else { GIVEN },
     };
     let shards = args.journal_shards.unwrap_or(match args.sync {
         Sync::Always => 4,
