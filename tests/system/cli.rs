@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use system_tests::harness::{Fleet, Signal, eventually, kill};
+use system_tests::harness::{Fleet, Signal, eventually, flaky, kill};
 
 const ECHO: &str = "MODEL test/model\nSOUL You repeat.";
 
@@ -210,4 +210,19 @@ async fn bad_input_is_refused_with_its_exit_code() {
     prompt.feed(b"one\n\ntwo").await;
     assert_eq!(prompt.output().await.ok().stdout, "one\ntwo\n");
     drop(fleet.take_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dead_letter_of_a_message_that_has_just_failed_is_there() {
+    let soul = format!("{}\nATTEMPTS 1", flaky(""));
+    let fleet = Fleet::with(&[("flaky", &soul)]).await;
+    for id in ["one", "two", "three"] {
+        let failed = fleet.cli(["send", "flaky", "exit 3", "--id", id, "--wait"]).await.exit(1);
+        failed.says("mozart dead show");
+        let letter = fleet.json(["dead", "show", id]).await;
+        assert_eq!(letter["messageId"], id);
+    }
+    let gone = fleet.cli(["dead", "drop", "one"]).await.ok();
+    assert_eq!(gone.stdout, "one\n");
+    fleet.cli(["dead", "show", "flaky/one"]).await.exit(3).says("no dead letter one");
 }

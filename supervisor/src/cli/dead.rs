@@ -5,9 +5,10 @@ use std::time::Duration;
 use broker::{SendOutcome, Stored};
 use clap::{Args, Subcommand};
 use common::api::ApiError;
-use common::message::{DeadLetter, Envelope, Kind};
+use common::message::{DeadLetter, Envelope, Kind, Outcome};
 use common::{AgentName, ConversationId, MessageId, Timestamp};
 use serde::Serialize;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::client::{Client, now};
@@ -74,9 +75,30 @@ async fn letters(
     client.broker.dead_letters(agent).await.attempt("cannot read the dead letters")
 }
 
+/// Whether a message has failed just now: its letter is stored after its final state, and before it is done with.
+async fn is_on_its_way(client: &Client, message: &MessageRef) -> bool {
+    const LATELY: Duration = Duration::from_secs(10);
+    let Ok(request) = message.resolve(&client.broker).await else { return false };
+    match client.broker.final_of(&request.value.key()).await {
+        Ok(Some(Stored { value, .. })) => {
+            value.status == Outcome::Failed && now().since(value.at) < LATELY
+        }
+        _ => false,
+    }
+}
+
 async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>, ApiError> {
-    let mut found = letters(client, None).await?;
-    found.retain(|stored| message.names(&stored.value.envelope));
+    const WAIT: Duration = Duration::from_secs(3);
+    const AGAIN: Duration = Duration::from_millis(50);
+    let until = Instant::now() + WAIT;
+    let mut found = loop {
+        let mut found = letters(client, message.agent.as_ref()).await?;
+        found.retain(|stored| message.names(&stored.value.envelope));
+        if !found.is_empty() || Instant::now() > until || !is_on_its_way(client, message).await {
+            break found;
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
     let id = &message.message_id;
     match (found.pop(), found.len()) {
         (Some(letter), 0) => Ok(letter),

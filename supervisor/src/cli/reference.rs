@@ -13,7 +13,7 @@ use crate::failure::{self, Attempt};
 /// A message as a person names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MessageRef {
-    agent: Option<AgentName>,
+    pub(crate) agent: Option<AgentName>,
     sender: Option<SenderName>,
     pub(crate) message_id: MessageId,
 }
