@@ -41,7 +41,8 @@ pub(crate) fn spawn(config: &ShimConfig) -> io::Result<Worker> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if let Some(workdir) = &config.workdir {
-        command.current_dir(workdir);
+        // Our own folder, which the worker inherits: with one for the child alone, a static binary would fork.
+        std::env::set_current_dir(workdir)?;
     }
     let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);
