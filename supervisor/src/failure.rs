@@ -66,7 +66,9 @@ pub(crate) fn broker(what: impl Into<String>, cause: BrokerError) -> ApiError {
         BrokerError::NoStreams(_) => {
             (UNREACHABLE, "`mozart up`, or check --namespace (MOZART_NAMESPACE)")
         }
-        BrokerError::Full(_) => (LIMIT, "free disk space or raise the server's JetStream limits"),
+        BrokerError::Full(_) => {
+            (UNREACHABLE, "free disk space or raise the server's JetStream limits")
+        }
         BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
         BrokerError::NotTaken { .. } => (UNREACHABLE, "use nats-server 2.12 or newer"),
         BrokerError::TooLarge { .. } => (LIMIT, "send less, or a reference to the data"),
@@ -113,7 +115,7 @@ mod tests {
         assert_eq!(code(BrokerError::TooOld { found: text() }), 6);
         assert_eq!(code(BrokerError::NoJetStream), 6);
         assert_eq!(code(BrokerError::NoStreams(text())), 6);
-        assert_eq!(code(BrokerError::Full(text())), 9);
+        assert_eq!(code(BrokerError::Full(text())), 6);
         assert_eq!(code(BrokerError::TooLarge { size: 2, max: 1 }), 9);
         assert_eq!(code(BrokerError::Timeout(Duration::ZERO)), 5);
     }
