@@ -1,11 +1,12 @@
 //! What only the leader has: its eyes, its timers, what is under way. Gone when it leads no more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use broker::TransientMessage;
 use common::control::{ControlEvent, ControlRecord};
 use common::shim::{NodeCommandBody, NodeReport, ShimReport};
-use common::{AgentName, codec};
+use common::{AgentName, Timestamp, codec};
 use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
 use tokio_util::sync::DropGuard;
 
@@ -17,11 +18,16 @@ use super::timers::Timers;
 /// A node's report that is older than this, in milliseconds, says nothing about now.
 const FRESH: u64 = 2_000;
 
+/// A timer whose record did not get into the log fires again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// A leadership.
 pub(super) struct Leading {
     pub(super) term: u64,
     /// It acts only once it has read its own term back from the log: then it knows all that was decided before.
     pub(super) acting: bool,
+    /// Whether its election is on its way to the log.
+    electing: bool,
     pub(super) observer: Observer,
     pub(super) timers: Timers,
     pub(super) pending: VecDeque<Action>,
@@ -41,6 +47,7 @@ impl Leading {
         Self {
             term,
             acting: false,
+            electing: false,
             observer: Observer::new(now_ms),
             timers: Timers::default(),
             pending: VecDeque::new(),
@@ -74,7 +81,36 @@ impl Leading {
     }
 }
 
+impl Leading {
+    /// A record did not get into the log, as when the broker is away for long. Reports of nodes and shims come again by
+    /// themselves; a timer and the election would be lost for ever.
+    pub(super) fn unsaid(&mut self, record: &ControlRecord, now: Timestamp) {
+        self.finding.clear();
+        if record.term != Some(self.term) {
+            return;
+        }
+        if let ControlEvent::TimerFired { agent, timer, incarnation } = &record.event {
+            self.timers.set((agent.clone(), *timer, *incarnation), now.after(AGAIN), now);
+        } else if let ControlEvent::LeaderElected { .. } = record.event {
+            self.electing = false;
+        }
+    }
+}
+
 impl Supervisor {
+    /// Writes this leadership's term into the log, unless that is done or under way.
+    pub(super) fn elect(&mut self) {
+        let waits = |leading: &&mut Leading| !leading.acting && !leading.electing;
+        let Some(leading) = self.leading.as_mut().filter(waits) else { return };
+        // Deposed, as the log says: the lease will say so too.
+        if leading.term < self.state.term() {
+            return;
+        }
+        leading.electing = true;
+        let (term, supervisor) = (leading.term, self.id.clone());
+        self.append(ControlEvent::LeaderElected { supervisor }, Some(term), None);
+    }
+
     /// This leadership, if it may act.
     pub(super) fn acting(&mut self) -> Option<&mut Leading> {
         self.leading.as_mut().filter(|leading| leading.acting)
@@ -181,6 +217,7 @@ impl Supervisor {
     }
 
     pub(super) async fn tick(&mut self) {
+        self.elect();
         let (now, state) = (self.now_ms(), &self.state);
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
         let outcomes = leading.observer.tick(state, now);
@@ -199,5 +236,35 @@ impl Supervisor {
         for (agent, timer, incarnation) in due {
             self.append(ControlEvent::TimerFired { agent, timer, incarnation }, Some(term), None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::control::Timer;
+
+    fn record(term: u64, event: ControlEvent) -> ControlRecord {
+        ControlRecord { at: Timestamp::default(), term: Some(term), author: "s".into(), event }
+    }
+
+    #[test]
+    fn a_timer_that_is_not_on_record_fires_again() {
+        let agent = AgentName::new("a").expect("valid");
+        let fired = ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation: 1 };
+        let mut leading = Leading::new(7, 0);
+        leading.unsaid(&record(6, fired.clone()), Timestamp::default());
+        assert!(leading.timers.next().is_none(), "an earlier leadership's is not ours");
+        leading.unsaid(&record(7, fired), Timestamp::default());
+        assert!(leading.timers.next().is_some());
+    }
+
+    #[test]
+    fn an_election_that_is_not_on_record_is_written_again() {
+        let mut leading = Leading::new(7, 0);
+        leading.electing = true;
+        let elected = ControlEvent::LeaderElected { supervisor: "s".into() };
+        leading.unsaid(&record(7, elected), Timestamp::default());
+        assert!(!leading.electing);
     }
 }

@@ -70,7 +70,7 @@ enum Done {
     /// A record is in the log.
     Appended { seq: u64, waiting: Option<Waiting> },
     /// It could not be appended; a client may wait for it.
-    NotAppended { error: broker::BrokerError, waiting: Option<Waiting> },
+    NotAppended { record: Box<ControlRecord>, error: broker::BrokerError, waiting: Option<Waiting> },
     /// Where the consumer of an incarnation that became ready starts.
     Floor { agent: AgentName, incarnation: u64, floor: u64 },
     /// A consumer is made before its incarnation is ready.
@@ -256,7 +256,7 @@ impl Supervisor {
         self.task(async move {
             match broker.append_control(&record, &id).await {
                 Ok(appended) => Done::Appended { seq: appended.seq, waiting },
-                Err(error) => Done::NotAppended { error, waiting },
+                Err(error) => Done::NotAppended { record: Box::new(record), error, waiting },
             }
         });
     }
@@ -268,11 +268,11 @@ impl Supervisor {
                     self.waiting.push((seq, waiting));
                 }
             }
-            Done::NotAppended { error, waiting } => {
+            Done::NotAppended { record, error, waiting } => {
                 tracing::error!("appending to the control log: {error}");
+                let now = self.now();
                 if let Some(leading) = &mut self.leading {
-                    // It may have been one of theirs: their shims say ready again.
-                    leading.finding.clear();
+                    leading.unsaid(&record, now);
                 }
                 if let Some(waiting) = waiting {
                     let error = failure::broker("the change is not on record", error);
@@ -305,8 +305,7 @@ impl Supervisor {
             (Some(LeaseState::Held { term }), _) => {
                 tracing::info!("supervisor {} leads, term {term}", self.id);
                 self.leading = Some(Leading::new(term, self.now_ms()));
-                let supervisor = self.id.clone();
-                self.append(ControlEvent::LeaderElected { supervisor }, Some(term), None);
+                self.elect();
             }
             (Some(LeaseState::Other { .. }) | None, Some(leading)) => {
                 tracing::info!("supervisor {} leads no more, term {}", self.id, leading.term);
