@@ -116,6 +116,15 @@ pub enum NodeReport {
         /// What is wrong and what helps.
         reason: String,
     },
+    /// A start takes its time, as an image that is being pulled does. Every second, until it is done.
+    Preparing {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+        /// What is being done, with its progress.
+        doing: String,
+    },
 }
 
 /// A node's state.
@@ -150,7 +159,7 @@ pub struct RunningIncarnation {
     pub incarnation: u64,
     /// When it started.
     pub started_at: Timestamp,
-    /// The shim's process id, for the `process` runtime.
+    /// The shim's process id, for the `process` runtime; 0 for a container.
     pub pid: u32,
 }
 
@@ -211,7 +220,8 @@ impl Exit {
     }
 }
 
-/// What a shim leaves in its run folder when it ends, for the node: the process runtime's exit file, in JSON.
+/// What a shim leaves when it ends, for the node, in JSON: in the exit file of its run folder, or, in a container, as the last
+/// line of its stdout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShimExit {
@@ -225,8 +235,8 @@ pub struct ShimExit {
     pub at: Timestamp,
 }
 
-/// What a shim is told at its start: a file in JSON that only its user can read, removed once read. Its path is in
-/// [`CONFIG_ENV`].
+/// What a shim is told at its start, in JSON: in a file that only its user can read, removed once read, whose path is in
+/// [`CONFIG_ENV`]; or, in a container, on its stdin, so that it is nowhere on a disk and in nothing that an engine shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShimConfig {
@@ -235,6 +245,15 @@ pub struct ShimConfig {
     /// A credentials file.
     #[serde(default)]
     pub creds: Option<String>,
+    /// The text of one, where the shim cannot see the node's files.
+    #[serde(default)]
+    pub creds_text: Option<String>,
+    /// Values for the worker's environment that must not be seen anywhere else.
+    #[serde(default)]
+    pub secrets: std::collections::BTreeMap<String, String>,
+    /// Whom the worker runs as; the shim's own user when it is none.
+    #[serde(default)]
+    pub user: Option<WorkerUser>,
     /// The fleet.
     pub namespace: crate::Namespace,
     /// The incarnation.
@@ -248,9 +267,27 @@ pub struct ShimConfig {
     /// The worker's working directory; the shim's own when it is none.
     #[serde(default)]
     pub workdir: Option<String>,
-    /// Where to leave a [`ShimExit`].
-    pub exit_file: String,
+    /// Where to leave a [`ShimExit`]; stdout when it is none.
+    #[serde(default)]
+    pub exit_file: Option<String>,
 }
+
+/// Whom a worker in a container runs as: never root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerUser {
+    /// As the image says: a name or a number, with `:group` or without. Not used if it is root.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// The user and group, where the image says nothing.
+    pub id: u32,
+}
+
+/// The word that starts a shim in a container: its configuration comes on stdin.
+pub const CONTAINER: &str = "container";
+
+/// The key of the line with which a shim in a container leaves its [`ShimExit`] on stdout.
+pub const EXIT_KEY: &str = "mozartShimExit";
 
 /// The environment variable with the path of the [`ShimConfig`].
 pub const CONFIG_ENV: &str = "MOZART_SHIM_CONFIG";
@@ -362,6 +399,9 @@ mod tests {
         let failed =
             NodeReport::StartFailed { agent: agent(), incarnation: 7, reason: "no".into() };
         golden(&failed, "010202616207026e6f");
+        let preparing =
+            NodeReport::Preparing { agent: agent(), incarnation: 7, doing: "pulling".into() };
+        golden(&preparing, "0103026162070770756c6c696e67");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use common::shim::{CONFIG_ENV, Exit, ShimConfig};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use tokio::net::unix::pipe;
 
+use crate::user::User;
+
 /// A running worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -18,8 +20,8 @@ pub(crate) struct Worker {
     pub(crate) stderr: pipe::Receiver,
 }
 
-/// Starts the worker, in a process group of its own. Without WORKER it is this binary's echo.
-pub(crate) fn spawn(config: &ShimConfig) -> io::Result<Worker> {
+/// Starts the worker, in a process group of its own, as the user that is given. Without WORKER it is this binary's echo.
+pub(crate) fn spawn(config: &ShimConfig, user: Option<&User>) -> io::Result<Worker> {
     let mut command = match config.spec.worker.as_deref() {
         Some([program, args @ ..]) => {
             let mut command = Command::new(program);
@@ -32,9 +34,13 @@ pub(crate) fn spawn(config: &ShimConfig) -> io::Result<Worker> {
             command
         }
     };
+    command.env_remove(CONFIG_ENV).env("MOZART_AGENT", config.spec.name.as_str());
+    if let Some(user) = user {
+        // Root's home, which the engine names, is not the worker's.
+        command.env("HOME", user.home.as_deref().unwrap_or("/tmp")).uid(user.uid).gid(user.gid);
+    }
     command
-        .env_remove(CONFIG_ENV)
-        .env("MOZART_AGENT", config.spec.name.as_str())
+        .envs(&config.secrets)
         .envs(&config.spec.env)
         .process_group(0)
         .stdin(Stdio::piped())

@@ -7,15 +7,18 @@ mod child;
 mod echo;
 mod lines;
 mod logs;
+mod memory;
 mod publish;
 mod pump;
 mod route;
+mod secrets;
 mod turn;
+mod user;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
-use common::shim::{CONFIG_ENV, ShimConfig};
+use common::shim::{CONFIG_ENV, CONTAINER, ShimConfig};
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
@@ -30,11 +33,12 @@ fn main() -> ExitCode {
                 Err(_) => ExitCode::FAILURE,
             }
         }
-        _ => start(),
+        Some(CONTAINER) => start(config_from_stdin),
+        _ => start(config_from_file),
     }
 }
 
-fn start() -> ExitCode {
+fn start(read_config: fn() -> Result<ShimConfig, String>) -> ExitCode {
     // A session of its own: a process group that is stopped when the supervisor dies would otherwise get SIGHUP from the kernel.
     // Not possible for one that leads a group already, such as PID 1 of a container: which then has no such parent.
     let _leads_already = rustix::process::setsid();
@@ -70,8 +74,22 @@ fn start() -> ExitCode {
     }
 }
 
+/// The largest configuration that is read from stdin, in bytes: a spec is at most 1 MiB, in JSON within JSON.
+const LONGEST: u64 = 8 << 20;
+
+/// Reads the configuration that the node sends through the engine. Nobody else can read it there, and it is kept nowhere.
+fn config_from_stdin() -> Result<ShimConfig, String> {
+    let mut text = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(LONGEST)
+        .read_to_end(&mut text)
+        .map_err(|error| format!("cannot read the configuration from stdin: {error}"))?;
+    serde_json::from_slice(&text).map_err(|error| format!("the configuration on stdin: {error}"))
+}
+
 /// Reads the configuration and removes it: it holds the broker's credentials, which are not the worker's.
-fn read_config() -> Result<ShimConfig, String> {
+fn config_from_file() -> Result<ShimConfig, String> {
     let path = std::env::var(CONFIG_ENV).map_err(|_| {
         format!(
             "{CONFIG_ENV} is not set; a node starts the shim, `mozart up` is the command for people"

@@ -1,13 +1,15 @@
 //! The pump's end: draining, the worker's exit, the last words, the exit file.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::shim::{Exit, ShimConfig, ShimExit};
+use common::shim::{EXIT_KEY, Exit, ShimConfig, ShimExit};
 use common::worker::ToWorker;
 use futures_util::StreamExt as _;
+use rustix::process::Signal;
 
 use super::{LAST_WORDS, Pump, Stage};
-use crate::child;
+use crate::{child, memory};
 
 /// What is read of a dead worker's pipes, in reads: more than a pipe holds, and not for ever if others go on writing.
 const PIPEFULS: usize = 64;
@@ -39,6 +41,8 @@ impl Pump {
     pub(super) async fn end(mut self, mut exit: Exit) -> u8 {
         let at = SystemTime::now().into();
         exit.reason = self.end_reason.take();
+        exit.out_of_memory =
+            exit.signal == Some(Signal::KILL.as_raw()) && memory::kills() > self.memory_kills;
         self.worker.stdin = None;
         self.outgoing.clear();
         self.drain_pipes();
@@ -111,14 +115,20 @@ impl Pump {
     }
 }
 
-/// Leaves the exit file for the node. Written aside and renamed: never half there.
+/// Leaves the exit for the node: in a file, written aside and renamed, so that it is never half there; in a container as a line
+/// of stdout, which the engine keeps.
 pub(super) fn leave(config: &ShimConfig, exit: &ShimExit) {
-    let aside = format!("{}.new", config.exit_file);
-    let written = serde_json::to_vec(exit)
-        .map_err(std::io::Error::other)
-        .and_then(|bytes| std::fs::write(&aside, bytes))
-        .and_then(|()| std::fs::rename(&aside, &config.exit_file));
+    let written = match &config.exit_file {
+        Some(path) => serde_json::to_vec(exit).map_err(std::io::Error::other).and_then(|bytes| {
+            let aside = format!("{path}.new");
+            std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, path))
+        }),
+        None => {
+            let line = format!("{}\n", serde_json::json!({ EXIT_KEY: exit }));
+            std::io::stdout().lock().write_all(line.as_bytes())
+        }
+    };
     if let Err(error) = written {
-        tracing::error!("cannot write {}: {error}", config.exit_file);
+        tracing::error!("cannot leave the exit: {error}");
     }
 }

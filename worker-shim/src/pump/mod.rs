@@ -27,6 +27,7 @@ use crate::child::{self, Worker};
 use crate::lines::Lines;
 use crate::logs::Logs;
 use crate::publish::{self, Done};
+use crate::secrets::Secrets;
 
 /// Requests on their way or held, at most: enough that a pull is rare, few enough to hold in memory.
 pub(crate) const WINDOW: u32 = 64;
@@ -67,6 +68,9 @@ enum Stage {
 
 struct Pump {
     config: ShimConfig,
+    secrets: Secrets,
+    /// How often the kernel had killed for memory here before the worker started.
+    memory_kills: u64,
     started: Instant,
     broker: Broker,
     book: Book,

@@ -1,6 +1,10 @@
 //! The pump's start: the worker first, the connection meanwhile.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::IntoRawFd as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, ConnectOptions, Subscription};
@@ -8,15 +12,17 @@ use common::shim::{Exit, ShimConfig, ShimExit};
 use common::spec::AgentSpec;
 use common::worker::{MAX_LINE, ToWorker};
 use futures_util::stream::FuturesUnordered;
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::end::leave;
 use super::{HEARTBEAT_EVERY, KEEP_EVERY, Pump, Stage};
 use crate::book::{Book, Rules};
-use crate::child;
 use crate::lines::Lines;
 use crate::logs::Logs;
+use crate::secrets::Secrets;
+use crate::{child, memory, user};
 
 /// What the operating system tells.
 pub(super) struct Signalled {
@@ -51,20 +57,50 @@ pub(crate) async fn run(config: ShimConfig) -> u8 {
     }
 }
 
+/// Why the worker did not start, in the words of whoever wrote its soul.
+fn cannot_spawn(config: &ShimConfig, error: &std::io::Error) -> String {
+    let program = config.spec.worker.as_deref().and_then(<[String]>::first).map(String::as_str);
+    let what = format!("cannot start the worker {:?}: {error}", program.unwrap_or("echo"));
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    match program {
+        Some("/bin/sh") if is_missing => {
+            format!(r#"{what}: the image has no shell; try: WORKER ["program", "argument"]"#)
+        }
+        _ => what,
+    }
+}
+
+/// The credentials file; a text is put where only this process can read it.
+fn credentials(config: &ShimConfig) -> Result<Option<PathBuf>, String> {
+    let Some(text) = &config.creds_text else {
+        return Ok(config.creds.clone().map(Into::into));
+    };
+    let kept = || -> std::io::Result<PathBuf> {
+        let mut file = File::from(memfd_create("credentials", MemfdFlags::CLOEXEC)?);
+        file.write_all(text.as_bytes())?;
+        // Read again with each connection, so it stays open for as long as the process lives.
+        Ok(format!("/proc/self/fd/{}", file.into_raw_fd()).into())
+    };
+    kept().map(Some).map_err(|error| format!("cannot keep the credentials: {error}"))
+}
+
 /// Starts the worker first: it needs longer than the connection, which is made meanwhile.
 async fn start(config: &ShimConfig) -> Result<(Pump, Signalled, Subscription), String> {
     // Before the worker: none of its signals is missed, and as PID 1 of a container we would be deaf without.
     let mut signals =
         Signalled::listen().map_err(|error| format!("cannot listen to signals: {error}"))?;
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let worker = child::spawn(config).map_err(|error| {
-        let what = config.spec.worker.as_deref().and_then(<[String]>::first);
-        format!("cannot start the worker {:?}: {error}", what.map_or("echo", String::as_str))
-    })?;
+    let user = config.user.as_ref().map(user::resolve).transpose()?;
+    if let Some(user) = &user {
+        user::check_folders(&config.spec.sanctums, user)?;
+    }
+    let memory_kills = memory::kills();
+    let worker =
+        child::spawn(config, user.as_ref()).map_err(|error| cannot_spawn(config, &error))?;
     let agent = &config.spec.name;
     let options = ConnectOptions {
         url: config.url.clone(),
-        creds: config.creds.clone().map(Into::into),
+        creds: credentials(config)?,
         name: format!("shim {agent}-{}", config.incarnation),
         namespace: config.namespace.clone(),
         timeout: Duration::from_secs(60),
@@ -98,6 +134,8 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Signalled, Subscription), S
     let now = Instant::now();
     let link = *broker.link().borrow();
     let mut pump = Pump {
+        secrets: Secrets::new(&config.secrets),
+        memory_kills,
         config: config.clone(),
         started: now,
         broker,

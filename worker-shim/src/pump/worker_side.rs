@@ -76,6 +76,7 @@ impl Pump {
                     let turn = self.book.only_open().map(ToString::to_string);
                     let note = b"a line longer than 1 MiB was cut; it began:";
                     self.logs.push(now.at, "shim", note, turn.clone());
+                    let line = self.secrets.hide(line);
                     self.logs.push(now.at, "stdout", &line[..line.len().min(200)], turn);
                 }
             }
@@ -84,7 +85,8 @@ impl Pump {
     }
 
     fn take_line(&mut self, now: Now, line: &[u8]) {
-        let error = match worker::parse(line) {
+        let line = self.secrets.hide(line);
+        let error = match worker::parse(&line) {
             Ok(FromWorker::Ready) => {
                 if !self.ready {
                     self.ready = true;
@@ -106,7 +108,7 @@ impl Pump {
             NotProtocol::NotJson => {}
         }
         if !line.is_empty() {
-            self.logs.push(now.at, "stdout", line, turn);
+            self.logs.push(now.at, "stdout", &line, turn);
         }
     }
 
@@ -119,7 +121,7 @@ impl Pump {
             self.take_line(now, line);
         }
         if let Some(Line::Whole(line)) = stderr.rest() {
-            self.logs.push(now.at, "stderr", line, None);
+            self.logs.push(now.at, "stderr", &self.secrets.hide(line), None);
         }
     }
 
@@ -135,7 +137,7 @@ impl Pump {
         while let Some(line) = self.stderr.next() {
             let (Line::Whole(line) | Line::Cut(line)) = line;
             let turn = self.book.only_open().map(ToString::to_string);
-            self.logs.push(at, "stderr", line, turn);
+            self.logs.push(at, "stderr", &self.secrets.hide(line), turn);
         }
     }
 }

@@ -166,13 +166,16 @@ impl Shim {
         let config = ShimConfig {
             url: format!("nats://127.0.0.1:{port}"),
             creds: None,
+            creds_text: None,
+            secrets: Default::default(),
+            user: None,
             namespace: Namespace::new("test").expect("valid"),
             incarnation: INCARNATION,
             generation: 1,
             token: TOKEN.into(),
             spec,
             workdir: None,
-            exit_file: path("exit.json"),
+            exit_file: Some(path("exit.json")),
         };
         let config = serde_json::to_vec(&config).expect("JSON");
         std::fs::write(path("shim.json"), config).expect("written");
