@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::{Namespace, NodeName};
 
 use crate::cli;
+use crate::runtime::Wanted;
+use crate::runtime::engine::BASE_IMAGE;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or invalid soul, 3 not found, 4 conflict, 5 timeout,
@@ -115,6 +117,8 @@ pub(crate) struct UpArgs {
     /// When the server syncs to disk
     #[arg(long, value_enum, default_value_t, hide = true)]
     pub(crate) sync: Sync,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
     /// The lock of the data folder is this process's stdin: `--detach` starts the process that stays so
     #[arg(long, hide = true, conflicts_with = "detach")]
     pub(crate) locked: bool,
@@ -158,17 +162,81 @@ pub(crate) struct NodeArgs {
     /// A label that souls can REQUIRE; repeat for more
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
-    /// What agents run in
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) runtime: Runtime,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+}
+
+/// What agents run in.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What agents run in")]
+pub(crate) struct RuntimeArgs {
+    /// Processes of this machine, containers of an engine, or both, whichever is there
+    #[arg(long, value_enum, default_value_t, env = "MOZART_RUNTIME", value_name = "RUNTIME")]
+    runtime: Runtime,
+    /// The network of the containers [default: docker's bridge; with podman, the host's]
+    #[arg(long, env = "MOZART_NETWORK", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) network: Option<String>,
+    /// What agents without IMAGE run in, where all run in containers
+    #[arg(long, env = "MOZART_BASE_IMAGE", value_name = "REF", default_value = BASE_IMAGE)]
+    pub(crate) base_image: String,
+    /// For work on a worker: its soul's folder is mounted into its container, as its working directory
+    #[arg(long)]
+    pub(crate) dev: bool,
+}
+
+impl RuntimeArgs {
+    /// What is to be used.
+    pub(crate) fn wanted(&self) -> Wanted {
+        match self.runtime {
+            Runtime::Auto => Wanted::Auto,
+            Runtime::Process => Wanted::Process,
+            Runtime::Docker => Wanted::Docker,
+            Runtime::Podman => Wanted::Podman,
+        }
+    }
+
+    /// The same, as words of a command line.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let runtime = match self.runtime {
+            Runtime::Auto => "auto",
+            Runtime::Process => "process",
+            Runtime::Docker => "docker",
+            Runtime::Podman => "podman",
+        };
+        let mut words = vec!["--runtime".to_owned(), runtime.to_owned()];
+        words.extend(["--base-image".to_owned(), self.base_image.clone()]);
+        if let Some(network) = &self.network {
+            words.extend(["--network".to_owned(), network.clone()]);
+        }
+        if self.dev {
+            words.push("--dev".to_owned());
+        }
+        words
+    }
+
+    /// Where nothing is started any more.
+    pub(crate) fn for_ending() -> Self {
+        Self {
+            runtime: Runtime::Auto,
+            network: None,
+            base_image: BASE_IMAGE.to_owned(),
+            dev: false,
+        }
+    }
 }
 
 /// What agents run in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Runtime {
-    /// Processes of this machine.
+    /// Souls with IMAGE in containers of the first engine that answers, the others as processes.
     #[default]
+    Auto,
+    /// Processes of this machine only.
     Process,
+    /// All in containers, of docker.
+    Docker,
+    /// All in containers, of podman.
+    Podman,
 }
 
 /// Parses `60s`, `1m 30s`, `500ms`; a bare number is seconds.

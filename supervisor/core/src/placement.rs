@@ -52,12 +52,13 @@ fn refusal(node: &Node, spec: &AgentSpec) -> Option<String> {
         NodePhase::Up => {}
     }
     let (needed, words): (&[&str], _) = if spec.image.is_some() {
-        (&["docker", "podman"], "docker or podman")
+        (&["docker", "podman"], "docker or podman that answers")
     } else {
-        (&["process"], "process")
+        // Whatever a node offers: it puts those that need no image where it runs things.
+        (&["process", "docker", "podman"], "runtime that it knows")
     };
     if !needed.iter().any(|runtime| node.runtimes.contains(*runtime)) {
-        return Some(format!("has no runtime {words}"));
+        return Some(format!("has no {words}"));
     }
     spec.require
         .iter()

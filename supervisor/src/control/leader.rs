@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use broker::TransientMessage;
-use common::control::{ControlEvent, ControlRecord};
+use common::control::{ControlEvent, ControlRecord, Timer};
 use common::shim::{NodeCommandBody, NodeReport, ShimReport};
 use common::{AgentName, Timestamp, codec};
 use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
@@ -17,6 +17,22 @@ use super::timers::Timers;
 
 /// A node's report that is older than this, in milliseconds, says nothing about now.
 const FRESH: u64 = 2_000;
+
+/// What a node does before an incarnation can start.
+#[derive(Debug, Clone)]
+pub(super) struct Preparing {
+    incarnation: u64,
+    /// When that was heard.
+    at: u64,
+    pub(super) doing: String,
+}
+
+impl Preparing {
+    /// Whether it is still going on.
+    pub(super) fn is_fresh(&self, incarnation: u64, now_ms: u64) -> bool {
+        self.incarnation == incarnation && now_ms.saturating_sub(self.at) < 2 * FRESH
+    }
+}
 
 /// A timer whose record did not get into the log fires again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -129,6 +145,14 @@ impl Supervisor {
             }
             self.nodes.insert(node.clone(), (self.now_ms(), status.clone()));
         }
+        if let NodeReport::Preparing { agent, incarnation, doing } = report {
+            // Of agents that are known, so that this is bounded.
+            if self.state.agent(&agent).is_some() {
+                let at = self.now_ms();
+                self.preparing.insert(agent, Preparing { incarnation, at, doing });
+            }
+            return;
+        }
         let (now, state) = (self.now_ms(), &self.state);
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
         let outcomes = match report {
@@ -137,6 +161,7 @@ impl Supervisor {
             NodeReport::StartFailed { agent, incarnation, reason } => {
                 leading.observer.start_failed(state, &node, &agent, incarnation, &reason)
             }
+            NodeReport::Preparing { .. } => Vec::new(),
         };
         self.follow(outcomes).await;
     }
@@ -225,14 +250,26 @@ impl Supervisor {
         self.sweep_next();
     }
 
-    /// Timers that are due become records: the fold decides what they mean.
+    /// Timers that are due become records: the fold decides what they mean. While a node still prepares a start, as by pulling an
+    /// image, the time to say ready has not begun.
     pub(super) fn fire_timers(&mut self) {
+        let (now_ms, now) = (self.now_ms(), self.now());
         let Some(leading) = self.leading.as_mut() else { return };
         let due = leading.timers.due(std::time::Instant::now());
         if !leading.acting {
             return;
         }
         let term = leading.term;
+        let (waiting, due): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|(agent, timer, incarnation)| {
+                let preparing = self.preparing.get(agent);
+                *timer == Timer::Ready
+                    && preparing.is_some_and(|known| known.is_fresh(*incarnation, now_ms))
+            });
+        for key in waiting {
+            let ready = self.state.agent(&key.0).map_or(AGAIN, |agent| agent.spec.timeout.ready);
+            leading.timers.set(key, now.after(ready), now);
+        }
         for (agent, timer, incarnation) in due {
             self.append(ControlEvent::TimerFired { agent, timer, incarnation }, Some(term), None);
         }
@@ -242,7 +279,6 @@ impl Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::control::Timer;
 
     fn record(term: u64, event: ControlEvent) -> ControlRecord {
         ControlRecord { at: Timestamp::default(), term: Some(term), author: "s".into(), event }

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::args::{Global, SupervisorArgs};
 use crate::failure::{self, Attempt as _};
-use leader::Leading;
+use leader::{Leading, Preparing};
 use query::Waiting;
 
 /// The leader looks around this often.
@@ -101,6 +101,8 @@ struct Supervisor {
     /// Clients that wait until the fold has reached a sequence.
     waiting: Vec<(u64, Waiting)>,
     heartbeats: HashMap<AgentName, (u64, Heartbeat)>,
+    /// What nodes last said of starts that take long.
+    preparing: HashMap<AgentName, Preparing>,
     /// The last report of each node, and when it came.
     nodes: HashMap<NodeName, (u64, NodeStatus)>,
     leading: Option<Leading>,
@@ -129,6 +131,7 @@ pub(crate) async fn serve(
         appended: 0,
         waiting: Vec::new(),
         heartbeats: HashMap::new(),
+        preparing: HashMap::new(),
         nodes: HashMap::new(),
         leading: None,
     };
@@ -243,6 +246,7 @@ impl Supervisor {
     fn note_removed(&mut self, record: &ControlRecord) {
         if let ControlEvent::AgentRemoved { agent } = &record.event {
             self.heartbeats.remove(agent);
+            self.preparing.remove(agent);
         }
     }
 

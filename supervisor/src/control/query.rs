@@ -173,6 +173,13 @@ impl Supervisor {
         }
     }
 
+    /// What is being done before the agent can start.
+    fn preparing(&self, agent: &Agent) -> Option<String> {
+        let known = self.preparing.get(&agent.name)?;
+        let is_fresh = known.is_fresh(agent.incarnation, self.now_ms());
+        is_fresh.then(|| known.doing.clone())
+    }
+
     fn row(&self, agent: &Agent) -> AgentRow {
         let shown = agent.current.as_ref().or(agent.next.as_ref());
         let held =
@@ -180,7 +187,7 @@ impl Supervisor {
         AgentRow {
             agent: agent.name.clone(),
             state: agent.state(),
-            reason: agent.reason.clone(),
+            reason: self.preparing(agent).or_else(|| agent.reason.clone()),
             generation: agent.generation,
             incarnation: agent.incarnation,
             restart_count: agent.restart_count,

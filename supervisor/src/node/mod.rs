@@ -1,25 +1,35 @@
 //! The node: starts and stops incarnations on this machine, says what runs, adopts what an earlier process of it started.
 
 mod adopt;
+mod containers;
+mod ends;
+mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, ConnectOptions, Subscription};
 use common::api::ApiError;
 use common::shim::{
-    Exit, IncarnationExit, NodeCommand, NodeCommandBody, NodeReport, NodeStatus,
-    RunningIncarnation, StartIncarnation,
+    IncarnationExit, NodeCommand, NodeCommandBody, NodeReport, NodeStatus, RunningIncarnation,
+    StartIncarnation,
 };
 use common::{AgentName, NodeName, codec};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::args::{Global, NodeArgs};
+use self::running::{Key, Running, Seen};
+use crate::args::{Global, NodeArgs, RuntimeArgs};
 use crate::failure::{self, Attempt as _};
-use crate::runtime::process::{ProcessRuntime, Shim, ended, without_a_word};
+use crate::runtime::Wanted;
+use crate::runtime::engine::{Connection, Engine, EngineOptions};
+use crate::runtime::folder::RunFolders;
+use crate::runtime::process::ProcessRuntime;
 
 /// What runs is told this often; the leader counts a node as lost after ten of them.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -27,8 +37,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 /// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
 const LEADERLESS: Duration = Duration::from_secs(5);
-/// Ends that are kept to be told again, at most: what is absent from a report has ended, too, only nobody knows how.
-const EXITS: usize = 1024;
+/// News of the engine that wait to be heard, at most: then it waits.
+const NEWS: usize = 256;
 
 /// How a node is run.
 #[derive(Debug, Clone)]
@@ -36,9 +46,14 @@ pub(crate) struct NodeOptions {
     pub(crate) name: NodeName,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) connect: ConnectOptions,
+    /// The data folder.
+    pub(crate) home: PathBuf,
     /// `<home>/run`.
     pub(crate) run: PathBuf,
     pub(crate) shim: PathBuf,
+    pub(crate) runtime: RuntimeArgs,
+    /// The engine that was found.
+    pub(crate) engine: Option<Connection>,
 }
 
 /// Runs the node of `mozart node`.
@@ -54,58 +69,47 @@ pub(crate) async fn run(global: &Global, args: NodeArgs) -> Result<(), ApiError>
         labels: args.labels,
         connect: crate::connect::options(global, &name, std::time::Duration::from_secs(10))?,
         run: home.run(),
+        home: home.dir,
         shim: crate::binaries::shim()?,
+        engine: Connection::find(args.runtime.wanted()).await?,
+        runtime: args.runtime,
     };
     let stop = crate::signals::stop_token()?;
     let broker = Broker::connect(&options.connect).await.attempt("cannot start the node")?;
     serve(options, broker, stop).await
 }
 
-struct Running {
-    shim: Shim,
-    /// When it is killed, once it was told to stop.
-    kill_at: Option<Instant>,
-    /// Its shim has ended: the process id may be another's soon.
-    gone: bool,
-}
-
-impl Running {
-    fn new(shim: Shim) -> Self {
-        Self { shim, kill_at: None, gone: false }
-    }
-}
-
-/// An incarnation, and the status of its shim as far as the system tells it.
-type Ended = ((AgentName, u64), Option<Exit>);
-
-/// What comes back from the tasks beside the loop.
-enum Seen {
-    /// A shim ended.
-    Ended(Ended),
-    /// What these incarnations left behind is gone.
-    Swept(Vec<Ended>),
-}
-
 struct Node {
     options: NodeOptions,
     broker: Broker,
-    runtime: ProcessRuntime,
+    folders: RunFolders,
+    /// What runs as a process here, if anything does.
+    process: Option<ProcessRuntime>,
+    engine: Option<Engine>,
+    /// Whether the engine answered when it was last asked.
+    engine_is_up: bool,
+    /// Containers that ended before their start was heard of.
+    ended_early: BTreeSet<String>,
     instance: u64,
     term: u64,
     draining: bool,
-    running: BTreeMap<(AgentName, u64), Running>,
+    /// Incarnations whose containers are on their way; cancelled, they are not to be.
+    starting: BTreeMap<Key, CancellationToken>,
+    /// What takes long among these, in words.
+    preparing: Arc<Mutex<BTreeMap<Key, String>>>,
+    running: BTreeMap<Key, Running>,
     /// The last end of each agent here: told until a newer incarnation starts.
     exits: BTreeMap<AgentName, IncarnationExit>,
     watches: JoinSet<Seen>,
     /// Incarnations whose shims ended without a word, until what they left behind is swept: all of them at once.
-    unswept: Vec<Ended>,
+    unswept: Vec<running::EndedShim>,
     sweeping: bool,
 }
 
 /// Serves until `stop`: then everything that runs here is drained.
 ///
 /// # Errors
-/// When the broker's client is closed.
+/// When the broker's client is closed, or nothing could run here.
 pub(crate) async fn serve(
     options: NodeOptions,
     broker: Broker,
@@ -116,23 +120,33 @@ pub(crate) async fn serve(
     let to_all = broker.subjects().all_nodes_command();
     let to_all = broker.subscribe(to_all, None).await.attempt("cannot start the node")?;
     let namespace = broker.subjects().namespace().clone();
-    let runtime = ProcessRuntime {
+    let root = options.run.join(namespace.as_str()).join(options.name.as_str());
+    let folders = RunFolders { root };
+    let _lock = folders.lock(&options.name)?;
+    let is_asked_for = matches!(options.runtime.wanted(), Wanted::Auto | Wanted::Process);
+    let process = is_asked_for.then(|| ProcessRuntime {
         node: options.name.clone(),
-        root: options.run.join(namespace.as_str()).join(options.name.as_str()),
+        folders: folders.clone(),
         namespace,
         shim: options.shim.clone(),
         url: options.connect.url.clone(),
         creds: options.connect.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
-    };
-    let _lock = runtime.lock()?;
-    let instance = uuid::Uuid::now_v7().as_u64_pair().1;
+    });
+    let engine = engine(&options, &broker, &folders).await?;
+    let instance = Uuid::now_v7().as_u64_pair().1;
     let node = Node {
         options,
         broker,
-        runtime,
+        folders,
+        process,
+        engine,
+        engine_is_up: true,
+        ended_early: BTreeSet::new(),
         instance,
         term: 0,
         draining: false,
+        starting: BTreeMap::new(),
+        preparing: Arc::default(),
         running: BTreeMap::new(),
         exits: BTreeMap::new(),
         watches: JoinSet::new(),
@@ -142,6 +156,49 @@ pub(crate) async fn serve(
     node.go(commands, to_all, stop).await
 }
 
+/// The container runtime over the engine that was found. Where processes will do, an engine that cannot be used is left alone.
+async fn engine(
+    options: &NodeOptions,
+    broker: &Broker,
+    folders: &RunFolders,
+) -> Result<Option<Engine>, ApiError> {
+    let Some(connection) = options.engine.clone() else { return Ok(None) };
+    let (kind, version, address) =
+        (connection.kind.as_str(), connection.version.clone(), connection.address.clone());
+    let engine = EngineOptions {
+        node: options.name.clone(),
+        namespace: broker.subjects().namespace().clone(),
+        fleet: fleet(broker).await?,
+        folders: folders.clone(),
+        shim: options.shim.clone(),
+        url: options.connect.url.clone(),
+        creds: options.connect.creds.clone(),
+        network: options.runtime.network.clone(),
+        base_image: options.runtime.base_image.clone(),
+        dev: options.runtime.dev,
+        home: options.home.clone(),
+    };
+    match Engine::new(connection, engine).await {
+        Ok(engine) => {
+            tracing::info!("containers run in {kind} {version} at {address}");
+            Ok(Some(engine))
+        }
+        Err(error) if options.runtime.wanted() == Wanted::Auto => {
+            tracing::warn!("no containers: {}: {}; try: {}", error.what, error.cause, error.try_);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What tells this fleet from every other one, also on an engine that several share: made from its secret, which it does not tell.
+async fn fleet(broker: &Broker) -> Result<String, ApiError> {
+    let secret = broker.fleet_secret().await.attempt("cannot start the node")?;
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("fleet {secret}").as_bytes());
+    let id = id.simple().to_string();
+    Ok(id.get(..12).unwrap_or(&id).to_owned())
+}
+
 impl Node {
     async fn go(
         mut self,
@@ -149,15 +206,21 @@ impl Node {
         mut to_all: Subscription,
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
-        self.adopt();
+        let (news, mut heard) = mpsc::channel(NEWS);
+        self.adopt().await;
+        // Ends with this function.
+        let mut watching = JoinSet::new();
+        if let Some(engine) = self.engine.clone() {
+            watching.spawn(engine.watch(news.clone()));
+        }
         let mut tick = tokio::time::interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut alone = pin!(async {
             stop.cancelled().await;
             tokio::time::sleep(LEADERLESS).await;
         });
-        while !(self.draining && self.running.is_empty()) {
-            let may_drain = !self.draining && (self.term > 0 || self.running.is_empty());
+        while !(self.draining && self.is_empty()) {
+            let may_drain = !self.draining && (self.term > 0 || self.is_empty());
             let kill_at = self.running.values().filter_map(|one| one.kill_at).min();
             let kill = async {
                 match kill_at {
@@ -168,10 +231,10 @@ impl Node {
             tokio::select! {
                 _ = tick.tick() => self.report_status().await,
                 Some(seen) = self.watches.join_next() => match seen {
-                    Ok(Seen::Ended(ended)) => self.ended(ended).await,
-                    Ok(Seen::Swept(ended)) => self.swept(ended).await,
+                    Ok(seen) => self.seen(seen).await,
                     Err(error) => tracing::error!("a watch failed: {error}"),
                 },
+                Some(news) = heard.recv() => self.news(news).await,
                 message = commands.next() => match message {
                     Some(message) => self.command(&message.payload).await,
                     None => return Err(failure::error(
@@ -188,15 +251,19 @@ impl Node {
         flushed.attempt("the node's last report")
     }
 
-    fn watch(&mut self, shim: &Shim) {
-        let (agent, incarnation, pid) = (shim.agent.clone(), shim.incarnation, shim.pid);
-        self.watches.spawn(async move {
-            let status = ended(pid).await.unwrap_or_else(|error| {
-                tracing::error!("watching {agent}-{incarnation}: {error}");
-                None
-            });
-            Seen::Ended(((agent, incarnation), status))
-        });
+    /// Whether nothing runs here, and nothing is about to.
+    fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.starting.is_empty()
+    }
+
+    async fn seen(&mut self, seen: Seen) {
+        match seen {
+            Seen::ShimEnded(ended) => self.shim_ended(ended).await,
+            Seen::Swept(ended) => self.swept(ended).await,
+            Seen::Started(key, started) => self.started(key, started).await,
+            Seen::Settled(container, ended) => self.settled(container, ended).await,
+            Seen::Done => {}
+        }
     }
 
     async fn report(&self, report: &NodeReport) {
@@ -211,88 +278,36 @@ impl Node {
         }
     }
 
+    /// What agents can run in here just now.
+    fn runtimes(&self) -> Vec<String> {
+        let engine = self.engine.as_ref().filter(|_| self.engine_is_up);
+        let engine = engine.map(|engine| engine.kind().as_str());
+        let process = self.process.as_ref().map(|_| "process");
+        process.into_iter().chain(engine).map(str::to_owned).collect()
+    }
+
     async fn report_status(&self) {
-        let running = self.running.values().map(|Running { shim, .. }| RunningIncarnation {
-            agent: shim.agent.clone(),
-            generation: shim.generation,
-            incarnation: shim.incarnation,
-            started_at: shim.started_at,
-            pid: shim.pid,
+        let running = self.running.iter().map(|((agent, incarnation), one)| RunningIncarnation {
+            agent: agent.clone(),
+            generation: one.generation,
+            incarnation: *incarnation,
+            started_at: one.started_at,
+            pid: one.pid(),
         });
         self.report(&NodeReport::Running(NodeStatus {
             node: self.options.name.clone(),
             instance: self.instance,
             term: self.term,
-            runtimes: vec!["process".to_owned()],
+            runtimes: self.runtimes(),
             labels: self.options.labels.clone(),
             draining: self.draining,
             running: running.collect(),
             exits: self.exits.values().cloned().collect(),
         }))
         .await;
-    }
-
-    async fn ended(&mut self, (key, status): Ended) {
-        let Some(one) = self.running.get_mut(&key) else { return };
-        one.gone = true;
-        one.kill_at = None;
-        match self.runtime.last_words(&key.0, key.1) {
-            Some(exit) => self.finished(exit).await,
-            None => {
-                self.unswept.push((key, status));
-                self.sweep();
-            }
-        }
-    }
-
-    /// Sweeps beside the loop: with many processes it takes longer than a leader waits for a report.
-    fn sweep(&mut self) {
-        if self.sweeping || self.unswept.is_empty() {
-            return;
-        }
-        self.sweeping = true;
-        let (runtime, ended) = (self.runtime.clone(), std::mem::take(&mut self.unswept));
-        self.watches.spawn_blocking(move || {
-            let keys: BTreeSet<_> = ended.iter().map(|(key, _)| key.clone()).collect();
-            runtime.sweep(&keys);
-            Seen::Swept(ended)
-        });
-    }
-
-    async fn swept(&mut self, ended: Vec<Ended>) {
-        self.sweeping = false;
-        self.sweep();
-        let now = SystemTime::now().into();
-        for ((agent, incarnation), status) in ended {
-            self.finished(without_a_word(agent, incarnation, status, now)).await;
-        }
-    }
-
-    async fn finished(&mut self, exit: IncarnationExit) {
-        let (agent, incarnation) = (&exit.agent, exit.incarnation);
-        self.running.remove(&(agent.clone(), incarnation));
-        tracing::info!("{agent}-{incarnation} ended: {}", exit.exit.describe());
-        self.report(&NodeReport::Exited(exit.clone())).await;
-        self.remember(exit);
-    }
-
-    /// Keeps an end, unless a newer one of the same agent is known. What is not kept leaves no folder.
-    fn remember(&mut self, exit: IncarnationExit) {
-        let known = self.exits.get(&exit.agent);
-        if known.is_some_and(|known| known.incarnation > exit.incarnation) {
-            return self.runtime.forget(&exit.agent, exit.incarnation);
-        }
-        let (agent, incarnation) = (exit.agent.clone(), exit.incarnation);
-        if let Some(older) = self.exits.insert(agent, exit)
-            && older.incarnation != incarnation
-        {
-            self.runtime.forget(&older.agent, older.incarnation);
-        }
-        if self.exits.len() > EXITS
-            && let Some(oldest) = self.exits.values().min_by_key(|exit| exit.at)
-            && let Some(oldest) = self.exits.remove(&oldest.agent.clone())
-        {
-            self.runtime.forget(&oldest.agent, oldest.incarnation);
+        let preparing = self.preparing.lock().map(|known| known.clone()).unwrap_or_default();
+        for ((agent, incarnation), doing) in preparing {
+            self.report(&NodeReport::Preparing { agent, incarnation, doing }).await;
         }
     }
 
@@ -306,72 +321,100 @@ impl Node {
         }
         self.term = term;
         match body {
-            NodeCommandBody::Start(start) => self.start(&start).await,
+            NodeCommandBody::Start(start) => self.start(*start).await,
             NodeCommandBody::Stop { agent, incarnation, within } => {
-                self.stop(&agent, incarnation, within).await;
+                self.stop((agent, incarnation), within).await;
             }
             NodeCommandBody::List => self.report_status().await,
         }
     }
 
-    async fn start(&mut self, start: &StartIncarnation) {
-        let (agent, incarnation) = (&start.agent, start.incarnation);
-        if self.draining || self.running.contains_key(&(agent.clone(), incarnation)) {
+    async fn start(&mut self, start: StartIncarnation) {
+        let key = (start.agent.clone(), start.incarnation);
+        let is_known = self.running.contains_key(&key) || self.starting.contains_key(&key);
+        if self.draining || is_known {
             return;
         }
-        if let Some(exit) = self.exits.get(agent)
-            && exit.incarnation >= incarnation
+        if let Some(exit) = self.exits.get(&start.agent)
+            && exit.incarnation >= start.incarnation
         {
             return self.report(&NodeReport::Exited(exit.clone())).await;
         }
-        match self.runtime.start(start, SystemTime::now().into()) {
-            Ok(shim) => {
-                tracing::info!("{agent}-{incarnation} started as process {}", shim.pid);
-                self.watch(&shim);
-                self.running.insert((agent.clone(), incarnation), Running::new(shim));
-                if let Some(old) = self.exits.remove(agent) {
-                    self.runtime.forget(agent, old.incarnation);
+        let wants_container = running::wants_container(&start);
+        match (&self.process, self.engine.clone()) {
+            (Some(process), _) if !wants_container => {
+                match process.start(&start, SystemTime::now().into()) {
+                    Ok(shim) => {
+                        tracing::info!("{}-{} started as process {}", key.0, key.1, shim.pid);
+                        self.watch(key.clone(), shim.pid);
+                        self.runs(key, Running::process(shim));
+                    }
+                    Err(reason) => self.not_started(key, reason).await,
                 }
             }
-            Err(reason) => {
-                tracing::warn!("{agent}-{incarnation} not started: {reason}");
-                self.runtime.forget(agent, incarnation);
-                let (agent, reason) = (agent.clone(), reason.clone());
-                self.report(&NodeReport::StartFailed { agent, incarnation, reason }).await;
+            (_, Some(engine)) => self.start_container(engine, start),
+            (_, None) => {
+                let reason = format!("node `{}` has no container engine", self.options.name);
+                self.not_started(key, reason).await;
             }
         }
     }
 
-    async fn stop(&mut self, agent: &AgentName, incarnation: u64, within: Duration) {
-        match self.running.get_mut(&(agent.clone(), incarnation)) {
+    /// An incarnation runs now: what was kept of the one before is not asked for any more.
+    fn runs(&mut self, key: Key, one: Running) {
+        if let Some(old) = self.exits.remove(&key.0) {
+            self.folders.forget(&key.0, old.incarnation);
+        }
+        self.running.insert(key, one);
+    }
+
+    async fn not_started(&mut self, (agent, incarnation): Key, reason: String) {
+        tracing::warn!("{agent}-{incarnation} not started: {reason}");
+        self.folders.forget(&agent, incarnation);
+        self.report(&NodeReport::StartFailed { agent, incarnation, reason }).await;
+    }
+
+    async fn stop(&mut self, key: Key, within: Duration) {
+        if let Some(start) = self.starting.get(&key) {
+            return start.cancel();
+        }
+        let signal = match self.running.get_mut(&key) {
             // It is told as soon as nothing of it is left.
-            Some(one) if one.gone => {}
+            Some(one) if one.gone => None,
             Some(one) => {
-                one.shim.terminate();
                 let grace = if within.is_zero() { Duration::ZERO } else { GRACE };
                 let at = Instant::now() + within + grace;
                 one.kill_at = Some(one.kill_at.map_or(at, |earlier| earlier.min(at)));
+                Some(one.place.clone())
             }
-            None => match self.exits.get(agent) {
-                Some(exit) if exit.incarnation == incarnation => {
-                    self.report(&NodeReport::Exited(exit.clone())).await;
-                }
-                _ => self.report_status().await,
-            },
+            None => {
+                return match self.exits.get(&key.0) {
+                    Some(exit) if exit.incarnation == key.1 => {
+                        self.report(&NodeReport::Exited(exit.clone())).await;
+                    }
+                    _ => self.report_status().await,
+                };
+            }
+        };
+        if let Some(place) = signal {
+            self.terminate(&place);
         }
     }
 
     fn kill_late(&mut self) {
         let now = Instant::now();
-        for one in self.running.values_mut().filter(|one| one.kill_at.is_some_and(|at| at <= now)) {
-            tracing::warn!(
-                "{}-{} did not stop in time: killed",
-                one.shim.agent,
-                one.shim.incarnation
-            );
-            one.shim.kill();
+        let mut late = Vec::new();
+        for ((agent, incarnation), one) in &mut self.running {
+            if one.kill_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            tracing::warn!("{agent}-{incarnation} did not stop in time: killed");
             // Once more should it survive; its end is awaited.
             one.kill_at = Some(now + GRACE);
+            late.push(one.place.clone());
+        }
+        for place in late {
+            self.kill(&place);
         }
     }
 
@@ -379,9 +422,16 @@ impl Node {
     async fn drain(&mut self) {
         self.draining = true;
         self.report_status().await;
+        for start in self.starting.values() {
+            start.cancel();
+        }
+        let mut told = Vec::new();
         for one in self.running.values_mut().filter(|one| !one.gone) {
-            one.shim.terminate();
             one.kill_at.get_or_insert_with(|| Instant::now() + crate::up::DRAIN + GRACE);
+            told.push(one.place.clone());
+        }
+        for place in told {
+            self.terminate(&place);
         }
     }
 }

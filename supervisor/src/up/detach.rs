@@ -74,6 +74,7 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
     if let Some(namespace) = &global.namespace {
         command.env("MOZART_NAMESPACE", namespace.as_str());
     }
+    command.args(args.runtime.words());
     if let Some(shards) = args.journal_shards {
         command.arg("--journal-shards").arg(shards.to_string());
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::nats::Nats;
 use super::{check_format, start};
-use crate::args::{DownArgs, Global, Sync, UpArgs};
+use crate::args::{DownArgs, Global, RuntimeArgs, Sync, UpArgs};
 use crate::cli::output;
 use crate::failure;
 use crate::home::{self, Home};
@@ -89,6 +89,7 @@ async fn in_order(global: &Global, home: &Home) -> Result<(), ApiError> {
         timeout: Duration::ZERO,
         journal_shards: None,
         sync: Sync::Always,
+        runtime: RuntimeArgs::for_ending(),
         locked: true,
     };
     // Nothing is started any more.

@@ -24,6 +24,7 @@ use crate::control::{self, SupervisorOptions};
 use crate::failure;
 use crate::home::{Home, Running};
 use crate::node::{self, NodeOptions};
+use crate::runtime::engine::{Connection, host_address};
 use nats::Nats;
 
 pub(crate) use down::down;
@@ -178,11 +179,17 @@ async fn start(
     home: &Home,
     shim: PathBuf,
 ) -> Result<Parts, ApiError> {
+    let engine = Connection::find(args.runtime.wanted()).await?;
     let given = global.url().map(str::to_owned);
     let (url, mut nats) = match given {
         Some(url) => (url, None),
         None => {
-            let nats = Nats::start(home, args.sync)?;
+            // Where containers reach it, too.
+            let address = match &engine {
+                Some(engine) => host_address(engine, args.runtime.network.as_deref()).await,
+                None => None,
+            };
+            let nats = Nats::start(home, args.sync, address.as_deref())?;
             (nats.url(), Some(nats))
         }
     };
@@ -228,7 +235,10 @@ async fn start(
         labels: Vec::new(),
         connect: connect.clone(),
         run: home.run(),
+        home: home.dir.clone(),
         shim,
+        runtime: args.runtime.clone(),
+        engine,
     };
     Ok(Parts { broker, connect, nats, node })
 }

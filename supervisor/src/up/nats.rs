@@ -1,5 +1,6 @@
-//! The nats-server that `up` starts: on loopback, with random credentials, every write synced. It outlives a killed `up`, and a
-//! killed one is started again.
+//! The nats-server that `up` starts: with random credentials, every write synced, on loopback, or, where agents run in containers,
+//! on the host's address in their network, which nobody beyond this machine is on. It outlives a killed `up`, and a killed one is
+//! started again.
 
 use std::fs;
 use std::io;
@@ -30,9 +31,16 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)
 /// Where the server listens and who may use it. Kept, so that what runs finds a restarted one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Access {
+    /// The address; that of folders from before there were containers is the loopback.
+    #[serde(default = "loopback")]
+    host: String,
     port: u16,
     user: String,
     password: String,
+}
+
+fn loopback() -> String {
+    "127.0.0.1".to_owned()
 }
 
 /// A nats-server that we started, now or in an earlier life.
@@ -55,8 +63,8 @@ impl Drop for Nats {
 }
 
 impl Nats {
-    /// Starts the server, or takes over the one that runs.
-    pub(super) fn start(home: &Home, sync: Sync) -> Result<Self, ApiError> {
+    /// Starts the server, or takes over the one that runs. A new one listens on `address`, or on loopback.
+    pub(super) fn start(home: &Home, sync: Sync, address: Option<&str>) -> Result<Self, ApiError> {
         let folder = home.nats();
         let failed = |error: io::Error| {
             let what = format!("cannot prepare nats-server in {}", folder.display());
@@ -69,13 +77,29 @@ impl Nats {
         let (binary, _) = crate::binaries::nats_server()?;
         if let (Some(access), Some(pid)) = (&known, running(&folder)) {
             tracing::info!("nats-server runs already, as process {pid}");
+            if address.is_some_and(|address| address != access.host) {
+                tracing::warn!(
+                    "nats-server listens on {}, where containers do not reach it; try: `mozart down`, then `mozart up`",
+                    access.host
+                );
+            }
             return Ok(Self { access: access.clone(), folder, binary, pid, leave: true });
         }
+        let is_free = |host: &str, port| TcpListener::bind((host, port)).is_ok();
+        let host = address.filter(|address| is_free(address, 0));
+        let host = host.map_or_else(loopback, str::to_owned);
+        // Shims that still run know the old address, and no other.
+        let may_move = labels::find(&home.run()).is_empty();
         let access = match known {
-            Some(known) if TcpListener::bind(("127.0.0.1", known.port)).is_ok() => known,
+            Some(known)
+                if is_free(&known.host, known.port) && (known.host == host || !may_move) =>
+            {
+                known
+            }
             known => Access {
                 // Another program took the port meanwhile, or this is the first start.
-                port: free_port().map_err(failed)?,
+                port: free_port(&host).map_err(failed)?,
+                host,
                 user: "mozart".to_owned(),
                 password: known.map_or_else(random, |known| known.password),
             },
@@ -88,13 +112,13 @@ impl Nats {
         write_private(&folder.join("nats.conf"), config(&access, &folder, sync).as_bytes())
             .map_err(failed)?;
         let pid = spawn(&binary, &folder).map_err(failed)?;
-        tracing::info!("nats-server listens on 127.0.0.1:{}, as process {pid}", access.port);
+        tracing::info!("nats-server listens on {}:{}, as process {pid}", access.host, access.port);
         Ok(Self { access, folder, binary, pid, leave: false })
     }
 
     pub(super) fn url(&self) -> String {
-        let Access { port, user, password } = &self.access;
-        format!("nats://{user}:{password}@127.0.0.1:{port}")
+        let Access { host, port, user, password } = &self.access;
+        format!("nats://{user}:{password}@{host}:{port}")
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -198,7 +222,7 @@ impl Nats {
 }
 
 fn config(access: &Access, folder: &Path, sync: Sync) -> String {
-    let Access { port, user, password } = access;
+    let Access { host, port, user, password } = access;
     let sync = match sync {
         Sync::Always => "always",
         Sync::Lazy => "2m",
@@ -208,7 +232,7 @@ fn config(access: &Access, folder: &Path, sync: Sync) -> String {
     format!(
         "# Written by `mozart up`; changes are lost.
 server_name: mozart
-listen: \"127.0.0.1:{port}\"
+listen: \"{host}:{port}\"
 max_payload: 1MB
 max_connections: 20000
 log_file: {log:?}
@@ -263,12 +287,12 @@ fn running(folder: &Path) -> Option<u32> {
 
 /// A port that nobody listens on, if possible below those from which the system gives connections their own end: one of those
 /// could take it while the server is restarted, and a client that tries to reach it there could even meet itself.
-fn free_port() -> io::Result<u16> {
+fn free_port(host: &str) -> io::Result<u16> {
     const LOWEST: u16 = 10_000;
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let highest = range.split_whitespace().next().and_then(|first| first.parse().ok());
     let span = highest.unwrap_or(32_768_u16).saturating_sub(LOWEST);
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let is_free = |port: &u16| TcpListener::bind((host, *port)).is_ok();
     let random = random();
     let tries = random
         .as_bytes()
@@ -276,7 +300,7 @@ fn free_port() -> io::Result<u16> {
         .filter_map(|hex| u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
     match tries.filter(|_| span > 0).map(|any| LOWEST + any % span).find(is_free) {
         Some(port) => Ok(port),
-        None => Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port()),
+        None => Ok(TcpListener::bind((host, 0))?.local_addr()?.port()),
     }
 }
 

@@ -18,7 +18,7 @@ fn an_agent_goes_to_the_node_with_the_fewest_incarnations_that_can_run_it() {
     fleet.node_with("alpha", "process", &[]);
     fleet.node_with("beta", "process", &[("gpu", "yes")]);
     fleet.node_with("gamma", "docker", &[("gpu", "yes")]);
-    for (agent, node) in [("a", "alpha"), ("b", "beta"), ("c", "alpha")] {
+    for (agent, node) in [("a", "alpha"), ("b", "beta"), ("c", "gamma")] {
         assert_eq!(place(&fleet.state, &soul(agent, "v1")), Ok(node_name(node)));
         fleet.apply(soul(agent, "v1"));
     }
@@ -28,8 +28,8 @@ fn an_agent_goes_to_the_node_with_the_fewest_incarnations_that_can_run_it() {
     spec.image = Some("python:3".into());
     assert_eq!(place(&fleet.state, &spec), Ok(node_name("gamma")));
     spec.require.insert("zone".into(), "b".into());
-    let why = "no node can run it: alpha has no runtime docker or podman, \
-               beta has no runtime docker or podman, gamma has no label zone=b";
+    let why = "no node can run it: alpha has no docker or podman that answers, \
+               beta has no docker or podman that answers, gamma has no label zone=b";
     assert_eq!(place(&fleet.state, &spec), Err(why.into()));
 }
 
@@ -39,8 +39,8 @@ fn without_a_node_it_waits_with_the_reason_until_one_is_seen() {
     assert_eq!(fleet.apply(soul("mender", "v1")), NOTHING);
     assert_eq!(fleet.agent_state(), AgentState::Error);
     assert_eq!(fleet.reason(), "no node can run it: no node is there");
-    assert_eq!(fleet.node_with("beta", "docker", &[]), NOTHING);
-    assert_eq!(fleet.reason(), "no node can run it: beta has no runtime process");
+    assert_eq!(fleet.node_with("beta", "wasm", &[]), NOTHING);
+    assert_eq!(fleet.reason(), "no node can run it: beta has no runtime that it knows");
     let expected = ["start mender.1 g1 on alpha", "timer ready mender.1 +60000"];
     assert_eq!(fleet.node("alpha"), expected);
 }

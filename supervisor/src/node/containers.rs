@@ -1,0 +1,171 @@
+//! The incarnations of this node that are containers: started beside the loop, followed by what the engine tells.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use common::shim::StartIncarnation;
+use tokio_util::sync::CancellationToken;
+
+use super::Node;
+use super::running::{Key, Running, Seen};
+use crate::runtime::engine::{Container, Ended, Engine, Listed, News, Phase};
+
+impl Node {
+    /// Starts a container beside the loop: it takes as long as the engine likes.
+    pub(super) fn start_container(&mut self, engine: Engine, start: StartIncarnation) {
+        let key = (start.agent.clone(), start.incarnation);
+        let cancel = CancellationToken::new();
+        self.starting.insert(key.clone(), cancel.clone());
+        let preparing = Arc::clone(&self.preparing);
+        self.watches.spawn(async move {
+            let progress = |doing: String| {
+                tracing::info!("{}-{}: {doing}", key.0, key.1);
+                if let Ok(mut preparing) = preparing.lock() {
+                    preparing.insert(key.clone(), doing);
+                }
+            };
+            let now = SystemTime::now().into();
+            let started =
+                match cancel.run_until_cancelled(engine.start(&start, now, progress)).await {
+                    Some(started) => started,
+                    None => {
+                        engine.give_up(&start).await;
+                        Err("stopped while it was being started".to_owned())
+                    }
+                };
+            Seen::Started(key, started)
+        });
+    }
+
+    pub(super) async fn started(&mut self, key: Key, started: Result<Container, String>) {
+        let cancelled = self.starting.remove(&key).is_some_and(|start| start.is_cancelled());
+        if let Ok(mut preparing) = self.preparing.lock() {
+            preparing.remove(&key);
+        }
+        match started {
+            Ok(container) => {
+                let short = container.id.get(..12).unwrap_or(&container.id);
+                tracing::info!("{}-{} started as container {short}", key.0, key.1);
+                let has_ended = self.ended_early.remove(&container.id);
+                let one = Running::container(container.clone());
+                let place = one.place.clone();
+                self.runs(key, one);
+                if has_ended {
+                    self.settle(container);
+                } else if cancelled {
+                    // It came too late for that: then in order.
+                    self.kill(&place);
+                }
+            }
+            Err(reason) => self.not_started(key, reason).await,
+        }
+    }
+
+    pub(super) async fn news(&mut self, news: News) {
+        match news {
+            News::Listed(all) => {
+                if !std::mem::replace(&mut self.engine_is_up, true) {
+                    tracing::info!("the container engine answers again");
+                    self.report_status().await;
+                }
+                self.compare(all);
+            }
+            News::Ended(id) => {
+                let mut known = self.running.values().filter_map(Running::as_container);
+                match known.find(|container| container.id == id).cloned() {
+                    Some(container) => self.settle(container),
+                    None if !self.starting.is_empty() => {
+                        self.ended_early.insert(id);
+                    }
+                    None => {}
+                }
+            }
+            News::Down(error) => {
+                tracing::warn!("the container engine does not answer: {error}");
+                self.engine_is_up = false;
+                self.report_status().await;
+            }
+        }
+    }
+
+    /// Takes over what runs, settles what has ended, removes what was left half made.
+    pub(super) fn compare(&mut self, all: Vec<Listed>) {
+        self.ended_early.clear();
+        let there: BTreeSet<_> = all.iter().map(|one| one.container.id.clone()).collect();
+        let missing: Vec<_> = self
+            .running
+            .values()
+            .filter_map(Running::as_container)
+            .filter(|known| !there.contains(&known.id))
+            .cloned()
+            .collect();
+        for container in missing {
+            self.settle(container);
+        }
+        for Listed { container, phase } in all {
+            let key = (container.agent.clone(), container.incarnation);
+            if self.starting.contains_key(&key) {
+                continue;
+            }
+            let is_known = self.running.contains_key(&key);
+            let is_over = self.exits.get(&key.0).is_some_and(|exit| exit.incarnation == key.1);
+            match phase {
+                Phase::Runs if !is_known && !is_over => {
+                    tracing::info!("{}-{} adopted as a container", key.0, key.1);
+                    self.running.insert(key, Running::container(container));
+                }
+                Phase::Runs => {}
+                Phase::Ended => {
+                    if !is_known {
+                        self.running.insert(key, Running::container(container.clone()));
+                    }
+                    self.settle(container);
+                }
+                Phase::Made => self.discard(container.id),
+            }
+        }
+    }
+
+    /// Looks at a container that seems to have ended, beside the loop.
+    fn settle(&mut self, container: Container) {
+        let key = (container.agent.clone(), container.incarnation);
+        let (Some(engine), Some(one)) = (self.engine.clone(), self.running.get_mut(&key)) else {
+            return;
+        };
+        if std::mem::replace(&mut one.gone, true) {
+            return;
+        }
+        self.watches.spawn(async move {
+            let ended = engine.settle(&container, SystemTime::now().into()).await;
+            Seen::Settled(container, ended)
+        });
+    }
+
+    pub(super) async fn settled(&mut self, container: Container, ended: Ended) {
+        let key = (container.agent, container.incarnation);
+        match ended {
+            Ended::Yes(exit) => {
+                self.folders.record(&exit);
+                self.finished(exit).await;
+            }
+            Ended::No | Ended::Unknown(_) => {
+                if let Ended::Unknown(error) = ended {
+                    tracing::warn!("how {}-{} ended is not known yet: {error}", key.0, key.1);
+                }
+                // The next list brings it up again.
+                if let Some(one) = self.running.get_mut(&key) {
+                    one.gone = false;
+                }
+            }
+        }
+    }
+
+    fn discard(&mut self, id: String) {
+        let Some(engine) = self.engine.clone() else { return };
+        self.watches.spawn(async move {
+            engine.remove(&id).await;
+            Seen::Done
+        });
+    }
+}

@@ -1,0 +1,396 @@
+//! Containers of incarnations: made, started, signalled, found again, and settled when they have ended.
+
+use std::collections::HashMap;
+
+use bollard::container::AttachContainerResults;
+use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions,
+};
+use common::shim::{
+    EXIT_KEY, Exit, IncarnationExit, ShimConfig, ShimExit, StartIncarnation, WorkerUser,
+};
+use common::spec::AgentSpec;
+use common::{AgentName, Timestamp};
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt as _;
+
+use super::mounts::{self, Forbidden};
+use super::spec::{self, Parts};
+use super::{Engine, labels, say, words};
+use crate::runtime::folder::{read, without_a_word, write_private};
+use crate::runtime::process::secrets;
+
+/// What is read of a container's own log for the shim's last words, in lines.
+const LAST_LINES: &str = "20";
+/// The pause before an engine is asked once more about a container that is just ending.
+const SOON: std::time::Duration = std::time::Duration::from_millis(400);
+/// By what an incarnation is known to be a container while the engine is down.
+const RECORD: &str = "container.json";
+
+/// A container of an incarnation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) agent: AgentName,
+    pub(crate) generation: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) started_at: Timestamp,
+}
+
+/// A container as the engine lists it.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) container: Container,
+    pub(crate) phase: Phase,
+}
+
+/// What has become of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Made and never started: whoever made it died amid it, or is just about to start it.
+    Made,
+    Runs,
+    Ended,
+}
+
+/// How the look at a container went that seemed to have ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// So it did, and it is removed.
+    Yes(IncarnationExit),
+    /// It runs.
+    No,
+    /// The engine does not say: it is asked again.
+    Unknown(String),
+}
+
+impl Engine {
+    /// Starts an incarnation; `progress` hears what takes long.
+    ///
+    /// # Errors
+    /// In words for people. Nothing is left of it then.
+    pub(crate) async fn start(
+        &self,
+        start: &StartIncarnation,
+        now: Timestamp,
+        progress: impl Fn(String),
+    ) -> Result<Container, String> {
+        let mut spec: AgentSpec =
+            serde_json::from_str(&start.spec).map_err(|error| format!("its spec: {error}"))?;
+        let options = self.options();
+        let secrets = secrets(&spec, &options.node)?;
+        let creds_text = match &options.creds {
+            Some(path) => Some(
+                tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|error| format!("{}: {error}", path.display()))?,
+            ),
+            None => None,
+        };
+        let reference = spec.image.clone().unwrap_or_else(|| options.base_image.clone());
+        // Not within the bound: others need not wait for a pull.
+        let image = self.image(&reference, progress).await?;
+        let engine = self.inner.connection.address.as_str();
+        let forbidden = Forbidden { engine, home: &options.home };
+        let mounts = mounts::collect(&spec, options.dev, &forbidden)?;
+        if spec.worker.is_none() && !image.command.is_empty() {
+            spec.worker = Some(image.command.clone());
+        }
+        spec.skills = mounts.skills;
+        let folder =
+            (options.dev && !spec.source_path.is_empty()).then(|| mounts::CHECKOUT.to_owned());
+        let _permit = self.inner.at_once.acquire().await.map_err(|error| error.to_string())?;
+        let mut tries = 2;
+        let id = loop {
+            tries -= 1;
+            let shim = self.shim_volume().await?;
+            let parts = Parts {
+                kind: self.kind(),
+                options,
+                start,
+                spec: &spec,
+                image: &image,
+                shim: &shim,
+                mounts: mounts.mounts.clone(),
+                folder: folder.clone(),
+            };
+            let id = self.create(&spec::name(options, start), spec::body(parts)).await?;
+            let config = ShimConfig {
+                url: self.inner.url.clone(),
+                creds: None,
+                creds_text: creds_text.clone(),
+                secrets: secrets.clone(),
+                user: Some(WorkerUser { image: image.user.clone(), id: mounts.user }),
+                namespace: options.namespace.clone(),
+                incarnation: start.incarnation,
+                generation: start.generation,
+                token: start.token.clone(),
+                spec: spec.clone(),
+                workdir: None,
+                exit_file: None,
+            };
+            match self.run(&id, &config).await {
+                Ok(()) => break id,
+                Err(error) => {
+                    self.remove(&id).await;
+                    // Somebody removed the volume, and the engine made an empty one in its place.
+                    if tries == 0 || !error.contains(super::install::SHIM) {
+                        return Err(format!(
+                            "{} could not start it: {error}",
+                            self.kind().as_str()
+                        ));
+                    }
+                    self.forget_shim_volume().await;
+                }
+            }
+        };
+        let container = Container {
+            id,
+            agent: start.agent.clone(),
+            generation: start.generation,
+            incarnation: start.incarnation,
+            started_at: now,
+        };
+        self.note(&container);
+        Ok(container)
+    }
+
+    /// Makes the container. One of ours of that name that is there already was left half made.
+    async fn create(
+        &self,
+        name: &str,
+        body: bollard::models::ContainerCreateBody,
+    ) -> Result<String, String> {
+        let engine = self.kind().as_str();
+        for is_last in [false, true] {
+            let options = CreateContainerOptionsBuilder::default().name(name).build();
+            match self.docker().create_container(Some(options), body.clone()).await {
+                Ok(made) => return Ok(made.id),
+                Err(error) if is_clash(&error) && !is_last => {
+                    let known =
+                        self.docker().inspect_container(name, None::<InspectContainerOptions>);
+                    let Ok(known) = known.await else { continue };
+                    let labels = known.config.and_then(|config| config.labels).unwrap_or_default();
+                    if !labels::are_ours(self.options(), &labels) {
+                        return Err(format!(
+                            "a container that is not mozart's has the name {name}; try: `{engine} rename {name} {name}-other`"
+                        ));
+                    }
+                    self.remove(&known.id.unwrap_or_else(|| name.to_owned())).await;
+                }
+                Err(error) => return Err(format!("{engine} refuses it: {}", say(error))),
+            }
+        }
+        Err(format!("{engine} refuses it: the name {name} is taken"))
+    }
+
+    /// Starts a container and hands the shim its configuration.
+    async fn run(&self, id: &str, config: &ShimConfig) -> Result<(), String> {
+        let text = serde_json::to_vec(config).map_err(|error| error.to_string())?;
+        let options = AttachContainerOptionsBuilder::default().stdin(true).stream(true).build();
+        let attached = self.docker().attach_container(id, Some(options)).await.map_err(say)?;
+        let AttachContainerResults { mut input, output } = attached;
+        self.docker().start_container(id, None::<StartContainerOptions>).await.map_err(say)?;
+        let handed = async {
+            input.write_all(&text).await?;
+            input.shutdown().await
+        };
+        let handed =
+            handed.await.map_err(|error| format!("handing over its configuration: {error}"));
+        drop(output);
+        handed
+    }
+
+    fn note(&self, container: &Container) {
+        let folders = &self.options().folders;
+        let noted = folders.create(&container.agent, container.incarnation).and_then(|run| {
+            write_private(&run.join(RECORD), container).map_err(|error| error.to_string())
+        });
+        if let Err(error) = noted {
+            // The labels say the same, as long as the engine answers.
+            tracing::warn!("noting {}-{}: {error}", container.agent, container.incarnation);
+        }
+    }
+
+    /// What was noted of an incarnation, if it is a container.
+    pub(crate) fn noted(&self, agent: &AgentName, incarnation: u64) -> Option<Container> {
+        read(&self.options().folders.of(agent, incarnation).join(RECORD))
+    }
+
+    /// Removes a container by force, with all that is only its own; gone already is fine.
+    pub(crate) async fn remove(&self, id: &str) {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        if let Err(error) = self.docker().remove_container(id, Some(options)).await
+            && !matches!(words::status(&error), Some(404 | 409))
+        {
+            tracing::warn!("removing container {id}: {}", say(error));
+        }
+    }
+
+    /// Removes whatever is left of a start that was given up.
+    pub(crate) async fn give_up(&self, start: &StartIncarnation) {
+        let name = spec::name(self.options(), start);
+        let known = self.docker().inspect_container(&name, None::<InspectContainerOptions>).await;
+        let Ok(known) = known else { return };
+        let labels = known.config.and_then(|config| config.labels).unwrap_or_default();
+        if labels::are_ours(self.options(), &labels) {
+            self.remove(&known.id.unwrap_or(name)).await;
+        }
+    }
+
+    /// All containers of this node.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub(crate) async fn list(&self) -> Result<Vec<Listed>, String> {
+        let filter = labels::filter(self.options());
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
+        let all = self.docker().list_containers(Some(options)).await.map_err(say)?;
+        Ok(all.into_iter().filter_map(listed).collect())
+    }
+
+    /// Signals a container's shim, also one that is paused; gone already is fine.
+    pub(crate) async fn signal(&self, id: &str, signal: &str) {
+        let kill = || {
+            let options = KillContainerOptionsBuilder::default().signal(signal).build();
+            self.docker().kill_container(id, Some(options))
+        };
+        let Err(error) = kill().await else { return };
+        let is_paused = say(error).contains("paused");
+        if is_paused && self.docker().unpause_container(id).await.is_ok() {
+            tracing::warn!("container {id} was paused: woken, to be stopped");
+            let _gone = kill().await;
+        }
+    }
+
+    /// Looks at a container that seems to have ended: how it did, and removes it.
+    pub(crate) async fn settle(&self, container: &Container, now: Timestamp) -> Ended {
+        let Ok(_permit) = self.inner.at_once.acquire().await else {
+            return Ended::Unknown("the node ends".to_owned());
+        };
+        let Container { id, agent, incarnation, .. } = container;
+        let without = |status| without_a_word(agent.clone(), *incarnation, Some(status), now);
+        let inspect = || self.docker().inspect_container(id, None::<InspectContainerOptions>);
+        let mut inspected = inspect().await;
+        if inspected.is_err() {
+            // Podman's word for one that is just ending is not one of the API's.
+            tokio::time::sleep(SOON).await;
+            inspected = inspect().await;
+        }
+        let state = match inspected {
+            Ok(found) => found.state.unwrap_or_default(),
+            Err(error) if words::status(&error) == Some(404) => {
+                let reason = format!("{} lost its container", self.kind().as_str());
+                return Ended::Yes(without(Exit { reason: Some(reason), ..Exit::default() }));
+            }
+            Err(error) => return Ended::Unknown(say(error)),
+        };
+        if state.running == Some(true) {
+            return Ended::No;
+        }
+        let exit = match self.last_words(id).await {
+            Ok(Some(ShimExit { mut exit, finished, clean, at })) => {
+                let is_killed = exit.signal == Some(9);
+                exit.out_of_memory |= is_killed && state.oom_killed == Some(true);
+                let (agent, incarnation) = (agent.clone(), *incarnation);
+                IncarnationExit { agent, incarnation, exit, clean, finished, at }
+            }
+            Ok(None) => without(status(&state)),
+            Err(error) => return Ended::Unknown(error),
+        };
+        self.remove(id).await;
+        Ended::Yes(exit)
+    }
+
+    /// What the shim said last on its stdout, which the engine keeps.
+    async fn last_words(&self, id: &str) -> Result<Option<ShimExit>, String> {
+        let options = LogsOptionsBuilder::default().stdout(true).tail(LAST_LINES).build();
+        let mut log = self.docker().logs(id, Some(options));
+        let mut text = Vec::new();
+        while let Some(part) = log.next().await {
+            match part {
+                Ok(part) => text.extend_from_slice(&part.into_bytes()),
+                // Removed meanwhile: it said nothing that could be read.
+                Err(error) if matches!(words::status(&error), Some(404 | 409)) => return Ok(None),
+                Err(error) => return Err(say(error)),
+            }
+        }
+        let mut words = text.split(|byte| *byte == b'\n').rev().filter_map(|line| {
+            let mut line: HashMap<String, ShimExit> = serde_json::from_slice(line).ok()?;
+            line.remove(EXIT_KEY)
+        });
+        Ok(words.next())
+    }
+}
+
+/// Whether a name is taken: podman says so in words only.
+fn is_clash(error: &bollard::errors::Error) -> bool {
+    match words::status(error) {
+        Some(409) => true,
+        Some(500) => error.to_string().contains("already in use"),
+        Some(_) | None => false,
+    }
+}
+
+/// How a container ended whose shim said nothing. What a signal killed has the exit code that a shell would tell.
+fn status(state: &ContainerState) -> Exit {
+    let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
+    let signal = code.map(|code| code - 128).filter(|signal| (1..=64).contains(signal));
+    Exit {
+        code: code.filter(|_| signal.is_none()),
+        signal,
+        out_of_memory: state.oom_killed == Some(true),
+        reason: state.error.clone().filter(|error| !error.is_empty()),
+    }
+}
+
+fn listed(summary: ContainerSummary) -> Option<Listed> {
+    let label = labels::read(&summary.labels?)?;
+    let created = u64::try_from(summary.created.unwrap_or_default()).unwrap_or_default();
+    let phase = match summary.state {
+        Some(ContainerSummaryStateEnum::CREATED) => Phase::Made,
+        Some(
+            ContainerSummaryStateEnum::EXITED
+            | ContainerSummaryStateEnum::DEAD
+            | ContainerSummaryStateEnum::REMOVING,
+        ) => Phase::Ended,
+        Some(
+            ContainerSummaryStateEnum::RUNNING
+            | ContainerSummaryStateEnum::PAUSED
+            | ContainerSummaryStateEnum::RESTARTING
+            | ContainerSummaryStateEnum::STOPPING
+            | ContainerSummaryStateEnum::EMPTY,
+        )
+        | None => Phase::Runs,
+    };
+    let container = Container {
+        id: summary.id?,
+        agent: label.agent,
+        generation: label.generation,
+        incarnation: label.incarnation,
+        started_at: Timestamp::from_millis(created * 1000),
+    };
+    Some(Listed { container, phase })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_beyond_128_is_a_signal() {
+        let state = |code, oom| ContainerState {
+            exit_code: Some(code),
+            oom_killed: Some(oom),
+            ..ContainerState::default()
+        };
+        assert_eq!(status(&state(137, true)).describe(), "exit code 137 (signal 9), out of memory");
+        assert_eq!(status(&state(3, false)).describe(), "exit code 3");
+        assert_eq!(status(&state(255, false)).describe(), "exit code 255");
+    }
+}

@@ -1,0 +1,212 @@
+//! The container runtime: docker or podman, through the API that both serve.
+//!
+//! The engine's containers are the record: each carries labels that say whose it is, and what the labels do not say is ours is not
+//! touched. A container is there only while its incarnation runs; how it ended is moved to the run folder.
+
+mod address;
+mod archive;
+mod container;
+mod events;
+mod image;
+mod install;
+mod labels;
+mod mounts;
+mod network;
+mod spec;
+mod words;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+use common::api::ApiError;
+use common::{Namespace, NodeName};
+use tokio::sync::{Mutex, Semaphore};
+
+pub(crate) use address::candidates;
+pub(crate) use container::{Container, Ended, Listed, Phase};
+pub(crate) use events::News;
+pub(crate) use spec::BASE_IMAGE;
+pub(crate) use words::say;
+
+use crate::failure;
+use crate::runtime::Wanted;
+use crate::runtime::folder::RunFolders;
+
+/// An answer of the engine takes no longer, unless it pulls: a slow one is one that is out of order. In seconds.
+const ANSWER: u64 = 60;
+/// Whether an engine is there at all is known sooner.
+const HELLO: Duration = Duration::from_secs(5);
+/// Containers that are created, started or looked at side by side: more only queue up within the engine.
+const AT_ONCE: usize = 6;
+
+/// Which engine it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Docker,
+    Podman,
+}
+
+impl Kind {
+    /// As nodes report it and souls' errors say it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+}
+
+/// An engine that has answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) docker: Docker,
+    pub(crate) kind: Kind,
+    /// Where it was found.
+    pub(crate) address: String,
+    /// Its version, for people.
+    pub(crate) version: String,
+    /// What its images must be for, in the words of images: `amd64`.
+    pub(crate) architecture: String,
+}
+
+impl Connection {
+    /// Finds an engine: what is wanted of it, or the first that answers. None is there: none, if none was asked for by name.
+    ///
+    /// # Errors
+    /// When the one that is wanted does not answer (exit 6).
+    pub(crate) async fn find(wanted: Wanted) -> Result<Option<Self>, ApiError> {
+        let name = match wanted {
+            Wanted::Process => return Ok(None),
+            Wanted::Auto => None,
+            Wanted::Docker => Some(Kind::Docker),
+            Wanted::Podman => Some(Kind::Podman),
+        };
+        let mut seen = Vec::new();
+        for address in candidates(name) {
+            match Self::open(&address).await {
+                Ok(found) if name.is_none_or(|name| name == found.kind) => return Ok(Some(found)),
+                Ok(found) => seen.push(format!("{address} is {}", found.kind.as_str())),
+                Err(error) => seen.push(format!("{address}: {error}")),
+            }
+        }
+        let Some(name) = name else {
+            tracing::debug!("no container engine: {}", seen.join(", "));
+            return Ok(None);
+        };
+        let (name, cause) = (name.as_str(), seen.join(", "));
+        let try_ = match wanted {
+            Wanted::Podman => {
+                "`podman system service --time=0`, or name its socket in CONTAINER_HOST"
+            }
+            Wanted::Auto | Wanted::Process | Wanted::Docker => {
+                "start it, or name its socket in DOCKER_HOST, or --runtime process"
+            }
+        };
+        Err(failure::error(failure::UNREACHABLE, format!("{name} does not answer"), cause, try_))
+    }
+
+    async fn open(address: &str) -> Result<Self, String> {
+        let docker = match address.split_once("://") {
+            Some(("unix", path)) => Docker::connect_with_unix(path, ANSWER, API_DEFAULT_VERSION),
+            _ => Docker::connect_with_http(address, ANSWER, API_DEFAULT_VERSION),
+        };
+        let hello = async {
+            let docker = docker?.negotiate_version().await?;
+            let version = docker.version().await?;
+            Ok::<_, bollard::errors::Error>((docker, version))
+        };
+        let (docker, version) = match tokio::time::timeout(HELLO, hello).await {
+            Ok(answer) => answer.map_err(say)?,
+            Err(_) => return Err(format!("no answer within {HELLO:?}")),
+        };
+        let components = version.components.unwrap_or_default();
+        let is_podman = components.iter().any(|part| part.name.starts_with("Podman"));
+        Ok(Self {
+            docker,
+            kind: if is_podman { Kind::Podman } else { Kind::Docker },
+            address: address.to_owned(),
+            version: version.version.unwrap_or_default(),
+            architecture: version.arch.unwrap_or_default(),
+        })
+    }
+}
+
+/// How a node uses an engine.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineOptions {
+    pub(crate) node: NodeName,
+    pub(crate) namespace: Namespace,
+    /// Tells fleets apart that are called the same and share an engine: the same for all nodes of one fleet.
+    pub(crate) fleet: String,
+    pub(crate) folders: RunFolders,
+    /// The static shim that is put beside every worker.
+    pub(crate) shim: PathBuf,
+    /// The broker's address with credentials, as the node reaches it.
+    pub(crate) url: String,
+    pub(crate) creds: Option<PathBuf>,
+    /// The network of the containers; none is the engine's own bridge.
+    pub(crate) network: Option<String>,
+    /// What agents without IMAGE run in.
+    pub(crate) base_image: String,
+    /// Whether the souls' folders are mounted, for work on what is not in an image yet.
+    pub(crate) dev: bool,
+    /// Nothing of it may be mounted: it holds credentials.
+    pub(crate) home: PathBuf,
+}
+
+/// The container runtime of a node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    connection: Connection,
+    options: EngineOptions,
+    /// The broker's address as containers reach it.
+    url: String,
+    /// The name of the volume with the shim, once it is there.
+    shim: Mutex<Option<String>>,
+    at_once: Semaphore,
+}
+
+impl Engine {
+    /// Prepares the use of an engine.
+    ///
+    /// # Errors
+    /// When the shim cannot run in a container, or the network is not there.
+    pub(crate) async fn new(
+        connection: Connection,
+        options: EngineOptions,
+    ) -> Result<Self, ApiError> {
+        const WHAT: &str = "cannot run containers";
+        install::check_static(&options.shim)?;
+        let url = network::url_for_containers(&connection, &options).await.map_err(|cause| {
+            failure::error(failure::UNREACHABLE, WHAT, cause, "--network NAME of one that is there")
+        })?;
+        let shim = Mutex::new(None);
+        let at_once = Semaphore::new(AT_ONCE);
+        Ok(Self { inner: Arc::new(Inner { connection, options, url, shim, at_once }) })
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.inner.connection.kind
+    }
+
+    fn docker(&self) -> &Docker {
+        &self.inner.connection.docker
+    }
+
+    fn options(&self) -> &EngineOptions {
+        &self.inner.options
+    }
+}
+
+/// The address at which the host is reached from containers of the engine's own bridge, for a broker that this machine runs;
+/// none where containers share the host's network, or where that cannot be known beforehand.
+pub(crate) async fn host_address(connection: &Connection, network: Option<&str>) -> Option<String> {
+    network::host_address(connection, network).await
+}

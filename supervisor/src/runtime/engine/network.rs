@@ -1,0 +1,102 @@
+//! How containers reach the broker.
+
+use std::net::Ipv4Addr;
+
+use bollard::models::IpamConfig;
+use bollard::query_parameters::InspectNetworkOptions;
+
+use super::{Connection, EngineOptions, Kind, say};
+
+/// The broker's address as containers reach it: what the node uses, unless that is this host's loopback.
+///
+/// # Errors
+/// When the network is not there.
+pub(super) async fn url_for_containers(
+    connection: &Connection,
+    options: &EngineOptions,
+) -> Result<String, String> {
+    let name = name_of(connection.kind, options.network.as_deref());
+    if name == "host" {
+        return Ok(options.url.clone());
+    }
+    Ok(match gateway(connection, name).await? {
+        Some(gateway) => without_loopback(&options.url, &gateway),
+        None => options.url.clone(),
+    })
+}
+
+/// The network's gateway is this host, where the engine runs on it.
+pub(super) async fn host_address(connection: &Connection, network: Option<&str>) -> Option<String> {
+    let name = name_of(connection.kind, network);
+    if name == "host" {
+        return None;
+    }
+    gateway(connection, name).await.ok().flatten()
+}
+
+async fn gateway(connection: &Connection, name: &str) -> Result<Option<String>, String> {
+    let network = connection.docker.inspect_network(name, None::<InspectNetworkOptions>).await;
+    let network = network.map_err(|error| format!("network {name}: {}", say(error)))?;
+    let configs = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+    let given = |config: &IpamConfig| config.gateway.clone().filter(|address| !address.is_empty());
+    let first = |config: &IpamConfig| first_address(config.subnet.as_deref()?);
+    Ok(configs.iter().find_map(given).or_else(|| configs.iter().find_map(first)))
+}
+
+/// A bridge that was not told its address takes the first of its subnet.
+fn first_address(subnet: &str) -> Option<String> {
+    let address: Ipv4Addr = subnet.split('/').next()?.parse().ok()?;
+    Some(Ipv4Addr::from_bits(address.to_bits().checked_add(1)?).to_string())
+}
+
+/// The engine's own network: docker's bridge. Podman's has no address before its first container runs, so there a broker cannot
+/// listen on it, and containers share the host's network.
+pub(super) fn name_of(kind: Kind, given: Option<&str>) -> &str {
+    given.unwrap_or(match kind {
+        Kind::Docker => "bridge",
+        Kind::Podman => "host",
+    })
+}
+
+/// Every host of a broker's address that is the loopback, replaced.
+fn without_loopback(url: &str, host: &str) -> String {
+    let parts = url.split(',').map(|one| {
+        let (scheme, rest) =
+            one.split_once("://").map_or(("", one), |(scheme, rest)| (scheme, rest));
+        let (user, place) = rest.rsplit_once('@').map_or(("", rest), |(user, place)| (user, place));
+        let (name, port) = match place.strip_prefix("[::1]") {
+            Some(port) => ("::1", port),
+            None => place.split_at(place.find([':', '/']).unwrap_or(place.len())),
+        };
+        let is_loopback = name == "localhost" || name == "::1" || name.starts_with("127.");
+        let name = if is_loopback { host } else { name };
+        let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+        let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+        format!("{scheme}{user}{name}{port}")
+    });
+    parts.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_address_of_a_subnet_is_the_bridges() {
+        assert_eq!(first_address("172.17.0.0/16").as_deref(), Some("172.17.0.1"));
+        assert_eq!(first_address("fd00::/64"), None);
+    }
+
+    #[test]
+    fn only_the_loopback_is_replaced() {
+        for (url, expected) in [
+            ("nats://u:p@127.0.0.1:4222", "nats://u:p@172.17.0.1:4222"),
+            ("localhost:4222", "172.17.0.1:4222"),
+            ("nats://[::1]:4222", "nats://172.17.0.1:4222"),
+            ("nats://nats:4222", "nats://nats:4222"),
+            ("tls://u:p%40x@n1:1,nats://127.0.0.1", "tls://u:p%40x@n1:1,nats://172.17.0.1"),
+        ] {
+            assert_eq!(without_loopback(url, "172.17.0.1"), expected);
+        }
+    }
+}
