@@ -42,6 +42,8 @@ impl Life<'_> {
         agent.older.insert(agent.generation, before);
         agent.generation = agent.generation.saturating_add(1);
         if agent.removing {
+            // What was removed is nothing to go back to.
+            agent.good.clear();
             agent.removing = false;
             agent.desired = Desired::Running;
         }
@@ -180,13 +182,17 @@ impl Life<'_> {
         let agent = &mut *self.agent;
         if let Some(current) = agent.current.as_mut().filter(waits) {
             current.floor = floor;
+            let generation = current.generation;
             self.world.cancel_timer_of(&agent.name, current);
+            agent.was_ready(generation);
             self.admit();
         } else if let Some(next) = agent.next.as_mut().filter(waits) {
             next.floor = floor;
             self.world.cancel_timer_of(&agent.name, next);
             next.phase = Phase::Ready;
             next.deadline = None;
+            let generation = next.generation;
+            agent.was_ready(generation);
             self.drain_current();
         }
     }
@@ -273,7 +279,10 @@ impl Life<'_> {
             (Desired::Stopped, Err(_)) => {}
             (Desired::Running, _) if commanded => self.go_on(),
             (Desired::Running, Err(cause)) => self.begin(Some(cause)),
-            (Desired::Running, Ok((why, exit))) => self.crashed(why, exit),
+            (Desired::Running, Ok((why, exit))) => match self.way_back(gone) {
+                Some(good) => self.roll_back(good, gone, exit),
+                None => self.crashed(why, exit),
+            },
         }
     }
 }

@@ -92,29 +92,25 @@ impl Life<'_> {
         let Some(current) = current.filter(|one| one.phase == Phase::Ready) else {
             return;
         };
-        let why = match end {
+        let exit = match end {
             End::Exited(_) | End::NeverRan(_) if self.world.is_draining(&gone.node) => None,
             End::NodeLost => None,
-            End::Exited(exit) => Some(exit.describe()),
-            End::NeverRan(exit) => exit.reason.clone().or_else(|| Some(exit.describe())),
+            End::Exited(exit) | End::NeverRan(exit) => Some(exit),
         };
-        let Some(why) = why else {
+        let Some(exit) = exit else {
             // Its node's fault, not its own.
             return self.replace();
         };
-        let what = if gone.generation == current.generation {
-            format!("incarnation {}", gone.number)
+        let (what, stays) = if gone.generation == current.generation {
+            (format!("incarnation {}", gone.number), format!("incarnation {}", current.number))
         } else {
-            format!("generation {}", gone.generation)
+            (
+                format!("generation {}", gone.generation),
+                format!("generation {}", current.generation),
+            )
         };
-        let stays = if gone.generation == current.generation {
-            format!("incarnation {}", current.number)
-        } else {
-            format!("generation {}", current.generation)
-        };
-        self.agent.target = current.generation;
-        self.agent.given_up = Some(format!("{what} not ready: {why}; {stays} keeps running"));
-        self.agent.reason = self.agent.given_up.clone();
+        let generation = current.generation;
+        self.give_up(generation, &what, exit, &format!("{stays} keeps running"));
     }
 
     /// Tells the current one to finish its turns and end.

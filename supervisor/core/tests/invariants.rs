@@ -215,6 +215,13 @@ fn check_agent(state: &State, agent: &Agent) {
     assert_eq!(agent.hold == Some(Hold::Backoff), agent.next_try.is_some());
     assert!(agent.incarnations().all(|one| one.number <= agent.incarnation));
     assert!(agent.incarnations().all(|one| agent.spec_of(one.generation).is_some()));
+    assert!(agent.good.len() <= 2, "more is kept than can be gone back to");
+    assert!(agent.good.iter().all(|generation| agent.spec_of(*generation).is_some()));
+    if agent.is_rolled_back() {
+        assert!(agent.good.contains(&agent.target), "rolled back to what was never ready");
+        assert!(!agent.good.contains(&agent.generation), "rolled back from what was ready");
+        assert!(agent.given_up.is_some());
+    }
     match agent.desired {
         Desired::Stopped => {
             assert!(agent.next.is_none() && agent.hold.is_none());
