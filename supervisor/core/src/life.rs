@@ -130,11 +130,12 @@ impl Life<'_> {
 impl Life<'_> {
     /// Starts the next incarnation as the only one, or waits for a node. `cause` is why a start is needed at all.
     pub(crate) fn begin(&mut self, cause: Option<String>) {
-        if self.is_blocked() {
+        let target = self.agent.target;
+        if self.is_blocked(target) {
             self.agent.reason = cause.or(self.agent.reason.take());
             return;
         }
-        match self.world.start(self.agent, false) {
+        match self.world.start(self.agent, target, false) {
             Ok(incarnation) => {
                 self.agent.current = Some(incarnation);
                 self.agent.hold = None;
@@ -142,13 +143,7 @@ impl Life<'_> {
                     self.agent.reason = cause;
                 }
             }
-            Err(why) => {
-                self.agent.hold = Some(Hold::NoNode);
-                self.agent.reason = Some(match cause {
-                    Some(cause) => format!("{cause}; {why}"),
-                    None => why,
-                });
-            }
+            Err(why) => self.begin_meanwhile(cause, why),
         }
     }
 
@@ -161,9 +156,9 @@ impl Life<'_> {
     }
 
     /// With `stop-first`, the old is gone before the new starts, whatever kind of old.
-    fn is_blocked(&self) -> bool {
-        !self.agent.retiring.is_empty()
-            && self.agent.target_spec().replace_mode() == Replace::StopFirst
+    pub(crate) fn is_blocked(&self, generation: u64) -> bool {
+        let spec = self.agent.spec_of(generation).unwrap_or(&self.agent.spec);
+        !self.agent.retiring.is_empty() && spec.replace_mode() == Replace::StopFirst
     }
 
     pub(crate) fn node_seen(&mut self) {

@@ -4,7 +4,7 @@ use common::shim::Exit;
 use common::spec::AgentSpec;
 
 use crate::life::Life;
-use crate::state::{Agent, Incarnation, Phase};
+use crate::state::{Agent, Hold, Incarnation, Phase};
 
 /// Generations that are remembered as good: the one that runs, and the one before it.
 const KEPT: usize = 2;
@@ -52,6 +52,27 @@ impl Life<'_> {
         self.give_up(to, &what, &exit, &format!("generation {to} runs again"));
         self.agent.last_exit = Some(exit);
         self.begin(self.agent.given_up.clone());
+    }
+
+    /// No node can run the target, and nothing of the agent runs. A target that was never ready need not keep it so: the last
+    /// good generation runs until a node can take the target. `cause` is why a start is needed, `why` what the nodes lack.
+    pub(crate) fn begin_meanwhile(&mut self, cause: Option<String>, why: String) {
+        let agent = &mut *self.agent;
+        let is_new = !agent.good.contains(&agent.target);
+        let good = agent.last_good().map(|(generation, _)| generation).filter(|_| is_new);
+        let cause = cause.map_or_else(String::new, |cause| format!("{cause}; "));
+        agent.hold = Some(Hold::NoNode);
+        agent.reason = Some(format!("{cause}{why}"));
+        let Some(good) = good else { return };
+        if self.is_blocked(good) {
+            // The end of what blocks it begins anew.
+            self.agent.hold = None;
+        } else if let Ok(incarnation) = self.world.start(self.agent, good, false) {
+            let target = self.agent.target;
+            let reason = format!("{cause}generation {target} waits: {why}; generation {good} runs");
+            self.agent.current = Some(incarnation);
+            self.agent.reason = Some(reason);
+        }
     }
 
     /// Aims at another generation, for the time being.

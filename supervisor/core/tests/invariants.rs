@@ -45,6 +45,10 @@ fn spec(agent: AgentName, variant: u8) -> AgentSpec {
     let mut spec = AgentSpec::new(agent, "test/model", format!("v{}", variant % 4));
     spec.replace =
         Some(if variant.is_multiple_of(2) { Replace::StartFirst } else { Replace::StopFirst });
+    // One node in three has the label: some generations can run where others cannot.
+    if variant >= 6 {
+        spec.require.insert("gpu".into(), "yes".into());
+    }
     spec.restart.max = 3;
     match variant % 4 {
         0 => {}
@@ -76,7 +80,11 @@ impl Move {
                 node,
                 instance: u64::from(self.variant),
                 runtimes: vec!["process".into()],
-                labels: Vec::new(),
+                labels: if self.node == 2 {
+                    vec![("gpu".into(), "yes".into())]
+                } else {
+                    Vec::new()
+                },
             },
             10 => ControlEvent::NodeDraining { node },
             11 => ControlEvent::NodeLost { node },

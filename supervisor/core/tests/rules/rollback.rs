@@ -221,3 +221,65 @@ fn a_snapshot_that_knows_no_good_generations_is_read() {
     let state: State = serde_json::from_value(json).expect("readable");
     assert_eq!(state.agent(&mender()).and_then(supervisor_core::Agent::last_good), None);
 }
+
+fn on_gpu(mut spec: AgentSpec) -> AgentSpec {
+    spec.require.insert("gpu".into(), "yes".into());
+    spec
+}
+
+#[test]
+fn with_stop_first_nothing_is_stopped_for_a_generation_that_no_node_can_run() {
+    let mut fleet = Fleet::with_mender(v("v1"));
+    assert_eq!(fleet.apply(on_gpu(v("v2"))), NOTHING);
+    let reason = "generation 2 waits: no node can run it: alpha has no label gpu=yes; \
+                  generation 1 keeps running";
+    assert_eq!((fleet.agent_state(), fleet.reason()), (AgentState::Running, reason));
+    // Whatever node is seen, it is looked at anew.
+    assert_eq!(fleet.node("beta"), NOTHING);
+    let expected = ["stop mender.1 within 30000", "timer drain mender.1 +35000"];
+    assert_eq!(fleet.node_with("gamma", "process", &[("gpu", "yes")]), expected);
+    assert_eq!(fleet.exited(1, code(0))[1], "start mender.2 g2 on gamma");
+}
+
+#[test]
+fn while_a_new_generation_waits_for_a_node_the_last_good_one_runs() {
+    for spec in [soul("mender", "v1"), v("v1")] {
+        let mut fleet = Fleet::with_mender(spec.clone());
+        fleet.apply(on_gpu(AgentSpec { identity: "v2".into(), ..spec }));
+        assert_eq!(fleet.exited(1, code(1)), ["timer restart mender.1 +1000"]);
+        let again = ["start mender.2 g1 on alpha", "timer ready mender.2 +60000"];
+        assert_eq!(fleet.later(1_000).fire(Timer::Restart, 1), again);
+        let reason = "worker: exit code 1; generation 2 waits: no node can run it: \
+                      alpha has no label gpu=yes; generation 1 runs";
+        assert_eq!(fleet.reason(), reason);
+        assert_eq!(fleet.node("beta"), NOTHING, "it is not started anew for nothing");
+        fleet.ready(2);
+        assert_eq!(fleet.agent_state(), AgentState::Running);
+        assert!(fleet.reason().ends_with("generation 1 keeps running"), "{}", fleet.reason());
+        assert!(!fleet.node_with("gamma", "process", &[("gpu", "yes")]).is_empty());
+    }
+}
+
+#[test]
+fn a_generation_that_was_ready_waits_for_its_node() {
+    let mut fleet = Fleet::with_mender(v("v1"));
+    fleet.node_with("beta", "process", &[("gpu", "yes")]);
+    fleet.apply(on_gpu(v("v2")));
+    fleet.exited(1, code(0));
+    fleet.ready(2);
+    assert_eq!(fleet.lose("beta"), NOTHING);
+    assert_eq!((fleet.current(), fleet.agent_state()), (0, AgentState::Error));
+}
+
+#[test]
+fn what_runs_meanwhile_starts_after_the_end_of_what_it_may_not_run_beside() {
+    let mut fleet = Fleet::with_mender(v("v1"));
+    fleet.exited(1, code(1));
+    fleet.later(1_000).fire(Timer::Restart, 1);
+    fleet.later(60_000).fire(Timer::Ready, 2);
+    let actions = fleet.apply(on_gpu(soul("mender", "v2")));
+    assert_eq!(actions, ["cancel restart mender.2"], "incarnation 2 is not gone yet");
+    let expected =
+        ["cancel drain mender.2", "start mender.3 g1 on alpha", "timer ready mender.3 +60000"];
+    assert_eq!(fleet.exited(2, signal(9)), expected);
+}
