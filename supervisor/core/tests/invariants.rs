@@ -69,7 +69,7 @@ impl Move {
         match self.kind {
             0..=2 => {
                 let spec = Box::new(spec(agent, self.variant));
-                ControlEvent::AgentApplied { spec, force: self.back == 0 }
+                ControlEvent::AgentApplied { spec, force: self.back == 0, asked: None }
             }
             3 => ControlEvent::AgentStarted { agent },
             4 => ControlEvent::AgentStopped { agent },

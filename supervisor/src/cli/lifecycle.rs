@@ -36,7 +36,7 @@ impl Change {
             Self::Start => Query::Start { agent },
             Self::Stop => Query::Stop { agent },
             Self::Restart => Query::Restart { agent },
-            Self::Replace => Query::Replace { agent },
+            Self::Replace => Query::Replace { agent, image: None },
             Self::Remove => Query::Remove { agent },
         }
     }
