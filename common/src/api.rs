@@ -38,6 +38,14 @@ pub enum Query {
     Replace {
         /// The agent.
         agent: AgentName,
+        /// Of a new generation, with this `IMAGE`, unless that is what it has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<String>,
+    },
+    /// Makes a new generation with the spec of the one that was ready before the one that is to run now.
+    Rollback {
+        /// The agent.
+        agent: AgentName,
     },
     /// Stops and forgets an agent.
     Remove {
@@ -112,6 +120,9 @@ pub struct Applied {
     pub generation: u64,
     /// Whether anything changed.
     pub changed: bool,
+    /// The incarnation that was there before: what is started because of this has a higher number.
+    #[serde(default)]
+    pub previous_incarnation: u64,
 }
 
 /// An error with the exit code that the command line ends with.
@@ -206,6 +217,15 @@ pub struct AgentRow {
     pub last_exit: Option<String>,
     /// When it is started next.
     pub next_try: Option<Timestamp>,
+    /// The incarnation that takes its messages.
+    #[serde(default)]
+    pub running_incarnation: Option<u64>,
+    /// The generation of that: an earlier one while the newest is not ready yet, or was rolled back.
+    #[serde(default)]
+    pub running_generation: Option<u64>,
+    /// Why the last replacement was given up, until another is tried.
+    #[serde(default)]
+    pub given_up: Option<String>,
 }
 
 /// Everything known about one agent.

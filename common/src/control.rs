@@ -33,6 +33,9 @@ pub enum ControlEvent {
         spec: Box<AgentSpec>,
         /// Make a new generation even if nothing changed.
         force: bool,
+        /// What was asked for, where that was no soul: `image nginx:2`, `rollback to generation 3`. Shown, and ignored by the fold.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
     },
     /// Run it; releases a quarantine.
     AgentStarted {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::api::Query;
 use common::codec::{decode, encode};
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::event::{self, Event, EventBody};
@@ -162,7 +163,8 @@ fn every_control_record_is_read_as_it_was_written() {
     let of = || agent.clone();
     let at = || node.clone();
     let events = [
-        ControlEvent::AgentApplied { spec, force: true },
+        ControlEvent::AgentApplied { spec: spec.clone(), force: true, asked: None },
+        ControlEvent::AgentApplied { spec, force: true, asked: Some("image nginx:2".into()) },
         ControlEvent::AgentStarted { agent: of() },
         ControlEvent::AgentStopped { agent: of() },
         ControlEvent::AgentRestarted { agent: of() },
@@ -217,6 +219,21 @@ fn a_control_record_is_plain_json() {
             "incarnation": 7,
         })
     );
+}
+
+#[test]
+fn what_an_older_version_wrote_without_the_new_fields_is_read() {
+    let spec = AgentSpec::new(agent(), "m", "i");
+    let record = json!({
+        "at": "2023-11-14T22:13:20Z", "author": "cli", "type": "agentApplied", "spec": spec, "force": false,
+    });
+    let record: ControlRecord = serde_json::from_value(record).expect("readable");
+    let applied = ControlEvent::AgentApplied { spec: Box::new(spec), force: false, asked: None };
+    assert_eq!(record.event, applied);
+    let plain = json!({"op": "replace", "agent": "writer"});
+    let query: Query = serde_json::from_value(plain.clone()).expect("readable");
+    assert_eq!(query, Query::Replace { agent: agent(), image: None });
+    assert_eq!(serde_json::to_value(&query).expect("written"), plain);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod chaos;
 mod checker;
 mod cli;
 mod messages;
+mod replace;
 mod routing;
 mod seed_rows;
 mod streams;

@@ -16,6 +16,7 @@ mod text;
 
 pub use diagnostic::{Also, SoulErrors, SoulProblem};
 pub use find::{FindError, NameError, find, name_from_path, read};
+pub use instruction::image;
 pub use parse::{parse, parse_bytes};
 
 /// The largest file, in bytes.

@@ -73,6 +73,14 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// In one line, for a text that is no file.
+    pub(super) fn plain(&self) -> String {
+        let help = self.help.iter().map(|help| format!("; {help}"));
+        safe(&format!("{}: {}{}", self.message, self.label, help.collect::<String>()))
+    }
+}
+
 /// The problems of one file, as they are found.
 pub(super) struct Problems<'s> {
     source: &'s Source<'s>,

@@ -161,6 +161,22 @@ fn images_are_references() {
         &digest,
     ] {
         assert_eq!(with(&format!("IMAGE {image}")).image.as_deref(), Some(image));
+        assert_eq!(common::soul::image(image).as_deref(), Ok(image));
+    }
+}
+
+#[test]
+fn an_image_alone_is_refused_as_in_a_soul() {
+    for (bad, why) in [
+        ("", "`` is not an image: expected `[registry/]name[:tag][@sha256:…]`"),
+        ("a b", "IMAGE takes one word: expected nothing behind `a`"),
+        (
+            "Python:3",
+            "`Python:3` is not an image: expected `[registry/]name[:tag][@sha256:…]`; \
+             did you mean `python:3`? Names are written in small letters",
+        ),
+    ] {
+        assert_eq!(common::soul::image(bad), Err(why.to_owned()));
     }
 }
 

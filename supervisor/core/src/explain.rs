@@ -39,6 +39,7 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
         )
     }));
     lines.extend(what_next(agent));
+    lines.extend(way_back(agent));
     if let Some(given_up) = agent.given_up.as_ref().filter(|_| agent.is_rolled_back()) {
         lines.push(format!(
             "The newest spec was rolled back: {given_up}. `mozart replace {name}` tries it again."
@@ -54,6 +55,19 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
         lines.push(format!("Its worker last ended with: {}.", exit.describe()));
     }
     lines
+}
+
+/// An earlier generation, where the one that is to run was ready once and is down now: that is not rolled back by itself.
+fn way_back(agent: &Agent) -> Option<String> {
+    let is_down = match agent.hold {
+        Some(Hold::Backoff | Hold::GivenUp | Hold::Quarantined) => agent.current.is_none(),
+        Some(Hold::NoNode | Hold::Completed) | None => false,
+    };
+    let (generation, _) = agent.last_good().filter(|_| is_down)?;
+    let name = &agent.name;
+    Some(format!(
+        "Generation {generation} was ready before: `mozart replace {name} --rollback` goes back to it."
+    ))
 }
 
 fn headline(agent: &Agent) -> String {

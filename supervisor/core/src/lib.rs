@@ -14,6 +14,7 @@ mod observer;
 mod placement;
 mod replace;
 mod resume;
+mod rollback;
 mod state;
 mod step;
 mod text;

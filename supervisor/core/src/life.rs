@@ -42,6 +42,8 @@ impl Life<'_> {
         agent.older.insert(agent.generation, before);
         agent.generation = agent.generation.saturating_add(1);
         if agent.removing {
+            // What was removed is nothing to go back to.
+            agent.good.clear();
             agent.removing = false;
             agent.desired = Desired::Running;
         }
@@ -128,11 +130,12 @@ impl Life<'_> {
 impl Life<'_> {
     /// Starts the next incarnation as the only one, or waits for a node. `cause` is why a start is needed at all.
     pub(crate) fn begin(&mut self, cause: Option<String>) {
-        if self.is_blocked() {
+        let target = self.agent.target;
+        if self.is_blocked(target) {
             self.agent.reason = cause.or(self.agent.reason.take());
             return;
         }
-        match self.world.start(self.agent, false) {
+        match self.world.start(self.agent, target, false) {
             Ok(incarnation) => {
                 self.agent.current = Some(incarnation);
                 self.agent.hold = None;
@@ -140,13 +143,7 @@ impl Life<'_> {
                     self.agent.reason = cause;
                 }
             }
-            Err(why) => {
-                self.agent.hold = Some(Hold::NoNode);
-                self.agent.reason = Some(match cause {
-                    Some(cause) => format!("{cause}; {why}"),
-                    None => why,
-                });
-            }
+            Err(why) => self.begin_meanwhile(cause, why),
         }
     }
 
@@ -159,9 +156,9 @@ impl Life<'_> {
     }
 
     /// With `stop-first`, the old is gone before the new starts, whatever kind of old.
-    fn is_blocked(&self) -> bool {
-        !self.agent.retiring.is_empty()
-            && self.agent.target_spec().replace_mode() == Replace::StopFirst
+    pub(crate) fn is_blocked(&self, generation: u64) -> bool {
+        let spec = self.agent.spec_of(generation).unwrap_or(&self.agent.spec);
+        !self.agent.retiring.is_empty() && spec.replace_mode() == Replace::StopFirst
     }
 
     pub(crate) fn node_seen(&mut self) {
@@ -180,13 +177,17 @@ impl Life<'_> {
         let agent = &mut *self.agent;
         if let Some(current) = agent.current.as_mut().filter(waits) {
             current.floor = floor;
+            let generation = current.generation;
             self.world.cancel_timer_of(&agent.name, current);
+            agent.was_ready(generation);
             self.admit();
         } else if let Some(next) = agent.next.as_mut().filter(waits) {
             next.floor = floor;
             self.world.cancel_timer_of(&agent.name, next);
             next.phase = Phase::Ready;
             next.deadline = None;
+            let generation = next.generation;
+            agent.was_ready(generation);
             self.drain_current();
         }
     }
@@ -273,7 +274,10 @@ impl Life<'_> {
             (Desired::Stopped, Err(_)) => {}
             (Desired::Running, _) if commanded => self.go_on(),
             (Desired::Running, Err(cause)) => self.begin(Some(cause)),
-            (Desired::Running, Ok((why, exit))) => self.crashed(why, exit),
+            (Desired::Running, Ok((why, exit))) => match self.way_back(gone) {
+                Some(good) => self.roll_back(good, gone, exit),
+                None => self.crashed(why, exit),
+            },
         }
     }
 }

@@ -16,8 +16,13 @@ impl Life<'_> {
             }
         }
         self.retire_next();
-        let mode = self.agent.target_spec().replace_mode();
-        match (self.agent.current.as_ref().map(|one| one.phase), mode) {
+        let phase = self.agent.current.as_ref().map(|one| one.phase);
+        if let (Some(Phase::Starting | Phase::Ready), Err(why)) =
+            (phase, self.world.place(self.agent))
+        {
+            return self.wait_beside(&why);
+        }
+        match (phase, self.agent.target_spec().replace_mode()) {
             (None, _) => self.begin(None),
             // Its end starts the target.
             (Some(Phase::Draining), _) => {}
@@ -33,21 +38,28 @@ impl Life<'_> {
     }
 
     fn start_beside(&mut self) {
-        match self.world.start(self.agent, true) {
+        match self.world.start(self.agent, self.agent.target, true) {
             Ok(next) => {
                 self.agent.next = Some(next);
                 self.agent.hold = None;
                 self.agent.reason = None;
             }
-            Err(why) => {
-                self.agent.hold = Some(Hold::NoNode);
-                self.agent.reason = Some(format!(
-                    "generation {} waits: {why}; {} keeps running",
-                    self.agent.target,
-                    self.name_of_current()
-                ));
-            }
+            Err(why) => self.wait_beside(&why),
         }
+    }
+
+    /// No node can run the target: nothing that runs is stopped for it.
+    fn wait_beside(&mut self, why: &str) {
+        let stays = match &self.agent.current {
+            Some(current) if current.generation != self.agent.target => {
+                format!("generation {}", current.generation)
+            }
+            Some(current) => format!("incarnation {}", current.number),
+            None => "nothing".to_owned(),
+        };
+        self.agent.hold = Some(Hold::NoNode);
+        self.agent.reason =
+            Some(format!("generation {} waits: {why}; {stays} keeps running", self.agent.target));
     }
 
     /// The current one is gone: the next one becomes it, and takes messages if it is ready.
@@ -82,7 +94,10 @@ impl Life<'_> {
         self.world.actions.extend(agent.admit());
         agent.begun_clean = false;
         agent.started_at = Some(self.world.at);
-        agent.reason = agent.given_up.clone();
+        // While the target waits for a node, the reason is that.
+        if agent.hold != Some(Hold::NoNode) {
+            agent.reason = agent.given_up.clone();
+        }
     }
 
     /// The next one ended before it took over.
@@ -92,29 +107,25 @@ impl Life<'_> {
         let Some(current) = current.filter(|one| one.phase == Phase::Ready) else {
             return;
         };
-        let why = match end {
+        let exit = match end {
             End::Exited(_) | End::NeverRan(_) if self.world.is_draining(&gone.node) => None,
             End::NodeLost => None,
-            End::Exited(exit) => Some(exit.describe()),
-            End::NeverRan(exit) => exit.reason.clone().or_else(|| Some(exit.describe())),
+            End::Exited(exit) | End::NeverRan(exit) => Some(exit),
         };
-        let Some(why) = why else {
+        let Some(exit) = exit else {
             // Its node's fault, not its own.
             return self.replace();
         };
-        let what = if gone.generation == current.generation {
-            format!("incarnation {}", gone.number)
+        let (what, stays) = if gone.generation == current.generation {
+            (format!("incarnation {}", gone.number), format!("incarnation {}", current.number))
         } else {
-            format!("generation {}", gone.generation)
+            (
+                format!("generation {}", gone.generation),
+                format!("generation {}", current.generation),
+            )
         };
-        let stays = if gone.generation == current.generation {
-            format!("incarnation {}", current.number)
-        } else {
-            format!("generation {}", current.generation)
-        };
-        self.agent.target = current.generation;
-        self.agent.given_up = Some(format!("{what} not ready: {why}; {stays} keeps running"));
-        self.agent.reason = self.agent.given_up.clone();
+        let generation = current.generation;
+        self.give_up(generation, &what, exit, &format!("{stays} keeps running"));
     }
 
     /// Tells the current one to finish its turns and end.
@@ -140,16 +151,6 @@ impl Life<'_> {
             let within = self.agent.drain_time(one.generation);
             self.world.drain(&self.agent.name, &mut one, within);
             self.agent.retiring.push(one);
-        }
-    }
-
-    fn name_of_current(&self) -> String {
-        match &self.agent.current {
-            Some(current) if current.generation != self.agent.target => {
-                format!("generation {}", current.generation)
-            }
-            Some(current) => format!("incarnation {}", current.number),
-            None => "nothing".to_owned(),
         }
     }
 }

@@ -119,6 +119,9 @@ pub struct Agent {
     pub target: u64,
     /// Why the newest generation was rolled back.
     pub given_up: Option<String>,
+    /// The last generations that were ready, of different specs: what a rollback can lead to.
+    #[serde(default)]
+    pub good: BTreeSet<u64>,
     /// Specs of earlier generations that still run or may be started again.
     pub older: BTreeMap<u64, AgentSpec>,
     /// Restarts within `RESTART`'s period, oldest first.
@@ -155,6 +158,7 @@ impl Agent {
             hold: None,
             target: generation,
             given_up: None,
+            good: BTreeSet::new(),
             older: BTreeMap::new(),
             restarts: Vec::new(),
             home: None,
@@ -240,6 +244,7 @@ impl Agent {
     pub(crate) fn tidy(&mut self) {
         let mut used: BTreeSet<u64> = self.incarnations().map(|one| one.generation).collect();
         used.insert(self.target);
+        used.extend(&self.good);
         let newest = self.generation;
         self.older.retain(|generation, _| *generation != newest && used.contains(generation));
     }

@@ -43,7 +43,7 @@ struct Fold<'a> {
 impl Fold<'_> {
     fn event(mut self, event: &ControlEvent) {
         match event {
-            ControlEvent::AgentApplied { spec, force } => self.applied(spec, *force),
+            ControlEvent::AgentApplied { spec, force, asked: _ } => self.applied(spec, *force),
             ControlEvent::AgentStarted { agent } => self.on(agent, |life| life.started()),
             ControlEvent::AgentStopped { agent } => self.on(agent, |life| life.stopped()),
             ControlEvent::AgentRestarted { agent } => self.on(agent, |life| life.restarted()),

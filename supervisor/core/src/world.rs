@@ -23,12 +23,25 @@ pub(crate) struct World<'a> {
 }
 
 impl World<'_> {
-    /// Allocates the agent's next incarnation and starts it.
+    /// The node that would take an incarnation of the agent's target.
+    ///
+    /// # Errors
+    /// Why none can run it.
+    pub(crate) fn place(&self, agent: &Agent) -> Result<NodeName, String> {
+        crate::placement::choose(self.nodes, agent.target_spec(), agent.home.as_ref())
+    }
+
+    /// Allocates the agent's next incarnation, of a generation whose spec it has, and starts it.
     ///
     /// # Errors
     /// Why no node can run it.
-    pub(crate) fn start(&mut self, agent: &mut Agent, warm: bool) -> Result<Incarnation, String> {
-        let spec = agent.target_spec();
+    pub(crate) fn start(
+        &mut self,
+        agent: &mut Agent,
+        generation: u64,
+        warm: bool,
+    ) -> Result<Incarnation, String> {
+        let spec = agent.spec_of(generation).unwrap_or(&agent.spec);
         let node = crate::placement::choose(self.nodes, spec, agent.home.as_ref())?;
         let deadline = self.at.after(spec.timeout.ready);
         agent.incarnation = agent.incarnation.saturating_add(1);
@@ -37,14 +50,14 @@ impl World<'_> {
         self.actions.push(Action::Start {
             node: node.clone(),
             agent: agent.name.clone(),
-            generation: agent.target,
+            generation,
             incarnation: agent.incarnation,
             warm,
         });
         self.set_timer(&agent.name, Timer::Ready, agent.incarnation, deadline);
         Ok(Incarnation {
             number: agent.incarnation,
-            generation: agent.target,
+            generation,
             node,
             phase: Phase::Starting,
             started_at: self.at,

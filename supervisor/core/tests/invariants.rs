@@ -45,6 +45,10 @@ fn spec(agent: AgentName, variant: u8) -> AgentSpec {
     let mut spec = AgentSpec::new(agent, "test/model", format!("v{}", variant % 4));
     spec.replace =
         Some(if variant.is_multiple_of(2) { Replace::StartFirst } else { Replace::StopFirst });
+    // One node in three has the label: some generations can run where others cannot.
+    if variant >= 6 {
+        spec.require.insert("gpu".into(), "yes".into());
+    }
     spec.restart.max = 3;
     match variant % 4 {
         0 => {}
@@ -65,7 +69,7 @@ impl Move {
         match self.kind {
             0..=2 => {
                 let spec = Box::new(spec(agent, self.variant));
-                ControlEvent::AgentApplied { spec, force: self.back == 0 }
+                ControlEvent::AgentApplied { spec, force: self.back == 0, asked: None }
             }
             3 => ControlEvent::AgentStarted { agent },
             4 => ControlEvent::AgentStopped { agent },
@@ -76,7 +80,11 @@ impl Move {
                 node,
                 instance: u64::from(self.variant),
                 runtimes: vec!["process".into()],
-                labels: Vec::new(),
+                labels: if self.node == 2 {
+                    vec![("gpu".into(), "yes".into())]
+                } else {
+                    Vec::new()
+                },
             },
             10 => ControlEvent::NodeDraining { node },
             11 => ControlEvent::NodeLost { node },
@@ -215,6 +223,13 @@ fn check_agent(state: &State, agent: &Agent) {
     assert_eq!(agent.hold == Some(Hold::Backoff), agent.next_try.is_some());
     assert!(agent.incarnations().all(|one| one.number <= agent.incarnation));
     assert!(agent.incarnations().all(|one| agent.spec_of(one.generation).is_some()));
+    assert!(agent.good.len() <= 2, "more is kept than can be gone back to");
+    assert!(agent.good.iter().all(|generation| agent.spec_of(*generation).is_some()));
+    if agent.is_rolled_back() {
+        assert!(agent.good.contains(&agent.target), "rolled back to what was never ready");
+        assert!(!agent.good.contains(&agent.generation), "rolled back from what was ready");
+        assert!(agent.given_up.is_some());
+    }
     match agent.desired {
         Desired::Stopped => {
             assert!(agent.next.is_none() && agent.hold.is_none());

@@ -23,6 +23,7 @@ pub(crate) fn event(event: &Event) -> String {
 /// A record of the control log, without its time and agent.
 pub(crate) fn control(record: &ControlRecord) -> String {
     match &record.event {
+        ControlEvent::AgentApplied { asked: Some(asked), .. } => format!("{asked} asked for"),
         ControlEvent::AgentApplied { force: false, .. } => "soul applied".to_owned(),
         ControlEvent::AgentApplied { force: true, .. } => "soul applied by force".to_owned(),
         ControlEvent::AgentStarted { .. } => "start asked for".to_owned(),

@@ -1,4 +1,4 @@
-//! `mozart start`, `stop`, `restart`, `replace`, `rm`, and `wait`.
+//! `mozart start`, `stop`, `restart`, `rm`, and `wait`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::output;
-use crate::args::{Global, duration};
+use crate::args::{Global, Output, duration};
 use crate::failure;
 
 /// The agents of a lifecycle command.
@@ -26,7 +26,6 @@ pub(crate) enum Change {
     Start,
     Stop,
     Restart,
-    Replace,
     Remove,
 }
 
@@ -36,7 +35,6 @@ impl Change {
             Self::Start => Query::Start { agent },
             Self::Stop => Query::Stop { agent },
             Self::Restart => Query::Restart { agent },
-            Self::Replace => Query::Replace { agent },
             Self::Remove => Query::Remove { agent },
         }
     }
@@ -54,7 +52,7 @@ pub(crate) async fn change(
 ) -> Result<u8, ApiError> {
     let client = Client::connect(global).await?;
     let mut changed = Vec::new();
-    let mut first_error = None;
+    let mut failures = Failures::new(global.output);
     for agent in args.agents {
         match client.change(&change.query(agent.clone())).await {
             Ok(applied) => {
@@ -63,15 +61,43 @@ pub(crate) async fn change(
                     output::line(agent.as_str())?;
                 }
             }
-            Err(error) if first_error.is_none() => first_error = Some(error),
-            // The last words are for the first error, with its exit code.
-            Err(error) => output::complain(&error, global.output),
+            Err(error) => failures.add(error),
         }
     }
     if client.json() {
         output::json(&changed)?;
     }
-    first_error.map_or(Ok(0), Err)
+    failures.end()
+}
+
+/// What went wrong with several agents: the last words are for the first error, with its exit code; the others are said at once.
+#[derive(Debug)]
+pub(crate) struct Failures {
+    output: Output,
+    first: Option<ApiError>,
+}
+
+impl Failures {
+    /// Nothing went wrong yet.
+    pub(crate) fn new(output: Output) -> Self {
+        Self { output, first: None }
+    }
+
+    /// Keeps the first one, says a later one.
+    pub(crate) fn add(&mut self, error: ApiError) {
+        match self.first {
+            None => self.first = Some(error),
+            Some(_) => output::complain(&error, self.output),
+        }
+    }
+
+    /// How the command ends.
+    ///
+    /// # Errors
+    /// The first one.
+    pub(crate) fn end(self) -> Result<u8, ApiError> {
+        self.first.map_or(Ok(0), Err)
+    }
 }
 
 /// `mozart wait`.

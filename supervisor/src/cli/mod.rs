@@ -22,6 +22,7 @@ mod prompt;
 mod ps;
 mod reasons;
 mod reference;
+mod replace;
 mod send;
 pub(crate) mod souls;
 mod stream;
@@ -64,8 +65,8 @@ pub(crate) enum Command {
     Stop(lifecycle::AgentsArgs),
     /// Stop and start agents
     Restart(lifecycle::AgentsArgs),
-    /// Start new incarnations as the souls' REPLACE says
-    Replace(lifecycle::AgentsArgs),
+    /// Start new incarnations as the souls' REPLACE says: the same, with another image, or of the generation before
+    Replace(replace::ReplaceArgs),
     /// Stop and forget agents; their messages stay in the journal
     Rm(lifecycle::AgentsArgs),
     /// Wait until an agent is running, idle or stopped
@@ -113,7 +114,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Start(args) => lifecycle::change(global, args, Change::Start).await,
         Command::Stop(args) => lifecycle::change(global, args, Change::Stop).await,
         Command::Restart(args) => lifecycle::change(global, args, Change::Restart).await,
-        Command::Replace(args) => lifecycle::change(global, args, Change::Replace).await,
+        Command::Replace(args) => replace::run(global, &args).await,
         Command::Rm(args) => lifecycle::change(global, args, Change::Remove).await,
         Command::Wait(args) => lifecycle::wait(global, &args).await,
         Command::Inspect(args) => inspect::run(global, &args).await,

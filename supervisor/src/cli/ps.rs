@@ -135,6 +135,9 @@ pub(crate) mod tests {
             oldest: None,
             last_exit: None,
             next_try: None,
+            running_incarnation: Some(3),
+            running_generation: Some(2),
+            given_up: None,
         }
     }
 

@@ -24,7 +24,7 @@ fn agent(events: Vec<ControlEvent>) -> Option<Agent> {
             runtimes: vec!["process".to_owned()],
             labels: Vec::new(),
         },
-        ControlEvent::AgentApplied { spec, force: false },
+        ControlEvent::AgentApplied { spec, force: false, asked: None },
     ];
     log.extend(events);
     let mut state = State::default();

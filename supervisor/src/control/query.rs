@@ -9,8 +9,9 @@ use common::api::{AgentDetail, AgentRow, ApiError, Applied, Hello, Query, Reply,
 use common::control::ControlEvent;
 use common::shim::ShimCommand;
 use common::soul;
+use common::spec::AgentSpec;
 use futures_util::StreamExt as _;
-use supervisor_core::{Agent, Desired, NodePhase};
+use supervisor_core::{Agent, Desired, NodePhase, Phase};
 
 use super::{Done, Supervisor};
 use crate::failure;
@@ -22,10 +23,18 @@ const AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(super) struct Waiting {
     reply: String,
-    /// The agents, with their generations before.
-    agents: Vec<(AgentName, u64)>,
+    /// The agents, as they were before.
+    agents: Vec<Before>,
     /// Whether this record is the last one of the request: the answer comes after it.
     last: bool,
+}
+
+/// An agent before a change.
+#[derive(Debug, Clone)]
+struct Before {
+    agent: AgentName,
+    generation: u64,
+    incarnation: u64,
 }
 
 impl Supervisor {
@@ -54,9 +63,13 @@ impl Supervisor {
             Query::Restart { agent } => {
                 self.change(agent, &reply, |agent| ControlEvent::AgentRestarted { agent })
             }
-            Query::Replace { agent } => {
+            Query::Replace { agent, image: None } => {
                 self.change(agent, &reply, |agent| ControlEvent::AgentReplaced { agent })
             }
+            Query::Replace { agent, image: Some(image) } => {
+                self.replace_image(agent, &image, &reply)
+            }
+            Query::Rollback { agent } => self.roll_back(agent, &reply),
             Query::Remove { agent } => {
                 self.change(agent, &reply, |agent| ControlEvent::AgentRemoved { agent })
             }
@@ -91,15 +104,14 @@ impl Supervisor {
             )
         };
         let specs = souls.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let agents: Vec<_> =
-            specs.iter().map(|spec| (spec.name.clone(), self.generation(&spec.name))).collect();
+        let agents: Vec<_> = specs.iter().map(|spec| self.before(spec.name.clone())).collect();
         let count = specs.len();
         for (index, spec) in specs.into_iter().enumerate() {
             let last = index + 1 == count;
             let agents = if last { agents.clone() } else { Vec::new() };
             let waiting = Waiting { reply: reply.to_owned(), agents, last };
             self.append(
-                ControlEvent::AgentApplied { spec: Box::new(spec), force },
+                ControlEvent::AgentApplied { spec: Box::new(spec), force, asked: None },
                 None,
                 Some(waiting),
             );
@@ -114,6 +126,52 @@ impl Supervisor {
         self.state.agent(agent).map_or(0, |known| known.generation)
     }
 
+    fn before(&self, agent: AgentName) -> Before {
+        let generation = self.generation(&agent);
+        let known = self.state.agent(&agent);
+        let current = known.map(|known| {
+            known.current.as_ref().map_or(known.incarnation, |current| current.number)
+        });
+        Before { agent, generation, incarnation: current.unwrap_or(0) }
+    }
+
+    /// A new generation with another image; without a change of it, a new incarnation as by plain `replace`.
+    fn replace_image(
+        &mut self,
+        agent: AgentName,
+        image: &str,
+        reply: &str,
+    ) -> Result<(), ApiError> {
+        let known = self.known(&agent)?;
+        let image = soul::image(image).map_err(|cause| {
+            failure::error(failure::USAGE, "invalid image", cause, "as IMAGE in a soul")
+        })?;
+        if known.spec.image.as_ref() == Some(&image) {
+            return self.change(agent, reply, |agent| ControlEvent::AgentReplaced { agent });
+        }
+        let asked = Some(format!("image {image}"));
+        let spec = Box::new(AgentSpec { image: Some(image), ..known.spec.clone() });
+        let event = ControlEvent::AgentApplied { spec, force: false, asked };
+        self.change(agent, reply, |_| event)
+    }
+
+    /// A new generation with the spec of an earlier one: numbers only go up.
+    fn roll_back(&mut self, agent: AgentName, reply: &str) -> Result<(), ApiError> {
+        let known = self.known(&agent)?;
+        let Some((generation, spec)) = known.last_good() else {
+            let what = format!("{agent} has nothing to go back to");
+            let cause = "no earlier generation of it was ready";
+            let try_ = format!(
+                "`mozart apply` with the soul that it is to have, `mozart explain {agent}`"
+            );
+            return Err(failure::error(failure::CONFLICT, what, cause, try_));
+        };
+        let asked = Some(format!("rollback to generation {generation}"));
+        let spec = Box::new(spec.clone());
+        let event = ControlEvent::AgentApplied { spec, force: true, asked };
+        self.change(agent, reply, |_| event)
+    }
+
     fn change(
         &mut self,
         agent: AgentName,
@@ -121,7 +179,7 @@ impl Supervisor {
         event: impl FnOnce(AgentName) -> ControlEvent,
     ) -> Result<(), ApiError> {
         self.known(&agent)?;
-        let agents = vec![(agent.clone(), self.generation(&agent))];
+        let agents = vec![self.before(agent.clone())];
         let waiting = Waiting { reply: reply.to_owned(), agents, last: true };
         self.append(event(agent), None, Some(waiting));
         Ok(())
@@ -145,9 +203,14 @@ impl Supervisor {
             std::mem::take(&mut self.waiting).into_iter().partition(|(seq, _)| *seq <= folded);
         self.waiting = rest;
         for (_, waiting) in ready.into_iter().filter(|(_, waiting)| waiting.last) {
-            let applied = waiting.agents.iter().map(|(agent, before)| {
-                let generation = self.generation(agent);
-                Applied { agent: agent.clone(), generation, changed: generation != *before }
+            let applied = waiting.agents.iter().map(|before| {
+                let generation = self.generation(&before.agent);
+                Applied {
+                    agent: before.agent.clone(),
+                    generation,
+                    changed: generation != before.generation,
+                    previous_incarnation: before.incarnation,
+                }
             });
             let reply = Reply::Agents(applied.collect());
             self.reply(&waiting.reply, &reply).await;
@@ -182,6 +245,7 @@ impl Supervisor {
 
     fn row(&self, agent: &Agent) -> AgentRow {
         let shown = agent.current.as_ref().or(agent.next.as_ref());
+        let running = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
         let held =
             self.heartbeats.get(&agent.name).filter(|(number, _)| agent.begun == Some(*number));
         AgentRow {
@@ -199,6 +263,9 @@ impl Supervisor {
             oldest: None,
             last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
             next_try: agent.next_try,
+            running_incarnation: running.map(|one| one.number),
+            running_generation: running.map(|one| one.generation),
+            given_up: agent.given_up.clone(),
         }
     }
 

@@ -14,11 +14,21 @@ use std::path::{Path, PathBuf};
 use super::keyword::Keyword;
 use super::lines::{Heredoc, Instruction};
 use super::source::{Checked, Problem, Problems, Span};
-use super::text::Part;
+use super::text::{Part, Text};
 use crate::AgentName;
 use crate::spec::AgentSpec;
 
 pub(super) use place::clean;
+
+/// Reads an image's reference as `IMAGE` does.
+///
+/// # Errors
+/// What is wrong with it, and what was probably meant.
+pub fn image(text: &str) -> Result<String, String> {
+    let mut whole = Text::at(0);
+    whole.push_line(text, 0);
+    process::image(whole.whole()).map_err(|problem| problem.plain())
+}
 
 /// What the instructions fill, and what they need to know of each other.
 pub(super) struct Context {

@@ -122,11 +122,13 @@ impl Fleet {
     }
 
     pub(crate) fn apply(&mut self, spec: AgentSpec) -> Vec<String> {
-        self.record(ControlEvent::AgentApplied { spec: Box::new(spec), force: false })
+        let spec = Box::new(spec);
+        self.record(ControlEvent::AgentApplied { spec, force: false, asked: None })
     }
 
     pub(crate) fn force(&mut self, spec: AgentSpec) -> Vec<String> {
-        self.record(ControlEvent::AgentApplied { spec: Box::new(spec), force: true })
+        let spec = Box::new(spec);
+        self.record(ControlEvent::AgentApplied { spec, force: true, asked: None })
     }
 
     pub(crate) fn start(&mut self) -> Vec<String> {

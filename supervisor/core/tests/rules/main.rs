@@ -5,6 +5,7 @@ mod fleet;
 mod nodes;
 mod observer;
 mod replace;
+mod rollback;
 mod seed;
 mod terms;
 mod wishes;

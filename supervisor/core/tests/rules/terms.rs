@@ -45,7 +45,8 @@ fn what_people_want_needs_no_term() {
 
 #[test]
 fn a_record_that_was_folded_already_changes_nothing() {
-    let event = ControlEvent::AgentApplied { spec: Box::new(soul("a", "v1")), force: true };
+    let event =
+        ControlEvent::AgentApplied { spec: Box::new(soul("a", "v1")), force: true, asked: None };
     let at = Timestamp::from_millis(1);
     let record = ControlRecord { at, term: None, author: "cli".into(), event };
     let mut state = State::default();

@@ -77,7 +77,8 @@ impl World {
         let event = match self.rng.between(0, if self.now < 500 { 3 } else { 11 }) {
             0..=3 => {
                 let force = self.rng.percent(30);
-                ControlEvent::AgentApplied { spec: Box::new(self.some_spec(agent)), force }
+                let spec = Box::new(self.some_spec(agent));
+                ControlEvent::AgentApplied { spec, force, asked: None }
             }
             4 => ControlEvent::AgentStopped { agent },
             5 | 6 => ControlEvent::AgentStarted { agent },
