@@ -126,6 +126,15 @@ pub enum ControlEvent {
         /// Why.
         reason: String,
     },
+    /// An incarnation is there, and nothing was heard of its shim for too long: it is ended, and counts as crashed.
+    IncarnationHung {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+        /// For how long, in seconds.
+        silent_for: u64,
+    },
     /// An incarnation has been up for 60 s and finished a turn: its agent's restart count begins anew.
     IncarnationStable {
         /// The agent.
@@ -174,6 +183,7 @@ impl ControlEvent {
             | Self::IncarnationBegun { agent, .. }
             | Self::IncarnationExited { agent, .. }
             | Self::StartFailed { agent, .. }
+            | Self::IncarnationHung { agent, .. }
             | Self::IncarnationStable { agent, .. }
             | Self::TimerFired { agent, .. } => Some(agent),
             Self::LeaderElected { .. }
@@ -203,6 +213,7 @@ impl ControlEvent {
             | Self::IncarnationBegun { .. }
             | Self::IncarnationExited { .. }
             | Self::StartFailed { .. }
+            | Self::IncarnationHung { .. }
             | Self::IncarnationStable { .. }
             | Self::TimerFired { .. } => true,
         }

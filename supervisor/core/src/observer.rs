@@ -8,7 +8,6 @@ mod incarnations;
 mod memory;
 
 use common::AgentName;
-use std::time::Duration;
 
 use common::control::ControlEvent;
 use common::shim::{Heartbeat, NodeStatus};
@@ -148,7 +147,7 @@ impl Observer {
         out
     }
 
-    /// A shim that is silent on a node that is not hangs: it is killed there, and its end is a crash like any other.
+    /// A shim that is silent on a node that is not hangs: as a paused container does, or one without a network.
     fn hung_shims(&mut self, state: &State, now_ms: u64, link_since: u64, out: &mut Vec<Outcome>) {
         for agent in state.agents() {
             let Some(one) = agent.current.as_ref().filter(|one| one.phase == Phase::Ready) else {
@@ -156,15 +155,12 @@ impl Observer {
             };
             let is_up = state.node(&one.node).is_some_and(|node| node.phase == NodePhase::Up);
             let heard = self.memory.last_heard_shim(&agent.name, one.number).max(link_since);
-            if is_up
-                && now_ms.saturating_sub(heard) >= SHIM_SILENCE
-                && self.memory.may_stop(&one.node, &agent.name, one.number)
-            {
-                out.push(Outcome::Do(Action::Stop {
-                    node: one.node.clone(),
+            let silent = now_ms.saturating_sub(heard);
+            if is_up && silent >= SHIM_SILENCE {
+                out.extend(self.news(ControlEvent::IncarnationHung {
                     agent: agent.name.clone(),
                     incarnation: one.number,
-                    within: Duration::ZERO,
+                    silent_for: silent / 1000,
                 }));
             }
         }

@@ -27,6 +27,7 @@ fn verdict(event: &ControlEvent) -> Option<bool> {
         | ControlEvent::IncarnationBegun { .. }
         | ControlEvent::IncarnationExited { .. }
         | ControlEvent::StartFailed { .. }
+        | ControlEvent::IncarnationHung { .. }
         | ControlEvent::IncarnationStable { .. }
         | ControlEvent::TimerFired { .. }
         | ControlEvent::Unknown => None,

@@ -52,6 +52,18 @@ fn on_failure_is_complete_after_exit_code_0_and_restarts_after_another() {
 }
 
 #[test]
+fn one_that_hangs_is_ended_and_followed_by_another_whatever_its_end_then_says() {
+    let mut fleet = Fleet::with_mender(policy(RestartPolicy::OnFailure));
+    assert_eq!(fleet.hung(1), ["stop mender.1 within 0", "timer drain mender.1 +5000"]);
+    assert_eq!(fleet.hung(1), NOTHING, "once");
+    // It was only paused: woken, it ends in order, which is no completion.
+    let expected = ["cancel drain mender.1", "timer restart mender.1 +1000"];
+    assert_eq!(fleet.exited(1, code(0)), expected);
+    assert_eq!(fleet.agent_state(), AgentState::Error);
+    assert_eq!(fleet.reason(), "worker: hung: no word from its shim for 30s");
+}
+
+#[test]
 fn always_restarts_after_exit_code_0_too() {
     let mut fleet = Fleet::with_mender(soul("mender", "v1"));
     assert_eq!(fleet.exited(1, code(0)), ["timer restart mender.1 +1000"]);

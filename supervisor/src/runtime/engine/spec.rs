@@ -22,9 +22,9 @@ const MEMORY: u64 = 2 << 30;
 /// Processes and threads of a container, where LIMIT says nothing: enough for any worker, few enough for a fork bomb.
 const PIDS: u32 = 512;
 /// `/tmp`, in memory, which counts as the container's.
-const TMP: &str = "rw,nosuid,nodev,mode=1777,size=256m";
+const TMP: &str = "rw,nosuid,nodev,noexec,mode=1777,size=256m";
 /// What an image declares as a volume is writable, too, and gone with the container: all that outlives it is a SANCTUM's.
-const VOLUME: &str = "rw,nosuid,nodev,mode=1777,size=64m";
+const VOLUME: &str = "rw,nosuid,nodev,noexec,mode=1777,size=64m";
 /// The shim's own log: what it says of itself, and its last words.
 const LOG: [(&str, &str); 2] = [("max-size", "1m"), ("max-file", "2")];
 /// After its drain time the shim still ends its worker and settles its books.
