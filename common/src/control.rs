@@ -106,6 +106,14 @@ pub enum ControlEvent {
         /// The incarnation.
         incarnation: u64,
     },
+    /// An incarnation that was told to drain takes no more messages, has none open, and its books are settled: the one that is
+    /// ready beside it takes over before its end is seen.
+    IncarnationDrained {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+    },
     /// An incarnation is gone.
     IncarnationExited {
         /// The agent.
@@ -181,6 +189,7 @@ impl ControlEvent {
             | Self::AgentRemoved { agent }
             | Self::IncarnationReady { agent, .. }
             | Self::IncarnationBegun { agent, .. }
+            | Self::IncarnationDrained { agent, .. }
             | Self::IncarnationExited { agent, .. }
             | Self::StartFailed { agent, .. }
             | Self::IncarnationHung { agent, .. }
@@ -211,6 +220,7 @@ impl ControlEvent {
             | Self::NodeLost { .. }
             | Self::IncarnationReady { .. }
             | Self::IncarnationBegun { .. }
+            | Self::IncarnationDrained { .. }
             | Self::IncarnationExited { .. }
             | Self::StartFailed { .. }
             | Self::IncarnationHung { .. }

@@ -127,6 +127,24 @@ impl Observer {
         if is_stable { self.news(event) } else { Vec::new() }
     }
 
+    /// A shim says that it has drained: worth a record if another one waits for that.
+    pub fn shim_drained(
+        &mut self,
+        state: &State,
+        agent: &AgentName,
+        incarnation: u64,
+    ) -> Vec<Outcome> {
+        let Some(agent) = state.agent(agent) else {
+            return Vec::new();
+        };
+        let drains = |one: &Incarnation| one.number == incarnation && one.phase == Phase::Draining;
+        let waits = agent.next.as_ref().is_some_and(|next| next.phase == Phase::Ready);
+        if !waits || !agent.current.as_ref().is_some_and(drains) {
+            return Vec::new();
+        }
+        self.news(ControlEvent::IncarnationDrained { agent: agent.name.clone(), incarnation })
+    }
+
     /// Time passes. Call it about once a second.
     pub fn tick(&mut self, state: &State, now_ms: u64) -> Vec<Outcome> {
         self.memory.it_is(now_ms);

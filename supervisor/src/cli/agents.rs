@@ -27,6 +27,7 @@ fn verdict(event: &ControlEvent) -> Option<bool> {
         | ControlEvent::IncarnationBegun { .. }
         | ControlEvent::IncarnationExited { .. }
         | ControlEvent::StartFailed { .. }
+        | ControlEvent::IncarnationDrained { .. }
         | ControlEvent::IncarnationHung { .. }
         | ControlEvent::IncarnationStable { .. }
         | ControlEvent::TimerFired { .. }

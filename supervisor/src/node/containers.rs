@@ -143,11 +143,13 @@ impl Node {
     }
 
     pub(super) async fn settled(&mut self, container: Container, ended: Ended) {
-        let key = (container.agent, container.incarnation);
+        let key = (container.agent.clone(), container.incarnation);
         match ended {
             Ended::Yes(exit) => {
                 self.folders.record(&exit);
                 self.finished(exit).await;
+                // After the word, which others wait for.
+                self.discard(container.id);
             }
             Ended::No | Ended::Unknown(_) => {
                 if let Ended::Unknown(error) = ended {

@@ -173,8 +173,8 @@ async fn engine(
         shim: options.shim.clone(),
         url: options.connect.url.clone(),
         creds: options.connect.creds.clone(),
-        network: options.runtime.network.clone(),
-        base_image: options.runtime.base_image.clone(),
+        network: options.runtime.network().map(str::to_owned),
+        base_image: options.runtime.base_image().to_owned(),
         dev: options.runtime.dev,
         home: options.home.clone(),
     };

@@ -186,7 +186,7 @@ async fn start(
         None => {
             // Where containers reach it, too.
             let address = match &engine {
-                Some(engine) => host_address(engine, args.runtime.network.as_deref()).await,
+                Some(engine) => host_address(engine, args.runtime.network()).await,
                 None => None,
             };
             let nats = Nats::start(home, args.sync, address.as_deref())?;

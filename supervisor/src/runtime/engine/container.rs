@@ -61,7 +61,7 @@ pub(crate) enum Phase {
 /// How the look at a container went that seemed to have ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// So it did, and it is removed.
+    /// So it did, and may be removed.
     Yes(IncarnationExit),
     /// It runs.
     No,
@@ -268,7 +268,7 @@ impl Engine {
         }
     }
 
-    /// Looks at a container that seems to have ended: how it did, and removes it.
+    /// Looks at a container that seems to have ended, and how it did.
     pub(crate) async fn settle(&self, container: &Container, now: Timestamp) -> Ended {
         let Ok(_permit) = self.inner.at_once.acquire().await else {
             return Ended::Unknown("the node ends".to_owned());
@@ -303,7 +303,6 @@ impl Engine {
             Ok(None) => without(status(&state)),
             Err(error) => return Ended::Unknown(error),
         };
-        self.remove(id).await;
         Ended::Yes(exit)
     }
 
