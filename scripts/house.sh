@@ -54,7 +54,7 @@ for file in compose.yaml Containerfile; do
     }
 done
 labels=$(sed -n 's/.*image.version="\(.*\)".*/\1/p' Containerfile)
-[ "$labels" = "$(sed 's/.*://' <<<"$expected")" ] || {
+[ "$labels" = "$(grep -o '[^:]*$' <<<"$expected")" ] || {
     printf 'house: Containerfile labels its images with\n%s\nfor\n%s\n' "$labels" "$expected" >&2
     broken=1
 }

@@ -279,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn everything_is_wanted_until_something_is_named() {
+        let parts = |only| {
+            let args = DoctorArgs { fix: false, only };
+            Only::value_variants().iter().filter(|part| args.wants(**part)).count()
+        };
+        assert_eq!(parts(Vec::new()), 3);
+        assert_eq!(parts(vec![Only::Broker]), 1);
+        assert_eq!(parts(vec![Only::Supervisor, Only::Nodes]), 2);
+    }
+
+    #[test]
     fn a_supervisor_that_does_not_answer_fails() {
         let error =
             crate::failure::error(6, "no supervisor answers", "no responders", "`mozart up`");
