@@ -71,12 +71,17 @@ sed -n '/^FROM scratch AS nats/,$p' Containerfile | sed 's, --from=build\(.*\) /
 
 # build STAGE IMAGE
 build() {
-    local log=$scratch/log
+    local log=$scratch/log old
+    old=$("$ENGINE" image inspect -f '{{.Id}}' "$2" 2>/dev/null || true)
     # The old builder warns that it is old; an error is in the same log.
     if ! "$ENGINE" build -f "$scratch/Containerfile" --target "$1" -t "$2" \
         ${revision:+--label "org.opencontainers.image.revision=$revision"} "$scratch" >"$log" 2>&1; then
         cat "$log" >&2
         fail "cannot build $2" "\`$ENGINE build\` failed" "see its messages above"
+    fi
+    # The one before it, if nothing else uses it.
+    if [ -n "$old" ] && [ "$old" != "$("$ENGINE" image inspect -f '{{.Id}}' "$2")" ]; then
+        "$ENGINE" rmi "$old" >/dev/null 2>&1 || true
     fi
     printf '%s %s\n' "$2" "$("$ENGINE" image inspect -f '{{.Size}}' "$2" | awk '{ printf "%.1f MB", $1 / 1e6 }')"
 }
