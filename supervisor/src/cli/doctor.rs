@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use broker::Broker;
-use clap::Args;
+use broker::{Broker, BrokerError};
+use clap::{Args, ValueEnum};
 use common::api::{ApiError, Hello};
 use serde::Serialize;
 
-use super::client::Client;
+use super::client::{CONNECT, Client};
 use super::{output, table};
 use crate::args::{Global, Output};
+use crate::failure;
 use crate::home::Home;
 use crate::runtime::labels;
 
@@ -22,6 +23,26 @@ pub(crate) struct DoctorArgs {
     /// End what is left over
     #[arg(long)]
     fix: bool,
+    /// Check this alone, as a health check does; repeat for more
+    #[arg(long, value_enum, value_name = "CHECK", conflicts_with = "fix")]
+    only: Vec<Only>,
+}
+
+/// What can be checked alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Only {
+    /// JetStream answers; the fleet may be new.
+    Broker,
+    /// A supervisor answers.
+    Supervisor,
+    /// A node is there.
+    Nodes,
+}
+
+impl DoctorArgs {
+    fn wants(&self, part: Only) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 /// How a check came out.
@@ -52,24 +73,17 @@ fn check(check: &'static str, health: Health, found: impl Into<String>, try_: &s
 /// # Errors
 /// When stdout is closed.
 pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> Result<u8, ApiError> {
-    let mut checks = vec![shim(), nats_server()];
+    let all = args.only.is_empty();
+    let mut checks = Vec::new();
     let home = Home::locate(global.home.as_deref());
-    if let Ok(home) = &home {
-        checks.push(space(&home.dir));
-    }
-    match Client::connect(global).await {
-        Ok(client) => {
-            checks.extend(broker(&client.broker).await);
-            let hello = client.hello().await;
-            checks.push(supervisors(hello.as_ref()));
-            checks.push(nodes(hello.as_ref()));
-        }
-        Err(error) => {
-            let found = format!("{}: {}", error.what, error.cause);
-            checks.push(check("broker", Health::Fail, found, &error.try_));
+    if all {
+        checks.extend([shim(), nats_server()]);
+        if let Ok(home) = &home {
+            checks.push(space(&home.dir));
         }
     }
-    if let Ok(home) = &home {
+    checks.extend(fleet(global, args).await);
+    if all && let Ok(home) = &home {
         checks.push(leftovers(home, args.fix)?);
     }
     match global.output {
@@ -126,6 +140,46 @@ fn space(dir: &Path) -> Check {
         }
         Err(error) => check("disk", Health::Warn, format!("{}: {error}", dir.display()), ""),
     }
+}
+
+/// The broker, and who answers there. That there is no broker is said whatever was asked for.
+async fn fleet(global: &Global, args: &DoctorArgs) -> Vec<Check> {
+    let options = match crate::connect::options(global, "mozart-cli", CONNECT) {
+        Ok(options) => options,
+        Err(error) => return vec![no_broker(&error)],
+    };
+    let mut checks = Vec::new();
+    let hello = match Broker::connect(&options).await {
+        Ok(broker) => {
+            if args.wants(Only::Broker) {
+                checks.extend(self::broker(&broker).await);
+            }
+            if !args.wants(Only::Supervisor) && !args.wants(Only::Nodes) {
+                return checks;
+            }
+            Client { broker, output: global.output }.hello().await
+        }
+        // The server does what it is there for; the first supervisor makes the streams.
+        Err(error @ BrokerError::NoStreams(_)) => {
+            if args.wants(Only::Broker) {
+                let found = format!("answers, namespace {} is new", options.namespace);
+                checks.push(check("broker", Health::Ok, found, ""));
+            }
+            Err(failure::broker("no supervisor answers", error))
+        }
+        Err(error) => return vec![no_broker(&failure::broker("cannot use the broker", error))],
+    };
+    if args.wants(Only::Supervisor) {
+        checks.push(supervisors(hello.as_ref()));
+    }
+    if args.wants(Only::Nodes) {
+        checks.push(nodes(hello.as_ref()));
+    }
+    checks
+}
+
+fn no_broker(error: &ApiError) -> Check {
+    check("broker", Health::Fail, format!("{}: {}", error.what, error.cause), &error.try_)
 }
 
 async fn broker(broker: &Broker) -> Vec<Check> {
@@ -222,6 +276,17 @@ mod tests {
         let one = check("nodes", Health::Fail, "none is there", "`mozart node`");
         assert_eq!(render(&one), "FAIL  nodes        none is there; try: `mozart node`");
         assert_eq!(render(&check("shim", Health::Ok, "/x", "")), "ok    shim         /x");
+    }
+
+    #[test]
+    fn everything_is_wanted_until_something_is_named() {
+        let parts = |only| {
+            let args = DoctorArgs { fix: false, only };
+            Only::value_variants().iter().filter(|part| args.wants(**part)).count()
+        };
+        assert_eq!(parts(Vec::new()), 3);
+        assert_eq!(parts(vec![Only::Broker]), 1);
+        assert_eq!(parts(vec![Only::Supervisor, Only::Nodes]), 2);
     }
 
     #[test]
