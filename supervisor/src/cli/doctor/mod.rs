@@ -1,27 +1,35 @@
 //! `mozart doctor`: looks at everything that Mozart stands on, and says what to try.
 
-use std::path::Path;
+mod broker;
+mod clock;
+mod containers;
+mod disk;
+mod durability;
+mod engine;
+mod monitor;
+mod processes;
+mod programs;
 
-use broker::Broker;
 use clap::Args;
-use common::api::{ApiError, Hello};
+use common::api::ApiError;
 use serde::Serialize;
 
+use self::engine::Found;
+use self::programs::Programs;
 use super::client::Client;
-use super::{output, table};
+use super::output;
 use crate::args::{Global, Output};
 use crate::home::Home;
-use crate::runtime::labels;
-
-/// Less free space than this is a warning, in bytes.
-const SPACE: u64 = 1 << 30;
 
 /// `mozart doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// End what is left over
+    /// End and remove what is left over: workers without a shim, containers of nodes that are gone
     #[arg(long)]
     fix: bool,
+    /// Ask here how a NATS server of your own syncs its writes: where its `http` listens
+    #[arg(long, env = "MOZART_NATS_MONITOR", value_name = "URL", value_delimiter = ',')]
+    monitor: Vec<String>,
 }
 
 /// How a check came out.
@@ -52,25 +60,48 @@ fn check(check: &'static str, health: Health, found: impl Into<String>, try_: &s
 /// # Errors
 /// When stdout is closed.
 pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> Result<u8, ApiError> {
-    let mut checks = vec![shim(), nats_server()];
-    let home = Home::locate(global.home.as_deref());
-    if let Ok(home) = &home {
-        checks.push(space(&home.dir));
-    }
+    let home = Home::locate(global.home.as_deref()).ok();
+    let programs = Programs::find().await;
+    let engine = Found::look().await;
+    let mut checks = vec![programs.shim(engine.is_there()), programs.nats_server()];
+    checks.push(engine.check());
+    checks.extend(home.as_ref().map(|home| disk::space(&home.dir)));
+    checks.extend(engine.disk());
     match Client::connect(global).await {
         Ok(client) => {
-            checks.extend(broker(&client.broker).await);
+            let broker = &client.broker;
+            checks.extend(broker::checks(broker).await);
+            let ours = durability::ours(global, home.as_ref());
+            checks.extend(durability::checks(broker, ours.as_deref(), &args.monitor).await);
+            checks.push(clock::broker(broker).await);
+            checks.extend(engine.clock());
             let hello = client.hello().await;
-            checks.push(supervisors(hello.as_ref()));
-            checks.push(nodes(hello.as_ref()));
+            checks.push(broker::supervisors(hello.as_ref()));
+            checks.push(broker::nodes(hello.as_ref()));
+            let server = ours.is_some().then(|| broker.server_version());
+            checks.push(programs.versions(hello.as_ref().ok(), server.as_deref()));
+            if let Some(home) = &home {
+                checks.push(processes::leftovers(home, args.fix)?);
+            }
+            if let Some(engine) = engine.connection() {
+                let fleet = containers::Fleet { client: &client, hello, home: home.as_ref() };
+                let shim = programs.shim_path();
+                checks.extend(containers::leftovers(fleet, engine, shim, args.fix).await);
+            }
         }
         Err(error) => {
             let found = format!("{}: {}", error.what, error.cause);
             checks.push(check("broker", Health::Fail, found, &error.try_));
+            checks.extend(engine.clock());
+            checks.push(programs.versions(None, None));
+            if let Some(home) = &home {
+                checks.push(processes::leftovers(home, args.fix)?);
+            }
+            if engine.is_there() {
+                let found = "not looked at: only the broker tells which are this fleet's";
+                checks.push(check("containers", Health::Warn, found, ""));
+            }
         }
-    }
-    if let Ok(home) = &home {
-        checks.push(leftovers(home, args.fix)?);
     }
     match global.output {
         Output::Json => output::json(&checks)?,
@@ -93,126 +124,6 @@ fn render(one: &Check) -> String {
     format!("{health:<5} {:<12} {}{hint}", one.check, one.found)
 }
 
-fn shim() -> Check {
-    match crate::binaries::shim() {
-        Ok(path) => check("shim", Health::Ok, path.display().to_string(), ""),
-        Err(error) => check("shim", Health::Fail, error.cause, &error.try_),
-    }
-}
-
-fn nats_server() -> Check {
-    match crate::binaries::nats_server() {
-        Ok((path, (major, minor))) => {
-            check("nats-server", Health::Ok, format!("{} ({major}.{minor})", path.display()), "")
-        }
-        // Only `up` needs one of its own.
-        Err(error) => check("nats-server", Health::Warn, error.cause, &error.try_),
-    }
-}
-
-fn space(dir: &Path) -> Check {
-    let existing = dir.ancestors().find(|folder| folder.exists()).unwrap_or(dir);
-    match rustix::fs::statvfs(existing) {
-        Ok(stat) => {
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            let found = format!("{} MiB free in {}", free >> 20, dir.display());
-            let (health, try_) = match free {
-                0..SPACE => {
-                    (Health::Warn, "free some, or --dir DIR: a full disk takes no messages")
-                }
-                _ => (Health::Ok, ""),
-            };
-            check("disk", health, found, try_)
-        }
-        Err(error) => check("disk", Health::Warn, format!("{}: {error}", dir.display()), ""),
-    }
-}
-
-async fn broker(broker: &Broker) -> Vec<Check> {
-    let subjects = broker.subjects();
-    let version = broker.server_version();
-    let found = format!(
-        "nats-server {version}, namespace {}, {} journal streams",
-        subjects.namespace(),
-        subjects.shards()
-    );
-    let mut checks = vec![check("broker", Health::Ok, found, "")];
-    let began = std::time::Instant::now();
-    match broker.control_last_seq().await {
-        Ok(records) => {
-            let found = format!("{records} records, read in {}", table::short(began.elapsed()));
-            checks.push(check("log", Health::Ok, found, ""));
-        }
-        Err(error) => {
-            checks.push(check("log", Health::Fail, error.to_string(), "the server's log"))
-        }
-    }
-    checks
-}
-
-fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
-    match hello {
-        Ok(Hello { supervisor, leader: Some(leader), version, term, .. }) => {
-            let found = format!("{supervisor} {version} answers, {leader} leads, term {term}");
-            check("supervisor", Health::Ok, found, "")
-        }
-        Ok(Hello { supervisor, leader: None, .. }) => {
-            let found = format!("{supervisor} answers, nobody leads yet");
-            check("supervisor", Health::Warn, found, "wait 10 s, and look again")
-        }
-        Err(error) => check("supervisor", Health::Fail, error.cause.clone(), &error.try_),
-    }
-}
-
-fn nodes(hello: Result<&Hello, &ApiError>) -> Check {
-    match hello {
-        Ok(hello) if hello.nodes.is_empty() => check(
-            "nodes",
-            Health::Fail,
-            "none is there: nothing can start",
-            "`mozart node --name N`",
-        ),
-        Ok(hello) => check("nodes", Health::Ok, hello.nodes.join(", "), ""),
-        Err(_) => check("nodes", Health::Warn, "no supervisor tells", ""),
-    }
-}
-
-/// Processes of incarnations that no node watches: while `up` is dead they serve on; without their shim they serve nobody.
-fn leftovers(home: &Home, fix: bool) -> Result<Check, ApiError> {
-    let found = labels::find(&home.run());
-    let orphans: Vec<_> = found
-        .iter()
-        .filter(|one| !one.is_shim && !found.iter().any(|shim| shim.is_shim && shim.run == one.run))
-        .collect();
-    if orphans.is_empty() {
-        let unattended = !found.is_empty() && home.lock()?.is_some();
-        let count = found.iter().filter(|one| one.is_shim).count();
-        return Ok(match unattended {
-            true => check(
-                "leftovers",
-                Health::Warn,
-                format!("{count} agents run, and no `mozart up` of this folder watches them"),
-                "`mozart up` takes them over, `mozart down` ends them",
-            ),
-            false => check("leftovers", Health::Ok, "none", ""),
-        });
-    }
-    let names: Vec<_> = orphans.iter().map(|one| format!("{} ({})", one.pid, one.label)).collect();
-    let names = names.join(", ");
-    if fix {
-        for one in &orphans {
-            labels::sweep(&one.run);
-        }
-        return Ok(check("leftovers", Health::Ok, format!("ended {names}"), ""));
-    }
-    Ok(check(
-        "leftovers",
-        Health::Warn,
-        format!("workers without a shim: {names}"),
-        "`mozart doctor --fix`",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,21 +133,5 @@ mod tests {
         let one = check("nodes", Health::Fail, "none is there", "`mozart node`");
         assert_eq!(render(&one), "FAIL  nodes        none is there; try: `mozart node`");
         assert_eq!(render(&check("shim", Health::Ok, "/x", "")), "ok    shim         /x");
-    }
-
-    #[test]
-    fn a_supervisor_that_does_not_answer_fails() {
-        let error =
-            crate::failure::error(6, "no supervisor answers", "no responders", "`mozart up`");
-        assert_eq!(supervisors(Err(&error)).health, Health::Fail);
-        let hello = Hello {
-            supervisor: "s".into(),
-            version: "1".into(),
-            leader: Some("s".into()),
-            term: 3,
-            nodes: Vec::new(),
-        };
-        assert_eq!(supervisors(Ok(&hello)).health, Health::Ok);
-        assert_eq!(nodes(Ok(&hello)).health, Health::Fail);
     }
 }
