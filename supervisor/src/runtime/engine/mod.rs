@@ -26,7 +26,7 @@ use common::{Namespace, NodeName};
 use tokio::sync::{Mutex, Semaphore};
 
 pub(crate) use address::candidates;
-pub(crate) use container::{Container, Ended, Listed, Phase};
+pub(crate) use container::{Container, Ended, Listed, Phase, noted};
 pub(crate) use events::News;
 pub(crate) use install::{check_static, volume_name};
 pub(crate) use labels::Label;
