@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::clock::Reading;
 use super::{Check, Health, check, disk};
 use crate::cli::client::now;
+use crate::runtime::Wanted;
 use crate::runtime::engine::{About, Connection, Kind, Unusable};
 
 const NAME: &str = "engine";
@@ -19,8 +20,8 @@ const OLDEST_PODMAN: (u32, u32) = (4, 0);
 pub(super) enum Found {
     /// One that answers, and what it says of itself.
     There { connection: Connection, about: Result<About, String>, asked: Asked },
-    /// None that does.
-    Not(Vec<Unusable>),
+    /// None that does, at these places; and whether `up` runs all agents in one.
+    Not { seen: Vec<Unusable>, is_needed: bool },
 }
 
 /// When it was asked, and when it had answered.
@@ -30,11 +31,16 @@ pub(super) struct Asked {
 }
 
 impl Found {
-    /// The one that nodes of this machine would find.
-    pub(super) async fn look() -> Self {
-        let connection = match Connection::look(None).await {
+    /// The one that `up` was told to use, else the one that nodes of this machine would find.
+    pub(super) async fn look(wanted: Wanted) -> Self {
+        let kind = match wanted {
+            Wanted::Auto | Wanted::Process => None,
+            Wanted::Docker => Some(Kind::Docker),
+            Wanted::Podman => Some(Kind::Podman),
+        };
+        let connection = match Connection::look(kind).await {
             Ok(connection) => connection,
-            Err(seen) => return Self::Not(seen),
+            Err(seen) => return Self::Not { seen, is_needed: kind.is_some() },
         };
         let before = now();
         let about = answer(connection.about()).await;
@@ -48,7 +54,7 @@ impl Found {
     pub(super) fn connection(&self) -> Option<&Connection> {
         match self {
             Self::There { connection, .. } => Some(connection),
-            Self::Not(_) => None,
+            Self::Not { .. } => None,
         }
     }
 
@@ -65,7 +71,7 @@ impl Found {
                     }
                 }
             }
-            Self::Not(seen) => missing(seen, is_there),
+            Self::Not { seen, is_needed } => missing(seen, *is_needed, is_there),
         }
     }
 
@@ -77,7 +83,7 @@ impl Found {
             {
                 disk::of_engine(root)
             }
-            Self::There { .. } | Self::Not(_) => None,
+            Self::There { .. } | Self::Not { .. } => None,
         }
     }
 
@@ -88,7 +94,7 @@ impl Found {
                 let reading = Reading { before, theirs: *theirs, after };
                 Some(reading.check(&format!("{}'s", connection.kind.as_str())))
             }
-            Self::There { .. } | Self::Not(_) => None,
+            Self::There { .. } | Self::Not { .. } => None,
         }
     }
 }
@@ -127,10 +133,14 @@ fn is_there(address: &str) -> bool {
 }
 
 /// None that is silent is worse than none at all.
-fn missing(seen: &[Unusable], is_there: impl Fn(&str) -> bool) -> Check {
+fn missing(seen: &[Unusable], is_needed: bool, is_there: impl Fn(&str) -> bool) -> Check {
     let silent: Vec<_> = seen.iter().filter(|one| is_there(&one.address)).collect();
     if silent.is_empty() {
-        return check(NAME, Health::Ok, "none: agents with IMAGE cannot run here", "");
+        let (health, found) = match is_needed {
+            true => (Health::Warn, "none, and `up` was told to run agents in one"),
+            false => (Health::Ok, "none: agents with IMAGE cannot run here"),
+        };
+        return check(NAME, health, found, "");
     }
     let is_denied = silent.iter().any(|one| one.why.contains("ermission denied"));
     let try_ = match is_denied {
@@ -164,13 +174,16 @@ mod tests {
     fn a_silent_engine_is_told_from_none() {
         let seen = [("unix:///a", "Permission denied (os error 13)"), ("unix:///b", "not found")];
         let seen = seen.map(|(address, why)| Unusable { address: address.into(), why: why.into() });
-        let none = missing(&seen, |_| false);
+        let none = missing(&seen, false, |_| false);
         assert_eq!((none.health, none.try_.as_str()), (Health::Ok, ""));
-        let silent = missing(&seen, |address| address == "unix:///a");
+        assert_eq!(missing(&seen, true, |_| false).health, Health::Warn);
+        let silent = missing(&seen, false, |address| address == "unix:///a");
         assert_eq!(silent.health, Health::Warn);
         assert!(silent.found.starts_with("unix:///a does not answer: Permission"));
         assert!(!silent.found.contains("unix:///b") && silent.try_.contains("group"));
-        assert!(missing(&seen, |address| address == "unix:///b").try_.starts_with("start it"));
+        assert!(
+            missing(&seen, false, |address| address == "unix:///b").try_.starts_with("start it")
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::client::Client;
 use super::output;
 use crate::args::{Global, Output};
 use crate::home::Home;
+use crate::runtime::Wanted;
 
 /// `mozart doctor`.
 #[derive(Debug, Args)]
@@ -62,7 +63,9 @@ fn check(check: &'static str, health: Health, found: impl Into<String>, try_: &s
 pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> Result<u8, ApiError> {
     let home = Home::locate(global.home.as_deref()).ok();
     let programs = Programs::find().await;
-    let engine = Found::look().await;
+    let noted = home.as_ref().and_then(|home| home.read_running().ok()?);
+    let runtime = noted.and_then(|noted| noted.runtime);
+    let engine = Found::look(runtime.map_or(Wanted::Auto, |runtime| runtime.wanted())).await;
     let mut checks = vec![programs.shim(engine.is_there()), programs.nats_server()];
     checks.push(engine.check());
     checks.extend(home.as_ref().map(|home| disk::space(&home.dir)));
