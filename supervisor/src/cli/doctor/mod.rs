@@ -65,8 +65,10 @@ pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> Result<u8, ApiErr
     let programs = Programs::find().await;
     let noted = home.as_ref().and_then(|home| home.read_running().ok()?);
     let runtime = noted.and_then(|noted| noted.runtime);
-    let engine = Found::look(runtime.map_or(Wanted::Auto, |runtime| runtime.wanted())).await;
-    let mut checks = vec![programs.shim(engine.is_there()), programs.nats_server()];
+    let wanted = runtime.map_or(Wanted::Auto, |runtime| runtime.wanted());
+    let engine = Found::look(wanted).await;
+    let is_for_containers = engine.is_there() && wanted != Wanted::Process;
+    let mut checks = vec![programs.shim(is_for_containers), programs.nats_server()];
     checks.push(engine.check());
     checks.extend(home.as_ref().map(|home| disk::space(&home.dir)));
     checks.extend(engine.disk());

@@ -44,7 +44,7 @@ impl Programs {
     }
 
     /// Containers need a static one.
-    pub(super) fn shim(&self, has_engine: bool) -> Check {
+    pub(super) fn shim(&self, is_for_containers: bool) -> Check {
         let Program { path, version } = match &self.shim {
             Ok(shim) => shim,
             Err(error) => return check("shim", Health::Fail, error.cause.clone(), &error.try_),
@@ -58,7 +58,7 @@ impl Programs {
             (Ok(version), Ok(())) => {
                 check("shim", Health::Ok, format!("{path_text} ({version}, static)"), "")
             }
-            (Ok(version), Err(error)) if has_engine => {
+            (Ok(version), Err(error)) if is_for_containers => {
                 let found = format!("{path_text} ({version}), and no containers: {}", error.cause);
                 check("shim", Health::Warn, found, &error.try_)
             }
