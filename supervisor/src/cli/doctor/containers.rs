@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::Timestamp;
-use common::api::{AgentRow, ApiError, Hello};
+use common::api::{AgentRow, Hello};
 use futures_util::StreamExt as _;
 
-use super::engine::answer;
+use super::engine::{answer, answer_within};
 use super::{Check, Health, check};
 use crate::cli::client::{Client, now};
 use crate::home::{self, Home};
@@ -17,13 +17,16 @@ use crate::runtime::fleet;
 const NAME: &str = "containers";
 /// What is younger may just be being made.
 const FRESH: Duration = Duration::from_secs(5 * 60);
+/// A container that is told to stop is gone sooner.
+const END: Duration = Duration::from_secs(45);
 /// Containers that are ended side by side.
 const AT_ONCE: usize = 6;
 
 /// Whom to ask about containers.
 pub(super) struct Fleet<'a> {
     pub(super) client: &'a Client,
-    pub(super) hello: Result<Hello, ApiError>,
+    /// Whether a supervisor answers.
+    pub(super) is_supervised: bool,
     pub(super) home: Option<&'a Home>,
 }
 
@@ -51,8 +54,16 @@ enum Verdict {
 /// Something to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Leftover {
-    Container { id: String, name: String, why: String },
-    Volume { name: String },
+    Container {
+        id: String,
+        name: String,
+        why: String,
+        /// Who would take it over.
+        node: Option<String>,
+    },
+    Volume {
+        name: String,
+    },
 }
 
 impl Leftover {
@@ -72,7 +83,7 @@ impl Leftover {
 
     async fn remove(&self, engine: &Connection) -> Result<(), String> {
         match self {
-            Self::Container { id, .. } => answer(engine.end(id)).await,
+            Self::Container { id, .. } => answer_within(END, engine.end(id)).await,
             Self::Volume { name } => answer(engine.remove_volume(name)).await,
         }
     }
@@ -99,7 +110,7 @@ async fn look(
 ) -> Result<Vec<Check>, String> {
     let id = fleet::id(&fleet.client.broker).await;
     let id = id.map_err(|error| format!("{}: {}", error.what, error.cause))?;
-    // Before the nodes are looked up: what is made meanwhile is not seen.
+    // Before the nodes are asked for: a container of one that comes only now is not taken for nobody's.
     let containers = answer(engine.of_fleet(&id)).await?;
     let volumes = answer(engine.idle_shims()).await?;
     let now = answer(engine.about()).await?.time.unwrap_or_else(now);
@@ -141,7 +152,18 @@ async fn look(
 fn say(left: &[Leftover]) -> Check {
     let all: Vec<_> = left.iter().map(Leftover::say).collect();
     let found = format!("left over: {}", all.join(", "));
-    check(NAME, Health::Warn, found, "`mozart doctor --fix`")
+    // Its messages may still be answered there, as long as no other node has taken the agent.
+    let node = left.iter().find_map(|one| match one {
+        Leftover::Container { node, .. } => node.as_ref(),
+        Leftover::Volume { .. } => None,
+    });
+    let try_ = match node {
+        Some(node) => format!(
+            "`mozart node --name {node}`, which takes over what was its own, or `mozart doctor --fix`"
+        ),
+        None => "`mozart doctor --fix`".to_owned(),
+    };
+    check(NAME, Health::Warn, found, &try_)
 }
 
 async fn remove(engine: &Connection, left: &[Leftover]) -> Check {
@@ -163,7 +185,10 @@ async fn remove(engine: &Connection, left: &[Leftover]) -> Check {
 
 /// None where no supervisor tells, or one that does not follow a leader yet.
 async fn view(fleet: Fleet<'_>) -> Option<View> {
-    let Hello { mut nodes, draining, leader, .. } = fleet.hello.ok()?;
+    if !fleet.is_supervised {
+        return None;
+    }
+    let Hello { mut nodes, draining, leader, .. } = fleet.client.hello().await.ok()?;
     leader?;
     nodes.extend(draining);
     nodes.extend(fleet.home.map(|home| served(home, fleet.client)).unwrap_or_default());
@@ -204,12 +229,12 @@ fn is_known(label: &Label, agents: &[AgentRow]) -> bool {
 }
 
 fn leftover(one: &Owned, verdict: Verdict) -> Option<Leftover> {
-    let why = match verdict {
+    let (why, node) = match verdict {
         Verdict::Fine | Verdict::Forgotten => return None,
-        Verdict::NodeGone => format!("node {} is gone", one.node),
-        Verdict::HalfMade => "half made".to_owned(),
+        Verdict::NodeGone => (format!("node {} is gone", one.node), Some(one.node.clone())),
+        Verdict::HalfMade => ("half made".to_owned(), None),
     };
-    Some(Leftover::Container { id: one.id.clone(), name: one.name.clone(), why })
+    Some(Leftover::Container { id: one.id.clone(), name: one.name.clone(), why, node })
 }
 
 /// Those of other shims than the one that is used from now on. Where it is not known which that is: none.
@@ -324,6 +349,9 @@ mod tests {
         let left = leftover(&one, Verdict::NodeGone).expect("it is");
         assert_eq!(left.say(), "mozart-a-1-f (node gone is gone)");
         let said = say(&[left]);
-        assert_eq!((said.health, said.try_.as_str()), (Health::Warn, "`mozart doctor --fix`"));
+        assert_eq!(said.health, Health::Warn);
+        assert!(said.try_.starts_with("`mozart node --name gone`"), "{}", said.try_);
+        let half_made = leftover(&one, Verdict::HalfMade).expect("it is");
+        assert_eq!(say(&[half_made]).try_, "`mozart doctor --fix`");
     }
 }

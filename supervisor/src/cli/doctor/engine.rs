@@ -11,7 +11,7 @@ use crate::runtime::engine::{About, Connection, Kind, Unusable};
 
 const NAME: &str = "engine";
 /// An engine that is well answers a question sooner.
-pub(super) const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(15);
 /// The oldest ones whose API has all that is needed.
 const OLDEST_DOCKER: (u32, u32) = (20, 10);
 const OLDEST_PODMAN: (u32, u32) = (4, 0);
@@ -101,9 +101,17 @@ impl Found {
 
 /// What an engine says, if it says it in time.
 pub(super) async fn answer<T>(asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    match tokio::time::timeout(ANSWER, asked).await {
+    answer_within(ANSWER, asked).await
+}
+
+/// The same, of what may take its time.
+pub(super) async fn answer_within<T>(
+    within: Duration,
+    asked: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(within, asked).await {
         Ok(answer) => answer,
-        Err(_) => Err(format!("no answer within {ANSWER:?}")),
+        Err(_) => Err(format!("no answer within {within:?}")),
     }
 }
 

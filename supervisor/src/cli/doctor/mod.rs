@@ -89,7 +89,9 @@ pub(crate) async fn run(global: &Global, args: &DoctorArgs) -> Result<u8, ApiErr
                 checks.push(processes::leftovers(home, args.fix)?);
             }
             if let Some(engine) = engine.connection() {
-                let fleet = containers::Fleet { client: &client, hello, home: home.as_ref() };
+                let is_supervised = hello.is_ok();
+                let fleet =
+                    containers::Fleet { client: &client, is_supervised, home: home.as_ref() };
                 let shim = programs.shim_path();
                 checks.extend(containers::leftovers(fleet, engine, shim, args.fix).await);
             }
