@@ -97,7 +97,14 @@ impl Fleet {
     #[must_use]
     pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
         let mut command = Command::new(cli::binary("mozart"));
-        for name in ["NATS_URL", "NATS_CREDS", "MOZART_NAMESPACE", "MOZART_DIR", "RUST_LOG"] {
+        for name in [
+            "NATS_URL",
+            "NATS_CREDS",
+            "MOZART_NAMESPACE",
+            "MOZART_NATS_MONITOR",
+            "MOZART_DIR",
+            "RUST_LOG",
+        ] {
             command.env_remove(name);
         }
         command
