@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use broker::{Broker, ConnectOptions};
@@ -13,6 +15,8 @@ use tokio::process::Command;
 
 use super::cli::{self, Child, Output};
 use super::proc::{self, Process};
+use super::running;
+use super::runtime::Runtime;
 use super::wait::{Until, eventually};
 
 /// A folder with souls, and everything that `mozart up` runs for them.
@@ -23,23 +27,45 @@ pub struct Fleet {
     folder: Option<TempDir>,
     home: PathBuf,
     souls: PathBuf,
+    runtime: Runtime,
+    /// By what label the engine knows its containers, once one was seen.
+    label: OnceLock<String>,
     up: Option<Child>,
 }
 
 impl Fleet {
-    /// A folder with these souls (name and text), in which nothing runs yet. The workers of `tests/workers` and
-    /// `examples/flaky` are beside the souls.
+    /// A folder with these souls (name and text), in which nothing runs yet; agents will be processes. The workers of `tests/workers`
+    /// and `examples/flaky` are beside the souls.
     ///
     /// # Panics
     /// When the file system does not allow it.
     #[must_use]
     pub fn new(souls: &[(&str, &str)]) -> Self {
+        Self::laid_out(Runtime::Process, souls)
+    }
+
+    /// The same, for agents of any kind.
+    ///
+    /// # Panics
+    /// When the file system does not allow it.
+    #[must_use]
+    pub fn laid_out(runtime: Runtime, souls: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("mozart-test-").tempdir();
         let folder = folder.expect("a temporary folder");
         let home = folder.path().join("home");
-        let fleet =
-            Self { souls: folder.path().join("souls"), home, folder: Some(folder), up: None };
-        fs::create_dir(&fleet.souls).expect("a new folder");
+        let souls_folder = folder.path().join("souls");
+        let fleet = Self {
+            folder: Some(folder),
+            home,
+            souls: souls_folder,
+            runtime,
+            label: OnceLock::new(),
+            up: None,
+        };
+        // What seeds saw; a worker in a container is another user.
+        let seen = fleet.souls.join("seen");
+        fs::create_dir_all(&seen).expect("a new folder");
+        fs::set_permissions(&seen, fs::Permissions::from_mode(0o777)).expect("it is ours");
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
         for from in ["workers", "../examples/flaky"] {
             fleet.copy_workers(&tests.join(from));
@@ -50,17 +76,12 @@ impl Fleet {
         fleet
     }
 
-    /// A fleet of which every agent is running.
+    /// A fleet of which every agent is running, as processes.
     ///
     /// # Panics
     /// When it does not come up.
     pub async fn with(souls: &[(&str, &str)]) -> Self {
-        let mut fleet = Self::new(souls);
-        fleet.up(&[]).await;
-        for (name, _) in souls {
-            fleet.wait_state(name, "running").await;
-        }
-        fleet
+        Runtime::Process.fleet(souls).await
     }
 
     fn copy_workers(&self, from: &Path) {
@@ -81,6 +102,16 @@ impl Fleet {
         path
     }
 
+    /// What its agents run in.
+    #[must_use]
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(super) fn label(&self) -> &OnceLock<String> {
+        &self.label
+    }
+
     /// `MOZART_DIR`.
     #[must_use]
     pub fn home(&self) -> &Path {
@@ -97,10 +128,11 @@ impl Fleet {
     #[must_use]
     pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
         let mut command = Command::new(cli::binary("mozart"));
-        for name in ["NATS_URL", "NATS_CREDS", "MOZART_NAMESPACE", "MOZART_DIR", "RUST_LOG"] {
+        for name in ["NATS_URL", "NATS_CREDS", "MOZART_NAMESPACE", "MOZART_NETWORK", "RUST_LOG"] {
             command.env_remove(name);
         }
         command
+            .envs(self.runtime.env())
             .env("MOZART_DIR", &self.home)
             .env("MOZART_NATS_SERVER", cli::nats_server())
             .env("NO_COLOR", "1")
@@ -155,6 +187,9 @@ impl Fleet {
         // A folder without a soul is a mistake to `up`.
         if self.soul_files() > 0 {
             up.arg(&self.souls);
+        }
+        if let Runtime::Docker(_) = self.runtime {
+            up.arg("--dev");
         }
         up.args(more);
         // Its own group: a test that interrupts it means it alone.
@@ -237,59 +272,6 @@ impl Fleet {
         self.processes().into_iter().find(is_it).map(|process| process.pid)
     }
 
-    /// Everything that runs for this fleet.
-    #[must_use]
-    pub fn processes(&self) -> Vec<Process> {
-        proc::processes(&self.home)
-    }
-
-    /// The processes of an agent's incarnations: shim, worker and what the worker started.
-    #[must_use]
-    pub fn processes_of(&self, agent: &str) -> Vec<Process> {
-        let is_its =
-            |process: &Process| process.var("MOZART_INCARNATION").split('/').nth(2) == Some(agent);
-        self.processes().into_iter().filter(is_its).collect()
-    }
-
-    /// The shims of an agent: one, unless one incarnation hands over to the next.
-    #[must_use]
-    pub fn shims(&self, agent: &str) -> Vec<u32> {
-        let all = self.processes_of(agent).into_iter();
-        all.filter(|one| !one.var("MOZART_SHIM_CONFIG").is_empty()).map(|one| one.pid).collect()
-    }
-
-    /// The workers of an agent: children of its shims.
-    #[must_use]
-    pub fn workers(&self, agent: &str) -> Vec<u32> {
-        let shims = self.shims(agent);
-        let all = self.processes_of(agent).into_iter();
-        all.filter(|one| shims.contains(&one.parent)).map(|one| one.pid).collect()
-    }
-
-    /// The only shim of an agent.
-    ///
-    /// # Panics
-    /// When there is none or more than one.
-    #[must_use]
-    #[track_caller]
-    pub fn shim(&self, agent: &str) -> u32 {
-        let shims = self.shims(agent);
-        assert_eq!(shims.len(), 1, "the shims of {agent}: {shims:?}");
-        shims[0]
-    }
-
-    /// The only worker of an agent.
-    ///
-    /// # Panics
-    /// When there is none or more than one.
-    #[must_use]
-    #[track_caller]
-    pub fn worker(&self, agent: &str) -> u32 {
-        let workers = self.workers(agent);
-        assert_eq!(workers.len(), 1, "the workers of {agent}: {workers:?}");
-        workers[0]
-    }
-
     /// A connection to the fleet's broker, to read the records themselves.
     ///
     /// # Panics
@@ -314,17 +296,7 @@ impl Drop for Fleet {
         if panicking {
             report(&self.home, &self.souls);
         }
-        // A killed process may have started another one in the same moment.
-        for _ in 0..1000 {
-            let left = self.processes();
-            if left.is_empty() {
-                break;
-            }
-            for process in left {
-                proc::kill(process.pid, Signal::KILL);
-            }
-            std::thread::yield_now();
-        }
+        running::end(&self.home, &self.runtime, self.label.take());
         if let Some(folder) = self.folder.take()
             && panicking
         {
@@ -337,7 +309,7 @@ impl Drop for Fleet {
 #[expect(clippy::print_stderr, reason = "the test runner shows it beside the panic")]
 fn report(home: &Path, souls: &Path) {
     eprintln!("\nthe fleet's folder is kept: {} (souls in {})", home.display(), souls.display());
-    for process in proc::processes(home) {
+    for process in running::running(home) {
         let label = process.var("MOZART_INCARNATION");
         eprintln!("running: {} (of {}) {label} {:?}", process.pid, process.parent, process.args);
     }
