@@ -105,7 +105,7 @@ impl Node {
         }
         for Listed { container, phase } in all {
             let key = (container.agent.clone(), container.incarnation);
-            if self.starting.contains_key(&key) {
+            if self.starting.contains_key(&key) || self.discarding.contains(&container.id) {
                 continue;
             }
             let is_known = self.running.contains_key(&key);
@@ -148,6 +148,8 @@ impl Node {
             Ended::Yes(exit) => {
                 self.folders.record(&exit);
                 self.finished(exit).await;
+                // Not before: its last words are told at once, and are in no moment nowhere.
+                self.discard(container.id);
             }
             Ended::No | Ended::Unknown(_) => {
                 if let Ended::Unknown(error) = ended {
@@ -163,9 +165,11 @@ impl Node {
 
     fn discard(&mut self, id: String) {
         let Some(engine) = self.engine.clone() else { return };
-        self.watches.spawn(async move {
-            engine.remove(&id).await;
-            Seen::Done
-        });
+        if self.discarding.insert(id.clone()) {
+            self.watches.spawn(async move {
+                engine.discard(&id).await;
+                Seen::Discarded(id)
+            });
+        }
     }
 }

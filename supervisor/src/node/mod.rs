@@ -90,6 +90,8 @@ struct Node {
     engine_is_up: bool,
     /// Containers that ended before their start was heard of.
     ended_early: BTreeSet<String>,
+    /// Containers that are being removed: nothing of them is to be told any more.
+    discarding: BTreeSet<String>,
     instance: u64,
     term: u64,
     draining: bool,
@@ -142,6 +144,7 @@ pub(crate) async fn serve(
         engine,
         engine_is_up: true,
         ended_early: BTreeSet::new(),
+        discarding: BTreeSet::new(),
         instance,
         term: 0,
         draining: false,
@@ -251,9 +254,9 @@ impl Node {
         flushed.attempt("the node's last report")
     }
 
-    /// Whether nothing runs here, and nothing is about to.
+    /// Whether nothing runs here, nothing is about to, and nothing is left of what did.
     fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.starting.is_empty()
+        self.running.is_empty() && self.starting.is_empty() && self.discarding.is_empty()
     }
 
     async fn seen(&mut self, seen: Seen) {
@@ -262,6 +265,9 @@ impl Node {
             Seen::Swept(ended) => self.swept(ended).await,
             Seen::Started(key, started) => self.started(key, started).await,
             Seen::Settled(container, ended) => self.settled(container, ended).await,
+            Seen::Discarded(id) => {
+                self.discarding.remove(&id);
+            }
             Seen::Done => {}
         }
     }

@@ -28,6 +28,8 @@ pub(super) enum Seen {
     Started(Key, Result<Container, String>),
     /// A container that seemed to have ended was looked at.
     Settled(Container, Ended),
+    /// The container with this id is removed, unless the engine refused: then the next list brings it up again.
+    Discarded(String),
     /// Nothing to tell.
     Done,
 }

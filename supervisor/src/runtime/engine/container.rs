@@ -61,7 +61,7 @@ pub(crate) enum Phase {
 /// How the look at a container went that seemed to have ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// So it did, and it is removed.
+    /// So it did. What is known of it is this; the container can go once that is on record.
     Yes(IncarnationExit),
     /// It runs.
     No,
@@ -232,6 +232,13 @@ impl Engine {
         }
     }
 
+    /// Removes a container that is of no use any more, as soon as the engine has time.
+    pub(crate) async fn discard(&self, id: &str) {
+        // Only closed at the end of everything.
+        let _permit = self.inner.at_once.acquire().await;
+        self.remove(id).await;
+    }
+
     /// Removes whatever is left of a start that was given up.
     pub(crate) async fn give_up(&self, start: &StartIncarnation) {
         let name = spec::name(self.options(), start);
@@ -268,7 +275,7 @@ impl Engine {
         }
     }
 
-    /// Looks at a container that seems to have ended: how it did, and removes it.
+    /// Looks at a container that seems to have ended: how it did.
     pub(crate) async fn settle(&self, container: &Container, now: Timestamp) -> Ended {
         let Ok(_permit) = self.inner.at_once.acquire().await else {
             return Ended::Unknown("the node ends".to_owned());
@@ -303,7 +310,6 @@ impl Engine {
             Ok(None) => without(status(&state)),
             Err(error) => return Ended::Unknown(error),
         };
-        self.remove(id).await;
         Ended::Yes(exit)
     }
 
