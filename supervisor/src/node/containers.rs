@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use common::shim::StartIncarnation;
+use common::shim::{IncarnationExit, ShimExit, StartIncarnation};
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use super::running::{Key, Running, Seen};
-use crate::runtime::engine::{Container, Ended, Engine, Listed, News, Phase};
+use crate::runtime::engine::{Container, Ended, Engine, Listed, Listening, News, Phase};
 
 impl Node {
     /// Starts a container beside the loop: it takes as long as the engine likes.
@@ -38,19 +38,24 @@ impl Node {
         });
     }
 
-    pub(super) async fn started(&mut self, key: Key, started: Result<Container, String>) {
+    pub(super) async fn started(
+        &mut self,
+        key: Key,
+        started: Result<(Container, Listening), String>,
+    ) {
         let cancelled = self.starting.remove(&key).is_some_and(|start| start.is_cancelled());
         if let Ok(mut preparing) = self.preparing.lock() {
             preparing.remove(&key);
         }
         match started {
-            Ok(container) => {
+            Ok((container, listening)) => {
                 let short = container.id.get(..12).unwrap_or(&container.id);
                 tracing::info!("{}-{} started as container {short}", key.0, key.1);
                 let has_ended = self.ended_early.remove(&container.id);
                 let one = Running::container(container.clone());
                 let place = one.place.clone();
                 self.runs(key, one);
+                self.hear(container.clone(), async { Some(listening) });
                 if has_ended {
                     self.settle(container);
                 } else if cancelled {
@@ -113,6 +118,7 @@ impl Node {
             match phase {
                 Phase::Runs if !is_known && !is_over => {
                     tracing::info!("{}-{} adopted as a container", key.0, key.1);
+                    self.listen(container.clone());
                     self.running.insert(key, Running::container(container));
                 }
                 Phase::Runs => {}
@@ -142,16 +148,46 @@ impl Node {
         });
     }
 
-    pub(super) async fn settled(&mut self, container: Container, ended: Ended) {
-        let key = (container.agent, container.incarnation);
-        match ended {
-            Ended::Yes(exit) => {
-                self.folders.record(&exit);
-                self.finished(exit).await;
-                // Not before: its last words are told at once, and are in no moment nowhere.
-                self.discard(container.id);
+    /// Listens to a container that runs already.
+    pub(super) fn listen(&mut self, container: Container) {
+        let Some(engine) = self.engine.clone() else { return };
+        let id = container.id.clone();
+        self.hear(container, async move { engine.listen(&id).await });
+    }
+
+    /// Waits for a shim's last words beside the loop.
+    fn hear(
+        &mut self,
+        container: Container,
+        listening: impl Future<Output = Option<Listening>> + Send + 'static,
+    ) {
+        self.watches.spawn(async move {
+            match listening.await {
+                Some(listening) => match listening.last_words().await {
+                    Some(words) => Seen::Said(container, words),
+                    None => Seen::Done,
+                },
+                None => Seen::Done,
             }
+        });
+    }
+
+    /// Last words are an end, sooner than the engine says so. Without them, it is the engine's to tell.
+    pub(super) async fn said(&mut self, container: Container, words: ShimExit) {
+        if self.is_running(&container) {
+            self.over(container.id.clone(), container.ended(words)).await;
+        }
+    }
+
+    pub(super) async fn settled(&mut self, container: Container, ended: Ended) {
+        if !self.is_running(&container) {
+            // Its last words were heard meanwhile.
+            return;
+        }
+        match ended {
+            Ended::Yes(exit) => self.over(container.id, exit).await,
             Ended::No | Ended::Unknown(_) => {
+                let key = (container.agent, container.incarnation);
                 if let Ended::Unknown(error) = ended {
                     tracing::warn!("how {}-{} ended is not known yet: {error}", key.0, key.1);
                 }
@@ -161,6 +197,19 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Whether it counts as running: its end was not told yet.
+    fn is_running(&self, container: &Container) -> bool {
+        let one = self.running.get(&(container.agent.clone(), container.incarnation));
+        one.and_then(Running::as_container).is_some_and(|known| known.id == container.id)
+    }
+
+    async fn over(&mut self, id: String, exit: IncarnationExit) {
+        self.folders.record(&exit);
+        self.finished(exit).await;
+        // Not before: its last words are told at once, and are in no moment nowhere.
+        self.discard(id);
     }
 
     fn discard(&mut self, id: String) {

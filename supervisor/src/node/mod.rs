@@ -264,6 +264,7 @@ impl Node {
             Seen::ShimEnded(ended) => self.shim_ended(ended).await,
             Seen::Swept(ended) => self.swept(ended).await,
             Seen::Started(key, started) => self.started(key, started).await,
+            Seen::Said(container, words) => self.said(container, words).await,
             Seen::Settled(container, ended) => self.settled(container, ended).await,
             Seen::Discarded(id) => {
                 self.discarding.remove(&id);

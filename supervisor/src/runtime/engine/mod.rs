@@ -12,6 +12,7 @@ mod install;
 mod labels;
 mod mounts;
 mod network;
+mod said;
 mod spec;
 mod words;
 
@@ -27,6 +28,7 @@ use tokio::sync::{Mutex, Semaphore};
 pub(crate) use address::candidates;
 pub(crate) use container::{Container, Ended, Listed, Phase};
 pub(crate) use events::News;
+pub(crate) use said::Listening;
 pub(crate) use spec::BASE_IMAGE;
 pub(crate) use words::say;
 
