@@ -173,7 +173,7 @@ pub(super) async fn crashed_container_triggers_restart_and_recovers(runtime: Run
     let (mut errors, mut delays) = (Vec::new(), Vec::new());
     for agent in agents {
         let Crash { killed, exit, error, restart } = crash(&fleet, agent).await;
-        let (late, delay) = (error.saturating_sub(exit), restart - error);
+        let (late, delay) = (error.cast_signed() - exit.cast_signed(), restart - error);
         let dying = exit - killed;
         eprintln!(
             "{agent}: exit after {dying} ms, error {late} ms later, restart after {delay} ms"
