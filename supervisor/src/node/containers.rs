@@ -11,6 +11,39 @@ use super::Node;
 use super::running::{Key, Running, Seen};
 use crate::runtime::engine::{Container, Ended, Engine, Listed, Listening, News, Phase};
 
+/// What the node knows of a container that is on a list. The list may be older than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Not,
+    Starting,
+    Running,
+    /// Its end was told.
+    Over,
+    /// It was to be removed, since the last list.
+    Discarded,
+}
+
+/// What follows from a container's being on a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Todo {
+    Nothing,
+    Adopt,
+    Settle,
+    Discard,
+}
+
+fn judge(known: Known, phase: Phase) -> Todo {
+    match (known, phase) {
+        // Made is what the list still says of one that has been started since.
+        (Known::Starting | Known::Discarded, _)
+        | (Known::Running, Phase::Made | Phase::Runs)
+        | (Known::Over, Phase::Runs) => Todo::Nothing,
+        (Known::Not, Phase::Runs) => Todo::Adopt,
+        (Known::Not | Known::Running, Phase::Ended) => Todo::Settle,
+        (Known::Not | Known::Over, Phase::Made) | (Known::Over, Phase::Ended) => Todo::Discard,
+    }
+}
+
 impl Node {
     /// Starts a container beside the loop: it takes as long as the engine likes.
     pub(super) fn start_container(&mut self, engine: Engine, start: StartIncarnation) {
@@ -96,7 +129,9 @@ impl Node {
 
     /// Takes over what runs, settles what has ended, removes what was left half made.
     pub(super) fn compare(&mut self, all: Vec<Listed>) {
-        self.ended_early.clear();
+        if self.starting.is_empty() {
+            self.ended_early.clear();
+        }
         let there: BTreeSet<_> = all.iter().map(|one| one.container.id.clone()).collect();
         let missing: Vec<_> = self
             .running
@@ -108,27 +143,35 @@ impl Node {
         for container in missing {
             self.settle(container);
         }
+        // What is on a later list still was not removed, whatever the engine said.
+        let discarded = std::mem::take(&mut self.discarded);
         for Listed { container, phase } in all {
             let key = (container.agent.clone(), container.incarnation);
-            if self.starting.contains_key(&key) || self.discarding.contains(&container.id) {
-                continue;
-            }
-            let is_known = self.running.contains_key(&key);
-            let is_over = self.exits.get(&key.0).is_some_and(|exit| exit.incarnation == key.1);
-            match phase {
-                Phase::Runs if !is_known && !is_over => {
+            let known = if self.starting.contains_key(&key) {
+                Known::Starting
+            } else if self.discarding.contains(&container.id) || discarded.contains(&container.id) {
+                Known::Discarded
+            } else if self.running.contains_key(&key) {
+                Known::Running
+            } else if self.exits.get(&key.0).is_some_and(|exit| exit.incarnation == key.1) {
+                Known::Over
+            } else {
+                Known::Not
+            };
+            match judge(known, phase) {
+                Todo::Nothing => {}
+                Todo::Adopt => {
                     tracing::info!("{}-{} adopted as a container", key.0, key.1);
                     self.listen(container.clone());
                     self.running.insert(key, Running::container(container));
                 }
-                Phase::Runs => {}
-                Phase::Ended => {
-                    if !is_known {
-                        self.running.insert(key, Running::container(container.clone()));
-                    }
+                Todo::Settle => {
+                    self.running
+                        .entry(key)
+                        .or_insert_with(|| Running::container(container.clone()));
                     self.settle(container);
                 }
-                Phase::Made => self.discard(container.id),
+                Todo::Discard => self.discard(container.id),
             }
         }
     }
@@ -219,6 +262,32 @@ impl Node {
                 engine.discard(&id).await;
                 Seen::Discarded(id)
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_older_than_what_is_known_does_no_harm() {
+        let known = [Known::Not, Known::Starting, Known::Running, Known::Over, Known::Discarded];
+        for (phase, expected) in [
+            (
+                Phase::Made,
+                [Todo::Discard, Todo::Nothing, Todo::Nothing, Todo::Discard, Todo::Nothing],
+            ),
+            (
+                Phase::Runs,
+                [Todo::Adopt, Todo::Nothing, Todo::Nothing, Todo::Nothing, Todo::Nothing],
+            ),
+            (
+                Phase::Ended,
+                [Todo::Settle, Todo::Nothing, Todo::Settle, Todo::Discard, Todo::Nothing],
+            ),
+        ] {
+            assert_eq!(known.map(|known| judge(known, phase)), expected, "{phase:?}");
         }
     }
 }

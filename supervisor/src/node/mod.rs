@@ -92,6 +92,8 @@ struct Node {
     ended_early: BTreeSet<String>,
     /// Containers that are being removed: nothing of them is to be told any more.
     discarding: BTreeSet<String>,
+    /// Those that were since the last list: one that is under way may show them still.
+    discarded: BTreeSet<String>,
     instance: u64,
     term: u64,
     draining: bool,
@@ -145,6 +147,7 @@ pub(crate) async fn serve(
         engine_is_up: true,
         ended_early: BTreeSet::new(),
         discarding: BTreeSet::new(),
+        discarded: BTreeSet::new(),
         instance,
         term: 0,
         draining: false,
@@ -268,6 +271,7 @@ impl Node {
             Seen::Settled(container, ended) => self.settled(container, ended).await,
             Seen::Discarded(id) => {
                 self.discarding.remove(&id);
+                self.discarded.insert(id);
             }
             Seen::Done => {}
         }
