@@ -17,6 +17,8 @@ use super::wait::DEADLINE;
 
 /// What the workers of tests run in: `make test-image`.
 pub const IMAGE: &str = "mozart-test-python:latest";
+/// Where docker listens.
+const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 /// The label that tells fleets apart.
 pub(super) const FLEET: &str = "dev.mozart.fleet";
 
@@ -72,6 +74,13 @@ impl Engine {
     #[must_use]
     pub fn shim(&self) -> &Path {
         &self.shim
+    }
+
+    /// Its socket; none of one that is elsewhere.
+    #[must_use]
+    pub fn socket(&self) -> Option<PathBuf> {
+        let host = env::var("DOCKER_HOST").unwrap_or_else(|_| DEFAULT_SOCKET.to_owned());
+        Path::new(host.strip_prefix("unix://")?).canonicalize().ok()
     }
 
     /// All that the engine knows about a container.
@@ -133,4 +142,14 @@ pub(super) async fn remove(docker: &Docker, container: &str) {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     // Gone already, or about to be: what is left is seen by whoever lists them.
     let _gone = docker.remove_container(container, Some(options)).await;
+}
+
+/// Does something to its end while something is dropped: the test's own runtime may be just about to go as well.
+pub(super) fn apart(work: impl Future<Output = ()> + Send) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(work);
+        });
+    });
 }

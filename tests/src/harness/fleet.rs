@@ -28,6 +28,10 @@ pub struct Fleet {
     home: PathBuf,
     souls: PathBuf,
     runtime: Runtime,
+    /// What `mozart` finds in its environment, beside what it needs.
+    env: Vec<(String, String)>,
+    /// Whether containers have the souls' folder.
+    dev: bool,
     /// By what label the engine knows its containers, once one was seen.
     label: OnceLock<String>,
     up: Option<Child>,
@@ -59,6 +63,8 @@ impl Fleet {
             home,
             souls: souls_folder,
             runtime,
+            env: Vec::new(),
+            dev: true,
             label: OnceLock::new(),
             up: None,
         };
@@ -82,6 +88,20 @@ impl Fleet {
     /// When it does not come up.
     pub async fn with(souls: &[(&str, &str)]) -> Self {
         Runtime::Process.fleet(souls).await
+    }
+
+    /// Puts a variable into the environment of all commands: of `up`, whose node has the SECRETs.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Leaves the souls' folder out of the containers: workers are in their image, then.
+    #[must_use]
+    pub fn without_checkout(mut self) -> Self {
+        self.dev = false;
+        self
     }
 
     fn copy_workers(&self, from: &Path) {
@@ -133,6 +153,7 @@ impl Fleet {
         }
         command
             .envs(self.runtime.env())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("MOZART_DIR", &self.home)
             .env("MOZART_NATS_SERVER", cli::nats_server())
             .env("NO_COLOR", "1")
@@ -178,6 +199,18 @@ impl Fleet {
         self.cli(["-o".into(), "json".into()].into_iter().chain(args)).await.ok().json()
     }
 
+    /// Starts `mozart up`, and returns once every agent is running.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    pub async fn all_up(&mut self) {
+        self.up(&[]).await;
+        for agent in self.soul_files() {
+            let _row = self.wait_state(&agent, "running").await;
+        }
+        self.learn().await;
+    }
+
     /// Starts `mozart up` with the souls' folder beside the test, and returns once a supervisor answers.
     ///
     /// # Panics
@@ -185,10 +218,10 @@ impl Fleet {
     pub async fn up(&mut self, more: &[&str]) {
         let mut up = self.command(["up"]);
         // A folder without a soul is a mistake to `up`.
-        if self.soul_files() > 0 {
+        if !self.soul_files().is_empty() {
             up.arg(&self.souls);
         }
-        if let Runtime::Docker(_) = self.runtime {
+        if self.dev && matches!(self.runtime, Runtime::Docker(_)) {
             up.arg("--dev");
         }
         up.args(more);
@@ -211,9 +244,12 @@ impl Fleet {
         .await;
     }
 
-    fn soul_files(&self) -> usize {
+    /// The names of the agents whose souls are in the folder.
+    fn soul_files(&self) -> Vec<String> {
         let files = fs::read_dir(&self.souls).expect("it is there").flatten();
-        files.filter(|entry| entry.path().extension() == Some(OsStr::new("soul"))).count()
+        let souls = files.map(|entry| entry.path());
+        let souls = souls.filter(|path| path.extension() == Some(OsStr::new("soul")));
+        souls.filter_map(|path| path.file_stem()?.to_str().map(str::to_owned)).collect()
     }
 
     async fn answers(&self) -> Until<()> {
@@ -222,7 +258,7 @@ impl Fleet {
             return Err(output.to_string());
         }
         let there = output.json().as_array().map_or(0, Vec::len);
-        if there < self.soul_files() { Err(output.to_string()) } else { Ok(()) }
+        if there < self.soul_files().len() { Err(output.to_string()) } else { Ok(()) }
     }
 
     /// The `mozart up` that the test started, to signal or to await. Taken out: the fleet does not look after it any more.

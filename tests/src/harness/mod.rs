@@ -13,6 +13,7 @@
 mod cli;
 mod engine;
 mod fleet;
+mod image;
 mod proc;
 mod read;
 mod running;
@@ -23,6 +24,7 @@ mod wait;
 pub use cli::{Child, Output, binary, nats_server};
 pub use engine::{Engine, IMAGE};
 pub use fleet::Fleet;
+pub use image::OwnImage;
 pub use proc::{Process, Signal, alive, kill, processes, started_at};
 pub use running::Noted;
 pub use runtime::Runtime;

@@ -189,13 +189,7 @@ pub(super) fn end(home: &Path, runtime: &Runtime, label: Option<String>) {
         std::thread::yield_now();
     }
     if let Runtime::Docker(_) = runtime {
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                // The test's own may be the one that is just being dropped.
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime").block_on(remove_containers(home, label));
-            });
-        });
+        engine::apart(remove_containers(home, label));
     }
 }
 

@@ -28,11 +28,7 @@ impl Runtime {
     /// When it does not come up.
     pub async fn fleet(&self, souls: &[(&str, &str)]) -> Fleet {
         let mut fleet = Fleet::laid_out(self.clone(), souls);
-        fleet.up(&[]).await;
-        for (name, _) in souls {
-            let _row = fleet.wait_state(name, "running").await;
-        }
-        fleet.learn().await;
+        fleet.all_up().await;
         fleet
     }
 
