@@ -90,6 +90,10 @@ struct Node {
     engine_is_up: bool,
     /// Containers that ended before their start was heard of.
     ended_early: BTreeSet<String>,
+    /// Containers that are being removed: nothing of them is to be told any more.
+    discarding: BTreeSet<String>,
+    /// Those that were since the last list: one that is under way may show them still.
+    discarded: BTreeSet<String>,
     instance: u64,
     term: u64,
     draining: bool,
@@ -142,6 +146,8 @@ pub(crate) async fn serve(
         engine,
         engine_is_up: true,
         ended_early: BTreeSet::new(),
+        discarding: BTreeSet::new(),
+        discarded: BTreeSet::new(),
         instance,
         term: 0,
         draining: false,
@@ -243,9 +249,9 @@ impl Node {
         flushed.attempt("the node's last report")
     }
 
-    /// Whether nothing runs here, and nothing is about to.
+    /// Whether nothing runs here, nothing is about to, and nothing is left of what did.
     fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.starting.is_empty()
+        self.running.is_empty() && self.starting.is_empty() && self.discarding.is_empty()
     }
 
     async fn seen(&mut self, seen: Seen) {
@@ -253,7 +259,12 @@ impl Node {
             Seen::ShimEnded(ended) => self.shim_ended(ended).await,
             Seen::Swept(ended) => self.swept(ended).await,
             Seen::Started(key, started) => self.started(key, started).await,
+            Seen::Said(container, words) => self.said(container, words).await,
             Seen::Settled(container, ended) => self.settled(container, ended).await,
+            Seen::Discarded(id) => {
+                self.discarding.remove(&id);
+                self.discarded.insert(id);
+            }
             Seen::Done => {}
         }
     }
