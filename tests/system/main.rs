@@ -9,6 +9,7 @@ mod cli;
 mod containers;
 mod doctor;
 mod messages;
+mod own_engine;
 mod replace;
 mod routing;
 mod seed_rows;

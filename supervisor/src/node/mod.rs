@@ -249,7 +249,10 @@ impl Node {
         self.report_status().await;
         let flushed = self.broker.flush(Duration::from_secs(2)).await;
         // After the last word, which others wait for: containers that have ended are still being removed.
-        let removed = async { while self.watches.join_next().await.is_some() {} };
+        let removed = async {
+            while self.watches.join_next().await.is_some() {}
+            self.clear_up().await;
+        };
         if tokio::time::timeout(REMOVED, removed).await.is_err() {
             tracing::warn!("what has ended is not removed within {REMOVED:?}");
         }
@@ -268,9 +271,11 @@ impl Node {
             Seen::Started(key, started) => self.started(key, started).await,
             Seen::Said(container, words) => self.said(container, words).await,
             Seen::Settled(container, ended) => self.settled(container, ended).await,
-            Seen::Discarded(id) => {
+            Seen::Discarded(id, gone) => {
                 self.discarding.remove(&id);
-                self.discarded.insert(id);
+                if gone {
+                    self.discarded.insert(id);
+                }
             }
             Seen::Done => {}
         }
