@@ -18,6 +18,9 @@ use super::wait::{DEADLINE, eventually};
 pub struct OwnEngine {
     folder: TempDir,
     shim: PathBuf,
+    /// What runs the containers, and goes on while the engine does not: one that an engine starts by itself is not always found again
+    /// by the next.
+    containerd: Option<Child>,
     engine: Option<Child>,
 }
 
@@ -46,9 +49,26 @@ impl OwnEngine {
         let folder = folder.expect("a temporary folder");
         // Not the machine's own settings.
         fs::write(folder.path().join("daemon.json"), "{}").expect("written");
-        let mut engine = Self { folder, shim, engine: None };
+        let mut engine = Self { folder, shim, containerd: None, engine: None };
+        engine.containerd = Some(engine.containerd());
         engine.begin().await;
         Some(engine)
+    }
+
+    fn containerd(&self) -> Child {
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {:?}\n",
+            self.file("containerd/root"),
+            self.file("containerd/state"),
+            self.file("containerd.sock"),
+        );
+        fs::write(self.file("containerd.toml"), config).expect("written");
+        let log = fs::File::create(self.file("containerd.log")).expect("a log");
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(self.file("containerd.toml")).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.spawn().expect("containerd is on PATH, as dockerd is")
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -80,6 +100,7 @@ impl OwnEngine {
         command.arg("--host").arg(self.address()).arg("--pidfile").arg(self.file("pid"));
         command.arg("--data-root").arg(self.file("data"));
         command.arg("--exec-root").arg(self.file("exec"));
+        command.arg("--containerd").arg(self.file("containerd.sock"));
         command.args(["--bridge=none", "--iptables=false", "--ip-masq=false"]);
         command.args(["--ip-forward=false", "--storage-driver=vfs"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log"));
