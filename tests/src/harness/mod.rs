@@ -17,7 +17,7 @@ mod read;
 mod soul;
 mod wait;
 
-pub use cli::{Child, Output, binary, nats_server};
+pub use cli::{Child, Output, binary, nats_server, run};
 pub use fleet::Fleet;
 pub use proc::{Process, alive, kill, processes, started_at};
 pub use rustix::process::Signal;
