@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::{Namespace, NodeName};
+use serde::{Deserialize, Serialize};
 
 use crate::cli;
 use crate::runtime::Wanted;
@@ -167,8 +168,9 @@ pub(crate) struct NodeArgs {
 }
 
 /// What agents run in.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "What agents run in")]
+#[serde(rename_all = "camelCase", default = "RuntimeArgs::for_ending")]
 pub(crate) struct RuntimeArgs {
     /// Processes of this machine, containers of an engine, or both, whichever is there
     #[arg(long, value_enum, default_value_t, env = "MOZART_RUNTIME", value_name = "RUNTIME")]
@@ -225,7 +227,7 @@ impl RuntimeArgs {
         words
     }
 
-    /// Where nothing is started any more.
+    /// Where nothing is started any more, and nothing is known of what was.
     pub(crate) fn for_ending() -> Self {
         Self {
             runtime: Runtime::Auto,
@@ -237,7 +239,8 @@ impl RuntimeArgs {
 }
 
 /// What agents run in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum Runtime {
     /// Souls with IMAGE in containers of the first engine that answers, the others as processes.
     #[default]
@@ -295,6 +298,19 @@ mod tests {
         for bad in ["", "x", "-1", "5 parsecs"] {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_agents_run_in_is_noted_and_read_back() {
+        let words = ["mozart", "up", "--runtime", "podman", "--network", "n", "--dev"];
+        let Command::Up(up) = Cli::parse_from(words).command else { panic!("it is `up`") };
+        let text = serde_json::to_string(&up.runtime).expect("plain");
+        assert_eq!(
+            serde_json::from_str::<RuntimeArgs>(&text).expect("what was written"),
+            up.runtime
+        );
+        let less: RuntimeArgs = serde_json::from_str(r#"{"runtime":"podman"}"#).expect("less");
+        assert_eq!((less.wanted(), less.base_image.as_str()), (Wanted::Podman, BASE_IMAGE));
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod chaos;
 mod checker;
 mod cli;
 mod compose;
+mod containers;
+mod doctor;
 mod messages;
 mod replace;
 mod routing;

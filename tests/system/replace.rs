@@ -82,7 +82,7 @@ async fn an_image_that_no_node_can_run_stops_nothing() {
         let worker = fleet.worker("w");
         fleet.cli(["replace", "w", "--image", "Python:3"]).await.exit(2).says("`python:3`");
         let asked = ["replace", "w", "--image", "python:3", "--rollback", "--timeout", "1s"];
-        let why = "has no runtime docker or podman; generation 1 keeps running";
+        let why = "has no docker or podman that answers; generation 1 keeps running";
         fleet.cli(asked).await.exit(5).says("generation 2 waits: no node can run it").says(why);
         let row = fleet.row("w").await;
         assert_eq!((&row["state"], &row["generation"]), (&"running".into(), &2.into()), "{row}");

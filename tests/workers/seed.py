@@ -1,4 +1,5 @@
-"""A worker written for the seed's protocol, and nothing beyond it. It writes every line that it reads to `seen-<agent>.jsonl`.
+"""A worker written for the seed's protocol, and nothing beyond it. It writes every line that it reads to `$SEEN/<agent>.jsonl`,
+with the incarnation that its first line names.
 
     hold            acknowledged, and answered at SIGHUP
     silent          not even acknowledged
@@ -13,8 +14,7 @@ import os
 import signal
 import sys
 
-LABEL = os.environ["MOZART_INCARNATION"].split("/")
-SEEN = open(f"seen-{LABEL[2]}.jsonl", "a", buffering=1)
+SEEN = open(f"{os.environ['SEEN']}/{os.environ['MOZART_AGENT']}.jsonl", "a", buffering=1)
 ASKING = {}
 HELD = []
 
@@ -54,9 +54,11 @@ signal.signal(signal.SIGHUP, release)
 signal.signal(signal.SIGUSR1, lambda *_: os._exit(1))
 signal.signal(signal.SIGUSR2, lambda *_: os._exit(137))
 say("ready")
+incarnation = 0
 for raw in sys.stdin:
     line = json.loads(raw)
-    SEEN.write(json.dumps({"incarnation": int(LABEL[4]), **line}) + "\n")
+    incarnation = line.get("incarnation", incarnation)
+    SEEN.write(json.dumps({"incarnation": incarnation, **line}) + "\n")
     kind = line["type"]
     if kind == "chat":
         chat(line)

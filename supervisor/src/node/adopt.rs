@@ -58,6 +58,7 @@ impl Node {
             if self.folders.last_words(&agent, incarnation).is_none()
                 && let Some(container) = engine.noted(&agent, incarnation)
             {
+                self.listen(container.clone());
                 self.running.insert((agent, incarnation), Running::container(container));
             }
         }

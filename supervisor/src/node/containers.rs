@@ -4,12 +4,45 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use common::shim::StartIncarnation;
+use common::shim::{IncarnationExit, ShimExit, StartIncarnation};
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use super::running::{Key, Running, Seen};
-use crate::runtime::engine::{Container, Ended, Engine, Listed, News, Phase};
+use crate::runtime::engine::{Container, Ended, Engine, Listed, Listening, News, Phase};
+
+/// What the node knows of a container that is on a list. The list may be older than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Not,
+    Starting,
+    Running,
+    /// Its end was told.
+    Over,
+    /// It was to be removed, since the last list.
+    Discarded,
+}
+
+/// What follows from a container's being on a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Todo {
+    Nothing,
+    Adopt,
+    Settle,
+    Discard,
+}
+
+fn judge(known: Known, phase: Phase) -> Todo {
+    match (known, phase) {
+        // Made is what the list still says of one that has been started since.
+        (Known::Starting | Known::Discarded, _)
+        | (Known::Running, Phase::Made | Phase::Runs)
+        | (Known::Over, Phase::Runs) => Todo::Nothing,
+        (Known::Not, Phase::Runs) => Todo::Adopt,
+        (Known::Not | Known::Running, Phase::Ended) => Todo::Settle,
+        (Known::Not | Known::Over, Phase::Made) | (Known::Over, Phase::Ended) => Todo::Discard,
+    }
+}
 
 impl Node {
     /// Starts a container beside the loop: it takes as long as the engine likes.
@@ -38,19 +71,24 @@ impl Node {
         });
     }
 
-    pub(super) async fn started(&mut self, key: Key, started: Result<Container, String>) {
+    pub(super) async fn started(
+        &mut self,
+        key: Key,
+        started: Result<(Container, Listening), String>,
+    ) {
         let cancelled = self.starting.remove(&key).is_some_and(|start| start.is_cancelled());
         if let Ok(mut preparing) = self.preparing.lock() {
             preparing.remove(&key);
         }
         match started {
-            Ok(container) => {
+            Ok((container, listening)) => {
                 let short = container.id.get(..12).unwrap_or(&container.id);
                 tracing::info!("{}-{} started as container {short}", key.0, key.1);
                 let has_ended = self.ended_early.remove(&container.id);
                 let one = Running::container(container.clone());
                 let place = one.place.clone();
                 self.runs(key, one);
+                self.hear(container.clone(), async { Some(listening) });
                 if has_ended {
                     self.settle(container);
                 } else if cancelled {
@@ -91,7 +129,9 @@ impl Node {
 
     /// Takes over what runs, settles what has ended, removes what was left half made.
     pub(super) fn compare(&mut self, all: Vec<Listed>) {
-        self.ended_early.clear();
+        if self.starting.is_empty() {
+            self.ended_early.clear();
+        }
         let there: BTreeSet<_> = all.iter().map(|one| one.container.id.clone()).collect();
         let missing: Vec<_> = self
             .running
@@ -103,26 +143,35 @@ impl Node {
         for container in missing {
             self.settle(container);
         }
+        // What is on a later list still was not removed, whatever the engine said.
+        let discarded = std::mem::take(&mut self.discarded);
         for Listed { container, phase } in all {
             let key = (container.agent.clone(), container.incarnation);
-            if self.starting.contains_key(&key) {
-                continue;
-            }
-            let is_known = self.running.contains_key(&key);
-            let is_over = self.exits.get(&key.0).is_some_and(|exit| exit.incarnation == key.1);
-            match phase {
-                Phase::Runs if !is_known && !is_over => {
+            let known = if self.starting.contains_key(&key) {
+                Known::Starting
+            } else if self.discarding.contains(&container.id) || discarded.contains(&container.id) {
+                Known::Discarded
+            } else if self.running.contains_key(&key) {
+                Known::Running
+            } else if self.exits.get(&key.0).is_some_and(|exit| exit.incarnation == key.1) {
+                Known::Over
+            } else {
+                Known::Not
+            };
+            match judge(known, phase) {
+                Todo::Nothing => {}
+                Todo::Adopt => {
                     tracing::info!("{}-{} adopted as a container", key.0, key.1);
+                    self.listen(container.clone());
                     self.running.insert(key, Running::container(container));
                 }
-                Phase::Runs => {}
-                Phase::Ended => {
-                    if !is_known {
-                        self.running.insert(key, Running::container(container.clone()));
-                    }
+                Todo::Settle => {
+                    self.running
+                        .entry(key)
+                        .or_insert_with(|| Running::container(container.clone()));
                     self.settle(container);
                 }
-                Phase::Made => self.discard(container.id),
+                Todo::Discard => self.discard(container.id),
             }
         }
     }
@@ -142,16 +191,46 @@ impl Node {
         });
     }
 
-    pub(super) async fn settled(&mut self, container: Container, ended: Ended) {
-        let key = (container.agent.clone(), container.incarnation);
-        match ended {
-            Ended::Yes(exit) => {
-                self.folders.record(&exit);
-                self.finished(exit).await;
-                // After the word, which others wait for.
-                self.discard(container.id);
+    /// Listens to a container that runs already.
+    pub(super) fn listen(&mut self, container: Container) {
+        let Some(engine) = self.engine.clone() else { return };
+        let id = container.id.clone();
+        self.hear(container, async move { engine.listen(&id).await });
+    }
+
+    /// Waits for a shim's last words beside the loop.
+    fn hear(
+        &mut self,
+        container: Container,
+        listening: impl Future<Output = Option<Listening>> + Send + 'static,
+    ) {
+        self.watches.spawn(async move {
+            match listening.await {
+                Some(listening) => match listening.last_words().await {
+                    Some(words) => Seen::Said(container, words),
+                    None => Seen::Done,
+                },
+                None => Seen::Done,
             }
+        });
+    }
+
+    /// Last words are an end, sooner than the engine says so. Without them, it is the engine's to tell.
+    pub(super) async fn said(&mut self, container: Container, words: ShimExit) {
+        if self.is_running(&container) {
+            self.over(container.id.clone(), container.ended(words)).await;
+        }
+    }
+
+    pub(super) async fn settled(&mut self, container: Container, ended: Ended) {
+        if !self.is_running(&container) {
+            // Its last words were heard meanwhile.
+            return;
+        }
+        match ended {
+            Ended::Yes(exit) => self.over(container.id, exit).await,
             Ended::No | Ended::Unknown(_) => {
+                let key = (container.agent, container.incarnation);
                 if let Ended::Unknown(error) = ended {
                     tracing::warn!("how {}-{} ended is not known yet: {error}", key.0, key.1);
                 }
@@ -163,11 +242,52 @@ impl Node {
         }
     }
 
+    /// Whether it counts as running: its end was not told yet.
+    fn is_running(&self, container: &Container) -> bool {
+        let one = self.running.get(&(container.agent.clone(), container.incarnation));
+        one.and_then(Running::as_container).is_some_and(|known| known.id == container.id)
+    }
+
+    async fn over(&mut self, id: String, exit: IncarnationExit) {
+        self.folders.record(&exit);
+        self.finished(exit).await;
+        // Not before: its last words are told at once, and are in no moment nowhere.
+        self.discard(id);
+    }
+
     fn discard(&mut self, id: String) {
         let Some(engine) = self.engine.clone() else { return };
-        self.watches.spawn(async move {
-            engine.remove(&id).await;
-            Seen::Done
-        });
+        if self.discarding.insert(id.clone()) {
+            self.watches.spawn(async move {
+                engine.discard(&id).await;
+                Seen::Discarded(id)
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_older_than_what_is_known_does_no_harm() {
+        let known = [Known::Not, Known::Starting, Known::Running, Known::Over, Known::Discarded];
+        for (phase, expected) in [
+            (
+                Phase::Made,
+                [Todo::Discard, Todo::Nothing, Todo::Nothing, Todo::Discard, Todo::Nothing],
+            ),
+            (
+                Phase::Runs,
+                [Todo::Adopt, Todo::Nothing, Todo::Nothing, Todo::Nothing, Todo::Nothing],
+            ),
+            (
+                Phase::Ended,
+                [Todo::Settle, Todo::Nothing, Todo::Settle, Todo::Discard, Todo::Nothing],
+            ),
+        ] {
+            assert_eq!(known.map(|known| judge(known, phase)), expected, "{phase:?}");
+        }
     }
 }

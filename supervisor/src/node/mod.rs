@@ -37,6 +37,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 /// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
 const LEADERLESS: Duration = Duration::from_secs(5);
+/// What has ended here is removed sooner, unless the engine is out of order.
+const REMOVED: Duration = Duration::from_secs(10);
 /// News of the engine that wait to be heard, at most: then it waits.
 const NEWS: usize = 256;
 
@@ -90,6 +92,10 @@ struct Node {
     engine_is_up: bool,
     /// Containers that ended before their start was heard of.
     ended_early: BTreeSet<String>,
+    /// Containers that are being removed: nothing of them is to be told any more.
+    discarding: BTreeSet<String>,
+    /// Those that were since the last list: one that is under way may show them still.
+    discarded: BTreeSet<String>,
     instance: u64,
     term: u64,
     draining: bool,
@@ -142,6 +148,8 @@ pub(crate) async fn serve(
         engine,
         engine_is_up: true,
         ended_early: BTreeSet::new(),
+        discarding: BTreeSet::new(),
+        discarded: BTreeSet::new(),
         instance,
         term: 0,
         draining: false,
@@ -168,7 +176,7 @@ async fn engine(
     let engine = EngineOptions {
         node: options.name.clone(),
         namespace: broker.subjects().namespace().clone(),
-        fleet: fleet(broker).await?,
+        fleet: crate::runtime::fleet::id(broker).await?,
         folders: folders.clone(),
         shim: options.shim.clone(),
         url: options.connect.url.clone(),
@@ -189,14 +197,6 @@ async fn engine(
         }
         Err(error) => Err(error),
     }
-}
-
-/// What tells this fleet from every other one, also on an engine that several share: made from its secret, which it does not tell.
-async fn fleet(broker: &Broker) -> Result<String, ApiError> {
-    let secret = broker.fleet_secret().await.attempt("cannot start the node")?;
-    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("fleet {secret}").as_bytes());
-    let id = id.simple().to_string();
-    Ok(id.get(..12).unwrap_or(&id).to_owned())
 }
 
 impl Node {
@@ -248,12 +248,17 @@ impl Node {
         }
         self.report_status().await;
         let flushed = self.broker.flush(Duration::from_secs(2)).await;
+        // After the last word, which others wait for: containers that have ended are still being removed.
+        let removed = async { while self.watches.join_next().await.is_some() {} };
+        if tokio::time::timeout(REMOVED, removed).await.is_err() {
+            tracing::warn!("what has ended is not removed within {REMOVED:?}");
+        }
         flushed.attempt("the node's last report")
     }
 
-    /// Whether nothing runs here, and nothing is about to.
+    /// Whether nothing runs here, nothing is about to, and nothing is left of what did.
     fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.starting.is_empty()
+        self.running.is_empty() && self.starting.is_empty() && self.discarding.is_empty()
     }
 
     async fn seen(&mut self, seen: Seen) {
@@ -261,7 +266,12 @@ impl Node {
             Seen::ShimEnded(ended) => self.shim_ended(ended).await,
             Seen::Swept(ended) => self.swept(ended).await,
             Seen::Started(key, started) => self.started(key, started).await,
+            Seen::Said(container, words) => self.said(container, words).await,
             Seen::Settled(container, ended) => self.settled(container, ended).await,
+            Seen::Discarded(id) => {
+                self.discarding.remove(&id);
+                self.discarded.insert(id);
+            }
             Seen::Done => {}
         }
     }

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use common::shim::{Exit, StartIncarnation};
+use common::shim::{Exit, ShimExit, StartIncarnation};
 use common::spec::AgentSpec;
 use common::{AgentName, Timestamp};
 use rustix::process::Signal;
 
 use super::Node;
-use crate::runtime::engine::{Container, Ended};
+use crate::runtime::engine::{Container, Ended, Listening};
 use crate::runtime::labels;
 use crate::runtime::process::{Shim, ended};
 
@@ -25,9 +25,13 @@ pub(super) enum Seen {
     /// What these incarnations left behind is gone.
     Swept(Vec<EndedShim>),
     /// A container was started, or not.
-    Started(Key, Result<Container, String>),
+    Started(Key, Result<(Container, Listening), String>),
+    /// A container's shim said its last words.
+    Said(Container, ShimExit),
     /// A container that seemed to have ended was looked at.
     Settled(Container, Ended),
+    /// The container with this id is removed, unless the engine refused: then the next list brings it up again.
+    Discarded(String),
     /// Nothing to tell.
     Done,
 }

@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use broker::{Broker, ConnectOptions};
@@ -13,6 +15,8 @@ use tokio::process::Command;
 
 use super::cli::{self, Child, Output};
 use super::proc::{self, Process};
+use super::running;
+use super::runtime::Runtime;
 use super::wait::{Until, eventually};
 
 /// A folder with souls, and everything that `mozart up` runs for them.
@@ -23,23 +27,51 @@ pub struct Fleet {
     folder: Option<TempDir>,
     home: PathBuf,
     souls: PathBuf,
+    runtime: Runtime,
+    /// What `mozart` finds in its environment, beside what it needs.
+    env: Vec<(String, String)>,
+    /// Whether containers have the souls' folder.
+    dev: bool,
+    /// By what label the engine knows its containers, once one was seen.
+    label: OnceLock<String>,
     up: Option<Child>,
 }
 
 impl Fleet {
-    /// A folder with these souls (name and text), in which nothing runs yet. The workers of `tests/workers` and
-    /// `examples/flaky` are beside the souls.
+    /// A folder with these souls (name and text), in which nothing runs yet; agents will be processes. The workers of `tests/workers`
+    /// and `examples/flaky` are beside the souls.
     ///
     /// # Panics
     /// When the file system does not allow it.
     #[must_use]
     pub fn new(souls: &[(&str, &str)]) -> Self {
+        Self::laid_out(Runtime::Process, souls)
+    }
+
+    /// The same, for agents of any kind.
+    ///
+    /// # Panics
+    /// When the file system does not allow it.
+    #[must_use]
+    pub fn laid_out(runtime: Runtime, souls: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("mozart-test-").tempdir();
         let folder = folder.expect("a temporary folder");
         let home = folder.path().join("home");
-        let fleet =
-            Self { souls: folder.path().join("souls"), home, folder: Some(folder), up: None };
-        fs::create_dir(&fleet.souls).expect("a new folder");
+        let souls_folder = folder.path().join("souls");
+        let fleet = Self {
+            folder: Some(folder),
+            home,
+            souls: souls_folder,
+            runtime,
+            env: Vec::new(),
+            dev: true,
+            label: OnceLock::new(),
+            up: None,
+        };
+        // What seeds saw; a worker in a container is another user.
+        let seen = fleet.souls.join("seen");
+        fs::create_dir_all(&seen).expect("a new folder");
+        fs::set_permissions(&seen, fs::Permissions::from_mode(0o777)).expect("it is ours");
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
         for from in ["workers", "../examples/flaky"] {
             fleet.copy_workers(&tests.join(from));
@@ -50,17 +82,26 @@ impl Fleet {
         fleet
     }
 
-    /// A fleet of which every agent is running.
+    /// A fleet of which every agent is running, as processes.
     ///
     /// # Panics
     /// When it does not come up.
     pub async fn with(souls: &[(&str, &str)]) -> Self {
-        let mut fleet = Self::new(souls);
-        fleet.up(&[]).await;
-        for (name, _) in souls {
-            fleet.wait_state(name, "running").await;
-        }
-        fleet
+        Runtime::Process.fleet(souls).await
+    }
+
+    /// Puts a variable into the environment of all commands: of `up`, whose node has the SECRETs.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Leaves the souls' folder out of the containers: workers are in their image, then.
+    #[must_use]
+    pub fn without_checkout(mut self) -> Self {
+        self.dev = false;
+        self
     }
 
     fn copy_workers(&self, from: &Path) {
@@ -81,6 +122,16 @@ impl Fleet {
         path
     }
 
+    /// What its agents run in.
+    #[must_use]
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(super) fn label(&self) -> &OnceLock<String> {
+        &self.label
+    }
+
     /// `MOZART_DIR`.
     #[must_use]
     pub fn home(&self) -> &Path {
@@ -97,10 +148,20 @@ impl Fleet {
     #[must_use]
     pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
         let mut command = Command::new(cli::binary("mozart"));
-        for name in ["NATS_URL", "NATS_CREDS", "MOZART_NAMESPACE", "MOZART_DIR", "RUST_LOG"] {
+        for name in [
+            "NATS_URL",
+            "NATS_CREDS",
+            "MOZART_NAMESPACE",
+            "MOZART_NETWORK",
+            "MOZART_NATS_MONITOR",
+            "MOZART_DIR",
+            "RUST_LOG",
+        ] {
             command.env_remove(name);
         }
         command
+            .envs(self.runtime.env())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("MOZART_DIR", &self.home)
             .env("MOZART_NATS_SERVER", cli::nats_server())
             .env("NO_COLOR", "1")
@@ -146,6 +207,18 @@ impl Fleet {
         self.cli(["-o".into(), "json".into()].into_iter().chain(args)).await.ok().json()
     }
 
+    /// Starts `mozart up`, and returns once every agent is running.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    pub async fn all_up(&mut self) {
+        self.up(&[]).await;
+        for agent in self.soul_files() {
+            let _row = self.wait_state(&agent, "running").await;
+        }
+        self.learn().await;
+    }
+
     /// Starts `mozart up` with the souls' folder beside the test, and returns once a supervisor answers.
     ///
     /// # Panics
@@ -153,8 +226,11 @@ impl Fleet {
     pub async fn up(&mut self, more: &[&str]) {
         let mut up = self.command(["up"]);
         // A folder without a soul is a mistake to `up`.
-        if self.soul_files() > 0 {
+        if !self.soul_files().is_empty() {
             up.arg(&self.souls);
+        }
+        if self.dev && matches!(self.runtime, Runtime::Docker(_)) {
+            up.arg("--dev");
         }
         up.args(more);
         // Its own group: a test that interrupts it means it alone.
@@ -176,9 +252,12 @@ impl Fleet {
         .await;
     }
 
-    fn soul_files(&self) -> usize {
+    /// The names of the agents whose souls are in the folder.
+    fn soul_files(&self) -> Vec<String> {
         let files = fs::read_dir(&self.souls).expect("it is there").flatten();
-        files.filter(|entry| entry.path().extension() == Some(OsStr::new("soul"))).count()
+        let souls = files.map(|entry| entry.path());
+        let souls = souls.filter(|path| path.extension() == Some(OsStr::new("soul")));
+        souls.filter_map(|path| path.file_stem()?.to_str().map(str::to_owned)).collect()
     }
 
     async fn answers(&self) -> Until<()> {
@@ -187,7 +266,7 @@ impl Fleet {
             return Err(output.to_string());
         }
         let there = output.json().as_array().map_or(0, Vec::len);
-        if there < self.soul_files() { Err(output.to_string()) } else { Ok(()) }
+        if there < self.soul_files().len() { Err(output.to_string()) } else { Ok(()) }
     }
 
     /// The `mozart up` that the test started, to signal or to await. Taken out: the fleet does not look after it any more.
@@ -237,59 +316,6 @@ impl Fleet {
         self.processes().into_iter().find(is_it).map(|process| process.pid)
     }
 
-    /// Everything that runs for this fleet.
-    #[must_use]
-    pub fn processes(&self) -> Vec<Process> {
-        proc::processes(&self.home)
-    }
-
-    /// The processes of an agent's incarnations: shim, worker and what the worker started.
-    #[must_use]
-    pub fn processes_of(&self, agent: &str) -> Vec<Process> {
-        let is_its =
-            |process: &Process| process.var("MOZART_INCARNATION").split('/').nth(2) == Some(agent);
-        self.processes().into_iter().filter(is_its).collect()
-    }
-
-    /// The shims of an agent: one, unless one incarnation hands over to the next.
-    #[must_use]
-    pub fn shims(&self, agent: &str) -> Vec<u32> {
-        let all = self.processes_of(agent).into_iter();
-        all.filter(|one| !one.var("MOZART_SHIM_CONFIG").is_empty()).map(|one| one.pid).collect()
-    }
-
-    /// The workers of an agent: children of its shims.
-    #[must_use]
-    pub fn workers(&self, agent: &str) -> Vec<u32> {
-        let shims = self.shims(agent);
-        let all = self.processes_of(agent).into_iter();
-        all.filter(|one| shims.contains(&one.parent)).map(|one| one.pid).collect()
-    }
-
-    /// The only shim of an agent.
-    ///
-    /// # Panics
-    /// When there is none or more than one.
-    #[must_use]
-    #[track_caller]
-    pub fn shim(&self, agent: &str) -> u32 {
-        let shims = self.shims(agent);
-        assert_eq!(shims.len(), 1, "the shims of {agent}: {shims:?}");
-        shims[0]
-    }
-
-    /// The only worker of an agent.
-    ///
-    /// # Panics
-    /// When there is none or more than one.
-    #[must_use]
-    #[track_caller]
-    pub fn worker(&self, agent: &str) -> u32 {
-        let workers = self.workers(agent);
-        assert_eq!(workers.len(), 1, "the workers of {agent}: {workers:?}");
-        workers[0]
-    }
-
     /// A connection to the fleet's broker, to read the records themselves.
     ///
     /// # Panics
@@ -314,17 +340,7 @@ impl Drop for Fleet {
         if panicking {
             report(&self.home, &self.souls);
         }
-        // A killed process may have started another one in the same moment.
-        for _ in 0..1000 {
-            let left = self.processes();
-            if left.is_empty() {
-                break;
-            }
-            for process in left {
-                proc::kill(process.pid, Signal::KILL);
-            }
-            std::thread::yield_now();
-        }
+        running::end(&self.home, &self.runtime, self.label.take());
         if let Some(folder) = self.folder.take()
             && panicking
         {
@@ -337,7 +353,7 @@ impl Drop for Fleet {
 #[expect(clippy::print_stderr, reason = "the test runner shows it beside the panic")]
 fn report(home: &Path, souls: &Path) {
     eprintln!("\nthe fleet's folder is kept: {} (souls in {})", home.display(), souls.display());
-    for process in proc::processes(home) {
+    for process in running::running(home) {
         let label = process.var("MOZART_INCARNATION");
         eprintln!("running: {} (of {}) {label} {:?}", process.pid, process.parent, process.args);
     }

@@ -11,15 +11,22 @@
 //! ```
 
 mod cli;
+mod engine;
 mod fleet;
+mod image;
 mod proc;
 mod read;
+mod running;
+mod runtime;
 mod soul;
 mod wait;
 
 pub use cli::{Child, Output, binary, nats_server, run};
+pub use engine::{Engine, IMAGE};
 pub use fleet::Fleet;
-pub use proc::{Process, alive, kill, processes, started_at};
-pub use rustix::process::Signal;
-pub use soul::{flaky, message, seed};
+pub use image::OwnImage;
+pub use proc::{Process, Signal, alive, kill, processes, started_at};
+pub use running::Noted;
+pub use runtime::Runtime;
+pub use soul::{flaky, message};
 pub use wait::{Until, always, eventually, within};

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+
+/// The shim within a container.
+const SHIM: &str = "/.mozart/mozart-shim";
 
 /// A running process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub struct Process {
     pub args: Vec<String>,
     /// Its environment when it was started.
     pub env: BTreeMap<String, String>,
+    /// The id of the container that it runs in.
+    pub container: Option<String>,
 }
 
 impl Process {
@@ -38,7 +44,14 @@ impl Process {
         let env = words("environ")?;
         let env = env.iter().filter_map(|entry| entry.split_once('='));
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Some(Self { pid, parent, args: words("cmdline")?, env })
+        Some(Self { pid, parent, args: words("cmdline")?, env, container: container(pid) })
+    }
+
+    /// Whether it is a shim: by what only a shim is told.
+    #[must_use]
+    pub fn is_shim(&self) -> bool {
+        let in_container = || self.args.iter().map(String::as_str).eq([SHIM, "container"]);
+        !self.var("MOZART_SHIM_CONFIG").is_empty() || in_container()
     }
 
     /// An environment variable.
@@ -61,17 +74,27 @@ impl Process {
     }
 }
 
-/// The running processes of the fleet of a folder.
-#[must_use]
-pub fn processes(home: &Path) -> Vec<Process> {
+/// The container of a process: its cgroup has the id in its name.
+fn container(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut words = text.split(|letter: char| !letter.is_ascii_hexdigit());
+    words.find(|word| word.len() == 64).map(str::to_owned)
+}
+
+/// All running processes that can be read, but for this one.
+pub(super) fn all() -> impl Iterator<Item = Process> {
     let own = std::process::id();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != own)
+        .filter(move |pid| *pid != own)
         .filter_map(Process::read)
-        .filter(|process| process.is_of(home))
-        .collect()
+}
+
+/// The running processes of the fleet of a folder; not those in containers, which know nothing of it.
+#[must_use]
+pub fn processes(home: &Path) -> Vec<Process> {
+    all().filter(|process| process.is_of(home)).collect()
 }
 
 /// Signals a process; gone already is fine.

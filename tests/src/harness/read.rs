@@ -163,14 +163,14 @@ impl Fleet {
         .await
     }
 
-    /// What the incarnations of an agent of [`seed`](super::seed) read from their stdin, in order; each line with its
+    /// What the incarnations of an agent of [`seed`](super::Runtime::seed) read from their stdin, in order; each line with its
     /// `incarnation`.
     ///
     /// # Panics
     /// When a line is no JSON.
     #[must_use]
     pub fn seen(&self, agent: &str) -> Vec<Value> {
-        let path = self.souls().join(format!("seen-{agent}.jsonl"));
+        let path = self.souls().join(format!("seen/{agent}.jsonl"));
         let text = std::fs::read_to_string(path).unwrap_or_default();
         // The last line may be on its way.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -187,7 +187,7 @@ impl Fleet {
         seen
     }
 
-    /// Waits until an agent of [`seed`](super::seed) has read so many lines of a type; these lines.
+    /// Waits until an agent of [`seed`](super::Runtime::seed) has read so many lines of a type; these lines.
     ///
     /// # Panics
     /// When it has not within 30 s.
@@ -199,7 +199,7 @@ impl Fleet {
         .await
     }
 
-    /// Waits until an agent of [`seed`](super::seed) has read a message; the line.
+    /// Waits until an agent of [`seed`](super::Runtime::seed) has read a message; the line.
     ///
     /// # Panics
     /// When it has not within 30 s.

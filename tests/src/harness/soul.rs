@@ -24,10 +24,11 @@ pub fn flaky(more: &str) -> String {
     soul + more + "\n"
 }
 
-/// The soul of `tests/workers/seed.py`: a worker that speaks the seed's protocol and writes down what it reads.
-#[must_use]
-pub fn seed(more: &str) -> String {
-    format!("MODEL test/model\nSOUL test agent\nWORKER [\"python3\", \"seed.py\"]\n{more}\n")
+/// The soul of `tests/workers/seed.py`: a worker that speaks the seed's protocol and writes down what it reads, in this folder.
+pub(super) fn seed(folder: &str, more: &str) -> String {
+    format!(
+        "MODEL test/model\nSOUL test agent\nWORKER [\"python3\", \"seed.py\"]\nENV SEEN={folder}\n{more}\n"
+    )
 }
 
 /// A message of the user's, for [`Broker::send`](broker::Broker::send): faster than a process for each.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::event::EventBody;
 use serde_json::{Value, json};
-use system_tests::harness::{Fleet, Signal, always, eventually, flaky, kill, seed};
+use system_tests::harness::{Fleet, Runtime, Signal, always, eventually, flaky, kill};
 
 async fn journal(fleet: &Fleet, agent: &str) -> Vec<Value> {
     let all = fleet.json(["journal", "ls", "--agent", agent]).await;
@@ -12,9 +12,8 @@ async fn journal(fleet: &Fleet, agent: &str) -> Vec<Value> {
 }
 
 /// Row 7.
-#[tokio::test]
-async fn stream_chat_records_a_journal_entry() {
-    let fleet = Fleet::with(&[("agent-j1", &seed(""))]).await;
+pub(super) async fn stream_chat_records_a_journal_entry(runtime: Runtime) {
+    let fleet = runtime.fleet(&[("agent-j1", &runtime.seed(""))]).await;
     let args = ["chat", "agent-j1", "hello", "--conversation", "conv-1", "-o", "json"];
     let lines = fleet.cli(args).await.ok().json_lines();
     let kinds: Vec<_> = lines.iter().map(|line| line["type"].as_str().unwrap_or("")).collect();
@@ -45,10 +44,9 @@ async fn stream_chat_records_a_journal_entry() {
 }
 
 /// Row 8.
-#[tokio::test]
-async fn pending_messages_are_replayed_on_container_restart() {
-    let soul = seed("ATTEMPTS 10\nRESTART always backoff=200ms\nTIMEOUT drain=1s");
-    let mut fleet = Fleet::with(&[("agent-j2", &soul)]).await;
+pub(super) async fn pending_messages_are_replayed_on_container_restart(runtime: Runtime) {
+    let soul = runtime.seed("ATTEMPTS 10\nRESTART always backoff=200ms\nTIMEOUT drain=1s");
+    let mut fleet = runtime.fleet(&[("agent-j2", &soul)]).await;
     let conversation = ["--conversation", "conv-2"];
     let first = fleet.send_with("agent-j2", "hold", &conversation).await;
     let second = fleet.send_with("agent-j2", "replayed", &conversation).await;
@@ -108,9 +106,8 @@ async fn pending_messages_are_replayed_on_container_restart() {
 }
 
 /// Row 9.
-#[tokio::test]
-async fn ack_message_marks_journal_entry_as_acknowledged() {
-    let fleet = Fleet::with(&[("agent-j3", &seed("CONCURRENCY 2"))]).await;
+pub(super) async fn ack_message_marks_journal_entry_as_acknowledged(runtime: Runtime) {
+    let fleet = runtime.fleet(&[("agent-j3", &runtime.seed("CONCURRENCY 2"))]).await;
     let silent = fleet.send("agent-j3", "silent").await;
     let held = fleet.send("agent-j3", "hold").await;
     let detail = fleet.wait_status(&held, "acknowledged").await;
@@ -122,11 +119,10 @@ async fn ack_message_marks_journal_entry_as_acknowledged() {
 }
 
 /// Row 10.
-#[tokio::test]
-async fn failed_messages_are_not_replayed_after_max_attempts() {
+pub(super) async fn failed_messages_are_not_replayed_after_max_attempts(runtime: Runtime) {
     let soul = flaky("RESTART always backoff=50ms..100ms");
-    let seed_soul = seed("RESTART always backoff=50ms..100ms");
-    let fleet = Fleet::with(&[("agent-j4", &seed_soul), ("poisoned", &soul)]).await;
+    let seed_soul = runtime.seed("RESTART always backoff=50ms..100ms");
+    let fleet = runtime.fleet(&[("agent-j4", &seed_soul), ("poisoned", &soul)]).await;
     let exhausted = fleet.send("agent-j4", "hold").await;
     for attempt in 1..=3 {
         let _has_it = fleet.wait_seen("agent-j4", "chat", attempt).await;
@@ -152,9 +148,9 @@ async fn failed_messages_are_not_replayed_after_max_attempts() {
 }
 
 /// Row 11.
-#[tokio::test]
-async fn route_done_resolves_via_journal() {
-    let fleet = Fleet::with(&[("agent-src", &seed("")), ("agent-tgt", &seed(""))]).await;
+pub(super) async fn route_done_resolves_via_journal(runtime: Runtime) {
+    let fleet =
+        runtime.fleet(&[("agent-src", &runtime.seed("")), ("agent-tgt", &runtime.seed(""))]).await;
     let asked = fleet.send("agent-src", "ask agent-tgt hello target").await;
     let routes = fleet.wait_seen("agent-tgt", "route", 1).await;
     let id = routes[0]["messageId"].as_str().expect("it has an id").to_owned();

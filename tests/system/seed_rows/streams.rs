@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::Timestamp;
 use common::control::ControlEvent;
 use serde_json::Value;
-use system_tests::harness::{Child, Fleet, Signal, flaky, kill, seed};
+use system_tests::harness::{Child, Fleet, Runtime, Signal, flaky, kill};
 
 fn kinds(lines: &[Value]) -> Vec<&str> {
     lines.iter().map(|line| line["type"].as_str().unwrap_or("")).collect()
@@ -19,9 +19,8 @@ async fn held(fleet: &Fleet, agent: &str, id: &str) -> Child {
 }
 
 /// Row 12.
-#[tokio::test]
-async fn stream_chat_terminates_with_error_when_container_crashes() {
-    let fleet = Fleet::with(&[("agent-eb1", &flaky("RESTART always backoff=300ms"))]).await;
+pub(super) async fn stream_chat_terminates_with_error_when_container_crashes(runtime: Runtime) {
+    let fleet = runtime.fleet(&[("agent-eb1", &flaky("RESTART always backoff=300ms"))]).await;
     let text = "say one; sleep 0.3; crash until 2; say two";
     let output = fleet.cli(["chat", "agent-eb1", text, "-o", "json"]).await;
     assert_eq!(output.code, 1, "{output}");
@@ -52,10 +51,9 @@ async fn stream_chat_terminates_with_error_when_container_crashes() {
 }
 
 /// Row 13.
-#[tokio::test]
-async fn stop_closes_event_bus_and_terminates_active_streams() {
-    let soul = seed("CONCURRENCY 3\nTIMEOUT drain=20s");
-    let fleet = Fleet::with(&[("agent-eb2", &soul), ("other", &soul)]).await;
+pub(super) async fn stop_closes_event_bus_and_terminates_active_streams(runtime: Runtime) {
+    let soul = runtime.seed("CONCURRENCY 3\nTIMEOUT drain=20s");
+    let fleet = runtime.fleet(&[("agent-eb2", &soul), ("other", &soul)]).await;
     let mut streams = Vec::new();
     for id in ["m1", "m2"] {
         streams.push(held(&fleet, "agent-eb2", id).await);
@@ -90,10 +88,9 @@ async fn stop_closes_event_bus_and_terminates_active_streams() {
 }
 
 /// Row 14.
-#[tokio::test]
-async fn restart_closes_old_event_bus_before_creating_new_container() {
-    let soul = seed("CONCURRENCY 2\nTIMEOUT drain=1s\nRESTART always backoff=20s");
-    let fleet = Fleet::with(&[("agent-eb3", &soul)]).await;
+pub(super) async fn restart_closes_old_event_bus_before_creating_new_container(runtime: Runtime) {
+    let soul = runtime.seed("CONCURRENCY 2\nTIMEOUT drain=1s\nRESTART always backoff=20s");
+    let fleet = runtime.fleet(&[("agent-eb3", &soul)]).await;
     // Of a running agent.
     let subscriber = held(&fleet, "agent-eb3", "m1").await;
     let (ended, ()) = tokio::join!(

@@ -117,6 +117,8 @@ struct Pump {
     refused: u64,
     stage: Stage,
     end_reason: Option<String>,
+    /// Whether it was told to drain.
+    stopped: bool,
 }
 
 impl Pump {

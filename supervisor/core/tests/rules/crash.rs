@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::api::AgentState;
 use common::control::Timer;
+use common::shim::Exit;
 use common::spec::{AgentSpec, RestartPolicy};
 
 use crate::fleet::{Fleet, NOTHING, code, mender, signal, soul, stop_first};
@@ -49,6 +50,11 @@ fn on_failure_is_complete_after_exit_code_0_and_restarts_after_another() {
 
     let mut fleet = Fleet::with_mender(policy(RestartPolicy::OnFailure));
     assert_eq!(fleet.exited(1, code(3)), ["timer restart mender.1 +1000"]);
+
+    // As a stranger's `docker stop` ends it: that was not its own wish.
+    let mut fleet = Fleet::with_mender(policy(RestartPolicy::OnFailure));
+    let stopped = Exit { reason: Some("stopped".into()), ..code(0) };
+    assert_eq!(fleet.exited(1, stopped), ["timer restart mender.1 +1000"]);
 }
 
 #[test]

@@ -1,31 +1,24 @@
 //! Containers of incarnations: made, started, signalled, found again, and settled when they have ended.
 
-use std::collections::HashMap;
+use std::path::Path;
 
-use bollard::container::AttachContainerResults;
 use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
+    ListContainersOptionsBuilder,
 };
-use common::shim::{
-    EXIT_KEY, Exit, IncarnationExit, ShimConfig, ShimExit, StartIncarnation, WorkerUser,
-};
+use common::shim::{Exit, IncarnationExit, ShimConfig, ShimExit, StartIncarnation, WorkerUser};
 use common::spec::AgentSpec;
 use common::{AgentName, Timestamp};
-use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt as _;
 
 use super::mounts::{self, Forbidden};
+use super::said::Listening;
 use super::spec::{self, Parts};
 use super::{Engine, labels, say, words};
 use crate::runtime::folder::{read, without_a_word, write_private};
 use crate::runtime::process::secrets;
 
-/// What is read of a container's own log for the shim's last words, in lines.
-const LAST_LINES: &str = "20";
 /// The pause before an engine is asked once more about a container that is just ending.
 const SOON: std::time::Duration = std::time::Duration::from_millis(400);
 /// By what an incarnation is known to be a container while the engine is down.
@@ -40,6 +33,15 @@ pub(crate) struct Container {
     pub(crate) generation: u64,
     pub(crate) incarnation: u64,
     pub(crate) started_at: Timestamp,
+}
+
+impl Container {
+    /// Its end, as its shim has told it.
+    pub(crate) fn ended(&self, words: ShimExit) -> IncarnationExit {
+        let ShimExit { exit, finished, clean, at } = words;
+        let (agent, incarnation) = (self.agent.clone(), self.incarnation);
+        IncarnationExit { agent, incarnation, exit, clean, finished, at }
+    }
 }
 
 /// A container as the engine lists it.
@@ -61,7 +63,7 @@ pub(crate) enum Phase {
 /// How the look at a container went that seemed to have ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// So it did, and may be removed.
+    /// So it did. What is known of it is this; the container can go once that is on record.
     Yes(IncarnationExit),
     /// It runs.
     No,
@@ -70,7 +72,7 @@ pub(crate) enum Ended {
 }
 
 impl Engine {
-    /// Starts an incarnation; `progress` hears what takes long.
+    /// Starts an incarnation, and listens to it; `progress` hears what takes long.
     ///
     /// # Errors
     /// In words for people. Nothing is left of it then.
@@ -79,7 +81,7 @@ impl Engine {
         start: &StartIncarnation,
         now: Timestamp,
         progress: impl Fn(String),
-    ) -> Result<Container, String> {
+    ) -> Result<(Container, Listening), String> {
         let mut spec: AgentSpec =
             serde_json::from_str(&start.spec).map_err(|error| format!("its spec: {error}"))?;
         let options = self.options();
@@ -106,7 +108,7 @@ impl Engine {
             (options.dev && !spec.source_path.is_empty()).then(|| mounts::CHECKOUT.to_owned());
         let _permit = self.inner.at_once.acquire().await.map_err(|error| error.to_string())?;
         let mut tries = 2;
-        let id = loop {
+        let (id, listening) = loop {
             tries -= 1;
             let shim = self.shim_volume().await?;
             let parts = Parts {
@@ -119,7 +121,8 @@ impl Engine {
                 mounts: mounts.mounts.clone(),
                 folder: folder.clone(),
             };
-            let id = self.create(&spec::name(options, start), spec::body(parts)).await?;
+            let name = spec::name(&start.agent, start.incarnation, &options.fleet);
+            let id = self.create(&name, spec::body(parts)).await?;
             let config = ShimConfig {
                 url: self.inner.url.clone(),
                 creds: None,
@@ -135,7 +138,7 @@ impl Engine {
                 exit_file: None,
             };
             match self.run(&id, &config).await {
-                Ok(()) => break id,
+                Ok(listening) => break (id, listening),
                 Err(error) => {
                     self.remove(&id).await;
                     // Somebody removed the volume, and the engine made an empty one in its place.
@@ -157,7 +160,7 @@ impl Engine {
             started_at: now,
         };
         self.note(&container);
-        Ok(container)
+        Ok((container, listening))
     }
 
     /// Makes the container. One of ours of that name that is there already was left half made.
@@ -189,23 +192,6 @@ impl Engine {
         Err(format!("{engine} refuses it: the name {name} is taken"))
     }
 
-    /// Starts a container and hands the shim its configuration.
-    async fn run(&self, id: &str, config: &ShimConfig) -> Result<(), String> {
-        let text = serde_json::to_vec(config).map_err(|error| error.to_string())?;
-        let options = AttachContainerOptionsBuilder::default().stdin(true).stream(true).build();
-        let attached = self.docker().attach_container(id, Some(options)).await.map_err(say)?;
-        let AttachContainerResults { mut input, output } = attached;
-        self.docker().start_container(id, None::<StartContainerOptions>).await.map_err(say)?;
-        let handed = async {
-            input.write_all(&text).await?;
-            input.shutdown().await
-        };
-        let handed =
-            handed.await.map_err(|error| format!("handing over its configuration: {error}"));
-        drop(output);
-        handed
-    }
-
     fn note(&self, container: &Container) {
         let folders = &self.options().folders;
         let noted = folders.create(&container.agent, container.incarnation).and_then(|run| {
@@ -219,22 +205,26 @@ impl Engine {
 
     /// What was noted of an incarnation, if it is a container.
     pub(crate) fn noted(&self, agent: &AgentName, incarnation: u64) -> Option<Container> {
-        read(&self.options().folders.of(agent, incarnation).join(RECORD))
+        noted(&self.options().folders.of(agent, incarnation))
     }
 
     /// Removes a container by force, with all that is only its own; gone already is fine.
     pub(crate) async fn remove(&self, id: &str) {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        if let Err(error) = self.docker().remove_container(id, Some(options)).await
-            && !matches!(words::status(&error), Some(404 | 409))
-        {
-            tracing::warn!("removing container {id}: {}", say(error));
+        if let Err(error) = self.inner.connection.remove(id).await {
+            tracing::warn!("removing container {id}: {error}");
         }
+    }
+
+    /// Removes a container that is of no use any more, as soon as the engine has time.
+    pub(crate) async fn discard(&self, id: &str) {
+        // Only closed at the end of everything.
+        let _permit = self.inner.at_once.acquire().await;
+        self.remove(id).await;
     }
 
     /// Removes whatever is left of a start that was given up.
     pub(crate) async fn give_up(&self, start: &StartIncarnation) {
-        let name = spec::name(self.options(), start);
+        let name = spec::name(&start.agent, start.incarnation, &self.options().fleet);
         let known = self.docker().inspect_container(&name, None::<InspectContainerOptions>).await;
         let Ok(known) = known else { return };
         let labels = known.config.and_then(|config| config.labels).unwrap_or_default();
@@ -268,7 +258,7 @@ impl Engine {
         }
     }
 
-    /// Looks at a container that seems to have ended, and how it did.
+    /// Looks at a container that seems to have ended: how it did.
     pub(crate) async fn settle(&self, container: &Container, now: Timestamp) -> Ended {
         let Ok(_permit) = self.inner.at_once.acquire().await else {
             return Ended::Unknown("the node ends".to_owned());
@@ -294,37 +284,21 @@ impl Engine {
             return Ended::No;
         }
         let exit = match self.last_words(id).await {
-            Ok(Some(ShimExit { mut exit, finished, clean, at })) => {
-                let is_killed = exit.signal == Some(9);
-                exit.out_of_memory |= is_killed && state.oom_killed == Some(true);
-                let (agent, incarnation) = (agent.clone(), *incarnation);
-                IncarnationExit { agent, incarnation, exit, clean, finished, at }
+            Ok(Some(mut words)) => {
+                let is_killed = words.exit.signal == Some(9);
+                words.exit.out_of_memory |= is_killed && state.oom_killed == Some(true);
+                container.ended(words)
             }
             Ok(None) => without(status(&state)),
             Err(error) => return Ended::Unknown(error),
         };
         Ended::Yes(exit)
     }
+}
 
-    /// What the shim said last on its stdout, which the engine keeps.
-    async fn last_words(&self, id: &str) -> Result<Option<ShimExit>, String> {
-        let options = LogsOptionsBuilder::default().stdout(true).tail(LAST_LINES).build();
-        let mut log = self.docker().logs(id, Some(options));
-        let mut text = Vec::new();
-        while let Some(part) = log.next().await {
-            match part {
-                Ok(part) => text.extend_from_slice(&part.into_bytes()),
-                // Removed meanwhile: it said nothing that could be read.
-                Err(error) if matches!(words::status(&error), Some(404 | 409)) => return Ok(None),
-                Err(error) => return Err(say(error)),
-            }
-        }
-        let mut words = text.split(|byte| *byte == b'\n').rev().filter_map(|line| {
-            let mut line: HashMap<String, ShimExit> = serde_json::from_slice(line).ok()?;
-            line.remove(EXIT_KEY)
-        });
-        Ok(words.next())
-    }
+/// What a node noted in a run folder, if that is a container's.
+pub(crate) fn noted(run: &Path) -> Option<Container> {
+    read(&run.join(RECORD))
 }
 
 /// Whether a name is taken: podman says so in words only.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount};
+use common::AgentName;
 use common::shim::{CONTAINER, StartIncarnation};
 use common::spec::{AgentSpec, Limits};
 
@@ -46,9 +47,9 @@ pub(super) struct Parts<'a> {
 }
 
 /// The container's name: one for each incarnation of each fleet, so that it is started only once.
-pub(super) fn name(options: &EngineOptions, start: &StartIncarnation) -> String {
-    let fleet = options.fleet.get(..6).unwrap_or(&options.fleet);
-    format!("mozart-{}-{}-{fleet}", start.agent, start.incarnation)
+pub(super) fn name(agent: &AgentName, incarnation: u64, fleet: &str) -> String {
+    let fleet = fleet.get(..6).unwrap_or(fleet);
+    format!("mozart-{agent}-{incarnation}-{fleet}")
 }
 
 /// What is asked of the engine.
@@ -165,7 +166,7 @@ mod tests {
             mounts,
             folder: None,
         });
-        assert_eq!(name(&options, &start), "mozart-a-7-012345");
+        assert_eq!(name(&start.agent, start.incarnation, &options.fleet), "mozart-a-7-012345");
         let host = body.host_config.clone().expect("it has one");
         (body, host)
     }

@@ -7,6 +7,7 @@
 mod ask;
 mod beacon;
 mod chunks;
+mod container;
 mod cpu;
 mod crowd;
 mod drive;
@@ -65,7 +66,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 12] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 14] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -78,6 +79,8 @@ const SCENARIOS: [(&[u8], &str, Scenario); 12] = [
     (&[12], "takeover", Scenario::Takeover),
     (&[13], "replace-process", Scenario::ReplaceProcess),
     (&[13], "replace-docker", Scenario::ReplaceDocker),
+    (&[14], "restart-docker", Scenario::RestartDocker),
+    (&[15], "memory-docker", Scenario::MemoryDocker),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +97,8 @@ enum Scenario {
     Takeover,
     ReplaceProcess,
     ReplaceDocker,
+    RestartDocker,
+    MemoryDocker,
 }
 
 fn main() -> ExitCode {
@@ -152,6 +157,8 @@ fn run(args: Args) -> Result<()> {
                 Scenario::ReplaceProcess => {
                     replace::run(&plan, &mut report, Runtime::Process).await
                 }
+                Scenario::RestartDocker => container::restart(&plan, &mut report).await,
+                Scenario::MemoryDocker => container::memory(&plan, &mut report).await,
                 Scenario::ReplaceDocker => replace::run(&plan, &mut report, Runtime::Docker).await,
             }
         })?;
