@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command as Blocking;
 use std::time::Duration;
@@ -71,6 +72,8 @@ impl Project {
         fs::create_dir_all(project.path("souls")).expect("made");
         fs::create_dir_all(project.path("notes")).expect("made");
         let notes = project.path("notes");
+        // The worker is nobody here.
+        fs::set_permissions(&notes, Permissions::from_mode(0o777)).expect("ours");
         let soul =
             format!("MODEL test/echo\nSOUL You repeat.\nSANCTUM {}:/notes\n", notes.display());
         fs::write(project.path("souls/hello.soul"), soul).expect("written");
