@@ -6,6 +6,7 @@ mod bad_workers;
 mod chaos;
 mod checker;
 mod cli;
+mod compose;
 mod containers;
 mod doctor;
 mod messages;

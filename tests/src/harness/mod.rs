@@ -22,7 +22,7 @@ mod runtime;
 mod soul;
 mod wait;
 
-pub use cli::{Child, Output, binary, nats_server};
+pub use cli::{Child, Output, binary, nats_server, run};
 pub use engine::{Engine, IMAGE};
 pub use fleet::Fleet;
 pub use image::OwnImage;
