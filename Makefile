@@ -58,8 +58,9 @@ test-image: ## an image with Python and the tests' workers, for tests with conta
 .PHONY: test
 test: setup ## all tests, against a real nats-server (ARGS='-p broker', ARGS=name)
 	cargo build --workspace
-	@# For tests with containers; beside the shim, the mozart of the images.
-	@! (. scripts/engine.sh) 2>/dev/null || (set -x; $(STATIC) -p supervisor -p worker-shim)
+	@# For tests with containers: a static shim, beside it the mozart of the images, and an image with Python.
+	@! (. scripts/engine.sh) 2>/dev/null || \
+		(set -x; $(STATIC) -p supervisor -p worker-shim && scripts/test-image.sh)
 	$(TEST_ENV) cargo nextest run --workspace $(ARGS)
 
 .PHONY: check
