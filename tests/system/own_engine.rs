@@ -11,7 +11,6 @@ async fn an_engine_that_dies_or_is_stopped_and_comes_back_costs_no_message() {
     let souls = [("one", SOUL), ("two", SOUL)];
     let mut fleet = Fleet::new(&souls)
         .env("MOZART_RUNTIME", "docker")
-        .env("MOZART_NETWORK", "host")
         .env("MOZART_SHIM", &engine.shim().to_string_lossy())
         .env("DOCKER_HOST", &engine.address());
     fleet.up(&[]).await;

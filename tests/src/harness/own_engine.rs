@@ -13,10 +13,11 @@ use tokio::time::timeout;
 use super::proc;
 use super::wait::{DEADLINE, eventually};
 
-/// An engine with all its data in a folder. Its containers share the host's network, so that it needs no bridge.
+/// An engine with all its data in a folder, and a bridge of its own: without one, it would take the machine's engine its bridge away.
 #[derive(Debug)]
 pub struct OwnEngine {
     folder: TempDir,
+    bridge: String,
     shim: PathBuf,
     /// What runs the containers, and goes on while the engine does not: one that an engine starts by itself is not always found again
     /// by the next.
@@ -49,7 +50,8 @@ impl OwnEngine {
         let folder = folder.expect("a temporary folder");
         // Not the machine's own settings.
         fs::write(folder.path().join("daemon.json"), "{}").expect("written");
-        let mut engine = Self { folder, shim, containerd: None, engine: None };
+        let bridge = bridge();
+        let mut engine = Self { folder, bridge, shim, containerd: None, engine: None };
         engine.containerd = Some(engine.containerd());
         engine.begin().await;
         Some(engine)
@@ -101,8 +103,9 @@ impl OwnEngine {
         command.arg("--data-root").arg(self.file("data"));
         command.arg("--exec-root").arg(self.file("exec"));
         command.arg("--containerd").arg(self.file("containerd.sock"));
-        command.args(["--bridge=none", "--iptables=false", "--ip-masq=false"]);
-        command.args(["--ip-forward=false", "--storage-driver=vfs"]);
+        command.arg("--bridge").arg(&self.bridge);
+        command.args(["--iptables=false", "--ip-masq=false", "--ip-forward=false"]);
+        command.arg("--storage-driver=vfs");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log"));
         self.engine = Some(command.process_group(0).spawn().expect("dockerd is on PATH"));
         eventually("the engine answers", async || match self.list().await {
@@ -143,6 +146,22 @@ impl OwnEngine {
     }
 }
 
+/// Makes a bridge with an address that nobody else has: its containers reach this host by it, and nothing beyond.
+fn bridge() -> String {
+    let number = std::process::id() % 250 + 1;
+    let name = format!("mozart-t{number}");
+    ip(&["link", "add", &name, "type", "bridge"]);
+    ip(&["address", "add", &format!("10.213.{number}.1/24"), "dev", &name]);
+    ip(&["link", "set", &name, "up"]);
+    name
+}
+
+fn ip(args: &[&str]) {
+    let output = std::process::Command::new("ip").args(args).output().expect("iproute2 is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {args:?}: {said}");
+}
+
 impl Drop for OwnEngine {
     /// All that is left: the engine, its containerd, and what that started. They have the folder among their arguments.
     fn drop(&mut self) {
@@ -155,6 +174,9 @@ impl Drop for OwnEngine {
                 proc::kill(one.pid, Signal::KILL);
             }
         }
+        // Gone before only if the test failed to make it.
+        let _gone =
+            std::process::Command::new("ip").args(["link", "delete", &self.bridge]).output();
         // What a killed engine had mounted.
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         for place in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {

@@ -214,7 +214,12 @@ impl Engine {
         const WHAT: &str = "cannot run containers";
         install::check_static(&options.shim)?;
         let url = network::url_for_containers(&connection, &options).await.map_err(|cause| {
-            failure::error(failure::UNREACHABLE, WHAT, cause, "--network NAME of one that is there")
+            failure::error(
+                failure::UNREACHABLE,
+                WHAT,
+                cause,
+                "`mozart down` and `mozart up`, or a broker that listens there, or --network NAME",
+            )
         })?;
         let shim = Mutex::new(None);
         let at_once = Semaphore::new(AT_ONCE);

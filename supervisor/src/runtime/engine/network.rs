@@ -19,10 +19,33 @@ pub(super) async fn url_for_containers(
     if name == "host" {
         return Ok(options.url.clone());
     }
-    Ok(match gateway(connection, name).await? {
-        Some(gateway) => without_loopback(&options.url, &gateway),
-        None => options.url.clone(),
-    })
+    let Some(gateway) = gateway(connection, name).await? else {
+        return Ok(options.url.clone());
+    };
+    let url = without_loopback(&options.url, &gateway);
+    if url != options.url {
+        let place = place(&url);
+        if !answers(place).await {
+            return Err(format!(
+                "the broker listens on loopback only: nothing answers at {place}, where containers would look for it"
+            ));
+        }
+    }
+    Ok(url)
+}
+
+/// Host and port of the first address of a broker.
+fn place(url: &str) -> &str {
+    let first = url.split(',').next().unwrap_or(url);
+    let rest = first.split_once("://").map_or(first, |(_, rest)| rest);
+    rest.rsplit_once('@').map_or(rest, |(_, place)| place).trim_end_matches('/')
+}
+
+/// Whether anything listens there: what this host reaches by that address, containers reach, too.
+async fn answers(place: &str) -> bool {
+    let place = if place.contains(':') { place.to_owned() } else { format!("{place}:4222") };
+    let connect = tokio::net::TcpStream::connect(place);
+    tokio::time::timeout(super::HELLO, connect).await.is_ok_and(|connected| connected.is_ok())
 }
 
 /// The network's gateway is this host, where the engine runs on it.
@@ -85,6 +108,17 @@ mod tests {
     fn the_first_address_of_a_subnet_is_the_bridges() {
         assert_eq!(first_address("172.17.0.0/16").as_deref(), Some("172.17.0.1"));
         assert_eq!(first_address("fd00::/64"), None);
+    }
+
+    #[test]
+    fn the_place_of_a_broker_is_without_its_credentials() {
+        for (url, expected) in [
+            ("nats://u:p@172.17.0.1:4222", "172.17.0.1:4222"),
+            ("172.17.0.1,nats://other:1", "172.17.0.1"),
+            ("tls://n1:1/", "n1:1"),
+        ] {
+            assert_eq!(place(url), expected);
+        }
     }
 
     #[test]
