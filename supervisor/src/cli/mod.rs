@@ -7,6 +7,7 @@ pub(crate) mod bench;
 mod cancel;
 mod chat;
 mod client;
+mod commit;
 mod completions;
 mod dead;
 mod describe;
@@ -70,6 +71,11 @@ pub(crate) enum Command {
     Replace(replace::ReplaceArgs),
     /// Stop and forget agents; their messages stay in the journal
     Rm(lifecycle::AgentsArgs),
+    /// Keep what an agent's container runs, as an image under a name of its own
+    ///
+    /// A container's root is read-only, so this is the image that it was made from, as it was, whatever its name leads to by now.
+    /// What is in /tmp is not in it, nor are SANCTUMs (`mozart export` takes them along), secrets, or anything of Mozart's.
+    Commit(commit::CommitArgs),
     /// Wait until an agent is running, idle or stopped
     Wait(lifecycle::WaitArgs),
     /// Show everything known about an agent
@@ -117,6 +123,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Restart(args) => lifecycle::change(global, args, Change::Restart).await,
         Command::Replace(args) => replace::run(global, &args).await,
         Command::Rm(args) => lifecycle::change(global, args, Change::Remove).await,
+        Command::Commit(args) => commit::run(global, &args).await,
         Command::Wait(args) => lifecycle::wait(global, &args).await,
         Command::Inspect(args) => inspect::run(global, &args).await,
         Command::Logs(args) => logs::run(global, &args).await,
