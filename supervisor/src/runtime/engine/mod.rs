@@ -5,6 +5,7 @@
 
 mod address;
 mod archive;
+mod carry;
 mod commit;
 mod container;
 mod events;
@@ -28,6 +29,7 @@ use common::{Namespace, NodeName};
 use tokio::sync::{Mutex, Semaphore};
 
 pub(crate) use address::candidates;
+pub(crate) use carry::{Found, is_same_image};
 pub(crate) use commit::{COMMITTED, Runs};
 pub(crate) use container::{Container, Ended, Listed, Phase, noted};
 pub(crate) use events::News;
