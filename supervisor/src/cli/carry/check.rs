@@ -85,11 +85,11 @@ impl Seen {
         links: bool,
     ) -> Result<(), String> {
         let path = entry.path().map_err(|error| error.to_string())?.into_owned();
-        let place = names::place(&path)?;
-        let kind = entry.header().entry_type();
-        if self.manifest.is_none() && place != Place::Manifest {
+        if self.manifest.is_none() && path != Path::new(super::MANIFEST) {
             return Err(format!("it is no archive of an agent: it begins with {}", shown(&path)));
         }
+        let place = names::place(&path)?;
+        let kind = entry.header().entry_type();
         let is_file = kind == EntryType::Regular;
         let Place::Within(depth) = place else {
             if !is_file {
@@ -278,3 +278,7 @@ impl Lines {
         serde_json::from_slice(&self.line).map(Some).map_err(|error| of_line(error.to_string()))
     }
 }
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

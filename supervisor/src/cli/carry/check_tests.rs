@@ -164,7 +164,8 @@ async fn what_is_missing_or_too_much_is_noticed() {
     refused(with(|made| made.file("image.tar", "")), "an image that its manifest does not").await;
     refused(with(|made| made.file("agent.soul", "")), "twice").await;
     refused(changed(|made| made.journal.push_str("{}\n")), "line 4 of its journal").await;
-    let other = changed(|made| made.journal = made.journal.replace(r#""agent":"a""#, r#""agent":"b""#));
+    let other =
+        changed(|made| made.journal = made.journal.replace(r#""agent":"a""#, r#""agent":"b""#));
     refused(other, "another agent: b").await;
     refused(changed(|made| made.file("x", "")), "it begins with \"x\"").await;
 }

@@ -33,6 +33,8 @@ pub(super) struct Draft {
     folders: Vec<(PathBuf, Owner)>,
     /// Files that could not be given to whom they belong.
     kept: u64,
+    /// Files that ran as somebody else than who started them.
+    tamed: u64,
     placed: bool,
 }
 
@@ -57,7 +59,7 @@ impl Draft {
         let path = target.with_file_name(format!(".{name}.{}", std::process::id()));
         let made = fs::DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|error| cannot_write(&path, &error))?;
-        Ok(Self { path, folders: Vec::new(), kept: 0, placed: false })
+        Ok(Self { path, folders: Vec::new(), kept: 0, tamed: 0, placed: false })
     }
 
     /// Writes a file of ours.
@@ -112,7 +114,7 @@ impl Draft {
                     bar.inc(read as u64);
                     breath.take().await;
                 }
-                self.give(&path, &out, owner, 0o1777).map_err(cannot)?;
+                self.give(&out, owner, 0o1777).map_err(cannot)?;
             }
             breath.take().await;
         }
@@ -127,12 +129,12 @@ impl Draft {
     }
 
     /// Gives a file or folder to whom it belongs, with what may be done with it. No file runs as somebody else than who starts it.
-    fn give(&mut self, path: &Path, file: &File, owner: Owner, allowed: u32) -> io::Result<()> {
+    fn give(&mut self, file: &File, owner: Owner, allowed: u32) -> io::Result<()> {
         if std::os::unix::fs::fchown(file, Some(owner.user), Some(owner.group)).is_err() {
             self.kept += 1;
         }
         if owner.mode & !allowed != 0 {
-            output::note(format!("warning: {} is no longer set-uid or set-gid", path.display()));
+            self.tamed += 1;
         }
         file.set_permissions(fs::Permissions::from_mode(owner.mode & allowed))?;
         let modified = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(owner.modified));
@@ -150,8 +152,7 @@ impl Draft {
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&self.path, open).map_err(|error| cannot_write(target, &error))?;
         for (path, owner) in std::mem::take(&mut self.folders).into_iter().rev() {
-            let given =
-                File::open(&path).and_then(|folder| self.give(&path, &folder, owner, 0o3777));
+            let given = File::open(&path).and_then(|folder| self.give(&folder, owner, 0o3777));
             given.map_err(|error| cannot_write(&path, &error))?;
         }
         if self.kept > 0 {
@@ -159,6 +160,9 @@ impl Draft {
                 "warning: {} files were somebody else's and are yours now: only root can give them back",
                 self.kept
             ));
+        }
+        if self.tamed > 0 {
+            output::note(format!("warning: {} files are no longer set-uid or set-gid", self.tamed));
         }
         // An empty folder of that name gives way.
         fs::rename(&self.path, target).map_err(|error| cannot_write(target, &error))?;
