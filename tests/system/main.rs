@@ -3,6 +3,8 @@
 mod attempts;
 mod bad_souls;
 mod bad_workers;
+mod carry;
+mod carry_images;
 mod chaos;
 mod checker;
 mod cli;

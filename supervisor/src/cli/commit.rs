@@ -18,7 +18,7 @@ use crate::runtime::{fleet, labels};
 pub(crate) struct CommitArgs {
     /// The agent; it runs in a container on this machine
     agent: AgentName,
-    /// The image's name [default: mozart-commit/<agent>:<generation>-<incarnation>]
+    /// The image's name [default: mozart-commit/AGENT:GENERATION-INCARNATION]
     #[arg(long, value_name = "REF", value_parser = name)]
     image: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! `mozart import`.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,7 +15,7 @@ use super::manifest::Image;
 use super::restore::{self, Restored};
 use super::slice::{self, Slice};
 use super::unpack::Draft;
-use super::{Breath, CHUNK, progress, soul};
+use super::{progress, soul};
 use crate::args::{Global, Runtime};
 use crate::cli::client::{Client, unexpected};
 use crate::cli::output;
@@ -28,7 +28,7 @@ use crate::runtime::engine::Connection;
 pub(crate) struct ImportArgs {
     /// The archive, or - for stdin
     file: PathBuf,
-    /// The folder for its soul, SANCTUMs and SKILLs; not there yet, or empty [default: ./<agent>]
+    /// The folder for its soul, SANCTUMs and SKILLs; not there yet, or empty [default: ./AGENT]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Import it under another name
@@ -43,8 +43,15 @@ pub(crate) struct ImportArgs {
     /// Take links that lead out of their folder, too
     #[arg(long)]
     links: bool,
-    /// The engine that an image in the archive is for
-    #[arg(long, value_enum, default_value_t, env = "MOZART_RUNTIME", value_name = "RUNTIME")]
+    /// The engine that takes an image of the archive: docker, podman, or auto for the first one that answers
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        env = "MOZART_RUNTIME",
+        value_name = "ENGINE"
+    )]
     runtime: Runtime,
 }
 
@@ -158,7 +165,7 @@ impl Import {
             args.file.display().to_string()
         };
         let what = format!("cannot import {shown}");
-        let file = open(&args.file, &what).await?;
+        let file = slice::open(&args.file, &what).await?;
         let refused = |cause: String| {
             let try_ = match cause.contains("leads out of its folder") {
                 true => "--links, if you trust the archive",
@@ -169,9 +176,11 @@ impl Import {
         let checked = check::check(&file, args.links).await.map_err(refused)?;
         let name = args.name.clone().unwrap_or_else(|| checked.manifest.agent.clone());
         let folder = args.to.clone().unwrap_or_else(|| PathBuf::from(name.as_str()));
-        let folder = real(&folder).map_err(|error| {
+        let folder = std::path::absolute(&folder).map_err(|error| {
             failure::file(format!("{what}: {}", folder.display()), &error, "--to DIR")
         })?;
+        // Without links: containers are given the real one.
+        let folder = crate::home::real(folder);
         let soul = folder.join(format!("{name}.soul"));
         let spec = soul::placed(&name, &folder, &soul, &checked.soul).map_err(refused)?;
         let named = checked.manifest.image.as_ref().map(|image| &image.reference);
@@ -196,6 +205,10 @@ impl Import {
         if known.is_none() && count == 0 {
             return Ok(false);
         }
+        let another = || conflict(format!("there is another agent {}", self.name));
+        if known.as_ref().is_some_and(|known| known.config != self.spec) {
+            return Err(another());
+        }
         let compared =
             restore::compare(&client.broker, &self.name, &self.file, &self.checked).await?;
         if let Some(id) = compared.conflict {
@@ -204,10 +217,11 @@ impl Import {
                 self.name
             )));
         }
-        let Some(known) = known else { return Ok(false) };
-        if known.config != self.spec || compared.missing {
-            let cause = format!("there is another agent {}", self.name);
-            return Err(conflict(cause));
+        if known.is_none() {
+            return Ok(false);
+        }
+        if compared.missing {
+            return Err(another());
         }
         Ok(true)
     }
@@ -350,55 +364,4 @@ async fn known(client: &Client, agent: &AgentName) -> Result<Option<AgentDetail>
         Err(error) if error.code == failure::NOT_FOUND => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Opens an archive. What cannot be read twice is put aside first.
-async fn open(path: &Path, what: &str) -> Result<File, ApiError> {
-    if path.as_os_str() != "-" {
-        let file = File::open(path).map_err(|error| {
-            if error.kind() == io::ErrorKind::NotFound {
-                return failure::error(failure::NOT_FOUND, what, &error, "");
-            }
-            failure::file(what, &error, "")
-        })?;
-        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if !is_file {
-            let cause = "it is not a regular file";
-            return Err(failure::error(failure::USAGE, what, cause, "- to read from a pipe"));
-        }
-        return Ok(file);
-    }
-    let aside = std::env::temp_dir();
-    let no_room = |error: io::Error| {
-        let what = format!("{what}: cannot put it aside in {}", aside.display());
-        failure::file(what, &error, "make room there, or another folder in TMPDIR")
-    };
-    let mut file = slice::spool(&aside).map_err(no_room)?;
-    let mut stdin = io::stdin().lock();
-    let mut chunk = vec![0; CHUNK];
-    let mut breath = Breath::new();
-    loop {
-        let read = stdin.read(&mut chunk);
-        let read = read.map_err(|error| failure::file(what, &error, ""))?;
-        if read == 0 {
-            break;
-        }
-        file.write_all(&chunk[..read]).map_err(no_room)?;
-        breath.take().await;
-    }
-    file.rewind().map_err(no_room)?;
-    Ok(file)
-}
-
-/// A folder's path without links, whether it is there or not: containers are given the real one.
-fn real(folder: &Path) -> io::Result<PathBuf> {
-    let absolute = std::path::absolute(folder)?;
-    let there = absolute.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
-    Ok(match there {
-        Some((part, real)) => match absolute.strip_prefix(part) {
-            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
-            Ok(_) | Err(_) => real,
-        },
-        None => absolute,
-    })
 }

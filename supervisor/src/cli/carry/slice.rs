@@ -1,15 +1,17 @@
 //! A part of a file as a file of its own; and files that are gone with whoever holds them.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use bytes::Bytes;
+use common::api::ApiError;
 use futures_util::Stream;
 use uuid::Uuid;
 
-use super::CHUNK;
+use super::{Breath, CHUNK};
+use crate::failure;
 
 /// Where a part is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,10 +83,50 @@ pub(super) fn spool(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens an archive. What cannot be read twice is put aside first.
+///
+/// # Errors
+/// 3 when it is not there, 2 when it is no file, 9 when there is no room.
+pub(super) async fn open(path: &Path, what: &str) -> Result<File, ApiError> {
+    if path.as_os_str() != "-" {
+        let file = File::open(path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return failure::error(failure::NOT_FOUND, what, &error, "");
+            }
+            failure::file(what, &error, "")
+        })?;
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if !is_file {
+            let cause = "it is not a regular file";
+            return Err(failure::error(failure::USAGE, what, cause, "- to read from a pipe"));
+        }
+        return Ok(file);
+    }
+    let aside = std::env::temp_dir();
+    let no_room = |error: io::Error| {
+        let what = format!("{what}: cannot put it aside in {}", aside.display());
+        failure::file(what, &error, "make room there, or another folder in TMPDIR")
+    };
+    let mut file = spool(&aside).map_err(no_room)?;
+    let mut stdin = io::stdin().lock();
+    let mut chunk = vec![0; CHUNK];
+    let mut breath = Breath::new();
+    loop {
+        let read = stdin.read(&mut chunk);
+        let read = read.map_err(|error| failure::file(what, &error, ""))?;
+        if read == 0 {
+            break;
+        }
+        file.write_all(&chunk[..read]).map_err(no_room)?;
+        breath.take().await;
+    }
+    file.rewind().map_err(no_room)?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
 
     #[test]
     fn a_slice_ends_where_its_part_does() {
