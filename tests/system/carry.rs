@@ -16,19 +16,9 @@ fn soul(fleet: &Fleet, more: &str) -> String {
     flaky(&format!("WORKER [\"python3\", {worker:?}]\nSANCTUM data:/data\nSECRET TOKEN\n{more}"))
 }
 
-/// Runs `mozart up -d` with the secret in its environment; the fleet's souls may be none.
-async fn up(fleet: &Fleet, souls: bool) {
-    let mut args: Vec<&OsStr> = vec![OsStr::new("up")];
-    if souls {
-        args.extend([fleet.souls().as_os_str(), OsStr::new("--wait")]);
-    }
-    args.extend(["-d", "--runtime", "process"].map(OsStr::new));
-    let _up = fleet.cli_with(args, &[("TOKEN", OsStr::new(SECRET))]).await.ok();
-}
-
 /// A fleet with the agent `mover`, and its data.
 async fn home_of_mover(more: &str) -> Fleet {
-    let fleet = Fleet::new(&[]);
+    let mut fleet = Fleet::new(&[]).env("TOKEN", SECRET);
     fleet.soul("mover", &soul(&fleet, more));
     let data = fleet.souls().join("data");
     fs::create_dir_all(data.join("deep/er")).expect("made");
@@ -36,13 +26,13 @@ async fn home_of_mover(more: &str) -> Fleet {
     fs::set_permissions(data.join("deep/er/note"), fs::Permissions::from_mode(0o640))
         .expect("ours");
     symlink("deep/er/note", data.join("link")).expect("made");
-    up(&fleet, true).await;
+    fleet.all_up().await;
     fleet
 }
 
 async fn elsewhere() -> Fleet {
-    let fleet = Fleet::new(&[]);
-    up(&fleet, false).await;
+    let mut fleet = Fleet::new(&[]).env("TOKEN", SECRET);
+    fleet.up(&[]).await;
     fleet
 }
 
@@ -147,13 +137,10 @@ async fn what_runs_is_exported_only_if_that_is_asked_for() {
 
 #[tokio::test]
 async fn the_brokers_credentials_do_not_leave_with_an_agent() {
-    let fleet = Fleet::new(&[]);
+    let mut fleet = Fleet::new(&[]);
     let home = fleet.home().display().to_string();
     fleet.soul("spy", &flaky(&format!("SANCTUM {home}:/data:ro")));
-    let _up = fleet
-        .cli([OsStr::new("up"), fleet.souls().as_os_str(), OsStr::new("-d"), OsStr::new("--wait")])
-        .await
-        .ok();
+    fleet.all_up().await;
     let _stopped = fleet.cli(["stop", "spy"]).await.ok();
     let _refused = fleet.cli(["export", "spy", "spy.tar"]).await.exit(1).says("credentials");
     assert!(!path(&fleet, "spy.tar").exists());
@@ -220,4 +207,12 @@ async fn nothing_is_overwritten_and_nothing_half_made() {
     assert_eq!(to.json(["journal", "ls"]).await.as_array().map(Vec::len), Some(1));
     let names = fs::read_dir(to.souls()).expect("there").flatten().map(|one| one.file_name());
     assert!(!names.into_iter().any(|name| name.as_encoded_bytes().starts_with(b".")));
+}
+
+#[tokio::test]
+async fn a_process_has_nothing_to_commit() {
+    let fleet = Fleet::with(&[("echo", "MODEL test/model\nSOUL You repeat.\n")]).await;
+    let _process = fleet.cli(["commit", "echo"]).await.exit(4).says("runs as a process");
+    let _digest = fleet.cli(["commit", "echo", "--image", "a@sha256:0"]).await.exit(2);
+    let _nobody = fleet.cli(["commit", "nobody"]).await.exit(3);
 }

@@ -4,7 +4,6 @@ mod attempts;
 mod bad_souls;
 mod bad_workers;
 mod carry;
-mod carry_images;
 mod chaos;
 mod checker;
 mod cli;
