@@ -190,12 +190,7 @@ pub(crate) struct RuntimeArgs {
 impl RuntimeArgs {
     /// What is to be used.
     pub(crate) fn wanted(&self) -> Wanted {
-        match self.runtime {
-            Runtime::Auto => Wanted::Auto,
-            Runtime::Process => Wanted::Process,
-            Runtime::Docker => Wanted::Docker,
-            Runtime::Podman => Wanted::Podman,
-        }
+        self.runtime.wanted()
     }
 
     /// The network that is named; a variable that is set to nothing names none.
@@ -251,6 +246,18 @@ pub(crate) enum Runtime {
     Docker,
     /// All in containers, of podman.
     Podman,
+}
+
+impl Runtime {
+    /// What is to be used.
+    pub(crate) fn wanted(self) -> Wanted {
+        match self {
+            Self::Auto => Wanted::Auto,
+            Self::Process => Wanted::Process,
+            Self::Docker => Wanted::Docker,
+            Self::Podman => Wanted::Podman,
+        }
+    }
 }
 
 /// Parses `60s`, `1m 30s`, `500ms`; a bare number is seconds.

@@ -196,7 +196,7 @@ impl Home {
 }
 
 /// The path without symbolic links, as far as it exists: the same folder has the same name for all who look for what it started.
-fn real(path: PathBuf) -> PathBuf {
+pub(crate) fn real(path: PathBuf) -> PathBuf {
     let exists = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
     match exists.and_then(|(part, real)| Some((real, path.strip_prefix(part).ok()?))) {
         Some((real, rest)) if rest.as_os_str().is_empty() => real,

@@ -3,6 +3,7 @@
 mod attempts;
 mod bad_souls;
 mod bad_workers;
+mod carry;
 mod chaos;
 mod checker;
 mod cli;

@@ -10,6 +10,7 @@ mod instruction;
 mod keyword;
 mod lines;
 mod parse;
+mod render;
 mod source;
 mod suggest;
 mod text;
@@ -18,6 +19,7 @@ pub use diagnostic::{Also, SoulErrors, SoulProblem};
 pub use find::{FindError, NameError, find, name_from_path, read};
 pub use instruction::image;
 pub use parse::{parse, parse_bytes};
+pub use render::render;
 
 /// The largest file, in bytes.
 pub const MAX_FILE: usize = 256 << 10;

@@ -1,6 +1,6 @@
 //! What holds for every soul.
 
-use common::soul::{SoulErrors, parse_bytes};
+use common::soul::{SoulErrors, parse_bytes, render};
 use common::spec::{
     AgentSpec, IfThen, Limits, Replace, Restart, RestartPolicy, Sanctum, Schedule, Timeouts,
 };
@@ -135,6 +135,66 @@ proptest! {
             Err(errors) => prop_assert!(false, "{}\n{}", text, errors.plain()),
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn what_is_rendered_is_read(spec in spec(), odd in odd()) {
+        let spec = oddly(spec, odd);
+        let text = render(&spec);
+        match soul(&text) {
+            Ok(read) => prop_assert_eq!(read, spec, "{}", text),
+            Err(errors) => prop_assert!(false, "{}\n{}", text, errors.plain()),
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_rendered(pieces in vec(fragment(), 0..40), more in vec(fragment(), 0..20)) {
+        let text = format!("MODEL m\nSOUL s\n{}\nIF {}", pieces.join(" "), more.join(" "));
+        if let Ok(spec) = soul(&text) {
+            let rendered = render(&spec);
+            match soul(&rendered) {
+                Ok(read) => prop_assert_eq!(read, spec, "{}", rendered),
+                Err(errors) => prop_assert!(false, "{}\n{}", rendered, errors.plain()),
+            }
+        }
+    }
+}
+
+/// Texts that look like something else to a parser.
+fn odd() -> impl Strategy<Value = [String; 3]> {
+    let piece = prop::sample::select(vec![
+        "END", "<<END", "END_2", "THEN", "TZ", "tz UTC", "\\", "\\\\", "#", "\"", "'", "=", " ",
+        "  ", "\n", "\t", "SOUL", "MODEL x", "\u{2028}", "\u{feff}", "é", "[", "]", "<<", "a",
+    ]);
+    let text = vec(piece, 1..8).prop_map(|pieces| pieces.concat());
+    [text.clone(), text.clone(), text]
+}
+
+/// A spec with such texts wherever a soul can have them.
+fn oddly(mut spec: AgentSpec, [identity, reaction, value]: [String; 3]) -> AgentSpec {
+    let is_text = |text: &String| !text.trim().is_empty();
+    let value_word: String = value.split_whitespace().collect();
+    if !value_word.is_empty() {
+        spec.model.clone_from(&value_word);
+    }
+    if is_text(&identity) {
+        spec.identity = identity;
+    }
+    if is_text(&reaction) {
+        for rule in &mut spec.if_then {
+            rule.reaction.clone_from(&reaction);
+        }
+        for schedule in &mut spec.schedule {
+            schedule.prompt.clone_from(&reaction);
+        }
+    }
+    spec.skills.push(format!("/skill {value_word}"));
+    spec.env.insert("ODD".to_owned(), value.clone());
+    spec.worker = Some(vec!["run".to_owned(), value]);
+    spec
 }
 
 fn spec() -> impl Strategy<Value = AgentSpec> {

@@ -5,8 +5,10 @@ mod agents;
 mod answer;
 pub(crate) mod bench;
 mod cancel;
+mod carry;
 mod chat;
 mod client;
+mod commit;
 mod completions;
 mod dead;
 mod describe;
@@ -70,6 +72,19 @@ pub(crate) enum Command {
     Replace(replace::ReplaceArgs),
     /// Stop and forget agents; their messages stay in the journal
     Rm(lifecycle::AgentsArgs),
+    /// Keep what an agent's container runs, as an image under a name of its own
+    ///
+    /// A container's root is read-only, so this is the image that it was made from, as it was, whatever its name leads to by now.
+    /// What is in /tmp is not in it, nor are SANCTUMs (`mozart export` takes them along), secrets, or anything of Mozart's.
+    Commit(commit::CommitArgs),
+    /// Write an agent into one file: its soul, SANCTUMs, SKILLs and messages, and its image if no registry has it
+    ///
+    /// The values of its SECRETs are not in it. The agent must be stopped, or --live.
+    Export(carry::ExportArgs),
+    /// Bring an agent out of such a file into this fleet, and start it
+    ///
+    /// Its messages keep their ids. What had a final state keeps it, what was open is answered here.
+    Import(carry::ImportArgs),
     /// Wait until an agent is running, idle or stopped
     Wait(lifecycle::WaitArgs),
     /// Show everything known about an agent
@@ -117,6 +132,9 @@ async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Restart(args) => lifecycle::change(global, args, Change::Restart).await,
         Command::Replace(args) => replace::run(global, &args).await,
         Command::Rm(args) => lifecycle::change(global, args, Change::Remove).await,
+        Command::Commit(args) => commit::run(global, &args).await,
+        Command::Export(args) => carry::export(global, &args).await,
+        Command::Import(args) => carry::import(global, &args).await,
         Command::Wait(args) => lifecycle::wait(global, &args).await,
         Command::Inspect(args) => inspect::run(global, &args).await,
         Command::Logs(args) => logs::run(global, &args).await,

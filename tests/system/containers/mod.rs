@@ -1,6 +1,7 @@
 //! What a container is: what it lets its worker do, what it keeps to itself, how it ends, and why it does not start.
 
 mod adoption;
+mod carry;
 mod ends;
 mod images;
 mod refused;

@@ -5,6 +5,8 @@
 
 mod address;
 mod archive;
+mod carry;
+mod commit;
 mod container;
 mod events;
 mod image;
@@ -27,6 +29,8 @@ use common::{Namespace, NodeName};
 use tokio::sync::{Mutex, Semaphore};
 
 pub(crate) use address::candidates;
+pub(crate) use carry::{Found, is_same_image};
+pub(crate) use commit::{COMMITTED, Runs};
 pub(crate) use container::{Container, Ended, Listed, Phase, noted};
 pub(crate) use events::News;
 pub(crate) use install::{check_static, volume_name};
@@ -134,6 +138,18 @@ impl Connection {
             seen.push(Unusable { address, why });
         }
         Err(seen)
+    }
+
+    /// Every engine that answers here: an agent may run in any of them.
+    pub(crate) async fn every() -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for address in candidates(None) {
+            match Self::open(&address).await {
+                Ok(found) => all.push(found),
+                Err(error) => tracing::debug!("no engine at {address}: {error}"),
+            }
+        }
+        all
     }
 
     async fn open(address: &str) -> Result<Self, String> {

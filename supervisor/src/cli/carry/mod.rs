@@ -1,0 +1,70 @@
+//! `mozart export` and `mozart import`: an agent with its data, its history and its image as one file.
+//!
+//! The archive is a plain tar: `manifest.json`, `agent.soul`, `sanctums/<n>/…`, `skills/<n>/<name>…`, `image.tar`, `journal.jsonl`.
+//! The soul's paths lead into it. An archive is not trusted: `check` looks at all of it before anything is done.
+
+mod check;
+mod export;
+mod folder;
+mod image;
+mod import;
+mod journal;
+mod manifest;
+mod names;
+mod pack;
+mod restore;
+mod slice;
+mod soul;
+mod unpack;
+
+pub(crate) use export::{ExportArgs, export};
+pub(crate) use import::{ImportArgs, import};
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+
+/// The archive's files.
+const MANIFEST: &str = "manifest.json";
+const SOUL: &str = "agent.soul";
+const IMAGE: &str = "image.tar";
+const JOURNAL: &str = "journal.jsonl";
+const SANCTUMS: &str = "sanctums";
+const SKILLS: &str = "skills";
+
+/// Read and written at once, in bytes.
+const CHUNK: usize = 256 << 10;
+
+/// What is said while it takes long: on a terminal only.
+fn progress(total: u64, doing: &'static str) -> ProgressBar {
+    if !output::stderr_is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(doing);
+    bar
+}
+
+/// Lets the command be interrupted amid work that only reads and writes files.
+#[derive(Debug)]
+struct Breath(Instant);
+
+impl Breath {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    async fn take(&mut self) {
+        const EVERY: Duration = Duration::from_millis(20);
+        if self.0.elapsed() >= EVERY {
+            tokio::task::yield_now().await;
+            self.0 = Instant::now();
+        }
+    }
+}
