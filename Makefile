@@ -11,6 +11,9 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # The tests always use the pinned server. The product looks for MOZART_NATS_SERVER, then PATH, then .tools/.
 TEST_ENV := MOZART_NATS_SERVER='$(CURDIR)/.tools/nats-server'
 
+# Static: it runs in any container, also FROM scratch. With --target the flags stay away from build scripts and macros.
+STATIC := RUSTFLAGS='-Ctarget-feature=+crt-static' cargo build --target $(HOST)
+
 # Arguments of `make test` and `make bench`: names, filters.
 ARGS ?=
 # How long `make chaos` goes on, and what it starts from; `make sim` takes SEED too. Without a seed: a fresh one, printed.
@@ -20,24 +23,37 @@ RUNS ?=
 
 .PHONY: help
 help: ## shows this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## nats-server 2.15.1 and cargo-nextest into .tools/, pinned by sha256
 	@scripts/setup.sh nats-server nextest
 
 .PHONY: build
-build: ## target/release/mozart, and beside it the static mozart-shim
-	cargo build --release -p supervisor
-	@# Static, so that it runs in any container. With --target the flags stay away from build scripts and macros.
-	RUSTFLAGS='-Ctarget-feature=+crt-static' cargo build --profile shim -p worker-shim --target $(HOST)
-	@install -m 755 target/$(HOST)/shim/mozart-shim target/release/mozart-shim
+build: ## target/release/mozart, and beside it mozart-shim; both static
+	$(STATIC) --release -p supervisor
+	$(STATIC) --profile shim -p worker-shim
+	@mkdir -p target/release
+	@install -m 755 target/$(HOST)/release/mozart target/$(HOST)/shim/mozart-shim target/release/
 
 .PHONY: demo
 demo: ## a small fleet in 30 s: a worker is killed amid its answer, and nothing is lost
 	@scripts/setup.sh nats-server
 	@$(MAKE) build
 	@examples/demo.sh
+
+.PHONY: images
+images: build ## the images of compose.yaml, from what is built here; .env with a password (ENGINE=podman)
+	@scripts/setup.sh nats-server
+	@scripts/images.sh
+
+.PHONY: compose-demo
+compose-demo: ## a fleet of containers: broker, two supervisors, a node; the supervisor that leads is killed
+	@examples/compose-demo.sh
+
+.PHONY: test-image
+test-image: ## an image with Python and the tests' workers, for tests with containers (ENGINE=podman)
+	@scripts/test-image.sh
 
 .PHONY: test
 test: setup ## all tests, against a real nats-server (ARGS='-p broker', ARGS=name)
@@ -80,10 +96,12 @@ sim: setup ## the control core in a seeded, hostile world (SEED=7 RUNS=1000)
 
 .PHONY: chaos
 chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7)
-	cargo build --release -p system-tests --bin mozart-chaos
+	$(STATIC) --release -p system-tests --bin mozart-chaos
+	@install -m 755 target/$(HOST)/release/mozart-chaos target/release/
 	$(TEST_ENV) target/release/mozart-chaos --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
 
 .PHONY: bench
 bench: setup build ## Mozart beside a raw loop and stdio + SQLite (ARGS='-o json')
-	cargo build --release -p system-tests
+	$(STATIC) --release -p system-tests --bin mozart-bench
+	@install -m 755 target/$(HOST)/release/mozart-bench target/release/
 	$(TEST_ENV) target/release/mozart bench $(ARGS)

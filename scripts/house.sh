@@ -41,6 +41,24 @@ cmp -s examples/{pair,flaky}/mozart_worker.py || {
     broken=1
 }
 
+# Versions that stand in the files of the images.
+expected=$(
+    sed -n 's/.*local version=\([0-9.]*\) program.*nats-server$/mozart-nats:\1/p' scripts/setup.sh
+    sed -n 's/^version = "\(.*\)"/mozart:\1/p' Cargo.toml
+)
+for file in compose.yaml Containerfile; do
+    found=$(grep -oE 'mozart(-nats)?:[0-9][0-9A-Za-z.-]*' "$file" | LC_ALL=C sort -u)
+    [ "$found" = "$expected" ] || {
+        printf 'house: %s names\n%s\nexpected\n%s\n' "$file" "$found" "$expected" >&2
+        broken=1
+    }
+done
+labels=$(sed -n 's/.*image.version="\(.*\)".*/\1/p' Containerfile)
+[ "$labels" = "$(grep -o '[^:]*$' <<<"$expected")" ] || {
+    printf 'house: Containerfile labels its images with\n%s\nfor\n%s\n' "$labels" "$expected" >&2
+    broken=1
+}
+
 longest=600
 while IFS= read -r file; do
     [ -f "$file" ] || continue

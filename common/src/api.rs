@@ -156,6 +156,9 @@ pub struct Hello {
     pub term: u64,
     /// Nodes that are there.
     pub nodes: Vec<String>,
+    /// Nodes that finish what runs there, and then go.
+    #[serde(default)]
+    pub draining: Vec<String>,
 }
 
 /// What an agent is doing.

@@ -106,6 +106,14 @@ pub enum ControlEvent {
         /// The incarnation.
         incarnation: u64,
     },
+    /// An incarnation that was told to drain takes no more messages, has none open, and its books are settled: the one that is
+    /// ready beside it takes over before its end is seen.
+    IncarnationDrained {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+    },
     /// An incarnation is gone.
     IncarnationExited {
         /// The agent.
@@ -125,6 +133,15 @@ pub enum ControlEvent {
         incarnation: u64,
         /// Why.
         reason: String,
+    },
+    /// An incarnation is there, and nothing was heard of its shim for too long: it is ended, and counts as crashed.
+    IncarnationHung {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+        /// For how long, in seconds.
+        silent_for: u64,
     },
     /// An incarnation has been up for 60 s and finished a turn: its agent's restart count begins anew.
     IncarnationStable {
@@ -172,8 +189,10 @@ impl ControlEvent {
             | Self::AgentRemoved { agent }
             | Self::IncarnationReady { agent, .. }
             | Self::IncarnationBegun { agent, .. }
+            | Self::IncarnationDrained { agent, .. }
             | Self::IncarnationExited { agent, .. }
             | Self::StartFailed { agent, .. }
+            | Self::IncarnationHung { agent, .. }
             | Self::IncarnationStable { agent, .. }
             | Self::TimerFired { agent, .. } => Some(agent),
             Self::LeaderElected { .. }
@@ -201,8 +220,10 @@ impl ControlEvent {
             | Self::NodeLost { .. }
             | Self::IncarnationReady { .. }
             | Self::IncarnationBegun { .. }
+            | Self::IncarnationDrained { .. }
             | Self::IncarnationExited { .. }
             | Self::StartFailed { .. }
+            | Self::IncarnationHung { .. }
             | Self::IncarnationStable { .. }
             | Self::TimerFired { .. } => true,
         }

@@ -37,6 +37,9 @@ pub enum ShimReport {
     Ready,
     /// Alive. Every 5 s, and after a [`ShimCommand::Ping`].
     Heartbeat(Heartbeat),
+    /// It was told to drain and has: it takes no more messages, has none open, and its books are settled. Its end follows, and
+    /// takes its time in a container.
+    Drained,
 }
 
 /// A shim's own figures.
@@ -357,6 +360,7 @@ mod tests {
             worker_pid: 70_000,
         };
         golden(&ShimReport::Heartbeat(heartbeat), "0101010203040506fc70110100");
+        golden(&ShimReport::Drained, "0102");
 
         let start = StartIncarnation {
             agent: agent(),

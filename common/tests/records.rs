@@ -182,6 +182,8 @@ fn every_control_record_is_read_as_it_was_written() {
         ControlEvent::IncarnationReady { agent: of(), incarnation: 7, floor: 1 },
         ControlEvent::IncarnationExited { agent: of(), incarnation: 7, exit, clean: false },
         ControlEvent::StartFailed { agent: of(), incarnation: 7, reason: "no".into() },
+        ControlEvent::IncarnationDrained { agent: of(), incarnation: 7 },
+        ControlEvent::IncarnationHung { agent: of(), incarnation: 7, silent_for: 30 },
         ControlEvent::IncarnationStable { agent: of(), incarnation: 7 },
         ControlEvent::TimerFired { agent: of(), timer: Timer::Ready, incarnation: 7 },
         ControlEvent::Unknown,

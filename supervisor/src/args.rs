@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::{Namespace, NodeName};
+use serde::{Deserialize, Serialize};
 
 use crate::cli;
 use crate::runtime::Wanted;
@@ -167,18 +168,20 @@ pub(crate) struct NodeArgs {
 }
 
 /// What agents run in.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "What agents run in")]
+#[serde(rename_all = "camelCase", default = "RuntimeArgs::for_ending")]
 pub(crate) struct RuntimeArgs {
     /// Processes of this machine, containers of an engine, or both, whichever is there
     #[arg(long, value_enum, default_value_t, env = "MOZART_RUNTIME", value_name = "RUNTIME")]
     runtime: Runtime,
     /// The network of the containers [default: docker's bridge; with podman, the host's]
-    #[arg(long, env = "MOZART_NETWORK", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) network: Option<String>,
+    #[arg(long, env = "MOZART_NETWORK", value_name = "NAME")]
+    network: Option<String>,
     /// What agents without IMAGE run in, where all run in containers
-    #[arg(long, env = "MOZART_BASE_IMAGE", value_name = "REF", default_value = BASE_IMAGE)]
-    pub(crate) base_image: String,
+    #[arg(long, env = "MOZART_BASE_IMAGE", value_name = "REF", value_parser = or_base)]
+    #[arg(default_value = BASE_IMAGE)]
+    base_image: String,
     /// For work on a worker: its soul's folder is mounted into its container, as its working directory
     #[arg(long)]
     pub(crate) dev: bool,
@@ -195,6 +198,16 @@ impl RuntimeArgs {
         }
     }
 
+    /// The network that is named; a variable that is set to nothing names none.
+    pub(crate) fn network(&self) -> Option<&str> {
+        self.network.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// What agents without IMAGE run in, where all run in containers.
+    pub(crate) fn base_image(&self) -> &str {
+        &self.base_image
+    }
+
     /// The same, as words of a command line.
     pub(crate) fn words(&self) -> Vec<String> {
         let runtime = match self.runtime {
@@ -205,8 +218,8 @@ impl RuntimeArgs {
         };
         let mut words = vec!["--runtime".to_owned(), runtime.to_owned()];
         words.extend(["--base-image".to_owned(), self.base_image.clone()]);
-        if let Some(network) = &self.network {
-            words.extend(["--network".to_owned(), network.clone()]);
+        if let Some(network) = self.network() {
+            words.extend(["--network".to_owned(), network.to_owned()]);
         }
         if self.dev {
             words.push("--dev".to_owned());
@@ -214,7 +227,7 @@ impl RuntimeArgs {
         words
     }
 
-    /// Where nothing is started any more.
+    /// Where nothing is started any more, and nothing is known of what was.
     pub(crate) fn for_ending() -> Self {
         Self {
             runtime: Runtime::Auto,
@@ -226,7 +239,8 @@ impl RuntimeArgs {
 }
 
 /// What agents run in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum Runtime {
     /// Souls with IMAGE in containers of the first engine that answers, the others as processes.
     #[default]
@@ -251,6 +265,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// A path, also an empty one: a variable that is set to nothing is like one that is not set.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A variable that is set to nothing names no image.
+#[expect(clippy::unnecessary_wraps, reason = "the form of a parser")]
+fn or_base(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(if text.is_empty() { BASE_IMAGE } else { text }.to_owned())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -278,6 +298,19 @@ mod tests {
         for bad in ["", "x", "-1", "5 parsecs"] {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_agents_run_in_is_noted_and_read_back() {
+        let words = ["mozart", "up", "--runtime", "podman", "--network", "n", "--dev"];
+        let Command::Up(up) = Cli::parse_from(words).command else { panic!("it is `up`") };
+        let text = serde_json::to_string(&up.runtime).expect("plain");
+        assert_eq!(
+            serde_json::from_str::<RuntimeArgs>(&text).expect("what was written"),
+            up.runtime
+        );
+        let less: RuntimeArgs = serde_json::from_str(r#"{"runtime":"podman"}"#).expect("less");
+        assert_eq!((less.wanted(), less.base_image.as_str()), (Wanted::Podman, BASE_IMAGE));
     }
 
     #[test]

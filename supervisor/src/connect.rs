@@ -77,6 +77,7 @@ mod tests {
             namespace: Namespace::new("noted").expect("valid"),
             pid: 1,
             nats_pid: None,
+            runtime: None,
             version: String::new(),
             started_at: Timestamp::default(),
         };

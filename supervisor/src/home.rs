@@ -11,6 +11,7 @@ use common::{Namespace, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::args::RuntimeArgs;
 use crate::failure;
 
 /// `MOZART_DIR`.
@@ -33,6 +34,9 @@ pub(crate) struct Running {
     /// The nats-server that it started; none when one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) nats_pid: Option<u32>,
+    /// What its node runs agents in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) runtime: Option<RuntimeArgs>,
     /// The version of mozart.
     pub(crate) version: String,
     /// Since when.
@@ -251,6 +255,7 @@ mod tests {
             namespace: Namespace::new("default").expect("valid"),
             pid: 1,
             nats_pid: Some(2),
+            runtime: Some(RuntimeArgs::for_ending()),
             version: "0.1.0".to_owned(),
             started_at: Timestamp::from_millis(5),
         };

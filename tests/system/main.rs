@@ -7,6 +7,7 @@ mod chaos;
 mod checker;
 mod cli;
 mod containers;
+mod doctor;
 mod messages;
 mod replace;
 mod routing;

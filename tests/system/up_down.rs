@@ -164,8 +164,8 @@ async fn a_nats_server_that_cannot_be_used_is_named_with_what_helps() {
     assert_eq!(fleet.processes(), []);
 }
 
-/// A nats-server of the test's own, and its address.
-async fn own_server(fleet: &Fleet, config: &str) -> (Child, String) {
+/// A nats-server of the test's own, and where it listens: `nats`, and whatever else it was told to.
+pub(crate) async fn own_server(fleet: &Fleet, config: &str) -> (Child, Value) {
     let folder = fleet.souls().join("own-nats");
     fs::create_dir(&folder).expect("a new folder");
     let conf = folder.join("nats.conf");
@@ -180,23 +180,29 @@ async fn own_server(fleet: &Fleet, config: &str) -> (Child, String) {
         .kill_on_drop(true)
         .spawn()
         .expect("it is there");
-    let address = eventually("the server says its port", async || {
+    let ports = eventually("the server says its port", async || {
         let files = fs::read_dir(&folder).expect("it is there").flatten();
         let ports = files
             .map(|file| file.path())
             .find(|path| path.extension() == Some(OsStr::new("ports")));
         let text = ports.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let ports: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        ports["nats"][0].as_str().map(str::to_owned).ok_or(text)
+        if ports["nats"][0].is_string() { Ok(ports) } else { Err(text) }
     })
     .await;
-    (server, address)
+    (server, ports)
+}
+
+/// Its address for clients.
+fn address(ports: &Value) -> String {
+    ports["nats"][0].as_str().expect("it listens").to_owned()
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_or_lacks_jetstream_is_an_error_that_says_so() {
     let fleet = Fleet::new(&[("a", &flaky(""))]);
-    let (_server, without) = own_server(&fleet, "").await;
+    let (_server, ports) = own_server(&fleet, "").await;
+    let without = address(&ports);
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
     let nobody = format!("nats://127.0.0.1:{}", closed.local_addr().expect("it is bound").port());
     drop(closed);
@@ -216,8 +222,9 @@ async fn a_server_that_is_not_there_or_lacks_jetstream_is_an_error_that_says_so(
 #[tokio::test]
 async fn a_given_server_is_used_and_left_running() {
     let fleet = Fleet::new(&[("a", &flaky(""))]);
-    let (mut server, url) =
+    let (mut server, ports) =
         own_server(&fleet, "jetstream { store_dir: data, sync_interval: always }").await;
+    let url = address(&ports);
     let _up =
         fleet.cli(["up", ".", "-d", "--wait", "--nats", &url, "--namespace", "other"]).await.ok();
     // Clients find it, and its namespace, by the note.
@@ -233,7 +240,8 @@ async fn a_full_disk_refuses_new_messages_and_keeps_the_old_ones() {
     let fleet = Fleet::new(&[("a", &flaky(""))]);
     let config =
         "jetstream { store_dir: data, sync_interval: always, max_file_store: 6MB, strict: false }";
-    let (_server, url) = own_server(&fleet, config).await;
+    let (_server, ports) = own_server(&fleet, config).await;
+    let url = address(&ports);
     let _up = fleet.cli(["up", ".", "-d", "--wait", "--nats", &url]).await.ok();
     let broker = fleet.broker().await;
     let (mut stored, text) = (Vec::new(), format!("say {}", "x".repeat(200_000)));

@@ -155,6 +155,9 @@ pub(crate) struct StreamInfo {
     pub(crate) config: serde_json::Value,
     #[serde(default)]
     pub(crate) state: StreamState,
+    /// The answering server's clock.
+    #[serde(default)]
+    pub(crate) ts: Option<Timestamp>,
 }
 
 /// A stream's state.

@@ -119,6 +119,12 @@ impl Broker {
         self.wire().client.server_info().version
     }
 
+    /// The id of that server: another one after each of its starts.
+    #[must_use]
+    pub fn server_id(&self) -> String {
+        self.wire().client.server_info().server_id
+    }
+
     /// The largest record that the server and the journal's format take, in bytes.
     #[must_use]
     pub fn max_record(&self) -> usize {

@@ -1,8 +1,8 @@
 //! CONTROL: the log that every supervisor folds.
 
 use async_nats::HeaderMap;
-use common::AgentName;
 use common::control::ControlRecord;
+use common::{AgentName, Timestamp};
 
 use crate::api::{Published, header};
 use crate::connection::Broker;
@@ -107,6 +107,15 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn control_last_seq(&self) -> Result<u64> {
         self.wire().last_seq(&self.control_stream()).await
+    }
+
+    /// The time by the broker's clock: that of the server which leads the log.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or does not tell.
+    pub async fn clock(&self) -> Result<Timestamp> {
+        let info = self.wire().stream_info(&self.control_stream(), CALL).await??;
+        info.ts.ok_or_else(|| BrokerError::other("the server does not tell its time"))
     }
 }
 

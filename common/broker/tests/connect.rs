@@ -1,9 +1,10 @@
 //! The connection: what a person is told when it does not come about, and what it survives.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, BrokerError, ConnectOptions, StreamOptions};
 use bytes::Bytes;
+use common::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -159,4 +160,15 @@ async fn a_record_that_cannot_fit_is_refused_before_it_is_sent() {
     broker.send(&large, SOON).await.expect("the largest fits");
     let there = broker.request_of(&large.key()).await.expect("an answer");
     assert_eq!(there.expect("it is there").value, large);
+}
+
+#[tokio::test]
+async fn the_servers_clock_is_told_and_that_of_its_own_machine_is_ours() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let before = Timestamp::from(SystemTime::now());
+    let theirs = broker.clock().await.expect("it tells");
+    let after = Timestamp::from(SystemTime::now());
+    assert!(before <= theirs && theirs <= after, "{before} {theirs} {after}");
+    assert!(!broker.server_id().is_empty());
 }

@@ -42,7 +42,8 @@ impl Life<'_> {
     pub(crate) fn crashed(&mut self, why: String, exit: Exit) {
         let restart = self.agent.target_spec().restart;
         let how = exit.describe();
-        let succeeded = exit.code == Some(0);
+        // With a reason it was ended: by somebody's signal, or because it was of no use any more.
+        let succeeded = exit.code == Some(0) && exit.reason.is_none();
         self.agent.last_exit = Some(exit);
         match restart.policy {
             RestartPolicy::Never => self.rest(Hold::GivenUp, why),

@@ -223,6 +223,16 @@ impl Life<'_> {
         }
     }
 
+    /// An incarnation is there and does nothing: it is ended without patience. Its end is a crash, whatever it then says.
+    pub(crate) fn hung(&mut self, number: u64, silent_for: u64) {
+        let agent = &mut *self.agent;
+        let hangs = |one: &&mut Incarnation| one.number == number && one.phase == Phase::Ready;
+        if let Some(current) = agent.current.as_mut().filter(hangs) {
+            self.world.drain(&agent.name, current, std::time::Duration::ZERO);
+            current.hung = Some(format!("hung: no word from its shim for {silent_for}s"));
+        }
+    }
+
     /// A node is lost: all that it ran counts as gone, and none of it as crashed.
     pub(crate) fn node_lost(&mut self, node: &NodeName) {
         let on_node = |one: &Incarnation| one.node == *node;
@@ -247,8 +257,11 @@ impl Life<'_> {
         }
     }
 
-    fn current_gone(&mut self, gone: &Incarnation, end: End) {
-        let commanded = gone.phase == Phase::Draining;
+    fn current_gone(&mut self, gone: &Incarnation, mut end: End) {
+        let commanded = gone.phase == Phase::Draining && gone.hung.is_none();
+        if let (Some(reason), End::Exited(exit)) = (&gone.hung, &mut end) {
+            *exit = Exit { reason: Some(reason.clone()), ..Exit::default() };
+        }
         let fault = match end {
             End::NodeLost => Err(format!("node {} lost", gone.node)),
             End::Exited(_) | End::NeverRan(_) if self.world.is_draining(&gone.node) => {

@@ -8,7 +8,6 @@ mod incarnations;
 mod memory;
 
 use common::AgentName;
-use std::time::Duration;
 
 use common::control::ControlEvent;
 use common::shim::{Heartbeat, NodeStatus};
@@ -128,6 +127,24 @@ impl Observer {
         if is_stable { self.news(event) } else { Vec::new() }
     }
 
+    /// A shim says that it has drained: worth a record if another one waits for that.
+    pub fn shim_drained(
+        &mut self,
+        state: &State,
+        agent: &AgentName,
+        incarnation: u64,
+    ) -> Vec<Outcome> {
+        let Some(agent) = state.agent(agent) else {
+            return Vec::new();
+        };
+        let drains = |one: &Incarnation| one.number == incarnation && one.phase == Phase::Draining;
+        let waits = agent.next.as_ref().is_some_and(|next| next.phase == Phase::Ready);
+        if !waits || !agent.current.as_ref().is_some_and(drains) {
+            return Vec::new();
+        }
+        self.news(ControlEvent::IncarnationDrained { agent: agent.name.clone(), incarnation })
+    }
+
     /// Time passes. Call it about once a second.
     pub fn tick(&mut self, state: &State, now_ms: u64) -> Vec<Outcome> {
         self.memory.it_is(now_ms);
@@ -148,7 +165,7 @@ impl Observer {
         out
     }
 
-    /// A shim that is silent on a node that is not hangs: it is killed there, and its end is a crash like any other.
+    /// A shim that is silent on a node that is not hangs: as a paused container does, or one without a network.
     fn hung_shims(&mut self, state: &State, now_ms: u64, link_since: u64, out: &mut Vec<Outcome>) {
         for agent in state.agents() {
             let Some(one) = agent.current.as_ref().filter(|one| one.phase == Phase::Ready) else {
@@ -156,15 +173,12 @@ impl Observer {
             };
             let is_up = state.node(&one.node).is_some_and(|node| node.phase == NodePhase::Up);
             let heard = self.memory.last_heard_shim(&agent.name, one.number).max(link_since);
-            if is_up
-                && now_ms.saturating_sub(heard) >= SHIM_SILENCE
-                && self.memory.may_stop(&one.node, &agent.name, one.number)
-            {
-                out.push(Outcome::Do(Action::Stop {
-                    node: one.node.clone(),
+            let silent = now_ms.saturating_sub(heard);
+            if is_up && silent >= SHIM_SILENCE {
+                out.extend(self.news(ControlEvent::IncarnationHung {
                     agent: agent.name.clone(),
                     incarnation: one.number,
-                    within: Duration::ZERO,
+                    silent_for: silent / 1000,
                 }));
             }
         }

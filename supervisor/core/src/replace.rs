@@ -78,6 +78,23 @@ impl Life<'_> {
         }
     }
 
+    /// The current one has finished its turns, and the next one is ready: it takes over before the end of the other is seen.
+    pub(crate) fn drained(&mut self, number: u64) {
+        let agent = &mut *self.agent;
+        let is_ready = agent.next.as_ref().is_some_and(|next| next.phase == Phase::Ready);
+        let is_done = |one: &mut Incarnation| {
+            one.number == number && one.phase == Phase::Draining && one.hung.is_none()
+        };
+        let Some(done) = agent.current.take_if(|current| is_ready && is_done(current)) else {
+            return;
+        };
+        if agent.begun == Some(number) {
+            agent.begun_clean = true;
+        }
+        agent.retiring.push(done);
+        self.promote(None);
+    }
+
     /// Lets the current one take messages. Whoever did before has ended, or loses its consumer by this.
     pub(crate) fn admit(&mut self) {
         let agent = &mut *self.agent;

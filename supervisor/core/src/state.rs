@@ -308,6 +308,9 @@ pub struct Incarnation {
     pub within: Duration,
     /// Where its consumer starts, once it is ready.
     pub floor: u64,
+    /// Why it was ended, if it hung.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hung: Option<String>,
 }
 
 /// How far an incarnation is.

@@ -84,6 +84,12 @@ impl Fold<'_> {
                 let exit = Exit { reason: Some(reason.clone()), ..Exit::default() };
                 life.ended(*incarnation, End::NeverRan(exit), false);
             }),
+            ControlEvent::IncarnationDrained { agent, incarnation } => {
+                self.on(agent, |life| life.drained(*incarnation));
+            }
+            ControlEvent::IncarnationHung { agent, incarnation, silent_for } => {
+                self.on(agent, |life| life.hung(*incarnation, *silent_for));
+            }
             ControlEvent::IncarnationStable { agent, incarnation } => {
                 self.on(agent, |life| life.stable(*incarnation));
             }

@@ -64,6 +64,7 @@ impl World<'_> {
             deadline: Some(deadline),
             within: Duration::ZERO,
             floor: 0,
+            hung: None,
         })
     }
 

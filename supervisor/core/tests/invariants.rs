@@ -24,7 +24,7 @@ struct Move {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let one = (0..25_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
+    let one = (0..27_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
         |(kind, agent, node, variant, back, stale, later)| {
             let stale = stale == 0;
             Move { kind, agent, node, variant, back, stale, later }
@@ -98,6 +98,8 @@ impl Move {
             21 => ControlEvent::TimerFired { agent, timer: Timer::Drain, incarnation },
             22 => ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation },
             23 => ControlEvent::IncarnationBegun { agent, incarnation },
+            25 => ControlEvent::IncarnationDrained { agent, incarnation },
+            24 => ControlEvent::IncarnationHung { agent, incarnation, silent_for: 30 },
             _ => ControlEvent::LeaderElected { supervisor: "s".into() },
         }
     }

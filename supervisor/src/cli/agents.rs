@@ -27,6 +27,8 @@ fn verdict(event: &ControlEvent) -> Option<bool> {
         | ControlEvent::IncarnationBegun { .. }
         | ControlEvent::IncarnationExited { .. }
         | ControlEvent::StartFailed { .. }
+        | ControlEvent::IncarnationDrained { .. }
+        | ControlEvent::IncarnationHung { .. }
         | ControlEvent::IncarnationStable { .. }
         | ControlEvent::TimerFired { .. }
         | ControlEvent::Unknown => None,

@@ -53,6 +53,12 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         ControlEvent::StartFailed { incarnation, reason, .. } => {
             format!("incarnation {incarnation} could not be started: {reason}")
         }
+        ControlEvent::IncarnationDrained { incarnation, .. } => {
+            format!("incarnation {incarnation} has finished its turns")
+        }
+        ControlEvent::IncarnationHung { incarnation, silent_for, .. } => {
+            format!("incarnation {incarnation} hangs: no word from its shim for {silent_for}s")
+        }
         ControlEvent::IncarnationStable { incarnation, .. } => {
             format!("incarnation {incarnation} is stable")
         }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::output;
+use super::progress::Progress;
 use crate::args::{Global, Output, duration};
 use crate::failure;
 
@@ -146,6 +147,7 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
     let client = Client::connect(global).await?;
     let deadline = Instant::now() + args.timeout;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
+    let progress = Progress::new();
     if args.until != Until::Stopped {
         super::agents::require(&client, &args.agent).await?;
     }
@@ -176,6 +178,10 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
         };
         if Instant::now() >= deadline {
             return Err(late(args, seen));
+        }
+        if let Some(Ok(row)) = &seen {
+            let reason = row.reason.as_deref().unwrap_or("");
+            progress.say(format!("{} is {} {reason}", row.agent, row.state.as_str()));
         }
     }
 }

@@ -18,6 +18,7 @@ mod journal;
 mod lifecycle;
 mod logs;
 pub(crate) mod output;
+pub(crate) mod progress;
 mod prompt;
 mod ps;
 mod reasons;

@@ -191,6 +191,8 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         | ControlEvent::IncarnationReady { .. }
         | ControlEvent::IncarnationBegun { .. }
         | ControlEvent::StartFailed { .. }
+        | ControlEvent::IncarnationDrained { .. }
+        | ControlEvent::IncarnationHung { .. }
         | ControlEvent::IncarnationStable { .. }
         | ControlEvent::TimerFired { .. }
         | ControlEvent::Unknown => None,

@@ -192,6 +192,13 @@ impl Supervisor {
         let now = self.now_ms();
         match report {
             ShimReport::Ready => self.shim_ready(agent, incarnation).await,
+            ShimReport::Drained => {
+                if let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) {
+                    let (state, observer) = (&self.state, &mut leading.observer);
+                    let outcomes = observer.shim_drained(state, &agent, incarnation);
+                    self.follow(outcomes).await;
+                }
+            }
             ShimReport::Heartbeat(heartbeat) => {
                 if let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) {
                     let (state, observer) = (&self.state, &mut leading.observer);

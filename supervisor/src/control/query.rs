@@ -226,13 +226,17 @@ impl Supervisor {
     }
 
     fn hello(&self) -> Hello {
-        let up = self.state.nodes().filter(|node| node.phase == NodePhase::Up);
+        let in_phase = |phase| {
+            let nodes = self.state.nodes().filter(move |node| node.phase == phase);
+            nodes.map(|node| node.name.to_string()).collect()
+        };
         Hello {
             supervisor: self.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             leader: self.state.leader().map(ToOwned::to_owned),
             term: self.state.term(),
-            nodes: up.map(|node| node.name.to_string()).collect(),
+            nodes: in_phase(NodePhase::Up),
+            draining: in_phase(NodePhase::Draining),
         }
     }
 

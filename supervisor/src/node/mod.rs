@@ -174,13 +174,13 @@ async fn engine(
     let engine = EngineOptions {
         node: options.name.clone(),
         namespace: broker.subjects().namespace().clone(),
-        fleet: fleet(broker).await?,
+        fleet: crate::runtime::fleet::id(broker).await?,
         folders: folders.clone(),
         shim: options.shim.clone(),
         url: options.connect.url.clone(),
         creds: options.connect.creds.clone(),
-        network: options.runtime.network.clone(),
-        base_image: options.runtime.base_image.clone(),
+        network: options.runtime.network().map(str::to_owned),
+        base_image: options.runtime.base_image().to_owned(),
         dev: options.runtime.dev,
         home: options.home.clone(),
     };
@@ -195,14 +195,6 @@ async fn engine(
         }
         Err(error) => Err(error),
     }
-}
-
-/// What tells this fleet from every other one, also on an engine that several share: made from its secret, which it does not tell.
-async fn fleet(broker: &Broker) -> Result<String, ApiError> {
-    let secret = broker.fleet_secret().await.attempt("cannot start the node")?;
-    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("fleet {secret}").as_bytes());
-    let id = id.simple().to_string();
-    Ok(id.get(..12).unwrap_or(&id).to_owned())
 }
 
 impl Node {

@@ -1,6 +1,7 @@
 //! What incarnations run in. `process`: a shim and its worker as processes of this machine. `docker`, `podman`: in a container.
 
 pub(crate) mod engine;
+pub(crate) mod fleet;
 pub(crate) mod folder;
 pub(crate) mod labels;
 pub(crate) mod process;

@@ -151,13 +151,23 @@ mod tests {
             "--wait",
             "--journal-shards",
             "3",
+            "--runtime",
+            "docker",
+            "--base-image",
+            "python:3",
+            "--network",
+            "n",
+            "--dev",
         ];
         let crate::args::Cli { global, command: given } = crate::args::Cli::parse_from(given);
         let crate::args::Command::Up(args) = given else { panic!("it is `up`") };
         let home = Home::locate(Some(std::path::Path::new("/x"))).expect("given");
         let command = command(&global, &home, &args).expect("this program has a path");
         let words: Vec<_> = command.get_args().collect();
-        assert_eq!(words, ["up", "--locked", "--journal-shards", "3", "-v"]);
+        let containers = "--runtime docker --base-image python:3 --network n --dev".split(' ');
+        let expected = ["up", "--locked"].into_iter().chain(containers);
+        let expected: Vec<_> = expected.chain(["--journal-shards", "3", "-v"]).collect();
+        assert_eq!(words, expected);
         let env: Vec<_> =
             command.get_envs().filter_map(|(name, value)| Some((name, value?))).collect();
         assert!(env.contains(&("MOZART_DIR".as_ref(), "/x".as_ref())), "{env:?}");

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use common::api::ApiError;
 use tokio_util::sync::CancellationToken;
 
+use super::containers::Left;
 use super::nats::Nats;
-use super::{check_format, start};
+use super::{check_format, containers, start};
 use crate::args::{DownArgs, Global, RuntimeArgs, Sync, UpArgs};
 use crate::cli::output;
 use crate::failure;
-use crate::home::{self, Home};
-use crate::runtime::labels;
+use crate::home::{self, Home, Running};
+use crate::runtime::{Wanted, labels};
 
 /// Drains and stops what `up` started.
 ///
@@ -61,26 +62,48 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
 }
 
 fn is_left(home: &Home) -> bool {
-    home.running_file().exists() || Nats::is_left(home) || !labels::find(&home.run()).is_empty()
+    home.running_file().exists()
+        || Nats::is_left(home)
+        || !labels::find(&home.run()).is_empty()
+        || !containers::left(home).is_empty()
 }
 
 /// `up` was killed, but not what it started: takes its place and goes down in order; what then still runs is ended.
 async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError> {
-    if let Err(ApiError { what, cause, .. }) = in_order(global, home).await {
+    // Before it goes with what is ended in order.
+    let noted = home.read_running();
+    let runtime = noted.as_ref().ok().and_then(|noted| noted.as_ref()?.runtime.clone());
+    let runtime = runtime.unwrap_or_else(RuntimeArgs::for_ending);
+    // A node that cannot use the engine forgets them.
+    let containers = containers::left(home);
+    let ended = match &noted {
+        Ok(noted) => in_order(global, home, noted.as_ref(), runtime.clone()).await,
+        Err(error) => Err(error.clone()),
+    };
+    if let Err(ApiError { what, cause, .. }) = ended {
         output::note(format!("warning: not drained: {what}: {cause}; what still runs is ended"));
     }
-    end_rest(home).await;
-    home.remove_running()?;
+    let ended = end_rest(home, containers, runtime.wanted()).await;
+    match (&ended, noted) {
+        // The next `down` needs to know the engine.
+        (Err(_), Ok(Some(noted))) => home.write_running(&noted)?,
+        (Ok(()) | Err(_), _) => home.remove_running()?,
+    }
     drop(lock);
-    Ok(())
+    ended
 }
 
-async fn in_order(global: &Global, home: &Home) -> Result<(), ApiError> {
+async fn in_order(
+    global: &Global,
+    home: &Home,
+    noted: Option<&Running>,
+    runtime: RuntimeArgs,
+) -> Result<(), ApiError> {
     let mut global = global.clone();
     // The broker and the fleet of the `up` that was killed, whatever is meant by default.
-    if let Some(noted) = home.read_running()? {
-        global.nats = noted.nats_pid.is_none().then_some(noted.url);
-        global.namespace = Some(noted.namespace);
+    if let Some(noted) = noted {
+        global.nats = noted.nats_pid.is_none().then(|| noted.url.clone());
+        global.namespace = Some(noted.namespace.clone());
     }
     let args = UpArgs {
         dir: None,
@@ -89,7 +112,7 @@ async fn in_order(global: &Global, home: &Home) -> Result<(), ApiError> {
         timeout: Duration::ZERO,
         journal_shards: None,
         sync: Sync::Always,
-        runtime: RuntimeArgs::for_ending(),
+        runtime,
         locked: true,
     };
     // Nothing is started any more.
@@ -100,8 +123,8 @@ async fn in_order(global: &Global, home: &Home) -> Result<(), ApiError> {
     parts.serve(home, stop).await
 }
 
-/// Ends the processes of incarnations that no node looks after, and a nats-server that nobody keeps.
-async fn end_rest(home: &Home) {
+/// Ends the processes and containers of incarnations that no node looks after, and a nats-server that nobody keeps.
+async fn end_rest(home: &Home, containers: Vec<Left>, wanted: Wanted) -> Result<(), ApiError> {
     let left = labels::find(&home.run());
     let nodes: BTreeSet<&Path> = left.iter().filter_map(|one| one.run.parent()).collect();
     for node in nodes {
@@ -111,5 +134,7 @@ async fn end_rest(home: &Home) {
             tracing::info!("ended {count} processes of {}", node.display());
         }
     }
+    let removed = containers::remove(containers, wanted).await;
     Nats::end_left(home).await;
+    removed
 }

@@ -10,6 +10,7 @@ use common::api::{AgentState, ApiError, Query, Reply, SoulSource};
 use common::soul;
 
 use crate::cli::output;
+use crate::cli::progress::Progress;
 use crate::cli::souls::batches;
 use crate::failure::{self, Attempt as _};
 
@@ -114,6 +115,7 @@ pub(super) async fn wait_running(
     within: Duration,
 ) -> Result<(), ApiError> {
     let until = Instant::now() + within;
+    let progress = Progress::new();
     loop {
         let Reply::Ps(rows) = ask(client, &Query::Ps { agent: None }).await? else {
             let error = BrokerError::Other("an answer to another question".to_owned());
@@ -140,6 +142,7 @@ pub(super) async fn wait_running(
                 "mozart explain AGENT",
             ));
         }
+        progress.say(not_yet.join(", "));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

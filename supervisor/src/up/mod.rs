@@ -1,5 +1,6 @@
 //! `mozart up` and `mozart down`: everything on one machine, in one process beside nats-server.
 
+mod containers;
 mod detach;
 mod disk;
 mod down;
@@ -186,7 +187,7 @@ async fn start(
         None => {
             // Where containers reach it, too.
             let address = match &engine {
-                Some(engine) => host_address(engine, args.runtime.network.as_deref()).await,
+                Some(engine) => host_address(engine, args.runtime.network()).await,
                 None => None,
             };
             let nats = Nats::start(home, args.sync, address.as_deref())?;
@@ -227,6 +228,7 @@ async fn start(
         namespace,
         pid: std::process::id(),
         nats_pid: nats.as_ref().map(Nats::pid),
+        runtime: Some(args.runtime.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: Timestamp::from(SystemTime::now()),
     })?;

@@ -148,7 +148,14 @@ impl Fleet {
     #[must_use]
     pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
         let mut command = Command::new(cli::binary("mozart"));
-        for name in ["NATS_URL", "NATS_CREDS", "MOZART_NAMESPACE", "MOZART_NETWORK", "RUST_LOG"] {
+        for name in [
+            "NATS_URL",
+            "NATS_CREDS",
+            "MOZART_NAMESPACE",
+            "MOZART_NETWORK",
+            "MOZART_NATS_MONITOR",
+            "RUST_LOG",
+        ] {
             command.env_remove(name);
         }
         command

@@ -20,6 +20,7 @@ impl Pump {
             return;
         }
         self.stage = Stage::Draining { until: Instant::now() + within };
+        self.stopped = true;
         self.book.stop();
         self.ready_again = None;
         if let Some(inbox) = &mut self.inbox {
@@ -41,6 +42,10 @@ impl Pump {
     pub(super) async fn end(mut self, mut exit: Exit) -> u8 {
         let at = SystemTime::now().into();
         exit.reason = self.end_reason.take();
+        if self.stopped && exit.code == Some(0) {
+            // Else an end that somebody asked for would be a worker's that has nothing more to do.
+            exit.reason.get_or_insert_with(|| "stopped".to_owned());
+        }
         exit.out_of_memory =
             exit.signal == Some(Signal::KILL.as_raw()) && memory::kills() > self.memory_kills;
         self.worker.stdin = None;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, Inbox, InboxItem, Link, Subscription};
 use common::AgentName;
-use common::shim::ShimConfig;
+use common::shim::{ShimConfig, ShimReport};
 use futures_util::StreamExt as _;
 use futures_util::future::{AbortHandle, BoxFuture};
 use futures_util::stream::FuturesUnordered;
@@ -117,6 +117,8 @@ struct Pump {
     refused: u64,
     stage: Stage,
     end_reason: Option<String>,
+    /// Whether it was told to drain.
+    stopped: bool,
 }
 
 impl Pump {
@@ -260,6 +262,9 @@ impl Pump {
             self.send_acks().await;
         }
         if matches!(self.stage, Stage::Draining { .. }) && self.book.is_idle() {
+            // Whoever takes over need not wait for the end of the worker, and of a container around it.
+            self.send_acks().await;
+            self.report(&ShimReport::Drained).await;
             self.shut_down();
         }
     }

@@ -173,6 +173,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Signalled, Subscription), S
         refused: 0,
         stage: Stage::Running,
         end_reason: None,
+        stopped: false,
     };
     let agent = config.spec.worker_init();
     pump.tell(&ToWorker::Init { agent, incarnation: config.incarnation });

@@ -29,6 +29,8 @@ enum About {
     NodeDown(NodeName),
     NodeLost(NodeName),
     Ended(AgentName, u64),
+    Drained(AgentName, u64),
+    Hung(AgentName, u64),
     Stable(AgentName, u64),
     Start(AgentName, u64),
     Stop(NodeName, AgentName, u64),
@@ -101,6 +103,12 @@ impl Memory {
             ControlEvent::IncarnationExited { agent, incarnation, .. }
             | ControlEvent::StartFailed { agent, incarnation, .. } => {
                 About::Ended(agent.clone(), *incarnation)
+            }
+            ControlEvent::IncarnationDrained { agent, incarnation } => {
+                About::Drained(agent.clone(), *incarnation)
+            }
+            ControlEvent::IncarnationHung { agent, incarnation, .. } => {
+                About::Hung(agent.clone(), *incarnation)
             }
             ControlEvent::IncarnationStable { agent, incarnation } => {
                 About::Stable(agent.clone(), *incarnation)

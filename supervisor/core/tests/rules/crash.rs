@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::api::AgentState;
 use common::control::Timer;
+use common::shim::Exit;
 use common::spec::{AgentSpec, RestartPolicy};
 
 use crate::fleet::{Fleet, NOTHING, code, mender, signal, soul, stop_first};
@@ -49,6 +50,23 @@ fn on_failure_is_complete_after_exit_code_0_and_restarts_after_another() {
 
     let mut fleet = Fleet::with_mender(policy(RestartPolicy::OnFailure));
     assert_eq!(fleet.exited(1, code(3)), ["timer restart mender.1 +1000"]);
+
+    // As a stranger's `docker stop` ends it: that was not its own wish.
+    let mut fleet = Fleet::with_mender(policy(RestartPolicy::OnFailure));
+    let stopped = Exit { reason: Some("stopped".into()), ..code(0) };
+    assert_eq!(fleet.exited(1, stopped), ["timer restart mender.1 +1000"]);
+}
+
+#[test]
+fn one_that_hangs_is_ended_and_followed_by_another_whatever_its_end_then_says() {
+    let mut fleet = Fleet::with_mender(policy(RestartPolicy::OnFailure));
+    assert_eq!(fleet.hung(1), ["stop mender.1 within 0", "timer drain mender.1 +5000"]);
+    assert_eq!(fleet.hung(1), NOTHING, "once");
+    // It was only paused: woken, it ends in order, which is no completion.
+    let expected = ["cancel drain mender.1", "timer restart mender.1 +1000"];
+    assert_eq!(fleet.exited(1, code(0)), expected);
+    assert_eq!(fleet.agent_state(), AgentState::Error);
+    assert_eq!(fleet.reason(), "worker: hung: no word from its shim for 30s");
 }
 
 #[test]

@@ -172,6 +172,15 @@ impl Fleet {
         self.record(ControlEvent::StartFailed { agent: mender(), incarnation, reason })
     }
 
+    pub(crate) fn drained(&mut self, incarnation: u64) -> Vec<String> {
+        self.record(ControlEvent::IncarnationDrained { agent: mender(), incarnation })
+    }
+
+    pub(crate) fn hung(&mut self, incarnation: u64) -> Vec<String> {
+        let agent = mender();
+        self.record(ControlEvent::IncarnationHung { agent, incarnation, silent_for: 30 })
+    }
+
     pub(crate) fn stable(&mut self, incarnation: u64) -> Vec<String> {
         self.record(ControlEvent::IncarnationStable { agent: mender(), incarnation })
     }

@@ -282,15 +282,12 @@ fn a_restarted_agent_is_stable_after_a_minute_and_a_turn_once() {
 }
 
 #[test]
-fn a_shim_that_is_silent_on_a_node_that_is_not_is_killed() {
+fn a_shim_that_is_silent_on_a_node_that_is_not_hangs() {
     let fleet = running();
     let mut eyes = Observer::new(0);
-    let killed = Outcome::Do(Action::Stop {
-        node: node_name("alpha"),
-        agent: mender(),
-        incarnation: 1,
-        within: std::time::Duration::ZERO,
-    });
+    let (agent, incarnation) = (mender(), 1);
+    let hangs =
+        Outcome::Record(ControlEvent::IncarnationHung { agent, incarnation, silent_for: 30 });
     let second = |eyes: &mut Observer, second: u64, beats: bool| {
         let now = second * 1_000;
         assert_eq!(eyes.node_report(&fleet.state, now, &report(&[1])), []);
@@ -306,8 +303,8 @@ fn a_shim_that_is_silent_on_a_node_that_is_not_is_killed() {
     for at in 41..70 {
         assert_eq!(second(&mut eyes, at, false), [], "not long enough");
     }
-    assert_eq!(second(&mut eyes, 70, false), [killed]);
-    assert_eq!(second(&mut eyes, 71, false), [], "the node needs a moment");
+    assert_eq!(second(&mut eyes, 70, false), [hangs]);
+    assert_eq!(second(&mut eyes, 71, false), [], "it is said once");
 }
 
 #[test]

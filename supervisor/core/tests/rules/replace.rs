@@ -36,6 +36,27 @@ fn start_first_admits_the_new_one_when_the_old_one_has_ended() {
 }
 
 #[test]
+fn start_first_admits_the_new_one_as_soon_as_the_old_one_has_drained() {
+    let mut fleet = swapping();
+    assert_eq!(fleet.drained(2), NOTHING, "not that one");
+    assert_eq!(fleet.drained(1), ["admit mender.2 from 14 after 1 clean"]);
+    assert_eq!(fleet.drained(1), NOTHING, "once");
+    assert_eq!((fleet.agent_state(), fleet.current()), (AgentState::Running, 2));
+    // Its end changes nothing any more, whatever it was.
+    assert_eq!(fleet.exited(1, signal(9)), ["cancel drain mender.1"]);
+    assert_eq!((fleet.agent_state(), fleet.mender().restart_count), (AgentState::Running, 0));
+}
+
+#[test]
+fn one_that_has_drained_and_that_nobody_follows_is_waited_for() {
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.stop();
+    assert_eq!(fleet.drained(1), NOTHING);
+    assert_eq!(fleet.exited(1, code(0)), ["cancel drain mender.1"]);
+    assert_eq!(fleet.agent_state(), AgentState::Stopped);
+}
+
+#[test]
 fn a_crash_of_the_old_one_while_the_new_one_is_ready_admits_it_at_once() {
     let mut fleet = swapping();
     let expected = ["cancel drain mender.1", "admit mender.2 from 14 after 1"];

@@ -1,9 +1,11 @@
 //! Containers of incarnations: made, started, signalled, found again, and settled when they have ended.
 
+use std::path::Path;
+
 use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    ListContainersOptionsBuilder,
 };
 use common::shim::{Exit, IncarnationExit, ShimConfig, ShimExit, StartIncarnation, WorkerUser};
 use common::spec::AgentSpec;
@@ -61,7 +63,7 @@ pub(crate) enum Phase {
 /// How the look at a container went that seemed to have ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// So it did. What is known of it is this; the container can go once that is on record.
+    /// So it did, and may be removed.
     Yes(IncarnationExit),
     /// It runs.
     No,
@@ -119,7 +121,8 @@ impl Engine {
                 mounts: mounts.mounts.clone(),
                 folder: folder.clone(),
             };
-            let id = self.create(&spec::name(options, start), spec::body(parts)).await?;
+            let name = spec::name(&start.agent, start.incarnation, &options.fleet);
+            let id = self.create(&name, spec::body(parts)).await?;
             let config = ShimConfig {
                 url: self.inner.url.clone(),
                 creds: None,
@@ -202,16 +205,13 @@ impl Engine {
 
     /// What was noted of an incarnation, if it is a container.
     pub(crate) fn noted(&self, agent: &AgentName, incarnation: u64) -> Option<Container> {
-        read(&self.options().folders.of(agent, incarnation).join(RECORD))
+        noted(&self.options().folders.of(agent, incarnation))
     }
 
     /// Removes a container by force, with all that is only its own; gone already is fine.
     pub(crate) async fn remove(&self, id: &str) {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        if let Err(error) = self.docker().remove_container(id, Some(options)).await
-            && !matches!(words::status(&error), Some(404 | 409))
-        {
-            tracing::warn!("removing container {id}: {}", say(error));
+        if let Err(error) = self.inner.connection.remove(id).await {
+            tracing::warn!("removing container {id}: {error}");
         }
     }
 
@@ -224,7 +224,7 @@ impl Engine {
 
     /// Removes whatever is left of a start that was given up.
     pub(crate) async fn give_up(&self, start: &StartIncarnation) {
-        let name = spec::name(self.options(), start);
+        let name = spec::name(&start.agent, start.incarnation, &self.options().fleet);
         let known = self.docker().inspect_container(&name, None::<InspectContainerOptions>).await;
         let Ok(known) = known else { return };
         let labels = known.config.and_then(|config| config.labels).unwrap_or_default();
@@ -258,7 +258,7 @@ impl Engine {
         }
     }
 
-    /// Looks at a container that seems to have ended: how it did.
+    /// Looks at a container that seems to have ended, and how it did.
     pub(crate) async fn settle(&self, container: &Container, now: Timestamp) -> Ended {
         let Ok(_permit) = self.inner.at_once.acquire().await else {
             return Ended::Unknown("the node ends".to_owned());
@@ -294,6 +294,11 @@ impl Engine {
         };
         Ended::Yes(exit)
     }
+}
+
+/// What a node noted in a run folder, if that is a container's.
+pub(crate) fn noted(run: &Path) -> Option<Container> {
+    read(&run.join(RECORD))
 }
 
 /// Whether a name is taken: podman says so in words only.

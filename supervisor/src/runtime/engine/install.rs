@@ -22,12 +22,21 @@ pub(super) const FOLDER: &str = "/.mozart";
 pub(super) const SHIM: &str = "/.mozart/mozart-shim";
 /// The label of the volumes that hold a shim.
 pub(super) const LABEL: &str = "dev.mozart.shim";
+/// How their names begin.
+pub(super) const VOLUME: &str = "mozart-shim-";
+
+/// The volume that holds this shim.
+pub(crate) fn volume_name(shim: &[u8]) -> String {
+    let digest = Sha256::digest(shim);
+    let digest: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("{VOLUME}{digest}")
+}
 
 /// A shim for containers needs nothing of the image, not even a loader.
 ///
 /// # Errors
 /// When it is not static, or no program of this system.
-pub(super) fn check_static(shim: &Path) -> Result<(), ApiError> {
+pub(crate) fn check_static(shim: &Path) -> Result<(), ApiError> {
     const WHAT: &str = "cannot run containers";
     let bytes = std::fs::read(shim).map_err(|error| failure::file(WHAT, &error, "make build"))?;
     let what = match interpreter(&bytes) {
@@ -71,9 +80,7 @@ impl Engine {
         let shim = tokio::fs::read(&self.options().shim)
             .await
             .map_err(|error| format!("{}: {error}", self.options().shim.display()))?;
-        let digest: String =
-            Sha256::digest(&shim).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("mozart-shim-{digest}");
+        let name = volume_name(&shim);
         self.fill_volume(&name, &shim).await?;
         Ok(known.insert(name).clone())
     }

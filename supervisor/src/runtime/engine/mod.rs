@@ -14,6 +14,7 @@ mod mounts;
 mod network;
 mod said;
 mod spec;
+mod survey;
 mod words;
 
 use std::path::PathBuf;
@@ -26,10 +27,13 @@ use common::{Namespace, NodeName};
 use tokio::sync::{Mutex, Semaphore};
 
 pub(crate) use address::candidates;
-pub(crate) use container::{Container, Ended, Listed, Phase};
+pub(crate) use container::{Container, Ended, Listed, Phase, noted};
 pub(crate) use events::News;
+pub(crate) use install::{check_static, volume_name};
+pub(crate) use labels::Label;
 pub(crate) use said::Listening;
 pub(crate) use spec::BASE_IMAGE;
+pub(crate) use survey::{About, Owned, ShimVolume};
 pub(crate) use words::say;
 
 use crate::failure;
@@ -60,6 +64,14 @@ impl Kind {
     }
 }
 
+/// A place without an engine that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unusable {
+    pub(crate) address: String,
+    /// In words for people.
+    pub(crate) why: String,
+}
+
 /// An engine that has answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -85,14 +97,12 @@ impl Connection {
             Wanted::Docker => Some(Kind::Docker),
             Wanted::Podman => Some(Kind::Podman),
         };
-        let mut seen = Vec::new();
-        for address in candidates(name) {
-            match Self::open(&address).await {
-                Ok(found) if name.is_none_or(|name| name == found.kind) => return Ok(Some(found)),
-                Ok(found) => seen.push(format!("{address} is {}", found.kind.as_str())),
-                Err(error) => seen.push(format!("{address}: {error}")),
-            }
-        }
+        let seen = match Self::look(name).await {
+            Ok(found) => return Ok(Some(found)),
+            Err(seen) => seen,
+        };
+        let seen: Vec<_> =
+            seen.into_iter().map(|one| format!("{}: {}", one.address, one.why)).collect();
         let Some(name) = name else {
             tracing::debug!("no container engine: {}", seen.join(", "));
             return Ok(None);
@@ -107,6 +117,23 @@ impl Connection {
             }
         };
         Err(failure::error(failure::UNREACHABLE, format!("{name} does not answer"), cause, try_))
+    }
+
+    /// The first engine that answers; with a kind, the first of that.
+    ///
+    /// # Errors
+    /// Why none of the places where one may be is it.
+    pub(crate) async fn look(wanted: Option<Kind>) -> Result<Self, Vec<Unusable>> {
+        let mut seen = Vec::new();
+        for address in candidates(wanted) {
+            let why = match Self::open(&address).await {
+                Ok(found) if wanted.is_none_or(|kind| kind == found.kind) => return Ok(found),
+                Ok(found) => format!("it is {}", found.kind.as_str()),
+                Err(error) => error,
+            };
+            seen.push(Unusable { address, why });
+        }
+        Err(seen)
     }
 
     async fn open(address: &str) -> Result<Self, String> {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount};
+use common::AgentName;
 use common::shim::{CONTAINER, StartIncarnation};
 use common::spec::{AgentSpec, Limits};
 
@@ -22,9 +23,9 @@ const MEMORY: u64 = 2 << 30;
 /// Processes and threads of a container, where LIMIT says nothing: enough for any worker, few enough for a fork bomb.
 const PIDS: u32 = 512;
 /// `/tmp`, in memory, which counts as the container's.
-const TMP: &str = "rw,nosuid,nodev,mode=1777,size=256m";
+const TMP: &str = "rw,nosuid,nodev,noexec,mode=1777,size=256m";
 /// What an image declares as a volume is writable, too, and gone with the container: all that outlives it is a SANCTUM's.
-const VOLUME: &str = "rw,nosuid,nodev,mode=1777,size=64m";
+const VOLUME: &str = "rw,nosuid,nodev,noexec,mode=1777,size=64m";
 /// The shim's own log: what it says of itself, and its last words.
 const LOG: [(&str, &str); 2] = [("max-size", "1m"), ("max-file", "2")];
 /// After its drain time the shim still ends its worker and settles its books.
@@ -46,9 +47,9 @@ pub(super) struct Parts<'a> {
 }
 
 /// The container's name: one for each incarnation of each fleet, so that it is started only once.
-pub(super) fn name(options: &EngineOptions, start: &StartIncarnation) -> String {
-    let fleet = options.fleet.get(..6).unwrap_or(&options.fleet);
-    format!("mozart-{}-{}-{fleet}", start.agent, start.incarnation)
+pub(super) fn name(agent: &AgentName, incarnation: u64, fleet: &str) -> String {
+    let fleet = fleet.get(..6).unwrap_or(fleet);
+    format!("mozart-{agent}-{incarnation}-{fleet}")
 }
 
 /// What is asked of the engine.
@@ -165,7 +166,7 @@ mod tests {
             mounts,
             folder: None,
         });
-        assert_eq!(name(&options, &start), "mozart-a-7-012345");
+        assert_eq!(name(&start.agent, start.incarnation, &options.fleet), "mozart-a-7-012345");
         let host = body.host_config.clone().expect("it has one");
         (body, host)
     }

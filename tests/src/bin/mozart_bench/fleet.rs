@@ -12,6 +12,23 @@ use crate::rig::Rig;
 /// The smallest soul: the built-in echo worker answers.
 pub(crate) const ECHO: &str = "MODEL bench/echo\nSOUL You echo.\n";
 
+/// What its agents run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    Process,
+    Docker,
+}
+
+impl Runtime {
+    /// As the command line calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Docker => "docker",
+        }
+    }
+}
+
 /// A fleet that is up; down when dropped.
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -19,6 +36,7 @@ pub(crate) struct Fleet {
     pub(crate) namespace: Namespace,
     pub(crate) url: String,
     shards: u32,
+    runtime: Runtime,
     folder: PathBuf,
     mozart: PathBuf,
 }
@@ -31,6 +49,17 @@ pub(crate) fn names(count: usize) -> Result<Vec<AgentName>> {
 impl Fleet {
     /// Starts a fleet of agents that have the same soul, and waits until all are running.
     pub(crate) async fn start(rig: &Rig, name: &str, agents: usize, soul: &str) -> Result<Self> {
+        Self::start_in(rig, name, agents, soul, Runtime::Process).await
+    }
+
+    /// The same, with agents that run in something else than processes.
+    pub(crate) async fn start_in(
+        rig: &Rig,
+        name: &str,
+        agents: usize,
+        soul: &str,
+        runtime: Runtime,
+    ) -> Result<Self> {
         let agents = names(agents)?;
         let folder = rig.folder.path().join(name);
         let souls = folder.join("souls");
@@ -43,6 +72,7 @@ impl Fleet {
             namespace: Namespace::new(name)?,
             url: rig.server.url.clone(),
             shards: rig.sync.shards(),
+            runtime,
             folder,
             mozart: process::mozart()?,
         };
@@ -53,7 +83,8 @@ impl Fleet {
     /// Starts what is not running of it.
     pub(crate) async fn up(&self) -> Result<()> {
         let mut up = self.command();
-        up.args(["up", "-d", "--wait", "--timeout", "120s", "--journal-shards"]);
+        up.args(["up", "-d", "--wait", "--timeout", "120s", "--runtime", self.runtime.name()]);
+        up.arg("--journal-shards");
         up.arg(self.shards.to_string()).arg(self.folder.join("souls"));
         self.run(&mut up).await.map(drop)
     }

@@ -7,6 +7,7 @@
 mod ask;
 mod beacon;
 mod chunks;
+mod container;
 mod cpu;
 mod crowd;
 mod drive;
@@ -19,6 +20,7 @@ mod outcome;
 mod process;
 mod raw;
 mod register;
+mod replace;
 mod respawn;
 mod restart;
 mod rig;
@@ -37,6 +39,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::figure::{Format, Report};
+use crate::fleet::Runtime;
 use crate::outcome::{Result, fail};
 
 /// Measures Mozart beside a raw NATS loop and stdio + SQLite
@@ -51,6 +54,9 @@ struct Args {
     /// How long one measurement of a throughput or a latency takes
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     seconds: f64,
+    /// How often agents are replaced in all, for the gap
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    replacements: u32,
     /// How results are written to stdout
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -60,7 +66,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 10] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 14] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -71,6 +77,10 @@ const SCENARIOS: [(&[u8], &str, Scenario); 10] = [
     (&[9], "memory", Scenario::Memory),
     (&[11], "register", Scenario::Register),
     (&[12], "takeover", Scenario::Takeover),
+    (&[13], "replace-process", Scenario::ReplaceProcess),
+    (&[13], "replace-docker", Scenario::ReplaceDocker),
+    (&[14], "restart-docker", Scenario::RestartDocker),
+    (&[15], "memory-docker", Scenario::MemoryDocker),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +95,10 @@ enum Scenario {
     Memory,
     Register,
     Takeover,
+    ReplaceProcess,
+    ReplaceDocker,
+    RestartDocker,
+    MemoryDocker,
 }
 
 fn main() -> ExitCode {
@@ -117,6 +131,7 @@ fn run(args: Args) -> Result<()> {
     }
     let plan = rig::Plan {
         pairs: args.pairs,
+        replacements: args.replacements,
         window: Duration::try_from_secs_f64(args.seconds)?,
         data: args.data,
         which: args.which,
@@ -139,6 +154,12 @@ fn run(args: Args) -> Result<()> {
                 Scenario::Memory => memory::run(&plan, &mut report).await,
                 Scenario::Register => register::run(&plan, &mut report).await,
                 Scenario::Takeover => takeover::run(&plan, &mut report).await,
+                Scenario::ReplaceProcess => {
+                    replace::run(&plan, &mut report, Runtime::Process).await
+                }
+                Scenario::RestartDocker => container::restart(&plan, &mut report).await,
+                Scenario::MemoryDocker => container::memory(&plan, &mut report).await,
+                Scenario::ReplaceDocker => replace::run(&plan, &mut report, Runtime::Docker).await,
             }
         })?;
     }

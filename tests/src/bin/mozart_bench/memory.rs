@@ -12,7 +12,7 @@ use crate::rig::{Plan, Rig};
 use crate::server::Sync;
 
 /// Conmon, which does for podman what the shim does here and less: private KiB beside an idle container, measured with 20.
-const CONMON: f64 = 336.0;
+pub(crate) const CONMON: f64 = 336.0;
 const AGENTS: usize = 20;
 
 pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {

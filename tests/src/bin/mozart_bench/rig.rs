@@ -18,6 +18,8 @@ use crate::server::{Server, Sync};
 pub(crate) struct Plan {
     /// How many pairs a figure is the median of.
     pub(crate) pairs: u32,
+    /// How often agents are replaced in all.
+    pub(crate) replacements: u32,
     /// How long one measurement takes.
     pub(crate) window: Duration,
     /// Where the data goes.

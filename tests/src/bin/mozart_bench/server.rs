@@ -53,9 +53,9 @@ impl Server {
         let data = folder.join("nats");
         let ports = folder.join("ports");
         std::fs::create_dir_all(&ports)?;
-        // As `mozart up` writes it, without the login.
+        // As `mozart up` writes it, without the login; on all addresses, so that containers reach it.
         let text = format!(
-            "listen: \"127.0.0.1:-1\"
+            "listen: \"0.0.0.0:-1\"
 ports_file_dir: {ports:?}
 max_payload: 1MB
 max_connections: 20000
@@ -97,5 +97,7 @@ fn ports_file(folder: &Path, pid: u32) -> Option<PathBuf> {
 
 fn url(ports: &Path) -> Option<String> {
     let ports: serde_json::Value = serde_json::from_str(&process::read(ports)?).ok()?;
-    ports["nats"].as_array()?.iter().find_map(|url| Some(url.as_str()?.to_owned()))
+    let listens = ports["nats"].as_array()?.iter().find_map(|url| url.as_str())?;
+    let port = listens.rsplit(':').next()?;
+    Some(format!("nats://127.0.0.1:{port}"))
 }
