@@ -11,12 +11,12 @@
 //! ```
 
 mod cli;
-mod engine;
+pub(crate) mod engine;
 mod fleet;
 mod image;
 mod proc;
 mod read;
-mod running;
+pub(crate) mod running;
 mod runtime;
 mod soul;
 mod wait;
