@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # The tests always use the pinned server. The product looks for MOZART_NATS_SERVER, then PATH, then .tools/.
-TEST_ENV := MOZART_NATS_SERVER='$(CURDIR)/.tools/nats-server'
+TEST_ENV := MOZART_NATS_SERVER='$(CURDIR)/.tools/nats-server' MOZART_TEST_SHIM='$(CURDIR)/target/$(HOST)/debug/mozart-shim'
 
 # Static: it runs in any container, also FROM scratch. With --target the flags stay away from build scripts and macros.
 STATIC := RUSTFLAGS='-Ctarget-feature=+crt-static' cargo build --target $(HOST)
@@ -58,6 +58,9 @@ test-image: ## an image with Python and the tests' workers, for tests with conta
 .PHONY: test
 test: setup ## all tests, against a real nats-server (ARGS='-p broker', ARGS=name)
 	cargo build --workspace
+	@# For tests with containers: a static shim, beside it the mozart of the images, and an image with Python.
+	@! (. scripts/engine.sh) 2>/dev/null || \
+		(set -x; $(STATIC) -p supervisor -p worker-shim && scripts/test-image.sh)
 	$(TEST_ENV) cargo nextest run --workspace $(ARGS)
 
 .PHONY: check

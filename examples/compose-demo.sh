@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A fleet of containers on this host's engine: `make compose-demo` makes the images where they are missing, and runs it. It is a fleet of its own,
-# on a port of its own, and leaves nothing behind but the images.
+# on a port of its own, and leaves nothing behind but images.
 #
 # ENGINE=docker|podman; without it, the one that answers.
 set -euo pipefail
@@ -29,30 +29,56 @@ for image in "mozart:$version" mozart-nats:2.15.1; do
 done
 
 # A fleet of its own, whatever runs on this machine already.
-export COMPOSE_PROJECT_NAME=mozart-demo MOZART_NAMESPACE=compose-demo MOZART_NETWORK=mozart-demo MOZART_NATS_LISTEN=127.0.0.1:
+project=mozart-demo
+compose+=(-p "$project")
+export MOZART_NAMESPACE=compose-demo MOZART_NETWORK=$project MOZART_NATS_LISTEN=127.0.0.1:
 MOZART_NATS_PASSWORD=demo$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 export MOZART_NATS_PASSWORD
 unset MOZART_IMAGE NATS_IMAGE MOZART_SOULS MOZART_BASE_IMAGE MOZART_NODE
-if [ "$ENGINE" = podman ]; then
-    export MOZART_RUNTIME=podman
-    socket=$(podman info --format '{{.Host.RemoteSocket.Path}}')
-    export MOZART_ENGINE_SOCKET=${MOZART_ENGINE_SOCKET:-${socket#unix://}}
+unset COMPOSE_FILE COMPOSE_PROJECT_NAME COMPOSE_PROFILES
+export MOZART_RUNTIME=$ENGINE
+if [ -z "${MOZART_ENGINE_SOCKET:-}" ]; then
+    case $ENGINE in
+    docker) socket=${DOCKER_HOST:-unix:///var/run/docker.sock} ;;
+    podman) socket=${CONTAINER_HOST:-$(podman info --format '{{.Host.RemoteSocket.Path}}')} ;;
+    esac
+    export MOZART_ENGINE_SOCKET=${socket#unix://}
 fi
+[ -S "$MOZART_ENGINE_SOCKET" ] ||
+    fail "the node cannot reach $ENGINE" "there is no socket at $MOZART_ENGINE_SOCKET" \
+        "start it (for podman: systemctl enable --now podman.socket), or MOZART_ENGINE_SOCKET=PATH"
 
 # The containers of this demo's agents: ids.
 agents() {
     "$ENGINE" ps -aq --filter "label=dev.mozart.namespace=$MOZART_NAMESPACE"
 }
 
+# The volumes with a shim: one for each build of it, for all fleets of this engine.
+shims() {
+    "$ENGINE" volume ls -q --filter label=dev.mozart.shim
+}
+
 # Takes away what there may be of this demo, an interrupted one's also.
 tear_down() {
     local left
-    # The node first: it lets its agents finish, and takes them away.
-    timeout 90 "${compose[@]}" stop node || true
+    timeout 180 "${compose[@]}" down --volumes || true
+    # Nothing, unless the node was killed.
     left=$(agents)
     # shellcheck disable=SC2086
     [ -z "$left" ] || timeout 60 "$ENGINE" rm -f $left
-    timeout 120 "${compose[@]}" down --volumes
+    # An old podman-compose does not take it away, and none does while an agent is in it.
+    ! "$ENGINE" network inspect "$MOZART_NETWORK" || timeout 60 "$ENGINE" network rm "$MOZART_NETWORK"
+    # Only if this demo's node made it. Another fleet that has come to use it keeps it: the engine refuses.
+    [ -z "$shim" ] || grep -qx "$shim" <<<"$had" || timeout 60 "$ENGINE" volume rm "$shim" || true
+}
+
+# What is left of it.
+left() {
+    agents
+    local label=label=com.docker.compose.project=$project
+    "$ENGINE" ps -aq --filter "$label"
+    "$ENGINE" volume ls -q --filter "$label"
+    "$ENGINE" network ls -q --filter "name=^$MOZART_NETWORK\$"
 }
 
 log=$(mktemp)
@@ -62,7 +88,11 @@ clean_up() {
     if [ "$code" != 0 ]; then
         echo >&2
         echo "The demo failed. The last lines of its containers:" >&2
-        { cat "$log" && "${compose[@]}" ps -a && "${compose[@]}" logs --tail=15; } >&2 || true
+        {
+            cat "$log"
+            "$ENGINE" ps -a --filter "label=com.docker.compose.project=$project" --format '{{.Names}}  {{.Status}}'
+            timeout 60 "${compose[@]}" logs --tail=15
+        } >&2 || true
     fi
     tear_down >"$log" 2>&1 || { [ "$code" != 0 ] || { code=1 && cat "$log" >&2; }; }
     rm -f "$log"
@@ -125,6 +155,7 @@ note() {
 }
 
 begun=$SECONDS
+had=$(shims) shim=''
 tear_down >"$log" 2>&1 || true
 
 heading "1. Start: a broker, two supervisors, a node, and the agent of examples/hello"
@@ -134,7 +165,9 @@ until_true 60 mozart wait hello --for running --timeout 10s
 run ps
 show "$ENGINE" ps
 "$ENGINE" ps --filter "network=$MOZART_NETWORK" --format '{{.Names}}  {{.Status}}' | sort
-[ -n "$(agents)" ] || fail "the agent is in no container" "the node runs it otherwise" "${compose[*]} logs node"
+agent=$(agents)
+[ -n "$agent" ] || fail "the agent is in no container" "the node runs it otherwise" "${compose[*]} logs node"
+shim=$("$ENGINE" inspect -f '{{range .Mounts}}{{if eq .Destination "/.mozart"}}{{.Name}}{{end}}{{end}}' "$agent")
 note "the agent is a container of its own: the node started it through the host's engine"
 
 heading "2. A message: it is on disk before its id is printed"
@@ -142,7 +175,7 @@ run send hello "Hello, Mozart" --wait
 
 heading "3. The supervisor that leads dies"
 leads=$(leader)
-victim=$("$ENGINE" ps --format '{{.Names}}' --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+victim=$("$ENGINE" ps --format '{{.Names}}' --filter "label=com.docker.compose.project=$project" \
     --filter "label=com.docker.compose.service=$leads")
 show "$ENGINE" kill "$victim"
 "$ENGINE" kill "$victim" >/dev/null
@@ -160,9 +193,10 @@ run ps
 
 heading "4. Stop: the node drains its agents, then all of it goes, the data too"
 show "${compose[@]}" down --volumes
+timeout 180 "${compose[@]}" down --volumes >"$log" 2>&1
+[ -z "$(agents)" ] || fail "agents are left" "the node did not take their containers away" "${compose[*]} logs node"
 tear_down >"$log" 2>&1
-left=$(agents)
-[ -z "$left" ] || fail "containers of agents are left" "$left" "$ENGINE rm -f"
+[ -z "$(left)" ] || fail "something of the demo is left" "$(left | tr '\n' ' ')" "$ENGINE rm -f, $ENGINE volume rm, $ENGINE network rm"
 trap - EXIT
 rm -f "$log"
 printf '\nThat took %d s.\n' $((SECONDS - begun))

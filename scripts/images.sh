@@ -3,10 +3,13 @@
 #
 #   scripts/images.sh             mozart:<version> and mozart-nats:<version>; and .env, with a password for the broker
 #   scripts/images.sh tree DIR    only what goes into them: the folders DIR/mozart, DIR/nats and DIR/data
+#   scripts/images.sh test DIR    mozart:test and mozart-nats:test, for tests, from DIR/mozart and DIR/mozart-shim
 #
 # ENGINE=docker|podman; without it, the one that answers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+programs=target/release
 
 # tree DIR: Containerfile and this script build from the same folders.
 tree() {
@@ -14,9 +17,9 @@ tree() {
     umask 022
     mkdir -p "$dir"/{mozart,nats}/{etc,$bin,tmp} "$dir"/nats/etc/nats "$dir/data"
     chmod 1777 "$dir"/{mozart,nats}/tmp
-    install -m 755 target/release/mozart target/release/mozart-shim "$dir/mozart/$bin/"
+    install -m 755 "$programs"/mozart{,-shim} "$dir/mozart/$bin/"
     # The broker's health check is `mozart doctor`: there is no shell and no curl beside it.
-    install -m 755 .tools/nats-server target/release/mozart "$dir/nats/$bin/"
+    install -m 755 .tools/nats-server "$programs/mozart" "$dir/nats/$bin/"
     install -m 644 deploy/nats.conf "$dir/nats/etc/nats/"
     for etc in "$dir"/{mozart,nats}/etc; do
         printf '%s\n' 'root:x:0:0:root:/root:/sbin/nologin' 'mozart:x:65532:65532:mozart:/tmp:/sbin/nologin' >"$etc/passwd"
@@ -48,25 +51,42 @@ password() {
     echo 'wrote .env: the password of the broker'
 }
 
-if [ "${1:-}" = tree ]; then
+purpose=${1:-} how='make images'
+case $purpose in
+'') ;;
+tree)
     tree "${2:?a folder}"
     exit
-fi
+    ;;
+test) programs=${2:?a folder} how='make test' ;;
+*)
+    printf 'error: %s is no purpose of images; try: none, tree DIR, test DIR\n' "$purpose" >&2
+    exit 2
+    ;;
+esac
 
 . scripts/engine.sh
-for program in target/release/mozart target/release/mozart-shim .tools/nats-server; do
-    [ -x "$program" ] || fail "$program is missing" "not built yet" "make images"
+for program in "$programs"/mozart{,-shim} .tools/nats-server; do
+    [ -x "$program" ] || fail "$program is missing" "not built yet" "$how"
 done
 # Whatever the build was: a program that needs libraries does not start FROM scratch.
-if ldd target/release/mozart 2>/dev/null | grep -q '=>'; then
-    fail "target/release/mozart does not run in an image" "it is not static" "make images"
+if ldd "$programs/mozart" 2>/dev/null | grep -q '=>'; then
+    fail "$programs/mozart does not run in an image" "it is not static" "$how"
 fi
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-nats=$(.tools/nats-server --version | sed 's/.*v//')
+if [ "$purpose" = test ]; then
+    version=test nats=test
+else
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+    nats=$(.tools/nats-server --version | sed 's/.*v//')
+fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 tree "$scratch/tree"
+if [ "$purpose" = test ]; then
+    # They are large, and their names and lines are of no use there.
+    strip "$scratch"/tree/{mozart,nats}/usr/local/bin/mozart
+fi
 sed -n '/^FROM scratch AS nats/,$p' Containerfile | sed 's, --from=build\(.*\) /tree/,\1 tree/,' >"$scratch/Containerfile"
 
 # build STAGE IMAGE
@@ -88,4 +108,4 @@ build() {
 revision=$(git rev-parse HEAD 2>/dev/null || true)
 build nats "mozart-nats:$nats"
 build mozart "mozart:$version"
-password
+[ "$purpose" = test ] || password

@@ -55,7 +55,7 @@ fn refusal(node: &Node, spec: &AgentSpec) -> Option<String> {
         (&["docker", "podman"], "docker or podman that answers")
     } else {
         // Whatever a node offers: it puts those that need no image where it runs things.
-        (&["process", "docker", "podman"], "runtime that it knows")
+        (&["process", "docker", "podman"], "runtime that answers")
     };
     if !needed.iter().any(|runtime| node.runtimes.contains(*runtime)) {
         return Some(format!("has no {words}"));

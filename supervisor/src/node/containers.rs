@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use common::shim::{IncarnationExit, ShimExit, StartIncarnation};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,9 @@ fn judge(known: Known, phase: Phase) -> Todo {
     }
 }
 
+/// The pause before an engine that is away is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+
 impl Node {
     /// Starts a container beside the loop: it takes as long as the engine likes.
     pub(super) fn start_container(&mut self, engine: Engine, start: StartIncarnation) {
@@ -58,15 +61,16 @@ impl Node {
                     preparing.insert(key.clone(), doing);
                 }
             };
-            let now = SystemTime::now().into();
-            let started =
-                match cancel.run_until_cancelled(engine.start(&start, now, progress)).await {
-                    Some(started) => started,
-                    None => {
-                        engine.give_up(&start).await;
-                        Err("stopped while it was being started".to_owned())
-                    }
-                };
+            let started = match cancel
+                .run_until_cancelled(start_patiently(&engine, &start, progress))
+                .await
+            {
+                Some(started) => started,
+                None => {
+                    engine.give_up(&start).await;
+                    Err("stopped while it was being started".to_owned())
+                }
+            };
             Seen::Started(key, started)
         });
     }
@@ -255,13 +259,45 @@ impl Node {
         self.discard(id);
     }
 
+    /// Removes what has ended and is there still: an engine that was itself going down says that it removes, and does not.
+    pub(super) async fn clear_up(&self) {
+        let Some(engine) = &self.engine else { return };
+        match engine.list().await {
+            Ok(all) => {
+                for one in all.iter().filter(|one| one.phase != Phase::Runs) {
+                    engine.remove(&one.container.id).await;
+                }
+            }
+            Err(error) => tracing::warn!("what has ended may not be removed: {error}"),
+        }
+    }
+
     fn discard(&mut self, id: String) {
         let Some(engine) = self.engine.clone() else { return };
         if self.discarding.insert(id.clone()) {
             self.watches.spawn(async move {
-                engine.discard(&id).await;
-                Seen::Discarded(id)
+                let gone = engine.discard(&id).await;
+                Seen::Discarded(id, gone)
             });
+        }
+    }
+}
+
+/// Starts an incarnation. An engine that is away is waited for, since that is no fault of the agent's; as long as that is said, the
+/// time to say ready has not begun.
+async fn start_patiently(
+    engine: &Engine,
+    start: &StartIncarnation,
+    progress: impl Fn(String),
+) -> Result<(Container, Listening), String> {
+    loop {
+        let started = engine.start(start, SystemTime::now().into(), &progress).await;
+        if started.is_ok() || engine.ping().await.is_ok() {
+            return started;
+        }
+        progress(format!("waits for {}, which does not answer", engine.kind().as_str()));
+        while engine.ping().await.is_err() {
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }

@@ -37,6 +37,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 /// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
 const LEADERLESS: Duration = Duration::from_secs(5);
+/// What has ended here is removed sooner, unless the engine is out of order.
+const REMOVED: Duration = Duration::from_secs(10);
 /// News of the engine that wait to be heard, at most: then it waits.
 const NEWS: usize = 256;
 
@@ -246,6 +248,14 @@ impl Node {
         }
         self.report_status().await;
         let flushed = self.broker.flush(Duration::from_secs(2)).await;
+        // After the last word, which others wait for: containers that have ended are still being removed.
+        let removed = async {
+            while self.watches.join_next().await.is_some() {}
+            self.clear_up().await;
+        };
+        if tokio::time::timeout(REMOVED, removed).await.is_err() {
+            tracing::warn!("what has ended is not removed within {REMOVED:?}");
+        }
         flushed.attempt("the node's last report")
     }
 
@@ -261,9 +271,11 @@ impl Node {
             Seen::Started(key, started) => self.started(key, started).await,
             Seen::Said(container, words) => self.said(container, words).await,
             Seen::Settled(container, ended) => self.settled(container, ended).await,
-            Seen::Discarded(id) => {
+            Seen::Discarded(id, gone) => {
                 self.discarding.remove(&id);
-                self.discarded.insert(id);
+                if gone {
+                    self.discarded.insert(id);
+                }
             }
             Seen::Done => {}
         }

@@ -31,7 +31,7 @@ pub(super) enum Seen {
     /// A container that seemed to have ended was looked at.
     Settled(Container, Ended),
     /// The container with this id is removed, unless the engine refused: then the next list brings it up again.
-    Discarded(String),
+    Discarded(String, bool),
     /// Nothing to tell.
     Done,
 }

@@ -125,6 +125,14 @@ impl std::fmt::Display for Output {
     }
 }
 
+/// Runs a command to its end.
+///
+/// # Panics
+/// When it does not end within 90 s.
+pub async fn run(command: Command) -> Output {
+    Child::start(command).output().await
+}
+
 /// A command that runs beside the test. Killed when dropped.
 #[derive(Debug)]
 pub struct Child {

@@ -40,7 +40,7 @@ fn without_a_node_it_waits_with_the_reason_until_one_is_seen() {
     assert_eq!(fleet.agent_state(), AgentState::Error);
     assert_eq!(fleet.reason(), "no node can run it: no node is there");
     assert_eq!(fleet.node_with("beta", "wasm", &[]), NOTHING);
-    assert_eq!(fleet.reason(), "no node can run it: beta has no runtime that it knows");
+    assert_eq!(fleet.reason(), "no node can run it: beta has no runtime that answers");
     let expected = ["start mender.1 g1 on alpha", "timer ready mender.1 +60000"];
     assert_eq!(fleet.node("alpha"), expected);
 }

@@ -63,7 +63,7 @@ pub(crate) enum Phase {
 /// How the look at a container went that seemed to have ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// So it did, and may be removed.
+    /// So it did. What is known of it is this; the container can go once that is on record.
     Yes(IncarnationExit),
     /// It runs.
     No,
@@ -208,18 +208,22 @@ impl Engine {
         noted(&self.options().folders.of(agent, incarnation))
     }
 
-    /// Removes a container by force, with all that is only its own; gone already is fine.
-    pub(crate) async fn remove(&self, id: &str) {
-        if let Err(error) = self.inner.connection.remove(id).await {
-            tracing::warn!("removing container {id}: {error}");
+    /// Removes a container by force, with all that is only its own; gone already is fine. Whether it is gone now.
+    pub(crate) async fn remove(&self, id: &str) -> bool {
+        match self.inner.connection.remove(id).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!("removing container {id}: {error}");
+                false
+            }
         }
     }
 
-    /// Removes a container that is of no use any more, as soon as the engine has time.
-    pub(crate) async fn discard(&self, id: &str) {
+    /// Removes a container that is of no use any more, as soon as the engine has time. Whether it is gone now.
+    pub(crate) async fn discard(&self, id: &str) -> bool {
         // Only closed at the end of everything.
         let _permit = self.inner.at_once.acquire().await;
-        self.remove(id).await;
+        self.remove(id).await
     }
 
     /// Removes whatever is left of a start that was given up.
@@ -241,7 +245,8 @@ impl Engine {
         let filter = labels::filter(self.options());
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
         let all = self.docker().list_containers(Some(options)).await.map_err(say)?;
-        Ok(all.into_iter().filter_map(listed).collect())
+        let fleet = &self.options().fleet;
+        Ok(all.into_iter().filter_map(|one| listed(one, fleet)).collect())
     }
 
     /// Signals a container's shim, also one that is paused; gone already is fine.
@@ -258,7 +263,7 @@ impl Engine {
         }
     }
 
-    /// Looks at a container that seems to have ended, and how it did.
+    /// Looks at a container that seems to have ended: how it did.
     pub(crate) async fn settle(&self, container: &Container, now: Timestamp) -> Ended {
         let Ok(_permit) = self.inner.at_once.acquire().await else {
             return Ended::Unknown("the node ends".to_owned());
@@ -313,8 +318,13 @@ fn status(state: &ContainerState) -> Exit {
     }
 }
 
-fn listed(summary: ContainerSummary) -> Option<Listed> {
+/// What is run from an image that somebody made of one of ours has its labels, too, but not its name: that is not ours.
+fn listed(summary: ContainerSummary, fleet: &str) -> Option<Listed> {
     let label = labels::read(&summary.labels?)?;
+    let name = spec::name(&label.agent, label.incarnation, fleet);
+    if !summary.names?.iter().any(|one| one.trim_start_matches('/') == name) {
+        return None;
+    }
     let created = u64::try_from(summary.created.unwrap_or_default()).unwrap_or_default();
     let phase = match summary.state {
         Some(ContainerSummaryStateEnum::CREATED) => Phase::Made,

@@ -229,6 +229,17 @@ impl Engine {
         &self.inner.connection.docker
     }
 
+    /// Whether it answers just now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn ping(&self) -> Result<(), String> {
+        match tokio::time::timeout(HELLO, self.docker().ping()).await {
+            Ok(answer) => answer.map(drop).map_err(say),
+            Err(_) => Err(format!("no answer within {HELLO:?}")),
+        }
+    }
+
     fn options(&self) -> &EngineOptions {
         &self.inner.options
     }

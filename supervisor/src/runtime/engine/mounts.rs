@@ -93,7 +93,8 @@ fn resolve(
 ) -> Result<PathBuf, String> {
     let real = path.canonicalize().map_err(|error| {
         if error.kind() == ErrorKind::NotFound {
-            format!("{what}: {} is not there; try: `mkdir -p {}`", path.display(), path.display())
+            let path = path.display();
+            format!("{what}: {path} is not there; try: `mkdir -p {path}`; a node in a container needs it mounted there, too")
         } else {
             format!("{what}: {error}")
         }

@@ -12,6 +12,9 @@ pub(crate) fn say(error: Error) -> String {
     if let Error::RequestTimeoutError = error {
         return "the engine did not answer in time".to_owned();
     }
+    if let Error::HyperLegacyError { .. } | Error::HyperResponseError { .. } = error {
+        return format!("the engine does not answer: {}", root(&error));
+    }
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
@@ -22,6 +25,15 @@ pub(crate) fn say(error: Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The last cause: the system's own word for it.
+fn root(error: &Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 /// The engine's own report of where in it something happened is no help: the last link says what.
