@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::proc;
 use super::wait::{DEADLINE, eventually};
 
-/// An engine with all its data in a folder. Its containers share the host's network, so that it needs no bridge.
+/// An engine with all its data in a folder. Its containers share the host's network.
 #[derive(Debug)]
 pub struct OwnEngine {
     folder: TempDir,
@@ -101,7 +101,8 @@ impl OwnEngine {
         command.arg("--data-root").arg(self.file("data"));
         command.arg("--exec-root").arg(self.file("exec"));
         command.arg("--containerd").arg(self.file("containerd.sock"));
-        command.args(["--bridge=none", "--iptables=false", "--ip-masq=false"]);
+        // Not without a bridge: told so, an engine removes docker0, which may be the bridge of the machine's own. Nothing runs on it.
+        command.args(["--iptables=false", "--ip-masq=false"]);
         command.args(["--ip-forward=false", "--storage-driver=vfs"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log"));
         self.engine = Some(command.process_group(0).spawn().expect("dockerd is on PATH"));
