@@ -3,15 +3,31 @@
 use std::time::Duration;
 
 use system_tests::chaos::{self, Options};
+use system_tests::harness::Runtime;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_loses_nothing_and_doubles_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
+    campaign(Runtime::Process, 20, 60.0).await;
+}
+
+/// Fewer agents: a container takes a quarter of a second to start.
+#[tokio::test(flavor = "multi_thread")]
+async fn chaos_with_containers_loses_nothing_and_doubles_nothing() {
+    if let Some(runtime) = Runtime::docker().await {
+        campaign(runtime, 8, 25.0).await;
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the test runner shows it where it is asked to")]
+async fn campaign(runtime: Runtime, agents: usize, rate: f64) {
+    let folder = tempfile::Builder::new().prefix("mozart-test-chaos-").tempdir();
+    let folder = folder.expect("a folder");
     let options = Options {
+        runtime,
         length: Duration::from_secs(60),
         seed: 1,
-        agents: 20,
-        rate: 60.0,
+        agents,
+        rate,
         curious: false,
         folder: folder.path().to_owned(),
     };

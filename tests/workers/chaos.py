@@ -1,7 +1,7 @@
 """The worker of the chaos campaign. Standard library only.
 
 A message is `<milliseconds> <pieces> <text>`: the answer is the agent's name and the message backwards, in so many pieces over
-that time. Each turn that begins is written down in `witness/<agent>`: a witness that the checker believes more than the shim.
+that time. Each turn that begins is written down in `$WITNESS/<agent>`: a witness that the checker believes more than the shim.
 """
 
 import json
@@ -41,7 +41,7 @@ def main():
         line = json.loads(raw)
         if line["type"] == "init":
             agent = line["agent"]["name"]
-            witness = os.open(f"witness/{agent}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            witness = os.open(f"{os.environ['WITNESS']}/{agent}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         elif line["type"] == "chat":
             # One write: lines of two incarnations do not mix.
             os.write(witness, f"{line['messageId']} {os.getpid()}\n".encode())

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use system_tests::chaos::{self, Options, Problem};
+use system_tests::harness::{Engine, Runtime};
 
 /// Puts a fleet under load, kills and stops its parts at random moments, and checks that no message was lost or doubled.
 #[derive(Debug, Parser)]
 struct Args {
+    /// What agents run in: `docker` is hit, too
+    #[arg(long, value_enum, default_value_t)]
+    runtime: Kind,
     /// How long blows fall
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -31,6 +35,16 @@ struct Args {
     curious: bool,
 }
 
+/// What agents run in.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Kind {
+    /// Processes.
+    #[default]
+    Process,
+    /// Containers.
+    Docker,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
@@ -48,7 +62,12 @@ async fn run(args: Args) -> Result<bool, Problem> {
     let fresh = tempfile::Builder::new().prefix("mozart-chaos-").tempdir();
     // Half of a version 7 id is random.
     let seed = args.seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1 % 1_000_000);
+    let runtime = match args.runtime {
+        Kind::Process => Runtime::Process,
+        Kind::Docker => Runtime::Docker(Engine::ready().await?),
+    };
     let options = Options {
+        runtime,
         length: Duration::from_secs(args.seconds),
         seed,
         agents: args.agents,

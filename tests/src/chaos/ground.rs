@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use bollard::models::ContainerSummary;
 use broker::{Broker, ConnectOptions};
 use common::{AgentName, Namespace};
 use serde::Deserialize;
@@ -14,7 +17,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Problem;
-use crate::harness::{Process, Signal, kill, processes};
+use crate::harness::{Engine, Process, Runtime, running};
 
 /// How long a command of ours may take before it is given up.
 const COMMAND: Duration = Duration::from_secs(90);
@@ -26,6 +29,9 @@ pub(super) struct Ground {
     pub(super) folder: PathBuf,
     mozart: PathBuf,
     agents: usize,
+    runtime: Runtime,
+    /// By what label the engine knows its containers, once one was seen.
+    label: OnceLock<String>,
 }
 
 /// What `mozart up` says about itself.
@@ -54,9 +60,22 @@ pub(super) fn answer(agent: &AgentName, text: &str) -> String {
 
 impl Ground {
     /// Lays out a folder with souls.
-    pub(super) fn prepare(folder: &Path, agents: usize) -> Result<Self, Problem> {
+    pub(super) fn prepare(
+        folder: &Path,
+        agents: usize,
+        runtime: &Runtime,
+    ) -> Result<Self, Problem> {
         let souls = folder.join("souls");
         fs::create_dir_all(souls.join("witness"))?;
+        let place = match runtime {
+            Runtime::Process => "ENV WITNESS=witness",
+            Runtime::Docker(_) => {
+                // A worker in a container is another user.
+                fs::set_permissions(souls.join("witness"), fs::Permissions::from_mode(0o777))?;
+                // With a writable folder, stop-first would be the default.
+                "SANCTUM witness:/witness\nENV WITNESS=/witness\nREPLACE start-first"
+            }
+        };
         fs::write(souls.join("chaos.py"), include_str!("../../workers/chaos.py"))?;
         for number in 0..agents {
             let concurrency = if number.is_multiple_of(3) { 2 } else { 1 };
@@ -66,6 +85,7 @@ impl Ground {
                 "MODEL test/chaos\n\
                  SOUL You turn around what you hear.\n\
                  WORKER [\"python3\", \"chaos.py\"]\n\
+                 {place}\n\
                  CONCURRENCY {concurrency}\n\
                  ATTEMPTS {attempts}\n\
                  TIMEOUT turn=20s drain=5s\n\
@@ -73,7 +93,13 @@ impl Ground {
             );
             fs::write(souls.join(format!("{}.soul", agent_name(number))), soul)?;
         }
-        Ok(Self { folder: folder.to_owned(), mozart: find_mozart()?, agents })
+        Ok(Self {
+            folder: folder.to_owned(),
+            mozart: find_mozart()?,
+            agents,
+            runtime: runtime.clone(),
+            label: OnceLock::new(),
+        })
     }
 
     pub(super) fn home(&self) -> PathBuf {
@@ -101,6 +127,8 @@ impl Ground {
         let output = Command::new(&self.mozart)
             .args(args)
             .env("MOZART_DIR", self.home())
+            .env_remove("MOZART_NETWORK")
+            .envs(self.runtime.env())
             .env_remove("NATS_URL")
             .env_remove("MOZART_NAMESPACE")
             .stdin(Stdio::null())
@@ -122,8 +150,12 @@ impl Ground {
         let until = Instant::now() + within;
         let souls = self.souls();
         let souls = souls.to_str().ok_or("a folder that is not UTF-8")?;
+        let mut up = vec!["up", souls, "-d", "--wait"];
+        if let Runtime::Docker(_) = self.runtime {
+            up.push("--dev");
+        }
         loop {
-            match self.cli(&["up", souls, "-d", "--wait"]).await? {
+            match self.cli(&up).await? {
                 (0, _) => return Ok(()),
                 (code, said) if Instant::now() > until => {
                     return Err(format!("`mozart up` ends with {code}: {said}").into());
@@ -174,36 +206,76 @@ impl Ground {
 
     fn newest(&self, number: usize, is_shim: bool) -> Option<u32> {
         let prefix = format!("{}-", agent_name(number));
-        let found = processes(&self.home()).into_iter().filter_map(|process| {
-            let run = Path::new(process.var("MOZART_RUN")).file_name()?.to_str()?;
-            let incarnation: u64 = run.strip_prefix(&prefix)?.parse().ok()?;
-            let shim = process.args.first().is_some_and(|program| program.ends_with("mozart-shim"));
-            (shim == is_shim).then_some((incarnation, process.pid))
+        let containers = self.containers_of(number);
+        let found = running::running(&self.home()).into_iter().filter_map(|process| {
+            let incarnation = match &process.container {
+                Some(id) if containers.contains_key(id) => *containers.get(id)?,
+                Some(_) | None => {
+                    let run = Path::new(process.var("MOZART_RUN")).file_name()?.to_str()?;
+                    run.strip_prefix(&prefix)?.parse().ok()?
+                }
+            };
+            (process.is_shim() == is_shim).then_some((incarnation, process.pid))
         });
         found.max().map(|(_, pid)| pid)
+    }
+
+    /// The containers of an agent that its node has noted, by their ids.
+    fn containers_of(&self, number: usize) -> BTreeMap<String, u64> {
+        let name = agent_name(number);
+        let all = running::noted(&self.home()).into_iter().filter(|one| one.agent == name);
+        all.map(|one| (one.id, one.incarnation)).collect()
+    }
+
+    /// The newest container of an agent.
+    pub(super) fn container(&self, number: usize) -> Option<String> {
+        let all = self.containers_of(number).into_iter();
+        all.max_by_key(|(_, incarnation)| *incarnation).map(|(id, _)| id)
+    }
+
+    /// The engine; none where agents are processes.
+    pub(super) fn engine(&self) -> Option<&Engine> {
+        match &self.runtime {
+            Runtime::Docker(engine) => Some(engine),
+            Runtime::Process => None,
+        }
+    }
+
+    /// The containers of this fleet that the engine knows, in whatever state.
+    pub(super) async fn containers(&self) -> Vec<ContainerSummary> {
+        let Some(engine) = self.engine() else { return Vec::new() };
+        let mut known = self.label.get().cloned();
+        let all = running::of(engine.docker(), &self.home(), &mut known).await;
+        if let Some(known) = known {
+            self.label.get_or_init(|| known);
+        }
+        all
     }
 
     /// Takes everything down: in order, and what is left then by force.
     pub(super) async fn down(&self) -> Result<(), Problem> {
         let (code, said) = self.cli(&["down"]).await?;
-        let left = processes(&self.home());
-        for process in &left {
-            kill(process.pid, Signal::KILL);
+        let left = running::running(&self.home());
+        let containers = self.containers().await;
+        self.end();
+        if code != 0 {
+            return Err(format!("`mozart down` ends with {code}: {said}").into());
         }
-        match (code, left.len()) {
-            (0, 0) => Ok(()),
-            (0, count) => Err(format!("`mozart down` left {count} processes: {left:?}").into()),
-            (code, _) => Err(format!("`mozart down` ends with {code}: {said}").into()),
+        if !left.is_empty() || !containers.is_empty() {
+            return Err(format!("`mozart down` left {left:?} and {containers:?}").into());
         }
+        Ok(())
+    }
+
+    fn end(&self) {
+        running::end(&self.home(), &self.runtime, self.label.get().cloned());
     }
 }
 
 impl Drop for Ground {
     /// However the campaign ends, nothing of it goes on.
     fn drop(&mut self) {
-        for process in processes(&self.home()) {
-            kill(process.pid, Signal::KILL);
-        }
+        self.end();
     }
 }
 

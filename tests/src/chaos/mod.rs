@@ -1,5 +1,6 @@
 //! The chaos campaign: a fleet under load, blows at random moments, and then the journal's verdict.
 
+mod containers;
 mod ground;
 mod history;
 mod load;
@@ -19,7 +20,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::checker::{Facts, Fault, Life, Verdict, judge, witnessed};
-use ground::Ground;
+use crate::harness::Runtime;
+use containers::Strangers;
+use ground::{Ground, agent_name};
 use load::{Ledger, Sender};
 use random::Random;
 pub use schedule::{Blow, Deed, Target, schedule};
@@ -38,6 +41,8 @@ const TOLD: usize = 8;
 /// What a campaign is like.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What agents run in.
+    pub runtime: Runtime,
     /// How long blows fall.
     pub length: Duration,
     /// Decides when which blow falls, and what is sent.
@@ -61,13 +66,19 @@ fn now() -> Timestamp {
 /// # Errors
 /// When the fleet does not start, does not heal, or cannot be read.
 pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Problem> {
-    let Options { length, seed, agents, rate, folder, curious } = options;
+    let Options { runtime, length, seed, agents, rate, folder, curious } = options;
     writeln!(out, "chaos: seed {seed}, {length:?}, {agents} agents, in {}", folder.display())?;
-    let ground = Ground::prepare(folder, *agents)?;
+    let strangers = match runtime {
+        Runtime::Docker(engine) => Some(Strangers::start(engine, &agent_name(0)).await?),
+        Runtime::Process => None,
+    };
+    let ground = Ground::prepare(folder, *agents, runtime)?;
     // Nothing is hit yet: what does not start now, never will.
     ground.up(Duration::ZERO).await?;
     let broker = ground.connect().await?;
-    let blows = schedule(*seed, *length, *agents);
+    // From them it is learned what to look for at the end.
+    let _containers = ground.containers().await;
+    let blows = schedule(*seed, *length, *agents, strangers.is_some());
     let (stop, stopped) = watch::channel(false);
     let every = Duration::from_secs_f64(*agents as f64 / rate.max(0.1));
     let senders = (0..).zip(ground.agents()?).map(|(number, agent)| {
@@ -115,9 +126,15 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
         writeln!(out, "FAULT: {agent}: {problem}")?;
         well = false;
     }
-    if let Err(error) = ground.down().await {
-        writeln!(out, "FAULT: {error}")?;
-        well = false;
+    let untouched = async |strangers: Option<&Strangers>| match strangers {
+        Some(strangers) => strangers.check().await,
+        None => Ok(()),
+    };
+    for left in [ground.down().await, untouched(strangers.as_ref()).await] {
+        if let Err(error) = left {
+            writeln!(out, "FAULT: {error}")?;
+            well = false;
+        }
     }
     writeln!(out, "seed {seed}: {}", if well { "all is well" } else { "NOT WELL" })?;
     Ok(well)
@@ -169,13 +186,13 @@ fn report(
     verdict: &Verdict,
     rested: Duration,
 ) -> Result<(), Problem> {
-    let Struck { kills, stops, handovers, missed, .. } = struck;
+    let Struck { kills, stops, handovers, containers, missed, .. } = struck;
     let Verdict { accepted, stored, completed, failed, repeated, unwitnessed, .. } = verdict;
     let by_cli: usize = ledgers.iter().map(|ledger| ledger.by_cli).sum();
     let retries: usize = ledgers.iter().map(|ledger| ledger.retries).sum();
     writeln!(
         out,
-        "blows:    {kills} kills, {stops} stops, {handovers} handovers, {missed} found nobody"
+        "blows:    {kills} kills, {stops} stops, {handovers} handovers, {containers} at containers, {missed} found nobody"
     )?;
     writeln!(
         out,

@@ -10,6 +10,9 @@ const CALM: Duration = Duration::from_secs(2);
 /// The pause between two blows, in milliseconds.
 const GAP: (u64, u64) = (100, 1000);
 
+/// How many of 100 blows hit containers, where there are any.
+const CONTAINERS: u64 = 30;
+
 /// Who is hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -23,6 +26,8 @@ pub enum Target {
     Server,
     /// The agent with this number, as a whole.
     Agent(usize),
+    /// The container of the agent with this number, by way of its engine.
+    Container(usize),
 }
 
 /// What is done to it.
@@ -36,6 +41,12 @@ pub enum Deed {
     Replace,
     /// A new incarnation after the running one.
     Restart,
+    /// `docker pause`, and nobody wakes it.
+    Pause,
+    /// `docker network disconnect`.
+    Disconnect,
+    /// `docker rm --force`.
+    Remove,
 }
 
 /// A blow.
@@ -49,22 +60,36 @@ pub struct Blow {
     pub deed: Deed,
 }
 
-/// The blows of a campaign, in order.
+/// The blows of a campaign, in order. Where agents are in containers, some hit these.
 #[must_use]
-pub fn schedule(seed: u64, length: Duration, agents: usize) -> Vec<Blow> {
+pub fn schedule(seed: u64, length: Duration, agents: usize, in_containers: bool) -> Vec<Blow> {
     let mut random = Random::new(seed);
     let mut blows = Vec::new();
     let mut at = CALM;
     while at + CALM < length {
-        blows.push(blow(&mut random, at, agents));
+        let last = u64::try_from(agents.max(1) - 1).unwrap_or_default();
+        let agent = usize::try_from(random.between(0, last)).unwrap_or_default();
+        blows.push(if in_containers && random.chance(CONTAINERS) {
+            container_blow(&mut random, at, agent)
+        } else {
+            blow(&mut random, at, agent)
+        });
         at += Duration::from_millis(random.between(GAP.0, GAP.1));
     }
     blows
 }
 
-fn blow(random: &mut Random, at: Duration, agents: usize) -> Blow {
-    let last = u64::try_from(agents.max(1) - 1).unwrap_or_default();
-    let agent = usize::try_from(random.between(0, last)).unwrap_or_default();
+fn container_blow(random: &mut Random, at: Duration, agent: usize) -> Blow {
+    let deed = match random.between(1, 100) {
+        1..=40 => Deed::Kill(Duration::ZERO),
+        41..=70 => Deed::Remove,
+        71..=85 => Deed::Pause,
+        _ => Deed::Disconnect,
+    };
+    Blow { at, target: Target::Container(agent), deed }
+}
+
+fn blow(random: &mut Random, at: Duration, agent: usize) -> Blow {
     let target = match random.between(1, 100) {
         1..=36 => Target::Worker(agent),
         37..=64 => Target::Shim(agent),
@@ -90,6 +115,9 @@ impl fmt::Display for Blow {
             Target::Supervisor => "the supervisor".to_owned(),
             Target::Server => "nats-server".to_owned(),
             Target::Agent(agent) => super::ground::agent_name(agent),
+            Target::Container(agent) => {
+                format!("the container of {}", super::ground::agent_name(agent))
+            }
         };
         match (self.deed, self.target) {
             (Deed::Kill(again), Target::Supervisor) => {
@@ -99,6 +127,9 @@ impl fmt::Display for Blow {
             (Deed::Stop(length), _) => write!(f, "stop {whom} for {length:?}"),
             (Deed::Replace, _) => write!(f, "replace {whom}"),
             (Deed::Restart, _) => write!(f, "restart {whom}"),
+            (Deed::Pause, _) => write!(f, "pause {whom}"),
+            (Deed::Disconnect, _) => write!(f, "disconnect {whom}"),
+            (Deed::Remove, _) => write!(f, "remove {whom}"),
         }
     }
 }
@@ -111,13 +142,13 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_schedule() {
-        assert_eq!(schedule(7, MINUTE, 20), schedule(7, MINUTE, 20));
-        assert_ne!(schedule(7, MINUTE, 20), schedule(8, MINUTE, 20));
+        assert_eq!(schedule(7, MINUTE, 20, false), schedule(7, MINUTE, 20, false));
+        assert_ne!(schedule(7, MINUTE, 20, false), schedule(8, MINUTE, 20, false));
     }
 
     #[test]
     fn a_longer_campaign_begins_as_a_shorter_one() {
-        let (short, long) = (schedule(7, MINUTE, 20), schedule(7, 2 * MINUTE, 20));
+        let (short, long) = (schedule(7, MINUTE, 20, false), schedule(7, 2 * MINUTE, 20, false));
         assert_eq!(short[..], long[..short.len()]);
     }
 
@@ -141,14 +172,32 @@ mod tests {
 
     #[test]
     fn a_minute_hits_everybody_in_both_ways() {
-        assert_eq!(misses(&schedule(1, MINUTE, 20)), 0, "the seed that runs with the tests");
+        assert_eq!(misses(&schedule(1, MINUTE, 20, false)), 0, "the seed that runs with the tests");
         // Drawn at random, a kind of blow may be missing from a minute, but not from many.
-        let missed: usize = (1..=20).map(|seed| misses(&schedule(seed, MINUTE, 20))).sum();
+        let missed: usize = (1..=20).map(|seed| misses(&schedule(seed, MINUTE, 20, false))).sum();
         assert!(missed <= 4, "{missed} of 200 are missing");
         for seed in 1..=20 {
-            let blows = schedule(seed, MINUTE, 20);
+            let blows = schedule(seed, MINUTE, 20, false);
             assert!(blows.windows(2).all(|pair| pair[0].at < pair[1].at));
             assert!(blows.last().is_some_and(|last| last.at + CALM < MINUTE));
         }
+    }
+
+    #[test]
+    fn a_minute_hits_containers_in_every_way() {
+        let blows = schedule(1, MINUTE, 8, true);
+        let hit = |wanted: fn(Deed) -> bool| {
+            let of_containers =
+                blows.iter().filter(|blow| matches!(blow.target, Target::Container(_)));
+            of_containers.filter(|blow| wanted(blow.deed)).count()
+        };
+        let counts = [
+            hit(|deed| matches!(deed, Deed::Kill(_))),
+            hit(|deed| deed == Deed::Remove),
+            hit(|deed| deed == Deed::Pause),
+            hit(|deed| deed == Deed::Disconnect),
+        ];
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+        assert!(counts.iter().sum::<usize>() * 2 < blows.len(), "{counts:?} of {}", blows.len());
     }
 }

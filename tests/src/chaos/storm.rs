@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ground::{Ground, agent_name};
 use super::schedule::{Blow, Deed, Target};
-use super::{Problem, now};
+use super::{Problem, containers, now};
 use crate::harness::{Signal, kill, started_at};
 
 /// How long a supervisor may need to be back, with a server that is stopped for seconds.
@@ -23,6 +23,8 @@ pub(super) struct Struck {
     pub(super) stops: usize,
     /// Agents that were replaced or restarted.
     pub(super) handovers: usize,
+    /// Containers that were killed, removed, paused or disconnected.
+    pub(super) containers: usize,
     /// Blows that found nobody: what they were meant for was down already.
     pub(super) missed: usize,
     /// What happened, for the history of a message: when, and what.
@@ -82,13 +84,13 @@ fn strike<'a>(
         Target::Shim(agent) => (ground.shim(agent), Some(agent)),
         Target::Supervisor => (ground.supervisor(), None),
         Target::Server => (ground.server(), None),
-        Target::Agent(agent) => (None, Some(agent)),
+        Target::Agent(agent) | Target::Container(agent) => (None, Some(agent)),
     };
     let name = agent.map(agent_name).unwrap_or_default();
     let verb = match blow.deed {
         Deed::Replace => Some("replace"),
         Deed::Restart => Some("restart"),
-        Deed::Kill(_) | Deed::Stop(_) => None,
+        Deed::Kill(_) | Deed::Stop(_) | Deed::Pause | Deed::Disconnect | Deed::Remove => None,
     };
     if let Some(verb) = verb {
         struck.handovers += 1;
@@ -100,6 +102,20 @@ fn strike<'a>(
             }
         }));
         return "asked for".to_owned();
+    }
+    if let (Target::Container(number), Some(engine)) = (blow.target, ground.engine()) {
+        let Some(container) = ground.container(number) else {
+            struck.missed += 1;
+            return "nobody is there".to_owned();
+        };
+        struck.containers += 1;
+        *struck.reasons.entry(name).or_default() += 1;
+        let (id, deed) = (container.clone(), blow.deed);
+        aftermath.push(Box::pin(async move {
+            containers::strike(engine, &id, deed).await;
+            Ok(())
+        }));
+        return format!("container {}", container.get(..12).unwrap_or(&container));
     }
     let Some(pid) = pid else {
         struck.missed += 1;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -138,7 +139,9 @@ pub struct Child {
     command: String,
     child: tokio::process::Child,
     stdout: Lines<BufReader<ChildStdout>>,
-    stderr: JoinHandle<String>,
+    stderr: JoinHandle<()>,
+    /// What was read of stderr so far.
+    complaints: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Child {
@@ -157,17 +160,20 @@ impl Child {
             .unwrap_or_else(|error| panic!("{shown}: {error}"));
         let stdout = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let mut errors = child.stderr.take().expect("it is piped");
+        let complaints = Arc::<Mutex<Vec<u8>>>::default();
+        let into = Arc::clone(&complaints);
         #[expect(
             clippy::disallowed_methods,
             reason = "ends with the child's stderr, which ends with the child"
         )]
         let stderr = tokio::spawn(async move {
-            let mut bytes = Vec::new();
+            let mut part = [0; 4096];
             // What was read before an error is what there is.
-            let _ended = errors.read_to_end(&mut bytes).await;
-            String::from_utf8_lossy(&bytes).into_owned()
+            while let Ok(count @ 1..) = errors.read(&mut part).await {
+                into.lock().expect("nobody panics with it").extend_from_slice(&part[..count]);
+            }
         });
-        Self { command: shown, child, stdout, stderr }
+        Self { command: shown, child, stdout, stderr, complaints }
     }
 
     /// Its process id.
@@ -177,6 +183,12 @@ impl Child {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
+    }
+
+    /// What it said on stderr so far.
+    #[must_use]
+    pub(super) fn complaints(&self) -> String {
+        text(&self.complaints)
     }
 
     /// Signals it.
@@ -251,7 +263,13 @@ impl Child {
         })
         .await
         .unwrap_or_else(|_| panic!("`{}` does not end; it said {stdout:?}", self.command));
-        let stderr = self.stderr.await.expect("reading does not panic");
+        self.stderr.await.expect("reading does not panic");
+        let stderr = text(&self.complaints);
         Output { command: self.command, stdout, stderr, code: status.code().unwrap_or(-1) }
     }
+}
+
+fn text(bytes: &Mutex<Vec<u8>>) -> String {
+    let bytes = bytes.lock().expect("nobody panics with it");
+    String::from_utf8_lossy(&bytes).into_owned()
 }

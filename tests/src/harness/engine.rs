@@ -20,7 +20,7 @@ pub const IMAGE: &str = "mozart-test-python:latest";
 /// Where docker listens.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 /// The label that tells fleets apart.
-pub(super) const FLEET: &str = "dev.mozart.fleet";
+pub(crate) const FLEET: &str = "dev.mozart.fleet";
 
 /// An engine that has all that containers of tests need.
 #[derive(Debug, Clone)]
@@ -83,6 +83,12 @@ impl Engine {
         Path::new(host.strip_prefix("unix://")?).canonicalize().ok()
     }
 
+    /// The network of the containers: docker's own, unless `MOZART_TEST_NETWORK` names another one.
+    #[must_use]
+    pub fn network(&self) -> String {
+        env::var("MOZART_TEST_NETWORK").unwrap_or_else(|_| "bridge".to_owned())
+    }
+
     /// All that the engine knows about a container.
     ///
     /// # Panics
@@ -115,7 +121,7 @@ impl Engine {
 }
 
 /// Connects to the engine that tests use.
-pub(super) async fn connect() -> Result<Docker, String> {
+pub(crate) async fn connect() -> Result<Docker, String> {
     let answer = async {
         let docker = Docker::connect_with_defaults()?.negotiate_version().await?;
         let _pong = docker.ping().await?;
@@ -138,14 +144,14 @@ pub(super) async fn of_all_fleets(docker: &Docker) -> Vec<ContainerSummary> {
     docker.list_containers(Some(options)).await.unwrap_or_default()
 }
 
-pub(super) async fn remove(docker: &Docker, container: &str) {
+pub(crate) async fn remove(docker: &Docker, container: &str) {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     // Gone already, or about to be: what is left is seen by whoever lists them.
     let _gone = docker.remove_container(container, Some(options)).await;
 }
 
 /// Does something to its end while something is dropped: the test's own runtime may be just about to go as well.
-pub(super) fn apart(work: impl Future<Output = ()> + Send) {
+pub(crate) fn apart(work: impl Future<Output = ()> + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

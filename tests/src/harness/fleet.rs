@@ -154,7 +154,6 @@ impl Fleet {
             "MOZART_NAMESPACE",
             "MOZART_NETWORK",
             "MOZART_NATS_MONITOR",
-            "MOZART_DIR",
             "RUST_LOG",
         ] {
             command.env_remove(name);
@@ -338,7 +337,8 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         let panicking = std::thread::panicking();
         if panicking {
-            report(&self.home, &self.souls);
+            let said = self.up.as_ref().map(Child::complaints).unwrap_or_default();
+            report(&self.home, &self.souls, &said);
         }
         running::end(&self.home, &self.runtime, self.label.take());
         if let Some(folder) = self.folder.take()
@@ -351,7 +351,7 @@ impl Drop for Fleet {
 
 /// Prints what a failed test leaves behind.
 #[expect(clippy::print_stderr, reason = "the test runner shows it beside the panic")]
-fn report(home: &Path, souls: &Path) {
+fn report(home: &Path, souls: &Path, up: &str) {
     eprintln!("\nthe fleet's folder is kept: {} (souls in {})", home.display(), souls.display());
     for process in running::running(home) {
         let label = process.var("MOZART_INCARNATION");
@@ -362,12 +362,18 @@ fn report(home: &Path, souls: &Path) {
     let incarnations =
         runs.flat_map(|run| fs::read_dir(run.path()).into_iter().flatten().flatten());
     logs.extend(incarnations.map(|incarnation| incarnation.path().join("shim.log")));
+    tail("`mozart up`", up);
     for log in logs {
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        if !lines.is_empty() {
-            let tail = &lines[lines.len().saturating_sub(20)..];
-            eprintln!("--- {}\n{}", log.display(), tail.join("\n"));
-        }
+        tail(&log.display().to_string(), &fs::read_to_string(&log).unwrap_or_default());
+    }
+}
+
+/// Prints the last lines of a log.
+#[expect(clippy::print_stderr, reason = "the test runner shows it beside the panic")]
+fn tail(what: &str, text: &str) {
+    let lines: Vec<&str> = text.lines().collect();
+    if !lines.is_empty() {
+        let tail = &lines[lines.len().saturating_sub(30)..];
+        eprintln!("--- {what}\n{}", tail.join("\n"));
     }
 }

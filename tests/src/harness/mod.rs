@@ -11,13 +11,13 @@
 //! ```
 
 mod cli;
-mod engine;
+pub(crate) mod engine;
 mod fleet;
 mod image;
 mod own_engine;
 mod proc;
 mod read;
-mod running;
+pub(crate) mod running;
 mod runtime;
 mod soul;
 mod wait;

@@ -134,7 +134,7 @@ impl Fleet {
 }
 
 /// The running processes of the fleet of a folder, those in its containers among them.
-pub(super) fn running(home: &Path) -> Vec<Process> {
+pub(crate) fn running(home: &Path) -> Vec<Process> {
     let containers: BTreeSet<String> = noted(home).into_iter().map(|one| one.id).collect();
     let is_its = |process: &Process| {
         process.is_of(home) || process.container.as_ref().is_some_and(|id| containers.contains(id))
@@ -142,7 +142,8 @@ pub(super) fn running(home: &Path) -> Vec<Process> {
     proc::all().filter(is_its).collect()
 }
 
-fn noted(home: &Path) -> Vec<Noted> {
+/// The containers that the nodes of a folder have noted, and not forgotten yet.
+pub(crate) fn noted(home: &Path) -> Vec<Noted> {
     let within = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     // run/<namespace>/<node>/<agent>-<incarnation>
     let nodes = within(&home.join("run")).flat_map(|namespace| within(&namespace.path()));
@@ -157,7 +158,11 @@ fn noted(home: &Path) -> Vec<Noted> {
 
 /// The containers of the fleet of a folder, and by what label they are known: learned from one that its node has noted, or that has a
 /// folder of the fleet's mounted.
-async fn of(docker: &Docker, home: &Path, known: &mut Option<String>) -> Vec<ContainerSummary> {
+pub(crate) async fn of(
+    docker: &Docker,
+    home: &Path,
+    known: &mut Option<String>,
+) -> Vec<ContainerSummary> {
     let mut all = engine::of_all_fleets(docker).await;
     let label = |container: &ContainerSummary| container.labels.as_ref()?.get(FLEET).cloned();
     if known.is_none() {
@@ -176,7 +181,7 @@ async fn of(docker: &Docker, home: &Path, known: &mut Option<String>) -> Vec<Con
 }
 
 /// Ends everything that runs for the fleet of a folder, and nothing else.
-pub(super) fn end(home: &Path, runtime: &Runtime, label: Option<String>) {
+pub(crate) fn end(home: &Path, runtime: &Runtime, label: Option<String>) {
     // A killed process may have started another one in the same moment.
     for _ in 0..1000 {
         let left = proc::processes(home);

@@ -43,11 +43,12 @@ impl Runtime {
     }
 
     /// What `mozart up` is told.
-    pub(super) fn env(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Process => vec![("MOZART_RUNTIME", "process".to_owned())],
             Self::Docker(engine) => vec![
                 ("MOZART_RUNTIME", "docker".to_owned()),
+                ("MOZART_NETWORK", engine.network()),
                 ("MOZART_BASE_IMAGE", IMAGE.to_owned()),
                 ("MOZART_SHIM", engine.shim().to_string_lossy().into_owned()),
             ],

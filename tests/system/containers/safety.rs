@@ -35,7 +35,7 @@ async fn a_container_is_shut_unless_its_soul_opens_it() {
         let expected = json!({
             "ReadonlyRootfs": true, "Privileged": false, "CapDrop": ["ALL"],
             "CapAdd": ["SETUID", "SETGID", "KILL"], "SecurityOpt": ["no-new-privileges"],
-            "NetworkMode": "bridge", "PidMode": "", "IpcMode": "private", "UTSMode": "",
+            "NetworkMode": engine.network(), "PidMode": "", "IpcMode": "private", "UTSMode": "",
             "UsernsMode": "", "PublishAllPorts": false,
         });
         for (name, value) in expected.as_object().expect("an object") {

@@ -174,7 +174,7 @@ impl Engine {
             let options = CreateContainerOptionsBuilder::default().name(name).build();
             match self.docker().create_container(Some(options), body.clone()).await {
                 Ok(made) => return Ok(made.id),
-                Err(error) if is_clash(&error) && !is_last => {
+                Err(error) if words::is_clash(&error) && !is_last => {
                     let known =
                         self.docker().inspect_container(name, None::<InspectContainerOptions>);
                     let Ok(known) = known.await else { continue };
@@ -304,15 +304,6 @@ impl Engine {
 /// What a node noted in a run folder, if that is a container's.
 pub(crate) fn noted(run: &Path) -> Option<Container> {
     read(&run.join(RECORD))
-}
-
-/// Whether a name is taken: podman says so in words only.
-fn is_clash(error: &bollard::errors::Error) -> bool {
-    match words::status(error) {
-        Some(409) => true,
-        Some(500) => error.to_string().contains("already in use"),
-        Some(_) | None => false,
-    }
 }
 
 /// How a container ended whose shim said nothing. What a signal killed has the exit code that a shell would tell.

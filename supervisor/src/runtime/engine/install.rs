@@ -3,17 +3,19 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bollard::body_full;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+    RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use common::api::ApiError;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{Entry, pack};
-use super::{Engine, labels, say};
+use super::{Engine, labels, say, words};
 use crate::failure;
 
 /// Where the shim is within a container.
@@ -22,6 +24,11 @@ pub(super) const FOLDER: &str = "/.mozart";
 pub(super) const SHIM: &str = "/.mozart/mozart-shim";
 /// The label of the volumes that hold a shim.
 pub(super) const LABEL: &str = "dev.mozart.shim";
+/// A carrier that is there for longer is nobody's any more.
+const ABANDONED: Duration = Duration::from_secs(20);
+/// How long other nodes' carriers are waited for in all.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
 /// How their names begin.
 pub(super) const VOLUME: &str = "mozart-shim-";
 
@@ -90,44 +97,91 @@ impl Engine {
         *self.inner.shim.lock().await = None;
     }
 
-    /// Puts the shim into a volume, through a container that is never started.
+    /// Puts the shim into a volume, through a container that is never started. What is there is not written again: others that share
+    /// the engine start it meanwhile, and no kernel starts a program that is being written.
     async fn fill_volume(&self, name: &str, shim: &[u8]) -> Result<(), String> {
         let docker = self.docker();
-        let label = HashMap::from([(LABEL.to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         let volume = VolumeCreateRequest {
             name: Some(name.to_owned()),
-            labels: Some(label.clone()),
+            labels: Some(label()),
             ..VolumeCreateRequest::default()
         };
         docker.create_volume(volume).await.map_err(say)?;
-        let carrier = format!("{name}-{}", uuid::Uuid::now_v7().simple());
+        let carrier = self.carrier(name).await?;
+        let filled = if self.holds(&carrier, shim).await {
+            Ok(())
+        } else {
+            let program = Entry { path: "mozart-shim", mode: 0o555, content: Some(shim) };
+            let options = UploadToContainerOptionsBuilder::default().path(FOLDER).build();
+            match pack(&[program]) {
+                Ok(archive) => docker
+                    .upload_to_container(&carrier, Some(options), body_full(archive))
+                    .await
+                    .map_err(say),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        let removed = docker.remove_container(&carrier, Some(options)).await.map_err(say);
+        filled.and(removed)
+    }
+
+    /// The container through which the volume is written. There is one at a time, by its name: whoever has made it may write.
+    async fn carrier(&self, volume: &str) -> Result<String, String> {
+        let name = format!("{volume}-carrier");
         let mut labels = labels::of_node(self.options());
-        labels.extend(label);
+        labels.extend(label());
         let body = ContainerCreateBody {
             image: Some(self.base_image().await?),
             entrypoint: Some(vec![SHIM.to_owned()]),
             labels: Some(labels),
             host_config: Some(HostConfig {
                 network_mode: Some("none".to_owned()),
-                mounts: Some(vec![mount(name, false)]),
+                mounts: Some(vec![mount(volume, false)]),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
         };
-        let options = CreateContainerOptionsBuilder::default().name(&carrier).build();
-        docker.create_container(Some(options), body).await.map_err(say)?;
-        let filled = async {
-            let program = Entry { path: "mozart-shim", mode: 0o555, content: Some(shim) };
-            let archive = pack(&[program]).map_err(|error| error.to_string())?;
-            let options = UploadToContainerOptionsBuilder::default().path(FOLDER).build();
-            let upload = docker.upload_to_container(&carrier, Some(options), body_full(archive));
-            upload.await.map_err(say)
-        };
-        let filled = filled.await;
-        let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        let removed = docker.remove_container(&carrier, Some(options)).await.map_err(say);
-        filled.and(removed)
+        let docker = self.docker();
+        let began = Instant::now();
+        // The other's, and since when it is known.
+        let mut other = (String::new(), began);
+        while began.elapsed() < PATIENCE {
+            let options = CreateContainerOptionsBuilder::default().name(&name).build();
+            match docker.create_container(Some(options), body.clone()).await {
+                Ok(made) => return Ok(made.id),
+                Err(error) if !words::is_clash(&error) => return Err(say(error)),
+                Err(_) => {}
+            }
+            let known = docker.inspect_container(&name, None::<InspectContainerOptions>).await;
+            // Gone meanwhile.
+            let Ok(known) = known else { continue };
+            let labels = known.config.and_then(|config| config.labels).unwrap_or_default();
+            if !labels.contains_key(LABEL) {
+                return Err(format!("a container that is not mozart's has the name {name}"));
+            }
+            let id = known.id.unwrap_or_default();
+            if other.0 != id {
+                other = (id, Instant::now());
+            } else if other.1.elapsed() > ABANDONED {
+                tracing::warn!("container {name} was left behind by another node: removed");
+                self.remove(&id).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(format!("other nodes keep container {name} for more than {PATIENCE:?}"))
     }
+
+    /// Whether the volume of a carrier holds the shim, and all of it: one that was interrupted left less.
+    async fn holds(&self, carrier: &str, shim: &[u8]) -> bool {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(SHIM).build();
+        let there = self.docker().get_container_archive_info(carrier, Some(options)).await;
+        there.is_ok_and(|there| usize::try_from(there.size) == Ok(shim.len()))
+    }
+}
+
+fn label() -> HashMap<String, String> {
+    HashMap::from([(LABEL.to_owned(), env!("CARGO_PKG_VERSION").to_owned())])
 }
 
 /// The mount of a shim's volume.

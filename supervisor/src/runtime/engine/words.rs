@@ -58,6 +58,15 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
+/// Whether a name is taken: podman says so in words only.
+pub(super) fn is_clash(error: &Error) -> bool {
+    match status(error) {
+        Some(409) => true,
+        Some(500) => error.to_string().contains("already in use"),
+        Some(_) | None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
