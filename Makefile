@@ -66,6 +66,12 @@ test: setup ## all tests, against a real nats-server (ARGS='-p broker', ARGS=nam
 	fi
 	$(TEST_ENV) cargo nextest run --workspace $(ARGS)
 
+.PHONY: test-podman
+test-podman: setup ## the seed's rows and the chaos campaign with podman, where it is installed
+	cargo build --workspace
+	$(STATIC) -p worker-shim
+	$(TEST_ENV) scripts/test-podman.sh $(ARGS)
+
 .PHONY: check
 check: fmt clippy docs house deny ## formatting, lints, docs, the rules of the house, dependencies
 

@@ -27,6 +27,8 @@ pub(crate) const FLEET: &str = "dev.mozart.fleet";
 pub struct Engine {
     docker: Docker,
     shim: PathBuf,
+    /// Whether it is podman, behind the same API: `make test-podman` lets `DOCKER_HOST` name its socket.
+    podman: bool,
 }
 
 impl Engine {
@@ -61,7 +63,32 @@ impl Engine {
         }
         let image = docker.inspect_image(IMAGE).await;
         image.map_err(|error| format!("image {IMAGE}: {error}; try: make test-image"))?;
-        Ok(Self { docker, shim })
+        let version = docker.version().await.map_err(|error| error.to_string())?;
+        let podman =
+            version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
+        Ok(Self { docker, shim, podman })
+    }
+
+    /// What `mozart up` is told to use it.
+    pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
+        let mut env = vec![
+            ("MOZART_BASE_IMAGE", IMAGE.to_owned()),
+            ("MOZART_SHIM", self.shim.to_string_lossy().into_owned()),
+        ];
+        if self.podman {
+            env.push(("MOZART_RUNTIME", "podman".to_owned()));
+            env.push(("CONTAINER_HOST", host()));
+        } else {
+            env.push(("MOZART_RUNTIME", "docker".to_owned()));
+            env.push(("MOZART_NETWORK", self.network()));
+        }
+        env
+    }
+
+    /// Whether it is podman.
+    #[must_use]
+    pub fn is_podman(&self) -> bool {
+        self.podman
     }
 
     /// Its API.
@@ -79,8 +106,7 @@ impl Engine {
     /// Its socket; none of one that is elsewhere.
     #[must_use]
     pub fn socket(&self) -> Option<PathBuf> {
-        let host = env::var("DOCKER_HOST").unwrap_or_else(|_| DEFAULT_SOCKET.to_owned());
-        Path::new(host.strip_prefix("unix://")?).canonicalize().ok()
+        Path::new(host().strip_prefix("unix://")?).canonicalize().ok()
     }
 
     /// The network of the containers: docker's own, unless `MOZART_TEST_NETWORK` names another one.
@@ -104,7 +130,7 @@ impl Engine {
     /// When it has not ended.
     pub async fn ended_at(&self, container: &str) -> u64 {
         let filters =
-            [("container", vec![container]), ("event", vec!["die"])].into_iter().collect();
+            [("container", vec![container]), ("event", vec!["die", "died"])].into_iter().collect();
         let options = EventsOptionsBuilder::default().since("0").filters(&filters).build();
         let mut events = self.docker.events(Some(options));
         let event = timeout(DEADLINE, events.next()).await;
@@ -118,6 +144,10 @@ impl Engine {
     pub async fn remove(&self, container: &str) {
         remove(&self.docker, container).await;
     }
+}
+
+fn host() -> String {
+    env::var("DOCKER_HOST").unwrap_or_else(|_| DEFAULT_SOCKET.to_owned())
 }
 
 /// Connects to the engine that tests use.

@@ -1,6 +1,6 @@
 //! What the agents of a test run in. A test that is written for both is handed one.
 
-use super::engine::{Engine, IMAGE};
+use super::engine::Engine;
 use super::fleet::Fleet;
 use super::soul;
 
@@ -9,7 +9,7 @@ use super::soul;
 pub enum Runtime {
     /// Processes of this machine.
     Process,
-    /// Containers of docker, with the soul's folder as the worker's.
+    /// Containers of docker, or of podman in its place, with the soul's folder as the worker's.
     Docker(Engine),
 }
 
@@ -46,12 +46,7 @@ impl Runtime {
     pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Process => vec![("MOZART_RUNTIME", "process".to_owned())],
-            Self::Docker(engine) => vec![
-                ("MOZART_RUNTIME", "docker".to_owned()),
-                ("MOZART_NETWORK", engine.network()),
-                ("MOZART_BASE_IMAGE", IMAGE.to_owned()),
-                ("MOZART_SHIM", engine.shim().to_string_lossy().into_owned()),
-            ],
+            Self::Docker(engine) => engine.env(),
         }
     }
 }
