@@ -8,8 +8,8 @@ use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 use system_tests::checker::{Accepted, Facts, Fault, judge, witnessed};
 use system_tests::harness::Fleet;
 
-const SOUL: &str =
-    "MODEL test/chaos\nSOUL You turn around what you hear.\nWORKER [\"python3\", \"chaos.py\"]";
+const SOUL: &str = "MODEL test/chaos\nSOUL You turn around what you hear.\n\
+    WORKER [\"python3\", \"chaos.py\"]\nENV WITNESS=witness";
 
 /// A fleet of one agent, and what was sent to it.
 struct Checked {
