@@ -294,7 +294,17 @@ impl Engine {
                 words.exit.out_of_memory |= is_killed && state.oom_killed == Some(true);
                 container.ended(words)
             }
-            Ok(None) => without(status(&state)),
+            Ok(None) => {
+                let mut ended = without(status(&state));
+                // One that was killed has nothing to add.
+                if ended.exit.signal.is_none()
+                    && let (Some(line), Some(reason)) =
+                        (self.last_line(id).await, &mut ended.exit.reason)
+                {
+                    *reason = format!("{reason}; its log ends: {line}");
+                }
+                ended
+            }
             Err(error) => return Ended::Unknown(error),
         };
         Ended::Yes(exit)

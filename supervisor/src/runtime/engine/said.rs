@@ -8,7 +8,7 @@ use std::pin::Pin;
 use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::errors::Error;
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, LogsOptionsBuilder, StartContainerOptions,
+    AttachContainerOptionsBuilder, LogsOptions, LogsOptionsBuilder, StartContainerOptions,
 };
 use common::shim::{EXIT_KEY, ShimConfig, ShimExit};
 use futures_util::{Stream, StreamExt as _};
@@ -18,6 +18,8 @@ use super::{Engine, say, words};
 
 /// What is read of a container's own log for the shim's last words, in lines.
 const LAST_LINES: &str = "20";
+/// What is told of the last line of a log, in characters.
+const LONGEST_LINE: usize = 300;
 /// What is kept of what a shim says, in bytes: last words are shorter.
 const KEPT: usize = 64 << 10;
 
@@ -76,6 +78,20 @@ impl Engine {
     /// What the shim said last on its stdout, which the engine keeps.
     pub(super) async fn last_words(&self, id: &str) -> Result<Option<ShimExit>, String> {
         let options = LogsOptionsBuilder::default().stdout(true).tail(LAST_LINES).build();
+        Ok(self.log(id, options).await?.and_then(|text| find(&text)))
+    }
+
+    /// The last line of a container's log, for people: of a shim that ended without a word, or of what could not even start it.
+    pub(super) async fn last_line(&self, id: &str) -> Option<String> {
+        let options = LogsOptionsBuilder::default().stderr(true).tail("1").build();
+        let text = self.log(id, options).await.ok().flatten()?;
+        let text = String::from_utf8_lossy(&text);
+        let line: String = text.trim().chars().take(LONGEST_LINE).collect();
+        (!line.is_empty()).then_some(line)
+    }
+
+    /// A part of a container's log; none if it is gone.
+    async fn log(&self, id: &str, options: LogsOptions) -> Result<Option<Vec<u8>>, String> {
         let mut log = self.docker().logs(id, Some(options));
         let mut text = Vec::new();
         while let Some(part) = log.next().await {
@@ -86,7 +102,7 @@ impl Engine {
                 Err(error) => return Err(say(error)),
             }
         }
-        Ok(find(&text))
+        Ok(Some(text))
     }
 }
 
