@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use common::worker::FromWorker;
 use memchr::memmem::Finder;
+use serde_json::Value;
 
 /// Shorter values, in bytes, are not looked for: `1` or `true` would be found everywhere.
 const SHORTEST: usize = 6;
@@ -36,6 +38,57 @@ impl Secrets {
         Self(patterns.into_iter().map(finder).collect())
     }
 
+    /// What a worker says, with the names in place of the values. After it is decoded: there are many ways to write a string in
+    /// JSON.
+    pub(crate) fn hide_in<'a>(&self, line: FromWorker<'a>) -> FromWorker<'a> {
+        if self.0.is_empty() {
+            return line;
+        }
+        match line {
+            FromWorker::Text { turn, text } => FromWorker::Text { turn, text: self.text(text) },
+            FromWorker::Event { turn, mut event } => {
+                self.value(&mut event);
+                FromWorker::Event { turn, event }
+            }
+            FromWorker::Done { turn, response } => {
+                FromWorker::Done { turn, response: response.map(|text| self.text(text)) }
+            }
+            FromWorker::RouteRequest { turn, request_id, to_id, message, timeout_ms } => {
+                let message = self.text(message);
+                FromWorker::RouteRequest { turn, request_id, to_id, message, timeout_ms }
+            }
+            FromWorker::Error { turn, error, retryable } => {
+                FromWorker::Error { turn, error: self.text(error), retryable }
+            }
+            line @ (FromWorker::Ready
+            | FromWorker::Ack { .. }
+            | FromWorker::Progress { .. }
+            | FromWorker::Unknown { .. }) => line,
+        }
+    }
+
+    fn text<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
+        match self.hide(text.as_bytes()) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(hidden) => String::from_utf8_lossy(&hidden).into_owned().into(),
+        }
+    }
+
+    fn value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.text(Cow::Borrowed(text)).into_owned(),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
+            Value::Object(fields) => {
+                let hidden = std::mem::take(fields).into_iter().map(|(name, mut field)| {
+                    self.value(&mut field);
+                    (self.text(name.into()).into_owned(), field)
+                });
+                *fields = hidden.collect();
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
     /// The line, with the names in place of the values.
     pub(crate) fn hide<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
         let mut line = Cow::Borrowed(line);
@@ -58,7 +111,8 @@ impl Secrets {
 /// As it stands within a JSON string.
 fn in_json(value: &str) -> String {
     let quoted = serde_json::Value::from(value.trim()).to_string();
-    quoted.trim_matches('"').to_owned()
+    // Without the quotes around it, and no others.
+    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -87,6 +141,24 @@ mod tests {
         let line = r#"{"text":"-----BEGIN\nabc\"def\n-----END---"}"#;
         assert_eq!(hide(&secrets, line), r#"{"text":"[SECRET PEM]"}"#);
         assert_eq!(hide(&secrets, "  abc\"def"), "  [SECRET PEM]");
+    }
+
+    #[test]
+    fn what_is_said_is_searched_however_it_was_written() {
+        let values = [("KEY", "sk-ä/+123"), ("QUOTED", "\"sk-999999\"")];
+        let values = values.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let secrets = Secrets::new(&values.collect());
+        for line in [
+            r#"{"type":"chat_done","messageId":"m","response":"it is sk-\u00e4\/\u002B123."}"#,
+            r#"{"type":"event","messageId":"m","event":{"type":"x","a":[{"sk-ä/+123":"sk-ä/+123"}]}}"#,
+            r#"{"type":"error","messageId":"m","error":"sk-ä/+123","retryable":true}"#,
+            r#"{"type":"route_request","requestId":"q","toId":"b","message":"\"sk-999999\""}"#,
+        ] {
+            let parsed = common::worker::parse(line.as_bytes()).expect("protocol");
+            let hidden = format!("{:?}", secrets.hide_in(parsed));
+            assert!(!hidden.contains("123") && !hidden.contains("999"), "{hidden}");
+            assert!(hidden.contains("[SECRET "), "{hidden}");
+        }
     }
 
     #[test]

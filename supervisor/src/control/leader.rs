@@ -146,8 +146,9 @@ impl Supervisor {
             self.nodes.insert(node.clone(), (self.now_ms(), status.clone()));
         }
         if let NodeReport::Preparing { agent, incarnation, doing } = report {
-            // Of agents that are known, so that this is bounded.
-            if self.state.agent(&agent).is_some() {
+            // Of incarnations that are to start there: another node may still be busy with an earlier one.
+            let known = self.state.agent(&agent).and_then(|known| known.incarnation(incarnation));
+            if known.is_some_and(|known| known.node == node) {
                 let at = self.now_ms();
                 self.preparing.insert(agent, Preparing { incarnation, at, doing });
             }

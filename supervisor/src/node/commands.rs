@@ -74,11 +74,11 @@ impl Node {
 
     async fn stop(&mut self, key: Key, within: Duration) {
         if let Some(start) = self.starting.get(&key) {
-            return start.cancel();
+            return start.cancel.cancel();
         }
         let signal = match self.running.get_mut(&key) {
             // It is told as soon as nothing of it is left.
-            Some(one) if one.gone => None,
+            Some(one) if !one.hears() => None,
             Some(one) => {
                 let grace = if within.is_zero() { Duration::ZERO } else { GRACE };
                 let at = Instant::now() + within + grace;
@@ -121,10 +121,10 @@ impl Node {
         self.draining = true;
         self.report_status().await;
         for start in self.starting.values() {
-            start.cancel();
+            start.cancel.cancel();
         }
         let mut told = Vec::new();
-        for one in self.running.values_mut().filter(|one| !one.gone) {
+        for one in self.running.values_mut().filter(|one| one.hears()) {
             one.kill_at.get_or_insert_with(|| Instant::now() + crate::up::DRAIN + GRACE);
             told.push(one.place.clone());
         }

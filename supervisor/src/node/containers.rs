@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::shim::{IncarnationExit, ShimExit, StartIncarnation};
 use tokio_util::sync::CancellationToken;
 
-use super::Node;
-use super::running::{Key, Running, Seen};
+use super::running::{Key, Running, Seen, Starting};
+use super::{GRACE, Node};
 use crate::runtime::engine::{Container, Ended, Engine, Listed, Listening, News, Phase};
 
 /// What the node knows of a container that is on a list. The list may be older than that.
@@ -52,7 +52,9 @@ impl Node {
     pub(super) fn start_container(&mut self, engine: Engine, start: StartIncarnation) {
         let key = (start.agent.clone(), start.incarnation);
         let cancel = CancellationToken::new();
-        self.starting.insert(key.clone(), cancel.clone());
+        let (generation, since) = (start.generation, SystemTime::now().into());
+        let starting = Starting { cancel: cancel.clone(), generation, since };
+        self.starting.insert(key.clone(), starting);
         let preparing = Arc::clone(&self.preparing);
         self.watches.spawn(async move {
             let progress = |doing: String| {
@@ -80,7 +82,7 @@ impl Node {
         key: Key,
         started: Result<(Container, Listening), String>,
     ) {
-        let cancelled = self.starting.remove(&key).is_some_and(|start| start.is_cancelled());
+        let cancelled = self.starting.remove(&key).is_some_and(|start| start.cancel.is_cancelled());
         if let Ok(mut preparing) = self.preparing.lock() {
             preparing.remove(&key);
         }
@@ -89,14 +91,18 @@ impl Node {
                 let short = container.id.get(..12).unwrap_or(&container.id);
                 tracing::info!("{}-{} started as container {short}", key.0, key.1);
                 let has_ended = self.ended_early.remove(&container.id);
-                let one = Running::container(container.clone());
+                let mut one = Running::container(container.clone());
                 let place = one.place.clone();
+                if cancelled {
+                    // Told again should that fail.
+                    one.kill_at = Some(Instant::now() + GRACE);
+                }
                 self.runs(key, one);
                 self.hear(container.clone(), async { Some(listening) });
                 if has_ended {
                     self.settle(container);
                 } else if cancelled {
-                    // It came too late for that: then in order.
+                    // It has no message yet.
                     self.kill(&place);
                 }
             }
@@ -133,10 +139,9 @@ impl Node {
 
     /// Takes over what runs, settles what has ended, removes what was left half made.
     pub(super) fn compare(&mut self, all: Vec<Listed>) {
-        if self.starting.is_empty() {
-            self.ended_early.clear();
-        }
         let there: BTreeSet<_> = all.iter().map(|one| one.container.id.clone()).collect();
+        // One that is not there any more has been told, or was never heard of.
+        self.ended_early.retain(|id| there.contains(id));
         let missing: Vec<_> = self
             .running
             .values()
@@ -167,7 +172,15 @@ impl Node {
                 Todo::Adopt => {
                     tracing::info!("{}-{} adopted as a container", key.0, key.1);
                     self.listen(container.clone());
-                    self.running.insert(key, Running::container(container));
+                    let mut one = Running::container(container);
+                    let place = one.place.clone();
+                    if self.draining {
+                        one.kill_at = Some(Instant::now() + crate::up::DRAIN + GRACE);
+                    }
+                    self.running.insert(key, one);
+                    if self.draining {
+                        self.terminate(&place);
+                    }
                 }
                 Todo::Settle => {
                     self.running

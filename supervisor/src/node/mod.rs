@@ -21,11 +21,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::running::{Key, Running, Seen};
+use self::running::{Key, Running, Seen, Starting};
 use crate::args::{Global, NodeArgs, RuntimeArgs};
 use crate::failure::{self, Attempt as _};
 use crate::runtime::Wanted;
-use crate::runtime::engine::{Connection, Engine, EngineOptions};
+use crate::runtime::engine::{Connection, Engine, EngineOptions, Kind, noted};
 use crate::runtime::folder::RunFolders;
 use crate::runtime::process::ProcessRuntime;
 
@@ -98,7 +98,7 @@ struct Node {
     term: u64,
     draining: bool,
     /// Incarnations whose containers are on their way; cancelled, they are not to be.
-    starting: BTreeMap<Key, CancellationToken>,
+    starting: BTreeMap<Key, Starting>,
     /// What takes long among these, in words.
     preparing: Arc<Mutex<BTreeMap<Key, String>>>,
     running: BTreeMap<Key, Running>,
@@ -168,7 +168,10 @@ async fn engine(
     broker: &Broker,
     folders: &RunFolders,
 ) -> Result<Option<Engine>, ApiError> {
-    let Some(connection) = options.engine.clone() else { return Ok(None) };
+    let Some(connection) = options.engine.clone() else {
+        return all_can_be_seen(folders, None).map(|()| None);
+    };
+    all_can_be_seen(folders, Some(connection.kind))?;
     let (kind, version, address) =
         (connection.kind.as_str(), connection.version.clone(), connection.address.clone());
     let engine = EngineOptions {
@@ -190,11 +193,34 @@ async fn engine(
             Ok(Some(engine))
         }
         Err(error) if options.runtime.wanted() == Wanted::Auto => {
+            all_can_be_seen(folders, None)?;
             tracing::warn!("no containers: {}: {}; try: {}", error.what, error.cause, error.try_);
             Ok(None)
         }
         Err(error) => Err(error),
     }
+}
+
+/// Makes sure that the engine is the one in which agents of this node run as far as is noted: without it they would count as ended,
+/// and be started once more beside themselves.
+fn all_can_be_seen(folders: &RunFolders, kind: Option<Kind>) -> Result<(), ApiError> {
+    for (agent, incarnation) in folders.list() {
+        let run = folders.of(&agent, incarnation);
+        let Some(container) = noted(&run) else { continue };
+        let is_seen = kind.is_some_and(|kind| container.engine == kind.as_str());
+        if is_seen || folders.last_words(&agent, incarnation).is_some() {
+            continue;
+        }
+        let engine = container.engine;
+        let cause =
+            format!("{agent}-{incarnation} runs in a container of {engine}, which does not answer");
+        let try_ = format!(
+            "start {engine}, or --runtime {engine}; if it is gone for good, remove {}",
+            run.display()
+        );
+        return Err(failure::error(failure::UNREACHABLE, "cannot start the node", cause, try_));
+    }
+    Ok(())
 }
 
 impl Node {
@@ -307,6 +333,15 @@ impl Node {
             started_at: one.started_at,
             pid: one.pid(),
         });
+        // What is on its way counts as there: it is neither missing, nor wanted if it should not be.
+        let starting = self.starting.iter().map(|((agent, incarnation), one)| RunningIncarnation {
+            agent: agent.clone(),
+            generation: one.generation,
+            incarnation: *incarnation,
+            started_at: one.since,
+            pid: 0,
+        });
+        let running = running.chain(starting);
         self.report(&NodeReport::Running(NodeStatus {
             node: self.options.name.clone(),
             instance: self.instance,

@@ -6,6 +6,7 @@ use common::shim::{Exit, ShimExit, StartIncarnation};
 use common::spec::AgentSpec;
 use common::{AgentName, Timestamp};
 use rustix::process::Signal;
+use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use crate::runtime::engine::{Container, Ended, Listening};
@@ -34,6 +35,14 @@ pub(super) enum Seen {
     Discarded(String, bool),
     /// Nothing to tell.
     Done,
+}
+
+/// An incarnation whose container is on its way.
+pub(super) struct Starting {
+    /// Cancelled, it is not to be.
+    pub(super) cancel: CancellationToken,
+    pub(super) generation: u64,
+    pub(super) since: Timestamp,
 }
 
 /// Where an incarnation runs.
@@ -79,6 +88,14 @@ impl Running {
         match &self.place {
             Place::Process(shim) => shim.pid,
             Place::Container(_) => 0,
+        }
+    }
+
+    /// Whether it may be signalled: of a process that has ended, the id may be another's by now; a container's never is.
+    pub(super) fn hears(&self) -> bool {
+        match self.place {
+            Place::Process(_) => !self.gone,
+            Place::Container(_) => true,
         }
     }
 

@@ -119,6 +119,7 @@ mod tests {
                 generation: 1,
                 incarnation,
                 started_at: Timestamp::default(),
+                engine: "docker".to_owned(),
             };
             // The third one is a process.
             if incarnation < 3 {

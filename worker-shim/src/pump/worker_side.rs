@@ -85,8 +85,7 @@ impl Pump {
     }
 
     fn take_line(&mut self, now: Now, line: &[u8]) {
-        let line = self.secrets.hide(line);
-        let error = match worker::parse(&line) {
+        let error = match worker::parse(line) {
             Ok(FromWorker::Ready) => {
                 if !self.ready {
                     self.ready = true;
@@ -95,7 +94,7 @@ impl Pump {
                 return;
             }
             Ok(line) => {
-                let todo = self.book.line(now, line);
+                let todo = self.book.line(now, self.secrets.hide_in(line));
                 return self.perform(todo);
             }
             Err(error) => error,
@@ -108,7 +107,7 @@ impl Pump {
             NotProtocol::NotJson => {}
         }
         if !line.is_empty() {
-            self.logs.push(now.at, "stdout", &line, turn);
+            self.logs.push(now.at, "stdout", &self.secrets.hide(line), turn);
         }
     }
 

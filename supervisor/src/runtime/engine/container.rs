@@ -15,12 +15,14 @@ use serde::{Deserialize, Serialize};
 use super::mounts::{self, Forbidden};
 use super::said::Listening;
 use super::spec::{self, Parts};
-use super::{Engine, labels, say, words};
+use super::{Engine, Kind, labels, say, words};
 use crate::runtime::folder::{read, without_a_word, write_private};
 use crate::runtime::process::secrets;
 
 /// The pause before an engine is asked once more about a container that is just ending.
 const SOON: std::time::Duration = std::time::Duration::from_millis(400);
+/// How often a signal is tried that an engine does not deliver: it is followed by SIGKILL in any case, when its time is over.
+const SIGNALS: u32 = 4;
 /// By what an incarnation is known to be a container while the engine is down.
 const RECORD: &str = "container.json";
 
@@ -33,6 +35,9 @@ pub(crate) struct Container {
     pub(crate) generation: u64,
     pub(crate) incarnation: u64,
     pub(crate) started_at: Timestamp,
+    /// Of which engine.
+    #[serde(default)]
+    pub(crate) engine: String,
 }
 
 impl Container {
@@ -96,9 +101,15 @@ impl Engine {
         };
         let reference = spec.image.clone().unwrap_or_else(|| options.base_image.clone());
         // Not within the bound: others need not wait for a pull.
-        let image = self.image(&reference, progress).await?;
+        let image = self.image(&reference, &progress).await?;
+        // Many that start at once wait for each other: that is not their time to say ready.
+        progress(format!("waits for its turn with {}", self.kind().as_str()));
+        let _permit = self.inner.at_once.acquire().await.map_err(|error| error.to_string())?;
+        let mut shim = self.shim_volume().await?;
+        // As late as possible: what is checked here is what the engine mounts.
         let engine = self.inner.connection.address.as_str();
-        let forbidden = Forbidden { engine, home: &options.home };
+        let rootless = self.inner.connection.rootless;
+        let forbidden = Forbidden { engine, home: &options.home, rootless };
         let mounts = mounts::collect(&spec, options.dev, &forbidden)?;
         if spec.worker.is_none() && !image.command.is_empty() {
             spec.worker = Some(image.command.clone());
@@ -106,11 +117,9 @@ impl Engine {
         spec.skills = mounts.skills;
         let folder =
             (options.dev && !spec.source_path.is_empty()).then(|| mounts::CHECKOUT.to_owned());
-        let _permit = self.inner.at_once.acquire().await.map_err(|error| error.to_string())?;
         let mut tries = 2;
         let (id, listening) = loop {
             tries -= 1;
-            let shim = self.shim_volume().await?;
             let parts = Parts {
                 kind: self.kind(),
                 options,
@@ -137,7 +146,9 @@ impl Engine {
                 workdir: None,
                 exit_file: None,
             };
-            match self.run(&id, &config).await {
+            let run = tokio::time::timeout(super::WHOLE_ANSWER, self.run(&id, &config)).await;
+            let run = run.unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
+            match run {
                 Ok(listening) => break (id, listening),
                 Err(error) => {
                     self.remove(&id).await;
@@ -149,6 +160,7 @@ impl Engine {
                         ));
                     }
                     self.forget_shim_volume().await;
+                    shim = self.shim_volume().await?;
                 }
             }
         };
@@ -158,6 +170,7 @@ impl Engine {
             generation: start.generation,
             incarnation: start.incarnation,
             started_at: now,
+            engine: self.kind().as_str().to_owned(),
         };
         self.note(&container);
         Ok((container, listening))
@@ -246,7 +259,7 @@ impl Engine {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
         let all = self.docker().list_containers(Some(options)).await.map_err(say)?;
         let fleet = &self.options().fleet;
-        Ok(all.into_iter().filter_map(|one| listed(one, fleet)).collect())
+        Ok(all.into_iter().filter_map(|one| listed(one, fleet, self.kind())).collect())
     }
 
     /// Signals a container's shim, also one that is paused; gone already is fine.
@@ -255,11 +268,19 @@ impl Engine {
             let options = KillContainerOptionsBuilder::default().signal(signal).build();
             self.docker().kill_container(id, Some(options))
         };
-        let Err(error) = kill().await else { return };
-        let is_paused = say(error).contains("paused");
-        if is_paused && self.docker().unpause_container(id).await.is_ok() {
-            tracing::warn!("container {id} was paused: woken, to be stopped");
-            let _gone = kill().await;
+        for _ in 0..SIGNALS {
+            let Err(error) = kill().await else { return };
+            let (status, why) = (words::status(&error), say(error));
+            if why.contains("paused") {
+                if self.docker().unpause_container(id).await.is_ok() {
+                    tracing::warn!("container {id} was paused: woken, to be stopped");
+                }
+            } else if matches!(status, Some(404 | 409)) || why.contains("not running") {
+                return;
+            } else {
+                tracing::warn!("{signal} to container {id}: {why}");
+                tokio::time::sleep(SOON).await;
+            }
         }
     }
 
@@ -288,7 +309,8 @@ impl Engine {
         if state.running == Some(true) {
             return Ended::No;
         }
-        let exit = match self.last_words(id).await {
+        let words = tokio::time::timeout(super::WHOLE_ANSWER, self.last_words(id)).await;
+        let exit = match words.unwrap_or_else(|_| Err("its log does not end".to_owned())) {
             Ok(Some(mut words)) => {
                 let is_killed = words.exit.signal == Some(9);
                 words.exit.out_of_memory |= is_killed && state.oom_killed == Some(true);
@@ -329,7 +351,7 @@ fn status(state: &ContainerState) -> Exit {
 }
 
 /// What is run from an image that somebody made of one of ours has its labels, too, but not its name: that is not ours.
-fn listed(summary: ContainerSummary, fleet: &str) -> Option<Listed> {
+fn listed(summary: ContainerSummary, fleet: &str, kind: Kind) -> Option<Listed> {
     let label = labels::read(&summary.labels?)?;
     let name = spec::name(&label.agent, label.incarnation, fleet);
     if !summary.names?.iter().any(|one| one.trim_start_matches('/') == name) {
@@ -358,6 +380,7 @@ fn listed(summary: ContainerSummary, fleet: &str) -> Option<Listed> {
         generation: label.generation,
         incarnation: label.incarnation,
         started_at: Timestamp::from_millis(created * 1000),
+        engine: kind.as_str().to_owned(),
     };
     Some(Listed { container, phase })
 }

@@ -12,6 +12,8 @@ use futures_util::TryStreamExt as _;
 use super::archive::{Entry, pack};
 use super::{BASE_IMAGE, Engine, say, words};
 
+/// A pull in which nothing happens for so long has come to a halt.
+const STALLED: Duration = Duration::from_secs(120);
 /// How often a pull says how far it is.
 const SAY_EVERY: Duration = Duration::from_millis(500);
 
@@ -90,7 +92,12 @@ impl Engine {
         let mut layers = Layers::default();
         progress(format!("pulling {reference}"));
         let mut said = Instant::now();
-        while let Some(step) = pull.next().await {
+        loop {
+            let step = match tokio::time::timeout(STALLED, pull.next()).await {
+                Ok(Some(step)) => step,
+                Ok(None) => break,
+                Err(_) => return Err(format!("nothing has come for {STALLED:?}")),
+            };
             layers.take(&step.map_err(say)?);
             if said.elapsed() >= SAY_EVERY {
                 said = Instant::now();

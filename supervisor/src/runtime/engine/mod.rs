@@ -46,6 +46,8 @@ use crate::runtime::folder::RunFolders;
 
 /// An answer of the engine takes no longer, unless it pulls: a slow one is one that is out of order. In seconds.
 const ANSWER: u64 = 60;
+/// The same, where the client counts only until the answer begins.
+const WHOLE_ANSWER: Duration = Duration::from_secs(60);
 /// Whether an engine is there at all is known sooner.
 const HELLO: Duration = Duration::from_secs(5);
 /// Containers that are created, started or looked at side by side: more only queue up within the engine.
@@ -85,6 +87,8 @@ pub(crate) struct Connection {
     pub(crate) address: String,
     /// Its version, for people.
     pub(crate) version: String,
+    /// Whether it runs as a common user: users have other numbers within its containers.
+    pub(crate) rootless: bool,
     /// What its images must be for, in the words of images: `amd64`.
     pub(crate) architecture: String,
 }
@@ -160,9 +164,10 @@ impl Connection {
         let hello = async {
             let docker = docker?.negotiate_version().await?;
             let version = docker.version().await?;
-            Ok::<_, bollard::errors::Error>((docker, version))
+            let info = docker.info().await?;
+            Ok::<_, bollard::errors::Error>((docker, version, info))
         };
-        let (docker, version) = match tokio::time::timeout(HELLO, hello).await {
+        let (docker, version, info) = match tokio::time::timeout(HELLO, hello).await {
             Ok(answer) => answer.map_err(say)?,
             Err(_) => return Err(format!("no answer within {HELLO:?}")),
         };
@@ -174,6 +179,7 @@ impl Connection {
             address: address.to_owned(),
             version: version.version.unwrap_or_default(),
             architecture: version.arch.unwrap_or_default(),
+            rootless: info.security_options.iter().flatten().any(|one| one.contains("rootless")),
         })
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Forbidden<'a> {
     pub(super) engine: &'a str,
     /// The data folder: it holds the broker's credentials.
     pub(super) home: &'a Path,
+    /// Whether the engine runs as a common user: then no worker may write to a folder of this host.
+    pub(super) rootless: bool,
 }
 
 /// The mounts of a soul, and whom its worker runs as if its image does not say.
@@ -52,6 +54,11 @@ pub(super) fn collect(
         let metadata = std::fs::metadata(&folder).map_err(|error| format!("{what}: {error}"))?;
         if !metadata.is_dir() {
             return Err(format!("{what}: {host} is not a folder"));
+        }
+        if forbidden.rootless && !read_only {
+            return Err(format!(
+                "{what}: the engine runs without root, where a worker is another user to this host and cannot write there; try: :ro, or the engine as root"
+            ));
         }
         if !read_only && owner.is_none() && metadata.uid() != 0 {
             owner = Some(metadata.uid());
@@ -186,7 +193,11 @@ mod tests {
             let host = host.to_string_lossy().into_owned();
             spec.sanctums = vec![Sanctum { host, path: "/data".into(), read_only: false }];
             let home = self.path("home");
-            collect(&spec, false, &Forbidden { engine: "unix:///run/x.sock", home: &home })
+            collect(
+                &spec,
+                false,
+                &Forbidden { engine: "unix:///run/x.sock", home: &home, rootless: false },
+            )
         }
     }
 
@@ -227,7 +238,11 @@ mod tests {
         let host = ground.path("moved/data").to_string_lossy().into_owned();
         spec.sanctums = vec![Sanctum { host, path: "/data".into(), read_only: true }];
         let home = ground.path("home");
-        let found = collect(&spec, false, &Forbidden { engine: "unix:///run/x.sock", home: &home });
+        let found = collect(
+            &spec,
+            false,
+            &Forbidden { engine: "unix:///run/x.sock", home: &home, rootless: false },
+        );
         let found = found.expect("its own folder");
         assert_eq!(found.mounts[0].source.as_deref(), ground.path("souls/data").to_str());
     }
@@ -241,7 +256,7 @@ mod tests {
         fs::write(&socket, "").expect("written");
         let engine = format!("unix://{}", socket.display());
         let home = ground.path("home");
-        let forbidden = Forbidden { engine: &engine, home: &home };
+        let forbidden = Forbidden { engine: &engine, home: &home, rootless: false };
         let error = resolve("it", &ground.path("souls/data"), None, &forbidden);
         assert!(error.is_err_and(|error| error.contains("socket")));
         let error = resolve("it", Path::new("/proc/1"), None, &forbidden);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount};
+use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount};
 use common::AgentName;
 use common::shim::{CONTAINER, StartIncarnation};
 use common::spec::{AgentSpec, Limits};
@@ -88,6 +88,8 @@ pub(super) fn body(parts: Parts<'_>) -> ContainerCreateBody {
         attach_stdin: Some(true),
         tty: Some(false),
         labels: Some(labels::of(options, start)),
+        // The image's own would run as root beside the shim, and what health means here is the shim's to say.
+        healthcheck: Some(HealthConfig { test: list(&["NONE"]), ..HealthConfig::default() }),
         // The image's own might not suit the shim.
         stop_signal: Some("SIGTERM".to_owned()),
         stop_timeout: i64::try_from(stop_timeout).ok(),
@@ -183,6 +185,8 @@ mod tests {
     fn a_container_is_shut_unless_its_soul_opens_it() {
         let (body, host) = made(&spec(), &image(), Vec::new());
         assert_eq!(host.readonly_rootfs, Some(true));
+        let health = body.healthcheck.and_then(|check| check.test);
+        assert_eq!(health, Some(vec!["NONE".to_owned()]), "nothing of the image runs as root");
         assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
         assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
         assert_eq!((host.memory, host.memory_swap), (Some(2 << 30), Some(2 << 30)));
