@@ -1,4 +1,5 @@
-# `make` alone shows what there is. Everything that is installed goes into .tools/ and target/, which git ignores.
+# `make` alone shows what there is. Everything that is installed goes into .tools/ and target/, which git ignores; only `test-image`, as root,
+# installs a package, debootstrap, where it is missing.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -60,7 +61,11 @@ test: setup ## all tests, against a real nats-server (ARGS='-p broker', ARGS=nam
 	cargo build --workspace
 	@# For tests with containers: a static shim, beside it the mozart of the images, and an image with Python.
 	@if (. scripts/engine.sh) 2>/dev/null; then \
-		(set -x; $(STATIC) -p supervisor -p worker-shim) && scripts/test-image.sh; \
+		(set -x; $(STATIC) -p supervisor -p worker-shim); \
+		scripts/test-image.sh || { \
+			[ "$${CI:-}" != true ] || exit 1; \
+			echo 'NO IMAGE FOR TESTS, for the reason above: what needs it is skipped, or runs in an older one; with CI=true this fails' >&2; \
+		}; \
 	else \
 		echo 'NO CONTAINER ENGINE ANSWERS: what needs one is skipped, or fails where CI=true' >&2; \
 	fi

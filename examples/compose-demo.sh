@@ -21,21 +21,27 @@ done
     fail "compose is missing" "none of these works: ${known[*]}" "install the compose plugin or docker-compose (podman-compose for podman)"
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-for image in "mozart:$version" mozart-nats:2.15.1; do
+export MOZART_IMAGE=mozart:$version NATS_IMAGE=mozart-nats:2.15.1
+for image in "$MOZART_IMAGE" "$NATS_IMAGE"; do
     if ! "$ENGINE" image inspect "$image" >/dev/null 2>&1; then
         ${MAKE:-make} images
         break
     fi
 done
 
-# A fleet of its own, whatever runs on this machine already.
+# A fleet of its own, whatever runs on this machine already, and whatever .env and compose.override.yaml have for another one.
 project=mozart-demo
-compose+=(-p "$project")
+compose+=(-p "$project" -f compose.yaml)
 export MOZART_NAMESPACE=compose-demo MOZART_NETWORK=$project MOZART_NATS_LISTEN=127.0.0.1:
 MOZART_NATS_PASSWORD=demo$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 export MOZART_NATS_PASSWORD
-unset MOZART_IMAGE NATS_IMAGE MOZART_SOULS MOZART_BASE_IMAGE MOZART_NODE
+export MOZART_SOULS=./examples/hello MOZART_NODE=node-1 MOZART_BASE_IMAGE=mozart-base:$version MOZART_STOP_GRACE=1m
 unset COMPOSE_FILE COMPOSE_PROJECT_NAME COMPOSE_PROFILES
+# With podman-compose 1.0, what .env has wins.
+if [ "${compose[0]}" = podman-compose ] &&
+    theirs=$(grep -soE '^(export +)?(NATS_IMAGE|MOZART_(BASE_IMAGE|IMAGE|NAMESPACE|NATS_LISTEN|NETWORK|NODE|SOULS|STOP_GRACE)) *=' .env); then
+    fail "cannot make a fleet of its own" "podman-compose would take this from .env: ${theirs//$'\n'/ }" "move .env away meanwhile"
+fi
 export MOZART_RUNTIME=$ENGINE
 if [ -z "${MOZART_ENGINE_SOCKET:-}" ]; then
     case $ENGINE in

@@ -7,12 +7,15 @@ broken=0
 
 # absent WHAT PATTERN PATHSPEC…: no tracked or new file of these may hold a line that matches.
 absent() {
-    local what=$1 pattern=$2 found
+    local what=$1 pattern=$2 found code=0
     shift 2
-    if found=$(git grep --untracked -nE -e "$pattern" -- "$@"); then
-        printf 'house: %s\n%s\n' "$what" "${found}" >&2
-        broken=1
-    fi
+    found=$(git grep --untracked -nE -e "$pattern" -- "$@") || code=$?
+    case $code in
+    0) printf 'house: %s\n%s\n' "$what" "$found" >&2 ;;
+    1) return 0 ;; # nothing found
+    *) printf 'house: %s: git grep failed\n' "$what" >&2 ;;
+    esac
+    broken=1
 }
 
 absent 'only common/broker speaks NATS' 'async_nats::|use async_nats|^async-nats' \
@@ -53,6 +56,11 @@ for file in compose.yaml Containerfile; do
         broken=1
     }
 done
+found=$(grep -oE 'mozart-nats:[0-9][0-9A-Za-z.-]*' examples/compose-demo.sh | LC_ALL=C sort -u) || true
+[ "$found" = "$(head -n 1 <<<"$expected")" ] || {
+    printf 'house: examples/compose-demo.sh names\n%s\nexpected\n%s\n' "$found" "$(head -n 1 <<<"$expected")" >&2
+    broken=1
+}
 labels=$(sed -n 's/.*image.version="\(.*\)".*/\1/p' Containerfile)
 [ "$labels" = "$(grep -o '[^:]*$' <<<"$expected")" ] || {
     printf 'house: Containerfile labels its images with\n%s\nfor\n%s\n' "$labels" "$expected" >&2

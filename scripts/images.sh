@@ -44,6 +44,8 @@ password() {
     fi
     (
         umask 077
+        # Its last line may have no end.
+        [ -z "$(tail -c 1 .env 2>/dev/null)" ] || echo >>.env
         # Letters and digits only: it becomes a part of URLs.
         printf 'MOZART_NATS_PASSWORD=%s\n' "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >>.env
     )
@@ -99,8 +101,9 @@ build() {
         cat "$log" >&2
         fail "cannot build $2" "\`$ENGINE build\` failed" "see its messages above"
     fi
-    # The one before it, if nothing else uses it.
-    if [ -n "$old" ] && [ "$old" != "$("$ENGINE" image inspect -f '{{.Id}}' "$2")" ]; then
+    # The one before it, if it has no other name and nothing uses it.
+    if [ -n "$old" ] && [ "$old" != "$("$ENGINE" image inspect -f '{{.Id}}' "$2")" ] &&
+        [ "$("$ENGINE" image inspect -f '{{len .RepoTags}}' "$old" 2>/dev/null)" = 0 ]; then
         "$ENGINE" rmi "$old" >/dev/null 2>&1 || true
     fi
     printf '%s %s\n' "$2" "$("$ENGINE" image inspect -f '{{.Size}}' "$2" | awk '{ printf "%.1f MB", $1 / 1e6 }')"
