@@ -139,11 +139,20 @@ async fn what_runs_is_exported_only_if_that_is_asked_for() {
 async fn the_brokers_credentials_do_not_leave_with_an_agent() {
     let mut fleet = Fleet::new(&[]);
     let home = fleet.home().display().to_string();
-    fleet.soul("spy", &flaky(&format!("SANCTUM {home}:/data:ro")));
+    let spies = [
+        ("above", format!("SANCTUM {home}:/data:ro")),
+        ("within", format!("SANCTUM {home}/nats:/data:ro")),
+        ("note", format!("SKILL {home}/mozart.json")),
+    ];
+    for (spy, line) in &spies {
+        fleet.soul(spy, &flaky(line));
+    }
     fleet.all_up().await;
-    let _stopped = fleet.cli(["stop", "spy"]).await.ok();
-    let _refused = fleet.cli(["export", "spy", "spy.tar"]).await.exit(1).says("credentials");
-    assert!(!path(&fleet, "spy.tar").exists());
+    for (spy, _) in &spies {
+        let _stopped = fleet.cli(["stop", spy]).await.ok();
+        let _refused = fleet.cli(["export", spy, "spy.tar"]).await.exit(1).says("credentials");
+        assert!(!path(&fleet, "spy.tar").exists());
+    }
 }
 
 #[tokio::test]
