@@ -209,9 +209,10 @@ async fn what_was_checked_is_unpacked_with_its_modes_and_without_set_uid() {
     assert_eq!(std::fs::read(target.join("sanctums/0/sub/up")).expect("it leads there"), b"1");
     assert_eq!(std::fs::read_dir(temp.path()).expect("readable").count(), 1);
 
-    // What is not placed leaves nothing.
+    // What is not placed leaves nothing, nor do two drafts get in each other's way.
     let mut draft = Draft::beside(&temp.path().join("b")).expect("made");
+    let other = Draft::beside(&temp.path().join("b")).expect("made");
     draft.unpack(&file, &bar).await.expect("unpacked");
-    drop(draft);
+    drop((draft, other));
     assert_eq!(std::fs::read_dir(temp.path()).expect("readable").count(), 1);
 }

@@ -71,12 +71,17 @@ impl Seek for Slice {
     }
 }
 
+/// A name for what is not whole yet, which nobody can foresee.
+pub(super) fn draft_name() -> String {
+    format!(".mozart-{}", Uuid::now_v7())
+}
+
 /// A new file of this user's that no folder lists: gone as soon as it is closed.
 ///
 /// # Errors
 /// When the folder does not take it.
 pub(super) fn spool(folder: &Path) -> io::Result<File> {
-    let path = folder.join(format!(".mozart-{}", Uuid::now_v7()));
+    let path = folder.join(draft_name());
     let mut options = File::options();
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     std::fs::remove_file(&path)?;
