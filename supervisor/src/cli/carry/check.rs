@@ -42,6 +42,8 @@ struct Seen {
     /// SANCTUMs and SKILLs.
     roots: HashSet<PathBuf>,
     folders: HashSet<PathBuf>,
+    /// Files and links in them.
+    others: HashSet<PathBuf>,
 }
 
 /// Checks an archive; `links` says that links may lead out of their folders.
@@ -111,9 +113,14 @@ impl Seen {
         } else if !self.folders.contains(parent) {
             return Err(format!("{} is in no folder of the archive", shown(&path)));
         }
-        if kind == EntryType::Directory && !self.folders.insert(path.clone()) {
+        if self.folders.contains(&path) || self.others.contains(&path) {
             return Err(format!("{} is there twice", shown(&path)));
         }
+        let known = match kind == EntryType::Directory {
+            true => &mut self.folders,
+            false => &mut self.others,
+        };
+        known.insert(path.clone());
         if kind == EntryType::Symlink {
             let target = entry.link_name().map_err(|error| error.to_string())?.unwrap_or_default();
             if !links && names::leads_out(depth.saturating_sub(1), &target) {

@@ -171,6 +171,21 @@ async fn what_is_missing_or_too_much_is_noticed() {
 }
 
 #[tokio::test]
+async fn no_name_is_there_twice() {
+    for name in ["sanctums/0/file", "sanctums/0//file", "skills/0/x.md"] {
+        refused(with(|made| made.file(name, "")), "is there twice").await;
+        refused(with(|made| made.folder(name)), "is there twice").await;
+    }
+    refused(with(|made| made.link("sanctums/0/file", "x")), "is there twice").await;
+    refused(with(|made| made.folder("sanctums/0")), "is there twice").await;
+    let link = with(|made| {
+        made.link("sanctums/0/l", "file");
+        made.file("sanctums/0/l", "");
+    });
+    refused(link, "is there twice").await;
+}
+
+#[tokio::test]
 async fn an_archive_that_was_cut_short_is_noticed_wherever_that_was() {
     let whole = Made::new();
     let whole = changed(|made| *made = whole).bytes();

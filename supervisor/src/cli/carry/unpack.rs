@@ -73,7 +73,7 @@ impl Draft {
     /// Unpacks the SANCTUMs and SKILLs of an archive that was checked.
     ///
     /// # Errors
-    /// When there is no room, or a name is there twice.
+    /// When there is no room.
     pub(super) async fn unpack(&mut self, file: &File, bar: &ProgressBar) -> Result<(), ApiError> {
         let broken = |error: io::Error| failure::file("cannot read the archive", &error, "");
         let len = file.metadata().map_err(broken)?.len();
