@@ -179,6 +179,32 @@ async fn an_archive_goes_through_a_pipe_and_under_another_name() {
 }
 
 #[tokio::test]
+async fn importing_again_goes_on_where_it_was_left() {
+    let from = home_of_mover("").await;
+    let open = {
+        let _stopped = from.cli(["stop", "mover"]).await.ok();
+        from.send("mover", "say one").await
+    };
+    let (file, exported) = export(&from, &[]).await;
+    let _exported = exported.ok();
+
+    let to = elsewhere().await;
+    let _aside = import(&to, &file, &["--no-start"]).await.ok().says("mozart apply");
+    let note = path(&to, "mover/sanctums/0/deep/er/note");
+    fs::write(&note, "what was learnt since").expect("written");
+    let again = import(&to, &file, &["-o", "json"]).await.ok().says("stay as they are").json();
+    assert_eq!((&again["messages"], &again["started"]), (&0.into(), &true.into()));
+    assert_eq!(to.wait_status(&open, "completed").await.row.response.as_deref(), Some("one"));
+    assert_eq!(fs::read_to_string(&note).expect("there"), "what was learnt since");
+
+    // A folder with another soul is somebody else's.
+    let other = elsewhere().await;
+    let _aside = import(&other, &file, &["--no-start"]).await.ok();
+    fs::write(path(&other, "mover/mover.soul"), "MODEL m\nSOUL s\n").expect("written");
+    let _taken = import(&other, &file, &[]).await.exit(4).says("not empty");
+}
+
+#[tokio::test]
 async fn nothing_is_overwritten_and_nothing_half_made() {
     let from = home_of_mover("").await;
     let said = from.send_with("mover", "say one", &["--id", "m1"]).await;
