@@ -225,6 +225,15 @@ async fn nothing_is_overwritten_and_nothing_half_made() {
     let _gone = to.cli(["wait", "mover", "--for", "stopped"]).await.ok();
     let _clash = import(&to, &file, &["--to", "new"]).await.exit(4).says("message m1");
     assert_eq!(to.show(&mine).await, before);
+    // Nor does what a removed agent has left become the imported one's.
+    let other = to.soul("other", &soul(&to, ""));
+    let _applied = to.cli(["apply".as_ref(), other.as_os_str()]).await.ok();
+    let left = to.send_with("other", "say mine", &["--id", "m2"]).await;
+    let _answered = to.wait_status(&left, "completed").await;
+    let _gone = to.cli(["rm", "other"]).await.ok();
+    let _gone = to.cli(["wait", "other", "--for", "stopped"]).await.ok();
+    let args = ["--name", "other", "--to", "new"];
+    let _left = import(&to, &file, &args).await.exit(4).says("not in the archive");
 
     // Archives that are cut short, or none; folders that are taken.
     let bytes = fs::read(&file).expect("it is there");
@@ -239,7 +248,7 @@ async fn nothing_is_overwritten_and_nothing_half_made() {
     let _taken = import(&to, &file, &["--name", "n", "--to", "data"]).await.exit(4);
     assert_eq!(fs::read_to_string(taken.join("file")).expect("untouched"), "mine");
     assert!(!path(&to, "new").exists() && !path(&to, "n").exists());
-    assert_eq!(to.json(["journal", "ls"]).await.as_array().map(Vec::len), Some(1));
+    assert_eq!(to.json(["journal", "ls"]).await.as_array().map(Vec::len), Some(2));
     let names = fs::read_dir(to.souls()).expect("there").flatten().map(|one| one.file_name());
     assert!(!names.into_iter().any(|name| name.as_encoded_bytes().starts_with(b".")));
 }

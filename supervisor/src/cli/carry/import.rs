@@ -226,6 +226,14 @@ impl Import {
             )));
         }
         if known.is_none() {
+            // What a removed agent has left would be the imported one's, and what was open of it would be answered.
+            if count > compared.requests {
+                let cause = format!(
+                    "the journal has messages of an agent {} that are not in the archive",
+                    self.name
+                );
+                return Err(failure::error(failure::CONFLICT, &self.what, cause, "--name NEW"));
+            }
             return Ok(false);
         }
         if compared.missing {
