@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 
 use common::api::ApiError;
@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 use tar::EntryType;
 
+use super::alike::alike;
 use super::manifest::Image;
 use super::names::shown;
 use super::slice::Slice;
@@ -140,11 +141,10 @@ pub(super) fn check(reference: &str, mut archive: Slice) -> Result<(), String> {
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries_with_seek().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
-        let path = plain(&entry.path().map_err(broken)?)?;
+        let (path, kind) = alike(&mut entry).map_err(|error| format!("image.tar: {error}"))?;
         if path.ancestors().any(|above| links.contains(above)) {
             return Err(format!("image.tar: {} is at or below a link", shown(&path)));
         }
-        let kind = entry.header().entry_type();
         if matches!(kind, EntryType::Symlink | EntryType::Link) {
             links.insert(path.clone());
         }
@@ -190,21 +190,6 @@ fn is_compressed(archive: &mut Slice) -> io::Result<bool> {
     // A frame of zstd that is skipped, with others behind it.
     let is_skipped = matches!(first.as_slice(), [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
     Ok(is_skipped || magics.iter().any(|magic| first.starts_with(magic)))
-}
-
-/// The name of an entry, if it reads the same everywhere.
-fn plain(path: &Path) -> Result<PathBuf, String> {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => plain.push(name),
-            Component::CurDir => {}
-            Component::Prefix(_) | Component::RootDir | Component::ParentDir => {
-                return Err(format!("image.tar: the name {} leads out of it", shown(path)));
-            }
-        }
-    }
-    Ok(plain)
 }
 
 /// The names in docker's list of images.
