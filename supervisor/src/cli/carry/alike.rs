@@ -1,22 +1,78 @@
 //! Entries of a tar that every program reads the same. Where they disagree about a name or a length, one sees entries that another
 //! does not, and a check by this one says nothing about what an engine does.
 
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use tar::{Entry, EntryType, Header};
+use tar::{Entry, EntryType, Header, PaxExtensions};
 
 use super::names::shown;
 
 /// What may be said beside the header: nothing that makes it another entry.
 const BESIDE: [&str; 8] = ["size", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"];
 
+/// Demands that no entry says more about the next one than names and times are long: all of that is read at once.
+///
+/// What is broken otherwise is for those who read it then.
+///
+/// # Errors
+/// In words for people.
+pub(super) fn bounded(archive: &mut (impl Read + Seek)) -> Result<(), String> {
+    /// In bytes.
+    const MOST: u64 = 64 << 10;
+    let mut header = Header::new_old();
+    let mut size_of_next = None;
+    let mut at = 0_u64;
+    loop {
+        let is_there = archive.seek(SeekFrom::Start(at)).is_ok()
+            && archive.read_exact(header.as_mut_bytes()).is_ok()
+            && header.as_bytes().iter().any(|byte| *byte != 0);
+        let Some(size) = header.entry_size().ok().filter(|_| is_there) else { return Ok(()) };
+        let kind = header.entry_type();
+        let is_known = header.as_gnu().is_some() || header.as_ustar().is_some();
+        let is_global = kind.is_pax_global_extensions();
+        let is_pax = is_known && kind.is_pax_local_extensions();
+        let is_name = is_known && (kind.is_gnu_longname() || kind.is_gnu_longlink());
+        if (is_pax || is_name || is_global) && size > MOST {
+            return Err(format!("it says more about an entry than fits: {size} bytes"));
+        }
+        if kind.is_gnu_sparse() {
+            // Its header has parts of which this knows nothing.
+            return Err("it has a sparse file".to_owned());
+        }
+        let mut len = size;
+        if is_pax {
+            let mut text = Vec::new();
+            if archive.take(size).read_to_end(&mut text).is_err() {
+                return Ok(());
+            }
+            size_of_next = said_size(&text);
+        } else if !is_name {
+            len = size_of_next.take().filter(|_| !is_global).unwrap_or(size);
+        }
+        let next = len.checked_next_multiple_of(512).and_then(|len| at.checked_add(512 + len));
+        let Some(next) = next else { return Ok(()) };
+        at = next;
+    }
+}
+
+/// The size of the next entry, where it is not in its header.
+fn said_size(text: &[u8]) -> Option<u64> {
+    for record in PaxExtensions::new(text) {
+        let record = record.ok()?;
+        if record.key_bytes() == b"size" {
+            return record.value().ok()?.parse().ok();
+        }
+    }
+    None
+}
+
 /// The name of an entry, and what it is: a file, a folder, or a link.
 ///
 /// # Errors
 /// In words for people, when it could be read otherwise.
 pub(super) fn alike<R: Read>(entry: &mut Entry<'_, R>) -> Result<(PathBuf, EntryType), String> {
-    let broken = |error: std::io::Error| error.to_string();
+    let broken = |error: io::Error| error.to_string();
     let path = entry.path().map_err(broken)?.into_owned();
     let other = || format!("{} could be read as another entry", shown(&path));
     let kind = entry.header().entry_type();
@@ -84,7 +140,7 @@ mod tests {
         let bytes = pack.into_inner().expect("written");
         let mut archive = Archive::new(&*bytes);
         let entries = archive.entries().expect("a tar");
-        let alike = |entry: std::io::Result<Entry<'_, &[u8]>>| {
+        let alike = |entry: io::Result<Entry<'_, &[u8]>>| {
             let mut entry = entry.map_err(|error| error.to_string())?;
             alike(&mut entry).map(|(name, _)| name)
         };
@@ -145,6 +201,36 @@ mod tests {
         let old = Header::new_old;
         assert!(!one(old(), EntryType::GNULongName, "a", |_| {}));
         assert!(!one(old(), EntryType::XHeader, "a", |_| {}));
+    }
+
+    #[test]
+    fn no_more_is_read_at_once_than_names_are_long() {
+        let made = |kind, len: usize, pax: Option<&[u8]>| {
+            let mut pack = Builder::new(Vec::new());
+            let mut header = Header::new_gnu();
+            header.set_size(0);
+            if let Some(size) = pax {
+                pack.append_pax_extensions([("size", size)]).expect("written");
+                // Of this length for those who do not read what was said before.
+                header.set_size(1 << 20);
+            }
+            pack.append_data(&mut header, "a", b"".as_slice()).expect("written");
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(len as u64);
+            header.set_cksum();
+            pack.append(&header, vec![b'x'; len].as_slice()).expect("written");
+            bounded(&mut io::Cursor::new(pack.into_inner().expect("written")))
+        };
+        const MOST: usize = 64 << 10;
+        let long = [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader];
+        for kind in long.into_iter().chain([EntryType::XGlobalHeader]) {
+            assert_eq!(made(kind, MOST, None), Ok(()), "{kind:?}");
+            made(kind, MOST + 1, None).expect_err("too long");
+            made(kind, MOST + 1, Some(b"0")).expect_err("too long, behind another one");
+        }
+        assert_eq!(made(EntryType::Regular, MOST + 1, None), Ok(()));
+        made(EntryType::GNUSparse, 0, None).expect_err("sparse");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use common::{AgentName, MessageId, SenderName};
 use serde_json::Value;
 use tar::EntryType;
 
+use super::alike::bounded;
 use super::manifest::{Counts, FORMAT, Line, Manifest};
 use super::names::{self, Place, shown};
 use super::slice::{Range, Slice};
@@ -54,6 +55,7 @@ pub(super) async fn check(file: &File, links: bool) -> Result<Checked, String> {
     let len = file.metadata().map_err(|error| error.to_string())?.len();
     let whole = Range { start: 0, len };
     let broken = |error: io::Error| format!("it is no archive of an agent, or damaged: {error}");
+    bounded(&mut Slice::new(file, whole).map_err(broken)?)?;
     let mut archive = tar::Archive::new(Slice::new(file, whole).map_err(broken)?);
     let mut seen = Seen::default();
     let mut breath = Breath::new();

@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 use tar::EntryType;
 
-use super::alike::alike;
+use super::alike::{alike, bounded};
 use super::manifest::Image;
 use super::names::shown;
 use super::slice::Slice;
@@ -135,6 +135,9 @@ pub(super) fn check(reference: &str, mut archive: Slice) -> Result<(), String> {
         // An engine would unpack it, and find what nobody has seen here.
         return Err("image.tar is compressed".to_owned());
     }
+    bounded(&mut archive)
+        .and_then(|()| archive.rewind().map_err(|error| error.to_string()))
+        .map_err(|error| format!("image.tar: {error}"))?;
     let mut found = Vec::new();
     let mut lists = HashSet::new();
     let mut links = HashSet::new();
