@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use system_tests::harness::{Fleet, Output, flaky};
+use system_tests::harness::{Fleet, Output, Signal, Until, eventually, flaky};
 
 const SECRET: &str = "the-value-of-the-secret";
 
@@ -50,6 +50,14 @@ async fn export(fleet: &Fleet, more: &[&str]) -> (PathBuf, Output) {
 async fn import(fleet: &Fleet, file: &Path, more: &[&str]) -> Output {
     let args = [OsStr::new("import"), file.as_os_str()].into_iter();
     fleet.cli(args.chain(more.iter().map(OsStr::new))).await
+}
+
+/// Whether a process does something of its own at SIGTERM.
+fn listens(pid: u32) -> Until<()> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("it is said");
+    let caught = u64::from_str_radix(caught.trim(), 16).expect("a number");
+    if caught & (1 << 14) != 0 { Ok(()) } else { Err(status) }
 }
 
 fn holds(file: &Path, words: &str) -> bool {
@@ -133,6 +141,32 @@ async fn what_runs_is_exported_only_if_that_is_asked_for() {
     // Nothing half made is left.
     let names = fs::read_dir(fleet.souls()).expect("there").flatten().map(|one| one.file_name());
     assert!(!names.into_iter().any(|name| name.as_encoded_bytes().starts_with(b".")));
+}
+
+#[tokio::test]
+async fn what_is_interrupted_leaves_nothing_half_made() {
+    let fleet = home_of_mover("").await;
+    // More than is written until the signal comes.
+    let huge = fs::File::create(path(&fleet, "data/huge")).expect("made");
+    huge.set_len(1 << 40).expect("it takes no room");
+    let is_draft = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
+    let drafts = || {
+        let names = fs::read_dir(fleet.souls()).expect("there").flatten();
+        names.filter(|one| is_draft(&one.file_name())).count()
+    };
+    for signal in [Signal::TERM, Signal::INT] {
+        let export = fleet.spawn_cli(["export", "mover", "mover.tar", "--live"]);
+        eventually("a draft", async || if drafts() > 0 { Ok(()) } else { Err("none".into()) })
+            .await;
+        export.signal(signal);
+        let _ended = export.output().await.exit(130);
+        assert_eq!(drafts(), 0);
+    }
+    // Also while a pipe says nothing.
+    let import = fleet.spawn_cli(["import", "-"]);
+    eventually("it listens", async || listens(import.pid())).await;
+    import.signal(Signal::TERM);
+    let _ended = import.output().await.exit(130);
 }
 
 #[tokio::test]

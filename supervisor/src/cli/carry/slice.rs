@@ -10,7 +10,7 @@ use common::api::ApiError;
 use futures_util::Stream;
 use uuid::Uuid;
 
-use super::{Breath, CHUNK};
+use super::CHUNK;
 use crate::failure;
 
 /// Where a part is, in bytes.
@@ -113,17 +113,16 @@ pub(super) async fn open(path: &Path, what: &str) -> Result<File, ApiError> {
         failure::file(what, &error, "make room there, or another folder in TMPDIR")
     };
     let mut file = spool(&aside).map_err(no_room)?;
-    let mut stdin = io::stdin().lock();
-    let mut chunk = vec![0; CHUNK];
-    let mut breath = Breath::new();
-    loop {
-        let read = stdin.read(&mut chunk);
-        let read = read.map_err(|error| failure::file(what, &error, ""))?;
-        if read == 0 {
-            break;
-        }
-        file.write_all(&chunk[..read]).map_err(no_room)?;
-        breath.take().await;
+    let mut chunk = Some(vec![0; CHUNK]);
+    while let Some(mut piece) = chunk.take() {
+        // A pipe may say nothing for long, and the command be interrupted meanwhile.
+        let reading = tokio::task::spawn_blocking(move || {
+            io::stdin().lock().read(&mut piece).map(|read| (piece, read))
+        });
+        let read = reading.await.map_err(io::Error::from).and_then(|read| read);
+        let (piece, read) = read.map_err(|error| failure::file(what, &error, ""))?;
+        file.write_all(&piece[..read]).map_err(no_room)?;
+        chunk = (read > 0).then_some(piece);
     }
     file.rewind().map_err(no_room)?;
     Ok(file)
