@@ -1,22 +1,36 @@
-//! SIGINT and SIGTERM, for the roles: once is to drain, twice is to end at once.
+//! SIGINT and SIGTERM. For the roles once is to drain, twice is to end at once; for a command once is to end.
 
 use std::process::exit;
 
 use common::api::ApiError;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure;
+
+/// Waits for SIGINT or SIGTERM: for what has something to put away before it ends.
+///
+/// # Errors
+/// When the system does not let us listen.
+pub(crate) async fn stopped() -> Result<(), ApiError> {
+    let (mut int, mut term) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+    Ok(())
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, ApiError> {
+    signal(kind)
+        .map_err(|error| failure::error(failure::FAILED, "cannot listen to signals", error, ""))
+}
 
 /// A token that the first SIGINT or SIGTERM cancels. The second one ends the process as a shell would report it (130).
 ///
 /// # Errors
 /// When the system does not let us listen.
 pub(crate) fn stop_token() -> Result<CancellationToken, ApiError> {
-    let listen = |kind| {
-        signal(kind)
-            .map_err(|error| failure::error(failure::FAILED, "cannot listen to signals", error, ""))
-    };
     let (mut int, mut term) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let token = CancellationToken::new();
     let stop = token.clone();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use system_tests::harness::{Fleet, Output, flaky};
+use system_tests::harness::{Fleet, Output, Signal, Until, eventually, flaky};
 
 const SECRET: &str = "the-value-of-the-secret";
 
@@ -50,6 +50,14 @@ async fn export(fleet: &Fleet, more: &[&str]) -> (PathBuf, Output) {
 async fn import(fleet: &Fleet, file: &Path, more: &[&str]) -> Output {
     let args = [OsStr::new("import"), file.as_os_str()].into_iter();
     fleet.cli(args.chain(more.iter().map(OsStr::new))).await
+}
+
+/// Whether a process does something of its own at SIGTERM.
+fn listens(pid: u32) -> Until<()> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("it is said");
+    let caught = u64::from_str_radix(caught.trim(), 16).expect("a number");
+    if caught & (1 << 14) != 0 { Ok(()) } else { Err(status) }
 }
 
 fn holds(file: &Path, words: &str) -> bool {
@@ -136,14 +144,49 @@ async fn what_runs_is_exported_only_if_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn what_is_interrupted_leaves_nothing_half_made() {
+    let fleet = home_of_mover("").await;
+    // More than is written until the signal comes.
+    let huge = fs::File::create(path(&fleet, "data/huge")).expect("made");
+    huge.set_len(1 << 40).expect("it takes no room");
+    let is_draft = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
+    let drafts = || {
+        let names = fs::read_dir(fleet.souls()).expect("there").flatten();
+        names.filter(|one| is_draft(&one.file_name())).count()
+    };
+    for signal in [Signal::TERM, Signal::INT] {
+        let export = fleet.spawn_cli(["export", "mover", "mover.tar", "--live"]);
+        eventually("a draft", async || if drafts() > 0 { Ok(()) } else { Err("none".into()) })
+            .await;
+        export.signal(signal);
+        let _ended = export.output().await.exit(130);
+        assert_eq!(drafts(), 0);
+    }
+    // Also while a pipe says nothing.
+    let import = fleet.spawn_cli(["import", "-"]);
+    eventually("it listens", async || listens(import.pid())).await;
+    import.signal(Signal::TERM);
+    let _ended = import.output().await.exit(130);
+}
+
+#[tokio::test]
 async fn the_brokers_credentials_do_not_leave_with_an_agent() {
     let mut fleet = Fleet::new(&[]);
     let home = fleet.home().display().to_string();
-    fleet.soul("spy", &flaky(&format!("SANCTUM {home}:/data:ro")));
+    let spies = [
+        ("above", format!("SANCTUM {home}:/data:ro")),
+        ("within", format!("SANCTUM {home}/nats:/data:ro")),
+        ("note", format!("SKILL {home}/mozart.json")),
+    ];
+    for (spy, line) in &spies {
+        fleet.soul(spy, &flaky(line));
+    }
     fleet.all_up().await;
-    let _stopped = fleet.cli(["stop", "spy"]).await.ok();
-    let _refused = fleet.cli(["export", "spy", "spy.tar"]).await.exit(1).says("credentials");
-    assert!(!path(&fleet, "spy.tar").exists());
+    for (spy, _) in &spies {
+        let _stopped = fleet.cli(["stop", spy]).await.ok();
+        let _refused = fleet.cli(["export", spy, "spy.tar"]).await.exit(1).says("credentials");
+        assert!(!path(&fleet, "spy.tar").exists());
+    }
 }
 
 #[tokio::test]
@@ -170,6 +213,32 @@ async fn an_archive_goes_through_a_pipe_and_under_another_name() {
 }
 
 #[tokio::test]
+async fn importing_again_goes_on_where_it_was_left() {
+    let from = home_of_mover("").await;
+    let open = {
+        let _stopped = from.cli(["stop", "mover"]).await.ok();
+        from.send("mover", "say one").await
+    };
+    let (file, exported) = export(&from, &[]).await;
+    let _exported = exported.ok();
+
+    let to = elsewhere().await;
+    let _aside = import(&to, &file, &["--no-start"]).await.ok().says("mozart apply");
+    let note = path(&to, "mover/sanctums/0/deep/er/note");
+    fs::write(&note, "what was learnt since").expect("written");
+    let again = import(&to, &file, &["-o", "json"]).await.ok().says("stay as they are").json();
+    assert_eq!((&again["messages"], &again["started"]), (&0.into(), &true.into()));
+    assert_eq!(to.wait_status(&open, "completed").await.row.response.as_deref(), Some("one"));
+    assert_eq!(fs::read_to_string(&note).expect("there"), "what was learnt since");
+
+    // A folder with another soul is somebody else's.
+    let other = elsewhere().await;
+    let _aside = import(&other, &file, &["--no-start"]).await.ok();
+    fs::write(path(&other, "mover/mover.soul"), "MODEL m\nSOUL s\n").expect("written");
+    let _taken = import(&other, &file, &[]).await.exit(4).says("not empty");
+}
+
+#[tokio::test]
 async fn nothing_is_overwritten_and_nothing_half_made() {
     let from = home_of_mover("").await;
     let said = from.send_with("mover", "say one", &["--id", "m1"]).await;
@@ -190,6 +259,15 @@ async fn nothing_is_overwritten_and_nothing_half_made() {
     let _gone = to.cli(["wait", "mover", "--for", "stopped"]).await.ok();
     let _clash = import(&to, &file, &["--to", "new"]).await.exit(4).says("message m1");
     assert_eq!(to.show(&mine).await, before);
+    // Nor does what a removed agent has left become the imported one's.
+    let other = to.soul("other", &soul(&to, ""));
+    let _applied = to.cli(["apply".as_ref(), other.as_os_str()]).await.ok();
+    let left = to.send_with("other", "say mine", &["--id", "m2"]).await;
+    let _answered = to.wait_status(&left, "completed").await;
+    let _gone = to.cli(["rm", "other"]).await.ok();
+    let _gone = to.cli(["wait", "other", "--for", "stopped"]).await.ok();
+    let args = ["--name", "other", "--to", "new"];
+    let _left = import(&to, &file, &args).await.exit(4).says("not in the archive");
 
     // Archives that are cut short, or none; folders that are taken.
     let bytes = fs::read(&file).expect("it is there");
@@ -204,7 +282,7 @@ async fn nothing_is_overwritten_and_nothing_half_made() {
     let _taken = import(&to, &file, &["--name", "n", "--to", "data"]).await.exit(4);
     assert_eq!(fs::read_to_string(taken.join("file")).expect("untouched"), "mine");
     assert!(!path(&to, "new").exists() && !path(&to, "n").exists());
-    assert_eq!(to.json(["journal", "ls"]).await.as_array().map(Vec::len), Some(1));
+    assert_eq!(to.json(["journal", "ls"]).await.as_array().map(Vec::len), Some(2));
     let names = fs::read_dir(to.souls()).expect("there").flatten().map(|one| one.file_name());
     assert!(!names.into_iter().any(|name| name.as_encoded_bytes().starts_with(b".")));
 }

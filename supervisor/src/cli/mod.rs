@@ -36,7 +36,7 @@ use clap::Subcommand;
 use common::api::ApiError;
 
 use crate::args::Global;
-use crate::failure;
+use crate::{failure, signals};
 use lifecycle::Change;
 
 /// The client commands.
@@ -112,7 +112,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<u8, ApiErro
     }
     tokio::select! {
         result = dispatch(global, command) => result,
-        _ = tokio::signal::ctrl_c() => Ok(failure::INTERRUPTED),
+        stopped = signals::stopped() => stopped.map(|()| failure::INTERRUPTED),
     }
 }
 

@@ -9,6 +9,7 @@ use common::{AgentName, MessageId, SenderName};
 use serde_json::Value;
 use tar::EntryType;
 
+use super::alike::bounded;
 use super::manifest::{Counts, FORMAT, Line, Manifest};
 use super::names::{self, Place, shown};
 use super::slice::{Range, Slice};
@@ -42,6 +43,8 @@ struct Seen {
     /// SANCTUMs and SKILLs.
     roots: HashSet<PathBuf>,
     folders: HashSet<PathBuf>,
+    /// Files and links in them.
+    others: HashSet<PathBuf>,
 }
 
 /// Checks an archive; `links` says that links may lead out of their folders.
@@ -52,6 +55,7 @@ pub(super) async fn check(file: &File, links: bool) -> Result<Checked, String> {
     let len = file.metadata().map_err(|error| error.to_string())?.len();
     let whole = Range { start: 0, len };
     let broken = |error: io::Error| format!("it is no archive of an agent, or damaged: {error}");
+    bounded(&mut Slice::new(file, whole).map_err(broken)?)?;
     let mut archive = tar::Archive::new(Slice::new(file, whole).map_err(broken)?);
     let mut seen = Seen::default();
     let mut breath = Breath::new();
@@ -111,9 +115,14 @@ impl Seen {
         } else if !self.folders.contains(parent) {
             return Err(format!("{} is in no folder of the archive", shown(&path)));
         }
-        if kind == EntryType::Directory && !self.folders.insert(path.clone()) {
+        if self.folders.contains(&path) || self.others.contains(&path) {
             return Err(format!("{} is there twice", shown(&path)));
         }
+        let known = match kind == EntryType::Directory {
+            true => &mut self.folders,
+            false => &mut self.others,
+        };
+        known.insert(path.clone());
         if kind == EntryType::Symlink {
             let target = entry.link_name().map_err(|error| error.to_string())?.unwrap_or_default();
             if !links && names::leads_out(depth.saturating_sub(1), &target) {

@@ -171,6 +171,21 @@ async fn what_is_missing_or_too_much_is_noticed() {
 }
 
 #[tokio::test]
+async fn no_name_is_there_twice() {
+    for name in ["sanctums/0/file", "sanctums/0//file", "skills/0/x.md"] {
+        refused(with(|made| made.file(name, "")), "is there twice").await;
+        refused(with(|made| made.folder(name)), "is there twice").await;
+    }
+    refused(with(|made| made.link("sanctums/0/file", "x")), "is there twice").await;
+    refused(with(|made| made.folder("sanctums/0")), "is there twice").await;
+    let link = with(|made| {
+        made.link("sanctums/0/l", "file");
+        made.file("sanctums/0/l", "");
+    });
+    refused(link, "is there twice").await;
+}
+
+#[tokio::test]
 async fn an_archive_that_was_cut_short_is_noticed_wherever_that_was() {
     let whole = Made::new();
     let whole = changed(|made| *made = whole).bytes();
@@ -209,9 +224,10 @@ async fn what_was_checked_is_unpacked_with_its_modes_and_without_set_uid() {
     assert_eq!(std::fs::read(target.join("sanctums/0/sub/up")).expect("it leads there"), b"1");
     assert_eq!(std::fs::read_dir(temp.path()).expect("readable").count(), 1);
 
-    // What is not placed leaves nothing.
+    // What is not placed leaves nothing, nor do two drafts get in each other's way.
     let mut draft = Draft::beside(&temp.path().join("b")).expect("made");
+    let other = Draft::beside(&temp.path().join("b")).expect("made");
     draft.unpack(&file, &bar).await.expect("unpacked");
-    drop(draft);
+    drop((draft, other));
     assert_eq!(std::fs::read_dir(temp.path()).expect("readable").count(), 1);
 }

@@ -20,6 +20,7 @@ use crate::cli::client::{Client, now, unexpected};
 use crate::cli::output;
 use crate::failure;
 use crate::home::Home;
+use crate::runtime::engine::own_data;
 
 /// `mozart export`.
 #[derive(Debug, Args)]
@@ -216,10 +217,7 @@ fn roots(
         if kind == "SANCTUM" && !root.is_dir() {
             return refused("it is not a folder".to_owned(), "");
         }
-        if home.dir.starts_with(&root) {
-            let home = home.dir.display();
-            let cause =
-                format!("mozart's own data, with the broker's credentials, is in it: {home}");
+        if let Some(cause) = own_data(&root, &home.dir) {
             return refused(cause, "a folder of its own for the agent");
         }
         if !args.is_stdout() && target.as_ref().is_some_and(|target| target.starts_with(&root)) {

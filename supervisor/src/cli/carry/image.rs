@@ -1,5 +1,6 @@
 //! The image of an agent: whether it goes along, out of its engine, and whether an archive's image is the one that it says.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
@@ -8,8 +9,11 @@ use std::pin::pin;
 use common::api::ApiError;
 use futures_util::StreamExt as _;
 use serde_json::Value;
+use tar::EntryType;
 
+use super::alike::{alike, bounded};
 use super::manifest::Image;
+use super::names::shown;
 use super::slice::Slice;
 use super::{progress, slice};
 use crate::cli::output;
@@ -119,30 +123,51 @@ pub(super) async fn save(
 }
 
 /// Demands that an image's archive holds nothing but the image that the soul names: an engine takes every name in it, also that of
-/// an image which others run.
+/// an image which others run. What an engine might read otherwise than it is read here is refused.
 ///
 /// # Errors
 /// In words for people.
-pub(super) fn check(reference: &str, archive: Slice) -> Result<(), String> {
+pub(super) fn check(reference: &str, mut archive: Slice) -> Result<(), String> {
     /// More than any list of names, in bytes.
     const MOST: u64 = 4 << 20;
     let broken = |error: io::Error| format!("image.tar: {error}");
+    if is_compressed(&mut archive).map_err(broken)? {
+        // An engine would unpack it, and find what nobody has seen here.
+        return Err("image.tar is compressed".to_owned());
+    }
+    bounded(&mut archive)
+        .and_then(|()| archive.rewind().map_err(|error| error.to_string()))
+        .map_err(|error| format!("image.tar: {error}"))?;
     let mut found = Vec::new();
+    let mut lists = HashSet::new();
+    let mut links = HashSet::new();
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries_with_seek().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
-        let path = entry.path().map_err(broken)?;
-        let name = path.to_str().map(|name| name.trim_start_matches("./")).unwrap_or_default();
-        let names: fn(&Value) -> Vec<String> = match name {
-            "manifest.json" => in_manifest,
-            "repositories" => in_repositories,
-            "index.json" => in_index,
-            _ => continue,
+        let (path, kind) = alike(&mut entry).map_err(|error| format!("image.tar: {error}"))?;
+        if path.ancestors().any(|above| links.contains(above)) {
+            return Err(format!("image.tar: {} is at or below a link", shown(&path)));
+        }
+        if matches!(kind, EntryType::Symlink | EntryType::Link) {
+            links.insert(path.clone());
+        }
+        let names: fn(&Value) -> Vec<String> = match path.to_str() {
+            Some("manifest.json") => in_manifest,
+            Some("repositories") => in_repositories,
+            Some("index.json") => in_index,
+            Some(_) | None => continue,
         };
+        let name = path.display();
+        if kind != EntryType::Regular {
+            return Err(format!("image.tar: its {name} is no file"));
+        }
+        if !lists.insert(path.clone()) {
+            // Which of the two counts is up to the engine.
+            return Err(format!("image.tar: {name} is there twice"));
+        }
         if entry.size() > MOST {
             return Err(format!("image.tar: its {name} is too long"));
         }
-        let name = name.to_owned();
         let mut text = Vec::new();
         entry.read_to_end(&mut text).map_err(broken)?;
         let value: Value =
@@ -156,6 +181,18 @@ pub(super) fn check(reference: &str, archive: Slice) -> Result<(), String> {
         return Err(format!("image.tar does not name its image {reference}"));
     }
     Ok(())
+}
+
+/// Whether it begins as something compressed does that an engine unpacks by itself.
+fn is_compressed(archive: &mut Slice) -> io::Result<bool> {
+    let mut first = Vec::new();
+    archive.by_ref().take(6).read_to_end(&mut first)?;
+    archive.rewind()?;
+    let magics: [&[u8]; 4] =
+        [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd\x37\x7a\x58\x5a\x00"];
+    // A frame of zstd that is skipped, with others behind it.
+    let is_skipped = matches!(first.as_slice(), [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
+    Ok(is_skipped || magics.iter().any(|magic| first.starts_with(magic)))
 }
 
 /// The names in docker's list of images.
@@ -194,30 +231,46 @@ mod tests {
     use super::super::slice::Range;
     use super::*;
 
-    fn checked(reference: &str, files: &[(&str, &str)]) -> Result<(), String> {
-        let temp = tempfile::tempdir().expect("a temporary folder");
-        let file = slice::spool(temp.path()).expect("made");
-        let mut pack = tar::Builder::new(file.try_clone().expect("open"));
-        for (name, text) in files {
+    const OURS: &str = r#"[{"Config":"c.json","RepoTags":["docker.io/a/b:1"],"Layers":[]}]"#;
+    const MORE: &str = r#"[{"RepoTags":["a/b:1","alpine:latest"]}]"#;
+
+    /// Entries with names that the crate itself would refuse.
+    fn packed(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+        let mut pack = tar::Builder::new(Vec::new());
+        for (name, kind, text) in entries {
             let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
             header.set_size(text.len() as u64);
-            pack.append_data(&mut header, name, text.as_bytes()).expect("written");
+            let gnu = header.as_gnu_mut().expect("it is one");
+            gnu.name[..name.len()].copy_from_slice(name.as_bytes());
+            gnu.linkname[..1].copy_from_slice(b"x");
+            header.set_cksum();
+            pack.append(&header, text.as_bytes()).expect("written");
         }
-        let mut file_end = pack.into_inner().expect("written");
-        let len = file_end.stream_position().expect("a file");
-        check(reference, Slice::new(&file, Range { start: 0, len }).expect("a file"))
+        pack.into_inner().expect("written")
+    }
+
+    fn checked_bytes(bytes: &[u8]) -> Result<(), String> {
+        let mut file = slice::spool(&std::env::temp_dir()).expect("made");
+        file.write_all(bytes).expect("written");
+        let len = bytes.len() as u64;
+        check("a/b:1", Slice::new(&file, Range { start: 0, len }).expect("a file"))
+    }
+
+    fn checked(files: &[(&str, &str)]) -> Result<(), String> {
+        let entries: Vec<_> =
+            files.iter().map(|(name, text)| (*name, EntryType::Regular, *text)).collect();
+        checked_bytes(&packed(&entries))
     }
 
     #[test]
     fn an_image_brings_no_name_but_its_own() {
-        let ours = r#"[{"Config":"c.json","RepoTags":["docker.io/a/b:1"],"Layers":[]}]"#;
-        assert_eq!(checked("a/b:1", &[("manifest.json", ours)]), Ok(()));
+        assert_eq!(checked(&[("manifest.json", OURS)]), Ok(()));
         let index = r#"{"manifests":[{"annotations":{"io.containerd.image.name":"docker.io/a/b:1","org.opencontainers.image.ref.name":"1"}}]}"#;
-        assert_eq!(checked("a/b:1", &[("index.json", index), ("manifest.json", ours)]), Ok(()));
+        assert_eq!(checked(&[("index.json", index), ("./manifest.json", OURS)]), Ok(()));
 
-        let more = r#"[{"RepoTags":["a/b:1","alpine:latest"]}]"#;
         let refused = [
-            ("manifest.json", more),
+            ("manifest.json", MORE),
             ("repositories", r#"{"alpine":{"latest":"0"}}"#),
             ("index.json", r#"{"manifests":[{"annotations":{"io.containerd.image.name":"x:1"}}]}"#),
             ("manifest.json", "{"),
@@ -225,10 +278,49 @@ mod tests {
             ("layer.tar", ""),
         ];
         for file in refused {
-            checked("a/b:1", &[file]).expect_err(file.1);
+            checked(&[file]).expect_err(file.1);
         }
-        // The last one of a name is what an engine reads.
-        checked("a/b:1", &[("manifest.json", ours), ("./manifest.json", more)])
-            .expect_err("one of them is another");
+    }
+
+    #[test]
+    fn no_list_of_names_is_under_a_name_that_an_engine_reads_otherwise() {
+        for name in ["x/../manifest.json", "/manifest.json", "../manifest.json", "x/.."] {
+            let error = checked(&[("manifest.json", OURS), (name, MORE)]).expect_err(name);
+            assert!(error.contains("leads out"), "{name}: {error}");
+        }
+        for name in ["manifest.json", "./manifest.json", ".//manifest.json", "./././manifest.json"]
+        {
+            let error = checked(&[("manifest.json", OURS), (name, MORE)]).expect_err(name);
+            assert!(error.contains("twice"), "{name}: {error}");
+        }
+        let ours = ("manifest.json", EntryType::Regular, OURS);
+        for kind in [EntryType::Symlink, EntryType::Link] {
+            // Old lists of layers have links to files.
+            assert_eq!(checked_bytes(&packed(&[("0/layer.tar", kind, ""), ours])), Ok(()));
+            for name in ["l", "l/manifest.json", "./l/x/manifest.json"] {
+                let below = packed(&[ours, ("l", kind, ""), (name, EntryType::Regular, MORE)]);
+                let error = checked_bytes(&below).expect_err(name);
+                assert!(error.contains("below a link"), "{name}: {error}");
+            }
+            let list = checked_bytes(&packed(&[("manifest.json", kind, "")]));
+            assert!(list.is_err_and(|error| error.contains("is no file")));
+        }
+    }
+
+    #[test]
+    fn an_image_is_not_compressed() {
+        let magics: [&[u8]; 5] = [
+            b"\x1f\x8b",
+            b"\x28\xb5\x2f\xfd",
+            b"\x5a\x2a\x4d\x18",
+            b"BZh",
+            b"\xfd\x37\x7a\x58\x5a\x00",
+        ];
+        for magic in magics {
+            let mut bytes = packed(&[("manifest.json", EntryType::Regular, OURS)]);
+            bytes[..magic.len()].copy_from_slice(magic);
+            let error = checked_bytes(&bytes).expect_err("it begins so");
+            assert!(error.contains("compressed"), "{magic:?}: {error}");
+        }
     }
 }

@@ -102,7 +102,7 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
         output::note(format!("{}: all of it is here already", import.name));
         return import.report(&client, Restored::default(), false, false);
     }
-    import.check_folder()?;
+    let is_placed = import.is_placed()?;
     let engine = import.check_image(args).await?;
 
     let mut done = Vec::new();
@@ -117,10 +117,16 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
         done.push("its image is loaded".to_owned());
     }
     let counts = import.checked.manifest.counts;
-    let bar = progress(counts.bytes, "unpacking");
-    let unpacked = import.unpack(&bar).await;
-    bar.finish_and_clear();
-    let mut draft = unpacked.map_err(|error| so_far(error, &done, "run it again"))?;
+    let mut draft = None;
+    if is_placed {
+        let folder = import.folder.display();
+        output::note(format!("its folders are in {folder} already, and stay as they are"));
+    } else {
+        let bar = progress(counts.bytes, "unpacking");
+        let unpacked = import.unpack(&bar).await;
+        bar.finish_and_clear();
+        draft = Some(unpacked.map_err(|error| so_far(error, &done, "run it again"))?);
+    }
 
     let bar = progress(counts.messages, "restoring messages");
     let broker = &client.broker;
@@ -132,8 +138,10 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
         so_far(error, &done, "run it again, which goes on from there")
     })?;
     done.push(format!("{} messages are restored", restored.messages));
-    let placed = draft.place(&import.folder);
-    placed.map_err(|error| so_far(error, &done, "run it again"))?;
+    if let Some(mut draft) = draft {
+        let placed = draft.place(&import.folder);
+        placed.map_err(|error| so_far(error, &done, "run it again"))?;
+    }
     done.push(format!("its folders are in {}", import.folder.display()));
     if args.is_started() {
         import.apply(&client).await.map_err(|error| {
@@ -218,6 +226,14 @@ impl Import {
             )));
         }
         if known.is_none() {
+            // What a removed agent has left would be the imported one's, and what was open of it would be answered.
+            if count > compared.requests {
+                let cause = format!(
+                    "the journal has messages of an agent {} that are not in the archive",
+                    self.name
+                );
+                return Err(failure::error(failure::CONFLICT, &self.what, cause, "--name NEW"));
+            }
             return Ok(false);
         }
         if compared.missing {
@@ -226,11 +242,13 @@ impl Import {
         Ok(true)
     }
 
-    fn check_folder(&self) -> Result<(), ApiError> {
+    /// Whether the folder is ours already, out of this archive: it gets its name once all of it is there. False: it is to be made.
+    fn is_placed(&self) -> Result<bool, ApiError> {
         let what = || format!("{}: {}", self.what, self.folder.display());
         match std::fs::read_dir(&self.folder) {
             Ok(mut entries) => match entries.next() {
-                None => Ok(()),
+                None => Ok(false),
+                Some(_) if holds(&self.soul, &self.checked.soul) => Ok(true),
                 Some(_) => {
                     let cause = "the folder is not empty";
                     Err(failure::error(
@@ -241,7 +259,7 @@ impl Import {
                     ))
                 }
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 let try_ = "--to DIR for another one";
                 Err(failure::error(failure::CONFLICT, what(), "it is no folder", try_))
@@ -354,6 +372,12 @@ impl Import {
         }
         Ok(0)
     }
+}
+
+/// Whether a file holds this text, and nothing else.
+fn holds(path: &Path, text: &str) -> bool {
+    let is_as_long = path.metadata().is_ok_and(|it| it.is_file() && it.len() == text.len() as u64);
+    is_as_long && std::fs::read(path).is_ok_and(|there| there == text.as_bytes())
 }
 
 /// The agent as the fleet knows it; none if it does not.

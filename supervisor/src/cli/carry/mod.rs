@@ -3,6 +3,7 @@
 //! The archive is a plain tar: `manifest.json`, `agent.soul`, `sanctums/<n>/…`, `skills/<n>/<name>…`, `image.tar`, `journal.jsonl`.
 //! The soul's paths lead into it. An archive is not trusted: `check` looks at all of it before anything is done.
 
+mod alike;
 mod check;
 mod export;
 mod folder;

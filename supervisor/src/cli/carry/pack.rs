@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use tar::{EntryType, Header};
 
 use super::folder::{Entry, Kind};
+use super::slice::draft_name;
 use super::{Breath, CHUNK};
 use crate::cli::output;
 use crate::failure;
@@ -58,11 +59,11 @@ impl Pack {
     /// # Errors
     /// When the folder does not take it.
     pub(super) fn to_file(path: &Path, replace: bool, bar: ProgressBar) -> Result<Self, ApiError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let draft = Draft(path.with_file_name(format!(".{name}.{}", std::process::id())));
-        let mut options = File::options();
-        let made = options.write(true).create(true).truncate(true).mode(0o600).open(&draft.0);
+        // A name that nobody has put a link under. What is there already is not ours, nor to be removed.
+        let aside = path.with_file_name(draft_name());
+        let made = File::options().write(true).create_new(true).mode(0o600).open(&aside);
         let file = made.map_err(|error| cannot_write(path, &error))?;
+        let draft = Draft(aside);
         Ok(Self::new(Out::File { file, draft, path: path.to_owned(), replace }, bar))
     }
 
@@ -244,4 +245,25 @@ fn cannot_write(path: &Path, error: &io::Error) -> ApiError {
         return failure::error(failure::CONFLICT, what, error, "another FILE, or --force");
     }
     failure::file(what, error, "another FILE; `df` shows the room there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn each_draft_is_a_new_file_of_this_users() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let target = temp.path().join("a.tar");
+        let made = || Pack::to_file(&target, false, ProgressBar::hidden()).expect("made");
+        let two = [made(), made()];
+        let names: Vec<_> = std::fs::read_dir(temp.path()).expect("readable").flatten().collect();
+        assert_eq!(names.len(), 2, "one for each");
+        for name in names {
+            assert_eq!(name.metadata().expect("there").permissions().mode() & 0o777, 0o600);
+        }
+        drop(two);
+        assert_eq!(std::fs::read_dir(temp.path()).expect("readable").count(), 0);
+    }
 }

@@ -47,6 +47,8 @@ fn next(lines: &mut Lines) -> Result<Option<Line>, ApiError> {
 pub(super) struct Agreement {
     /// Whether something of the slice is not there.
     pub(super) missing: bool,
+    /// Requests of the slice that are there.
+    pub(super) requests: u64,
     /// A message that is another one there, or has another final state.
     pub(super) conflict: Option<MessageId>,
 }
@@ -69,6 +71,7 @@ pub(super) async fn compare(
             Line::Request { record, .. } => {
                 let record = renamed(*record, agent);
                 let there = broker.request_of(&record.key()).await.attempt(LOOK)?;
+                agreement.requests += u64::from(there.is_some());
                 let same = there.as_ref().is_some_and(|there| there.value.same_content(&record));
                 (there.is_some(), same, record.message_id)
             }

@@ -10,7 +10,7 @@ use common::api::ApiError;
 use futures_util::Stream;
 use uuid::Uuid;
 
-use super::{Breath, CHUNK};
+use super::CHUNK;
 use crate::failure;
 
 /// Where a part is, in bytes.
@@ -71,12 +71,17 @@ impl Seek for Slice {
     }
 }
 
+/// A name for what is not whole yet, which nobody can foresee.
+pub(super) fn draft_name() -> String {
+    format!(".mozart-{}", Uuid::now_v7())
+}
+
 /// A new file of this user's that no folder lists: gone as soon as it is closed.
 ///
 /// # Errors
 /// When the folder does not take it.
 pub(super) fn spool(folder: &Path) -> io::Result<File> {
-    let path = folder.join(format!(".mozart-{}", Uuid::now_v7()));
+    let path = folder.join(draft_name());
     let mut options = File::options();
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     std::fs::remove_file(&path)?;
@@ -108,17 +113,16 @@ pub(super) async fn open(path: &Path, what: &str) -> Result<File, ApiError> {
         failure::file(what, &error, "make room there, or another folder in TMPDIR")
     };
     let mut file = spool(&aside).map_err(no_room)?;
-    let mut stdin = io::stdin().lock();
-    let mut chunk = vec![0; CHUNK];
-    let mut breath = Breath::new();
-    loop {
-        let read = stdin.read(&mut chunk);
-        let read = read.map_err(|error| failure::file(what, &error, ""))?;
-        if read == 0 {
-            break;
-        }
-        file.write_all(&chunk[..read]).map_err(no_room)?;
-        breath.take().await;
+    let mut chunk = Some(vec![0; CHUNK]);
+    while let Some(mut piece) = chunk.take() {
+        // A pipe may say nothing for long, and the command be interrupted meanwhile.
+        let reading = tokio::task::spawn_blocking(move || {
+            io::stdin().lock().read(&mut piece).map(|read| (piece, read))
+        });
+        let read = reading.await.map_err(io::Error::from).and_then(|read| read);
+        let (piece, read) = read.map_err(|error| failure::file(what, &error, ""))?;
+        file.write_all(&piece[..read]).map_err(no_room)?;
+        chunk = (read > 0).then_some(piece);
     }
     file.rewind().map_err(no_room)?;
     Ok(file)

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use tar::EntryType;
 
 use super::names::{self, Place};
-use super::slice::{Range, Slice};
+use super::slice::{Range, Slice, draft_name};
 use super::{Breath, CHUNK};
 use crate::cli::output;
 use crate::failure;
@@ -55,8 +55,7 @@ impl Draft {
     /// # Errors
     /// When it cannot be made.
     pub(super) fn beside(target: &Path) -> Result<Self, ApiError> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let path = target.with_file_name(format!(".{name}.{}", std::process::id()));
+        let path = target.with_file_name(draft_name());
         let made = fs::DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|error| cannot_write(&path, &error))?;
         Ok(Self { path, folders: Vec::new(), kept: 0, tamed: 0, placed: false })
@@ -74,7 +73,7 @@ impl Draft {
     /// Unpacks the SANCTUMs and SKILLs of an archive that was checked.
     ///
     /// # Errors
-    /// When there is no room, or a name is there twice.
+    /// When there is no room.
     pub(super) async fn unpack(&mut self, file: &File, bar: &ProgressBar) -> Result<(), ApiError> {
         let broken = |error: io::Error| failure::file("cannot read the archive", &error, "");
         let len = file.metadata().map_err(broken)?.len();

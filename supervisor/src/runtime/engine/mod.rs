@@ -35,6 +35,7 @@ pub(crate) use container::{Container, Ended, Listed, Phase, noted};
 pub(crate) use events::News;
 pub(crate) use install::{check_static, volume_name};
 pub(crate) use labels::Label;
+pub(crate) use mounts::own_data;
 pub(crate) use said::Listening;
 pub(crate) use spec::BASE_IMAGE;
 pub(crate) use survey::{About, Owned, ShimVolume};

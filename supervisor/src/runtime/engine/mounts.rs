@@ -122,16 +122,26 @@ fn resolve(
     if socket.is_some_and(|socket| socket.starts_with(&real)) {
         return Err(format!("{what}: the container engine's socket is in it"));
     }
-    if forbidden.home.starts_with(&real) {
-        let home = forbidden.home.display();
-        return Err(format!(
-            "{what}: mozart's own data, with the broker's credentials, is in it: {home}"
-        ));
+    if let Some(cause) = own_data(&real, forbidden.home) {
+        return Err(format!("{what}: {cause}"));
     }
     if ["/proc", "/sys", "/dev"].iter().any(|system| real.starts_with(system)) {
         return Err(format!("{what}: {} is the system's", real.display()));
     }
     Ok(real)
+}
+
+/// Why nobody may be shown a place, in words for people; none if it has nothing to do with mozart's own data. Both are real paths.
+pub(crate) fn own_data(real: &Path, home: &Path) -> Option<String> {
+    let shown = home.display();
+    if home.starts_with(real) {
+        return Some(format!(
+            "mozart's own data, with the broker's credentials, is in it: {shown}"
+        ));
+    }
+    real.starts_with(home).then(|| {
+        format!("it is in mozart's own data, which has the broker's credentials in it: {shown}")
+    })
 }
 
 /// The path without `.` and `..`, as it reads.
@@ -252,6 +262,13 @@ mod tests {
         let ground = Ground::new();
         let error = ground.collect(&ground.path("")).expect_err("the home is in it");
         assert!(error.contains("credentials"), "{error}");
+        fs::create_dir(ground.path("home/nats")).expect("made");
+        for name in ["home", "home/nats"] {
+            let error = ground.collect(&ground.path(name)).expect_err("it is the home's");
+            assert!(error.contains("credentials"), "{name}: {error}");
+        }
+        fs::create_dir(ground.path("home2")).expect("made");
+        ground.collect(&ground.path("home2")).expect("it is not the home's");
         let socket = ground.path("souls/data/engine.sock");
         fs::write(&socket, "").expect("written");
         let engine = format!("unix://{}", socket.display());
