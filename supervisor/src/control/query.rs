@@ -5,7 +5,9 @@ use std::path::Path;
 use broker::TransientMessage;
 use bytes::Bytes;
 use common::AgentName;
-use common::api::{AgentDetail, AgentRow, ApiError, Applied, Hello, Query, Reply, SoulSource};
+use common::api::{
+    AgentDetail, AgentRow, AgentState, ApiError, Applied, Hello, Query, Reply, SoulSource,
+};
 use common::control::ControlEvent;
 use common::shim::ShimCommand;
 use common::soul;
@@ -243,7 +245,8 @@ impl Supervisor {
     /// What is being done before the agent can start.
     fn preparing(&self, agent: &Agent) -> Option<String> {
         let known = self.preparing.get(&agent.name)?;
-        let is_fresh = known.is_fresh(agent.incarnation, self.now_ms());
+        let is_fresh = agent.state() != AgentState::Running
+            && known.is_fresh(agent.incarnation, self.now_ms());
         is_fresh.then(|| known.doing.clone())
     }
 

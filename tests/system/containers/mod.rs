@@ -4,6 +4,7 @@ mod adoption;
 mod carry;
 mod ends;
 mod images;
+mod pull;
 mod refused;
 mod safety;
 mod secrets;
