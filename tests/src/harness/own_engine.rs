@@ -30,8 +30,20 @@ impl OwnEngine {
     ///
     /// # Panics
     /// When something is missing and `CI` is `true`, or the engine does not start.
-    #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
     pub async fn start() -> Option<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same, with so much room for its data, in MiB.
+    ///
+    /// # Panics
+    /// As [`OwnEngine::start`].
+    pub async fn start_within(room: u32) -> Option<Self> {
+        Self::start_with(Some(room)).await
+    }
+
+    #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
+    async fn start_with(room: Option<u32>) -> Option<Self> {
         let shim = env::var_os("MOZART_TEST_SHIM").map(PathBuf::from).unwrap_or_default();
         let path = env::var_os("PATH").unwrap_or_default();
         let is_there = env::split_paths(&path).any(|folder| folder.join("dockerd").is_file());
@@ -50,6 +62,14 @@ impl OwnEngine {
         let folder = folder.expect("a temporary folder");
         // Not the machine's own settings.
         fs::write(folder.path().join("daemon.json"), "{}").expect("written");
+        if let Some(room) = room {
+            let data = folder.path().join("data");
+            fs::create_dir(&data).expect("a new folder");
+            let (flags, room) = (rustix::mount::MountFlags::empty(), format!("size={room}m"));
+            let room = std::ffi::CString::new(room).expect("no zero in it");
+            rustix::mount::mount("tmpfs", &data, "tmpfs", flags, Some(room.as_c_str()))
+                .expect("root may mount");
+        }
         let bridge = bridge();
         let mut engine = Self { folder, bridge, shim, containerd: None, engine: None };
         engine.containerd = Some(engine.containerd());
@@ -134,6 +154,15 @@ impl OwnEngine {
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
     }
 
+    /// Signals it.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) {
+        let engine = self.engine.as_ref().and_then(Child::id);
+        proc::kill(engine.expect("it runs"), signal);
+    }
+
     /// Ends it, and returns when it is gone: with SIGTERM it stops its containers before.
     ///
     /// # Panics
@@ -148,18 +177,28 @@ impl OwnEngine {
 
 /// Makes a bridge with an address that nobody else has: its containers reach this host by it, and nothing beyond.
 fn bridge() -> String {
-    let number = std::process::id() % 250 + 1;
-    let name = format!("mozart-t{number}");
-    ip(&["link", "add", &name, "type", "bridge"]);
-    ip(&["address", "add", &format!("10.213.{number}.1/24"), "dev", &name]);
-    ip(&["link", "set", &name, "up"]);
-    name
+    const NUMBERS: u32 = 250;
+    let first = std::process::id();
+    for number in (first..first + NUMBERS).map(|number| number % NUMBERS + 1) {
+        let name = format!("mozart-t{number}");
+        // Another test may have it.
+        if ip(&["link", "add", &name, "type", "bridge"]).is_err() {
+            continue;
+        }
+        let address = format!("10.213.{number}.1/24");
+        ip(&["address", "add", &address, "dev", &name]).expect("an address of its own");
+        ip(&["link", "set", &name, "up"]).expect("it is ours");
+        return name;
+    }
+    panic!("{NUMBERS} bridges are taken");
 }
 
-fn ip(args: &[&str]) {
+fn ip(args: &[&str]) -> Result<(), String> {
     let output = std::process::Command::new("ip").args(args).output().expect("iproute2 is there");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {args:?}: {said}");
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
 }
 
 impl Drop for OwnEngine {

@@ -99,11 +99,12 @@ impl Engine {
             ),
             None => None,
         };
+        // From here on it is the engine's time, however slow it is.
+        progress(format!("waits for {}", self.kind().as_str()));
         let reference = spec.image.clone().unwrap_or_else(|| options.base_image.clone());
         // Not within the bound: others need not wait for a pull.
         let image = self.image(&reference, &progress).await?;
-        // Many that start at once wait for each other: that is not their time to say ready.
-        progress(format!("waits for its turn with {}", self.kind().as_str()));
+        // Many that start at once wait for each other.
         let _permit = self.inner.at_once.acquire().await.map_err(|error| error.to_string())?;
         let mut shim = self.shim_volume().await?;
         // As late as possible: what is checked here is what the engine mounts.
