@@ -6,6 +6,7 @@ pub mod api;
 pub mod codec;
 pub mod control;
 pub mod event;
+pub mod failure;
 pub mod id;
 pub mod message;
 pub mod shim;

@@ -1,16 +1,11 @@
-//! The command line's grammar: global options, the roles, and where the client commands hang.
+//! The command line's grammar: the roles, and where the client commands hang.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::{Namespace, NodeName};
-use serde::{Deserialize, Serialize};
-
-use crate::cli;
-use crate::runtime::Wanted;
-use crate::runtime::engine::BASE_IMAGE;
+use cli::args::{Global, RuntimeArgs, duration};
+use common::NodeName;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or invalid soul, 3 not found, 4 conflict, 5 timeout,
@@ -24,53 +19,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// What every command takes.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct Global {
-    /// The NATS server; without it, the one that `mozart up` started here
-    #[arg(long, global = true, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
-    pub(crate) nats: Option<String>,
-    /// A NATS credentials file
-    #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE", value_parser = path())]
-    pub(crate) creds: Option<PathBuf>,
-    /// The fleet [default: default]
-    #[arg(long, global = true, env = "MOZART_NAMESPACE", value_name = "NAME")]
-    pub(crate) namespace: Option<Namespace>,
-    /// Where `mozart up` keeps its data [default: ~/.mozart]
-    #[arg(long = "dir", global = true, env = "MOZART_DIR", value_name = "DIR", value_parser = path())]
-    pub(crate) home: Option<PathBuf>,
-    /// How results are written to stdout
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    pub(crate) output: Output,
-    /// Log more to stderr; repeat for more still
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
-}
-
-impl Global {
-    /// The NATS server that is named; a variable that is set to nothing names none.
-    pub(crate) fn url(&self) -> Option<&str> {
-        self.nats.as_deref().filter(|url| !url.is_empty())
-    }
-
-    /// The credentials file; absolute, since shims run in other folders.
-    pub(crate) fn creds(&self) -> Option<PathBuf> {
-        let given = self.creds.as_ref().filter(|path| !path.as_os_str().is_empty())?;
-        Some(std::path::absolute(given).unwrap_or_else(|_| given.clone()))
-    }
-}
-
-/// How results are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Output {
-    /// For people.
-    #[default]
-    Table,
-    /// One document, or one line per item when following.
-    Json,
 }
 
 /// The commands.
@@ -167,119 +115,6 @@ pub(crate) struct NodeArgs {
     pub(crate) runtime: RuntimeArgs,
 }
 
-/// What agents run in.
-#[derive(Debug, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "What agents run in")]
-#[serde(rename_all = "camelCase", default = "RuntimeArgs::for_ending")]
-pub(crate) struct RuntimeArgs {
-    /// Processes of this machine, containers of an engine, or both, whichever is there
-    #[arg(long, value_enum, default_value_t, env = "MOZART_RUNTIME", value_name = "RUNTIME")]
-    runtime: Runtime,
-    /// The network of the containers [default: docker's bridge; with podman, the host's]
-    #[arg(long, env = "MOZART_NETWORK", value_name = "NAME")]
-    network: Option<String>,
-    /// What agents without IMAGE run in, where all run in containers
-    #[arg(long, env = "MOZART_BASE_IMAGE", value_name = "REF", value_parser = or_base)]
-    #[arg(default_value = BASE_IMAGE)]
-    base_image: String,
-    /// For work on a worker: its soul's folder is mounted into its container, as its working directory
-    #[arg(long)]
-    pub(crate) dev: bool,
-}
-
-impl RuntimeArgs {
-    /// What is to be used.
-    pub(crate) fn wanted(&self) -> Wanted {
-        self.runtime.wanted()
-    }
-
-    /// The network that is named; a variable that is set to nothing names none.
-    pub(crate) fn network(&self) -> Option<&str> {
-        self.network.as_deref().filter(|name| !name.is_empty())
-    }
-
-    /// What agents without IMAGE run in, where all run in containers.
-    pub(crate) fn base_image(&self) -> &str {
-        &self.base_image
-    }
-
-    /// The same, as words of a command line.
-    pub(crate) fn words(&self) -> Vec<String> {
-        let runtime = match self.runtime {
-            Runtime::Auto => "auto",
-            Runtime::Process => "process",
-            Runtime::Docker => "docker",
-            Runtime::Podman => "podman",
-        };
-        let mut words = vec!["--runtime".to_owned(), runtime.to_owned()];
-        words.extend(["--base-image".to_owned(), self.base_image.clone()]);
-        if let Some(network) = self.network() {
-            words.extend(["--network".to_owned(), network.to_owned()]);
-        }
-        if self.dev {
-            words.push("--dev".to_owned());
-        }
-        words
-    }
-
-    /// Where nothing is started any more, and nothing is known of what was.
-    pub(crate) fn for_ending() -> Self {
-        Self {
-            runtime: Runtime::Auto,
-            network: None,
-            base_image: BASE_IMAGE.to_owned(),
-            dev: false,
-        }
-    }
-}
-
-/// What agents run in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Runtime {
-    /// Souls with IMAGE in containers of the first engine that answers, the others as processes.
-    #[default]
-    Auto,
-    /// Processes of this machine only.
-    Process,
-    /// All in containers, of docker.
-    Docker,
-    /// All in containers, of podman.
-    Podman,
-}
-
-impl Runtime {
-    /// What is to be used.
-    pub(crate) fn wanted(self) -> Wanted {
-        match self {
-            Self::Auto => Wanted::Auto,
-            Self::Process => Wanted::Process,
-            Self::Docker => Wanted::Docker,
-            Self::Podman => Wanted::Podman,
-        }
-    }
-}
-
-/// Parses `60s`, `1m 30s`, `500ms`; a bare number is seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}: expected a time such as 30s, 5m or 1h 30m"))
-}
-
-/// A path, also an empty one: a variable that is set to nothing is like one that is not set.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
-}
-
-/// A variable that is set to nothing names no image.
-#[expect(clippy::unnecessary_wraps, reason = "the form of a parser")]
-fn or_base(text: &str) -> Result<String, std::convert::Infallible> {
-    Ok(if text.is_empty() { BASE_IMAGE } else { text }.to_owned())
-}
-
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -291,6 +126,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use runtime::RuntimeOptions;
 
     #[test]
     fn the_grammar_is_consistent() {
@@ -298,26 +134,15 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units_or_are_seconds() {
-        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "x", "-1", "5 parsecs"] {
-            assert!(duration(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
     fn what_agents_run_in_is_noted_and_read_back() {
         let words = ["mozart", "up", "--runtime", "podman", "--network", "n", "--dev"];
         let Command::Up(up) = Cli::parse_from(words).command else { panic!("it is `up`") };
-        let text = serde_json::to_string(&up.runtime).expect("plain");
+        let options = up.runtime.options();
+        let text = serde_json::to_string(&options).expect("plain");
         assert_eq!(
-            serde_json::from_str::<RuntimeArgs>(&text).expect("what was written"),
-            up.runtime
+            serde_json::from_str::<RuntimeOptions>(&text).expect("what was written"),
+            options
         );
-        let less: RuntimeArgs = serde_json::from_str(r#"{"runtime":"podman"}"#).expect("less");
-        assert_eq!((less.wanted(), less.base_image.as_str()), (Wanted::Podman, BASE_IMAGE));
     }
 
     #[test]

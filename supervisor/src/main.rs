@@ -1,15 +1,7 @@
 //! The binary `mozart`: the roles (supervisor, node, both under `up`) and the command line.
 
 mod args;
-mod binaries;
-mod cli;
-mod connect;
-mod control;
-mod failure;
-mod home;
-mod node;
-mod runtime;
-mod signals;
+mod roles;
 mod up;
 
 use std::process::ExitCode;
@@ -17,7 +9,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::api::ApiError;
 
-use crate::args::{Cli, Command, Global};
+use clap::CommandFactory as _;
+use cli::args::Global;
+use common::failure;
+
+use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
@@ -47,10 +43,10 @@ async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
         Command::Up(args) => up::up(global, args).await.map(|()| 0),
         Command::Down(args) => up::down(global, args).await.map(|()| 0),
-        Command::Supervisor(args) => control::run(global, args).await.map(|()| 0),
-        Command::Node(args) => node::run(global, args).await.map(|()| 0),
+        Command::Supervisor(args) => roles::supervisor(global, args).await.map(|()| 0),
+        Command::Node(args) => roles::node(global, args).await.map(|()| 0),
         Command::Bench(args) => Err(cli::bench::exec(&args)),
-        Command::Client(command) => cli::run(global, command).await,
+        Command::Client(command) => cli::run(global, Cli::command(), command).await,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::api::{Published, Record, header};
 use crate::connection::Broker;
-use crate::error::{BrokerError, Result};
+use crate::error::Result;
 use crate::journal::encode;
 
 const KEY: &str = "leader";
@@ -199,43 +199,6 @@ impl Lease {
 }
 
 /// Whether a record says that the key was deleted, or expired.
-fn is_marker(record: &Record) -> bool {
+pub(crate) fn is_marker(record: &Record) -> bool {
     record.header(OPERATION).is_some() || record.header(MARKER).is_some()
-}
-
-impl Broker {
-    /// The fleet's secret: 32 random bytes in hex, made by whoever asks first.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn fleet_secret(&self) -> Result<String> {
-        let (stream, subject) = (self.lease_stream(), self.lease_subject("secret"));
-        let wire = self.wire();
-        loop {
-            if let Some(record) = wire.last(&stream, &subject).await?
-                && !is_marker(&record)
-            {
-                return String::from_utf8(record.payload.into()).map_err(BrokerError::other);
-            }
-            let headers = || {
-                let mut headers = HeaderMap::new();
-                headers.insert(header::EXPECTED_LAST, "0");
-                headers
-            };
-            let secret = Bytes::from(random_hex()?);
-            // Whether ours or another's is first: the next look tells.
-            wire.publish(subject.clone(), headers, secret, crate::wire::CALL).await?;
-        }
-    }
-}
-
-fn random_hex() -> Result<String> {
-    let mut random = [0_u8; 32];
-    let mut filled = 0;
-    while filled < random.len() {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled +=
-            rustix::rand::getrandom(&mut random[filled..], flags).map_err(BrokerError::other)?;
-    }
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }

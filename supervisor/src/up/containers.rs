@@ -7,11 +7,11 @@ use std::time::SystemTime;
 use common::api::ApiError;
 use common::shim::{Exit, IncarnationExit};
 
-use crate::failure;
-use crate::home::{self, Home};
-use crate::runtime::Wanted;
-use crate::runtime::engine::{Connection, Container, noted};
-use crate::runtime::folder::{RunFolders, without_a_word};
+use common::failure;
+use runtime::Wanted;
+use runtime::engine::{Connection, Container, noted};
+use runtime::folder::{RunFolders, without_a_word};
+use runtime::home::{self, Home};
 
 const WHAT: &str = "containers are left";
 
@@ -101,8 +101,8 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::folder::write_private;
     use common::{AgentName, Timestamp};
+    use runtime::folder::write_private;
 
     #[test]
     fn what_was_noted_and_has_not_ended_is_left() {

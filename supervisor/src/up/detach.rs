@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use common::api::ApiError;
 
 use super::START;
-use crate::args::{Global, Sync, UpArgs};
-use crate::failure;
-use crate::home::Home;
+use cli::args::Global;
+
+use crate::args::{Sync, UpArgs};
+use common::failure;
+use runtime::home::Home;
 
 /// A log of more than this, in bytes, is put aside before the next start; one old log is kept.
 const LOG: u64 = 16 << 20;
@@ -74,7 +76,7 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
     if let Some(namespace) = &global.namespace {
         command.env("MOZART_NAMESPACE", namespace.as_str());
     }
-    command.args(args.runtime.words());
+    command.args(args.runtime.options().words());
     if let Some(shards) = args.journal_shards {
         command.arg("--journal-shards").arg(shards.to_string());
     }

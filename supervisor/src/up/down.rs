@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::containers::Left;
 use super::nats::Nats;
 use super::{check_format, containers, start};
-use crate::args::{DownArgs, Global, RuntimeArgs, Sync, UpArgs};
-use crate::cli::output;
-use crate::failure;
-use crate::home::{self, Home, Running};
-use crate::runtime::{Wanted, labels};
+use cli::args::Global;
+
+use crate::args::{DownArgs, Sync};
+use cli::output;
+use common::failure;
+use runtime::home::{self, Home, Running};
+use runtime::{RuntimeOptions, Wanted, labels, processes};
 
 /// Drains and stops what `up` started.
 ///
@@ -44,7 +46,7 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
         let holder = home.holder().filter(|pid| *pid != std::process::id());
         match (told, holder) {
             (None, Some(pid)) => {
-                labels::kill(pid, rustix::process::Signal::TERM);
+                processes::kill(pid, rustix::process::Signal::TERM);
                 told = Some(pid);
             }
             // It is down, and somebody has started another one.
@@ -73,7 +75,7 @@ async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError>
     // Before it goes with what is ended in order.
     let noted = home.read_running();
     let runtime = noted.as_ref().ok().and_then(|noted| noted.as_ref()?.runtime.clone());
-    let runtime = runtime.unwrap_or_else(RuntimeArgs::for_ending);
+    let runtime = runtime.unwrap_or_default();
     // A node that cannot use the engine forgets them.
     let containers = containers::left(home);
     let ended = match &noted {
@@ -83,7 +85,7 @@ async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError>
     if let Err(ApiError { what, cause, .. }) = ended {
         output::note(format!("warning: not drained: {what}: {cause}; what still runs is ended"));
     }
-    let ended = end_rest(home, containers, runtime.wanted()).await;
+    let ended = end_rest(home, containers, runtime.runtime).await;
     match (&ended, noted) {
         // The next `down` needs to know the engine.
         (Err(_), Ok(Some(noted))) => home.write_running(&noted)?,
@@ -97,7 +99,7 @@ async fn in_order(
     global: &Global,
     home: &Home,
     noted: Option<&Running>,
-    runtime: RuntimeArgs,
+    runtime: RuntimeOptions,
 ) -> Result<(), ApiError> {
     let mut global = global.clone();
     // The broker and the fleet of the `up` that was killed, whatever is meant by default.
@@ -105,19 +107,10 @@ async fn in_order(
         global.nats = noted.nats_pid.is_none().then(|| noted.url.clone());
         global.namespace = Some(noted.namespace.clone());
     }
-    let args = UpArgs {
-        dir: None,
-        detach: false,
-        wait: false,
-        timeout: Duration::ZERO,
-        journal_shards: None,
-        sync: Sync::Always,
-        runtime,
-        locked: true,
-    };
+    let wanted = super::Wanted { sync: Sync::Always, journal_shards: None, runtime };
     // Nothing is started any more.
-    let shim = crate::binaries::shim().unwrap_or_else(|_| "mozart-shim".into());
-    let parts = start(&global, &args, home, shim).await?;
+    let shim = runtime::binaries::shim().unwrap_or_else(|_| "mozart-shim".into());
+    let parts = start(&global, &wanted, home, shim).await?;
     let stop = CancellationToken::new();
     stop.cancel();
     parts.serve(home, stop).await

@@ -4,7 +4,6 @@ mod containers;
 mod detach;
 mod disk;
 mod down;
-mod fleet;
 mod nats;
 
 use std::fs::File;
@@ -18,20 +17,22 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::args::{Global, Sync, UpArgs};
-use crate::cli::output;
-use crate::connect;
-use crate::control::{self, SupervisorOptions};
-use crate::failure;
-use crate::home::{Home, Running};
-use crate::node::{self, NodeOptions};
-use crate::runtime::engine::{Connection, host_address};
+use cli::args::Global;
+use cli::start as client;
+use runtime::RuntimeOptions;
+
+use crate::args::{Sync, UpArgs};
+use cli::connect;
+use cli::output;
+use common::failure;
+use control::{self, SupervisorOptions};
 use nats::Nats;
+use node::{self, NodeOptions};
+use runtime::engine::{Connection, host_address};
+use runtime::home::{Home, Running};
 
 pub(crate) use down::down;
 
-/// How long agents may drain when everything goes down, unless their souls say less.
-pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 /// How long the parts may take to be there.
 const START: Duration = Duration::from_secs(20);
 /// How long a NATS server that is given may take to be there: as for the roles of their own.
@@ -48,7 +49,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     home.create()?;
     check_format(&home)?;
     // A folder with an invalid soul must not leave half of everything running.
-    let souls = args.dir.as_deref().map(fleet::read).transpose()?;
+    let souls = args.dir.clone().map(|dir| client::read(dir, global.output)).transpose()?;
     if args.locked {
         return foreground(global, &args, &home, Home::inherit_lock()?, souls).await;
     }
@@ -63,10 +64,10 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
         }
         Found::Lock(lock) => return foreground(global, &args, &home, lock, souls).await,
     };
-    let client = fleet::connect(&connect, START).await?;
-    let agents = fleet::apply(&client, souls.unwrap_or_default()).await?;
+    let started = client::connect(&connect, global.output, START).await?;
+    let agents = client::apply(&started, souls.unwrap_or_default()).await?;
     if args.wait {
-        fleet::wait_running(&client, &agents, args.timeout).await?;
+        client::wait_running(&started, &agents, args.timeout).await?;
     }
     Ok(())
 }
@@ -123,10 +124,11 @@ async fn foreground(
     lock: File,
     souls: Option<Vec<common::api::SoulSource>>,
 ) -> Result<(), ApiError> {
-    let stop = crate::signals::stop_token()?;
-    let shim = crate::binaries::shim()?;
+    let stop = cli::signals::stop_token()?;
+    let shim = runtime::binaries::shim()?;
+    let wanted = Wanted::from(args);
     let parts = tokio::select! {
-        parts = start(global, args, home, shim) => parts?,
+        parts = start(global, &wanted, home, shim) => parts?,
         () = stop.cancelled() => {
             output::note("interrupted before anything was started; `mozart down` ends what ran before");
             return Ok(());
@@ -135,11 +137,11 @@ async fn foreground(
     let connect = parts.connect.clone();
     let serving = parts.serve(home, stop.clone());
     let applying = async {
-        let client = fleet::connect(&connect, START).await?;
+        let started = client::connect(&connect, global.output, START).await?;
         let applied = async {
-            let agents = fleet::apply(&client, souls.unwrap_or_default()).await?;
+            let agents = client::apply(&started, souls.unwrap_or_default()).await?;
             if args.wait {
-                fleet::wait_running(&client, &agents, args.timeout).await?;
+                client::wait_running(&started, &agents, args.timeout).await?;
             }
             Ok(())
         };
@@ -165,6 +167,20 @@ async fn foreground(
     applied.and(served)
 }
 
+/// What is to be started.
+struct Wanted {
+    sync: Sync,
+    journal_shards: Option<u32>,
+    runtime: RuntimeOptions,
+}
+
+impl From<&UpArgs> for Wanted {
+    fn from(args: &UpArgs) -> Self {
+        let UpArgs { sync, journal_shards, runtime, .. } = args;
+        Self { sync: *sync, journal_shards: *journal_shards, runtime: runtime.options() }
+    }
+}
+
 /// What `up` runs.
 struct Parts {
     broker: Broker,
@@ -176,21 +192,21 @@ struct Parts {
 /// Starts what is under everything, or takes it over. Dropped or failed, it leaves no nats-server that it started.
 async fn start(
     global: &Global,
-    args: &UpArgs,
+    wanted: &Wanted,
     home: &Home,
     shim: PathBuf,
 ) -> Result<Parts, ApiError> {
-    let engine = Connection::find(args.runtime.wanted()).await?;
+    let engine = Connection::find(wanted.runtime.runtime).await?;
     let given = global.url().map(str::to_owned);
     let (url, mut nats) = match given {
         Some(url) => (url, None),
         None => {
             // Where containers reach it, too.
             let address = match &engine {
-                Some(engine) => host_address(engine, args.runtime.network()).await,
+                Some(engine) => host_address(engine, wanted.runtime.network.as_deref()).await,
                 None => None,
             };
-            let nats = Nats::start(home, args.sync, address.as_deref())?;
+            let nats = Nats::start(home, wanted.sync, address.as_deref())?;
             (nats.url(), Some(nats))
         }
     };
@@ -202,7 +218,7 @@ async fn start(
         namespace: namespace.clone(),
         timeout: if nats.is_some() { START } else { GIVEN },
     };
-    let shards = args.journal_shards.unwrap_or(match args.sync {
+    let shards = wanted.journal_shards.unwrap_or(match wanted.sync {
         Sync::Always => 4,
         Sync::Lazy => 1,
     });
@@ -216,7 +232,7 @@ async fn start(
         Ok(broker) => broker,
         Err(error) => {
             let hint = nats.as_ref().map(Nats::last_words);
-            let mut error = failure::broker("cannot start", error);
+            let mut error = broker::failure("cannot start", error);
             if let Some(hint) = hint.filter(|hint| !hint.is_empty()) {
                 error.cause = format!("{}\nnats-server said: {hint}", error.cause);
             }
@@ -228,7 +244,7 @@ async fn start(
         namespace,
         pid: std::process::id(),
         nats_pid: nats.as_ref().map(Nats::pid),
-        runtime: Some(args.runtime.clone()),
+        runtime: Some(wanted.runtime.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: Timestamp::from(SystemTime::now()),
     })?;
@@ -239,7 +255,7 @@ async fn start(
         run: home.run(),
         home: home.dir.clone(),
         shim,
-        runtime: args.runtime.clone(),
+        runtime: wanted.runtime.clone(),
         engine,
     };
     Ok(Parts { broker, connect, nats, node })
@@ -262,7 +278,7 @@ impl Parts {
             Err(error) => {
                 rest_stop.cancel();
                 while rest.join_next().await.is_some() {}
-                return Err(failure::broker("cannot start the node", error));
+                return Err(broker::failure("cannot start the node", error));
             }
         };
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));

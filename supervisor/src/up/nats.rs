@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
 use crate::args::Sync;
-use crate::failure;
-use crate::home::{Home, Running};
-use crate::runtime::labels;
-use crate::runtime::process::ended;
+use common::failure;
+use runtime::home::{Home, Running};
+use runtime::labels;
+use runtime::processes::{self, ended};
 
 /// How often a server that ends while it is connected to is started again: one that ends at once ends every time.
 const STARTS: u32 = 5;
@@ -74,7 +74,7 @@ impl Nats {
         let known: Option<Access> = fs::read(folder.join("access.json"))
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let (binary, _) = crate::binaries::nats_server()?;
+        let (binary, _) = runtime::binaries::nats_server()?;
         if let (Some(access), Some(pid)) = (&known, running(&folder)) {
             tracing::info!("nats-server runs already, as process {pid}");
             if address.is_some_and(|address| address != access.host) {
@@ -134,7 +134,7 @@ impl Nats {
     }
 
     fn stop(&self) {
-        labels::kill(self.pid, Signal::TERM);
+        processes::kill(self.pid, Signal::TERM);
     }
 
     /// Whether a server of this folder runs.
@@ -266,10 +266,10 @@ fn spawn(binary: &Path, folder: &Path) -> io::Result<u32> {
 /// Stops a server, and waits for its end.
 async fn end(pid: u32) {
     const WITHIN: Duration = Duration::from_secs(10);
-    labels::kill(pid, Signal::TERM);
+    processes::kill(pid, Signal::TERM);
     if tokio::time::timeout(WITHIN, ended(pid)).await.is_err() {
         tracing::warn!("nats-server did not stop within {WITHIN:?}: killed");
-        labels::kill(pid, Signal::KILL);
+        processes::kill(pid, Signal::KILL);
     }
 }
 
@@ -282,7 +282,7 @@ fn running(folder: &Path) -> Option<u32> {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         arguments.split(|byte| *byte == 0).skip(1).take(2).eq(wanted)
     };
-    labels::processes().find(is_it)
+    processes::all().find(is_it)
 }
 
 /// A port that nobody listens on, if possible below those from which the system gives connections their own end: one of those

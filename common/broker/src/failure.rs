@@ -1,0 +1,68 @@
+//! What the broker refused, said to a person: what did not work, why, what to try, and the exit code.
+
+use common::api::ApiError;
+use common::failure::{DENIED, FAILED, LIMIT, TIMEOUT, UNREACHABLE, error};
+
+use crate::BrokerError;
+
+/// The broker's error, said to a person: `what` names what was attempted.
+pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
+    let (code, try_) = match &cause {
+        BrokerError::Unreachable { .. } => (
+            UNREACHABLE,
+            "`mozart up` on this machine, or --nats URL for another one; `mozart doctor` checks",
+        ),
+        BrokerError::Denied { .. } => (DENIED, "check the user in --nats, or --creds"),
+        BrokerError::TooOld { .. } => {
+            (UNREACHABLE, "use nats-server 2.12 or newer; `mozart up` brings its own")
+        }
+        BrokerError::NoJetStream => (UNREACHABLE, "start nats-server with `-js`"),
+        BrokerError::NoStreams(_) => {
+            (UNREACHABLE, "`mozart up`, or check --namespace (MOZART_NAMESPACE)")
+        }
+        BrokerError::Full(_) => {
+            (UNREACHABLE, "free disk space or raise the server's JetStream limits")
+        }
+        BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
+        BrokerError::NotTaken { .. } => (UNREACHABLE, "use nats-server 2.12 or newer"),
+        BrokerError::TooLarge { .. } => (LIMIT, "send less, or a reference to the data"),
+        BrokerError::Timeout(_) => {
+            (TIMEOUT, "run it again: the same id makes that harmless; `mozart doctor` checks NATS")
+        }
+        BrokerError::Malformed { .. } => (FAILED, "use the mozart version that wrote the record"),
+        BrokerError::Other(_) => (FAILED, "`mozart doctor`"),
+    };
+    error(code, what, cause, try_)
+}
+
+/// Names what was attempted when a broker call fails.
+pub trait Attempt<T> {
+    /// Turns the broker's error into one for people.
+    fn attempt(self, what: impl Into<String>) -> Result<T, ApiError>;
+}
+
+impl<T> Attempt<T> for Result<T, BrokerError> {
+    fn attempt(self, what: impl Into<String>) -> Result<T, ApiError> {
+        self.map_err(|cause| failure(what, cause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn exit_codes_follow_what_can_be_done_about_it() {
+        let code = |cause| failure("x", cause).code;
+        let text = String::new;
+        assert_eq!(code(BrokerError::Unreachable { url: text(), cause: text() }), 6);
+        assert_eq!(code(BrokerError::Denied { url: text(), cause: text() }), 7);
+        assert_eq!(code(BrokerError::TooOld { found: text() }), 6);
+        assert_eq!(code(BrokerError::NoJetStream), 6);
+        assert_eq!(code(BrokerError::NoStreams(text())), 6);
+        assert_eq!(code(BrokerError::Full(text())), 6);
+        assert_eq!(code(BrokerError::TooLarge { size: 2, max: 1 }), 9);
+        assert_eq!(code(BrokerError::Timeout(Duration::ZERO)), 5);
+    }
+}

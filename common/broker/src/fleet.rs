@@ -1,0 +1,59 @@
+//! Which fleet it is, and what only its supervisors and nodes know.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::api::header;
+use crate::connection::Broker;
+use crate::error::{BrokerError, Result};
+use crate::lease::is_marker;
+
+impl Broker {
+    /// What tells this fleet from every other one, also on an engine that several share: made from its secret, which it does
+    /// not tell.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn fleet_id(&self) -> Result<String> {
+        let secret = self.fleet_secret().await?;
+        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("fleet {secret}").as_bytes());
+        let id = id.simple().to_string();
+        Ok(id.get(..12).unwrap_or(&id).to_owned())
+    }
+
+    /// The fleet's secret: 32 random bytes in hex, made by whoever asks first.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn fleet_secret(&self) -> Result<String> {
+        let (stream, subject) = (self.lease_stream(), self.lease_subject("secret"));
+        let wire = self.wire();
+        loop {
+            if let Some(record) = wire.last(&stream, &subject).await?
+                && !is_marker(&record)
+            {
+                return String::from_utf8(record.payload.into()).map_err(BrokerError::other);
+            }
+            let headers = || {
+                let mut headers = HeaderMap::new();
+                headers.insert(header::EXPECTED_LAST, "0");
+                headers
+            };
+            let secret = Bytes::from(random_hex()?);
+            // Whether ours or another's is first: the next look tells.
+            wire.publish(subject.clone(), headers, secret, crate::wire::CALL).await?;
+        }
+    }
+}
+
+fn random_hex() -> Result<String> {
+    let mut random = [0_u8; 32];
+    let mut filled = 0;
+    while filled < random.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled +=
+            rustix::rand::getrandom(&mut random[filled..], flags).map_err(BrokerError::other)?;
+    }
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}

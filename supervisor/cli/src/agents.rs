@@ -1,0 +1,128 @@
+//! Whether an agent exists, told from the control log alone, so that messages can be sent while no supervisor runs.
+
+use broker::{Broker, ControlItem};
+use common::AgentName;
+use common::api::ApiError;
+use common::control::ControlEvent;
+
+use super::client::Client;
+use broker::Attempt;
+use common::failure;
+
+/// What a record says about its agent's existence; none where it says nothing certain.
+///
+/// A leader's record may come after the removal that it is a consequence of: an exit proves nothing.
+fn verdict(event: &ControlEvent) -> Option<bool> {
+    match event {
+        ControlEvent::AgentApplied { .. }
+        | ControlEvent::AgentStarted { .. }
+        | ControlEvent::AgentStopped { .. }
+        | ControlEvent::AgentRestarted { .. }
+        | ControlEvent::AgentReplaced { .. } => Some(true),
+        ControlEvent::AgentRemoved { .. } => Some(false),
+        ControlEvent::LeaderElected { .. }
+        | ControlEvent::NodeSeen { .. }
+        | ControlEvent::NodeDraining { .. }
+        | ControlEvent::NodeLost { .. }
+        | ControlEvent::IncarnationReady { .. }
+        | ControlEvent::IncarnationBegun { .. }
+        | ControlEvent::IncarnationExited { .. }
+        | ControlEvent::StartFailed { .. }
+        | ControlEvent::IncarnationDrained { .. }
+        | ControlEvent::IncarnationHung { .. }
+        | ControlEvent::IncarnationStable { .. }
+        | ControlEvent::TimerFired { .. }
+        | ControlEvent::Unknown => None,
+    }
+}
+
+/// Whether the agent is registered.
+///
+/// # Errors
+/// When the broker does not answer.
+pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, ApiError> {
+    let what = || format!("cannot look up agent {agent}");
+    let Some(last) = broker.last_control(agent).await.attempt(what())? else {
+        return Ok(false);
+    };
+    if let Some(known) = verdict(&last.event) {
+        return Ok(known);
+    }
+    let mut log = broker.follow_control(1, Some(agent)).await.attempt(what())?;
+    let mut known = false;
+    loop {
+        match log.next().await.attempt(what())? {
+            ControlItem::Record { record, .. } => {
+                known = verdict(&record.event).unwrap_or(known);
+            }
+            ControlItem::Malformed { .. } => {}
+            ControlItem::CaughtUp => return Ok(known),
+        }
+    }
+}
+
+/// Demands that the agent is registered.
+///
+/// # Errors
+/// Exit 3 with the names that were probably meant, as far as a supervisor tells them.
+pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), ApiError> {
+    if exists(&client.broker, agent).await? {
+        return Ok(());
+    }
+    let rows = client.rows(None).await.unwrap_or_default();
+    let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
+    Err(unknown(agent, &names))
+}
+
+/// That there is no such agent, with the name that was probably meant.
+pub(crate) fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
+    let cause = match did_you_mean(agent.as_str(), names) {
+        Some(name) => format!("no soul of that name was applied; did you mean {name:?}?"),
+        None => "no soul of that name was applied".to_owned(),
+    };
+    let what = format!("no agent {:?}", agent.as_str());
+    failure::error(failure::NOT_FOUND, what, cause, "`mozart ps -a` lists the agents")
+}
+
+/// The candidate nearest to a name, if it is near enough to be a slip of the keyboard.
+pub(crate) fn did_you_mean<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let near = |candidate: &&&str| strsim::jaro_winkler(name, candidate) > 0.8;
+    candidates
+        .iter()
+        .filter(near)
+        .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)))
+        .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_keyboard_is_recognised() {
+        assert_eq!(did_you_mean("writr", &["reader", "writer"]), Some("writer"));
+        assert_eq!(did_you_mean("billing", &["reader", "writer"]), None);
+        assert_eq!(did_you_mean("x", &[]), None);
+    }
+
+    #[test]
+    fn an_unknown_agent_is_exit_3() {
+        let agent = AgentName::new("writr").expect("valid");
+        let error = unknown(&agent, &["writer"]);
+        assert_eq!(error.code, 3);
+        assert!(error.cause.ends_with("did you mean \"writer\"?"), "{}", error.cause);
+    }
+
+    #[test]
+    fn an_exit_after_a_removal_does_not_bring_the_agent_back() {
+        let agent = AgentName::new("a").expect("valid");
+        let exited = ControlEvent::IncarnationExited {
+            agent: agent.clone(),
+            incarnation: 1,
+            exit: common::shim::Exit::default(),
+            clean: true,
+        };
+        assert_eq!(verdict(&exited), None);
+        assert_eq!(verdict(&ControlEvent::AgentRemoved { agent }), Some(false));
+    }
+}

@@ -1,0 +1,84 @@
+//! Waiting for a message's final state.
+//!
+//! The broker tells a stored final state at most once, and not across an outage: so it is also looked up, now and then and
+//! whenever the connection comes back.
+
+use std::time::Duration;
+
+use broker::{Broker, Link, Subscription};
+use common::api::ApiError;
+use common::message::{Final, MessageKey};
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use broker::Attempt;
+
+/// How often a final state is looked up when none was told.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A wait for one message's final state.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    broker: Broker,
+    key: MessageKey,
+    told: Subscription,
+    link: watch::Receiver<Link>,
+    look: Interval,
+}
+
+impl Answer {
+    /// Listens. Begun before the message is sent, nothing is missed.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub(crate) async fn listen(broker: &Broker, key: &MessageKey) -> Result<Self, ApiError> {
+        let subject = broker.subjects().done(&key.agent, &key.sender, &key.message_id);
+        let told = broker.subscribe(subject, None).await.attempt("cannot listen for the answer")?;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is due at once, which is too early for a message that is only now being sent.
+        look.reset();
+        Ok(Self { broker: broker.clone(), key: key.clone(), told, link: broker.link(), look })
+    }
+
+    /// Looks up the final state.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub(crate) async fn look(&self) -> Result<Option<Final>, ApiError> {
+        let what = format!("cannot look up the answer to {}", self.key.message_id);
+        let stored = self.broker.final_of(&self.key).await.attempt(what)?;
+        Ok(stored.map(|stored| stored.value))
+    }
+
+    /// Waits for the final state, however long. Cancel safe.
+    pub(crate) async fn final_(&mut self) -> Final {
+        let mut listening = true;
+        loop {
+            tokio::select! {
+                told = self.told.next(), if listening => match told {
+                    Some(message) => {
+                        if let Ok(final_) = serde_json::from_slice(&message.payload) {
+                            return final_;
+                        }
+                    }
+                    None => {
+                        listening = false;
+                        continue;
+                    }
+                },
+                changed = self.link.changed() => {
+                    if changed.is_err() || !self.link.borrow_and_update().up {
+                        // Without a connection there is nothing to look up; without its watch only time tells.
+                        self.look.tick().await;
+                    }
+                }
+                _ = self.look.tick() => {}
+            }
+            // An outage is no answer: it is asked again.
+            if let Ok(Some(final_)) = self.look().await {
+                return final_;
+            }
+        }
+    }
+}

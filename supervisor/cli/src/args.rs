@@ -1,0 +1,151 @@
+//! The options that every command takes, those of whatever runs agents, and how times are written.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use common::Namespace;
+use runtime::engine::BASE_IMAGE;
+use runtime::{RuntimeOptions, Wanted};
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The NATS server; without it, the one that `mozart up` started here
+    #[arg(long, global = true, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
+    pub nats: Option<String>,
+    /// A NATS credentials file
+    #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE", value_parser = path())]
+    pub creds: Option<PathBuf>,
+    /// The fleet [default: default]
+    #[arg(long, global = true, env = "MOZART_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<Namespace>,
+    /// Where `mozart up` keeps its data [default: ~/.mozart]
+    #[arg(long = "dir", global = true, env = "MOZART_DIR", value_name = "DIR", value_parser = path())]
+    pub home: Option<PathBuf>,
+    /// How results are written to stdout
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Output,
+    /// Log more to stderr; repeat for more still
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Global {
+    /// The NATS server that is named; a variable that is set to nothing names none.
+    pub fn url(&self) -> Option<&str> {
+        self.nats.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The credentials file; absolute, since shims run in other folders.
+    pub fn creds(&self) -> Option<PathBuf> {
+        let given = self.creds.as_ref().filter(|path| !path.as_os_str().is_empty())?;
+        Some(std::path::absolute(given).unwrap_or_else(|_| given.clone()))
+    }
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// One document, or one line per item when following.
+    Json,
+}
+
+/// What agents run in.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "What agents run in")]
+pub struct RuntimeArgs {
+    /// Processes of this machine, containers of an engine, or both, whichever is there
+    #[arg(long, value_enum, default_value_t, env = "MOZART_RUNTIME", value_name = "RUNTIME")]
+    runtime: Runtime,
+    /// The network of the containers [default: docker's bridge; with podman, the host's]
+    #[arg(long, env = "MOZART_NETWORK", value_name = "NAME")]
+    network: Option<String>,
+    /// What agents without IMAGE run in, where all run in containers
+    #[arg(long, env = "MOZART_BASE_IMAGE", value_name = "REF", value_parser = or_base)]
+    #[arg(default_value = BASE_IMAGE)]
+    base_image: String,
+    /// For work on a worker: its soul's folder is mounted into its container, as its working directory
+    #[arg(long)]
+    dev: bool,
+}
+
+impl RuntimeArgs {
+    /// What a node is to be told. A variable that is set to nothing names no network.
+    #[must_use]
+    pub fn options(&self) -> RuntimeOptions {
+        RuntimeOptions {
+            runtime: self.runtime.wanted(),
+            network: self.network.clone().filter(|name| !name.is_empty()),
+            base_image: self.base_image.clone(),
+            dev: self.dev,
+        }
+    }
+}
+
+/// What agents run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Runtime {
+    /// Souls with IMAGE in containers of the first engine that answers, the others as processes.
+    #[default]
+    Auto,
+    /// Processes of this machine only.
+    Process,
+    /// All in containers, of docker.
+    Docker,
+    /// All in containers, of podman.
+    Podman,
+}
+
+impl Runtime {
+    /// What is to be used.
+    #[must_use]
+    pub fn wanted(self) -> Wanted {
+        match self {
+            Self::Auto => Wanted::Auto,
+            Self::Process => Wanted::Process,
+            Self::Docker => Wanted::Docker,
+            Self::Podman => Wanted::Podman,
+        }
+    }
+}
+
+/// Parses `60s`, `1m 30s`, `500ms`; a bare number is seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}: expected a time such as 30s, 5m or 1h 30m"))
+}
+
+/// A path, also an empty one: a variable that is set to nothing is like one that is not set.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A variable that is set to nothing names no image.
+#[expect(clippy::unnecessary_wraps, reason = "the form of a parser")]
+fn or_base(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(if text.is_empty() { BASE_IMAGE } else { text }.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_or_are_seconds() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["", "x", "-1", "5 parsecs"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `mozart cancel`.
+
+use std::time::Duration;
+
+use broker::FinalOutcome;
+use clap::Args;
+use common::api::{ApiError, Query};
+use common::message::{Final, Outcome, Status};
+use serde_json::json;
+
+use super::client::{Client, now};
+use super::output;
+use super::reference::MessageRef;
+use crate::args::Global;
+use broker::Attempt;
+use common::failure;
+
+/// `mozart cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The message: ID, AGENT/ID or AGENT/SENDER/ID
+    message: MessageRef,
+}
+
+/// Makes a message final as cancelled: nobody's answer can win any more. Then the worker is told, if a supervisor passes it on.
+///
+/// # Errors
+/// 3 no such message, 4 it is final already.
+pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiError> {
+    const STORE: Duration = Duration::from_secs(10);
+    const TELL: Duration = Duration::from_secs(2);
+    let client = Client::connect(global).await?;
+    let request = args.message.resolve(&client.broker).await?.value;
+    let id = &request.message_id;
+    let what = || format!("cannot cancel message {id}");
+    let mark = client.broker.last_mark(&request.agent, id).await.attempt(what())?;
+    let final_ = Final {
+        status: Outcome::Cancelled,
+        response: None,
+        reason: Some("cancelled by the user".to_owned()),
+        attempts: mark.map_or(0, |mark| mark.attempt),
+        incarnation: None,
+        at: now(),
+        tail: Vec::new(),
+    };
+    let author = format!("cli.{}", uuid::Uuid::now_v7());
+    let outcome = client.broker.publish_final(&request.key(), &final_, &author, STORE).await;
+    if let FinalOutcome::Lost(first) = outcome.attempt(what())? {
+        let status = Status::from(first.status).as_str();
+        let cause = format!("it is {status} since {}", first.at);
+        let try_ = format!("`mozart journal show {id}`");
+        return Err(failure::error(failure::CONFLICT, what(), cause, try_));
+    }
+    let told = Query::Cancelled {
+        agent: request.agent.clone(),
+        sender: request.sender.clone(),
+        message_id: id.clone(),
+    };
+    if client.ask_within(&told, TELL).await.is_err() {
+        // The shim finds the final state when it wants to store its own.
+        output::note("note: no supervisor answers; a worker that has the message is not told");
+    }
+    if client.json() {
+        output::json(&json!({ "messageId": id, "agent": request.agent, "status": "cancelled" }))?;
+    } else {
+        output::line(id.as_str())?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,330 @@
+//! `mozart export`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use common::AgentName;
+use common::api::{AgentDetail, AgentState, ApiError, Query, Reply};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::folder::{Kind, Tree};
+use super::manifest::{Counts, FORMAT, Folder, Manifest};
+use super::pack::Pack;
+use super::soul::Carried;
+use super::{Breath, image, journal, names, progress, soul};
+use crate::args::Global;
+use crate::client::{Client, now, unexpected};
+use crate::output;
+use common::failure;
+use runtime::engine::own_data;
+use runtime::home::Home;
+
+/// `mozart export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The agent; it is stopped, or --live
+    agent: AgentName,
+    /// The file to write, or - for stdout
+    file: PathBuf,
+    /// Take the image along, also one that a registry has
+    #[arg(long, conflicts_with = "without_image")]
+    with_image: bool,
+    /// Leave the image out, also one that no registry has
+    #[arg(long)]
+    without_image: bool,
+    /// Also while the agent runs: its SANCTUMs are then taken as they are just now, amid whatever it writes
+    #[arg(long)]
+    live: bool,
+    /// Replace FILE
+    #[arg(long)]
+    force: bool,
+}
+
+impl ExportArgs {
+    fn wish(&self) -> image::Wish {
+        match (self.with_image, self.without_image) {
+            (true, _) => image::Wish::With,
+            (_, true) => image::Wish::Without,
+            (false, false) => image::Wish::IfNeeded,
+        }
+    }
+
+    fn is_stdout(&self) -> bool {
+        self.file.as_os_str() == "-"
+    }
+}
+
+/// What was exported, in JSON.
+#[derive(Debug, Serialize)]
+struct Exported<'a> {
+    file: &'a Path,
+    size: u64,
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+}
+
+/// Writes an agent into an archive.
+///
+/// # Errors
+/// 3 when there is no such agent, 4 when it runs or FILE is there, 9 when there is no room.
+pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, ApiError> {
+    let what = format!("cannot export {}", args.agent);
+    if args.is_stdout() && output::stdout_is_terminal() {
+        let cause = "an archive is nothing to read on a terminal";
+        return Err(failure::error(failure::USAGE, what, cause, "FILE, or a pipe behind it"));
+    }
+    if !args.is_stdout() && !args.force && args.file.symlink_metadata().is_ok() {
+        let cause = format!("{} is there already", args.file.display());
+        return Err(failure::error(failure::CONFLICT, what, cause, "another FILE, or --force"));
+    }
+    let client = Client::connect(global).await?;
+    let detail = quiet(&client, args, &what).await?;
+    let carried = soul::carried(&detail.config)?;
+    warn_of_worker(&detail);
+    let home = Home::locate(global.home.as_deref())?;
+    let trees = roots(&what, &carried, &home, args)?;
+    let image = match &detail.config.image {
+        Some(reference) => Some(image::choose(&what, reference, args.wish()).await?),
+        None if args.with_image => {
+            let cause = "its soul names no IMAGE";
+            return Err(failure::error(failure::USAGE, what, cause, "without --with-image"));
+        }
+        None => None,
+    };
+    // The journal first: what an agent that runs does afterwards may be done again elsewhere, but is not forgotten.
+    let aside = aside(args);
+    let mut journal = journal::spool(&client.broker, &args.agent, &aside).await?;
+    measure(&trees, &mut journal.counts).await?;
+    let saved = match image.as_ref().and_then(|image| image.from.as_ref()) {
+        Some((engine, found)) => {
+            let reference = detail.config.image.as_deref().unwrap_or_default();
+            Some(image::save(&what, engine, reference, found, &aside).await?)
+        }
+        None => None,
+    };
+    let manifest = Manifest {
+        format: FORMAT,
+        agent: args.agent.clone(),
+        at: now(),
+        mozart: env!("CARGO_PKG_VERSION").to_owned(),
+        live: args.live,
+        image: image.map(|image| image.note),
+        sanctums: carried.sanctums,
+        skills: carried.skills,
+        secrets: detail.config.secrets.clone(),
+        counts: journal.counts,
+    };
+    let total = manifest.counts.bytes + journal.size + saved.as_ref().map_or(0, |(_, size)| *size);
+    let bar = progress(total, "writing");
+    let mut pack = match args.is_stdout() {
+        true => Pack::to_stdout(bar),
+        false => Pack::to_file(&args.file, args.force, bar)?,
+    };
+    let text = serde_json::to_vec_pretty(&manifest)
+        .map_err(|error| failure::error(failure::FAILED, &what, error, ""))?;
+    pack.bytes(super::MANIFEST, &text).await?;
+    pack.bytes(super::SOUL, carried.text.as_bytes()).await?;
+    pack.source(super::JOURNAL, &mut journal.file, journal.size).await?;
+    for (archive, root) in &trees {
+        write(&mut pack, archive, root).await?;
+    }
+    if let Some((mut file, size)) = saved {
+        pack.source(super::IMAGE, &mut file, size).await?;
+    }
+    let size = pack.finish()?;
+    report(&client, args, &manifest, size)
+}
+
+/// What is known of the agent, once it does not run.
+async fn quiet(client: &Client, args: &ExportArgs, what: &str) -> Result<AgentDetail, ApiError> {
+    /// A shim ends its worker and says its last words after its drain time.
+    const GRACE: Duration = Duration::from_secs(15);
+    const AGAIN: Duration = Duration::from_millis(200);
+    let agent = &args.agent;
+    let mut until = None;
+    loop {
+        let reply = client.ask(&Query::Inspect { agent: agent.clone() }).await?;
+        let Reply::Inspect(detail) = reply else { return Err(unexpected(&reply)) };
+        if args.live {
+            if detail.row.node.is_some() {
+                output::note("warning: it runs: files may be taken amid being written");
+            }
+            return Ok(*detail);
+        }
+        let row = &detail.row;
+        let is_stopping = !detail.desired_running && row.node.is_some();
+        let until = *until.get_or_insert(Instant::now() + detail.config.timeout.drain + GRACE);
+        if is_stopping && Instant::now() < until {
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        }
+        // In error without a next try it was put aside: it is not started by itself.
+        let rests = match row.state {
+            AgentState::Stopped => true,
+            AgentState::Error => row.next_try.is_none(),
+            AgentState::Starting | AgentState::Running => false,
+        };
+        if rests && row.node.is_none() {
+            return Ok(*detail);
+        }
+        let cause = match is_stopping {
+            true => "it is still stopping".to_owned(),
+            false => format!("it is {}, and would go on writing", row.state.as_str()),
+        };
+        let try_ = format!("`mozart stop {agent}`, or --live");
+        return Err(failure::error(failure::CONFLICT, what, cause, try_));
+    }
+}
+
+/// A worker's program is in its image. As a process it is wherever it is.
+fn warn_of_worker(detail: &AgentDetail) {
+    let config = &detail.config;
+    if let (None, Some(worker)) = (&config.image, &config.worker) {
+        let folder = Path::new(&config.source_path).parent().unwrap_or(Path::new("/")).display();
+        output::note(format!(
+            "warning: the program of WORKER {worker:?} is not in the archive, nor is {folder}, where it starts: put it beside the soul there"
+        ));
+    }
+}
+
+/// The folders and files to take along, each once, with their names within the archive.
+fn roots(
+    what: &str,
+    carried: &Carried,
+    home: &Home,
+    args: &ExportArgs,
+) -> Result<Vec<(String, PathBuf)>, ApiError> {
+    let mut roots: Vec<(String, PathBuf)> = Vec::new();
+    let target = std::path::absolute(&args.file).ok();
+    let target = target.as_deref().and_then(Path::parent).and_then(|it| it.canonicalize().ok());
+    let sanctums = carried.sanctums.iter().map(|one| ("SANCTUM", one));
+    for (kind, Folder { archive, host, .. }) in
+        sanctums.chain(carried.skills.iter().map(|one| ("SKILL", one)))
+    {
+        if roots.iter().any(|(known, _)| known == archive) {
+            continue;
+        }
+        let root = Path::new(host).canonicalize().map_err(|error| {
+            let what = format!("{what}: cannot read {kind} {host}");
+            failure::file(what, &error, "run the command on the machine where the agent ran")
+        })?;
+        let refused = |cause: String, try_: &str| {
+            Err(failure::error(failure::FAILED, format!("{what}: {kind} {host}"), cause, try_))
+        };
+        if kind == "SANCTUM" && !root.is_dir() {
+            return refused("it is not a folder".to_owned(), "");
+        }
+        if let Some(cause) = own_data(&root, &home.dir) {
+            return refused(cause, "a folder of its own for the agent");
+        }
+        if !args.is_stdout() && target.as_ref().is_some_and(|target| target.starts_with(&root)) {
+            return refused("FILE would be in it".to_owned(), "FILE in another folder");
+        }
+        roots.push((archive.clone(), root));
+    }
+    Ok(roots)
+}
+
+/// Where temporary files have room.
+fn aside(args: &ExportArgs) -> PathBuf {
+    let beside = args.file.parent().filter(|_| !args.is_stdout());
+    match beside {
+        Some(folder) if folder.as_os_str().is_empty() => PathBuf::from("."),
+        Some(folder) => folder.to_owned(),
+        None => std::env::temp_dir(),
+    }
+}
+
+async fn measure(trees: &[(String, PathBuf)], counts: &mut Counts) -> Result<(), ApiError> {
+    let mut breath = Breath::new();
+    for (_, root) in trees {
+        let mut tree = Tree::open(root).map_err(|error| unreadable(root, Path::new(""), &error))?;
+        while let Some(entry) = next(&mut tree, root)? {
+            if let Kind::File(size) = entry.kind {
+                counts.files += 1;
+                counts.bytes += size;
+            }
+            breath.take().await;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file or folder with all that is in it.
+async fn write(pack: &mut Pack, archive: &str, root: &Path) -> Result<(), ApiError> {
+    let mut tree = Tree::open(root).map_err(|error| unreadable(root, Path::new(""), &error))?;
+    while let Some(entry) = next(&mut tree, root)? {
+        let shown = root.join(&entry.path);
+        let path = names::within(Path::new(""), archive, &entry.path);
+        let mut content = None;
+        match &entry.kind {
+            Kind::Folder => {}
+            Kind::File(_) => match tree.file(&entry.path) {
+                Ok(file) => content = Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    output::note(format!("warning: {} is gone", shown.display()));
+                    continue;
+                }
+                Err(error) => return Err(unreadable(root, &entry.path, &error)),
+            },
+            Kind::Link(target) => {
+                let depth = entry.path.components().count().saturating_sub(1);
+                if names::leads_out(depth, target) {
+                    output::note(format!(
+                        "warning: {} leads out of its folder, to {}: `mozart import` takes it only with --links",
+                        shown.display(),
+                        names::shown(target)
+                    ));
+                }
+            }
+            Kind::Special => {
+                output::note(format!("warning: left out, being no file: {}", shown.display()));
+                continue;
+            }
+        }
+        if !pack.entry(&path, &entry, content).await? {
+            output::note(format!("warning: {} changed while it was read", shown.display()));
+        }
+    }
+    Ok(())
+}
+
+fn next(tree: &mut Tree, root: &Path) -> Result<Option<super::folder::Entry>, ApiError> {
+    tree.next().map_err(|(path, error)| unreadable(root, &path, &error))
+}
+
+fn unreadable(root: &Path, path: &Path, error: &io::Error) -> ApiError {
+    let what = format!("cannot read {}", names::within(root, "", path).display());
+    failure::file(what, error, "run the command as the user of the node, or as root")
+}
+
+fn report(
+    client: &Client,
+    args: &ExportArgs,
+    manifest: &Manifest,
+    size: u64,
+) -> Result<u8, ApiError> {
+    if client.json() && !args.is_stdout() {
+        output::json(&Exported { file: &args.file, size, manifest })?;
+        return Ok(0);
+    }
+    let counts = &manifest.counts;
+    let image = match &manifest.image {
+        Some(image) if image.included => format!("image {}", image.reference),
+        Some(image) => format!("image {} by name only", image.reference),
+        None => "no image".to_owned(),
+    };
+    output::note(format!(
+        "{}: {} messages ({} open), {} dead letters, {} files, {image}; {} in all",
+        manifest.agent,
+        counts.messages,
+        counts.open,
+        counts.dead_letters,
+        counts.files,
+        indicatif::HumanBytes(size)
+    ));
+    Ok(0)
+}

@@ -1,0 +1,269 @@
+//! Writing an archive: in pieces, aside, and renamed once it is whole.
+
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use common::api::ApiError;
+use indicatif::ProgressBar;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use tar::{EntryType, Header};
+
+use super::folder::{Entry, Kind};
+use super::slice::draft_name;
+use super::{Breath, CHUNK};
+use crate::output;
+use common::failure;
+
+/// The size of a tar's blocks.
+const BLOCK: u64 = 512;
+
+/// Where an archive goes.
+#[derive(Debug)]
+enum Out {
+    Stdout,
+    File { file: File, draft: Draft, path: PathBuf, replace: bool },
+}
+
+/// A file that is removed unless it became what it was to be.
+#[derive(Debug)]
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Renamed: then it is not there.
+        let _gone = std::fs::remove_file(&self.0);
+    }
+}
+
+/// An archive that is being written. Dropped before its end, nothing is left of it.
+#[derive(Debug)]
+pub(super) struct Pack {
+    out: Out,
+    bar: ProgressBar,
+    breath: Breath,
+    written: u64,
+    chunk: Vec<u8>,
+}
+
+impl Pack {
+    /// An archive on stdout.
+    pub(super) fn to_stdout(bar: ProgressBar) -> Self {
+        Self::new(Out::Stdout, bar)
+    }
+
+    /// An archive in a file.
+    ///
+    /// # Errors
+    /// When the folder does not take it.
+    pub(super) fn to_file(path: &Path, replace: bool, bar: ProgressBar) -> Result<Self, ApiError> {
+        // A name that nobody has put a link under. What is there already is not ours, nor to be removed.
+        let aside = path.with_file_name(draft_name());
+        let made = File::options().write(true).create_new(true).mode(0o600).open(&aside);
+        let file = made.map_err(|error| cannot_write(path, &error))?;
+        let draft = Draft(aside);
+        Ok(Self::new(Out::File { file, draft, path: path.to_owned(), replace }, bar))
+    }
+
+    fn new(out: Out, bar: ProgressBar) -> Self {
+        Self { out, bar, breath: Breath::new(), written: 0, chunk: vec![0; CHUNK] }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        match &mut self.out {
+            Out::Stdout => output::bytes(bytes)?,
+            Out::File { file, path, .. } => {
+                file.write_all(bytes).map_err(|error| cannot_write(path, &error))?;
+            }
+        }
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn head(
+        &mut self,
+        path: &Path,
+        mut header: Header,
+        link: Option<&Path>,
+    ) -> Result<(), ApiError> {
+        let mut head = tar::Builder::new(Vec::new());
+        let made = match link {
+            Some(target) => head.append_link(&mut header, path, target),
+            None => head.append_data(&mut header, path, io::empty()),
+        };
+        made.map_err(|error| {
+            let what = format!("{} does not fit into an archive", path.display());
+            failure::error(failure::FAILED, what, error, "rename it")
+        })?;
+        // Not its end, which is written once.
+        let bytes = head.get_ref().clone();
+        self.write(&bytes)
+    }
+
+    /// Writes a file of ours.
+    ///
+    /// # Errors
+    /// When the archive cannot be written.
+    pub(super) async fn bytes(&mut self, path: &str, bytes: &[u8]) -> Result<(), ApiError> {
+        self.source(path, &mut &*bytes, bytes.len() as u64).await.map(|_| ())
+    }
+
+    /// Writes a file of ours, of `size` bytes.
+    ///
+    /// # Errors
+    /// When the archive cannot be written, or the source not read.
+    pub(super) async fn source(
+        &mut self,
+        path: &str,
+        source: &mut impl Read,
+        size: u64,
+    ) -> Result<bool, ApiError> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o600);
+        header.set_mtime(crate::client::now().as_millis() / 1000);
+        header.set_size(size);
+        self.head(Path::new(path), header, None)?;
+        self.copy(Path::new(path), source, size).await
+    }
+
+    /// Writes an entry of a folder under its name within the archive; the content is a file's. False: it has changed meanwhile, and
+    /// what is missing of it became zeros.
+    ///
+    /// # Errors
+    /// When the archive cannot be written, or the content not read.
+    pub(super) async fn entry(
+        &mut self,
+        path: &Path,
+        entry: &Entry,
+        content: Option<File>,
+    ) -> Result<bool, ApiError> {
+        let mut header = Header::new_gnu();
+        header.set_mode(entry.mode);
+        header.set_uid(entry.user.into());
+        header.set_gid(entry.group.into());
+        header.set_mtime(entry.modified);
+        header.set_size(0);
+        match (&entry.kind, content) {
+            (Kind::Folder, _) => {
+                header.set_entry_type(EntryType::Directory);
+                self.head(path, header, None)?;
+            }
+            (Kind::Link(target), _) => {
+                header.set_entry_type(EntryType::Symlink);
+                self.head(path, header, Some(target))?;
+            }
+            (Kind::File(size), Some(mut content)) => {
+                header.set_entry_type(EntryType::Regular);
+                header.set_size(*size);
+                self.head(path, header, None)?;
+                return self.copy(path, &mut content, *size).await;
+            }
+            (Kind::File(_), None) | (Kind::Special, _) => {}
+        }
+        self.breath.take().await;
+        Ok(true)
+    }
+
+    async fn copy(
+        &mut self,
+        path: &Path,
+        source: &mut impl Read,
+        size: u64,
+    ) -> Result<bool, ApiError> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let mut left = size;
+        let mut is_whole = true;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
+            let read = if is_whole { read(source, &mut chunk[..most]) } else { Ok(most) };
+            let mut read = read.map_err(|error| {
+                failure::file(format!("cannot read {}", path.display()), &error, "")
+            })?;
+            if read == 0 {
+                is_whole = false;
+                chunk.fill(0);
+                read = most;
+            }
+            self.write(&chunk[..read])?;
+            self.bar.inc(read as u64);
+            left -= read as u64;
+            self.breath.take().await;
+        }
+        chunk.resize(CHUNK, 0);
+        self.chunk = chunk;
+        let rest = (BLOCK - size % BLOCK) % BLOCK;
+        self.write(&[0; BLOCK as usize][..rest as usize])?;
+        if is_whole {
+            // Grown meanwhile, it is not whole either.
+            let more = read(source, &mut [0]);
+            is_whole = !matches!(more, Ok(1));
+        }
+        Ok(is_whole)
+    }
+
+    /// Ends the archive, and gives the file its name; how long it is, in bytes.
+    ///
+    /// # Errors
+    /// When it cannot be written, or a file of that name has appeared.
+    pub(super) fn finish(mut self) -> Result<u64, ApiError> {
+        self.write(&[0; 2 * BLOCK as usize])?;
+        self.bar.finish_and_clear();
+        if let Out::File { file, draft, path, replace } = self.out {
+            let named = file.sync_all().and_then(|()| rename(&draft.0, &path, replace));
+            named.map_err(|error| cannot_write(&path, &error))?;
+        }
+        Ok(self.written)
+    }
+}
+
+fn read(source: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match source.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn rename(from: &Path, to: &Path, replace: bool) -> io::Result<()> {
+    if !replace {
+        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // A file system that cannot: nobody is expected to have been that fast.
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
+    std::fs::rename(from, to)
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> ApiError {
+    let what = format!("cannot write {}", path.display());
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        return failure::error(failure::CONFLICT, what, error, "another FILE, or --force");
+    }
+    failure::file(what, error, "another FILE; `df` shows the room there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn each_draft_is_a_new_file_of_this_users() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let target = temp.path().join("a.tar");
+        let made = || Pack::to_file(&target, false, ProgressBar::hidden()).expect("made");
+        let two = [made(), made()];
+        let names: Vec<_> = std::fs::read_dir(temp.path()).expect("readable").flatten().collect();
+        assert_eq!(names.len(), 2, "one for each");
+        for name in names {
+            assert_eq!(name.metadata().expect("there").permissions().mode() & 0o777, 0o600);
+        }
+        drop(two);
+        assert_eq!(std::fs::read_dir(temp.path()).expect("readable").count(), 0);
+    }
+}

@@ -1,0 +1,239 @@
+//! `mozart chat` and `mozart attach`: streams of answers.
+
+use std::time::Duration;
+
+use clap::Args;
+use common::api::ApiError;
+use common::message::Envelope;
+use common::{AgentName, ConversationId, MessageId};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::client::Client;
+use super::reference::MessageRef;
+use super::send::{self, Known, MessageArgs};
+use super::stream::{Item, Stream};
+use super::watch::Watch;
+use super::{agents, output, prompt};
+use crate::args::{Global, Output, duration};
+use common::failure;
+
+/// `mozart chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// The agent
+    pub(crate) agent: AgentName,
+    /// The message; `-` reads it from stdin; without it, a prompt
+    #[arg(allow_negative_numbers = true)]
+    text: Option<String>,
+    #[command(flatten)]
+    pub(crate) message: MessageArgs,
+    /// Go on with the next attempt when one breaks off
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How long to wait for an answer [default: for ever]
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// `mozart attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// The message: ID, AGENT/ID or AGENT/SENDER/ID
+    message: MessageRef,
+    /// Only the events after this one; `--from N` gives exactly what followed N
+    #[arg(long, default_value_t = 0, value_name = "SEQ")]
+    from: u64,
+    /// How long to wait for the final state [default: for ever]
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    timeout: Option<Duration>,
+}
+
+/// Streams the answer to one message, or to as many as are typed.
+///
+/// # Errors
+/// 1 when the answer breaks off or there is none, 3 no such agent, 5 too late.
+pub(crate) async fn run(global: &Global, args: ChatArgs) -> Result<u8, ApiError> {
+    let text = match &args.text {
+        Some(text) => Some(send::text(text.clone()).await?),
+        None => None,
+    };
+    let client = Client::connect(global).await?;
+    agents::require(&client, &args.agent).await?;
+    match text {
+        Some(text) => {
+            let envelope = args.message.envelope(args.agent.clone(), text);
+            one(&client, &envelope, &args).await
+        }
+        None => prompt::run(global, &client, args).await,
+    }
+}
+
+/// Stores a message and streams its answer.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn one(
+    client: &Client,
+    envelope: &Envelope,
+    args: &ChatArgs,
+) -> Result<u8, ApiError> {
+    const STORE: Duration = Duration::from_secs(30);
+    let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
+    let mut watch = Watch::open(client, &envelope.key()).await?;
+    let known = send::store(client, envelope, args.timeout.unwrap_or(STORE)).await?;
+    if known == Known::Already {
+        watch.look().await?;
+    }
+    stream(client, envelope, watch, Stream::new(args.follow, 0), args.follow, deadline).await
+}
+
+/// Resumes the stream of a message that was sent before.
+///
+/// # Errors
+/// 1 when there is no answer, 3 no such message, 5 too late.
+pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let envelope = args.message.resolve(&client.broker).await?.value;
+    let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
+    let mut watch = Watch::open(&client, &envelope.key()).await?;
+    watch.look().await?;
+    stream(&client, &envelope, watch, Stream::new(true, args.from), true, deadline).await
+}
+
+async fn stream(
+    client: &Client,
+    envelope: &Envelope,
+    mut watch: Watch,
+    mut stream: Stream,
+    follow: bool,
+    deadline: Option<Instant>,
+) -> Result<u8, ApiError> {
+    let id = &envelope.message_id;
+    let mut screen = Screen { id, output: client.output, follow, line_open: false, error: None };
+    let quiet = || {
+        if client.output == Output::Table && output::stderr_is_terminal() {
+            output::note(format!("waiting; `mozart explain {id}` says what for"));
+        }
+    };
+    let read = tokio::select! {
+        read = watch.read(&mut stream, follow, deadline, |item| screen.show(item), quiet) => read,
+        _ = tokio::signal::ctrl_c() => {
+            screen.end_line()?;
+            output::note(format!("`mozart attach {id} --from {}` goes on", stream.last()));
+            return Ok(failure::INTERRUPTED);
+        }
+    };
+    screen.end_line()?;
+    read?;
+    verdict(envelope, &stream, screen.error)
+}
+
+/// How the command ends: an error before the last reset is none any more.
+fn verdict(envelope: &Envelope, stream: &Stream, error: Option<String>) -> Result<u8, ApiError> {
+    let failed = stream.final_().and_then(|final_| send::verdict(envelope, final_));
+    match (failed, error) {
+        (Some(failed), _) => Err(failed),
+        (None, Some(error)) => Err(broken_off(envelope, error)),
+        (None, None) => Ok(0),
+    }
+}
+
+fn broken_off(envelope: &Envelope, cause: String) -> ApiError {
+    let id = &envelope.message_id;
+    let what = format!("the answer to {id} broke off");
+    let try_ = format!("`mozart attach {id}` follows the next attempt");
+    failure::error(failure::FAILED, what, cause, try_)
+}
+
+/// Shows items: text as it is, or JSON lines.
+struct Screen<'a> {
+    id: &'a MessageId,
+    output: Output,
+    /// Whether an error is not the end, which the command's last words are about.
+    follow: bool,
+    /// Whether the last text did not end its line.
+    line_open: bool,
+    /// The error since the last reset.
+    error: Option<String>,
+}
+
+/// An item as a JSON line.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    #[serde(flatten)]
+    item: &'a Item,
+    message_id: &'a MessageId,
+}
+
+impl Screen<'_> {
+    fn show(&mut self, item: &Item) -> Result<(), ApiError> {
+        match item {
+            Item::Error { error, .. } => self.error = Some(error.clone()),
+            Item::Reset { .. } => self.error = None,
+            Item::Text { .. } | Item::Event { .. } | Item::Done { .. } => {}
+        }
+        if self.output == Output::Json {
+            return output::json_line(&Line { item, message_id: self.id });
+        }
+        match item {
+            Item::Text { text, .. } => {
+                self.line_open = !text.ends_with('\n') && (self.line_open || !text.is_empty());
+                output::bytes(text.as_bytes())
+            }
+            Item::Error { error, attempt, .. } => {
+                self.end_line()?;
+                if self.follow {
+                    output::note(format!("attempt {attempt} ended: {error}"));
+                }
+                Ok(())
+            }
+            Item::Reset { attempt, .. } => {
+                self.end_line()?;
+                output::note(format!("--- reset: attempt {attempt}, forget what came before ---"));
+                Ok(())
+            }
+            Item::Event { .. } | Item::Done { .. } => Ok(()),
+        }
+    }
+
+    fn end_line(&mut self) -> Result<(), ApiError> {
+        if std::mem::take(&mut self.line_open) { output::line("") } else { Ok(()) }
+    }
+}
+
+/// The conversation of a prompt in which none was named.
+pub(crate) fn new_conversation() -> ConversationId {
+    ConversationId::from(&MessageId::from(uuid::Uuid::now_v7()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::message::Status;
+
+    #[test]
+    fn lines_have_the_fields_that_scripts_rely_on() {
+        let id = MessageId::new("m1").expect("valid");
+        let json = |item: &Item| {
+            serde_json::to_string(&Line { item, message_id: &id }).expect("plain values")
+        };
+        let text = Item::Text { text: "hi".to_owned(), seq: 2, attempt: 1 };
+        assert_eq!(
+            json(&text),
+            r#"{"type":"text","text":"hi","seq":2,"attempt":1,"messageId":"m1"}"#
+        );
+        let done = Item::Done {
+            status: Status::Completed,
+            response: Some("hi".to_owned()),
+            reason: None,
+            seq: 2,
+            attempt: 1,
+        };
+        assert_eq!(
+            json(&done),
+            r#"{"type":"done","status":"completed","response":"hi","seq":2,"attempt":1,"messageId":"m1"}"#
+        );
+    }
+}

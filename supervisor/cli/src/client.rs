@@ -1,0 +1,142 @@
+//! A client's connection: to the broker, and through it to whichever supervisor answers.
+
+use std::time::{Duration, SystemTime};
+
+use broker::{Broker, BrokerError, ConnectOptions};
+use bytes::Bytes;
+use common::api::{AgentRow, ApiError, Applied, Hello, Query, Reply};
+use common::{AgentName, SenderName, Timestamp};
+
+use crate::args::{Global, Output};
+use crate::connect;
+use broker::Attempt;
+use common::failure;
+
+/// How long a client waits for its first connection.
+pub(crate) const CONNECT: Duration = Duration::from_secs(3);
+/// How long a supervisor may take to answer.
+const QUERY: Duration = Duration::from_secs(5);
+
+/// A client's connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) broker: Broker,
+    pub(crate) output: Output,
+}
+
+/// The time by this machine's clock.
+pub(crate) fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// The sender of everything that the command line sends.
+pub(crate) fn user() -> SenderName {
+    #[expect(clippy::expect_used, reason = "a literal that is a valid name")]
+    SenderName::new("user").expect("`user` is a valid name")
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached, refuses us, or lacks what is needed.
+    pub(crate) async fn connect(global: &Global) -> Result<Self, ApiError> {
+        Self::connect_to(&connect::options(global, "mozart-cli", CONNECT)?, global.output).await
+    }
+
+    /// Connects to a broker that is known.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub(crate) async fn connect_to(
+        options: &ConnectOptions,
+        output: Output,
+    ) -> Result<Self, ApiError> {
+        let broker = Broker::connect(options).await.attempt("cannot use the broker")?;
+        Ok(Self { broker, output })
+    }
+
+    /// Whether results are for programs.
+    pub(crate) fn json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Asks the supervisors.
+    ///
+    /// # Errors
+    /// What the supervisor said; 6 when none listens, 5 when it does not answer.
+    pub(crate) async fn ask(&self, query: &Query) -> Result<Reply, ApiError> {
+        self.ask_within(query, QUERY).await
+    }
+
+    /// Asks the supervisors.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn ask_within(
+        &self,
+        query: &Query,
+        timeout: Duration,
+    ) -> Result<Reply, ApiError> {
+        const WHAT: &str = "no supervisor answers";
+        let payload = serde_json::to_vec(query).map_err(|cause| {
+            failure::error(failure::FAILED, "cannot encode the request", cause, "")
+        })?;
+        let subject = self.broker.subjects().query();
+        let bytes = match self.broker.ask(subject, Bytes::from(payload), timeout).await {
+            Ok(bytes) => bytes,
+            Err(BrokerError::Other(cause)) => {
+                let try_ = "`mozart up`, or `mozart supervisor`; messages can be sent without one";
+                return Err(failure::error(failure::UNREACHABLE, WHAT, cause, try_));
+            }
+            Err(cause @ BrokerError::Timeout(_)) => {
+                return Err(failure::error(failure::TIMEOUT, WHAT, cause, "`mozart doctor`"));
+            }
+            Err(cause) => return Err(broker::failure("cannot ask the supervisors", cause)),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(Reply::Error(error)) => Err(error),
+            Ok(reply) => Ok(reply),
+            Err(cause) => {
+                let what = "the supervisor's answer does not parse";
+                let try_ = "use the same mozart version on both sides";
+                Err(failure::error(failure::FAILED, what, cause, try_))
+            }
+        }
+    }
+
+    /// The rows of all agents, or of one.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn rows(&self, agent: Option<&AgentName>) -> Result<Vec<AgentRow>, ApiError> {
+        let agent = agent.cloned();
+        let reply = self.ask(&Query::Ps { agent }).await?;
+        if let Reply::Ps(rows) = reply { Ok(rows) } else { Err(unexpected(&reply)) }
+    }
+
+    /// A request that changes agents.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn change(&self, query: &Query) -> Result<Vec<Applied>, ApiError> {
+        let reply = self.ask_within(query, Duration::from_secs(15)).await?;
+        if let Reply::Agents(applied) = reply { Ok(applied) } else { Err(unexpected(&reply)) }
+    }
+
+    /// Who answers and who leads.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn hello(&self) -> Result<Hello, ApiError> {
+        let reply = self.ask(&Query::Hello).await?;
+        if let Reply::Hello(hello) = reply { Ok(hello) } else { Err(unexpected(&reply)) }
+    }
+}
+
+/// A reply to another question than the one asked.
+pub(crate) fn unexpected(reply: &Reply) -> ApiError {
+    let what = "the supervisor answered something else";
+    let cause = format!("{reply:?}").chars().take(200).collect::<String>();
+    failure::error(failure::FAILED, what, cause, "use the same mozart version on both sides")
+}

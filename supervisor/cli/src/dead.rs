@@ -1,0 +1,332 @@
+//! `mozart dead`: messages that were given up.
+
+use std::time::Duration;
+
+use broker::{SendOutcome, Stored};
+use clap::{Args, Subcommand};
+use common::api::ApiError;
+use common::message::{DeadLetter, Envelope, Kind, Outcome};
+use common::{AgentName, ConversationId, MessageId, Timestamp};
+use serde::Serialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::client::{Client, now};
+use super::reference::MessageRef;
+use super::{output, table};
+use crate::args::Global;
+use broker::Attempt;
+use common::failure;
+
+/// The namespace of the ids of redriven messages: the same dead letter always becomes the same message.
+const REDRIVEN: Uuid = Uuid::from_u128(0x6d6f_7a61_7274_5e64_9264_7265_6472_6976);
+
+/// `mozart dead`.
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// List dead letters, oldest first
+    Ls {
+        /// Only this agent's
+        #[arg(long)]
+        agent: Option<AgentName>,
+    },
+    /// Show a dead letter with every attempt and the worker's last log lines
+    Show {
+        /// The message: ID, AGENT/ID or AGENT/SENDER/ID
+        message: MessageRef,
+    },
+    /// Send dead messages again, as new messages that name their origin
+    Redrive(SelectArgs),
+    /// Remove dead letters; the journal keeps the messages
+    Drop(SelectArgs),
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct SelectArgs {
+    /// The message: ID, AGENT/ID or AGENT/SENDER/ID
+    message: Option<MessageRef>,
+    /// All of this agent
+    #[arg(long)]
+    agent: Option<AgentName>,
+    /// All
+    #[arg(long)]
+    all: bool,
+}
+
+/// Works on dead letters.
+///
+/// # Errors
+/// 3 when there is no such dead letter.
+pub(crate) async fn run(global: &Global, command: DeadCommand) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    match command {
+        DeadCommand::Ls { agent } => ls(&client, agent.as_ref()).await,
+        DeadCommand::Show { message } => show(&client, &message).await,
+        DeadCommand::Redrive(select) => redrive_all(&client, &select).await,
+        DeadCommand::Drop(select) => drop_all(&client, &select).await,
+    }
+}
+
+async fn letters(
+    client: &Client,
+    agent: Option<&AgentName>,
+) -> Result<Vec<Stored<DeadLetter>>, ApiError> {
+    client.broker.dead_letters(agent).await.attempt("cannot read the dead letters")
+}
+
+/// Whether a message has failed just now: its letter is stored after its final state, and before it is done with.
+async fn is_on_its_way(client: &Client, message: &MessageRef) -> bool {
+    const LATELY: Duration = Duration::from_secs(10);
+    let Ok(request) = message.resolve(&client.broker).await else { return false };
+    match client.broker.final_of(&request.value.key()).await {
+        Ok(Some(Stored { value, .. })) => {
+            value.status == Outcome::Failed && now().since(value.at) < LATELY
+        }
+        _ => false,
+    }
+}
+
+async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>, ApiError> {
+    const WAIT: Duration = Duration::from_secs(3);
+    const AGAIN: Duration = Duration::from_millis(50);
+    let until = Instant::now() + WAIT;
+    let mut found = loop {
+        let mut found = letters(client, message.agent.as_ref()).await?;
+        found.retain(|stored| message.names(&stored.value.envelope));
+        if !found.is_empty() || Instant::now() > until || !is_on_its_way(client, message).await {
+            break found;
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    let id = &message.message_id;
+    match (found.pop(), found.len()) {
+        (Some(letter), 0) => Ok(letter),
+        (None, _) => Err(failure::error(
+            failure::NOT_FOUND,
+            format!("no dead letter {id}"),
+            "no message of that id was given up, or its letter was dropped",
+            format!("`mozart dead ls`, `mozart journal show {id}`"),
+        )),
+        (Some(_), others) => Err(failure::error(
+            failure::NOT_FOUND,
+            format!("{} dead letters have the id {id}", others + 1),
+            "agents have messages of the same id",
+            format!("AGENT/{id}"),
+        )),
+    }
+}
+
+async fn selected(
+    client: &Client,
+    select: &SelectArgs,
+) -> Result<Vec<Stored<DeadLetter>>, ApiError> {
+    match &select.message {
+        Some(message) => Ok(vec![one(client, message).await?]),
+        None => letters(client, select.agent.as_ref()).await,
+    }
+}
+
+async fn ls(client: &Client, agent: Option<&AgentName>) -> Result<u8, ApiError> {
+    let letters = letters(client, agent).await?;
+    if client.json() {
+        let letters: Vec<Shown<'_>> =
+            letters.iter().map(|stored| Shown::new(&stored.value)).collect();
+        output::json(&letters)?;
+    } else {
+        output::line(render(&letters, now()))?;
+    }
+    Ok(0)
+}
+
+async fn show(client: &Client, message: &MessageRef) -> Result<u8, ApiError> {
+    let letter = one(client, message).await?.value;
+    if client.json() {
+        output::json(&Shown::new(&letter))?;
+    } else {
+        output::line(render_one(&letter))?;
+    }
+    Ok(0)
+}
+
+async fn redrive_all(client: &Client, select: &SelectArgs) -> Result<u8, ApiError> {
+    let mut done = Vec::new();
+    for letter in selected(client, select).await? {
+        let redriven = redrive(client, letter).await?;
+        if !client.json() {
+            output::line(redriven.message_id.as_str())?;
+        }
+        done.push(redriven);
+    }
+    if client.json() {
+        output::json(&done)?;
+    }
+    Ok(0)
+}
+
+/// What became of a dead message.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Redriven {
+    message_id: MessageId,
+    agent: AgentName,
+    redrive_of: MessageId,
+}
+
+/// Sends a dead message again. Doing so twice, or after a crash in between, sends it once.
+async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven, ApiError> {
+    const STORE: Duration = Duration::from_secs(15);
+    let Stored { value: mut letter, seq, .. } = letter;
+    let dead = letter.envelope.message_id.clone();
+    let agent = letter.envelope.agent.clone();
+    if let Some(message_id) = letter.redriven_as {
+        return Ok(Redriven { message_id, agent, redrive_of: dead });
+    }
+    let again = again(&letter.envelope, seq, now());
+    let what = || format!("cannot redrive message {dead}");
+    match client.broker.send(&again, STORE).await.attempt(what())? {
+        SendOutcome::Stored { .. } | SendOutcome::Already { .. } => {}
+        SendOutcome::Conflict { .. } => {
+            let cause = format!("another message has the id {}", again.message_id);
+            return Err(failure::error(failure::CONFLICT, what(), cause, "`mozart send`"));
+        }
+    }
+    letter.redriven_as = Some(again.message_id.clone());
+    // Whoever was faster marked it with the same id.
+    let _marked = client.broker.rebury(&letter, seq).await.attempt(what())?;
+    Ok(Redriven { message_id: again.message_id, agent, redrive_of: dead })
+}
+
+/// The message that repeats a dead one. Nobody waits for a route's answer any more, so that it is a chat now.
+fn again(dead: &Envelope, seq: u64, at: Timestamp) -> Envelope {
+    let name = format!("{}/{}/{}/{seq}", dead.agent, dead.sender, dead.message_id);
+    let message_id = MessageId::from(Uuid::new_v5(&REDRIVEN, name.as_bytes()));
+    let own = dead.conversation_id.as_str() == dead.message_id.as_str();
+    Envelope {
+        conversation_id: if own {
+            ConversationId::from(&message_id)
+        } else {
+            dead.conversation_id.clone()
+        },
+        message_id,
+        kind: Kind::Chat,
+        created_at: at,
+        request_id: None,
+        deadline: None,
+        hops: 0,
+        cause: None,
+        path: Vec::new(),
+        redrive_of: Some(dead.message_id.clone()),
+        agent: dead.agent.clone(),
+        sender: dead.sender.clone(),
+        message: dead.message.clone(),
+    }
+}
+
+async fn drop_all(client: &Client, select: &SelectArgs) -> Result<u8, ApiError> {
+    let mut dropped = Vec::new();
+    for Stored { value: letter, .. } in selected(client, select).await? {
+        let (agent, id) = (letter.envelope.agent, letter.envelope.message_id);
+        let what = format!("cannot drop dead letter {id}");
+        if client.broker.drop_dead_letter(&agent, &id).await.attempt(what)? {
+            if !client.json() {
+                output::line(id.as_str())?;
+            }
+            dropped.push(id);
+        }
+    }
+    if client.json() {
+        output::json(&dropped)?;
+    }
+    Ok(0)
+}
+
+/// A dead letter in JSON, its id and agent in front where scripts look for them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    message_id: &'a MessageId,
+    agent: &'a AgentName,
+    #[serde(flatten)]
+    letter: &'a DeadLetter,
+}
+
+impl<'a> Shown<'a> {
+    fn new(letter: &'a DeadLetter) -> Self {
+        Self { message_id: &letter.envelope.message_id, agent: &letter.envelope.agent, letter }
+    }
+}
+
+fn render(letters: &[Stored<DeadLetter>], now: Timestamp) -> String {
+    let headers = ["MESSAGE", "AGENT", "SENDER", "ATTEMPTS", "AGE", "REDRIVEN-AS", "REASON"];
+    let cells = |Stored { value: letter, .. }: &Stored<DeadLetter>| {
+        vec![
+            letter.envelope.message_id.to_string(),
+            letter.envelope.agent.to_string(),
+            letter.envelope.sender.to_string(),
+            letter.attempts.len().to_string(),
+            table::age(Some(letter.at), now),
+            table::or_none(letter.redriven_as.as_ref()),
+            table::one_line(&letter.reason, 60),
+        ]
+    };
+    table::table(&headers, letters.iter().map(cells))
+}
+
+fn render_one(letter: &DeadLetter) -> String {
+    let envelope = &letter.envelope;
+    let mut lines = vec![
+        format!("message       {}", envelope.message_id),
+        format!("agent         {}", envelope.agent),
+        format!("sender        {}", envelope.sender),
+        format!("conversation  {}", envelope.conversation_id),
+        format!("sent          {}", envelope.created_at),
+        format!("given up      {}", letter.at),
+        format!("reason        {}", letter.reason),
+    ];
+    if let Some(id) = &letter.redriven_as {
+        lines.push(format!("redriven as   {id}"));
+    }
+    lines.push(format!("\n{}\n", envelope.message));
+    for end in &letter.attempts {
+        let (attempt, incarnation) = (end.attempt, end.incarnation);
+        lines.push(format!("attempt {attempt} in incarnation {incarnation}: {}", end.error));
+    }
+    if !letter.log.is_empty() {
+        lines.push("\nlast log lines:".to_owned());
+        lines.extend(letter.log.iter().map(|line| format!("  {line}")));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::tests::envelope;
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_always_becomes_the_same_message() {
+        let dead = envelope("a", "m1");
+        let (at, later) = (Timestamp::from_millis(1), Timestamp::from_millis(2));
+        let first = again(&dead, 7, at);
+        assert!(first.same_content(&again(&dead, 7, later)));
+        assert_ne!(first.message_id, again(&dead, 8, at).message_id);
+        assert_ne!(first.message_id, dead.message_id);
+    }
+
+    #[test]
+    fn a_redriven_message_names_its_origin_and_keeps_its_conversation() {
+        let mut dead = envelope("a", "m1");
+        let own = again(&dead, 7, Timestamp::from_millis(1));
+        assert_eq!(own.conversation_id.as_str(), own.message_id.as_str());
+        assert_eq!(own.redrive_of, Some(dead.message_id.clone()));
+
+        dead.conversation_id = ConversationId::new("c").expect("valid");
+        dead.kind = Kind::Route;
+        dead.request_id = Some("r".to_owned());
+        let shared = again(&dead, 7, Timestamp::from_millis(1));
+        assert_eq!(shared.conversation_id.as_str(), "c");
+        assert_eq!((shared.kind, shared.request_id), (Kind::Chat, None));
+    }
+}

@@ -1,0 +1,80 @@
+//! The broker, the control log, the supervisors and the nodes.
+
+use std::time::Instant;
+
+use broker::Broker;
+use common::api::{ApiError, Hello};
+
+use super::{Check, Health, check};
+use crate::table;
+
+pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
+    let subjects = broker.subjects();
+    let version = broker.server_version();
+    let found = format!(
+        "nats-server {version}, namespace {}, {} journal streams",
+        subjects.namespace(),
+        subjects.shards()
+    );
+    let mut checks = vec![check("broker", Health::Ok, found, "")];
+    let began = Instant::now();
+    match broker.control_last_seq().await {
+        Ok(records) => {
+            let found = format!("{records} records, read in {}", table::short(began.elapsed()));
+            checks.push(check("log", Health::Ok, found, ""));
+        }
+        Err(error) => {
+            checks.push(check("log", Health::Fail, error.to_string(), "the server's log"))
+        }
+    }
+    checks
+}
+
+pub(super) fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
+    match hello {
+        Ok(Hello { supervisor, leader: Some(leader), version, term, .. }) => {
+            let found = format!("{supervisor} {version} answers, {leader} leads, term {term}");
+            check("supervisor", Health::Ok, found, "")
+        }
+        Ok(Hello { supervisor, leader: None, .. }) => {
+            let found = format!("{supervisor} answers, nobody leads yet");
+            check("supervisor", Health::Warn, found, "wait 10 s, and look again")
+        }
+        Err(error) => check("supervisor", Health::Fail, error.cause.clone(), &error.try_),
+    }
+}
+
+pub(super) fn nodes(hello: Result<&Hello, &ApiError>) -> Check {
+    match hello {
+        Ok(hello) if hello.nodes.is_empty() => check(
+            "nodes",
+            Health::Fail,
+            "none is there: nothing can start",
+            "`mozart node --name N`",
+        ),
+        Ok(hello) => check("nodes", Health::Ok, hello.nodes.join(", "), ""),
+        Err(_) => check("nodes", Health::Warn, "no supervisor tells", ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::failure;
+
+    #[test]
+    fn a_supervisor_that_does_not_answer_fails() {
+        let error = failure::error(6, "no supervisor answers", "no responders", "`mozart up`");
+        assert_eq!(supervisors(Err(&error)).health, Health::Fail);
+        let hello = Hello {
+            supervisor: "s".into(),
+            version: "1".into(),
+            leader: Some("s".into()),
+            term: 3,
+            nodes: Vec::new(),
+            draining: Vec::new(),
+        };
+        assert_eq!(supervisors(Ok(&hello)).health, Health::Ok);
+        assert_eq!(nodes(Ok(&hello)).health, Health::Fail);
+    }
+}

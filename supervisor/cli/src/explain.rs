@@ -1,0 +1,269 @@
+//! `mozart explain`: what happens to an agent or a message, why, and what to try. Reads the broker alone, so that it works while
+//! no supervisor runs.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use broker::{Broker, ControlItem, EventBatch};
+use clap::Args;
+use common::AgentName;
+use common::api::{AgentState, ApiError, Query};
+use common::control::{ControlEvent, ControlRecord};
+use common::event::attempt_of;
+use common::message::{Envelope, Final};
+use serde_json::json;
+use supervisor_core::State;
+
+use super::client::{Client, now};
+use super::reasons::{self, Facts};
+use super::reference::MessageRef;
+use super::{agents, describe, output, table};
+use crate::args::Global;
+use broker::Attempt;
+use common::failure;
+
+/// How many messages before the one in question are looked at.
+const AHEAD: usize = 50;
+
+/// `mozart explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// An agent, or a message: ID, AGENT/ID or AGENT/SENDER/ID
+    #[arg(value_name = "AGENT|MESSAGE")]
+    target: String,
+}
+
+/// The control log, folded here.
+struct Fleet {
+    state: State,
+    records: Vec<(u64, ControlRecord)>,
+    /// Whether a supervisor answers.
+    supervised: bool,
+}
+
+/// Explains.
+///
+/// # Errors
+/// 3 when there is neither such an agent nor such a message.
+pub(crate) async fn run(global: &Global, args: &ExplainArgs) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let fleet = fold(&client).await?;
+    if let Ok(name) = AgentName::new(&args.target)
+        && (fleet.state.agent(&name).is_some() || fleet.state.tombstone(&name).is_some())
+    {
+        return agent(&client, &fleet, &name).await;
+    }
+    let unknown = |cause: String| {
+        let what = format!("no agent and no message {:?}", args.target);
+        failure::error(failure::NOT_FOUND, what, cause, "`mozart ps -a`, `mozart journal ls`")
+    };
+    let reference =
+        MessageRef::from_str(&args.target).map_err(|error| unknown(error.to_string()))?;
+    let request = match reference.resolve(&client.broker).await {
+        Ok(request) => request,
+        Err(error) if error.what.starts_with("no message") => {
+            let names: Vec<&str> = fleet.state.agents().map(|agent| agent.name.as_str()).collect();
+            let meant = agents::did_you_mean(&args.target, &names);
+            return Err(unknown(meant.map_or_else(
+                || "neither the control log nor the journal knows it".to_owned(),
+                |name| format!("did you mean {name:?}?"),
+            )));
+        }
+        Err(error) => return Err(error),
+    };
+    message(&client, &fleet, request.value, request.seq).await
+}
+
+async fn fold(client: &Client) -> Result<Fleet, ApiError> {
+    const WHAT: &str = "cannot read the control log";
+    let answers = client.ask_within(&Query::Hello, Duration::from_secs(1));
+    let log = async {
+        let mut log = client.broker.follow_control(1, None).await.attempt(WHAT)?;
+        let (mut state, mut records) = (State::default(), Vec::new());
+        loop {
+            match log.next().await.attempt(WHAT)? {
+                ControlItem::Record { seq, record } => {
+                    // What is to be done is the leader's business.
+                    let _actions = supervisor_core::step(&mut state, seq, &record);
+                    records.push((seq, *record));
+                }
+                ControlItem::Malformed { .. } => {}
+                ControlItem::CaughtUp => return Ok((state, records)),
+            }
+        }
+    };
+    let (answer, log) = tokio::join!(answers, log);
+    let (state, records) = log?;
+    Ok(Fleet { state, records, supervised: answer.is_ok() })
+}
+
+const UNSUPERVISED: &str = "No supervisor answers: nothing is started or restarted meanwhile; what runs goes on answering. \
+                            `mozart up` starts one.";
+
+async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, ApiError> {
+    let what = || format!("cannot look at agent {name}");
+    let mut why = supervisor_core::explain(&fleet.state, name);
+    let agent = fleet.state.agent(name);
+    if !fleet.supervised {
+        why.push(UNSUPERVISED.to_owned());
+    }
+    let floor = agent.map_or(1, |agent| agent.floor.max(1));
+    let open = client.broker.open_requests(name, floor, 1).await.attempt(what())?;
+    why.push(match open.open.first() {
+        None => "All its messages are final.".to_owned(),
+        Some((_, key, at)) => format!(
+            "{} not final; the oldest, {}, was sent {} ago.",
+            count(open.total, "message is", "messages are"),
+            key.message_id,
+            table::short(now().since(*at))
+        ),
+    });
+    why.extend(consumer(&client.broker, fleet, name).await?);
+    let letters = client.broker.dead_letters(Some(name)).await.attempt(what())?;
+    let dead = letters.iter().filter(|letter| letter.value.redriven_as.is_none()).count();
+    if dead > 0 {
+        let dead = count(dead as u64, "of its messages was", "of its messages were");
+        why.push(format!("{dead} given up: `mozart dead ls --agent {name}`."));
+    }
+    let troubled = agent.is_none_or(|agent| {
+        agent.last_exit.is_some()
+            || matches!(agent.state(), AgentState::Error | AgentState::Starting)
+    });
+    let log: Vec<String> = if troubled {
+        let lines = client.broker.logs(name, None, 5).await.attempt(what())?;
+        lines.into_iter().map(|line| format!("{} {}", line.at, line.text)).collect()
+    } else {
+        Vec::new()
+    };
+    let of_agent = |(_, record): &&(u64, ControlRecord)| record.event.agent() == Some(name);
+    let mut recent: Vec<String> = fleet
+        .records
+        .iter()
+        .rev()
+        .filter(of_agent)
+        .take(8)
+        .map(|(seq, record)| format!("{}  #{seq}  {}", record.at, describe::control(record)))
+        .collect();
+    recent.reverse();
+    if client.json() {
+        output::json(&json!({
+            "subject": name, "explanation": why, "recent": recent, "log": log,
+            "supervised": fleet.supervised,
+        }))?;
+        return Ok(0);
+    }
+    output::line(why.join("\n"))?;
+    section("What happened last:", &recent)?;
+    section("Its last log lines:", &log)?;
+    Ok(0)
+}
+
+fn section(title: &str, lines: &[String]) -> Result<(), ApiError> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    output::line(format!("\n{title}\n  {}", lines.join("\n  ")))
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// What the broker says about the incarnation that takes the messages.
+async fn consumer(
+    broker: &Broker,
+    fleet: &Fleet,
+    name: &AgentName,
+) -> Result<Option<String>, ApiError> {
+    let running = fleet.state.agent(name).filter(|agent| agent.state() == AgentState::Running);
+    let Some(incarnation) = running.and_then(|agent| agent.begun) else {
+        return Ok(None);
+    };
+    let figures =
+        broker.consumer(name, incarnation).await.attempt("cannot look at its consumer")?;
+    Ok(match figures {
+        None => Some(format!(
+            "The broker does not know the consumer of incarnation {incarnation}, as after its restart; the leader makes it anew."
+        )),
+        Some(figures) if figures.pending + figures.ack_pending > 0 => Some(format!(
+            "The broker has {} for incarnation {incarnation}, and {} with it.",
+            count(figures.pending, "message", "messages"),
+            figures.ack_pending
+        )),
+        Some(_) => None,
+    })
+}
+
+async fn message(
+    client: &Client,
+    fleet: &Fleet,
+    request: Envelope,
+    seq: u64,
+) -> Result<u8, ApiError> {
+    let what = || format!("cannot look at message {}", request.message_id);
+    let (broker, id, name) = (&client.broker, &request.message_id, &request.agent);
+    let final_ = broker.final_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
+    let mut batches = broker.events(name, id).await.attempt(what())?;
+    batches.extend(final_.as_ref().and_then(|final_| tail(&request, final_)));
+    let dead = broker.dead_letter(name, id).await.attempt(what())?.map(|stored| stored.value);
+    let agent = fleet.state.agent(name);
+    let mut ahead = Vec::new();
+    if final_.is_none() {
+        let floor = agent.map_or(1, |agent| agent.floor.max(1));
+        let open = broker.open_requests(name, floor, AHEAD).await.attempt(what())?;
+        for (before, key, _) in open.open.into_iter().filter(|(before, ..)| *before < seq) {
+            let other = broker.request_of(&key).await.attempt(what())?;
+            let same =
+                other.is_some_and(|other| other.value.conversation_id == request.conversation_id);
+            ahead.push((same, before, key.message_id));
+        }
+    }
+    let facts = Facts {
+        exits: exits(fleet, name),
+        agent: agent.cloned(),
+        final_,
+        batches,
+        dead,
+        ahead: ahead.into_iter().map(|(same, _, id)| (same, id)).collect(),
+        now: now(),
+        request,
+    };
+    let mut why = reasons::message(&facts);
+    if facts.final_.is_none() && !fleet.supervised {
+        why.push(UNSUPERVISED.to_owned());
+    }
+    if client.json() {
+        output::json(&json!({
+            "subject": facts.request.message_id, "agent": facts.request.agent, "explanation": why,
+            "supervised": fleet.supervised,
+        }))?;
+    } else {
+        output::line(why.join("\n"))?;
+    }
+    Ok(0)
+}
+
+/// The events that came with the final state.
+fn tail(request: &Envelope, final_: &Final) -> Option<EventBatch> {
+    let first = final_.tail.first()?;
+    Some(EventBatch {
+        agent: request.agent.clone(),
+        message_id: request.message_id.clone(),
+        conversation_id: request.conversation_id.clone(),
+        incarnation: final_.incarnation.unwrap_or(0),
+        attempt: attempt_of(first.seq),
+        events: final_.tail.clone(),
+    })
+}
+
+/// How the agent's incarnations ended.
+fn exits(fleet: &Fleet, name: &AgentName) -> BTreeMap<u64, String> {
+    let exit = |(_, record): &(u64, ControlRecord)| {
+        let ControlEvent::IncarnationExited { agent, incarnation, exit, .. } = &record.event else {
+            return None;
+        };
+        (agent == name).then(|| (*incarnation, exit.describe()))
+    };
+    fleet.records.iter().filter_map(exit).collect()
+}

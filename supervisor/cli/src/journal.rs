@@ -1,0 +1,371 @@
+//! `mozart journal`: what the journal and the events say about messages.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use broker::{Broker, EventBatch, JournalItem};
+use clap::{Args, Subcommand, ValueEnum};
+use common::api::{ApiError, MessageDetail, MessageRow};
+use common::event::{Event, EventBody};
+use common::message::{Envelope, Final, MessageKey, Status};
+use common::{AgentName, Timestamp};
+
+use super::client::{Client, now};
+use super::reference::MessageRef;
+use super::{describe, output, table};
+use crate::args::{Global, duration};
+use broker::Attempt;
+
+/// `mozart journal`.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// List messages, oldest first
+    Ls(LsArgs),
+    /// Show a message with everything that happened to it
+    Show(ShowArgs),
+}
+
+/// `mozart journal ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Only this agent's
+    #[arg(long)]
+    agent: Option<AgentName>,
+    /// Only what stands so; repeat for more
+    #[arg(long, value_enum, value_name = "STATUS")]
+    status: Vec<StatusArg>,
+    /// Only the last N
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Only what was sent within this time
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    since: Option<Duration>,
+}
+
+/// A status on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StatusArg {
+    Pending,
+    Delivered,
+    Acknowledged,
+    Completed,
+    Failed,
+    Cancelled,
+    Expired,
+    /// Whatever is not final.
+    Open,
+}
+
+impl StatusArg {
+    fn matches(self, status: Status) -> bool {
+        match self {
+            Self::Pending => status == Status::Pending,
+            Self::Delivered => status == Status::Delivered,
+            Self::Acknowledged => status == Status::Acknowledged,
+            Self::Completed => status == Status::Completed,
+            Self::Failed => status == Status::Failed,
+            Self::Cancelled => status == Status::Cancelled,
+            Self::Expired => status == Status::Expired,
+            Self::Open => !status.is_final(),
+        }
+    }
+}
+
+/// `mozart journal show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The message: ID, AGENT/ID or AGENT/SENDER/ID
+    message: MessageRef,
+}
+
+/// Lists or shows messages.
+///
+/// # Errors
+/// 3 when there is no such message.
+pub(crate) async fn run(global: &Global, command: JournalCommand) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    match command {
+        JournalCommand::Ls(args) => ls(&client, &args).await,
+        JournalCommand::Show(args) => show(&client, &args.message).await,
+    }
+}
+
+async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
+    let mut entries = scan(&client.broker, args.agent.as_ref()).await?;
+    if let Some(since) = args.since {
+        let now = now();
+        entries.retain(|(request, _)| now.since(request.created_at) <= since);
+    }
+    let mut rows = Vec::new();
+    // From the newest, so that a limit spares the look at older ones' events.
+    while let Some((request, final_)) = entries.pop() {
+        if args.limit.is_some_and(|limit| rows.len() >= limit) {
+            break;
+        }
+        let events =
+            if final_.is_some() { Vec::new() } else { events(&client.broker, &request).await? };
+        let row = row(request, final_.as_ref(), &events);
+        if args.status.is_empty() || args.status.iter().any(|wanted| wanted.matches(row.status)) {
+            rows.push(row);
+        }
+    }
+    rows.reverse();
+    if client.json() {
+        output::json(&rows)?;
+    } else {
+        output::line(render(&rows, now()))?;
+    }
+    Ok(0)
+}
+
+/// All requests with their final states, in the order they were sent.
+async fn scan(
+    broker: &Broker,
+    agent: Option<&AgentName>,
+) -> Result<Vec<(Envelope, Option<Final>)>, ApiError> {
+    const WHAT: &str = "cannot read the journal";
+    let mut scan = broker.scan(agent, 1, false).await.attempt(WHAT)?;
+    let mut requests = Vec::new();
+    let mut finals = BTreeMap::new();
+    loop {
+        match scan.next().await {
+            Ok(Some(item)) => file(item, &mut requests, &mut finals),
+            Ok(None) => break,
+            // One record that does not parse is shown, and hides no other.
+            Err(cause @ broker::BrokerError::Malformed { .. }) => {
+                output::note(format!("warning: {cause}"));
+            }
+            Err(cause) => return Err(broker::failure(WHAT, cause)),
+        }
+    }
+    // Shards are read one after the other.
+    requests.sort_by_key(|(at, _): &(Timestamp, Envelope)| *at);
+    let join = |(_, request): (Timestamp, Envelope)| {
+        let final_ = finals.remove(&request.key());
+        (request, final_)
+    };
+    Ok(requests.into_iter().map(join).collect())
+}
+
+fn file(
+    item: JournalItem,
+    requests: &mut Vec<(Timestamp, Envelope)>,
+    finals: &mut BTreeMap<MessageKey, Final>,
+) {
+    if let Some(request) = item.request {
+        requests.push((item.at, request));
+    }
+    if let Some(final_) = item.final_ {
+        finals.insert(item.key, final_);
+    }
+}
+
+async fn show(client: &Client, message: &MessageRef) -> Result<u8, ApiError> {
+    let detail = detail(&client.broker, message).await?;
+    if client.json() {
+        output::json(&detail)?;
+    } else {
+        output::line(render_detail(&detail))?;
+    }
+    Ok(0)
+}
+
+/// A message with its history.
+///
+/// # Errors
+/// 3 when there is no such message.
+pub(crate) async fn detail(
+    broker: &Broker,
+    message: &MessageRef,
+) -> Result<MessageDetail, ApiError> {
+    let request = message.resolve(broker).await?.value;
+    let what = || format!("cannot read message {}", request.message_id);
+    let final_ = broker.final_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
+    let batches = events(broker, &request).await?;
+    let row = row(request, final_.as_ref(), &batches);
+    Ok(MessageDetail { row, history: history(batches, final_) })
+}
+
+/// Where a message stands.
+///
+/// # Errors
+/// When the broker does not answer.
+pub(crate) async fn status(broker: &Broker, request: &Envelope) -> Result<Status, ApiError> {
+    let what = format!("cannot look up message {}", request.message_id);
+    if let Some(final_) = broker.final_of(&request.key()).await.attempt(what)? {
+        return Ok(final_.value.status.into());
+    }
+    Ok(open_status(&events(broker, request).await?))
+}
+
+async fn events(broker: &Broker, request: &Envelope) -> Result<Vec<EventBatch>, ApiError> {
+    let what = format!("cannot read the events of {}", request.message_id);
+    broker.events(&request.agent, &request.message_id).await.attempt(what)
+}
+
+/// The status of a message that is not final: the last of `delivered` and `acknowledged`.
+fn open_status(batches: &[EventBatch]) -> Status {
+    batches
+        .iter()
+        .flat_map(|batch| &batch.events)
+        .rev()
+        .find_map(|event| match event.body {
+            EventBody::Delivered { .. } => Some(Status::Delivered),
+            EventBody::Acknowledged => Some(Status::Acknowledged),
+            EventBody::Text { .. }
+            | EventBody::Worker { .. }
+            | EventBody::Error { .. }
+            | EventBody::Reset { .. } => None,
+        })
+        .unwrap_or(Status::Pending)
+}
+
+fn row(request: Envelope, final_: Option<&Final>, batches: &[EventBatch]) -> MessageRow {
+    let last_event = batches.iter().flat_map(|batch| &batch.events).map(|event| event.at).max();
+    MessageRow {
+        status: final_.map_or_else(|| open_status(batches), |final_| final_.status.into()),
+        attempts: final_.map_or_else(
+            || batches.iter().map(|batch| batch.attempt).max().unwrap_or(0),
+            |final_| final_.attempts,
+        ),
+        response: final_.and_then(|final_| final_.response.clone()),
+        reason: final_.and_then(|final_| final_.reason.clone()),
+        updated_at: final_.map(|final_| final_.at).or(last_event).unwrap_or(request.created_at),
+        message_id: request.message_id,
+        agent: request.agent,
+        sender: request.sender,
+        conversation_id: request.conversation_id,
+        kind: request.kind,
+        message: request.message,
+        created_at: request.created_at,
+        cause: request.cause,
+        redrive_of: request.redrive_of,
+    }
+}
+
+/// All events in order: a final state brings those along that were not stored before it.
+fn history(batches: Vec<EventBatch>, final_: Option<Final>) -> Vec<Event> {
+    let mut history: Vec<Event> = batches.into_iter().flat_map(|batch| batch.events).collect();
+    let known = history.len();
+    for event in final_.into_iter().flat_map(|final_| final_.tail) {
+        if !history[..known].iter().any(|seen| seen.seq == event.seq) {
+            history.push(event);
+        }
+    }
+    history
+}
+
+fn render(rows: &[MessageRow], now: Timestamp) -> String {
+    let headers = ["MESSAGE", "AGENT", "SENDER", "STATUS", "ATTEMPTS", "AGE", "TEXT"];
+    let cells = |row: &MessageRow| {
+        vec![
+            row.message_id.to_string(),
+            row.agent.to_string(),
+            row.sender.to_string(),
+            row.status.as_str().to_owned(),
+            row.attempts.to_string(),
+            table::age(Some(row.created_at), now),
+            table::one_line(&row.message, 40),
+        ]
+    };
+    table::table(&headers, rows.iter().map(cells))
+}
+
+fn render_detail(detail: &MessageDetail) -> String {
+    let row = &detail.row;
+    let mut lines = vec![
+        format!("message       {}", row.message_id),
+        format!("agent         {}", row.agent),
+        format!("sender        {}", row.sender),
+        format!("conversation  {}", row.conversation_id),
+        format!("status        {}", row.status.as_str()),
+        format!("attempts      {}", row.attempts),
+        format!("sent          {}", row.created_at),
+        format!("changed       {}", row.updated_at),
+    ];
+    if let Some(cause) = &row.cause {
+        lines.push(format!("caused by     {}/{}/{}", cause.agent, cause.sender, cause.message_id));
+    }
+    if let Some(dead) = &row.redrive_of {
+        lines.push(format!("repeats       {dead}"));
+    }
+    if let Some(reason) = &row.reason {
+        lines.push(format!("reason        {reason}"));
+    }
+    lines.push(format!("\n{}", row.message));
+    if !detail.history.is_empty() {
+        lines.push(String::new());
+        lines.extend(detail.history.iter().map(describe::event));
+    }
+    if let Some(response) = &row.response {
+        lines.push(format!("\n{response}"));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::tests::envelope;
+    use super::*;
+    use common::message::Outcome;
+
+    fn batch(attempt: u32, events: Vec<(u64, EventBody)>) -> EventBatch {
+        let request = envelope("a", "m1");
+        let event = |(seq, body)| Event { seq, at: Timestamp::from_millis(10 + seq), body };
+        EventBatch {
+            agent: request.agent,
+            message_id: request.message_id,
+            conversation_id: request.conversation_id,
+            incarnation: 1,
+            attempt,
+            events: events.into_iter().map(event).collect(),
+        }
+    }
+
+    fn text(text: &str) -> EventBody {
+        EventBody::Text { text: text.to_owned() }
+    }
+
+    #[test]
+    fn an_open_message_stands_where_its_last_event_says() {
+        let mut batches = Vec::new();
+        assert_eq!(open_status(&batches), Status::Pending);
+        batches.push(batch(1, vec![(1, EventBody::Delivered { incarnation: 1 }), (2, text("x"))]));
+        assert_eq!(open_status(&batches), Status::Delivered);
+        batches.push(batch(1, vec![(3, EventBody::Acknowledged), (4, text("y"))]));
+        assert_eq!(open_status(&batches), Status::Acknowledged);
+        let row = row(envelope("a", "m1"), None, &batches);
+        assert_eq!((row.status, row.attempts), (Status::Acknowledged, 1));
+        assert_eq!(row.updated_at, Timestamp::from_millis(14));
+    }
+
+    #[test]
+    fn a_final_state_has_the_last_word_and_brings_its_tail() {
+        let final_ = Final {
+            status: Outcome::Completed,
+            response: Some("xy".to_owned()),
+            reason: None,
+            attempts: 2,
+            incarnation: Some(1),
+            at: Timestamp::from_millis(99),
+            tail: vec![
+                Event { seq: 2, at: Timestamp::from_millis(12), body: text("x") },
+                Event { seq: 3, at: Timestamp::from_millis(13), body: text("y") },
+            ],
+        };
+        let batches =
+            vec![batch(1, vec![(1, EventBody::Delivered { incarnation: 1 }), (2, text("x"))])];
+        let row = row(envelope("a", "m1"), Some(&final_), &batches);
+        assert_eq!((row.status, row.attempts), (Status::Completed, 2));
+        assert_eq!(row.updated_at, Timestamp::from_millis(99));
+        let seqs: Vec<u64> = history(batches, Some(final_)).iter().map(|e| e.seq).collect();
+        assert_eq!(seqs, [1, 2, 3]);
+    }
+
+    #[test]
+    fn open_is_whatever_is_not_final() {
+        assert!(StatusArg::Open.matches(Status::Acknowledged));
+        assert!(!StatusArg::Open.matches(Status::Expired));
+        assert!(StatusArg::Failed.matches(Status::Failed));
+    }
+}

@@ -1,0 +1,234 @@
+//! `mozart start`, `stop`, `restart`, `rm`, and `wait`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use common::AgentName;
+use common::api::{AgentRow, AgentState, ApiError, Query};
+use tokio::time::Instant;
+
+use super::client::Client;
+use super::output;
+use super::progress::Progress;
+use crate::args::{Global, Output, duration};
+use common::failure;
+
+/// The agents of a lifecycle command.
+#[derive(Debug, Args)]
+pub struct AgentsArgs {
+    /// The agents
+    #[arg(required = true, value_name = "AGENT")]
+    agents: Vec<AgentName>,
+}
+
+/// What is to become of the agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Start,
+    Stop,
+    Restart,
+    Remove,
+}
+
+impl Change {
+    fn query(self, agent: AgentName) -> Query {
+        match self {
+            Self::Start => Query::Start { agent },
+            Self::Stop => Query::Stop { agent },
+            Self::Restart => Query::Restart { agent },
+            Self::Remove => Query::Remove { agent },
+        }
+    }
+}
+
+/// Asks for the change of each agent; one that cannot be changed does not keep the others from it. Prints a name as soon as its
+/// change is in the control log.
+///
+/// # Errors
+/// The first agent's that could not be changed.
+pub(crate) async fn change(
+    global: &Global,
+    args: AgentsArgs,
+    change: Change,
+) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let mut changed = Vec::new();
+    let mut failures = Failures::new(global.output);
+    for agent in args.agents {
+        match client.change(&change.query(agent.clone())).await {
+            Ok(applied) => {
+                changed.extend(applied);
+                if !client.json() {
+                    output::line(agent.as_str())?;
+                }
+            }
+            Err(error) => failures.add(error),
+        }
+    }
+    if client.json() {
+        output::json(&changed)?;
+    }
+    failures.end()
+}
+
+/// What went wrong with several agents: the last words are for the first error, with its exit code; the others are said at once.
+#[derive(Debug)]
+pub(crate) struct Failures {
+    output: Output,
+    first: Option<ApiError>,
+}
+
+impl Failures {
+    /// Nothing went wrong yet.
+    pub(crate) fn new(output: Output) -> Self {
+        Self { output, first: None }
+    }
+
+    /// Keeps the first one, says a later one.
+    pub(crate) fn add(&mut self, error: ApiError) {
+        match self.first {
+            None => self.first = Some(error),
+            Some(_) => output::complain(&error, self.output),
+        }
+    }
+
+    /// How the command ends.
+    ///
+    /// # Errors
+    /// The first one.
+    pub(crate) fn end(self) -> Result<u8, ApiError> {
+        self.first.map_or(Ok(0), Err)
+    }
+}
+
+/// `mozart wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// The agent
+    agent: AgentName,
+    /// What for
+    #[arg(long = "for", value_enum, default_value_t, value_name = "STATE")]
+    until: Until,
+    /// How long at most
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
+    timeout: Duration,
+}
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Until {
+    /// Its worker takes messages.
+    #[default]
+    Running,
+    /// Running, and nothing waits or is being answered.
+    Idle,
+    /// Stopped, or removed.
+    Stopped,
+}
+
+impl Until {
+    fn holds(self, row: Option<&AgentRow>) -> bool {
+        let Some(row) = row else {
+            return self == Self::Stopped;
+        };
+        match self {
+            Self::Running => row.state == AgentState::Running,
+            Self::Idle => row.state == AgentState::Running && row.inbox + row.inflight == 0,
+            Self::Stopped => row.state == AgentState::Stopped,
+        }
+    }
+}
+
+/// Waits until an agent is as wanted.
+///
+/// # Errors
+/// 3 when there is no such agent, 5 when it takes too long.
+pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let deadline = Instant::now() + args.timeout;
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    let progress = Progress::new();
+    if args.until != Until::Stopped {
+        super::agents::require(&client, &args.agent).await?;
+    }
+    loop {
+        tick.tick().await;
+        // A supervisor that is being restarted is not the agent's failure: only the deadline ends the wait.
+        let seen = match client.rows(Some(&args.agent)).await {
+            Ok(rows) => {
+                let row = rows.into_iter().find(|row| row.agent == args.agent);
+                if args.until.holds(row.as_ref()) {
+                    if client.json() {
+                        output::json(&row)?;
+                    }
+                    return Ok(0);
+                }
+                row.map(Ok)
+            }
+            Err(error) if error.code == failure::NOT_FOUND => {
+                if args.until != Until::Stopped {
+                    return Err(error);
+                }
+                if client.json() {
+                    output::json(&None::<AgentRow>)?;
+                }
+                return Ok(0);
+            }
+            Err(error) => Some(Err(error)),
+        };
+        if Instant::now() >= deadline {
+            return Err(late(args, seen));
+        }
+        if let Some(Ok(row)) = &seen {
+            let reason = row.reason.as_deref().unwrap_or("");
+            progress.say(format!("{} is {} {reason}", row.agent, row.state.as_str()));
+        }
+    }
+}
+
+fn late(args: &WaitArgs, seen: Option<Result<AgentRow, ApiError>>) -> ApiError {
+    let cause = match seen {
+        Some(Ok(row)) => {
+            let busy = format!("{} waiting, {} in work", row.inbox, row.inflight);
+            match row.reason {
+                Some(reason) => format!("it is {}: {reason}; {busy}", row.state.as_str()),
+                None => format!("it is {}; {busy}", row.state.as_str()),
+            }
+        }
+        Some(Err(error)) => error.what,
+        None => "it is not known to the supervisor".to_owned(),
+    };
+    let until = match args.until {
+        Until::Running => "running",
+        Until::Idle => "idle",
+        Until::Stopped => "stopped",
+    };
+    let timeout = humantime::format_duration(args.timeout);
+    let what = format!("{} is not {until} after {timeout}", args.agent);
+    failure::error(failure::TIMEOUT, what, cause, format!("`mozart explain {}`", args.agent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ps::tests::row;
+    use super::*;
+
+    #[test]
+    fn idle_is_running_with_nothing_to_do() {
+        let mut agent = row("a", AgentState::Running);
+        assert!(Until::Running.holds(Some(&agent)));
+        assert!(!Until::Idle.holds(Some(&agent)));
+        agent.inbox = 0;
+        agent.inflight = 0;
+        assert!(Until::Idle.holds(Some(&agent)));
+        agent.state = AgentState::Error;
+        assert!(!Until::Idle.holds(Some(&agent)));
+    }
+
+    #[test]
+    fn what_is_gone_is_stopped() {
+        assert!(Until::Stopped.holds(None));
+        assert!(!Until::Running.holds(None));
+        assert!(Until::Stopped.holds(Some(&row("a", AgentState::Stopped))));
+    }
+}

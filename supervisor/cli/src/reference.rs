@@ -1,0 +1,145 @@
+//! How a message is named on the command line: `ID`, `AGENT/ID` or `AGENT/SENDER/ID`.
+
+use std::str::FromStr;
+
+use broker::{Broker, Stored};
+use common::api::ApiError;
+use common::id::InvalidId;
+use common::message::{Envelope, MessageKey};
+use common::{AgentName, MessageId, SenderName};
+
+use broker::Attempt;
+use common::failure;
+
+/// A message as a person names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageRef {
+    pub(crate) agent: Option<AgentName>,
+    sender: Option<SenderName>,
+    pub(crate) message_id: MessageId,
+}
+
+impl FromStr for MessageRef {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (agent, sender, message) = match parts.as_slice() {
+            [agent, message] => (Some(*agent), None, *message),
+            [agent, sender, message] => (Some(*agent), Some(*sender), *message),
+            _ => (None, None, text),
+        };
+        Ok(Self {
+            agent: agent.map(AgentName::new).transpose()?,
+            sender: sender.map(SenderName::new).transpose()?,
+            message_id: MessageId::new(message)?,
+        })
+    }
+}
+
+impl MessageRef {
+    /// Whether this names that message.
+    pub(crate) fn names(&self, envelope: &Envelope) -> bool {
+        self.message_id == envelope.message_id
+            && self.agent.as_ref().is_none_or(|agent| *agent == envelope.agent)
+            && self.sender.as_ref().is_none_or(|sender| *sender == envelope.sender)
+    }
+
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// 3 when there is none, or more than one.
+    pub(crate) async fn resolve(&self, broker: &Broker) -> Result<Stored<Envelope>, ApiError> {
+        let what = || format!("cannot look up message {}", self.message_id);
+        if let (Some(agent), Some(sender)) = (&self.agent, &self.sender) {
+            let key = MessageKey {
+                agent: agent.clone(),
+                sender: sender.clone(),
+                message_id: self.message_id.clone(),
+            };
+            let found = broker.request_of(&key).await.attempt(what())?;
+            return self.only(found.into_iter().collect());
+        }
+        let found = broker.find(&self.message_id).await.attempt(what())?;
+        self.only(found)
+    }
+
+    fn only(&self, mut found: Vec<Stored<Envelope>>) -> Result<Stored<Envelope>, ApiError> {
+        found.retain(|stored| self.names(&stored.value));
+        match (found.pop(), found.as_slice()) {
+            (Some(stored), []) => Ok(stored),
+            (None, _) => Err(failure::error(
+                failure::NOT_FOUND,
+                format!("no message {}", self.message_id),
+                "it is not in the journal",
+                "`mozart journal ls`",
+            )),
+            (Some(last), _) => {
+                found.push(last);
+                Err(ambiguous(&self.message_id, &found))
+            }
+        }
+    }
+}
+
+fn ambiguous(id: &MessageId, found: &[Stored<Envelope>]) -> ApiError {
+    let names: Vec<String> = found
+        .iter()
+        .map(|stored| format!("{}/{}/{id}", stored.value.agent, stored.value.sender))
+        .collect();
+    let what = format!("{} messages have the id {id}", found.len());
+    failure::error(failure::NOT_FOUND, what, names.join(", "), "name one of them in full")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use common::message::Kind;
+    use common::{ConversationId, Timestamp};
+
+    pub(crate) fn envelope(agent: &str, id: &str) -> Envelope {
+        let message_id = MessageId::new(id).expect("valid");
+        Envelope {
+            conversation_id: ConversationId::from(&message_id),
+            message_id,
+            agent: AgentName::new(agent).expect("valid"),
+            sender: SenderName::new("user").expect("valid"),
+            kind: Kind::Chat,
+            message: "hello".to_owned(),
+            created_at: Timestamp::from_millis(1),
+            request_id: None,
+            deadline: None,
+            hops: 0,
+            cause: None,
+            path: Vec::new(),
+            redrive_of: None,
+        }
+    }
+
+    fn stored(agent: &str) -> Stored<Envelope> {
+        Stored { value: envelope(agent, "m1"), seq: 1, at: Timestamp::from_millis(1) }
+    }
+
+    #[test]
+    fn a_message_is_named_with_as_much_as_it_takes() {
+        let parse = |text: &str| text.parse::<MessageRef>();
+        assert_eq!(parse("m1").expect("an id").agent, None);
+        let full = parse("writer/user/m1").expect("in full");
+        assert!(full.names(&envelope("writer", "m1")));
+        assert!(!full.names(&envelope("reader", "m1")));
+        for bad in ["", "a.b", "m 1", "*", "/m1", "writer/", "a/b/c/d", "Writer/m1"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_ambiguous_id_lists_its_candidates() {
+        let plain: MessageRef = "m1".parse().expect("an id");
+        let error = plain.only(vec![stored("a"), stored("b")]).expect_err("two");
+        assert_eq!((error.code, error.cause.as_str()), (3, "a/user/m1, b/user/m1"));
+        assert_eq!(plain.only(vec![]).expect_err("none").code, 3);
+        let one: MessageRef = "b/m1".parse().expect("with agent");
+        let found = one.only(vec![stored("a"), stored("b")]).expect("one is b's");
+        assert_eq!(found.value.agent.as_str(), "b");
+    }
+}

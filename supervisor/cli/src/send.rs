@@ -1,0 +1,330 @@
+//! `mozart send`.
+
+use std::io::Read;
+use std::time::Duration;
+
+use broker::SendOutcome;
+use clap::Args;
+use common::api::ApiError;
+use common::message::{Envelope, Final, Kind, MAX_TEXT, Outcome, Status};
+use common::{AgentName, ConversationId, MessageId};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::client::{Client, now, user};
+use super::{agents, output};
+use crate::args::{Global, duration};
+use broker::Attempt;
+use common::failure;
+
+/// `mozart send`.
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// The agent
+    agent: AgentName,
+    /// The message; `-` reads it from stdin, `--` goes before one that begins with a dash
+    #[arg(allow_negative_numbers = true)]
+    text: String,
+    #[command(flatten)]
+    message: MessageArgs,
+    /// Wait for the answer and print it
+    #[arg(short, long)]
+    wait: bool,
+    /// How long at most
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
+    timeout: Duration,
+}
+
+/// What belongs to a message besides its text.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MessageArgs {
+    /// Messages of one conversation are answered one after the other
+    #[arg(long, value_name = "ID")]
+    pub(crate) conversation: Option<ConversationId>,
+    /// The message's id: makes sending it again harmless
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<MessageId>,
+    /// Give the message up if no worker began with it within this time
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) deadline: Option<Duration>,
+}
+
+impl MessageArgs {
+    /// A message of the user's.
+    pub(crate) fn envelope(&self, agent: AgentName, text: String) -> Envelope {
+        let created_at = now();
+        let message_id = self.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().into());
+        Envelope {
+            agent,
+            sender: user(),
+            kind: Kind::Chat,
+            conversation_id: self
+                .conversation
+                .clone()
+                .unwrap_or_else(|| ConversationId::from(&message_id)),
+            message_id,
+            message: text,
+            created_at,
+            request_id: None,
+            deadline: self.deadline.map(|within| created_at.after(within)),
+            hops: 0,
+            cause: None,
+            path: Vec::new(),
+            redrive_of: None,
+        }
+    }
+}
+
+/// What `send` prints in JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Sent<'a> {
+    message_id: &'a MessageId,
+    agent: &'a AgentName,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+}
+
+/// Sends a message and, if asked to, waits for the answer.
+///
+/// # Errors
+/// 3 no such agent, 4 another message has this id, 5 no answer in time, 1 when the answer is that there is none, 9 too large.
+pub(crate) async fn run(global: &Global, args: SendArgs) -> Result<u8, ApiError> {
+    let text = text(args.text).await?;
+    let deadline = Instant::now() + args.timeout;
+    let client = Client::connect(global).await?;
+    agents::require(&client, &args.agent).await?;
+    let envelope = args.message.envelope(args.agent, text);
+    let answer =
+        if args.wait { Some(Answer::listen(&client.broker, &envelope.key()).await?) } else { None };
+    let known = store(&client, &envelope, args.timeout).await?;
+    match answer {
+        Some(answer) => wait(&client, &envelope, answer, known, deadline).await,
+        None => {
+            // A message that was there already may be final by now: its status is looked up, not guessed.
+            let status = match known {
+                Known::New => Status::Pending,
+                Known::Already => super::journal::status(&client.broker, &envelope).await?,
+            };
+            print(&client, &envelope, status, None)?;
+            Ok(0)
+        }
+    }
+}
+
+/// The text of a message: as given, or what stdin holds.
+///
+/// # Errors
+/// 9 when it is too large, 2 when it is not text.
+pub(crate) async fn text(given: String) -> Result<String, ApiError> {
+    let text = if given == "-" { stdin().await? } else { given };
+    if text.len() > MAX_TEXT {
+        return Err(too_large(format!("its text has {} bytes", text.len())));
+    }
+    Ok(text)
+}
+
+fn too_large(cause: String) -> ApiError {
+    let what = "the message is too large";
+    let cause = format!("{cause}, at most {MAX_TEXT} fit");
+    failure::error(failure::LIMIT, what, cause, "send a reference to the data instead")
+}
+
+async fn stdin() -> Result<String, ApiError> {
+    let read = tokio::task::spawn_blocking(|| {
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(MAX_TEXT).unwrap_or(u64::MAX) + 1;
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let bytes = match read.await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(cause)) => {
+            return Err(failure::error(failure::FAILED, "cannot read stdin", cause, ""));
+        }
+        Err(cause) => {
+            return Err(failure::error(failure::FAILED, "cannot read stdin", cause, ""));
+        }
+    };
+    if bytes.len() > MAX_TEXT {
+        return Err(too_large("stdin holds more".to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|cause| {
+        failure::error(failure::USAGE, "the message is not UTF-8 text", cause, "encode it first")
+    })
+}
+
+/// Whether a message is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    New,
+    Already,
+}
+
+/// Stores a message: on disk when this returns.
+///
+/// # Errors
+/// 4 when another message has this id; what the broker says.
+pub(crate) async fn store(
+    client: &Client,
+    envelope: &Envelope,
+    timeout: Duration,
+) -> Result<Known, ApiError> {
+    let what = format!("cannot store message {}", envelope.message_id);
+    match client.broker.send(envelope, timeout).await.attempt(what)? {
+        SendOutcome::Stored { .. } => Ok(Known::New),
+        SendOutcome::Already { .. } => Ok(Known::Already),
+        SendOutcome::Conflict { stored } => Err(failure::error(
+            failure::CONFLICT,
+            format!("another message to {} has the id {}", envelope.agent, envelope.message_id),
+            differs(&stored, envelope),
+            format!("another --id, or `mozart journal show {}`", envelope.message_id),
+        )),
+    }
+}
+
+fn differs(stored: &Envelope, ours: &Envelope) -> &'static str {
+    if stored.message != ours.message {
+        "its text differs"
+    } else if stored.conversation_id != ours.conversation_id {
+        "its conversation differs"
+    } else {
+        "its kind differs"
+    }
+}
+
+async fn wait(
+    client: &Client,
+    envelope: &Envelope,
+    mut answer: Answer,
+    known: Known,
+    deadline: Instant,
+) -> Result<u8, ApiError> {
+    let early = if known == Known::Already { answer.look().await? } else { None };
+    let final_ = match early {
+        Some(final_) => final_,
+        None => match tokio::time::timeout_at(deadline, answer.final_()).await {
+            Ok(final_) => final_,
+            Err(_) => return late(client, envelope).await,
+        },
+    };
+    print(client, envelope, final_.status.into(), Some(&final_))?;
+    verdict(envelope, &final_).map_or(Ok(0), Err)
+}
+
+/// Says that the answer is late, in JSON with the status for the caller to go on from.
+async fn late(client: &Client, envelope: &Envelope) -> Result<u8, ApiError> {
+    let id = &envelope.message_id;
+    let status = super::journal::status(&client.broker, envelope).await?;
+    if client.json() {
+        print(client, envelope, status, None)?;
+    }
+    let what = format!("no answer to {id} in time");
+    let cause = format!("it is stored and {}", status.as_str());
+    let try_ = format!("`mozart attach {id}` to go on waiting, `mozart explain {id}`");
+    Err(failure::error(failure::TIMEOUT, what, cause, try_))
+}
+
+/// What is wrong with a final state; none when it is an answer.
+pub(crate) fn verdict(envelope: &Envelope, final_: &Final) -> Option<ApiError> {
+    let id = &envelope.message_id;
+    let (how, try_) = match final_.status {
+        Outcome::Completed => return None,
+        Outcome::Failed => ("failed", format!("`mozart explain {id}`, `mozart dead show {id}`")),
+        Outcome::Cancelled => ("was cancelled", "send it again, with another id".to_owned()),
+        Outcome::Expired => ("expired", "send it again with a longer --deadline".to_owned()),
+    };
+    let reason = final_.reason.clone().unwrap_or_default();
+    Some(failure::error(failure::FAILED, format!("message {id} {how}"), reason, try_))
+}
+
+fn print(
+    client: &Client,
+    envelope: &Envelope,
+    status: Status,
+    final_: Option<&Final>,
+) -> Result<(), ApiError> {
+    if client.json() {
+        return output::json(&Sent {
+            message_id: &envelope.message_id,
+            agent: &envelope.agent,
+            status,
+            response: final_.and_then(|final_| final_.response.as_deref()),
+            reason: final_.and_then(|final_| final_.reason.as_deref()),
+            attempts: final_.map(|final_| final_.attempts),
+        });
+    }
+    match final_ {
+        None => output::line(envelope.message_id.as_str()),
+        Some(final_) => final_.response.as_deref().map_or(Ok(()), output::line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::tests::envelope;
+    use super::*;
+    use common::Timestamp;
+
+    fn final_(status: Outcome) -> Final {
+        Final {
+            status,
+            response: None,
+            reason: Some("exit code 1".to_owned()),
+            attempts: 3,
+            incarnation: Some(1),
+            at: Timestamp::from_millis(1),
+            tail: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_an_answer_is_a_success() {
+        let envelope = envelope("a", "m1");
+        assert_eq!(verdict(&envelope, &final_(Outcome::Completed)), None);
+        for status in [Outcome::Failed, Outcome::Cancelled, Outcome::Expired] {
+            let error = verdict(&envelope, &final_(status)).expect("no answer");
+            assert_eq!((error.code, error.cause.as_str()), (1, "exit code 1"));
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_conversation_is_one_of_its_own() {
+        let mut args = MessageArgs { conversation: None, id: None, deadline: None };
+        let agent = AgentName::new("a").expect("valid");
+        let first = args.envelope(agent.clone(), String::new());
+        assert_eq!(first.conversation_id.as_str(), first.message_id.as_str());
+        args.id = Some(MessageId::new("order-7").expect("valid"));
+        args.deadline = Some(Duration::from_secs(5));
+        let second = args.envelope(agent, String::new());
+        assert_eq!(second.message_id.as_str(), "order-7");
+        assert_eq!(second.deadline, Some(second.created_at.after(Duration::from_secs(5))));
+    }
+
+    #[test]
+    fn sent_has_the_fields_that_scripts_rely_on() {
+        let envelope = envelope("a", "m1");
+        let mut sent = Sent {
+            message_id: &envelope.message_id,
+            agent: &envelope.agent,
+            status: Status::Pending,
+            response: None,
+            reason: None,
+            attempts: None,
+        };
+        let json = |sent: &Sent<'_>| serde_json::to_string(sent).expect("plain");
+        assert_eq!(json(&sent), r#"{"messageId":"m1","agent":"a","status":"pending"}"#);
+        sent.status = Status::Completed;
+        sent.response = Some("hi");
+        sent.attempts = Some(1);
+        assert_eq!(
+            json(&sent),
+            r#"{"messageId":"m1","agent":"a","status":"completed","response":"hi","attempts":1}"#
+        );
+    }
+}

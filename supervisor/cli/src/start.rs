@@ -1,0 +1,95 @@
+//! What `mozart up` does as a client, once the parts run: waits for a supervisor, registers souls, waits for agents.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use broker::ConnectOptions;
+use common::AgentName;
+use common::api::{AgentState, ApiError, Query, SoulSource};
+use common::failure;
+
+use crate::args::Output;
+use crate::client::Client;
+use crate::output;
+use crate::progress::Progress;
+use crate::souls;
+
+/// The pause between two looks at what is being waited for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Connects, and waits for a supervisor that answers.
+///
+/// # Errors
+/// When none does in time.
+pub async fn connect(
+    options: &ConnectOptions,
+    output: Output,
+    within: Duration,
+) -> Result<Client, ApiError> {
+    let client = Client::connect_to(options, output).await?;
+    let until = Instant::now() + within;
+    loop {
+        match client.hello().await {
+            Ok(_) => return Ok(client),
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// Reads and checks the souls of a folder, without any connection.
+///
+/// # Errors
+/// 2 when one is invalid; each problem is shown.
+pub fn read(dir: PathBuf, output: Output) -> Result<Vec<SoulSource>, ApiError> {
+    souls::load(&[dir], output)
+}
+
+/// Registers souls, and says what became of each.
+///
+/// # Errors
+/// What the supervisor says.
+pub async fn apply(client: &Client, souls: Vec<SoulSource>) -> Result<Vec<AgentName>, ApiError> {
+    let names = souls.iter().map(|soul| soul.name.clone()).collect();
+    for souls in souls::batches(souls) {
+        for one in client.change(&Query::Apply { souls, force: false }).await? {
+            let what = if one.changed { "applied" } else { "unchanged" };
+            output::note(format!("{} generation {}: {what}", one.agent, one.generation));
+        }
+    }
+    Ok(names)
+}
+
+/// Waits until agents are running.
+///
+/// # Errors
+/// Which are not, and why, after `within`.
+pub async fn wait_running(
+    client: &Client,
+    agents: &[AgentName],
+    within: Duration,
+) -> Result<(), ApiError> {
+    let until = Instant::now() + within;
+    let progress = Progress::new();
+    loop {
+        let rows = client.rows(None).await?;
+        let not_yet: Vec<String> = rows
+            .iter()
+            .filter(|row| agents.contains(&row.agent) && row.state != AgentState::Running)
+            .map(|row| {
+                let why =
+                    row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+                format!("{} is {}{why}", row.agent, row.state.as_str())
+            })
+            .collect();
+        if not_yet.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            let (what, cause) = ("not everything runs yet", not_yet.join(", "));
+            return Err(failure::error(failure::TIMEOUT, what, cause, "mozart explain AGENT"));
+        }
+        progress.say(not_yet.join(", "));
+        tokio::time::sleep(LOOK).await;
+    }
+}

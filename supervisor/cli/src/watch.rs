@@ -1,0 +1,231 @@
+//! Reading a message's stream: its events, its final state and what becomes of its agent, into a [`Stream`].
+
+use std::time::Duration;
+
+use broker::{ControlFollower, ControlItem, EventFollower};
+use common::api::ApiError;
+use common::control::ControlEvent;
+use common::message::{Final, MessageKey};
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::client::Client;
+use super::stream::{Item, Next, Stream};
+use broker::Attempt;
+use common::failure;
+
+/// After this long without a word, a person is told that it goes on.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Everything that a stream is read from.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    client: Client,
+    key: MessageKey,
+    answer: Answer,
+    events: EventFollower,
+    control: ControlFollower,
+    /// The final state that was there before.
+    early: Option<Final>,
+}
+
+impl Watch {
+    /// Opens the sources. Opened before the message is sent, nothing is missed.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub(crate) async fn open(client: &Client, key: &MessageKey) -> Result<Self, ApiError> {
+        let what = || format!("cannot follow message {}", key.message_id);
+        let broker = &client.broker;
+        let control = async {
+            let from = broker.control_last_seq().await? + 1;
+            broker.follow_control(from, Some(&key.agent)).await
+        };
+        let events = broker.follow_events(&key.agent, Some(&key.message_id));
+        let (answer, events, control) = tokio::join!(Answer::listen(broker, key), events, control);
+        Ok(Self {
+            client: client.clone(),
+            key: key.clone(),
+            answer: answer?,
+            events: events.attempt(what())?,
+            control: control.attempt(what())?,
+            early: None,
+        })
+    }
+
+    /// Looks whether the message was final before the sources were open: that is told by nobody.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub(crate) async fn look(&mut self) -> Result<(), ApiError> {
+        self.early = self.answer.look().await?;
+        Ok(())
+    }
+
+    /// Reads until the stream ends, showing each item as it comes.
+    ///
+    /// # Errors
+    /// 5 when the deadline passes first; what the broker says; what `show` says.
+    pub(crate) async fn read(
+        &mut self,
+        stream: &mut Stream,
+        follow: bool,
+        deadline: Option<Instant>,
+        mut show: impl FnMut(&Item) -> Result<(), ApiError>,
+        mut quiet: impl FnMut(),
+    ) -> Result<(), ApiError> {
+        let mut out = Vec::new();
+        let silence = tokio::time::sleep(QUIET);
+        tokio::pin!(silence);
+        let mut next = match self.early.take() {
+            Some(final_) => stream.finally(final_, &mut out),
+            None => Next::Wait,
+        };
+        loop {
+            if next == Next::Read {
+                next = self.stored(stream, &mut out).await?;
+            }
+            let spoken = !out.is_empty();
+            for item in out.drain(..) {
+                show(&item)?;
+            }
+            if next == Next::End {
+                return Ok(());
+            }
+            if spoken {
+                silence.as_mut().reset(Instant::now() + QUIET);
+            }
+            next = tokio::select! {
+                biased;
+                () = expired(deadline) => {
+                    stream.close("no answer in time", &mut out);
+                    for item in out.drain(..) {
+                        show(&item)?;
+                    }
+                    return Err(self.late(stream));
+                }
+                batch = self.events.next() => stream.live(batch.attempt(self.what())?, &mut out),
+                item = self.control.next() => {
+                    let item = item.attempt(self.what())?;
+                    self.control(item, stream, follow, &mut out).await?
+                }
+                final_ = self.answer.final_() => stream.finally(final_, &mut out),
+                () = &mut silence => {
+                    quiet();
+                    silence.as_mut().reset(Instant::now() + Duration::from_secs(86_400));
+                    Next::Wait
+                }
+            };
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("cannot go on following message {}", self.key.message_id)
+    }
+
+    fn late(&self, stream: &Stream) -> ApiError {
+        let id = &self.key.message_id;
+        let what = format!("no answer to {id} in time");
+        let cause = format!("it is stored and {}", stream.status().as_str());
+        let try_ = format!("`mozart attach {id} --from {}`, `mozart explain {id}`", stream.last());
+        failure::error(failure::TIMEOUT, what, cause, try_)
+    }
+
+    async fn stored(&self, stream: &mut Stream, out: &mut Vec<Item>) -> Result<Next, ApiError> {
+        let stored = self.client.broker.events(&self.key.agent, &self.key.message_id).await;
+        Ok(stream.stored(stored.attempt(self.what())?, out))
+    }
+
+    /// What becomes of the agent can end the stream; an answer that was given before that has the last word.
+    async fn control(
+        &mut self,
+        item: ControlItem,
+        stream: &mut Stream,
+        follow: bool,
+        out: &mut Vec<Item>,
+    ) -> Result<Next, ApiError> {
+        let ControlItem::Record { record, .. } = item else {
+            return Ok(Next::Wait);
+        };
+        let Some(end) = end(&record.event, follow) else {
+            return Ok(Next::Wait);
+        };
+        if let Some(final_) = self.answer.look().await? {
+            return Ok(stream.finally(final_, out));
+        }
+        // The incarnation's last words are stored before its exit is.
+        if self.stored(stream, out).await? == Next::End {
+            return Ok(Next::End);
+        }
+        Ok(match end {
+            End::Close(how) => stream.close(&format!("{} was {how}", self.key.agent), out),
+            End::Exited { incarnation, how } => stream.exited(incarnation, &how, out),
+        })
+    }
+}
+
+/// What a record does to the readers of an agent's streams.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// They are sent away.
+    Close(&'static str),
+    /// Those who read from this incarnation have heard all of it.
+    Exited { incarnation: u64, how: String },
+}
+
+fn end(event: &ControlEvent, follow: bool) -> Option<End> {
+    match event {
+        ControlEvent::AgentStopped { .. } => Some(End::Close("stopped")),
+        ControlEvent::AgentRemoved { .. } => Some(End::Close("removed")),
+        ControlEvent::AgentRestarted { .. } if !follow => Some(End::Close("restarted")),
+        ControlEvent::IncarnationExited { incarnation, exit, .. } => {
+            Some(End::Exited { incarnation: *incarnation, how: exit.describe() })
+        }
+        ControlEvent::AgentRestarted { .. }
+        | ControlEvent::AgentApplied { .. }
+        | ControlEvent::AgentStarted { .. }
+        | ControlEvent::AgentReplaced { .. }
+        | ControlEvent::LeaderElected { .. }
+        | ControlEvent::NodeSeen { .. }
+        | ControlEvent::NodeDraining { .. }
+        | ControlEvent::NodeLost { .. }
+        | ControlEvent::IncarnationReady { .. }
+        | ControlEvent::IncarnationBegun { .. }
+        | ControlEvent::StartFailed { .. }
+        | ControlEvent::IncarnationDrained { .. }
+        | ControlEvent::IncarnationHung { .. }
+        | ControlEvent::IncarnationStable { .. }
+        | ControlEvent::TimerFired { .. }
+        | ControlEvent::Unknown => None,
+    }
+}
+
+async fn expired(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::AgentName;
+    use common::shim::Exit;
+
+    #[test]
+    fn a_stop_ends_every_stream_and_a_restart_those_that_do_not_follow() {
+        let agent = AgentName::new("a").expect("valid");
+        let stopped = ControlEvent::AgentStopped { agent: agent.clone() };
+        assert_eq!(end(&stopped, true), Some(End::Close("stopped")));
+        let restarted = ControlEvent::AgentRestarted { agent: agent.clone() };
+        assert_eq!(end(&restarted, false), Some(End::Close("restarted")));
+        assert_eq!(end(&restarted, true), None);
+        let replaced = ControlEvent::AgentReplaced { agent: agent.clone() };
+        assert_eq!(end(&replaced, false), None);
+        let exit = Exit { code: Some(1), ..Exit::default() };
+        let exited = ControlEvent::IncarnationExited { agent, incarnation: 3, exit, clean: true };
+        let how = "exit code 1".to_owned();
+        assert_eq!(end(&exited, true), Some(End::Exited { incarnation: 3, how }));
+    }
+}

@@ -1,0 +1,356 @@
+//! What clients ask. Any supervisor answers: changes are appended to the log, and answered once the fold has seen them.
+
+use std::path::Path;
+
+use broker::TransientMessage;
+use bytes::Bytes;
+use common::AgentName;
+use common::api::{
+    AgentDetail, AgentRow, AgentState, ApiError, Applied, Hello, Query, Reply, SoulSource,
+};
+use common::control::ControlEvent;
+use common::shim::ShimCommand;
+use common::soul;
+use common::spec::AgentSpec;
+use futures_util::StreamExt as _;
+use supervisor_core::{Agent, Desired, NodePhase, Phase};
+
+use super::{Done, Supervisor};
+use common::failure;
+
+/// Consumers asked at once for `ps`.
+const AT_ONCE: usize = 64;
+
+/// A client that waits for its changes to be folded.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    reply: String,
+    /// The agents, as they were before.
+    agents: Vec<Before>,
+    /// Whether this record is the last one of the request: the answer comes after it.
+    last: bool,
+}
+
+/// An agent before a change.
+#[derive(Debug, Clone)]
+struct Before {
+    agent: AgentName,
+    generation: u64,
+    incarnation: u64,
+}
+
+impl Supervisor {
+    pub(super) async fn query(&mut self, message: TransientMessage) {
+        let Some(reply) = message.reply else { return };
+        match serde_json::from_slice(&message.payload) {
+            Ok(query) => self.handle(query, reply).await,
+            Err(error) => {
+                let try_ = "use the same version of mozart everywhere";
+                let error =
+                    failure::error(failure::USAGE, "the request does not parse", error, try_);
+                self.reply(&reply, &Reply::Error(error)).await;
+            }
+        }
+    }
+
+    async fn handle(&mut self, query: Query, reply: String) {
+        let result = match query {
+            Query::Apply { souls, force } => self.apply(&souls, force, &reply),
+            Query::Start { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentStarted { agent })
+            }
+            Query::Stop { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentStopped { agent })
+            }
+            Query::Restart { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentRestarted { agent })
+            }
+            Query::Replace { agent, image: None } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentReplaced { agent })
+            }
+            Query::Replace { agent, image: Some(image) } => {
+                self.replace_image(agent, &image, &reply)
+            }
+            Query::Rollback { agent } => self.roll_back(agent, &reply),
+            Query::Remove { agent } => {
+                self.change(agent, &reply, |agent| ControlEvent::AgentRemoved { agent })
+            }
+            Query::Ps { agent } => self.ps(agent.as_ref(), &reply),
+            Query::Inspect { agent } => self.inspect(&agent, &reply),
+            Query::Cancelled { agent, sender, message_id } => {
+                if let Some(begun) = self.state.agent(&agent).and_then(|known| known.begun) {
+                    self.tell_shim(&agent, begun, &ShimCommand::Cancel { sender, message_id })
+                        .await;
+                }
+                self.reply(&reply, &Reply::Done).await;
+                Ok(())
+            }
+            Query::Hello => {
+                let hello = self.hello();
+                self.reply(&reply, &Reply::Hello(hello)).await;
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.reply(&reply, &Reply::Error(error)).await;
+        }
+    }
+
+    fn apply(&mut self, souls: &[SoulSource], force: bool, reply: &str) -> Result<(), ApiError> {
+        let parse = |source: &SoulSource| {
+            soul::parse(source.name.clone(), Path::new(&source.path), &source.text).map_err(
+                |errors| {
+                    let try_ = format!("mozart validate {}", source.path);
+                    failure::error(failure::USAGE, "invalid soul", errors.plain(), try_)
+                },
+            )
+        };
+        let specs = souls.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let agents: Vec<_> = specs.iter().map(|spec| self.before(spec.name.clone())).collect();
+        let count = specs.len();
+        for (index, spec) in specs.into_iter().enumerate() {
+            let last = index + 1 == count;
+            let agents = if last { agents.clone() } else { Vec::new() };
+            let waiting = Waiting { reply: reply.to_owned(), agents, last };
+            self.append(
+                ControlEvent::AgentApplied { spec: Box::new(spec), force, asked: None },
+                None,
+                Some(waiting),
+            );
+        }
+        if count == 0 {
+            return Err(failure::error(failure::USAGE, "no souls", "the request holds none", ""));
+        }
+        Ok(())
+    }
+
+    fn generation(&self, agent: &AgentName) -> u64 {
+        self.state.agent(agent).map_or(0, |known| known.generation)
+    }
+
+    fn before(&self, agent: AgentName) -> Before {
+        let generation = self.generation(&agent);
+        let known = self.state.agent(&agent);
+        let current = known.map(|known| {
+            known.current.as_ref().map_or(known.incarnation, |current| current.number)
+        });
+        Before { agent, generation, incarnation: current.unwrap_or(0) }
+    }
+
+    /// A new generation with another image; without a change of it, a new incarnation as by plain `replace`.
+    fn replace_image(
+        &mut self,
+        agent: AgentName,
+        image: &str,
+        reply: &str,
+    ) -> Result<(), ApiError> {
+        let known = self.known(&agent)?;
+        let image = soul::image(image).map_err(|cause| {
+            failure::error(failure::USAGE, "invalid image", cause, "as IMAGE in a soul")
+        })?;
+        if known.spec.image.as_ref() == Some(&image) {
+            return self.change(agent, reply, |agent| ControlEvent::AgentReplaced { agent });
+        }
+        let asked = Some(format!("image {image}"));
+        let spec = Box::new(AgentSpec { image: Some(image), ..known.spec.clone() });
+        let event = ControlEvent::AgentApplied { spec, force: false, asked };
+        self.change(agent, reply, |_| event)
+    }
+
+    /// A new generation with the spec of an earlier one: numbers only go up.
+    fn roll_back(&mut self, agent: AgentName, reply: &str) -> Result<(), ApiError> {
+        let known = self.known(&agent)?;
+        let Some((generation, spec)) = known.last_good() else {
+            let what = format!("{agent} has nothing to go back to");
+            let cause = "no earlier generation of it was ready";
+            let try_ = format!(
+                "`mozart apply` with the soul that it is to have, `mozart explain {agent}`"
+            );
+            return Err(failure::error(failure::CONFLICT, what, cause, try_));
+        };
+        let asked = Some(format!("rollback to generation {generation}"));
+        let spec = Box::new(spec.clone());
+        let event = ControlEvent::AgentApplied { spec, force: true, asked };
+        self.change(agent, reply, |_| event)
+    }
+
+    fn change(
+        &mut self,
+        agent: AgentName,
+        reply: &str,
+        event: impl FnOnce(AgentName) -> ControlEvent,
+    ) -> Result<(), ApiError> {
+        self.known(&agent)?;
+        let agents = vec![self.before(agent.clone())];
+        let waiting = Waiting { reply: reply.to_owned(), agents, last: true };
+        self.append(event(agent), None, Some(waiting));
+        Ok(())
+    }
+
+    fn known(&self, agent: &AgentName) -> Result<&Agent, ApiError> {
+        self.state.agent(agent).filter(|known| !known.removing).ok_or_else(|| {
+            let what = format!("no agent {:?}", agent.as_str());
+            let try_ = "`mozart ps -a` lists the agents";
+            failure::error(failure::NOT_FOUND, what, "no soul of that name was applied", try_)
+        })
+    }
+
+    /// Answers the clients whose changes are folded by now.
+    pub(super) async fn answer_waiting(&mut self) {
+        let folded = self.state.seq();
+        if !self.waiting.iter().any(|(seq, _)| *seq <= folded) {
+            return;
+        }
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(seq, _)| *seq <= folded);
+        self.waiting = rest;
+        for (_, waiting) in ready.into_iter().filter(|(_, waiting)| waiting.last) {
+            let applied = waiting.agents.iter().map(|before| {
+                let generation = self.generation(&before.agent);
+                Applied {
+                    agent: before.agent.clone(),
+                    generation,
+                    changed: generation != before.generation,
+                    previous_incarnation: before.incarnation,
+                }
+            });
+            let reply = Reply::Agents(applied.collect());
+            self.reply(&waiting.reply, &reply).await;
+        }
+    }
+
+    pub(super) async fn refuse(&mut self, waiting: Waiting, error: ApiError) {
+        self.reply(&waiting.reply, &Reply::Error(error)).await;
+    }
+
+    async fn reply(&mut self, to: &str, reply: &Reply) {
+        send_reply(&self.broker, to.to_owned(), reply).await;
+    }
+
+    fn hello(&self) -> Hello {
+        let in_phase = |phase| {
+            let nodes = self.state.nodes().filter(move |node| node.phase == phase);
+            nodes.map(|node| node.name.to_string()).collect()
+        };
+        Hello {
+            supervisor: self.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            leader: self.state.leader().map(ToOwned::to_owned),
+            term: self.state.term(),
+            nodes: in_phase(NodePhase::Up),
+            draining: in_phase(NodePhase::Draining),
+        }
+    }
+
+    /// What is being done before the agent can start.
+    fn preparing(&self, agent: &Agent) -> Option<String> {
+        let known = self.preparing.get(&agent.name)?;
+        let is_fresh = agent.state() != AgentState::Running
+            && known.is_fresh(agent.incarnation, self.now_ms());
+        is_fresh.then(|| known.doing.clone())
+    }
+
+    fn row(&self, agent: &Agent) -> AgentRow {
+        let shown = agent.current.as_ref().or(agent.next.as_ref());
+        let running = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
+        let held =
+            self.heartbeats.get(&agent.name).filter(|(number, _)| agent.begun == Some(*number));
+        AgentRow {
+            agent: agent.name.clone(),
+            state: agent.state(),
+            reason: self.preparing(agent).or_else(|| agent.reason.clone()),
+            generation: agent.generation,
+            incarnation: agent.incarnation,
+            restart_count: agent.restart_count,
+            message_count: 0,
+            node: shown.map(|one| one.node.to_string()),
+            started_at: agent.started_at,
+            inbox: 0,
+            inflight: held.map_or(0, |(_, heartbeat)| u64::from(heartbeat.open)),
+            oldest: None,
+            last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
+            next_try: agent.next_try,
+            running_incarnation: running.map(|one| one.number),
+            running_generation: running.map(|one| one.generation),
+            given_up: agent.given_up.clone(),
+        }
+    }
+
+    fn ps(&mut self, only: Option<&AgentName>, reply: &str) -> Result<(), ApiError> {
+        if let Some(agent) = only {
+            self.known(agent)?;
+        }
+        let agents =
+            self.state.agents().filter(|agent| only.is_none_or(|only| agent.name == *only));
+        let rows: Vec<_> =
+            agents.map(|agent| (self.row(agent), agent.begun, agent.floor)).collect();
+        let (broker, reply) = (self.broker.clone(), reply.to_owned());
+        self.task(async move {
+            let rows = futures_util::stream::iter(rows)
+                .map(|(row, begun, floor)| fill(&broker, row, begun, floor))
+                .buffered(AT_ONCE)
+                .collect()
+                .await;
+            send_reply(&broker, reply, &Reply::Ps(rows)).await;
+            Done::Nothing
+        });
+        Ok(())
+    }
+
+    fn inspect(&mut self, agent: &AgentName, reply: &str) -> Result<(), ApiError> {
+        let known = self.known(agent)?;
+        let (row, begun, floor) = (self.row(known), known.begun, known.floor);
+        let config = known.spec.clone();
+        let desired_running = known.desired == Desired::Running;
+        let exit = known.last_exit.clone();
+        let (broker, reply) = (self.broker.clone(), reply.to_owned());
+        self.task(async move {
+            let row = fill(&broker, row, begun, floor).await;
+            let detail = AgentDetail { id: row.agent.clone(), row, config, desired_running, exit };
+            send_reply(&broker, reply, &Reply::Inspect(Box::new(detail))).await;
+            Done::Nothing
+        });
+        Ok(())
+    }
+}
+
+async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {
+    match serde_json::to_vec(reply) {
+        Ok(bytes) if bytes.len() > broker.max_record() => {
+            let cause = format!("{} bytes, at most {} fit", bytes.len(), broker.max_record());
+            let try_ = "ask for one agent: `mozart inspect AGENT`";
+            let error = failure::error(failure::LIMIT, "the answer is too large", cause, try_);
+            Box::pin(send_reply(broker, to, &Reply::Error(error))).await;
+        }
+        Ok(bytes) => {
+            if let Err(error) = broker.tell(to, Bytes::from(bytes)).await {
+                tracing::warn!("answering a client: {error}");
+            }
+        }
+        Err(error) => tracing::error!("answering a client: {error}"),
+    }
+}
+
+/// Adds what only the broker knows. Where it does not answer, the figures stay 0.
+async fn fill(
+    broker: &broker::Broker,
+    mut row: AgentRow,
+    begun: Option<u64>,
+    floor: u64,
+) -> AgentRow {
+    let consumer = match begun {
+        Some(begun) => broker.consumer(&row.agent, begun).await.ok().flatten(),
+        None => None,
+    };
+    row.message_count = broker.count_requests(&row.agent).await.unwrap_or(0);
+    let waiting = consumer.map(|consumer| consumer.pending + consumer.ack_pending);
+    if waiting == Some(0) {
+        return row;
+    }
+    let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1).max(1);
+    if let Ok(scan) = broker.open_requests(&row.agent, from, 1).await {
+        row.inbox = scan.total.saturating_sub(row.inflight);
+        row.oldest = scan.open.first().map(|(_, _, at)| *at);
+    }
+    row
+}

@@ -1,0 +1,346 @@
+//! The node: starts and stops incarnations on this machine, says what runs, adopts what an earlier process of it started.
+
+mod adopt;
+mod commands;
+mod containers;
+mod ends;
+mod running;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use broker::{Broker, ConnectOptions, Subscription};
+use common::api::ApiError;
+use common::shim::{IncarnationExit, NodeReport, NodeStatus, RunningIncarnation};
+use common::{AgentName, NodeName, codec};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::running::{Key, Running, Seen, Starting};
+use broker::Attempt as _;
+use common::failure;
+use runtime::engine::{Connection, Engine, EngineOptions, Kind, noted};
+use runtime::folder::RunFolders;
+use runtime::process::ProcessRuntime;
+use runtime::{RuntimeOptions, Wanted};
+
+/// What runs is told this often; the leader counts a node as lost after ten of them.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A shim that was told to stop has this much longer than its drain time: it ends its worker and says its last words meanwhile.
+const GRACE: Duration = Duration::from_secs(10);
+/// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
+const LEADERLESS: Duration = Duration::from_secs(5);
+/// What has ended here is removed sooner, unless the engine is out of order.
+const REMOVED: Duration = Duration::from_secs(10);
+/// News of the engine that wait to be heard, at most: then it waits.
+const NEWS: usize = 256;
+
+/// How long agents may drain when everything goes down, unless their souls say less.
+pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// How a node is run.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// Its name.
+    pub name: NodeName,
+    /// Its labels, for `REQUIRE`.
+    pub labels: Vec<(String, String)>,
+    /// How it, and the shims that it starts, reach the broker.
+    pub connect: ConnectOptions,
+    /// The data folder.
+    pub home: PathBuf,
+    /// `<home>/run`.
+    pub run: PathBuf,
+    /// The shim's binary.
+    pub shim: PathBuf,
+    /// What agents run in.
+    pub runtime: RuntimeOptions,
+    /// The engine that was found.
+    pub engine: Option<Connection>,
+}
+
+struct Node {
+    options: NodeOptions,
+    broker: Broker,
+    folders: RunFolders,
+    /// What runs as a process here, if anything does.
+    process: Option<ProcessRuntime>,
+    engine: Option<Engine>,
+    /// Whether the engine answered when it was last asked.
+    engine_is_up: bool,
+    /// Containers that ended before their start was heard of.
+    ended_early: BTreeSet<String>,
+    /// Containers that are being removed: nothing of them is to be told any more.
+    discarding: BTreeSet<String>,
+    /// Those that were since the last list: one that is under way may show them still.
+    discarded: BTreeSet<String>,
+    instance: u64,
+    term: u64,
+    draining: bool,
+    /// Incarnations whose containers are on their way; cancelled, they are not to be.
+    starting: BTreeMap<Key, Starting>,
+    /// What takes long among these, in words.
+    preparing: Arc<Mutex<BTreeMap<Key, String>>>,
+    running: BTreeMap<Key, Running>,
+    /// The last end of each agent here: told until a newer incarnation starts.
+    exits: BTreeMap<AgentName, IncarnationExit>,
+    watches: JoinSet<Seen>,
+    /// Incarnations whose shims ended without a word, until what they left behind is swept: all of them at once.
+    unswept: Vec<running::EndedShim>,
+    sweeping: bool,
+}
+
+/// Serves until `stop`: then everything that runs here is drained.
+///
+/// # Errors
+/// When the broker's client is closed, or nothing could run here.
+pub async fn serve(
+    options: NodeOptions,
+    broker: Broker,
+    stop: CancellationToken,
+) -> Result<(), ApiError> {
+    let commands = broker.subjects().node_command(&options.name);
+    let commands = broker.subscribe(commands, None).await.attempt("cannot start the node")?;
+    let to_all = broker.subjects().all_nodes_command();
+    let to_all = broker.subscribe(to_all, None).await.attempt("cannot start the node")?;
+    let namespace = broker.subjects().namespace().clone();
+    let root = options.run.join(namespace.as_str()).join(options.name.as_str());
+    let folders = RunFolders { root };
+    let _lock = folders.lock(&options.name)?;
+    let is_asked_for = matches!(options.runtime.runtime, Wanted::Auto | Wanted::Process);
+    let process = is_asked_for.then(|| ProcessRuntime {
+        node: options.name.clone(),
+        folders: folders.clone(),
+        namespace,
+        shim: options.shim.clone(),
+        url: options.connect.url.clone(),
+        creds: options.connect.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
+    });
+    let engine = engine(&options, &broker, &folders).await?;
+    let instance = Uuid::now_v7().as_u64_pair().1;
+    let node = Node {
+        options,
+        broker,
+        folders,
+        process,
+        engine,
+        engine_is_up: true,
+        ended_early: BTreeSet::new(),
+        discarding: BTreeSet::new(),
+        discarded: BTreeSet::new(),
+        instance,
+        term: 0,
+        draining: false,
+        starting: BTreeMap::new(),
+        preparing: Arc::default(),
+        running: BTreeMap::new(),
+        exits: BTreeMap::new(),
+        watches: JoinSet::new(),
+        unswept: Vec::new(),
+        sweeping: false,
+    };
+    node.go(commands, to_all, stop).await
+}
+
+/// The container runtime over the engine that was found. Where processes will do, an engine that cannot be used is left alone.
+async fn engine(
+    options: &NodeOptions,
+    broker: &Broker,
+    folders: &RunFolders,
+) -> Result<Option<Engine>, ApiError> {
+    let Some(connection) = options.engine.clone() else {
+        return all_can_be_seen(folders, None).map(|()| None);
+    };
+    all_can_be_seen(folders, Some(connection.kind))?;
+    let (kind, version, address) =
+        (connection.kind.as_str(), connection.version.clone(), connection.address.clone());
+    let engine = EngineOptions {
+        node: options.name.clone(),
+        namespace: broker.subjects().namespace().clone(),
+        fleet: broker.fleet_id().await.attempt("cannot tell which fleet this is")?,
+        folders: folders.clone(),
+        shim: options.shim.clone(),
+        url: options.connect.url.clone(),
+        creds: options.connect.creds.clone(),
+        network: options.runtime.network.clone(),
+        base_image: options.runtime.base_image.clone(),
+        dev: options.runtime.dev,
+        home: options.home.clone(),
+    };
+    match Engine::new(connection, engine).await {
+        Ok(engine) => {
+            tracing::info!("containers run in {kind} {version} at {address}");
+            Ok(Some(engine))
+        }
+        Err(error) if options.runtime.runtime == Wanted::Auto => {
+            all_can_be_seen(folders, None)?;
+            tracing::warn!("no containers: {}: {}; try: {}", error.what, error.cause, error.try_);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes sure that the engine is the one in which agents of this node run as far as is noted: without it they would count as ended,
+/// and be started once more beside themselves.
+fn all_can_be_seen(folders: &RunFolders, kind: Option<Kind>) -> Result<(), ApiError> {
+    for (agent, incarnation) in folders.list() {
+        let run = folders.of(&agent, incarnation);
+        let Some(container) = noted(&run) else { continue };
+        let is_seen = kind.is_some_and(|kind| container.engine == kind.as_str());
+        if is_seen || folders.last_words(&agent, incarnation).is_some() {
+            continue;
+        }
+        let engine = container.engine;
+        let cause =
+            format!("{agent}-{incarnation} runs in a container of {engine}, which does not answer");
+        let try_ = format!(
+            "start {engine}, or --runtime {engine}; if it is gone for good, remove {}",
+            run.display()
+        );
+        return Err(failure::error(failure::UNREACHABLE, "cannot start the node", cause, try_));
+    }
+    Ok(())
+}
+
+impl Node {
+    async fn go(
+        mut self,
+        mut commands: Subscription,
+        mut to_all: Subscription,
+        stop: CancellationToken,
+    ) -> Result<(), ApiError> {
+        let (news, mut heard) = mpsc::channel(NEWS);
+        self.adopt().await;
+        // Ends with this function.
+        let mut watching = JoinSet::new();
+        if let Some(engine) = self.engine.clone() {
+            watching.spawn(engine.watch(news.clone()));
+        }
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut alone = pin!(async {
+            stop.cancelled().await;
+            tokio::time::sleep(LEADERLESS).await;
+        });
+        while !(self.draining && self.is_empty()) {
+            let may_drain = !self.draining && (self.term > 0 || self.is_empty());
+            let kill_at = self.running.values().filter_map(|one| one.kill_at).min();
+            let kill = async {
+                match kill_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = tick.tick() => self.report_status().await,
+                Some(seen) = self.watches.join_next() => match seen {
+                    Ok(seen) => self.seen(seen).await,
+                    Err(error) => tracing::error!("a watch failed: {error}"),
+                },
+                Some(news) = heard.recv() => self.news(news).await,
+                message = commands.next() => match message {
+                    Some(message) => self.command(&message.payload).await,
+                    None => return Err(failure::error(
+                        failure::UNREACHABLE, "the node ends", "the connection is closed", "")),
+                },
+                Some(message) = to_all.next() => self.command(&message.payload).await,
+                () = kill => self.kill_late(),
+                () = stop.cancelled(), if may_drain => self.drain().await,
+                () = &mut alone, if !self.draining => self.drain().await,
+            }
+        }
+        self.report_status().await;
+        let flushed = self.broker.flush(Duration::from_secs(2)).await;
+        // After the last word, which others wait for: containers that have ended are still being removed.
+        let removed = async {
+            while self.watches.join_next().await.is_some() {}
+            self.clear_up().await;
+        };
+        if tokio::time::timeout(REMOVED, removed).await.is_err() {
+            tracing::warn!("what has ended is not removed within {REMOVED:?}");
+        }
+        flushed.attempt("the node's last report")
+    }
+
+    /// Whether nothing runs here, nothing is about to, and nothing is left of what did.
+    fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.starting.is_empty() && self.discarding.is_empty()
+    }
+
+    async fn seen(&mut self, seen: Seen) {
+        match seen {
+            Seen::ShimEnded(ended) => self.shim_ended(ended).await,
+            Seen::Swept(ended) => self.swept(ended).await,
+            Seen::Started(key, started) => self.started(key, started).await,
+            Seen::Said(container, words) => self.said(container, words).await,
+            Seen::Settled(container, ended) => self.settled(container, ended).await,
+            Seen::Discarded(id, gone) => {
+                self.discarding.remove(&id);
+                if gone {
+                    self.discarded.insert(id);
+                }
+            }
+            Seen::Done => {}
+        }
+    }
+
+    async fn report(&self, report: &NodeReport) {
+        let subject = self.broker.subjects().node_report(&self.options.name);
+        match codec::encode(report) {
+            Ok(frame) => {
+                if let Err(error) = self.broker.tell(subject, frame.into()).await {
+                    tracing::warn!("reporting: {error}");
+                }
+            }
+            Err(error) => tracing::error!("reporting: {error}"),
+        }
+    }
+
+    /// What agents can run in here just now.
+    fn runtimes(&self) -> Vec<String> {
+        let engine = self.engine.as_ref().filter(|_| self.engine_is_up);
+        let engine = engine.map(|engine| engine.kind().as_str());
+        let process = self.process.as_ref().map(|_| "process");
+        process.into_iter().chain(engine).map(str::to_owned).collect()
+    }
+
+    async fn report_status(&self) {
+        let running = self.running.iter().map(|((agent, incarnation), one)| RunningIncarnation {
+            agent: agent.clone(),
+            generation: one.generation,
+            incarnation: *incarnation,
+            started_at: one.started_at,
+            pid: one.pid(),
+        });
+        // What is on its way counts as there: it is neither missing, nor wanted if it should not be.
+        let starting = self.starting.iter().map(|((agent, incarnation), one)| RunningIncarnation {
+            agent: agent.clone(),
+            generation: one.generation,
+            incarnation: *incarnation,
+            started_at: one.since,
+            pid: 0,
+        });
+        let running = running.chain(starting);
+        self.report(&NodeReport::Running(NodeStatus {
+            node: self.options.name.clone(),
+            instance: self.instance,
+            term: self.term,
+            runtimes: self.runtimes(),
+            labels: self.options.labels.clone(),
+            draining: self.draining,
+            running: running.collect(),
+            exits: self.exits.values().cloned().collect(),
+        }))
+        .await;
+        let preparing = self.preparing.lock().map(|known| known.clone()).unwrap_or_default();
+        for ((agent, incarnation), doing) in preparing {
+            self.report(&NodeReport::Preparing { agent, incarnation, doing }).await;
+        }
+    }
+}

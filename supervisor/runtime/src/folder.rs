@@ -1,0 +1,130 @@
+//! The run folders of a node: `<home>/run/<namespace>/<node>/<agent>-<incarnation>/`. What is in them outlives the node: how an
+//! incarnation ended, and by what it is found again.
+
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use common::api::ApiError;
+use common::shim::{Exit, IncarnationExit, ShimExit};
+use common::{AgentName, NodeName, Timestamp};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use common::failure;
+
+use crate::home;
+
+/// How an incarnation ended, as its shim has put it on record.
+const EXIT: &str = "exit.json";
+
+/// The folder of all run folders of one node.
+#[derive(Debug, Clone)]
+pub struct RunFolders {
+    /// The folder.
+    pub root: PathBuf,
+}
+
+impl RunFolders {
+    /// The run folder of an incarnation.
+    pub fn of(&self, agent: &AgentName, incarnation: u64) -> PathBuf {
+        self.root.join(format!("{agent}-{incarnation}"))
+    }
+
+    /// Makes sure that one node of this name serves this folder.
+    ///
+    /// # Errors
+    /// When another one does, or the folder cannot be made.
+    pub fn lock(&self, node: &NodeName) -> Result<fs::File, ApiError> {
+        const WHAT: &str = "cannot start the node";
+        let made = make(&self.root);
+        made.map_err(|error| failure::error(failure::FAILED, WHAT, error, "--dir DIR"))?;
+        home::lock(&self.root.join("lock"))?.ok_or_else(|| {
+            let cause = format!("another node `{node}` serves {}", self.root.display());
+            failure::error(failure::CONFLICT, WHAT, cause, "--name NAME, or --dir DIR")
+        })
+    }
+
+    /// Makes the folder of an incarnation.
+    ///
+    /// # Errors
+    /// In words for people.
+    pub fn create(&self, agent: &AgentName, incarnation: u64) -> Result<PathBuf, String> {
+        let run = self.of(agent, incarnation);
+        make(&run).map_err(|error| format!("cannot make {}: {error}", run.display()))?;
+        Ok(run)
+    }
+
+    /// The run folders that are there, as (agent, incarnation).
+    pub fn list(&self) -> Vec<(AgentName, u64)> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                let (agent, incarnation) = name.rsplit_once('-')?;
+                Some((AgentName::new(agent).ok()?, incarnation.parse().ok()?))
+            })
+            .collect()
+    }
+
+    /// Removes what is left of an incarnation that nobody asks about any more.
+    pub fn forget(&self, agent: &AgentName, incarnation: u64) {
+        if let Err(error) = fs::remove_dir_all(self.of(agent, incarnation))
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!("removing the run folder of {agent}-{incarnation}: {error}");
+        }
+    }
+
+    /// How an incarnation ended, if that is on record: then it has also ended all that it started.
+    pub fn last_words(&self, agent: &AgentName, incarnation: u64) -> Option<IncarnationExit> {
+        let ShimExit { exit, finished, clean, at } = read(&self.of(agent, incarnation).join(EXIT))?;
+        Some(IncarnationExit { agent: agent.clone(), incarnation, exit, clean, finished, at })
+    }
+
+    /// Where the shim of an incarnation leaves how it ended.
+    pub fn exit_file(&self, agent: &AgentName, incarnation: u64) -> PathBuf {
+        self.of(agent, incarnation).join(EXIT)
+    }
+
+    /// Puts an end on record that the shim could not leave there itself. If that fails, the node knows it until its own end.
+    pub fn record(&self, end: &IncarnationExit) {
+        let IncarnationExit { agent, incarnation, exit, clean, finished, at } = end;
+        let words = ShimExit { exit: exit.clone(), finished: *finished, clean: *clean, at: *at };
+        let kept = self.create(agent, *incarnation).and_then(|run| {
+            write_private(&run.join(EXIT), &words).map_err(|error| error.to_string())
+        });
+        if let Err(error) = kept {
+            tracing::warn!("putting the end of {agent}-{incarnation} on record: {error}");
+        }
+    }
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Reads a file of ours; none if it is not there, or not whole.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Writes a file that only this user can read.
+pub fn write_private(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut file =
+        fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(&serde_json::to_vec(value)?)
+}
+
+/// The end of an incarnation whose shim said nothing.
+pub fn without_a_word(
+    agent: AgentName,
+    incarnation: u64,
+    status: Option<Exit>,
+    now: Timestamp,
+) -> IncarnationExit {
+    let mut exit = status.unwrap_or_default();
+    exit.reason.get_or_insert_with(|| "its shim ended without a word".to_owned());
+    IncarnationExit { agent, incarnation, exit, clean: false, finished: 0, at: now }
+}

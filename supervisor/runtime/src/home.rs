@@ -1,0 +1,302 @@
+//! The folder in which `mozart up` keeps its data, and the note by which clients find it.
+
+use std::fs;
+use std::io::{ErrorKind, Seek as _, SeekFrom, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use common::api::ApiError;
+use common::{Namespace, Timestamp};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::RuntimeOptions;
+use common::failure;
+
+/// `MOZART_DIR`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// The folder itself; absolute.
+    pub dir: PathBuf,
+}
+
+/// What runs here: `mozart.json`, for this user's eyes only since the URL holds a password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// The NATS server with user and password.
+    pub url: String,
+    /// The fleet.
+    pub namespace: Namespace,
+    /// The process of `mozart up`.
+    pub pid: u32,
+    /// The nats-server that it started; none when one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats_pid: Option<u32>,
+    /// What its node runs agents in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeOptions>,
+    /// The version of mozart.
+    pub version: String,
+    /// Since when.
+    #[serde(default)]
+    pub started_at: Timestamp,
+}
+
+impl Home {
+    /// The folder given, else `~/.mozart`. It need not exist.
+    ///
+    /// # Errors
+    /// When no folder is given and `HOME` is not set.
+    pub fn locate(given: Option<&Path>) -> Result<Self, ApiError> {
+        let dir = match given {
+            Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+            _ => std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).map_or_else(
+                || {
+                    let cause = "neither --dir, MOZART_DIR nor HOME is set";
+                    Err(failure::error(failure::USAGE, "no data folder", cause, "--dir DIR"))
+                },
+                |home| Ok(home.join(".mozart")),
+            )?,
+        };
+        let dir = real(std::path::absolute(&dir).unwrap_or(dir));
+        if dir.to_str().is_none() {
+            let what = format!("cannot use the data folder {}", dir.display());
+            let cause = "its path is not UTF-8, and would not survive nats-server's configuration";
+            return Err(failure::error(failure::USAGE, what, cause, "--dir DIR for another one"));
+        }
+        Ok(Self { dir })
+    }
+
+    /// The note about what runs.
+    pub fn running_file(&self) -> PathBuf {
+        self.dir.join("mozart.json")
+    }
+
+    /// The data and configuration of the nats-server that `up` starts.
+    pub fn nats(&self) -> PathBuf {
+        self.dir.join("nats")
+    }
+
+    /// What the process runtime keeps about running incarnations.
+    pub fn run(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// The log of `up -d`.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("mozart.log")
+    }
+
+    /// What was typed at the prompt of `chat`.
+    pub fn history(&self) -> PathBuf {
+        self.dir.join("history")
+    }
+
+    /// Makes the folder, for this user only.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn create(&self) -> Result<(), ApiError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(|cause| {
+            let what = format!("cannot make the data folder {}", self.dir.display());
+            failure::file(what, &cause, "--dir DIR for another one")
+        })
+    }
+
+    /// The lock that a running `up` holds; none if one holds it already.
+    ///
+    /// # Errors
+    /// When the file system does not allow it.
+    pub fn lock(&self) -> Result<Option<fs::File>, ApiError> {
+        lock(&self.dir.join("lock"))
+    }
+
+    /// The lock that the process which started this one held, and has left to it as its stdin.
+    ///
+    /// # Errors
+    /// When stdin is none.
+    pub fn inherit_lock() -> Result<fs::File, ApiError> {
+        let inherited = std::io::stdin().as_fd().try_clone_to_owned().map(fs::File::from);
+        let what = "cannot take over the lock of the data folder";
+        let file = inherited.map_err(|cause| failure::file(what, &cause, "`mozart up -d`"))?;
+        sign(&file);
+        Ok(file)
+    }
+
+    /// The process that holds the lock, or held it last. Not written yet by one that took it just now: none.
+    pub fn holder(&self) -> Option<u32> {
+        fs::read_to_string(self.dir.join("lock")).ok()?.trim().parse().ok()
+    }
+
+    /// Reads the note; none if nothing was started here.
+    ///
+    /// # Errors
+    /// When the note cannot be read or is not ours.
+    pub fn read_running(&self) -> Result<Option<Running>, ApiError> {
+        let file = self.running_file();
+        let what = || format!("cannot read {}", file.display());
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
+                let try_ = "run as the user who ran `mozart up`, or --nats URL";
+                return Err(failure::error(failure::DENIED, what(), cause, try_));
+            }
+            Err(cause) => {
+                return Err(failure::error(failure::FAILED, what(), cause, "--nats URL"));
+            }
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|cause| {
+            failure::error(failure::FAILED, what(), cause, "`mozart up` writes it anew")
+        })
+    }
+
+    /// Writes the note, whole or not at all.
+    ///
+    /// # Errors
+    /// When the file system does not take it.
+    pub fn write_running(&self, running: &Running) -> Result<(), ApiError> {
+        self.create()?;
+        let file = self.running_file();
+        let draft = self.dir.join(format!("mozart.json.{}", std::process::id()));
+        let write = || -> std::io::Result<()> {
+            let mut out = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&draft)?;
+            out.write_all(&serde_json::to_vec_pretty(running)?)?;
+            out.write_all(b"\n")?;
+            fs::rename(&draft, &file)
+        };
+        write().map_err(|cause| {
+            let what = format!("cannot write {}", file.display());
+            failure::file(what, &cause, "check the disk space and rights there")
+        })
+    }
+
+    /// Removes the note. Not there: fine.
+    ///
+    /// # Errors
+    /// When the file system does not allow it.
+    pub fn remove_running(&self) -> Result<(), ApiError> {
+        let file = self.running_file();
+        match fs::remove_file(&file) {
+            Ok(()) => Ok(()),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
+            Err(cause) => {
+                let what = format!("cannot remove {}", file.display());
+                Err(failure::error(failure::FAILED, what, cause, "check the rights there"))
+            }
+        }
+    }
+}
+
+/// The path without symbolic links, as far as it exists: the same folder has the same name for all who look for what it started.
+pub fn real(path: PathBuf) -> PathBuf {
+    let exists = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    match exists.and_then(|(part, real)| Some((real, path.strip_prefix(part).ok()?))) {
+        Some((real, rest)) if rest.as_os_str().is_empty() => real,
+        Some((real, rest)) => real.join(rest),
+        None => path,
+    }
+}
+
+/// Takes a lock and writes down for whom; none if another process has it. It goes with its process, however that ends.
+///
+/// # Errors
+/// When the file system does not allow it.
+pub fn lock(path: &Path) -> Result<Option<fs::File>, ApiError> {
+    let opened = fs::File::options().create(true).truncate(false).write(true).open(path);
+    let file = opened.map_err(|error| {
+        let what = format!("cannot open {}", path.display());
+        failure::file(what, &error, "--dir DIR for another folder")
+    })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            sign(&file);
+            Ok(Some(file))
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => {
+            let what = format!("cannot lock {}", path.display());
+            Err(failure::error(failure::FAILED, what, error, "--dir DIR on a local disk"))
+        }
+    }
+}
+
+/// Writes down who holds a lock: for `down`, which must signal this process and no other.
+fn sign(mut file: &fs::File) {
+    let signed = file
+        .set_len(0)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .and_then(|_| write!(file, "{}", std::process::id()));
+    if let Err(error) = signed {
+        // On a full disk it holds all the same, for nobody to signal.
+        tracing::warn!("writing to the lock: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_note_is_private_and_reads_back() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(&temp.path().join("deep/er"))).expect("given");
+        assert_eq!(home.read_running().expect("nothing there"), None);
+        let running = Running {
+            url: "nats://u:p@127.0.0.1:4222".to_owned(),
+            namespace: Namespace::new("default").expect("valid"),
+            pid: 1,
+            nats_pid: Some(2),
+            runtime: Some(RuntimeOptions::default()),
+            version: "0.1.0".to_owned(),
+            started_at: Timestamp::from_millis(5),
+        };
+        home.write_running(&running).expect("written");
+        assert_eq!(home.read_running().expect("readable"), Some(running));
+        let mode = fs::metadata(home.running_file()).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        home.remove_running().expect("removed");
+        home.remove_running().expect("removing twice is fine");
+    }
+
+    #[test]
+    fn a_folder_has_one_name_however_it_is_reached() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let real = temp.path().canonicalize().expect("it is there").join("real");
+        fs::create_dir(&real).expect("made");
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).expect("made");
+        let located = |path: &Path| Home::locate(Some(path)).expect("given").dir;
+        assert_eq!(located(&link), real);
+        assert_eq!(located(&link.join("not/yet")), real.join("not/yet"));
+        assert_eq!(located(&temp.path().join("link/../real")), real);
+    }
+
+    #[test]
+    fn the_lock_names_its_holder() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(temp.path())).expect("given");
+        assert_eq!(home.holder(), None);
+        let held = home.lock().expect("allowed").expect("free");
+        assert_eq!(home.holder(), Some(std::process::id()));
+        assert!(home.lock().expect("allowed").is_none());
+        drop(held);
+        assert!(home.lock().expect("allowed").is_some());
+    }
+
+    #[test]
+    fn a_broken_note_is_an_error_and_not_nothing() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(temp.path())).expect("given");
+        fs::write(home.running_file(), b"{").expect("written");
+        assert_eq!(home.read_running().expect_err("not JSON").code, failure::FAILED);
+    }
+}
