@@ -134,6 +134,41 @@ id! {
     ConversationId, "conversation id", is_conversation, CONVERSATION
 }
 
+id! {
+    /// A conversation in a subject: 13 characters made of its id, since an id may hold what a subject may not; `-` where the
+    /// sender named none. Any token is one, so that what somebody stored under another one can be named as well.
+    ConversationTag, "conversation tag", is_token, TOKEN
+}
+
+/// 64 bits, five a character.
+const TAG_LENGTH: usize = 13;
+/// RFC 4648, in lower case.
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+impl ConversationTag {
+    const NONE: &'static str = "-";
+
+    /// The tag of a message that is a conversation of its own.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Self::NONE.into())
+    }
+
+    /// The tag of a message's conversation: FNV-1a over the id, in base32.
+    #[must_use]
+    pub fn of(conversation: &ConversationId, message: &MessageId) -> Self {
+        if conversation.as_str() == message.as_str() {
+            return Self::none();
+        }
+        let hash = conversation.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        // From the highest bits down; the first character has only four.
+        let digit = |n: usize| char::from(BASE32[(hash >> (5 * n)) as usize & 31]);
+        Self((0..TAG_LENGTH).rev().map(digit).collect::<String>().into())
+    }
+}
+
 /// The command line as a sender. No agent can have this name: its questions would pass for a person's.
 pub const USER: &str = "user";
 
@@ -165,6 +200,19 @@ impl From<uuid::Uuid> for MessageId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_conversations_tag_is_the_same_for_ever() {
+        let message = MessageId::new("m1").expect("valid");
+        let tag = |id: &str| {
+            let conversation = ConversationId::new(id).expect("valid");
+            ConversationTag::of(&conversation, &message).to_string()
+        };
+        assert_eq!(tag("m1"), "-");
+        assert_eq!(tag("mail:a.b@c-d_1"), "okiciwwjur7ad");
+        assert_eq!(tag("a"), "k6y64jsdad3em");
+        assert_ne!(tag("M1"), tag("m2"));
+    }
 
     #[test]
     fn ids_that_would_break_a_subject_are_refused() {

@@ -17,5 +17,7 @@ pub mod subject;
 pub mod time;
 pub mod worker;
 
-pub use id::{AgentName, ConversationId, MessageId, Namespace, NodeName, SenderName};
+pub use id::{
+    AgentName, ConversationId, ConversationTag, MessageId, Namespace, NodeName, SenderName,
+};
 pub use time::Timestamp;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventBody};
-use crate::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
+use crate::{AgentName, ConversationId, ConversationTag, MessageId, SenderName, Timestamp};
 
 /// The largest message text that `send` accepts, in bytes. The broker's `max_payload` is 1 MiB; the rest is room for the
 /// envelope and for JSON's escapes, which the encoded size is checked against as well.
@@ -39,7 +39,7 @@ pub struct Cause {
     pub message_id: MessageId,
 }
 
-/// A message as the journal stores it: subject `journal.<agent>.<sender>.<message>.request`.
+/// A message as the journal stores it: subject `journal.<agent>.<sender>.<message>.<conversation>.request`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope {
@@ -91,6 +91,12 @@ impl Envelope {
             && self.request_id == other.request_id
     }
 
+    /// Its conversation in a subject.
+    #[must_use]
+    pub fn tag(&self) -> ConversationTag {
+        ConversationTag::of(&self.conversation_id, &self.message_id)
+    }
+
     /// The message's name.
     #[must_use]
     pub fn key(&self) -> MessageKey {
@@ -128,7 +134,7 @@ pub enum Outcome {
     Expired,
 }
 
-/// The one final state of a message: subject `journal.<agent>.<sender>.<message>.final`, stored once.
+/// The one final state of a message: subject `journal.<agent>.<sender>.<message>.<conversation>.final`, stored once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Final {
@@ -208,7 +214,7 @@ impl From<Outcome> for Status {
     }
 }
 
-/// A message that was given up: subject `dead.<agent>.<message>`.
+/// A message that was given up: subject `dead.<agent>.<sender>.<message>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {

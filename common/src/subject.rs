@@ -2,10 +2,15 @@
 //!
 //! Every subject starts with `mozart.<namespace>.`. With more than one journal shard a last token names the shard; the tokens
 //! before it keep their positions.
+//!
+//! A message's name is always all of agent, sender and id. Its conversation's tag stands beside the name in the journal's
+//! subjects, so that a conversation can be read by subject; it is no part of the name, and whatever is to be there once is
+//! compared over all tags.
 
 use std::fmt::Write as _;
 
-use crate::{AgentName, MessageId, Namespace, NodeName, SenderName};
+use crate::message::MessageKey;
+use crate::{AgentName, ConversationTag, MessageId, Namespace, NodeName, SenderName};
 
 /// The subject token of the whole fleet in the control log. No agent can have this name.
 pub const FLEET: &str = "_fleet";
@@ -24,12 +29,10 @@ pub struct Subjects {
 /// What a journal subject names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalSubject {
-    /// Who is to answer.
-    pub agent: AgentName,
-    /// Who sent it.
-    pub sender: SenderName,
-    /// The id.
-    pub message_id: MessageId,
+    /// The message.
+    pub key: MessageKey,
+    /// Its conversation's tag.
+    pub conversation: ConversationTag,
     /// Whether it is the final state; else it is the request.
     pub is_final: bool,
 }
@@ -72,63 +75,75 @@ impl Subjects {
         subject
     }
 
-    fn journal(&self, agent: &AgentName, sender: &str, message: &str, what: &str) -> String {
-        let subject = format!("{}.journal.{agent}.{sender}.{message}.{what}", self.prefix);
+    /// `rest`: what follows the agent.
+    fn journal(&self, agent: &AgentName, rest: std::fmt::Arguments<'_>) -> String {
+        let subject = format!("{}.journal.{agent}.{rest}", self.prefix);
         self.sharded(subject, self.shard(agent))
     }
 
     /// Where a message is stored.
     #[must_use]
-    pub fn request(&self, agent: &AgentName, sender: &SenderName, message: &MessageId) -> String {
-        self.journal(agent, sender.as_str(), message.as_str(), "request")
+    pub fn request(&self, key: &MessageKey, conversation: &ConversationTag) -> String {
+        let MessageKey { agent, sender, message_id } = key;
+        self.journal(agent, format_args!("{sender}.{message_id}.{conversation}.request"))
     }
 
     /// Where its final state is stored.
     #[must_use]
-    pub fn final_(&self, agent: &AgentName, sender: &SenderName, message: &MessageId) -> String {
-        self.journal(agent, sender.as_str(), message.as_str(), "final")
+    pub fn final_(&self, key: &MessageKey, conversation: &ConversationTag) -> String {
+        let MessageKey { agent, sender, message_id } = key;
+        self.journal(agent, format_args!("{sender}.{message_id}.{conversation}.final"))
+    }
+
+    /// A message, whatever its conversation: there is at most one record of this filter.
+    #[must_use]
+    pub fn request_of(&self, key: &MessageKey) -> String {
+        let MessageKey { agent, sender, message_id } = key;
+        self.journal(agent, format_args!("{sender}.{message_id}.*.request"))
+    }
+
+    /// Its final state, whatever its conversation: there is at most one record of this filter.
+    #[must_use]
+    pub fn final_of(&self, key: &MessageKey) -> String {
+        let MessageKey { agent, sender, message_id } = key;
+        self.journal(agent, format_args!("{sender}.{message_id}.*.final"))
     }
 
     /// All requests to an agent: the filter of its consumer.
     #[must_use]
     pub fn requests_of(&self, agent: &AgentName) -> String {
-        self.journal(agent, "*", "*", "request")
-    }
-
-    /// All final states of an agent's messages.
-    #[must_use]
-    pub fn finals_of(&self, agent: &AgentName) -> String {
-        self.journal(agent, "*", "*", "final")
+        self.journal(agent, format_args!("*.*.*.request"))
     }
 
     /// Requests and final states of an agent.
     #[must_use]
     pub fn journal_of(&self, agent: &AgentName) -> String {
-        self.journal(agent, "*", "*", "*")
+        self.journal(agent, format_args!("*.*.*.*"))
     }
 
     /// A request by its id alone, whoever sent it and to whom, in one shard.
     #[must_use]
     pub fn request_anywhere(&self, message: &MessageId, shard: u32) -> String {
-        self.sharded(format!("{}.journal.*.*.{message}.request", self.prefix), shard)
+        self.sharded(format!("{}.journal.*.*.{message}.*.request", self.prefix), shard)
     }
 
     /// Everything that one journal stream takes.
     #[must_use]
     pub fn journal_filter(&self, shard: u32) -> String {
-        self.sharded(format!("{}.journal.*.*.*.*", self.prefix), shard)
+        self.sharded(format!("{}.journal.*.*.*.*.*", self.prefix), shard)
     }
 
     /// The source of the republish of stored finals, of one journal stream.
     #[must_use]
     pub fn republish_source(&self, shard: u32) -> String {
-        self.sharded(format!("{}.journal.*.*.*.final", self.prefix), shard)
+        self.sharded(format!("{}.journal.*.*.*.*.final", self.prefix), shard)
     }
 
-    /// The destination of the republish: `done.<agent>.<sender>.<message>`.
+    /// The destination of the republish: `done.<agent>.<sender>.<message>.<conversation>`.
     #[must_use]
     pub fn republish_destination(&self) -> String {
-        format!("{}.done.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}", self.prefix)
+        let tokens = (1..=4).map(|n| format!("{{{{wildcard({n})}}}}"));
+        format!("{}.done.{}", self.prefix, tokens.collect::<Vec<_>>().join("."))
     }
 
     /// Parses a journal subject.
@@ -136,19 +151,17 @@ impl Subjects {
     pub fn parse_journal(&self, subject: &str) -> Option<JournalSubject> {
         let rest = subject.strip_prefix(&self.prefix)?.strip_prefix(".journal.")?;
         let mut tokens = rest.split('.');
-        let (agent, sender, message) = (tokens.next()?, tokens.next()?, tokens.next()?);
+        let (key, conversation) = (key(&mut tokens)?, ConversationTag::new(tokens.next()?).ok()?);
         let is_final = match tokens.next()? {
             "final" => true,
             "request" => false,
             _ => return None,
         };
-        let agent = AgentName::new(agent).ok()?;
-        let shard = (self.shards > 1).then(|| self.shard(&agent).to_string());
+        let shard = (self.shards > 1).then(|| self.shard(&key.agent).to_string());
         if tokens.next() != shard.as_deref() || tokens.next().is_some() {
             return None;
         }
-        let (sender, message_id) = (SenderName::new(sender).ok()?, MessageId::new(message).ok()?);
-        Some(JournalSubject { agent, sender, message_id, is_final })
+        Some(JournalSubject { key, conversation, is_final })
     }
 
     /// The name of a journal stream.
@@ -158,7 +171,7 @@ impl Subjects {
         if self.shards > 1 { format!("{base}_{shard}") } else { base }
     }
 
-    /// The name of another stream: `EVENTS`, `CONTROL`, `DEAD`, `LOGS`, `ADVISORIES`.
+    /// The name of another stream: `EVENTS`, `ATTEMPTS`, `CONTROL`, `DEAD`, `LOGS`.
     #[must_use]
     pub fn stream(&self, what: &str) -> String {
         format!("MOZART_{}_{what}", self.namespace)
@@ -170,22 +183,37 @@ impl Subjects {
         self.stream("LEASE")
     }
 
-    /// The consumer of one incarnation.
+    /// The first consumer of an incarnation.
     #[must_use]
     pub fn consumer(&self, agent: &AgentName, incarnation: u64) -> String {
         format!("{agent}-{incarnation}")
     }
 
-    /// Where the winner's final state is republished.
+    /// Another consumer of the same incarnation, made while the one before it does not answer. `suffix`: letters and digits.
     #[must_use]
-    pub fn done(&self, agent: &AgentName, sender: &SenderName, message: &MessageId) -> String {
-        format!("{}.done.{agent}.{sender}.{message}", self.prefix)
+    pub fn consumer_anew(&self, agent: &AgentName, incarnation: u64, suffix: &str) -> String {
+        format!("{agent}-{incarnation}_{suffix}")
+    }
+
+    /// The incarnation that a consumer is of.
+    #[must_use]
+    pub fn parse_consumer(&self, name: &str) -> Option<(AgentName, u64)> {
+        let (agent, incarnation) = name.rsplit_once('-')?;
+        let incarnation = incarnation.split('_').next()?;
+        Some((AgentName::new(agent).ok()?, incarnation.parse().ok()?))
+    }
+
+    /// Where the winner's final state is republished, whatever its conversation: a filter.
+    #[must_use]
+    pub fn done(&self, key: &MessageKey) -> String {
+        let MessageKey { agent, sender, message_id } = key;
+        format!("{}.done.{agent}.{sender}.{message_id}.*", self.prefix)
     }
 
     /// The final states of everything that a sender asked.
     #[must_use]
     pub fn done_for(&self, sender: &SenderName) -> String {
-        format!("{}.done.*.{sender}.*", self.prefix)
+        format!("{}.done.*.{sender}.*.*", self.prefix)
     }
 
     /// Every final state.
@@ -199,41 +227,69 @@ impl Subjects {
     pub fn parse_done(&self, subject: &str) -> Option<JournalSubject> {
         let rest = subject.strip_prefix(&self.prefix)?.strip_prefix(".done.")?;
         let mut tokens = rest.split('.');
-        let agent = AgentName::new(tokens.next()?).ok()?;
-        let sender = SenderName::new(tokens.next()?).ok()?;
-        let message_id = MessageId::new(tokens.next()?).ok()?;
-        tokens.next().is_none().then_some(JournalSubject {
-            agent,
-            sender,
-            message_id,
-            is_final: true,
-        })
+        let (key, conversation) = (key(&mut tokens)?, ConversationTag::new(tokens.next()?).ok()?);
+        tokens.next().is_none().then_some(JournalSubject { key, conversation, is_final: true })
+    }
+
+    fn of_message(&self, what: &str, key: &MessageKey) -> String {
+        let MessageKey { agent, sender, message_id } = key;
+        format!("{}.{what}.{agent}.{sender}.{message_id}", self.prefix)
+    }
+
+    fn parse_of_message(&self, what: &str, subject: &str) -> Option<MessageKey> {
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        let rest = rest.strip_prefix(what)?.strip_prefix('.')?;
+        let mut tokens = rest.split('.');
+        let key = key(&mut tokens)?;
+        tokens.next().is_none().then_some(key)
     }
 
     /// The events of a message.
     #[must_use]
-    pub fn events(&self, agent: &AgentName, message: &MessageId) -> String {
-        format!("{}.events.{agent}.{message}", self.prefix)
+    pub fn events(&self, key: &MessageKey) -> String {
+        self.of_message("events", key)
     }
 
     /// The events of all of an agent's messages.
     #[must_use]
     pub fn events_of(&self, agent: &AgentName) -> String {
-        format!("{}.events.{agent}.*", self.prefix)
+        format!("{}.events.{agent}.*.*", self.prefix)
     }
 
     /// Parses a subject of [`Self::events`].
     #[must_use]
-    pub fn parse_events(&self, subject: &str) -> Option<(AgentName, MessageId)> {
-        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix(".events.")?;
-        let (agent, message) = rest.split_once('.')?;
-        Some((AgentName::new(agent).ok()?, MessageId::new(message).ok()?))
+    pub fn parse_events(&self, subject: &str) -> Option<MessageKey> {
+        self.parse_of_message("events", subject)
     }
 
     /// Everything that EVENTS takes.
     #[must_use]
     pub fn events_filter(&self) -> String {
-        format!("{}.events.>", self.prefix)
+        format!("{}.events.*.*.*", self.prefix)
+    }
+
+    /// The record of a message's attempts.
+    #[must_use]
+    pub fn attempts(&self, key: &MessageKey) -> String {
+        self.of_message("attempts", key)
+    }
+
+    /// The records of attempts of all of an agent's messages.
+    #[must_use]
+    pub fn attempts_of(&self, agent: &AgentName) -> String {
+        format!("{}.attempts.{agent}.*.*", self.prefix)
+    }
+
+    /// Parses a subject of [`Self::attempts`].
+    #[must_use]
+    pub fn parse_attempts(&self, subject: &str) -> Option<MessageKey> {
+        self.parse_of_message("attempts", subject)
+    }
+
+    /// Everything that ATTEMPTS takes.
+    #[must_use]
+    pub fn attempts_filter(&self) -> String {
+        format!("{}.attempts.*.*.*", self.prefix)
     }
 
     /// An agent's part of the control log.
@@ -256,20 +312,26 @@ impl Subjects {
 
     /// A dead letter.
     #[must_use]
-    pub fn dead(&self, agent: &AgentName, message: &MessageId) -> String {
-        format!("{}.dead.{agent}.{message}", self.prefix)
+    pub fn dead(&self, key: &MessageKey) -> String {
+        self.of_message("dead", key)
     }
 
     /// The dead letters of an agent.
     #[must_use]
     pub fn dead_of(&self, agent: &AgentName) -> String {
-        format!("{}.dead.{agent}.*", self.prefix)
+        format!("{}.dead.{agent}.*.*", self.prefix)
+    }
+
+    /// Parses a subject of [`Self::dead`].
+    #[must_use]
+    pub fn parse_dead(&self, subject: &str) -> Option<MessageKey> {
+        self.parse_of_message("dead", subject)
     }
 
     /// Everything that DEAD takes.
     #[must_use]
     pub fn dead_filter(&self) -> String {
-        format!("{}.dead.>", self.prefix)
+        format!("{}.dead.*.*.*", self.prefix)
     }
 
     /// The worker's log of one incarnation.
@@ -371,62 +433,102 @@ impl Subjects {
     }
 }
 
+/// The next three tokens: agent, sender and id.
+fn key<'a>(tokens: &mut impl Iterator<Item = &'a str>) -> Option<MessageKey> {
+    Some(MessageKey {
+        agent: AgentName::new(tokens.next()?).ok()?,
+        sender: SenderName::new(tokens.next()?).ok()?,
+        message_id: MessageId::new(tokens.next()?).ok()?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ConversationId;
 
-    fn names() -> (AgentName, SenderName, MessageId) {
-        (
-            AgentName::new("writer").expect("valid"),
-            SenderName::new("user").expect("valid"),
-            MessageId::new("m1").expect("valid"),
-        )
+    fn key() -> MessageKey {
+        MessageKey {
+            agent: AgentName::new("writer").expect("valid"),
+            sender: SenderName::new("user").expect("valid"),
+            message_id: MessageId::new("m1").expect("valid"),
+        }
+    }
+
+    fn tag(conversation: &str) -> ConversationTag {
+        let conversation = ConversationId::new(conversation).expect("valid");
+        ConversationTag::of(&conversation, &key().message_id)
+    }
+
+    fn subjects(shards: u32) -> Subjects {
+        Subjects::new(Namespace::new("t").expect("valid"), shards)
     }
 
     #[test]
     fn one_shard_spells_the_plain_subject() {
-        let subjects = Subjects::new(Namespace::new("default").expect("valid"), 1);
-        let (agent, sender, message) = names();
+        let subjects = subjects(1);
         assert_eq!(
-            subjects.request(&agent, &sender, &message),
-            "mozart.default.journal.writer.user.m1.request"
+            subjects.request(&key(), &tag("m1")),
+            "mozart.t.journal.writer.user.m1.-.request"
         );
-        assert_eq!(subjects.done(&agent, &sender, &message), "mozart.default.done.writer.user.m1");
-        assert_eq!(subjects.journal_stream(0), "MOZART_default_JOURNAL");
+        assert_eq!(
+            subjects.final_(&key(), &tag("mail:7")),
+            "mozart.t.journal.writer.user.m1.lvyg7opzmpcxr.final"
+        );
+        assert_eq!(subjects.final_of(&key()), "mozart.t.journal.writer.user.m1.*.final");
+        assert_eq!(subjects.done(&key()), "mozart.t.done.writer.user.m1.*");
+        assert_eq!(subjects.events(&key()), "mozart.t.events.writer.user.m1");
+        assert_eq!(subjects.attempts(&key()), "mozart.t.attempts.writer.user.m1");
+        assert_eq!(subjects.dead(&key()), "mozart.t.dead.writer.user.m1");
+        assert_eq!(subjects.journal_stream(0), "MOZART_t_JOURNAL");
     }
 
     #[test]
     fn what_is_spelled_is_parsed_back() {
         for shards in [1, 4] {
-            let subjects = Subjects::new(Namespace::new("t").expect("valid"), shards);
-            let (agent, sender, message_id) = names();
-            let subject = subjects.final_(&agent, &sender, &message_id);
-            assert_eq!(
-                subjects.parse_journal(&subject),
-                Some(JournalSubject {
-                    agent: agent.clone(),
-                    sender: sender.clone(),
-                    message_id: message_id.clone(),
-                    is_final: true
-                })
-            );
-            assert_eq!(subjects.parse_journal(&format!("{subject}.x")), None);
-            let done = subjects.done(&agent, &sender, &message_id);
-            assert!(subjects.parse_done(&done).is_some());
-            assert_eq!(
-                subjects.parse_shim_report(&subjects.shim_report(&agent, 7)),
-                Some((agent.clone(), 7))
-            );
-            assert_eq!(subjects.parse_logs(&subjects.logs(&agent, 7)), Some((agent, 7)));
+            for conversation in [tag("m1"), tag("c")] {
+                let subjects = subjects(shards);
+                let named = JournalSubject { key: key(), conversation, is_final: true };
+                let subject = subjects.final_(&named.key, &named.conversation);
+                assert_eq!(subjects.parse_journal(&subject), Some(named.clone()));
+                assert_eq!(subjects.parse_journal(&format!("{subject}.x")), None);
+                let done = subjects.done(&key()).replace('*', named.conversation.as_str());
+                assert_eq!(subjects.parse_done(&done), Some(named));
+                let agent = key().agent;
+                let report = subjects.shim_report(&agent, 7);
+                assert_eq!(subjects.parse_shim_report(&report), Some((agent.clone(), 7)));
+                assert_eq!(subjects.parse_logs(&subjects.logs(&agent, 7)), Some((agent, 7)));
+            }
         }
     }
 
     #[test]
+    fn what_belongs_to_a_message_names_all_of_it() {
+        let subjects = subjects(4);
+        assert_eq!(subjects.parse_events(&subjects.events(&key())), Some(key()));
+        assert_eq!(subjects.parse_attempts(&subjects.attempts(&key())), Some(key()));
+        assert_eq!(subjects.parse_dead(&subjects.dead(&key())), Some(key()));
+        assert_eq!(subjects.parse_events(&subjects.dead(&key())), None);
+        for wrong in ["mozart.t.events.writer.m1", "mozart.t.events.writer.user.m1.x", ""] {
+            assert_eq!(subjects.parse_events(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_consumer_names_its_incarnation_however_often_it_was_made_anew() {
+        let subjects = subjects(1);
+        let agent = AgentName::new("a-7").expect("valid");
+        for name in [subjects.consumer(&agent, 12), subjects.consumer_anew(&agent, 12, "k3x")] {
+            assert_eq!(subjects.parse_consumer(&name), Some((agent.clone(), 12)), "{name}");
+        }
+        assert_eq!(subjects.parse_consumer("follow-xyz"), None);
+    }
+
+    #[test]
     fn a_shard_that_is_not_the_agents_is_refused() {
-        let subjects = Subjects::new(Namespace::new("t").expect("valid"), 4);
-        let (agent, ..) = names();
-        let wrong = (subjects.shard(&agent) + 1) % 4;
-        let subject = format!("mozart.t.journal.writer.user.m1.request.{wrong}");
+        let subjects = subjects(4);
+        let wrong = (subjects.shard(&key().agent) + 1) % 4;
+        let subject = format!("mozart.t.journal.writer.user.m1.-.request.{wrong}");
         assert_eq!(subjects.parse_journal(&subject), None);
     }
 }

@@ -59,10 +59,10 @@ impl Checked {
 
     /// Removes a final state, as nothing in Mozart can.
     async fn remove_final(&self, id: &str) {
-        let MessageKey { agent, sender, message_id } = Self::key(id);
+        let key = Self::key(id);
         let subjects = self.broker.subjects();
-        let stream = subjects.journal_stream(subjects.shard(&agent));
-        let filter = subjects.final_(&agent, &sender, &message_id);
+        let stream = subjects.journal_stream(subjects.shard(&key.agent));
+        let filter = subjects.final_of(&key);
         let body = serde_json::json!({ "filter": filter }).to_string();
         let purge = format!("$JS.API.STREAM.PURGE.{stream}");
         let answer = self.broker.ask(purge, body.into(), std::time::Duration::from_secs(10)).await;
@@ -102,7 +102,8 @@ async fn an_answer_out_of_turn_is_seen() {
     };
     let key = Checked::key("c");
     let timeout = std::time::Duration::from_secs(10);
-    let won = checked.broker.publish_final(&key, &final_, "a stranger", timeout).await;
+    let tag = common::ConversationTag::none();
+    let won = checked.broker.publish_final(&key, &tag, &final_, "a stranger", timeout).await;
     assert_eq!(won.expect("the broker answers"), FinalOutcome::Won);
     let _started = checked.fleet.cli(["start", "mirror"]).await.ok();
     let _idle = checked.fleet.cli(["wait", "mirror", "--for", "idle"]).await.ok();

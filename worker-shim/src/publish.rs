@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use broker::{Broker, BrokerError, EventBatch, FinalOutcome, LogLine};
-use common::AgentName;
+use broker::{Broker, BrokerError, EventBatch, FinalOutcome, LogLine, Unreadable};
 use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
+use common::{AgentName, ConversationTag};
 use tokio::sync::watch;
 
 /// One publish tries this long before it starts again (with the same id).
@@ -37,6 +37,9 @@ pub(crate) enum Done {
     Buried {
         reply: String,
     },
+    Refused {
+        reply: String,
+    },
     Answered {
         request_id: String,
         answer: Result<String, String>,
@@ -66,8 +69,7 @@ async fn pause(what: &str, error: &BrokerError) {
 /// Looks for a message's final state and its attempts on record.
 pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
     loop {
-        let (final_, mark) =
-            tokio::join!(broker.final_of(&key), broker.last_mark(&key.agent, &key.message_id));
+        let (final_, mark) = tokio::join!(broker.final_of(&key), broker.last_mark(&key));
         match (final_, mark) {
             (Ok(final_), Ok(mark)) => {
                 let attempts = mark.map_or(0, |mark| mark.attempt);
@@ -84,13 +86,13 @@ pub(crate) async fn settle(
     broker: Broker,
     mut gate: Gate,
     seq: u64,
-    key: MessageKey,
+    (key, conversation): (MessageKey, ConversationTag),
     author: String,
     mut final_: Box<Final>,
 ) -> Done {
     loop {
         pass(&mut gate).await;
-        match broker.publish_final(&key, &final_, &author, TRY).await {
+        match broker.publish_final(&key, &conversation, &final_, &author, TRY).await {
             Ok(FinalOutcome::Won) => return Done::Settled { seq, won: true, final_ },
             Ok(FinalOutcome::Lost(_)) => return Done::Settled { seq, won: false, final_ },
             Err(error @ BrokerError::TooLarge { .. }) => {
@@ -100,6 +102,27 @@ pub(crate) async fn settle(
                 final_.reason = Some(format!("the answer cannot be stored: {error}"));
             }
             Err(error) => pause("storing a final state", &error).await,
+        }
+    }
+}
+
+/// Gives a request that nobody can read its final state. Another one may be there: then it is only acknowledged.
+pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadable) -> Done {
+    let final_ = Final {
+        status: Outcome::Failed,
+        response: None,
+        reason: Some(format!("the request cannot be read: {}", unreadable.reason)),
+        attempts: 0,
+        incarnation: None,
+        at: broker.now(),
+        tail: Vec::new(),
+    };
+    let Unreadable { key, conversation, reply, .. } = unreadable;
+    loop {
+        pass(&mut gate).await;
+        match broker.publish_final(&key, &conversation, &final_, "refused", TRY).await {
+            Ok(_) => return Done::Refused { reply },
+            Err(error) => pause("refusing a request", &error).await,
         }
     }
 }
@@ -132,7 +155,7 @@ pub(crate) async fn bury(
     loop {
         pass(&mut gate).await;
         let result = async {
-            let history = broker.events(&envelope.agent, &envelope.message_id).await?;
+            let history = broker.events(&envelope.key()).await?;
             let history = history.into_iter().flat_map(|batch| {
                 batch.events.into_iter().map(move |event| (batch.incarnation, event))
             });

@@ -110,7 +110,7 @@ async fn answer(
         must_exist(broker, &key.agent).await?;
     }
     // Subscribed before the question is stored: its answer cannot be missed while the connection stands.
-    let done = broker.subjects().done(&key.agent, &key.sender, &key.message_id);
+    let done = broker.subjects().done(&key);
     let mut done = broker.subscribe(done, None).await.map_err(|error| error.to_string())?;
     loop {
         if gate.wait_for(|open| *open).await.is_err() {

@@ -12,6 +12,7 @@ use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
 use crate::wire::{CALL, Wire, pause};
 
@@ -19,6 +20,8 @@ use crate::wire::{CALL, Wire, pause};
 pub(crate) mod header {
     pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
     pub(crate) const EXPECTED_LAST: &str = "Nats-Expected-Last-Subject-Sequence";
+    /// Which subjects that sequence is the last of, where they are more than the record's own.
+    pub(crate) const EXPECTED_OF: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
     pub(crate) const TTL: &str = "Nats-TTL";
     pub(crate) const SUBJECT: &str = "Nats-Subject";
     pub(crate) const SEQUENCE: &str = "Nats-Sequence";
@@ -145,6 +148,12 @@ impl Record {
 }
 
 #[derive(Deserialize)]
+struct Purged {
+    #[serde(default)]
+    purged: u64,
+}
+
+#[derive(Deserialize)]
 struct Got {
     message: RawMessage,
 }
@@ -163,6 +172,8 @@ pub(crate) struct StreamInfo {
 /// A stream's state.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct StreamState {
+    #[serde(default)]
+    pub(crate) first_seq: u64,
     #[serde(default)]
     pub(crate) last_seq: u64,
 }
@@ -229,10 +240,21 @@ impl Wire {
         }
     }
 
-    /// The last record of a subject, from the stream's leader: what decisions are made on.
+    /// The last record of a subject or filter, from the stream's leader: what decisions are made on.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Record>> {
+        self.last_within(stream, subject, CALL).await
+    }
+
+    /// The same, within a time of its own.
+    pub(crate) async fn last_within(
+        &self,
+        stream: &str,
+        subject: &str,
+        timeout: Duration,
+    ) -> Result<Option<Record>> {
         let body = serde_json::json!({ "last_by_subj": subject });
-        let got: Got = match self.api(&format!("STREAM.MSG.GET.{stream}"), &body, CALL).await? {
+        let what = format!("STREAM.MSG.GET.{stream}");
+        let got: Got = match self.api(&what, &body, timeout).await? {
             Ok(got) => got,
             Err(error) if error.err_code == code::NO_MESSAGE => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -284,13 +306,27 @@ impl Wire {
         }
     }
 
-    /// A stream's configuration and state.
+    /// A stream's configuration and state, from its leader.
     pub(crate) async fn stream_info(
         &self,
         stream: &str,
         timeout: Duration,
     ) -> Result<std::result::Result<StreamInfo, ApiError>> {
-        self.api(&format!("STREAM.INFO.{stream}"), &serde_json::json!({}), timeout).await
+        let asked = Moment::now();
+        let what = format!("STREAM.INFO.{stream}");
+        let info: std::result::Result<StreamInfo, ApiError> =
+            self.api(&what, &serde_json::json!({}), timeout).await?;
+        if let Ok(StreamInfo { ts: Some(stamp), .. }) = &info {
+            self.clock.learn(asked, Moment::now(), *stamp);
+        }
+        Ok(info)
+    }
+
+    /// Removes the records of a filter; how many there were.
+    pub(crate) async fn purge(&self, stream: &str, filter: &str) -> Result<u64> {
+        let body = serde_json::json!({ "filter": filter });
+        let purged: Purged = self.api(&format!("STREAM.PURGE.{stream}"), &body, CALL).await??;
+        Ok(purged.purged)
     }
 
     /// The last sequence of a stream.

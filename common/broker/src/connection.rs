@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event};
 use bytes::Bytes;
-use common::Namespace;
 use common::subject::Subjects;
+use common::{Namespace, Timestamp};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::Address;
+use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
 use crate::streams::{self, Made};
 use crate::wire::{Wire, jitter};
@@ -123,6 +124,14 @@ impl Broker {
     #[must_use]
     pub fn server_id(&self) -> String {
         self.wire().client.server_info().server_id
+    }
+
+    /// What the broker's clock shows by now, as far as its answers have told: an estimate that costs no request, good to some
+    /// milliseconds, and to the same ones at every host. [`Broker::clock`] renews it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        // Every connection begins with an answer that tells the time.
+        self.wire().clock.at(Moment::now()).unwrap_or_else(|| std::time::SystemTime::now().into())
     }
 
     /// The largest record that the server and the journal's format take, in bytes.
@@ -242,7 +251,7 @@ async fn open(options: &ConnectOptions, deadline: Instant) -> Result<Wire> {
         let cause = match timeout_at(deadline, connecting).await {
             Ok(Ok(client)) => {
                 check_version(&client)?;
-                let wire = Wire { client, link };
+                let wire = Wire { client, link, clock: Arc::default() };
                 wire.up(deadline, options.timeout).await?;
                 return Ok(wire);
             }

@@ -163,14 +163,7 @@ impl Broker {
         let subjects = self.subjects();
         let shards = (0..subjects.shards()).map(|shard| self.names(subjects.journal_stream(shard)));
         let names = try_join_all(shards).await?;
-        Ok(names
-            .iter()
-            .flatten()
-            .filter_map(|name| {
-                let (agent, incarnation) = name.rsplit_once('-')?;
-                Some((AgentName::new(agent).ok()?, incarnation.parse().ok()?))
-            })
-            .collect())
+        Ok(names.iter().flatten().filter_map(|name| subjects.parse_consumer(name)).collect())
     }
 
     async fn names(&self, stream: String) -> Result<Vec<String>> {

@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use common::control::ControlRecord;
 use common::{AgentName, Timestamp};
+use serde::Deserialize;
 
 use crate::api::{Published, header};
 use crate::connection::Broker;
@@ -18,6 +19,15 @@ pub struct Appended {
     pub seq: u64,
 }
 
+/// The sequences of a log's first and last record. Empty: `first` is the next one, 1 in a new log, and `last` is before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The first record's.
+    pub first: u64,
+    /// The last record's.
+    pub last: u64,
+}
+
 /// What a [`ControlFollower`] yields.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ControlItem {
@@ -25,13 +35,21 @@ pub enum ControlItem {
     Record {
         /// Its sequence.
         seq: u64,
+        /// When the broker stored it: the log's own time.
+        at: Timestamp,
         /// The record.
         record: Box<ControlRecord>,
     },
-    /// A record that does not parse: shown and skipped.
+    /// A record that does not parse.
     Malformed {
         /// Its sequence.
         seq: u64,
+        /// When the broker stored it.
+        at: Timestamp,
+        /// Its subject.
+        subject: String,
+        /// Its `type`, if it has that much of a record.
+        kind: Option<String>,
         /// The parser's words.
         cause: String,
     },
@@ -109,6 +127,15 @@ impl Broker {
         self.wire().last_seq(&self.control_stream()).await
     }
 
+    /// What the log holds. One that begins after its first record was trimmed: whoever folds it from there folds something else.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn control_extent(&self) -> Result<Extent> {
+        let state = self.wire().stream_info(&self.control_stream(), CALL).await??.state;
+        Ok(Extent { first: state.first_seq.max(1), last: state.last_seq })
+    }
+
     /// The time by the broker's clock: that of the server which leads the log.
     ///
     /// # Errors
@@ -133,10 +160,28 @@ impl ControlFollower {
     pub async fn next(&mut self) -> Result<ControlItem> {
         Ok(match self.inner.next().await? {
             Followed::CaughtUp => ControlItem::CaughtUp,
-            Followed::Message(seq, message) => match serde_json::from_slice(&message.payload) {
-                Ok(record) => ControlItem::Record { seq, record: Box::new(record) },
-                Err(error) => ControlItem::Malformed { seq, cause: error.to_string() },
-            },
+            Followed::Message { seq, at, message } => {
+                match serde_json::from_slice(&message.payload) {
+                    Ok(record) => ControlItem::Record { seq, at, record: Box::new(record) },
+                    Err(error) => ControlItem::Malformed {
+                        seq,
+                        at,
+                        subject: message.subject.into_string(),
+                        kind: kind_of(&message.payload),
+                        cause: error.to_string(),
+                    },
+                }
+            }
         })
     }
+}
+
+/// The `type` of what may be a record of a newer version.
+fn kind_of(payload: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    serde_json::from_slice::<Kind>(payload).ok().map(|record| record.kind)
 }

@@ -1,22 +1,15 @@
 //! DEAD: messages that were given up.
 
 use async_nats::HeaderMap;
-use common::message::DeadLetter;
-use common::{AgentName, MessageId};
-use serde::Deserialize;
+use common::AgentName;
+use common::message::{DeadLetter, MessageKey};
 
 use crate::api::{Published, header};
 use crate::connection::Broker;
-use crate::error::{BrokerError, Result};
-use crate::journal::{Stored, encode, once};
+use crate::error::Result;
+use crate::journal::{Stored, encode, first_of};
 use crate::read::Reader;
 use crate::wire::CALL;
-
-#[derive(Deserialize)]
-struct Purged {
-    #[serde(default)]
-    purged: u64,
-}
 
 impl Broker {
     fn dead_stream(&self) -> String {
@@ -28,18 +21,25 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn bury(&self, letter: &DeadLetter) -> Result<bool> {
-        let (agent, message) = (&letter.envelope.agent, &letter.envelope.message_id);
+        let key = letter.envelope.key();
         let payload = encode(letter)?;
         self.check_size(payload.len())?;
-        // With the time: a letter may come again after it was dropped.
-        let id = format!("{agent}.{message}.{}", letter.at.as_millis());
-        let subject = self.subjects().dead(agent, message);
-        let (published, tries) = self.wire().publish(subject, || once(&id), payload, CALL).await?;
+        let subject = self.subjects().dead(&key);
+        // The next incarnation may bury it again, after somebody has dropped it: with the time, since it may die once more.
+        let id =
+            format!("{}.{}.{}.{}", key.agent, key.sender, key.message_id, letter.at.as_millis());
+        let headers = || {
+            let mut headers = first_of(&subject);
+            headers.insert(header::MESSAGE_ID, id.as_str());
+            headers
+        };
+        let (published, tries) =
+            self.wire().publish(subject.clone(), headers, payload, CALL).await?;
         match published {
             Published::Stored(_) => Ok(true),
             // Ours, if an earlier try stored it and its answer was lost.
             Published::WrongLast | Published::Duplicate(_) if tries > 1 => {
-                let there = self.dead_letter(agent, message).await?;
+                let there = self.dead_letter(&key).await?;
                 Ok(there.is_some_and(|there| there.value == *letter))
             }
             Published::WrongLast | Published::Duplicate(_) => Ok(false),
@@ -51,7 +51,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn rebury(&self, letter: &DeadLetter, seq: u64) -> Result<bool> {
-        let (agent, message) = (&letter.envelope.agent, &letter.envelope.message_id);
+        let key = letter.envelope.key();
         let payload = encode(letter)?;
         self.check_size(payload.len())?;
         let headers = || {
@@ -59,12 +59,12 @@ impl Broker {
             headers.insert(header::EXPECTED_LAST, seq.to_string());
             headers
         };
-        let subject = self.subjects().dead(agent, message);
+        let subject = self.subjects().dead(&key);
         let (published, tries) = self.wire().publish(subject, headers, payload, CALL).await?;
         match published {
             Published::Stored(_) | Published::Duplicate(_) => Ok(true),
             Published::WrongLast if tries > 1 => {
-                let there = self.dead_letter(agent, message).await?;
+                let there = self.dead_letter(&key).await?;
                 Ok(there.is_some_and(|there| there.value == *letter))
             }
             Published::WrongLast => Ok(false),
@@ -75,12 +75,8 @@ impl Broker {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn dead_letter(
-        &self,
-        agent: &AgentName,
-        message: &MessageId,
-    ) -> Result<Option<Stored<DeadLetter>>> {
-        let subject = self.subjects().dead(agent, message);
+    pub async fn dead_letter(&self, key: &MessageKey) -> Result<Option<Stored<DeadLetter>>> {
+        let subject = self.subjects().dead(key);
         let record = self.wire().last(&self.dead_stream(), &subject).await?;
         record.as_ref().map(Stored::parse).transpose()
     }
@@ -111,11 +107,8 @@ impl Broker {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn drop_dead_letter(&self, agent: &AgentName, message: &MessageId) -> Result<bool> {
-        let body = serde_json::json!({ "filter": self.subjects().dead(agent, message) });
-        let what = format!("STREAM.PURGE.{}", self.dead_stream());
-        let purged: Purged =
-            self.wire().api(&what, &body, CALL).await?.map_err(BrokerError::from)?;
-        Ok(purged.purged > 0)
+    pub async fn drop_dead_letter(&self, key: &MessageKey) -> Result<bool> {
+        let removed = self.wire().purge(&self.dead_stream(), &self.subjects().dead(key)).await?;
+        Ok(removed > 0)
     }
 }

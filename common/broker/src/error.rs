@@ -42,6 +42,17 @@ pub enum BrokerError {
         /// The newest that this build knows.
         known: u32,
     },
+    /// The streams were made by a version before the first release, whose records are not carried over.
+    #[error(
+        "the streams of this namespace are of format {found}, this build knows format {known}: \
+         take another namespace, or remove them"
+    )]
+    Outdated {
+        /// The streams' format.
+        found: u32,
+        /// The one that this build knows.
+        known: u32,
+    },
     /// A stream came back different from what was asked for.
     #[error("stream {stream}: asked for {field}, the server did not take it")]
     NotTaken {

@@ -2,7 +2,8 @@
 
 use async_nats::HeaderMap;
 use common::event::{self, Event, EventBody};
-use common::{AgentName, ConversationId, MessageId};
+use common::message::MessageKey;
+use common::{AgentName, ConversationId, MessageId, SenderName};
 
 use crate::api::{Published, header};
 use crate::connection::Broker;
@@ -21,6 +22,8 @@ const CONVERSATION: &str = "Mozart-Conversation";
 pub struct EventBatch {
     /// Whose message it is.
     pub agent: AgentName,
+    /// Who sent it.
+    pub sender: SenderName,
     /// The message.
     pub message_id: MessageId,
     /// The conversation.
@@ -48,11 +51,24 @@ pub struct EventMark {
     pub ended: bool,
 }
 
+impl EventBatch {
+    /// The message's name.
+    #[must_use]
+    pub fn key(&self) -> MessageKey {
+        MessageKey {
+            agent: self.agent.clone(),
+            sender: self.sender.clone(),
+            message_id: self.message_id.clone(),
+        }
+    }
+}
+
 fn headers(batch: &EventBatch) -> HeaderMap {
     let seq = batch.events.first().map_or(0, |event| event.seq);
-    let EventBatch { message_id, attempt, incarnation, .. } = batch;
+    let EventBatch { agent, sender, message_id, attempt, incarnation, .. } = batch;
+    let id = format!("{agent}.{sender}.{message_id}.{attempt}.{incarnation}.{seq}");
     let mut headers = HeaderMap::new();
-    headers.insert(header::MESSAGE_ID, format!("{message_id}.{attempt}.{incarnation}.{seq}"));
+    headers.insert(header::MESSAGE_ID, id);
     headers.insert(INCARNATION, incarnation.to_string());
     headers.insert(ATTEMPT, attempt.to_string());
     headers.insert(SEQ, seq.to_string());
@@ -69,14 +85,15 @@ impl Broker {
         self.subjects().stream("EVENTS")
     }
 
-    /// Stores events and waits for the broker's answer. The message id `<message>.<attempt>.<incarnation>.<seq>` makes a repeat harmless.
+    /// Stores events and waits for the broker's answer. The id
+    /// `<agent>.<sender>.<message>.<attempt>.<incarnation>.<seq>` makes a repeat harmless.
     ///
     /// # Errors
     /// When the broker does not answer: repeat.
     pub async fn publish_events(&self, batch: &EventBatch) -> Result<()> {
         let payload = event::encode(&batch.events);
         self.check_size(payload.len())?;
-        let subject = self.subjects().events(&batch.agent, &batch.message_id);
+        let subject = self.subjects().events(&batch.key());
         let published =
             self.wire().publish(subject, || headers(batch), payload.into(), CALL).await?;
         match published.0 {
@@ -89,12 +106,8 @@ impl Broker {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn last_mark(
-        &self,
-        agent: &AgentName,
-        message: &MessageId,
-    ) -> Result<Option<EventMark>> {
-        let (stream, subject) = (self.events_stream(), self.subjects().events(agent, message));
+    pub async fn last_mark(&self, key: &MessageKey) -> Result<Option<EventMark>> {
+        let (stream, subject) = (self.events_stream(), self.subjects().events(key));
         let last = if self.replicas() == 1 {
             self.wire().last_nearby(&stream, &subject).await?
         } else {
@@ -118,9 +131,8 @@ impl Broker {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn events(&self, agent: &AgentName, message: &MessageId) -> Result<Vec<EventBatch>> {
-        let stream = self.events_stream();
-        let filter = self.subjects().events(agent, message);
+    pub async fn events(&self, key: &MessageKey) -> Result<Vec<EventBatch>> {
+        let (stream, filter) = (self.events_stream(), self.subjects().events(key));
         let records = Reader::new(self.wire(), stream, filter, 1, u64::MAX).rest().await?;
         Ok(records
             .iter()
@@ -130,21 +142,14 @@ impl Broker {
             .collect())
     }
 
-    /// Follows the events of one message (or of all of an agent's), stored ones first, then live.
+    /// Follows the events of a message, stored ones first, then live.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn follow_events(
-        &self,
-        agent: &AgentName,
-        message: Option<&MessageId>,
-    ) -> Result<EventFollower> {
+    pub async fn follow_events(&self, key: &MessageKey) -> Result<EventFollower> {
         let source = Source {
             stream: self.events_stream(),
-            filter: match message {
-                Some(message) => self.subjects().events(agent, message),
-                None => self.subjects().events_of(agent),
-            },
+            filter: self.subjects().events(key),
             from: 1,
             end: End::Soft,
         };
@@ -161,10 +166,11 @@ impl Broker {
         headers: &HeaderMap,
         payload: &[u8],
     ) -> Option<EventBatch> {
-        let (agent, message_id) = self.subjects().parse_events(subject)?;
+        let MessageKey { agent, sender, message_id } = self.subjects().parse_events(subject)?;
         let conversation = headers.get(CONVERSATION)?.as_str();
         Some(EventBatch {
             agent,
+            sender,
             message_id,
             conversation_id: ConversationId::new(conversation).ok()?,
             incarnation: number(headers, INCARNATION)?,
@@ -188,7 +194,7 @@ impl EventFollower {
     /// When it cannot go on.
     pub async fn next(&mut self) -> Result<EventBatch> {
         loop {
-            let Followed::Message(seq, message) = self.inner.next().await? else {
+            let Followed::Message { seq, message, .. } = self.inner.next().await? else {
                 continue;
             };
             let headers = message.headers.unwrap_or_default();

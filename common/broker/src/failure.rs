@@ -24,6 +24,9 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             (UNREACHABLE, "free disk space or raise the server's JetStream limits")
         }
         BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
+        BrokerError::Outdated { .. } => {
+            (UNREACHABLE, "another --namespace, or a new data folder (MOZART_DIR)")
+        }
         BrokerError::NotTaken { .. } => (UNREACHABLE, "use nats-server 2.12 or newer"),
         BrokerError::TooLarge { .. } => (LIMIT, "send less, or a reference to the data"),
         BrokerError::Timeout(_) => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::{Message, StatusCode, Subscriber, datetime};
+use common::Timestamp;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -29,8 +30,8 @@ const SILENCE: Duration = Duration::from_secs(12);
 
 /// What a follower yields.
 pub(crate) enum Followed {
-    /// A record and its stream sequence.
-    Message(u64, Message),
+    /// A record, its stream sequence, and when it was stored.
+    Message { seq: u64, at: Timestamp, message: Message },
     /// All that was stored at the start has been given; once.
     CaughtUp,
 }
@@ -188,7 +189,8 @@ impl Follower {
                             self.seen = time;
                             self.source.from = seq + 1;
                             self.left = self.left.map(|left| left.saturating_sub(1).min(pending));
-                            return Ok(Followed::Message(seq, message));
+                            let at = Timestamp::from_millis(time / 1_000_000);
+                            return Ok(Followed::Message { seq, at, message });
                         }
                         Heard::Nothing => {}
                         Heard::Idle => self.left = self.left.map(|_| 0),
@@ -274,10 +276,11 @@ async fn policy(wire: &Wire, source: &Source, begin: Begin) -> Result<DeliverPol
             Ok(DeliverPolicy::ByStartTime { start_time })
         }
         End::Firm => {
-            let last = wire.last_seq(&source.stream).await?;
-            if last + 1 < source.from {
+            let state = wire.stream_info(&source.stream, CALL).await??.state;
+            let (first, last) = (state.first_seq, state.last_seq);
+            if last + 1 < source.from || source.from < first {
                 return Err(BrokerError::Other(format!(
-                    "{} lost records: #{} was seen, and now it ends at #{last}",
+                    "{} lost records: #{} was seen, and now it begins at #{first} and ends at #{last}",
                     source.stream,
                     source.from - 1,
                 )));

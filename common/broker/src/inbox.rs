@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
-use common::AgentName;
-use common::message::Envelope;
+use common::message::{Envelope, MessageKey};
 use common::subject::JournalSubject;
+use common::{AgentName, ConversationTag};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use serde_json::json;
@@ -42,8 +42,22 @@ pub struct Delivery {
     pub delivered: u64,
     /// For [`Broker::ack`].
     pub reply: String,
-    /// The size of its payload, in bytes.
-    pub size: usize,
+}
+
+/// A request of this agent that nobody can read: garbage, of a newer version, or of another subject. The journal has accepted
+/// it, so that it must get its final state like any other, and be acked.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// What its subject names.
+    pub key: MessageKey,
+    /// See `key`.
+    pub conversation: ConversationTag,
+    /// Its stream sequence.
+    pub seq: u64,
+    /// For [`Broker::ack`].
+    pub reply: String,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// What an [`Inbox`] yields.
@@ -51,6 +65,8 @@ pub struct Delivery {
 pub enum InboxItem {
     /// A request.
     Delivery(Box<Delivery>),
+    /// A request that cannot be read. It takes room in the window, like a delivery.
+    Unreadable(Box<Unreadable>),
     /// Something that is not one of this agent's requests: refused (and acked when the broker itself delivered it from the stream).
     Refused {
         /// Why.
@@ -297,46 +313,33 @@ impl Inbox {
         };
         let (seq, delivered) = (ack.stream_seq, ack.delivered);
         self.asked = self.asked.saturating_sub(1);
-        match self.check(&message) {
-            Ok(envelope) => {
-                self.held += 1;
-                InboxItem::Delivery(Box::new(Delivery {
-                    envelope,
-                    seq,
-                    delivered,
-                    reply: reply.to_owned(),
-                    size: message.payload.len(),
-                }))
+        let named = self.broker.subjects().parse_journal(&message.subject);
+        let named = named.filter(|named| named.key.agent == self.agent && !named.is_final);
+        let Some(JournalSubject { key, conversation, .. }) = named else {
+            let reason = format!("{} is not a request of this agent", message.subject);
+            let item = refuse(&reason, &message);
+            // Kept while the ack waits for room: a cancelled call must not lose the item.
+            self.refused.push_back(item.clone());
+            if let Err(error) = self.broker.ack(reply).await {
+                tracing::debug!(%error, "a refused message is not acked");
             }
-            Err(reason) => {
-                let item = refuse(&reason, &message);
-                // Kept while the ack waits for room: a cancelled call must not lose the item.
-                self.refused.push_back(item.clone());
-                if let Err(error) = self.broker.ack(reply).await {
-                    tracing::debug!(%error, "a refused message is not acked");
-                }
-                self.refused.pop_back();
-                item
+            self.refused.pop_back();
+            return item;
+        };
+        self.held += 1;
+        let reply = reply.to_owned();
+        match serde_json::from_slice::<Envelope>(&message.payload) {
+            Ok(envelope) if key == envelope.key() && conversation == envelope.tag() => {
+                InboxItem::Delivery(Box::new(Delivery { envelope, seq, delivered, reply }))
             }
-        }
-    }
-
-    fn check(&self, message: &Message) -> std::result::Result<Envelope, String> {
-        let subject = self
-            .broker
-            .subjects()
-            .parse_journal(&message.subject)
-            .filter(|subject| subject.agent == self.agent && !subject.is_final)
-            .ok_or_else(|| format!("{} is not a request of this agent", message.subject))?;
-        let envelope: Envelope =
-            serde_json::from_slice(&message.payload).map_err(|error| error.to_string())?;
-        let JournalSubject { agent, sender, message_id, .. } = subject;
-        if (&agent, &sender, &message_id)
-            == (&envelope.agent, &envelope.sender, &envelope.message_id)
-        {
-            Ok(envelope)
-        } else {
-            Err("the envelope is of another subject".to_owned())
+            read => {
+                let reason = match read {
+                    Ok(_) => "the envelope is of another subject".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                let unreadable = Unreadable { key, conversation, seq, reply, reason };
+                InboxItem::Unreadable(Box::new(unreadable))
+            }
         }
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use common::message::{Envelope, Final, MessageKey};
-use common::{AgentName, Timestamp};
+use common::message::{Envelope, Final, MessageKey, Outcome};
+use common::{AgentName, ConversationTag, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -65,34 +65,59 @@ pub(crate) fn encode(value: &impl Serialize) -> Result<Bytes> {
     serde_json::to_vec(value).map(Bytes::from).map_err(BrokerError::other)
 }
 
-/// The headers of a record that may be stored once, on a subject that has none.
-pub(crate) fn once(id: &str) -> HeaderMap {
+/// Who stored a final state: makes a repeated try of one's own recognisable.
+const AUTHOR: &str = "Mozart-Author";
+
+/// The headers of a record that is stored only while nothing is on `subjects`. That makes a repeat harmless by itself: a message
+/// id would add nothing but 257 bytes of the server's memory for as long as the stream remembers ids.
+pub(crate) fn first_of(subjects: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(header::MESSAGE_ID, id);
     headers.insert(header::EXPECTED_LAST, "0");
+    headers.insert(header::EXPECTED_OF, subjects);
     headers
 }
 
+/// What does not parse is final nevertheless: its subject says so, and no other can be stored. To its readers the message
+/// failed, with what is wrong as the reason.
+pub(crate) fn read_final(record: &Record) -> Stored<Final> {
+    Stored::parse(record).unwrap_or_else(|error| {
+        tracing::error!(%error, "a final state that cannot be read");
+        let value = Final {
+            status: Outcome::Failed,
+            response: None,
+            reason: Some(error.to_string()),
+            attempts: 0,
+            incarnation: None,
+            at: record.at,
+            tail: Vec::new(),
+        };
+        Stored { value, seq: record.seq, at: record.at }
+    })
+}
+
 impl Broker {
-    /// Stores a message: compare-and-set against "nothing there" plus its id, repeated within `timeout` until the broker answers.
+    /// Stores a message: compare-and-set against "no such message of this agent and sender, in whatever conversation", repeated
+    /// within `timeout` until the broker answers.
     ///
     /// # Errors
     /// Too large, full, or no answer in time: then it may be stored, and sending it again is harmless.
     pub async fn send(&self, envelope: &Envelope, timeout: Duration) -> Result<SendOutcome> {
-        let Envelope { agent, sender, message_id, .. } = envelope;
+        let key = envelope.key();
         let payload = encode(envelope)?;
         self.check_size(payload.len())?;
-        let subject = self.subjects().request(agent, sender, message_id);
-        let id = format!("{agent}.{sender}.{message_id}");
+        let subject = self.subjects().request(&key, &envelope.tag());
+        let any = self.subjects().request_of(&key);
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let (published, tries) =
-                self.wire().publish(subject.clone(), || once(&id), payload.clone(), left).await?;
+            let (published, tries) = self
+                .wire()
+                .publish(subject.clone(), || first_of(&any), payload.clone(), left)
+                .await?;
             if let Published::Stored(seq) = published {
                 return Ok(SendOutcome::Stored { seq });
             }
-            if let Some(there) = self.request_of(&envelope.key()).await? {
+            if let Some(there) = self.request_of(&key).await? {
                 let seq = there.seq;
                 return Ok(if tries > 1 && there.value == *envelope {
                     // An earlier try of this very call: its answer was lost.
@@ -108,7 +133,7 @@ impl Broker {
         }
     }
 
-    /// Stores a message's final state, if it has none. `author` must differ between any two that may try at once
+    /// Stores a message's final state, if it has none. `conversation` is that of its request; `author` must differ between any two that may try at once
     /// (such as `<incarnation>.<attempt>`): it makes a repeated try of one's own recognisable.
     ///
     /// # Errors
@@ -116,32 +141,37 @@ impl Broker {
     pub async fn publish_final(
         &self,
         key: &MessageKey,
+        conversation: &ConversationTag,
         final_: &Final,
         author: &str,
         timeout: Duration,
     ) -> Result<FinalOutcome> {
-        let MessageKey { agent, sender, message_id } = key;
         if author.contains(['\r', '\n']) {
             return Err(BrokerError::other("an author with a line break"));
         }
         let payload = encode(final_)?;
         self.check_size(payload.len())?;
-        let subject = self.subjects().final_(agent, sender, message_id);
-        let id = format!("{agent}.{sender}.{message_id}.final.{author}");
+        let subject = self.subjects().final_(key, conversation);
+        let any = self.subjects().final_of(key);
+        let headers = || {
+            let mut headers = first_of(&any);
+            headers.insert(AUTHOR, author);
+            headers
+        };
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let (published, _) =
-                self.wire().publish(subject.clone(), || once(&id), payload.clone(), left).await?;
+                self.wire().publish(subject.clone(), headers, payload.clone(), left).await?;
             match published {
                 Published::Stored(_) | Published::Duplicate(_) => return Ok(FinalOutcome::Won),
                 Published::WrongLast => {}
             }
-            if let Some(there) = self.last_journal(agent, &subject).await? {
-                return if there.header(header::MESSAGE_ID) == Some(&id) {
+            if let Some(there) = self.last_journal(&key.agent, &any).await? {
+                return if there.header(AUTHOR) == Some(author) {
                     Ok(FinalOutcome::Won)
                 } else {
-                    Ok(FinalOutcome::Lost(Box::new(there.parse()?)))
+                    Ok(FinalOutcome::Lost(Box::new(read_final(&there).value)))
                 };
             }
             pause(deadline, timeout).await?;
@@ -164,8 +194,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn request_of(&self, key: &MessageKey) -> Result<Option<Stored<Envelope>>> {
-        let subject = self.subjects().request(&key.agent, &key.sender, &key.message_id);
-        let record = self.last_journal(&key.agent, &subject).await?;
+        let record = self.last_journal(&key.agent, &self.subjects().request_of(key)).await?;
         record.as_ref().map(Stored::parse).transpose()
     }
 
@@ -174,8 +203,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn final_of(&self, key: &MessageKey) -> Result<Option<Stored<Final>>> {
-        let subject = self.subjects().final_(&key.agent, &key.sender, &key.message_id);
-        let record = self.last_journal(&key.agent, &subject).await?;
-        record.as_ref().map(Stored::parse).transpose()
+        let record = self.last_journal(&key.agent, &self.subjects().final_of(key)).await?;
+        Ok(record.as_ref().map(read_final))
     }
 }

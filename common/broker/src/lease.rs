@@ -1,14 +1,17 @@
 //! The leader's lease: a key with a time to live, taken and renewed by compare-and-set with raw publishes (the client's KV calls
 //! drop the time to live).
+//!
+//! It says who may lead, and until when by the holder's own clock. It says nothing of terms: its revisions begin anew with a new
+//! bucket, the control log's sequences do not.
 
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use crate::api::{Published, Record, header};
+use crate::clock::Moment;
 use crate::connection::Broker;
 use crate::error::Result;
 use crate::journal::encode;
@@ -17,17 +20,22 @@ const KEY: &str = "leader";
 const OPERATION: &str = "KV-Operation";
 const MARKER: &str = "Nats-Marker-Reason";
 
+/// The part of the time to live that a holder leaves unused, since its clock may be slower than the others'.
+const MARGIN: u32 = 4;
+
 /// What an attempt to take or renew the lease came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseState {
     /// Ours.
     Held {
-        /// The revision at which we first took it: the term. Rises with every change of leader.
-        term: u64,
+        /// Another number with each time that we took it, and not only renewed it.
+        tenure: u64,
+        /// Until this moment, whatever happens: three quarters of the time to live, from before the renewal was sent.
+        until: Moment,
     },
     /// Another one's.
     Other {
-        /// The holder's id.
+        /// The holder's id; empty if that is not known.
         holder: String,
     },
 }
@@ -36,38 +44,56 @@ pub enum LeaseState {
 #[derive(Debug)]
 pub struct Lease {
     broker: Broker,
-    holder: String,
+    holder: Holder,
     ttl: Duration,
     ours: Option<Tenure>,
     /// Another one's revision, and since when by our own clock: it may be taken over when it does not change for a
     /// time to live, whether or not the server lets it expire.
-    seen: Option<(u64, Instant)>,
+    seen: Option<(Claim, Moment)>,
 }
 
 /// What we hold.
 #[derive(Debug, Clone, Copy)]
 struct Tenure {
-    term: u64,
+    /// The revision at which we took it.
+    since: u64,
     revision: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Value {
+/// Whose the lease is: a process, not an id, since two may be started with one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Holder {
     holder: String,
+    /// Random, of one process.
+    #[serde(default)]
+    run: String,
+}
+
+/// A holder's write. Holder and revision: a bucket that was made anew counts from the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Claim {
+    of: Holder,
+    revision: u64,
 }
 
 /// What is stored under the key.
 enum Stored {
     /// Nobody's: compare against this revision.
     Free(u64),
-    Of(String, u64),
+    Of(Claim),
 }
 
 impl Broker {
-    /// Prepares to compete for the lease.
+    /// Prepares to compete for the lease. `run`: random, of this process.
     #[must_use]
-    pub fn lease(&self, holder: &str, ttl: Duration) -> Lease {
-        Lease { broker: self.clone(), holder: holder.to_owned(), ttl, ours: None, seen: None }
+    pub fn lease(&self, id: &str, run: &str, ttl: Duration) -> Lease {
+        Lease {
+            broker: self.clone(),
+            holder: Holder { holder: id.to_owned(), run: run.to_owned() },
+            ttl,
+            ours: None,
+            seen: None,
+        }
     }
 
     pub(crate) fn lease_stream(&self) -> String {
@@ -83,44 +109,34 @@ impl Lease {
     /// Takes the lease if it is free or expired, renews it if it is ours. An ambiguous answer is resolved by reading.
     ///
     /// # Errors
-    /// When the broker does not answer: whether we hold it is unknown, the caller's own clock decides how long to go on.
+    /// When the broker does not answer: whether we hold it is unknown, and it is ours until the moment that was told last.
     pub async fn take_or_renew(&mut self) -> Result<LeaseState> {
-        if let Some(ours) = self.ours
-            && let Some(revision) = self.write(ours.revision).await?
-        {
-            return Ok(self.held(ours.term, revision));
-        }
-        // Not ours before, or another write than the one we know of was the last.
-        let (expected, other) = match self.read().await? {
-            Stored::Free(revision) => (revision, None),
-            Stored::Of(holder, revision) if holder == self.holder => {
-                // Ours: a write whose answer was lost, perhaps of an earlier tenure that this process knows nothing of.
-                match self.ours {
-                    Some(ours) => return Ok(self.held(ours.term, revision)),
-                    None => (revision, None),
-                }
+        // From before anything is sent: whatever the server stores, it stores later.
+        let began = Moment::now();
+        let expected = match self.read().await? {
+            // Perhaps by a write whose answer was lost. Nobody wrote in between: that would be the last one now.
+            Stored::Of(claim) if claim.of == self.holder => claim.revision,
+            Stored::Of(claim) if !self.is_stale(&claim) => return Ok(self.others(claim)),
+            Stored::Free(revision) | Stored::Of(Claim { revision, .. }) => {
+                self.ours = None;
+                revision
             }
-            Stored::Of(holder, revision) => (revision, Some(holder)),
         };
-        self.ours = None;
-        if let Some(holder) = other
-            && !self.is_stale(expected)
-        {
-            return Ok(LeaseState::Other { holder });
+        if let Some(revision) = self.write(expected).await? {
+            return Ok(self.held(revision, began));
         }
-        match self.write(expected).await? {
-            Some(revision) => Ok(self.held(revision, revision)),
-            None => match self.read().await? {
-                Stored::Of(holder, revision) if holder == self.holder => {
-                    Ok(self.held(revision, revision))
-                }
-                Stored::Of(holder, revision) => {
-                    self.is_stale(revision);
-                    Ok(LeaseState::Other { holder })
-                }
-                // It came and went between two looks: whoever it was, it is not ours.
-                Stored::Free(_) => Ok(LeaseState::Other { holder: String::new() }),
-            },
+        match self.read().await? {
+            // An earlier try of this very write: its answer was lost.
+            Stored::Of(claim) if claim.of == self.holder => Ok(self.held(claim.revision, began)),
+            Stored::Of(claim) => {
+                self.is_stale(&claim);
+                Ok(self.others(claim))
+            }
+            // It came and went between two looks: whoever it was, it is not ours.
+            Stored::Free(_) => {
+                self.ours = None;
+                Ok(LeaseState::Other { holder: String::new() })
+            }
         }
     }
 
@@ -141,18 +157,26 @@ impl Lease {
         self.publish(headers, Bytes::new()).await.map(|_| ())
     }
 
-    fn held(&mut self, term: u64, revision: u64) -> LeaseState {
-        self.ours = Some(Tenure { term, revision });
+    /// Ours: renewed if it was before, else taken.
+    fn held(&mut self, revision: u64, began: Moment) -> LeaseState {
+        let since = self.ours.map_or(revision, |ours| ours.since);
+        self.ours = Some(Tenure { since, revision });
         self.seen = None;
-        LeaseState::Held { term }
+        LeaseState::Held { tenure: since, until: began.after(self.ttl - self.ttl / MARGIN) }
     }
 
-    /// Whether another one's revision has not changed for a time to live, by our own clock.
-    fn is_stale(&mut self, revision: u64) -> bool {
-        match self.seen {
-            Some((seen, since)) if seen == revision => since.elapsed() > self.ttl,
+    fn others(&mut self, claim: Claim) -> LeaseState {
+        self.ours = None;
+        LeaseState::Other { holder: claim.of.holder }
+    }
+
+    /// Whether another one's claim has not changed for a time to live, by our own clock. That we saw it before and see it again
+    /// is not proof enough, we may have been stopped in between: the compare-and-set is.
+    fn is_stale(&mut self, claim: &Claim) -> bool {
+        match &self.seen {
+            Some((seen, since)) if seen == claim => Moment::now().since(*since) > self.ttl,
             Some(_) | None => {
-                self.seen = Some((revision, Instant::now()));
+                self.seen = Some((claim.clone(), Moment::now()));
                 false
             }
         }
@@ -169,7 +193,7 @@ impl Lease {
 
     /// Writes our value over a revision; none if that is not the last one.
     async fn write(&self, expected: u64) -> Result<Option<u64>> {
-        let value = encode(&Value { holder: self.holder.clone() })?;
+        let value = encode(&self.holder)?;
         match self.publish(|| self.headers(expected), value).await? {
             Published::Stored(revision) | Published::Duplicate(revision) => Ok(Some(revision)),
             Published::WrongLast => Ok(None),
@@ -177,24 +201,27 @@ impl Lease {
     }
 
     async fn publish(&self, headers: impl Fn() -> HeaderMap, value: Bytes) -> Result<Published> {
-        // An answer that comes later than this is of no use to the holder.
-        let timeout = (self.ttl / 4).clamp(Duration::from_millis(250), Duration::from_secs(2));
         let subject = self.broker.lease_subject(KEY);
         let wire = self.broker.wire();
-        Ok(wire.publish(subject, headers, value, timeout).await?.0)
+        Ok(wire.publish(subject, headers, value, self.patience()).await?.0)
+    }
+
+    /// An answer that comes later than this is of no use to the holder.
+    fn patience(&self) -> Duration {
+        (self.ttl / 4).clamp(Duration::from_millis(250), Duration::from_secs(2))
     }
 
     async fn read(&self) -> Result<Stored> {
         let subject = self.broker.lease_subject(KEY);
         let stream = self.broker.lease_stream();
-        let Some(record) = self.broker.wire().last(&stream, &subject).await? else {
+        let wire = self.broker.wire();
+        let Some(record) = wire.last_within(&stream, &subject, self.patience()).await? else {
             return Ok(Stored::Free(0));
         };
         if is_marker(&record) {
             return Ok(Stored::Free(record.seq));
         }
-        let value: Value = record.parse()?;
-        Ok(Stored::Of(value.holder, record.seq))
+        Ok(Stored::Of(Claim { of: record.parse()?, revision: record.seq }))
     }
 }
 

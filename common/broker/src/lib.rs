@@ -2,7 +2,9 @@
 
 mod ack;
 mod address;
+mod admitted;
 mod api;
+mod clock;
 mod connection;
 mod consumer;
 mod control;
@@ -23,13 +25,15 @@ mod scan;
 mod streams;
 mod wire;
 
+pub use admitted::{Admission, Admitted};
+pub use clock::Moment;
 pub use connection::{Broker, ConnectOptions, Link, Subscription, TransientMessage};
 pub use consumer::ConsumerState;
-pub use control::{Appended, ControlFollower, ControlItem};
+pub use control::{Appended, ControlFollower, ControlItem, Extent};
 pub use error::{BrokerError, Result};
 pub use events::{EventBatch, EventFollower, EventMark};
 pub use failure::{Attempt, failure};
-pub use inbox::{Delivery, Inbox, InboxItem};
+pub use inbox::{Delivery, Inbox, InboxItem, Unreadable};
 pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};
 pub use logs::{LogFollower, LogLine};

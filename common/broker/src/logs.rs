@@ -144,7 +144,7 @@ impl LogFollower {
     /// When it cannot go on.
     pub async fn next(&mut self) -> Result<Vec<LogLine>> {
         loop {
-            let Followed::Message(_, message) = self.inner.next().await? else {
+            let Followed::Message { message, .. } = self.inner.next().await? else {
                 continue;
             };
             if let Some((_, incarnation)) = self.broker.subjects().parse_logs(&message.subject) {

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use common::message::{Envelope, Final, MessageKey};
-use common::{AgentName, MessageId, SenderName, Timestamp};
+use common::{AgentName, ConversationTag, MessageId, Timestamp};
 use futures_util::future::try_join_all;
 
 use crate::api::Record;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
-use crate::journal::Stored;
+use crate::journal::{Stored, read_final};
 use crate::read::Reader;
 
 /// One item of a journal scan.
@@ -17,6 +17,8 @@ use crate::read::Reader;
 pub struct JournalItem {
     /// Whose it is.
     pub key: MessageKey,
+    /// Its conversation's tag.
+    pub conversation: ConversationTag,
     /// Its sequence in the stream of its shard.
     pub seq: u64,
     /// When the broker stored it.
@@ -106,27 +108,19 @@ impl Broker {
         let last_seq = self.wire().last_seq(&stream).await?;
         let filter = self.subjects().journal_of(agent);
         let mut reader = Reader::new(self.wire(), stream, filter, from_seq, last_seq);
-        let mut open: HashMap<(SenderName, MessageId), (u64, Timestamp)> = HashMap::new();
+        let mut open: HashMap<MessageKey, (u64, Timestamp)> = HashMap::new();
         while let Some(record) = reader.next().await? {
             let Some(subject) = self.subjects().parse_journal(&record.subject) else {
                 continue;
             };
-            let key = (subject.sender, subject.message_id);
             if subject.is_final {
-                open.remove(&key);
+                open.remove(&subject.key);
             } else {
-                open.insert(key, (record.seq, record.at));
+                open.insert(subject.key, (record.seq, record.at));
             }
         }
         let total = open.len() as u64;
-        let mut open: Vec<_> = open
-            .into_iter()
-            .map(|((sender, message_id), (seq, at))| {
-                let agent = agent.clone();
-                let key = MessageKey { agent, sender, message_id };
-                (seq, key, at)
-            })
-            .collect();
+        let mut open: Vec<_> = open.into_iter().map(|(key, (seq, at))| (seq, key, at)).collect();
         open.sort_unstable_by_key(|(seq, ..)| *seq);
         open.truncate(limit);
         Ok(OpenScan { open, total, last_seq })
@@ -148,8 +142,7 @@ impl Broker {
         let believed = records.iter().filter_map(|record| {
             let subject = self.subjects().parse_journal(&record.subject)?;
             let envelope = record.parse::<Envelope>().ok()?;
-            let agree = (&subject.agent, &subject.sender, &subject.message_id)
-                == (&envelope.agent, &envelope.sender, &envelope.message_id);
+            let agree = subject.key == envelope.key() && subject.conversation == envelope.tag();
             agree.then_some((record.seq, envelope))
         });
         Ok(believed.collect())
@@ -210,17 +203,14 @@ impl JournalScan {
         let (mut request, mut final_) = (None, None);
         if !self.headers_only {
             if subject.is_final {
-                final_ = Some(record.parse()?);
+                final_ = Some(read_final(record).value);
             } else {
                 request = Some(record.parse()?);
             }
         }
         Ok(JournalItem {
-            key: MessageKey {
-                agent: subject.agent,
-                sender: subject.sender,
-                message_id: subject.message_id,
-            },
+            key: subject.key,
+            conversation: subject.conversation,
             seq: record.seq,
             at: record.at,
             request,

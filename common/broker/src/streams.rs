@@ -11,8 +11,9 @@ use crate::api::{StreamInfo, code};
 use crate::error::{BrokerError, Result};
 use crate::wire::Wire;
 
-/// The newest format of streams and records that this build knows.
-const FORMAT: u32 = 1;
+/// The format of subjects, streams and records. 2: a message is named by agent, sender and id in every subject, and its
+/// conversation is in the journal's.
+const FORMAT: u32 = 2;
 const FORMAT_KEY: &str = "mozart-format";
 const SHARDS_KEY: &str = "mozart-shards";
 
@@ -106,6 +107,7 @@ fn metadata(config: &Value, key: &str) -> Option<u32> {
 fn check_format(config: &Value) -> Result<()> {
     match metadata(config, FORMAT_KEY) {
         Some(found) if found > FORMAT => Err(BrokerError::TooNew { found, known: FORMAT }),
+        Some(found) if found < FORMAT => Err(BrokerError::Outdated { found, known: FORMAT }),
         Some(_) | None => Ok(()),
     }
 }
@@ -201,25 +203,6 @@ impl Plan {
         self.stream(self.subjects.stream("DEAD"), &subjects, settings)
     }
 
-    /// Advisories are ordinary messages: lost, unless a stream keeps them.
-    fn advisories(&self) -> Value {
-        let settings = json!({
-            "discard": "old",
-            "duplicate_window": 120 * SECOND,
-            "max_age": 30 * 24 * HOUR,
-            "max_msgs": 100_000,
-        });
-        let advisory = "$JS.EVENT.ADVISORY.CONSUMER";
-        let subjects: Vec<String> = (0..self.subjects.shards())
-            .map(|shard| self.subjects.journal_stream(shard))
-            .flat_map(|stream| {
-                ["MAX_DELIVERIES", "MSG_TERMINATED"]
-                    .map(|what| format!("{advisory}.{what}.{stream}.>"))
-            })
-            .collect();
-        self.stream(self.subjects.stream("ADVISORIES"), &subjects, settings)
-    }
-
     /// As the client's KV would make it, with times to live.
     fn lease(&self) -> Value {
         let bucket = self.subjects.lease_bucket();
@@ -237,7 +220,7 @@ impl Plan {
 
     fn others(&self) -> Vec<Value> {
         let journals = (0..self.subjects.shards()).map(|shard| self.journal(shard));
-        let rest = [self.events(), self.logs(), self.dead(), self.advisories(), self.lease()];
+        let rest = [self.events(), self.logs(), self.dead(), self.lease()];
         journals.chain(rest).collect()
     }
 }
@@ -326,13 +309,13 @@ mod tests {
         });
         let wanted = json!({
             "name": "S", "max_age": 2, "discard": "new",
-            "metadata": { "mozart-shards": "1", "mozart-format": "1" },
+            "metadata": { "mozart-shards": "1", "mozart-format": "2" },
         });
         assert_eq!(
             merge(&existing, &wanted),
             json!({
                 "name": "S", "max_age": 1, "discard": "new",
-                "metadata": { "mozart-shards": "4", "mozart-format": "1", "theirs": "x" },
+                "metadata": { "mozart-shards": "4", "mozart-format": "2", "theirs": "x" },
             })
         );
     }

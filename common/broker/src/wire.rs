@@ -1,6 +1,7 @@
 //! One request and its answer, over reconnects: what every other module stands on.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subject};
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock::ServerClock;
 use crate::connection::Link;
 use crate::error::{BrokerError, Result};
 
@@ -25,6 +27,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Wire {
     pub(crate) client: Client,
     pub(crate) link: watch::Receiver<Link>,
+    pub(crate) clock: Arc<ServerClock>,
 }
 
 /// An answer, and the how-manieth try it belongs to.

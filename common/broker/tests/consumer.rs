@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broker::{Broker, Delivery, Inbox, InboxItem, SendOutcome};
+use broker::{Broker, Delivery, Inbox, InboxItem, SendOutcome, Unreadable};
 use futures_util::StreamExt;
 
 use crate::support::{SOON, Server, agent, envelope, soon};
@@ -10,7 +10,18 @@ use crate::support::{SOON, Server, agent, envelope, soon};
 async fn delivery(inbox: &mut Inbox) -> Delivery {
     match soon(inbox.next()).await {
         InboxItem::Delivery(delivery) => *delivery,
-        other @ (InboxItem::Refused { .. } | InboxItem::Gone) => panic!("{other:?}"),
+        other @ (InboxItem::Unreadable(_) | InboxItem::Refused { .. } | InboxItem::Gone) => {
+            panic!("{other:?}")
+        }
+    }
+}
+
+async fn unreadable(inbox: &mut Inbox) -> Unreadable {
+    match soon(inbox.next()).await {
+        InboxItem::Unreadable(unreadable) => *unreadable,
+        other @ (InboxItem::Delivery(_) | InboxItem::Refused { .. } | InboxItem::Gone) => {
+            panic!("{other:?}")
+        }
     }
 }
 
@@ -23,13 +34,7 @@ async fn send(broker: &Broker, agent: &str, id: &str) {
 async fn requests_come_in_order_and_never_more_than_the_window() {
     let server = Server::start().await;
     for (shards, window) in [(1, 1), (1, 7), (4, 64)] {
-        let broker = {
-            let mut options = server.options();
-            options.namespace = common::Namespace::new(format!("n{shards}-{window}")).expect("ok");
-            let streams = broker::StreamOptions { journal_shards: shards, replicas: 1 };
-            let made = Broker::connect_and_create(&options, &streams).await;
-            made.expect("a broker")
-        };
+        let broker = server.broker_in(&format!("n{shards}-{window}"), shards).await;
         let a = agent("a");
         broker.create_consumer(&a, 1, 1, window).await.expect("made");
         let mut inbox = broker.pull(&a, 1, window).await.expect("pulling");
@@ -103,7 +108,7 @@ async fn after_a_kill_the_consumer_is_gone_and_a_new_one_loses_nothing() {
             // Given out before the server went.
             InboxItem::Delivery(_) => {}
             InboxItem::Gone => break,
-            InboxItem::Refused { reason, .. } => panic!("{reason}"),
+            other @ (InboxItem::Unreadable(_) | InboxItem::Refused { .. }) => panic!("{other:?}"),
         }
     }
     assert!(matches!(soon(inbox.next()).await, InboxItem::Gone));
@@ -187,32 +192,44 @@ async fn what_a_forged_reply_subject_brings_is_refused() {
     let client = server.client().await;
 
     // The broker's own answer, stored as a request of the agent.
-    let forged = "mozart.test.journal.a.user.forged.request";
-    client.publish_with_reply("mozart.test.dead.x.y", forged, "x".into()).await.expect("sent");
+    let forged = "mozart.test.journal.a.user.forged.-.request";
+    client.publish_with_reply("mozart.test.dead.x.y.z", forged, "x".into()).await.expect("sent");
+    let first = unreadable(&mut inbox).await;
+    assert_eq!((first.key.message_id.as_str(), first.conversation.as_str()), ("forged", "-"));
+    assert!(first.reason.contains("missing field"), "{}", first.reason);
+
+    // An envelope of another agent, and one of another conversation, stored on this agent's subjects.
+    let elsewhere = serde_json::to_vec(&envelope("b", "m9")).expect("JSON");
+    let subject = "mozart.test.journal.a.user.m9.-.request";
+    client.publish(subject, elsewhere.into()).await.expect("sent");
+    let other = serde_json::to_vec(&envelope("a", "m8")).expect("JSON");
+    let subject = "mozart.test.journal.a.user.m8.x.request";
+    client.publish(subject, other.into()).await.expect("sent");
+    for id in ["m9", "m8"] {
+        let refused = unreadable(&mut inbox).await;
+        assert_eq!(refused.key.message_id.as_str(), id);
+        assert!(refused.reason.contains("another subject"), "{}", refused.reason);
+    }
+    // What has no name at all is settled by itself.
+    let subject = "mozart.test.journal.a.NOBODY.m7.-.request";
+    client.publish(subject, "x".into()).await.expect("sent");
     let InboxItem::Refused { reason, payload } = soon(inbox.next()).await else {
-        panic!("a broker's answer is no request");
+        panic!("it has no name");
     };
-    assert!(payload.starts_with(b"{\"stream\""), "{payload:?}");
-    assert!(reason.contains("missing field"), "{reason}");
-    // It came from the stream: acked, so that it does not come again.
+    assert_eq!(payload, "x");
+    assert!(reason.contains("not a request"), "{reason}");
     let settled = async {
         loop {
             let state = broker.consumer(&agent("a"), 1).await.expect("an answer");
-            if state.expect("it exists").ack_pending == 0 {
+            if state.expect("it exists").ack_pending == 3 {
                 break;
             }
         }
     };
     soon(settled).await;
-
-    // An envelope of another subject, stored on this agent's.
-    let elsewhere = serde_json::to_vec(&envelope("b", "m9")).expect("JSON");
-    let subject = "mozart.test.journal.a.user.m9.request";
-    client.publish(subject, elsewhere.into()).await.expect("sent");
-    let InboxItem::Refused { reason, .. } = soon(inbox.next()).await else {
-        panic!("the body is of another agent");
-    };
-    assert!(reason.contains("another subject"), "{reason}");
+    // The others wait for their final state, like any message.
+    let open = broker.open_requests(&agent("a"), 1, 9).await.expect("a scan");
+    assert_eq!(open.total, 3);
 
     // Another agent's job, pulled into this inbox.
     send(&broker, "b", "m1").await;

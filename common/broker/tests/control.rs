@@ -1,6 +1,6 @@
 //! The control log: followed without a gap, whatever happens to the server.
 
-use broker::{Broker, ControlFollower, ControlItem};
+use broker::{Broker, ControlFollower, ControlItem, Extent};
 use common::Timestamp;
 use common::control::{ControlEvent, ControlRecord};
 
@@ -83,18 +83,82 @@ async fn an_append_that_is_repeated_is_one_record() {
 }
 
 #[tokio::test]
-async fn a_record_that_does_not_parse_is_shown_and_passed() {
+async fn a_record_that_does_not_parse_is_shown_as_far_as_it_can_be() {
     let server = Server::start().await;
     let broker = server.broker().await;
     let subject = broker.subjects().control(&agent("a"));
-    broker.tell(subject, "{".into()).await.expect("told");
+    for payload in ["{", "{\"type\":\"leaderElected\",\"rules\":\"new\"}"] {
+        broker.tell(subject.clone(), payload.into()).await.expect("told");
+    }
     broker.flush(crate::support::SOON).await.expect("flushed");
     append(&broker, "a", 1).await;
     let mut follower = broker.follow_control(1, None).await.expect("following");
+    for (expected, type_) in [(1, None), (2, Some("leaderElected"))] {
+        let item = next(&mut follower).await;
+        let ControlItem::Malformed { seq, subject: of, kind, .. } = item else {
+            panic!("{item:?}");
+        };
+        assert_eq!((seq, of, kind.as_deref()), (expected, subject.clone(), type_));
+    }
     let item = next(&mut follower).await;
-    assert!(matches!(item, ControlItem::Malformed { seq: 1, .. }), "{item:?}");
-    let item = next(&mut follower).await;
-    assert!(matches!(item, ControlItem::Record { seq: 2, .. }), "{item:?}");
+    assert!(matches!(item, ControlItem::Record { seq: 3, .. }), "{item:?}");
+}
+
+#[tokio::test]
+async fn the_time_of_a_record_is_the_logs_whatever_its_author_says() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let before = broker.clock().await.expect("it tells");
+    append(&broker, "a", 1).await;
+    append(&broker, "a", u64::MAX / 2_000_000).await;
+    let after = broker.clock().await.expect("it tells");
+    let mut follower = broker.follow_control(1, None).await.expect("following");
+    for _ in 0..2 {
+        let item = next(&mut follower).await;
+        let ControlItem::Record { at, .. } = item else {
+            panic!("{item:?}");
+        };
+        assert!(before <= at && at <= after, "{before} {at} {after}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_trimmed_says_so() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    assert_eq!(broker.control_extent().await.expect("told"), Extent { first: 1, last: 0 });
+    for at in 1..=5 {
+        append(&broker, "a", at).await;
+    }
+    assert_eq!(broker.control_extent().await.expect("told"), Extent { first: 1, last: 5 });
+    let client = server.client().await;
+    for (keep, first) in [(2, 4), (0, 6)] {
+        let body = serde_json::json!({ "keep": keep }).to_string();
+        let purge = "$JS.API.STREAM.PURGE.MOZART_test_CONTROL";
+        client.request(purge, body.into()).await.expect("purged");
+        let extent = Extent { first, last: 5 };
+        assert_eq!(broker.control_extent().await.expect("told"), extent);
+    }
+}
+
+#[tokio::test]
+async fn a_follower_does_not_go_on_over_records_that_were_removed_meanwhile() {
+    let mut server = Server::start().await;
+    let broker = server.broker().await;
+    append(&broker, "a", 1).await;
+    let mut follower = broker.follow_control(1, None).await.expect("following");
+    next(&mut follower).await;
+    assert_eq!(next(&mut follower).await, ControlItem::CaughtUp);
+    server.kill_and_revive().await;
+    // Before the follower looks: it is not polled.
+    for at in 2..=3 {
+        append(&broker, "a", at).await;
+    }
+    let client = server.client().await;
+    let purge = "$JS.API.STREAM.PURGE.MOZART_test_CONTROL";
+    client.request(purge, "{\"keep\":1}".into()).await.expect("purged");
+    let error = soon(follower.next()).await.expect_err("record 2 is gone");
+    assert!(error.to_string().contains("lost records"), "{error}");
 }
 
 #[tokio::test]
@@ -119,8 +183,10 @@ async fn killed_servers_leave_no_gap_and_nothing_twice() {
     };
     let following = async {
         for at in 1..=RECORDS {
-            let expected = ControlItem::Record { seq: at, record: Box::new(record("a", at)) };
-            assert_eq!(next(&mut follower).await, expected);
+            let ControlItem::Record { seq, record: found, .. } = next(&mut follower).await else {
+                panic!("not record {at}");
+            };
+            assert_eq!((seq, *found), (at, record("a", at)));
         }
     };
     tokio::join!(appending, killing, following);

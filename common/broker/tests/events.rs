@@ -4,7 +4,7 @@ use broker::{EventBatch, EventMark};
 use common::event::{Event, EventBody, sequence};
 use common::{ConversationId, Timestamp};
 
-use crate::support::{Server, agent, message, soon};
+use crate::support::{Server, agent, key, message, namesakes, soon};
 
 fn batch(attempt: u32, from: u64, bodies: Vec<EventBody>) -> EventBatch {
     let events = bodies.into_iter().zip(from..).map(|(body, index)| Event {
@@ -14,6 +14,7 @@ fn batch(attempt: u32, from: u64, bodies: Vec<EventBody>) -> EventBatch {
     });
     EventBatch {
         agent: agent("a"),
+        sender: key("a", "m1").sender,
         message_id: message("m1"),
         conversation_id: ConversationId::new("c:1").expect("valid"),
         incarnation: u64::from(attempt) + 6,
@@ -36,21 +37,38 @@ async fn events_that_are_published_again_are_stored_once() {
     broker.publish_events(&second).await.expect("stored");
     broker.publish_events(&first).await.expect("harmless");
     broker.publish_events(&second).await.expect("harmless");
-    let events = broker.events(&agent("a"), &message("m1")).await;
+    let events = broker.events(&key("a", "m1")).await;
     assert_eq!(events.expect("an answer"), [first, second]);
+}
+
+#[tokio::test]
+async fn messages_of_one_id_have_their_own_events_each() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let mut batches = Vec::new();
+    for (n, envelope) in namesakes().into_iter().enumerate() {
+        let mut batch = batch(1, 1, vec![text(&n.to_string())]);
+        (batch.agent, batch.sender) = (envelope.agent, envelope.sender);
+        broker.publish_events(&batch).await.expect("stored");
+        batches.push(batch);
+    }
+    for batch in batches {
+        let stored = broker.events(&batch.key()).await.expect("an answer");
+        assert_eq!(stored, [batch]);
+    }
 }
 
 #[tokio::test]
 async fn the_last_mark_tells_the_attempt_and_how_it_stands() {
     let server = Server::start().await;
     let broker = server.broker().await;
-    let (a, m1) = (agent("a"), message("m1"));
-    assert_eq!(broker.last_mark(&a, &m1).await.expect("an answer"), None);
+    let m1 = key("a", "m1");
+    assert_eq!(broker.last_mark(&m1).await.expect("an answer"), None);
     let delivered = EventBody::Delivered { incarnation: 7 };
     let first = batch(1, 1, vec![delivered, EventBody::Acknowledged]);
     broker.publish_events(&first).await.expect("stored");
     let mark = EventMark { attempt: 1, incarnation: 7, seq: 1, acknowledged: true, ended: false };
-    assert_eq!(broker.last_mark(&a, &m1).await.expect("an answer"), Some(mark));
+    assert_eq!(broker.last_mark(&m1).await.expect("an answer"), Some(mark));
 
     let error = EventBody::Error { error: "x".into() };
     let last = batch(2, 5, vec![text("a"), error]);
@@ -62,7 +80,7 @@ async fn the_last_mark_tells_the_attempt_and_how_it_stands() {
         acknowledged: false,
         ended: true,
     };
-    assert_eq!(broker.last_mark(&a, &m1).await.expect("an answer"), Some(mark));
+    assert_eq!(broker.last_mark(&m1).await.expect("an answer"), Some(mark));
 }
 
 #[tokio::test]
@@ -70,20 +88,18 @@ async fn a_follower_sees_stored_and_live_events_over_killed_servers() {
     let mut server = Server::start().await;
     let broker = server.broker().await;
     let of = |n: u64| batch(1, n, vec![text(&n.to_string())]);
-    let (a, m1) = (agent("a"), message("m1"));
-    let (mut one, mut all) = (None, None);
+    let m1 = key("a", "m1");
+    let mut followers = Vec::new();
     // EVENTS is not synced: a killed server may lose the last ones and give their numbers again. What it lost was
     // followed before, what comes after it is followed nevertheless.
     for round in 0..4 {
         for n in round * 50 + 1..=round * 50 + 50 {
             broker.publish_events(&of(n)).await.expect("stored");
         }
-        if one.is_none() {
-            let followed = broker.follow_events(&a, Some(&m1)).await;
-            one = Some(followed.expect("following"));
-            all = Some(broker.follow_events(&a, None).await.expect("following"));
+        if followers.is_empty() {
+            followers.push(broker.follow_events(&m1).await.expect("following"));
         }
-        for follower in [&mut one, &mut all].into_iter().flatten() {
+        for follower in &mut followers {
             for n in round * 50 + 1..=round * 50 + 50 {
                 assert_eq!(soon(follower.next()).await.expect("events"), of(n));
             }
@@ -96,13 +112,13 @@ async fn a_follower_sees_stored_and_live_events_over_killed_servers() {
 async fn what_does_not_look_like_events_is_passed_over() {
     let server = Server::start().await;
     let broker = server.broker().await;
-    let (a, m1) = (agent("a"), message("m1"));
-    let subject = broker.subjects().events(&a, &m1);
+    let m1 = key("a", "m1");
+    let subject = broker.subjects().events(&m1);
     broker.tell(subject, "{}".into()).await.expect("told");
     let ours = batch(1, 1, vec![text("a")]);
     broker.publish_events(&ours).await.expect("stored");
-    let stored = broker.events(&a, &m1).await.expect("an answer");
+    let stored = broker.events(&m1).await.expect("an answer");
     assert_eq!(stored, std::slice::from_ref(&ours));
-    let mut follower = broker.follow_events(&a, None).await.expect("following");
+    let mut follower = broker.follow_events(&m1).await.expect("following");
     assert_eq!(soon(follower.next()).await.expect("events"), ours);
 }

@@ -2,7 +2,10 @@
 
 use broker::{FinalOutcome, SendOutcome};
 
-use crate::support::{SOON, Server, agent, completed, envelope, key, message, soon};
+use common::ConversationId;
+use common::message::Outcome;
+
+use crate::support::{SOON, Server, agent, completed, envelope, key, message, namesakes, soon};
 
 #[tokio::test]
 async fn a_message_is_stored_once_however_often_it_is_sent() {
@@ -38,25 +41,111 @@ async fn another_text_under_the_same_id_is_a_conflict() {
 }
 
 #[tokio::test]
+async fn the_same_id_in_two_conversations_of_one_sender_is_a_conflict() {
+    let server = Server::start().await;
+    for shards in [1, 4] {
+        let broker = server.broker_in(&format!("n{shards}"), shards).await;
+        let mut stored = envelope("a", "m1");
+        stored.conversation_id = ConversationId::new("one").expect("valid");
+        broker.send(&stored, SOON).await.expect("it is stored");
+        for conversation in ["two", "m1"] {
+            let mut other = stored.clone();
+            other.conversation_id = ConversationId::new(conversation).expect("valid");
+            assert_ne!(other.tag(), stored.tag());
+            let conflict = SendOutcome::Conflict { stored: Box::new(stored.clone()) };
+            assert_eq!(broker.send(&other, SOON).await.expect("an answer"), conflict);
+            let found = broker.request_of(&other.key()).await.expect("an answer");
+            assert_eq!(found.expect("it is there").value, stored);
+        }
+        // Nor is there a second final state, whatever conversation its author takes it for.
+        let (won, lost) = (completed("won"), completed("lost"));
+        let (key, tag) = (stored.key(), stored.tag());
+        let first = broker.publish_final(&key, &tag, &won, "1", SOON).await;
+        assert_eq!(first.expect("an answer"), FinalOutcome::Won);
+        let second = broker.publish_final(&key, &envelope("a", "m1").tag(), &lost, "2", SOON).await;
+        assert_eq!(second.expect("an answer"), FinalOutcome::Lost(Box::new(won.clone())));
+        assert_eq!(broker.final_of(&key).await.expect("an answer").expect("stored").value, won);
+    }
+}
+
+#[tokio::test]
+async fn the_same_id_at_two_agents_and_from_two_senders_is_that_many_messages() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    for (n, envelope) in namesakes().into_iter().enumerate() {
+        let sent = broker.send(&envelope, SOON).await.expect("an answer");
+        assert!(matches!(sent, SendOutcome::Stored { .. }), "{sent:?}");
+        let ours = completed(&n.to_string());
+        let outcome =
+            broker.publish_final(&envelope.key(), &envelope.tag(), &ours, "1.1", SOON).await;
+        assert_eq!(outcome.expect("an answer"), FinalOutcome::Won);
+    }
+    for (n, envelope) in namesakes().into_iter().enumerate() {
+        let request = broker.request_of(&envelope.key()).await.expect("an answer");
+        assert_eq!(request.expect("it is there").value, envelope);
+        let final_ = broker.final_of(&envelope.key()).await.expect("an answer");
+        assert_eq!(final_.expect("it is there").value, completed(&n.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn compare_and_set_needs_no_message_id() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let envelope = envelope("a", "m1");
+    broker.send(&envelope, SOON).await.expect("stored");
+    let (key, tag) = (envelope.key(), envelope.tag());
+    broker.publish_final(&key, &tag, &completed("x"), "1.1", SOON).await.expect("stored");
+    let client = server.client().await;
+    for subject in [broker.subjects().request_of(&key), broker.subjects().final_of(&key)] {
+        let body = serde_json::json!({ "last_by_subj": subject }).to_string();
+        let got = client.request("$JS.API.STREAM.MSG.GET.MOZART_test_JOURNAL", body.into()).await;
+        let got: serde_json::Value =
+            serde_json::from_slice(&got.expect("an answer").payload).expect("JSON");
+        let headers = got["message"]["hdrs"].as_str().unwrap_or_default();
+        // In base64: `Nats-Msg-Id` at each of its three alignments.
+        for id in ["TmF0cy1Nc2ctSW", "5hdHMtTXNnLUlk", "OYXRzLU1zZy1JZ"] {
+            assert!(!headers.contains(id), "{headers}");
+        }
+        assert!(got["message"]["seq"].is_u64(), "{got}");
+    }
+}
+
+#[tokio::test]
+async fn a_final_state_that_does_not_parse_is_final() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let envelope = envelope("a", "m1");
+    broker.send(&envelope, SOON).await.expect("stored");
+    let (key, tag) = (envelope.key(), envelope.tag());
+    broker.tell(broker.subjects().final_(&key, &tag), "{".into()).await.expect("told");
+    broker.flush(SOON).await.expect("flushed");
+    let there = broker.final_of(&key).await.expect("an answer").expect("it is there").value;
+    assert_eq!(there.status, Outcome::Failed);
+    assert!(there.reason.as_deref().is_some_and(|reason| reason.contains("does not parse")));
+    let outcome = broker.publish_final(&key, &tag, &completed("x"), "1.1", SOON).await;
+    assert_eq!(outcome.expect("an answer"), FinalOutcome::Lost(Box::new(there)));
+    let open = broker.open_requests(&agent("a"), 1, 9).await.expect("a scan");
+    assert_eq!(open.total, 0);
+}
+
+#[tokio::test]
 async fn of_many_racing_finals_one_wins_and_only_that_is_republished() {
     let server = Server::start().await;
     for shards in [1, 4] {
-        let mut options = server.options();
-        options.namespace = common::Namespace::new(format!("n{shards}")).expect("valid");
-        let streams = broker::StreamOptions { journal_shards: shards, replicas: 1 };
-        let broker =
-            broker::Broker::connect_and_create(&options, &streams).await.expect("a broker");
+        let broker = server.broker_in(&format!("n{shards}"), shards).await;
         let mut done =
             broker.subscribe(broker.subjects().done_all(), None).await.expect("a subscription");
         broker.flush(SOON).await.expect("flushed");
         for round in 0..20 {
             let name = format!("agent-{round}");
-            let key = key(&name, "m1");
+            let (key, tag) = (key(&name, "m1"), envelope(&name, "m1").tag());
             let tries = (0..8).map(|author| {
-                let (broker, key) = (&broker, &key);
+                let (broker, key, tag) = (&broker, &key, &tag);
                 async move {
                     let ours = completed(&format!("by {author}"));
-                    let outcome = broker.publish_final(key, &ours, &author.to_string(), SOON).await;
+                    let author = author.to_string();
+                    let outcome = broker.publish_final(key, tag, &ours, &author, SOON).await;
                     (ours, outcome.expect("an answer"))
                 }
             });
@@ -75,8 +164,8 @@ async fn of_many_racing_finals_one_wins_and_only_that_is_republished() {
             }
             let told = soon(done.next()).await.expect("the republished final");
             let subject = broker.subjects().parse_done(&told.subject).expect("ours");
-            assert_eq!(subject.agent, key.agent);
-            assert_eq!(subject.message_id, message("m1"));
+            assert_eq!(subject.key, key);
+            assert_eq!(subject.conversation, envelope("a", "m1").tag());
             let told: common::message::Final =
                 serde_json::from_slice(&told.payload).expect("a final");
             assert_eq!(told, *winner);
@@ -90,9 +179,9 @@ async fn of_many_racing_finals_one_wins_and_only_that_is_republished() {
 async fn ones_own_final_is_recognised_when_it_is_tried_again() {
     let server = Server::start().await;
     let broker = server.broker().await;
-    let (key, ours) = (key("a", "m1"), completed("x"));
+    let (key, tag, ours) = (key("a", "m1"), envelope("a", "m1").tag(), completed("x"));
     for _ in 0..2 {
-        let outcome = broker.publish_final(&key, &ours, "1.1", SOON).await;
+        let outcome = broker.publish_final(&key, &tag, &ours, "1.1", SOON).await;
         assert_eq!(outcome.expect("an answer"), FinalOutcome::Won);
     }
 }
@@ -119,11 +208,7 @@ async fn what_is_sent_while_the_server_is_down_is_stored_once_when_it_is_back() 
 async fn a_scan_reads_what_was_stored_in_order_and_says_what_is_open() {
     let server = Server::start().await;
     for shards in [1, 4] {
-        let mut options = server.options();
-        options.namespace = common::Namespace::new(format!("n{shards}")).expect("valid");
-        let streams = broker::StreamOptions { journal_shards: shards, replicas: 1 };
-        let broker =
-            broker::Broker::connect_and_create(&options, &streams).await.expect("a broker");
+        let broker = server.broker_in(&format!("n{shards}"), shards).await;
         // More than a batch.
         let ids: Vec<String> = (0..1500).map(|n| format!("m{n:04}")).collect();
         for chunk in ids.chunks(100) {
@@ -139,7 +224,9 @@ async fn a_scan_reads_what_was_stored_in_order_and_says_what_is_open() {
             futures_util::future::join_all(sends).await;
         }
         for id in &ids[..1490] {
-            let outcome = broker.publish_final(&key("a", id), &completed(id), "1", SOON).await;
+            let outcome = broker
+                .publish_final(&key("a", id), &envelope("a", id).tag(), &completed(id), "1", SOON)
+                .await;
             assert_eq!(outcome.expect("an answer"), FinalOutcome::Won);
         }
 

@@ -32,7 +32,7 @@ impl Answer {
     /// # Errors
     /// When the client is closed.
     pub(crate) async fn listen(broker: &Broker, key: &MessageKey) -> Result<Self, ApiError> {
-        let subject = broker.subjects().done(&key.agent, &key.sender, &key.message_id);
+        let subject = broker.subjects().done(key);
         let told = broker.subscribe(subject, None).await.attempt("cannot listen for the answer")?;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

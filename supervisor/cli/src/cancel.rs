@@ -33,7 +33,7 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
     let request = args.message.resolve(&client.broker).await?.value;
     let id = &request.message_id;
     let what = || format!("cannot cancel message {id}");
-    let mark = client.broker.last_mark(&request.agent, id).await.attempt(what())?;
+    let mark = client.broker.last_mark(&request.key()).await.attempt(what())?;
     let final_ = Final {
         status: Outcome::Cancelled,
         response: None,
@@ -44,7 +44,8 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
         tail: Vec::new(),
     };
     let author = format!("cli.{}", uuid::Uuid::now_v7());
-    let outcome = client.broker.publish_final(&request.key(), &final_, &author, STORE).await;
+    let outcome =
+        client.broker.publish_final(&request.key(), &request.tag(), &final_, &author, STORE).await;
     if let FinalOutcome::Lost(first) = outcome.attempt(what())? {
         let status = Status::from(first.status).as_str();
         let cause = format!("it is {status} since {}", first.at);

@@ -227,9 +227,9 @@ fn again(dead: &Envelope, seq: u64, at: Timestamp) -> Envelope {
 async fn drop_all(client: &Client, select: &SelectArgs) -> Result<u8, ApiError> {
     let mut dropped = Vec::new();
     for Stored { value: letter, .. } in selected(client, select).await? {
-        let (agent, id) = (letter.envelope.agent, letter.envelope.message_id);
+        let (key, id) = (letter.envelope.key(), letter.envelope.message_id);
         let what = format!("cannot drop dead letter {id}");
-        if client.broker.drop_dead_letter(&agent, &id).await.attempt(what)? {
+        if client.broker.drop_dead_letter(&key).await.attempt(what)? {
             if !client.json() {
                 output::line(id.as_str())?;
             }

@@ -46,13 +46,13 @@ pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiErr
     let mut stored = VecDeque::new();
     loop {
         match log.next().await.attempt(WHAT)? {
-            ControlItem::Record { seq, record } => {
+            ControlItem::Record { seq, record, .. } => {
                 stored.push_back((seq, record));
                 if args.tail.is_some_and(|tail| stored.len() > tail) {
                     stored.pop_front();
                 }
             }
-            ControlItem::Malformed { seq, cause } => malformed(seq, &cause),
+            ControlItem::Malformed { seq, cause, .. } => malformed(seq, &cause),
             ControlItem::CaughtUp => break,
         }
     }
@@ -71,8 +71,8 @@ pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiErr
     }
     loop {
         match log.next().await.attempt(WHAT)? {
-            ControlItem::Record { seq, record } => show(client.output, seq, &record)?,
-            ControlItem::Malformed { seq, cause } => malformed(seq, &cause),
+            ControlItem::Record { seq, record, .. } => show(client.output, seq, &record)?,
+            ControlItem::Malformed { seq, cause, .. } => malformed(seq, &cause),
             ControlItem::CaughtUp => {}
         }
     }

@@ -83,7 +83,7 @@ async fn fold(client: &Client) -> Result<Fleet, ApiError> {
         let (mut state, mut records) = (State::default(), Vec::new());
         loop {
             match log.next().await.attempt(WHAT)? {
-                ControlItem::Record { seq, record } => {
+                ControlItem::Record { seq, record, .. } => {
                     // What is to be done is the leader's business.
                     let _actions = supervisor_core::step(&mut state, seq, &record);
                     records.push((seq, *record));
@@ -202,11 +202,11 @@ async fn message(
     seq: u64,
 ) -> Result<u8, ApiError> {
     let what = || format!("cannot look at message {}", request.message_id);
-    let (broker, id, name) = (&client.broker, &request.message_id, &request.agent);
-    let final_ = broker.final_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
-    let mut batches = broker.events(name, id).await.attempt(what())?;
+    let (broker, key, name) = (&client.broker, request.key(), &request.agent);
+    let final_ = broker.final_of(&key).await.attempt(what())?.map(|stored| stored.value);
+    let mut batches = broker.events(&key).await.attempt(what())?;
     batches.extend(final_.as_ref().and_then(|final_| tail(&request, final_)));
-    let dead = broker.dead_letter(name, id).await.attempt(what())?.map(|stored| stored.value);
+    let dead = broker.dead_letter(&key).await.attempt(what())?.map(|stored| stored.value);
     let agent = fleet.state.agent(name);
     let mut ahead = Vec::new();
     if final_.is_none() {
@@ -249,6 +249,7 @@ fn tail(request: &Envelope, final_: &Final) -> Option<EventBatch> {
     let first = final_.tail.first()?;
     Some(EventBatch {
         agent: request.agent.clone(),
+        sender: request.sender.clone(),
         message_id: request.message_id.clone(),
         conversation_id: request.conversation_id.clone(),
         incarnation: final_.incarnation.unwrap_or(0),

@@ -200,7 +200,7 @@ pub(crate) async fn status(broker: &Broker, request: &Envelope) -> Result<Status
 
 async fn events(broker: &Broker, request: &Envelope) -> Result<Vec<EventBatch>, ApiError> {
     let what = format!("cannot read the events of {}", request.message_id);
-    broker.events(&request.agent, &request.message_id).await.attempt(what)
+    broker.events(&request.key()).await.attempt(what)
 }
 
 /// The status of a message that is not final: the last of `delivered` and `acknowledged`.
@@ -314,6 +314,7 @@ mod tests {
         let event = |(seq, body)| Event { seq, at: Timestamp::from_millis(10 + seq), body };
         EventBatch {
             agent: request.agent,
+            sender: request.sender,
             message_id: request.message_id,
             conversation_id: request.conversation_id,
             incarnation: 1,

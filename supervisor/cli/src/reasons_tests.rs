@@ -57,6 +57,7 @@ fn batch(attempt: u32, incarnation: u64, body: EventBody) -> EventBatch {
     let event = Event { seq: sequence(attempt, 1), at: Timestamp::from_millis(59_001), body };
     EventBatch {
         agent: request.agent,
+        sender: request.sender,
         message_id: request.message_id,
         conversation_id: request.conversation_id,
         incarnation,

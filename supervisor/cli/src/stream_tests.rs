@@ -1,5 +1,5 @@
 use common::event::ATTEMPT_STRIDE as STRIDE;
-use common::{AgentName, ConversationId, MessageId, Timestamp};
+use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 
 use super::*;
 
@@ -31,6 +31,7 @@ fn reset(attempt: u32) -> Event {
 fn batch(incarnation: u64, events: &[Event]) -> EventBatch {
     EventBatch {
         agent: AgentName::new("a").expect("valid"),
+        sender: SenderName::new("user").expect("valid"),
         message_id: MessageId::new("m").expect("valid"),
         conversation_id: ConversationId::new("c").expect("valid"),
         incarnation,

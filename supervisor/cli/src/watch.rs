@@ -41,7 +41,7 @@ impl Watch {
             let from = broker.control_last_seq().await? + 1;
             broker.follow_control(from, Some(&key.agent)).await
         };
-        let events = broker.follow_events(&key.agent, Some(&key.message_id));
+        let events = broker.follow_events(key);
         let (answer, events, control) = tokio::join!(Answer::listen(broker, key), events, control);
         Ok(Self {
             client: client.clone(),
@@ -132,7 +132,7 @@ impl Watch {
     }
 
     async fn stored(&self, stream: &mut Stream, out: &mut Vec<Item>) -> Result<Next, ApiError> {
-        let stored = self.client.broker.events(&self.key.agent, &self.key.message_id).await;
+        let stored = self.client.broker.events(&self.key).await;
         Ok(stream.stored(stored.attempt(self.what())?, out))
     }
 

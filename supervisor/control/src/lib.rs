@@ -139,7 +139,8 @@ impl Supervisor {
         let queries = self.broker.subscribe(subjects.query(), Some(QUERY_GROUP)).await;
         let mut queries: Subscription = queries.attempt(WHAT)?;
         let (lease, mut held) = watch::channel(None);
-        let lease = lease::keep(self.broker.lease(&self.id, lease::TTL), lease, stop.clone());
+        let run = uuid::Uuid::now_v7().to_string();
+        let lease = lease::keep(self.broker.lease(&self.id, &run, lease::TTL), lease, stop.clone());
         let mut lease = std::pin::pin!(lease);
         let mut link = self.broker.link();
         let mut tick = tokio::time::interval(TICK);
@@ -207,10 +208,10 @@ impl Supervisor {
     fn fold(&mut self, item: ControlItem) -> Folded {
         match item {
             ControlItem::CaughtUp => return Folded::CaughtUp,
-            ControlItem::Malformed { seq, cause } => {
+            ControlItem::Malformed { seq, cause, .. } => {
                 tracing::error!("record {seq} of the control log is skipped: {cause}");
             }
-            ControlItem::Record { seq, record } => {
+            ControlItem::Record { seq, record, .. } => {
                 let actions = step(&mut self.state, seq, &record);
                 self.note_removed(&record);
                 if let Some(leading) = &mut self.leading
@@ -285,8 +286,8 @@ impl Supervisor {
 
     fn lease(&mut self, held: Option<LeaseState>) {
         match (held, &self.leading) {
-            (Some(LeaseState::Held { term }), Some(leading)) if leading.term == term => {}
-            (Some(LeaseState::Held { term }), _) => {
+            (Some(LeaseState::Held { tenure, .. }), Some(leading)) if leading.term == tenure => {}
+            (Some(LeaseState::Held { tenure: term, .. }), _) => {
                 tracing::info!("supervisor {} leads, term {term}", self.id);
                 self.leading = Some(Leading::new(term, self.now_ms()));
                 self.elect();

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use broker::{Broker, BrokerError, ControlItem, EventBatch};
 use common::control::ControlEvent;
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
+use common::message::MessageKey;
 use common::{AgentName, Timestamp};
 
 /// What may have been open in a killed shim.
@@ -42,8 +43,8 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
     let mut charged = 0;
     let mut conversations = BTreeSet::new();
     let mut unmarked = Vec::new();
-    for (seq, key, _) in scan.open.iter().filter(|(seq, _, at)| given(*seq, *at)) {
-        let mark = broker.last_mark(open.agent, &key.message_id).await?;
+    for (_, key, _) in scan.open.iter().filter(|(seq, _, at)| given(*seq, *at)) {
+        let mark = broker.last_mark(key).await?;
         let Some(request) = broker.request_of(key).await? else { continue };
         let conversation = request.value.conversation_id;
         match mark {
@@ -52,8 +53,7 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
                 // One that has ended may be of an earlier try to settle these books.
                 charged += 1;
                 if !mark.ended {
-                    end(broker, open, &key.message_id, &conversation, mark.attempt, mark.attempt)
-                        .await?;
+                    end(broker, open, key, &conversation, mark.attempt, mark.attempt).await?;
                 }
             }
             // Whoever came after has it: that the dead one had it too is settled, or beyond telling.
@@ -62,16 +62,16 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
             }
             mark => {
                 let attempts = mark.map_or(0, |mark| mark.attempt);
-                unmarked.push((*seq, key.message_id.clone(), conversation, attempts));
+                unmarked.push((key, conversation, attempts));
             }
         }
     }
-    for (_, message, conversation, attempts) in unmarked {
+    for (key, conversation, attempts) in unmarked {
         if charged >= open.concurrency {
             break;
         }
         if conversations.insert(conversation.clone()) {
-            end(broker, open, &message, &conversation, attempts, attempts + 1).await?;
+            end(broker, open, key, &conversation, attempts, attempts + 1).await?;
             charged += 1;
         }
     }
@@ -99,7 +99,7 @@ async fn ended_at(broker: &Broker, open: &Open<'_>) -> Result<Option<Timestamp>,
 async fn end(
     broker: &Broker,
     open: &Open<'_>,
-    message: &common::MessageId,
+    key: &MessageKey,
     conversation: &common::ConversationId,
     known: u32,
     attempt: u32,
@@ -117,7 +117,8 @@ async fn end(
     broker
         .publish_events(&EventBatch {
             agent: open.agent.clone(),
-            message_id: message.clone(),
+            sender: key.sender.clone(),
+            message_id: key.message_id.clone(),
             conversation_id: conversation.clone(),
             incarnation: open.incarnation,
             attempt,

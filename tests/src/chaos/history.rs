@@ -45,14 +45,15 @@ pub(super) async fn tell(
             "from {}, run by {:?}, dead letter: {}",
             key.sender, life.witnessed, life.dead
         )?;
-    }
-    for batch in broker.events(agent, message).await? {
-        let who = format!("events   incarnation {} attempt {}", batch.incarnation, batch.attempt);
-        let events = batch.events.iter().map(|event| (event.at, format!("{who} {}", json(event))));
-        lines.extend(events);
-    }
-    if let Some(letter) = broker.dead_letter(agent, message).await? {
-        lines.push((letter.at, format!("dead     {}", json(&letter.value))));
+        for batch in broker.events(key).await? {
+            let (incarnation, attempt) = (batch.incarnation, batch.attempt);
+            let who = format!("events   incarnation {incarnation} attempt {attempt}");
+            let events = batch.events.iter();
+            lines.extend(events.map(|event| (event.at, format!("{who} {}", json(event)))));
+        }
+        if let Some(letter) = broker.dead_letter(key).await? {
+            lines.push((letter.at, format!("dead     {}", json(&letter.value))));
+        }
     }
     let first = lines.iter().map(|(at, _)| at.as_millis()).min().unwrap_or_default();
     let last = lines.iter().map(|(at, _)| at.as_millis()).max().unwrap_or_default();
@@ -86,7 +87,7 @@ async fn control(broker: &Broker, agent: &AgentName) -> Result<Vec<(u64, Control
     let mut records = Vec::new();
     loop {
         match timeout(Duration::from_secs(10), follower.next()).await?? {
-            ControlItem::Record { seq, record } => records.push((seq, *record)),
+            ControlItem::Record { seq, record, .. } => records.push((seq, *record)),
             ControlItem::Malformed { .. } => {}
             ControlItem::CaughtUp => return Ok(records),
         }

@@ -79,7 +79,7 @@ fn delivered(events: &[Event]) -> impl Iterator<Item = u32> {
 
 /// The runs of a message that are on record in EVENTS.
 async fn runs(broker: &Broker, key: MessageKey) -> Result<(MessageKey, Vec<Run>), BrokerError> {
-    let batches = broker.events(&key.agent, &key.message_id).await?;
+    let batches = broker.events(&key).await?;
     let run = |incarnation| move |attempt| Run { attempt, incarnation };
     let runs = batches
         .iter()

@@ -126,7 +126,7 @@ impl Fleet {
             loop {
                 match follower.next().await.expect("the broker answers") {
                     ControlItem::Record { record, .. } => records.push(*record),
-                    ControlItem::Malformed { seq, cause } => panic!("record {seq}: {cause}"),
+                    ControlItem::Malformed { seq, cause, .. } => panic!("record {seq}: {cause}"),
                     ControlItem::CaughtUp => break,
                 }
             }

@@ -2,7 +2,7 @@
 
 use common::event::Event;
 use common::worker::ToWorker;
-use common::{ConversationId, MessageId};
+use common::{ConversationId, MessageId, SenderName};
 
 use super::{Book, Do, Held, Now, Phase};
 
@@ -14,6 +14,7 @@ const GRACE_US: u64 = 5_000_000;
 pub(crate) struct Batch {
     /// The message's sequence, for [`Book::batch_stored`].
     pub(crate) seq: u64,
+    pub(crate) sender: SenderName,
     pub(crate) message_id: MessageId,
     pub(crate) conversation_id: ConversationId,
     pub(crate) attempt: u32,
@@ -36,6 +37,7 @@ impl Book {
             if turn.due_us().is_some_and(|due| all || over || due <= now.us) {
                 batches.push(Batch {
                     seq: *seq,
+                    sender: held.envelope.sender.clone(),
                     message_id: held.envelope.message_id.clone(),
                     conversation_id: held.envelope.conversation_id.clone(),
                     attempt: turn.attempt,

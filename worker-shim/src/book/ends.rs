@@ -152,8 +152,9 @@ impl Book {
         };
         final_.tail = tail;
         if fits(&final_) {
-            let (key, attempt) = (envelope.key(), turn.attempt);
-            todo.push(Do::Settle { seq, key, attempt, final_ });
+            let (key, conversation) = (envelope.key(), envelope.tag());
+            let attempt = turn.attempt;
+            todo.push(Do::Settle { seq, key, conversation, attempt, final_ });
         } else {
             // Both the answer and its last events do not fit: the events go first, on their own.
             turn.put_back(std::mem::take(&mut final_.tail));

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use common::message::{Envelope, Final, MessageKey};
 use common::worker::ToWorker;
-use common::{AgentName, ConversationId, MessageId, Timestamp};
+use common::{AgentName, ConversationId, ConversationTag, MessageId, Timestamp};
 
 pub(crate) use self::clock::Batch;
 use crate::turn::Turn;
@@ -50,7 +50,13 @@ pub(crate) enum Do {
     /// Write a line to the worker.
     Tell(ToWorker),
     /// Store a final state; then [`Book::settled`].
-    Settle { seq: u64, key: MessageKey, attempt: u32, final_: Box<Final> },
+    Settle {
+        seq: u64,
+        key: MessageKey,
+        conversation: ConversationTag,
+        attempt: u32,
+        final_: Box<Final>,
+    },
     /// Store a dead letter, for the message failed and that is on record; then acknowledge.
     Bury { envelope: Box<Envelope>, final_: Box<Final>, reply: String },
     /// Acknowledge a delivery to the broker.

@@ -172,6 +172,15 @@ impl Pump {
                     self.book.deliver(now, delivery.seq, delivery.envelope, delivery.reply, check);
                 self.perform(todo);
             }
+            InboxItem::Unreadable(unreadable) => {
+                self.refused += 1;
+                self.note(&format!(
+                    "cannot read message {}: {}",
+                    unreadable.key.message_id, unreadable.reason
+                ));
+                let gate = self.gate.subscribe();
+                self.task(publish::refuse(self.broker.clone(), gate, *unreadable));
+            }
             InboxItem::Refused { reason, payload } => {
                 // The inbox never counted it as held: there is no room to give back.
                 self.refused += 1;
@@ -215,7 +224,7 @@ impl Pump {
                 self.questions -= 1;
                 return;
             }
-            Done::Buried { reply } => return self.ack(reply),
+            Done::Buried { reply } | Done::Refused { reply } => return self.ack(reply),
             Done::Current { epoch, lost } => {
                 self.optional -= 1;
                 return self.current(epoch, lost).await;

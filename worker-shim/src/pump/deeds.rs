@@ -25,10 +25,18 @@ impl Pump {
                     self.optional += 1;
                     self.task(publish::look_up(self.broker.clone(), seq, key));
                 }
-                Do::Settle { seq, key, attempt, final_ } => {
+                Do::Settle { seq, key, conversation, attempt, final_ } => {
                     let author = format!("{}.{attempt}", self.config.incarnation);
                     let gate = self.gate.subscribe();
-                    self.task(publish::settle(self.broker.clone(), gate, seq, key, author, final_));
+                    let broker = self.broker.clone();
+                    self.task(publish::settle(
+                        broker,
+                        gate,
+                        seq,
+                        (key, conversation),
+                        author,
+                        final_,
+                    ));
                     // The acks ride with it.
                     if self.acks_due.is_some() {
                         self.acks_due = Some(Instant::now());

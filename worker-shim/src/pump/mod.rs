@@ -273,6 +273,7 @@ impl Pump {
         for batch in batches {
             let events = broker::EventBatch {
                 agent: self.config.spec.name.clone(),
+                sender: batch.sender,
                 message_id: batch.message_id,
                 conversation_id: batch.conversation_id,
                 incarnation: self.config.incarnation,

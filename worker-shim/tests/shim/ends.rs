@@ -4,12 +4,12 @@ use common::event::EventBody;
 use common::message::Outcome;
 use rustix::process::Signal;
 
-use crate::support::{Server, Shim, agent, id, kill, until};
+use crate::support::{Server, Shim, key, kill, until};
 
 /// The last event of a message, once it is this far.
 async fn last_event(shim: &Shim, message: &str, is_it: impl Fn(&EventBody) -> bool) -> EventBody {
     until(async || {
-        let batches = shim.broker.events(&agent(), &id(message)).await.expect("an answer");
+        let batches = shim.broker.events(&key(message)).await.expect("an answer");
         batches
             .into_iter()
             .flat_map(|batch| batch.events)

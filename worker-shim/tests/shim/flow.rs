@@ -3,7 +3,7 @@
 use common::event::EventBody;
 use common::message::Outcome;
 
-use crate::support::{INCARNATION, Server, Shim, agent, envelope, id, until};
+use crate::support::{INCARNATION, Server, Shim, agent, envelope, key, until};
 
 #[tokio::test]
 async fn answers_flow_in_the_order_of_each_conversation_and_every_delivery_is_acked() {
@@ -16,7 +16,7 @@ async fn answers_flow_in_the_order_of_each_conversation_and_every_delivery_is_ac
         let final_ = shim.answer(&format!("m{n}")).await;
         assert_eq!((final_.status, final_.attempts), (Outcome::Completed, 1));
         assert_eq!(final_.response.as_deref(), Some("did greet"));
-        let stored = shim.broker.events(&agent(), &id(&format!("m{n}"))).await.expect("an answer");
+        let stored = shim.broker.events(&key(&format!("m{n}"))).await.expect("an answer");
         let seqs: Vec<u64> = stored
             .iter()
             .flat_map(|batch| &batch.events)
@@ -51,17 +51,22 @@ async fn forged_deliveries_are_refused_and_counted() {
     let to = pull.reply.expect("where answers go");
     shim.broker.tell(to, forged.clone().into()).await.expect("told");
     // Who may write to the journal can store an envelope on a subject that is not its own.
-    let other = shim.broker.subjects().request(
-        &agent(),
-        &common::SenderName::new("somebody").expect("valid"),
-        &id("stolen"),
-    );
+    let stolen = envelope("stolen", "c", "greet");
+    let other = shim.broker.subjects().request(&stolen.key(), &stolen.tag());
     shim.broker.tell(other, forged.into()).await.expect("told");
     shim.send("m", "c", "greet").await;
     shim.answer("m").await;
     assert_eq!(shim.witness(), ["m"]);
     let heartbeat = shim.heartbeat_after(1).await;
     assert_eq!(heartbeat.refused, 2);
+    // The journal has accepted it: so it ends, with the reason.
+    let refused = until(async || {
+        shim.broker.final_of(&stolen.key()).await.expect("an answer").map(|stored| stored.value)
+    })
+    .await;
+    assert_eq!(refused.status, Outcome::Failed);
+    let reason = refused.reason.unwrap_or_default();
+    assert!(reason.contains("cannot be read"), "{reason}");
 }
 
 #[tokio::test]
@@ -89,7 +94,7 @@ async fn a_silent_turn_is_on_record_before_its_answer() {
     let shim = Shim::start(&server).await;
     shim.send("m", "c", "slow 0.5").await;
     let first = until(async || {
-        let batches = shim.broker.events(&agent(), &id("m")).await.expect("an answer");
+        let batches = shim.broker.events(&key("m")).await.expect("an answer");
         batches.into_iter().next()
     })
     .await;

@@ -66,6 +66,11 @@ pub(crate) fn envelope(message: &str, conversation: &str, text: &str) -> Envelop
     }
 }
 
+/// A message's name.
+pub(crate) fn key(message: &str) -> MessageKey {
+    envelope(message, message, "").key()
+}
+
 /// A running nats-server; killed when dropped.
 pub(crate) struct Server {
     dir: TempDir,

@@ -112,8 +112,15 @@ impl Server {
     }
 
     pub(crate) async fn broker_of(&self, journal_shards: u32) -> Broker {
+        self.broker_in("test", journal_shards).await
+    }
+
+    /// The same in a namespace of that name.
+    pub(crate) async fn broker_in(&self, namespace: &str, journal_shards: u32) -> Broker {
+        let mut options = self.options();
+        options.namespace = Namespace::new(namespace).expect("valid");
         let streams = StreamOptions { journal_shards, replicas: 1 };
-        Broker::connect_and_create(&self.options(), &streams).await.expect("a broker")
+        Broker::connect_and_create(&options, &streams).await.expect("a broker")
     }
 
     /// A client of the same server that keeps to no rules.
@@ -170,6 +177,17 @@ pub(crate) fn envelope(agent_name: &str, id: &str) -> Envelope {
         cause: None,
         redrive_of: None,
     }
+}
+
+/// Messages of one id: at two agents, and from two senders.
+pub(crate) fn namesakes() -> Vec<Envelope> {
+    let names = [("a", "user"), ("b", "user"), ("a", "c"), ("b", "c")];
+    let envelope = |(agent, sender): (&str, &str)| {
+        let mut envelope = envelope(agent, "m1");
+        envelope.sender = SenderName::new(sender).expect("valid");
+        envelope
+    };
+    names.into_iter().map(envelope).collect()
 }
 
 pub(crate) fn completed(response: &str) -> Final {

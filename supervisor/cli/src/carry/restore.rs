@@ -2,14 +2,14 @@
 //!
 //! All of it is compare-and-set against what is there, so that it can be repeated, and overwrites nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::time::Duration;
 
 use broker::{Broker, FinalOutcome, SendOutcome};
 use common::api::ApiError;
 use common::message::{Envelope, Final, MessageKey};
-use common::{AgentName, MessageId, SenderName};
+use common::{AgentName, ConversationTag, MessageId, SenderName};
 use futures_util::future::try_join_all;
 use indicatif::ProgressBar;
 
@@ -108,13 +108,21 @@ pub(super) async fn restore(
     let mut lines = lines(file, checked)?;
     let mut requests = Vec::new();
     let mut finals = Vec::new();
+    // Of those whose final state has not come yet.
+    let mut tags = HashMap::new();
     loop {
         let line = next(&mut lines)?;
         let is_end = line.is_none();
         match line {
-            Some(Line::Request { record, .. }) => requests.push(renamed(*record, agent)),
+            Some(Line::Request { record, .. }) => {
+                let request = renamed(*record, agent);
+                tags.insert(request.key(), request.tag());
+                requests.push(request);
+            }
             Some(Line::Final { sender, message_id, record, .. }) => {
-                finals.push((key(agent, sender, message_id), *record));
+                let key = key(agent, sender, message_id);
+                let tag = tags.remove(&key).unwrap_or_else(ConversationTag::none);
+                finals.push((key, tag, *record));
             }
             Some(Line::DeadLetter { mut record }) => {
                 record.envelope = renamed(record.envelope, agent);
@@ -128,7 +136,7 @@ pub(super) async fn restore(
             bar.inc((requests.len() + finals.len()) as u64);
             // The final state of a message comes behind it: a reader who sees it first takes the message for an open one.
             restored.messages += store(broker, &requests, &checked.open).await?;
-            let stored = finals.iter().map(|(key, final_)| end(broker, key, final_));
+            let stored = finals.iter().map(|(key, tag, final_)| end(broker, key, tag, final_));
             try_join_all(stored).await?;
             requests.clear();
             finals.clear();
@@ -170,10 +178,15 @@ async fn send(broker: &Broker, request: &Envelope) -> Result<bool, ApiError> {
     }
 }
 
-async fn end(broker: &Broker, key: &MessageKey, final_: &Final) -> Result<(), ApiError> {
+async fn end(
+    broker: &Broker,
+    key: &MessageKey,
+    tag: &ConversationTag,
+    final_: &Final,
+) -> Result<(), ApiError> {
     // Of the same archive it is the same: then it is ours, also when the import is repeated.
     let author = format!("import.{}", final_.at.as_millis());
-    match broker.publish_final(key, final_, &author, STORE).await.attempt(WHAT)? {
+    match broker.publish_final(key, tag, final_, &author, STORE).await.attempt(WHAT)? {
         FinalOutcome::Won => Ok(()),
         FinalOutcome::Lost(there) if *there == *final_ => Ok(()),
         FinalOutcome::Lost(_) => {

@@ -80,7 +80,7 @@ async fn wrong(ours: &Ours, envelope: &Envelope) -> Result<u32> {
     let Some(final_) = ours.broker.final_of(&envelope.key()).await? else {
         return fail("an answered chat has no final state");
     };
-    let stored = ours.broker.events(&envelope.agent, &envelope.message_id).await?;
+    let stored = ours.broker.events(&envelope.key()).await?;
     let events = stored.into_iter().flat_map(|batch| batch.events).chain(final_.value.tail);
     let texts: Vec<String> = events
         .filter_map(|event| match event {

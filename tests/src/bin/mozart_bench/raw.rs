@@ -9,8 +9,9 @@ use std::process::Stdio;
 use broker::reference::client::{self, Client, jetstream};
 use broker::{Broker, StreamOptions};
 use bytes::Bytes;
+use common::message::MessageKey;
 use common::subject::Subjects;
-use common::{AgentName, MessageId, Namespace, SenderName};
+use common::{AgentName, ConversationTag, MessageId, Namespace, SenderName};
 use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -88,8 +89,12 @@ impl Raw {
 impl Side for Raw {
     async fn chat(&self, agent: usize, text: &str) -> Result<()> {
         let id = Uuid::now_v7().to_string();
-        let subject =
-            self.subjects.request(&self.agents[agent], &self.sender, &MessageId::new(&id)?);
+        let key = MessageKey {
+            agent: self.agents[agent].clone(),
+            sender: self.sender.clone(),
+            message_id: MessageId::new(&id)?,
+        };
+        let subject = self.subjects.request(&key, &ConversationTag::none());
         let waiter = self.waiters.expect(id);
         self.jetstream.publish(subject, Bytes::from(text.to_owned())).await?.await?;
         if waiter.answer().await?.len() == text.len() {
@@ -127,9 +132,9 @@ pub(crate) async fn agent(args: &[String]) -> Result<()> {
             return fail(format!("{} is not a request", request.subject));
         };
         let text = std::str::from_utf8(&request.payload)?;
-        child.ask(named.message_id.as_str(), text).await?;
+        child.ask(named.key.message_id.as_str(), text).await?;
         let answer = child.answer().await?;
-        let subject = subjects.final_(&agent, &named.sender, &named.message_id);
+        let subject = subjects.final_(&named.key, &named.conversation);
         jetstream.publish(subject, answer.into()).await?.await?;
         request.ack().await?;
     }

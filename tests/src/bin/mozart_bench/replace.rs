@@ -117,7 +117,9 @@ async fn replace(broker: &Broker, agent: &AgentName, left: &AtomicU32) -> Result
     loop {
         match log.next().await? {
             ControlItem::Record { record, .. } => begun = begun.max(begins(&record.event)),
-            ControlItem::Malformed { seq, cause } => return fail(format!("record {seq}: {cause}")),
+            ControlItem::Malformed { seq, cause, .. } => {
+                return fail(format!("record {seq}: {cause}"));
+            }
             ControlItem::CaughtUp => break,
         }
     }
