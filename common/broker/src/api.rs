@@ -22,6 +22,7 @@ pub(crate) mod header {
     pub(crate) const EXPECTED_LAST: &str = "Nats-Expected-Last-Subject-Sequence";
     /// Which subjects that sequence is the last of, where they are more than the record's own.
     pub(crate) const EXPECTED_OF: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+    pub(crate) const ROLLUP: &str = "Nats-Rollup";
     pub(crate) const TTL: &str = "Nats-TTL";
     pub(crate) const SUBJECT: &str = "Nats-Subject";
     pub(crate) const SEQUENCE: &str = "Nats-Sequence";
@@ -253,8 +254,30 @@ impl Wire {
         timeout: Duration,
     ) -> Result<Option<Record>> {
         let body = serde_json::json!({ "last_by_subj": subject });
+        self.get(stream, &body, timeout).await
+    }
+
+    /// All records of a filter that matches few, from the stream's leader.
+    pub(crate) async fn all_of(&self, stream: &str, filter: &str) -> Result<Vec<Record>> {
+        let mut records: Vec<Record> = Vec::new();
+        loop {
+            let next = records.last().map_or(1, |last| last.seq + 1);
+            let body = serde_json::json!({ "seq": next, "next_by_subj": filter });
+            match self.get(stream, &body, CALL).await? {
+                Some(record) => records.push(record),
+                None => return Ok(records),
+            }
+        }
+    }
+
+    async fn get(
+        &self,
+        stream: &str,
+        body: &serde_json::Value,
+        timeout: Duration,
+    ) -> Result<Option<Record>> {
         let what = format!("STREAM.MSG.GET.{stream}");
-        let got: Got = match self.api(&what, &body, timeout).await? {
+        let got: Got = match self.api(&what, body, timeout).await? {
             Ok(got) => got,
             Err(error) if error.err_code == code::NO_MESSAGE => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -268,12 +291,6 @@ impl Wire {
             headers: message.headers,
             payload: message.payload,
         }))
-    }
-
-    /// The last record of a subject, from any replica: cheaper, and with several replicas perhaps not the newest.
-    pub(crate) async fn last_nearby(&self, stream: &str, subject: &str) -> Result<Option<Record>> {
-        let request = Subject::from(format!("$JS.API.DIRECT.GET.{stream}.{subject}"));
-        self.direct(&request, Bytes::new()).await
     }
 
     /// The first record of a filter from `seq` on, and how many come after it.

@@ -1,7 +1,7 @@
 //! EVENTS: what happens between a request and its final state.
 
 use async_nats::HeaderMap;
-use common::event::{self, Event, EventBody};
+use common::event::{self, Event};
 use common::message::MessageKey;
 use common::{AgentName, ConversationId, MessageId, SenderName};
 
@@ -34,21 +34,6 @@ pub struct EventBatch {
     pub attempt: u32,
     /// The events, in order.
     pub events: Vec<Event>,
-}
-
-/// The headers of a message's last EVENTS message: the record of its attempts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EventMark {
-    /// The last attempt.
-    pub attempt: u32,
-    /// Its incarnation.
-    pub incarnation: u64,
-    /// The number of its first event in that EVENTS message.
-    pub seq: u64,
-    /// Whether that EVENTS message holds an `acknowledged`: from the payload.
-    pub acknowledged: bool,
-    /// Whether its last event is an `error`, so that the attempt has ended: from the payload.
-    pub ended: bool,
 }
 
 impl EventBatch {
@@ -85,7 +70,7 @@ impl Broker {
         self.subjects().stream("EVENTS")
     }
 
-    /// Stores events and waits for the broker's answer. The id
+    /// Stores events, and what they say of the attempt, and waits for the broker's answers. The id
     /// `<agent>.<sender>.<message>.<attempt>.<incarnation>.<seq>` makes a repeat harmless.
     ///
     /// # Errors
@@ -94,37 +79,13 @@ impl Broker {
         let payload = event::encode(&batch.events);
         self.check_size(payload.len())?;
         let subject = self.subjects().events(&batch.key());
-        let published =
-            self.wire().publish(subject, || headers(batch), payload.into(), CALL).await?;
+        let headers = || headers(batch);
+        let events = self.wire().publish(subject, headers, payload.into(), CALL);
+        let (published, ()) = tokio::try_join!(events, self.mark(batch))?;
         match published.0 {
             Published::Stored(_) | Published::Duplicate(_) => Ok(()),
             Published::WrongLast => Err(BrokerError::other("wrong last sequence")),
         }
-    }
-
-    /// What is on record about a message's attempts.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn last_mark(&self, key: &MessageKey) -> Result<Option<EventMark>> {
-        let (stream, subject) = (self.events_stream(), self.subjects().events(key));
-        let last = if self.replicas() == 1 {
-            self.wire().last_nearby(&stream, &subject).await?
-        } else {
-            self.wire().last(&stream, &subject).await?
-        };
-        Ok(last.and_then(|record| {
-            let events = event::decode(&record.payload);
-            let acknowledged = |event: &Event| matches!(event.body, EventBody::Acknowledged);
-            let error = |event: &Event| matches!(event.body, EventBody::Error { .. });
-            Some(EventMark {
-                attempt: number(&record.headers, ATTEMPT)?,
-                incarnation: number(&record.headers, INCARNATION)?,
-                seq: number(&record.headers, SEQ)?,
-                acknowledged: events.iter().any(acknowledged),
-                ended: events.last().is_some_and(error),
-            })
-        }))
     }
 
     /// All stored events of a message, in stream order, with their incarnations and attempts.

@@ -164,10 +164,15 @@ impl Broker {
             let (published, _) =
                 self.wire().publish(subject.clone(), headers, payload.clone(), left).await?;
             match published {
-                Published::Stored(_) | Published::Duplicate(_) => return Ok(FinalOutcome::Won),
+                Published::Stored(_) | Published::Duplicate(_) => {
+                    self.clear_marks(key, final_).await;
+                    return Ok(FinalOutcome::Won);
+                }
                 Published::WrongLast => {}
             }
             if let Some(there) = self.last_journal(&key.agent, &any).await? {
+                // Also those of an attempt that was still going when another's final state was stored.
+                self.clear_marks(key, final_).await;
                 return if there.header(AUTHOR) == Some(author) {
                     Ok(FinalOutcome::Won)
                 } else {

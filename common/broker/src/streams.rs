@@ -177,6 +177,24 @@ impl Plan {
         self.stream(self.subjects.stream("EVENTS"), &subjects, settings)
     }
 
+    /// What must survive as final states do, but a third synced write a message would cost more than the attempt that a power
+    /// cut may forget: not synced on one host, synced by the group on a cluster.
+    fn attempts(&self) -> Value {
+        let mut settings = json!({
+            "discard": "new",
+            "duplicate_window": SECOND,
+            "max_age": 30 * 24 * HOUR,
+            "max_msgs_per_subject": 64,
+            "allow_msg_ttl": true,
+            "allow_rollup_hdrs": true,
+        });
+        if self.replicas == 1 {
+            settings["persist_mode"] = "async".into();
+        }
+        let subjects = [self.subjects.attempts_filter()];
+        self.stream(self.subjects.stream("ATTEMPTS"), &subjects, settings)
+    }
+
     fn logs(&self) -> Value {
         let mut settings = json!({
             "discard": "old",
@@ -220,7 +238,7 @@ impl Plan {
 
     fn others(&self) -> Vec<Value> {
         let journals = (0..self.subjects.shards()).map(|shard| self.journal(shard));
-        let rest = [self.events(), self.logs(), self.dead(), self.lease()];
+        let rest = [self.events(), self.attempts(), self.logs(), self.dead(), self.lease()];
         journals.chain(rest).collect()
     }
 }

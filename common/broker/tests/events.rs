@@ -1,12 +1,12 @@
 //! Events: stored once, read back in order, followed over the server's death.
 
-use broker::{EventBatch, EventMark};
+use broker::EventBatch;
 use common::event::{Event, EventBody, sequence};
 use common::{ConversationId, Timestamp};
 
 use crate::support::{Server, agent, key, message, namesakes, soon};
 
-fn batch(attempt: u32, from: u64, bodies: Vec<EventBody>) -> EventBatch {
+pub(crate) fn batch(attempt: u32, from: u64, bodies: Vec<EventBody>) -> EventBatch {
     let events = bodies.into_iter().zip(from..).map(|(body, index)| Event {
         seq: sequence(attempt, index),
         at: Timestamp::from_millis(index),
@@ -23,7 +23,7 @@ fn batch(attempt: u32, from: u64, bodies: Vec<EventBody>) -> EventBatch {
     }
 }
 
-fn text(text: &str) -> EventBody {
+pub(crate) fn text(text: &str) -> EventBody {
     EventBody::Text { text: text.into() }
 }
 
@@ -56,31 +56,6 @@ async fn messages_of_one_id_have_their_own_events_each() {
         let stored = broker.events(&batch.key()).await.expect("an answer");
         assert_eq!(stored, [batch]);
     }
-}
-
-#[tokio::test]
-async fn the_last_mark_tells_the_attempt_and_how_it_stands() {
-    let server = Server::start().await;
-    let broker = server.broker().await;
-    let m1 = key("a", "m1");
-    assert_eq!(broker.last_mark(&m1).await.expect("an answer"), None);
-    let delivered = EventBody::Delivered { incarnation: 7 };
-    let first = batch(1, 1, vec![delivered, EventBody::Acknowledged]);
-    broker.publish_events(&first).await.expect("stored");
-    let mark = EventMark { attempt: 1, incarnation: 7, seq: 1, acknowledged: true, ended: false };
-    assert_eq!(broker.last_mark(&m1).await.expect("an answer"), Some(mark));
-
-    let error = EventBody::Error { error: "x".into() };
-    let last = batch(2, 5, vec![text("a"), error]);
-    broker.publish_events(&last).await.expect("stored");
-    let mark = EventMark {
-        attempt: 2,
-        incarnation: 8,
-        seq: sequence(2, 5),
-        acknowledged: false,
-        ended: true,
-    };
-    assert_eq!(broker.last_mark(&m1).await.expect("an answer"), Some(mark));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod attempts;
 mod connect;
 mod consumer;
 mod control;

@@ -103,6 +103,9 @@ async fn the_server_took_what_the_design_stands_on() {
     let client = server.client().await;
     let events = config(&client, "MOZART_test_EVENTS").await;
     assert_eq!(events["persist_mode"], "async");
+    let attempts = config(&client, "MOZART_test_ATTEMPTS").await;
+    assert_eq!(attempts["persist_mode"], "async");
+    assert_eq!(attempts["allow_msg_ttl"], true);
     let lease = config(&client, "KV_MOZART_test_LEASE").await;
     assert_eq!(lease["allow_msg_ttl"], true);
     let journal = config(&client, "MOZART_test_JOURNAL_3").await;
