@@ -150,8 +150,14 @@ pub struct Hello {
     pub supervisor: String,
     /// Its version.
     pub version: String,
-    /// The leader's id.
+    /// The supervisor that was elected last, as the log says. It may be long gone.
     pub leader: Option<String>,
+    /// The supervisor that holds the lease now, as far as this one knows; none if nobody does.
+    #[serde(default)]
+    pub holder: Option<String>,
+    /// The first record of the control log that this one cannot read, and why: it never leads.
+    #[serde(default)]
+    pub unreadable: Option<String>,
     /// The term.
     pub term: u64,
     /// Nodes that are there.

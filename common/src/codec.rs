@@ -5,8 +5,13 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::frame::Frame;
+
 /// The version that this build writes. A change of any encoded type takes the next one.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+
+/// The version before, which this build reads too: a fleet is not restarted all at once.
+pub const BEFORE: u8 = VERSION - 1;
 
 /// The largest body that is read or written, in bytes: the broker's `max_payload`.
 pub const LIMIT: usize = 1 << 20;
@@ -19,7 +24,7 @@ pub enum CodecError {
     Empty,
     /// Written by another version.
     #[error(
-        "frame of version {found}, this build reads {VERSION}: run the same version everywhere"
+        "frame of version {found}, this build reads {BEFORE} and {VERSION}: run neighbouring versions"
     )]
     Version {
         /// The frame's version.
@@ -53,15 +58,20 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     if out.len() > LIMIT { Err(CodecError::TooLarge) } else { Ok(out) }
 }
 
-/// Decodes a value, all of it: trailing bytes are an error.
+/// Decodes a frame of this version or the one before, all of it: trailing bytes are an error.
 ///
 /// # Errors
-/// When the bytes are not exactly one value of this version.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+/// When the bytes are not exactly one frame.
+pub fn decode<T: Frame>(bytes: &[u8]) -> Result<T, CodecError> {
     let (version, body) = bytes.split_first().ok_or(CodecError::Empty)?;
-    if *version != VERSION {
-        return Err(CodecError::Version { found: *version });
+    match *version {
+        VERSION => value(body),
+        BEFORE => value::<T::Before>(body).map(Into::into),
+        found => Err(CodecError::Version { found }),
     }
+}
+
+fn value<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     if body.len() > LIMIT {
         return Err(CodecError::TooLarge);
     }
@@ -76,23 +86,28 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::ShimReport;
 
     #[test]
-    fn golden_bytes_of_version_1() {
+    fn golden_bytes_of_the_encoding() {
         let bytes = encode(&(300_u32, "ab", Some(1_u8))).expect("small");
-        assert_eq!(bytes, [1, 251, 44, 1, 2, b'a', b'b', 1, 1]);
-        let back: (u32, String, Option<u8>) = decode(&bytes).expect("what we wrote");
+        assert_eq!(bytes, [2, 251, 44, 1, 2, b'a', b'b', 1, 1]);
+        let back: (u32, String, Option<u8>) = value(&bytes[1..]).expect("what we wrote");
         assert_eq!(back, (300, "ab".into(), Some(1)));
     }
 
     #[test]
     fn hostile_bytes_are_errors() {
-        assert_eq!(decode::<String>(&[]), Err(CodecError::Empty));
-        assert_eq!(decode::<String>(&[9, 0]), Err(CodecError::Version { found: 9 }));
-        assert_eq!(decode::<u8>(&[1, 7, 7]), Err(CodecError::Trailing(1)));
+        assert_eq!(decode::<ShimReport>(&[]), Err(CodecError::Empty));
+        for found in [0, 3, 9, 255] {
+            assert_eq!(decode::<ShimReport>(&[found, 0]), Err(CodecError::Version { found }));
+        }
+        for version in [BEFORE, VERSION] {
+            assert_eq!(decode::<ShimReport>(&[version, 0, 7]), Err(CodecError::Trailing(1)));
+        }
         // A length of 16 GiB must not be allocated.
-        let huge = [1, 253, 0, 0, 0, 0, 4, 0, 0, 0];
-        assert!(matches!(decode::<Vec<u8>>(&huge), Err(CodecError::Malformed(_))));
+        let huge = [253, 0, 0, 0, 0, 4, 0, 0, 0];
+        assert!(matches!(value::<Vec<u8>>(&huge), Err(CodecError::Malformed(_))));
         assert!(encode(&vec![0_u8; LIMIT + 1]).is_err());
     }
 }

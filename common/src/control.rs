@@ -10,9 +10,10 @@ use crate::{AgentName, NodeName, Timestamp};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ControlRecord {
-    /// When, by its author's clock: the only time that the fold knows.
+    /// When, by its author's clock: shown to people, and nothing is decided by it. The fold's time is the log's own.
     pub at: Timestamp,
-    /// The leader's term, in records that only a leader may write. The fold ignores those of an older term.
+    /// The leader's term, in records that only a leader may write, other than its election: the sequence of that is the term.
+    /// The fold ignores records of an older one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term: Option<u64>,
     /// Who wrote it: a supervisor's id, or `cli`.
@@ -64,10 +65,17 @@ pub enum ControlEvent {
     },
 
     // What the leader saw or decided: ignored unless their term is the newest.
-    /// A supervisor took the lease.
+    /// A supervisor took the lease. The sequence of this record is its term: it rises with every election, whatever became of
+    /// the lease.
     LeaderElected {
         /// Its id.
         supervisor: String,
+        /// This run of it: two processes with one id are two leaders.
+        #[serde(default)]
+        run: String,
+        /// The version of the rules by which the log is folded from here on.
+        #[serde(default = "first_rules")]
+        rules: u32,
     },
     /// A node reports for the first time, with another instance, or after it was lost.
     NodeSeen {
@@ -88,6 +96,28 @@ pub enum ControlEvent {
     /// No report for too long.
     NodeLost {
         /// The node.
+        node: NodeName,
+    },
+    /// A start that the fold asked for has its number and its place.
+    IncarnationAllocated {
+        /// The agent.
+        agent: AgentName,
+        /// Its number, greater than that of every earlier one.
+        incarnation: u64,
+        /// The generation of its spec.
+        generation: u64,
+        /// Where it is to run.
+        node: NodeName,
+    },
+    /// An incarnation that counted as gone with its node is there again, unharmed, and nothing has taken its place.
+    IncarnationReturned {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+        /// The generation of its spec.
+        generation: u64,
+        /// Where it runs.
         node: NodeName,
     },
     /// An incarnation's worker said ready for the first time.
@@ -159,7 +189,7 @@ pub enum ControlEvent {
         /// The incarnation that it was set for.
         incarnation: u64,
     },
-    /// Written by a newer version: kept, shown, ignored by the fold.
+    /// Written by a newer version: kept and shown. A replica that meets it follows from then on, and leads no more.
     #[serde(other)]
     Unknown,
 }
@@ -176,6 +206,43 @@ pub enum Timer {
     Drain,
 }
 
+fn first_rules() -> u32 {
+    1
+}
+
+/// What a record of the log is to a build that reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reading {
+    /// A record. One of an unknown type is [`ControlEvent::Unknown`].
+    Record(Box<ControlRecord>),
+    /// A record that this build cannot read: a newer one wrote it.
+    Newer(String),
+    /// Nothing that any version writes: whatever it was, it means nothing to anybody.
+    Damaged(String),
+}
+
+/// Reads a record's bytes.
+///
+/// Every version writes an object with an `author` and a `type`. What is no such thing is damaged for every build alike, and can be
+/// skipped; what is one and does not parse means something to somebody.
+#[must_use]
+pub fn read(bytes: &[u8]) -> Reading {
+    #[derive(Deserialize)]
+    struct Envelope {
+        #[serde(rename = "author")]
+        _author: String,
+        #[serde(rename = "type")]
+        _type: String,
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(record) => Reading::Record(Box::new(record)),
+        Err(error) if serde_json::from_slice::<Envelope>(bytes).is_ok() => {
+            Reading::Newer(error.to_string())
+        }
+        Err(error) => Reading::Damaged(error.to_string()),
+    }
+}
+
 impl ControlEvent {
     /// The agent that the record is about; none for the fleet's.
     #[must_use]
@@ -187,6 +254,8 @@ impl ControlEvent {
             | Self::AgentRestarted { agent }
             | Self::AgentReplaced { agent }
             | Self::AgentRemoved { agent }
+            | Self::IncarnationAllocated { agent, .. }
+            | Self::IncarnationReturned { agent, .. }
             | Self::IncarnationReady { agent, .. }
             | Self::IncarnationBegun { agent, .. }
             | Self::IncarnationDrained { agent, .. }
@@ -218,6 +287,8 @@ impl ControlEvent {
             | Self::NodeSeen { .. }
             | Self::NodeDraining { .. }
             | Self::NodeLost { .. }
+            | Self::IncarnationAllocated { .. }
+            | Self::IncarnationReturned { .. }
             | Self::IncarnationReady { .. }
             | Self::IncarnationBegun { .. }
             | Self::IncarnationDrained { .. }
@@ -227,5 +298,31 @@ impl ControlEvent {
             | Self::IncarnationStable { .. }
             | Self::TimerFired { .. } => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_version_writes_is_damaged_and_what_a_newer_one_may_have_written_is_not() {
+        let damaged =
+            ["", "garbage", "\u{0}", "null", "[]", "7", "{}", r#"{"type":"agentStopped"}"#];
+        for bytes in damaged {
+            assert!(matches!(read(bytes.as_bytes()), Reading::Damaged(_)), "{bytes:?}");
+        }
+        assert!(matches!(read(&[0xff, 0x00, 0x7f]), Reading::Damaged(_)));
+        // A known type with other fields.
+        let newer =
+            r#"{"at":"2026-01-01T00:00:00Z","author":"s","type":"agentStopped","agents":["a"]}"#;
+        assert!(matches!(read(newer.as_bytes()), Reading::Newer(_)));
+        // An agent's name by rules that this build does not have.
+        let newer =
+            r#"{"at":"2026-01-01T00:00:00Z","author":"s","type":"agentStopped","agent":"A/B"}"#;
+        assert!(matches!(read(newer.as_bytes()), Reading::Newer(_)));
+        let unknown = r#"{"at":"2026-01-01T00:00:00Z","author":"s","type":"agentPainted"}"#;
+        let Reading::Record(record) = read(unknown.as_bytes()) else { panic!("it is a record") };
+        assert_eq!(record.event, ControlEvent::Unknown);
     }
 }

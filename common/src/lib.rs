@@ -7,6 +7,7 @@ pub mod codec;
 pub mod control;
 pub mod event;
 pub mod failure;
+pub mod frame;
 pub mod id;
 pub mod message;
 pub mod shim;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::api::Query;
-use common::codec::{decode, encode};
+use common::codec::{self, decode, encode};
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::event::{self, Event, EventBody};
 use common::message::{Final, Outcome};
@@ -41,7 +41,8 @@ fn frame() -> Vec<u8> {
         token: "t".repeat(32),
         spec: json!({"name": "writer"}).to_string(),
     };
-    let command = NodeCommand { term: 3, body: NodeCommandBody::Start(Box::new(start)) };
+    let body = NodeCommandBody::Start(Box::new(start));
+    let command = NodeCommand { term: 3, instance: Some(7), number: 1, body };
     encode(&command).expect("small")
 }
 
@@ -50,7 +51,9 @@ proptest! {
     fn any_bytes_are_a_value_or_an_error(bytes in vec(any::<u8>(), 0..200)) {
         read_as_anything(&bytes);
         // Behind the right version there is more to go wrong.
-        read_as_anything(&[&[1][..], &bytes].concat());
+        for version in [codec::BEFORE, codec::VERSION] {
+            read_as_anything(&[&[version][..], &bytes].concat());
+        }
     }
 
     #[test]
@@ -170,7 +173,20 @@ fn every_control_record_is_read_as_it_was_written() {
         ControlEvent::AgentRestarted { agent: of() },
         ControlEvent::AgentReplaced { agent: of() },
         ControlEvent::AgentRemoved { agent: of() },
-        ControlEvent::LeaderElected { supervisor: "s".into() },
+        ControlEvent::LeaderElected { supervisor: "s".into(), run: "r".into(), rules: 2 },
+        ControlEvent::IncarnationAllocated {
+            agent: of(),
+            incarnation: 7,
+            generation: 2,
+            node: at(),
+        },
+        ControlEvent::IncarnationReturned {
+            agent: of(),
+            incarnation: 7,
+            generation: 2,
+            node: at(),
+        },
+        ControlEvent::IncarnationBegun { agent: of(), incarnation: 7 },
         ControlEvent::NodeSeen {
             node: at(),
             instance: u64::MAX,

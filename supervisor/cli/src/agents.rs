@@ -24,6 +24,8 @@ fn verdict(event: &ControlEvent) -> Option<bool> {
         | ControlEvent::NodeSeen { .. }
         | ControlEvent::NodeDraining { .. }
         | ControlEvent::NodeLost { .. }
+        | ControlEvent::IncarnationAllocated { .. }
+        | ControlEvent::IncarnationReturned { .. }
         | ControlEvent::IncarnationReady { .. }
         | ControlEvent::IncarnationBegun { .. }
         | ControlEvent::IncarnationExited { .. }

@@ -31,15 +31,18 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         ControlEvent::AgentRestarted { .. } => "restart asked for".to_owned(),
         ControlEvent::AgentReplaced { .. } => "replacement asked for".to_owned(),
         ControlEvent::AgentRemoved { .. } => "removal asked for".to_owned(),
-        ControlEvent::LeaderElected { supervisor } => match record.term {
-            Some(term) => format!("supervisor {supervisor} leads, term {term}"),
-            None => format!("supervisor {supervisor} leads"),
-        },
+        ControlEvent::LeaderElected { supervisor, .. } => format!("supervisor {supervisor} leads"),
         ControlEvent::NodeSeen { node, runtimes, .. } => {
             format!("node {node} is there, runs {}", runtimes.join(", "))
         }
         ControlEvent::NodeDraining { node } => format!("node {node} goes down in order"),
         ControlEvent::NodeLost { node } => format!("node {node} is lost: no report for too long"),
+        ControlEvent::IncarnationAllocated { incarnation, generation, node, .. } => {
+            format!("incarnation {incarnation} of generation {generation} is to start on {node}")
+        }
+        ControlEvent::IncarnationReturned { incarnation, node, .. } => {
+            format!("incarnation {incarnation} is there again with node {node}, and goes on")
+        }
         ControlEvent::IncarnationReady { incarnation, .. } => {
             format!("incarnation {incarnation} is ready")
         }
@@ -91,9 +94,10 @@ mod tests {
             event: ControlEvent::IncarnationExited { agent, incarnation: 7, exit, clean: true },
         };
         assert_eq!(control(&record), "incarnation 7 ended: exit code 1");
-        let elected = ControlEvent::LeaderElected { supervisor: "s1".to_owned() };
+        let (supervisor, run) = ("s1".to_owned(), "r".to_owned());
+        let elected = ControlEvent::LeaderElected { supervisor, run, rules: 2 };
         let record = ControlRecord { event: elected, ..record };
-        assert_eq!(control(&record), "supervisor s1 leads, term 4");
+        assert_eq!(control(&record), "supervisor s1 leads");
     }
 
     #[test]

@@ -83,12 +83,14 @@ async fn fold(client: &Client) -> Result<Fleet, ApiError> {
         let (mut state, mut records) = (State::default(), Vec::new());
         loop {
             match log.next().await.attempt(WHAT)? {
-                ControlItem::Record { seq, record, .. } => {
+                ControlItem::Record { seq, at, record } => {
                     // What is to be done is the leader's business.
-                    let _actions = supervisor_core::step(&mut state, seq, &record);
+                    let _actions = supervisor_core::step(&mut state, seq, at, &record);
                     records.push((seq, *record));
                 }
-                ControlItem::Malformed { .. } => {}
+                ControlItem::Malformed { seq, at, kind, .. } => {
+                    supervisor_core::skip(&mut state, seq, at, kind);
+                }
                 ControlItem::CaughtUp => return Ok((state, records)),
             }
         }

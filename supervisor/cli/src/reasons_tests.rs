@@ -17,19 +17,29 @@ fn agent(events: Vec<ControlEvent>) -> Option<Agent> {
     let spec = Box::new(AgentSpec::new(name.clone(), "test/model", "test"));
     let node = common::NodeName::new("n").expect("valid");
     let mut log = vec![
-        ControlEvent::LeaderElected { supervisor: "s".to_owned() },
+        ControlEvent::LeaderElected {
+            supervisor: "s".to_owned(),
+            run: "r".to_owned(),
+            rules: supervisor_core::RULES,
+        },
         ControlEvent::NodeSeen {
-            node,
+            node: node.clone(),
             instance: 1,
             runtimes: vec!["process".to_owned()],
             labels: Vec::new(),
         },
         ControlEvent::AgentApplied { spec, force: false, asked: None },
+        ControlEvent::IncarnationAllocated {
+            agent: name.clone(),
+            incarnation: 1,
+            generation: 1,
+            node,
+        },
     ];
     log.extend(events);
     let mut state = State::default();
     for (seq, event) in (1..).zip(log) {
-        let _actions = step(&mut state, seq, &record(seq, event));
+        let _actions = step(&mut state, seq, Timestamp::from_millis(seq), &record(seq, event));
     }
     state.agent(&name).cloned()
 }

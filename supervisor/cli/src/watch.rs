@@ -189,6 +189,8 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         | ControlEvent::NodeSeen { .. }
         | ControlEvent::NodeDraining { .. }
         | ControlEvent::NodeLost { .. }
+        | ControlEvent::IncarnationAllocated { .. }
+        | ControlEvent::IncarnationReturned { .. }
         | ControlEvent::IncarnationReady { .. }
         | ControlEvent::IncarnationBegun { .. }
         | ControlEvent::StartFailed { .. }

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use broker::{Broker, BrokerError};
+use broker::{Admission, Admitted, Broker, BrokerError};
 use common::AgentName;
 use common::codec;
 use common::control::ControlEvent;
-use common::shim::ShimCommand;
+use common::shim::{ConsumerId, ShimCommand};
 use supervisor_core::Predecessor;
 
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,14 @@ pub(super) struct Prepared {
     pub(super) floor: u64,
     /// Nothing after it had been given out to the incarnation before.
     pub(super) horizon: u64,
+}
+
+/// What became of a handover.
+enum Handed {
+    /// It is done; `swapped`: there was something to take over.
+    Over { swapped: bool },
+    /// A later incarnation was admitted.
+    TooLate,
 }
 
 /// What an incarnation takes over.
@@ -97,9 +105,7 @@ impl Supervisor {
     }
 
     pub(super) fn floor_found(&mut self, agent: AgentName, incarnation: u64, floor: u64) {
-        let Some(leading) = self.acting() else { return };
-        let term = leading.term;
-        self.append(ControlEvent::IncarnationReady { agent, incarnation, floor }, Some(term), None);
+        self.decide(ControlEvent::IncarnationReady { agent, incarnation, floor });
     }
 
     /// Hands the agent's messages to an incarnation.
@@ -130,8 +136,13 @@ impl Supervisor {
         let over = Handover { agent, incarnation, floor, over, unrecorded, concurrency, prepared };
         self.task(async move {
             let admitted = current.run_until_cancelled(over.until_done(&broker, &subject)).await;
-            let Some(swapped) = admitted else { return Done::Nothing };
-            Done::Admitted { agent: over.agent, incarnation, swapped }
+            match admitted {
+                Some(Handed::Over { swapped }) => {
+                    Done::Admitted { agent: over.agent, incarnation, swapped }
+                }
+                // To whoever came later: that is on record, and this leader will read it.
+                Some(Handed::TooLate) | None => Done::Nothing,
+            }
         });
     }
 
@@ -143,10 +154,9 @@ impl Supervisor {
         if leading.prepared.get(&agent).is_some_and(|one| one.incarnation <= incarnation) {
             leading.prepared.remove(&agent);
         }
-        let term = leading.term;
         if swapped {
             leading.swapped.insert(agent.clone(), incarnation);
-            self.append(ControlEvent::IncarnationBegun { agent, incarnation }, Some(term), None);
+            self.decide(ControlEvent::IncarnationBegun { agent, incarnation });
         }
     }
 }
@@ -190,10 +200,10 @@ async fn find_floor(
 
 impl Handover {
     /// Tries until it is done; the result is that of [`Self::perform`].
-    async fn until_done(&self, broker: &Broker, subject: &str) -> bool {
+    async fn until_done(&self, broker: &Broker, subject: &str) -> Handed {
         loop {
             match self.perform(broker, subject).await {
-                Ok(swapped) => return swapped,
+                Ok(handed) => return handed,
                 Err(error) => {
                     let Self { agent, incarnation, .. } = self;
                     tracing::warn!("handing over to {agent}-{incarnation}: {error}");
@@ -203,24 +213,51 @@ impl Handover {
         }
     }
 
-    /// Swaps the consumers and tells the shim to begin; the result says whether there was anything to take over.
-    async fn perform(&self, broker: &Broker, subject: &str) -> Result<bool, BrokerError> {
-        match (self.over.as_slice(), self.prepared) {
-            ([Predecessor { incarnation, clean: true }], Some(prepared)) => {
-                // It has ended and its books are settled: its consumer serves nobody, and may go after the new one has begun.
-                self.begin(broker, subject, prepared.horizon).await?;
-                broker.delete_consumer(&self.agent, *incarnation).await?;
-            }
-            _ => {
-                let horizon = self.swap(broker).await?;
-                self.begin(broker, subject, horizon).await?;
-            }
+    /// Swaps the consumers and tells the shim to begin.
+    ///
+    /// A leader that is deposed and does not know it may do this beside its successor. So the incarnation is admitted before
+    /// anything is done, which only the latest one can be, and that is looked at again after its consumer was made: whoever is
+    /// late finds out, and removes its own consumer and no other.
+    async fn perform(&self, broker: &Broker, subject: &str) -> Result<Handed, BrokerError> {
+        let (agent, incarnation) = (&self.agent, self.incarnation);
+        let consumer = broker.subjects().consumer(agent, incarnation);
+        let wanted = Admitted { incarnation, consumer };
+        if let Admission::Lost(later) = broker.admit(agent, &wanted).await? {
+            return Ok(self.too_late(later.incarnation));
         }
-        Ok(self.unrecorded)
+        let prepared = match (self.over.as_slice(), self.prepared) {
+            // It has ended and its books are settled: its consumer serves nobody, and may go after the new one has begun.
+            ([Predecessor { incarnation, clean: true }], Some(prepared)) => {
+                Some((*incarnation, prepared.horizon))
+            }
+            _ => None,
+        };
+        let horizon = match prepared {
+            Some((_, horizon)) => horizon,
+            None => self.swap(broker).await?,
+        };
+        if let Some(later) = broker.admitted(agent).await?
+            && later.incarnation > incarnation
+        {
+            broker.delete_consumer(agent, incarnation).await?;
+            return Ok(self.too_late(later.incarnation));
+        }
+        self.begin(broker, subject, horizon).await?;
+        if let Some((previous, _)) = prepared {
+            broker.delete_consumer(agent, previous).await?;
+        }
+        Ok(Handed::Over { swapped: self.unrecorded })
+    }
+
+    fn too_late(&self, later: u64) -> Handed {
+        let Self { agent, incarnation, .. } = self;
+        tracing::warn!("{agent}-{incarnation} is not admitted: {agent}-{later} was");
+        Handed::TooLate
     }
 
     async fn begin(&self, broker: &Broker, subject: &str, horizon: u64) -> Result<(), BrokerError> {
-        let frame = codec::encode(&ShimCommand::Begin { horizon })
+        let (floor, consumer) = (self.floor, ConsumerId::default());
+        let frame = codec::encode(&ShimCommand::Begin { horizon, floor, consumer })
             .map_err(|error| BrokerError::Other(error.to_string()))?;
         broker.tell(subject.to_owned(), frame.into()).await
     }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use broker::TransientMessage;
+use broker::{Moment, TransientMessage};
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::shim::{NodeCommandBody, NodeReport, ShimReport};
-use common::{AgentName, Timestamp, codec};
+use common::{AgentName, NodeName, codec};
 use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
 use tokio_util::sync::DropGuard;
 
@@ -39,11 +39,17 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// A leadership.
 pub(super) struct Leading {
-    pub(super) term: u64,
-    /// It acts only once it has read its own term back from the log: then it knows all that was decided before.
-    pub(super) acting: bool,
+    /// The lease, as it was taken.
+    pub(super) tenure: u64,
+    /// It ends then, unless it is renewed.
+    pub(super) until: Moment,
+    /// It acts only once it has read its own election back from the log: then it knows all that was decided before. The
+    /// election's sequence is the term.
+    term: Option<u64>,
     /// Whether its election is on its way to the log.
     electing: bool,
+    /// The number of its last command.
+    number: u64,
     pub(super) observer: Observer,
     pub(super) timers: Timers,
     pub(super) pending: VecDeque<Action>,
@@ -59,12 +65,14 @@ pub(super) struct Leading {
 }
 
 impl Leading {
-    pub(super) fn new(term: u64, now_ms: u64) -> Self {
+    pub(super) fn new(tenure: u64, until: Moment, now_ms: u64) -> Self {
         Self {
-            term,
-            acting: false,
+            tenure,
+            until,
+            term: None,
             electing: false,
-            observer: Observer::new(now_ms),
+            number: 0,
+            observer: Observer::new(0, now_ms),
             timers: Timers::default(),
             pending: VecDeque::new(),
             finding: BTreeSet::new(),
@@ -75,68 +83,112 @@ impl Leading {
         }
     }
 
-    /// A record was folded; `actions` follow from it.
+    /// It runs again, maybe after a standstill: what somebody is late with was not heard of meanwhile.
+    pub(super) fn awake(&mut self, now_ms: u64) {
+        let gap = self.observer.awake(now_ms);
+        if gap > 0 {
+            tracing::warn!("stood still for {gap} ms: nobody's silence counts");
+            self.timers.postpone(Duration::from_millis(gap));
+        }
+    }
+
+    /// The term in which it acts.
+    pub(super) fn term(&self) -> Option<u64> {
+        self.term
+    }
+
+    /// The number of its next command.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// A record was folded; `actions` follow from it. `run` is this supervisor's.
     /// The result says whether this leadership acts from now on.
     pub(super) fn folded(
         &mut self,
         state: &State,
+        run: &str,
+        now_ms: u64,
         record: &ControlRecord,
         actions: Vec<Action>,
     ) -> bool {
         if let ControlEvent::IncarnationReady { agent, incarnation, .. } = &record.event {
             self.finding.remove(&(agent.clone(), *incarnation));
         }
-        let begins = matches!(record.event, ControlEvent::LeaderElected { .. });
-        if begins {
-            self.acting = record.term == Some(self.term);
+        let ControlEvent::LeaderElected { run: elected, .. } = &record.event else {
+            if self.term.is_some() {
+                self.pending.extend(actions);
+            }
+            return false;
+        };
+        self.electing = false;
+        self.pending.clear();
+        self.timers = Timers::default();
+        if elected != run {
+            // Whoever that was, the lease is ours: it is written once more.
+            self.term = None;
+            return false;
         }
-        if self.acting {
-            self.pending.extend(if begins { resume(state) } else { actions });
-        }
-        begins && self.acting
+        self.term = Some(state.term());
+        self.number = 0;
+        self.observer = Observer::new(state.term(), now_ms);
+        self.pending.extend(resume(state));
+        true
     }
 }
 
 impl Leading {
     /// A record did not get into the log, as when the broker is away for long. Reports of nodes and shims come again by
     /// themselves; a timer and the election would be lost for ever.
-    pub(super) fn unsaid(&mut self, record: &ControlRecord, now: Timestamp) {
+    pub(super) fn unsaid(&mut self, record: &ControlRecord) {
         self.finding.clear();
-        if record.term != Some(self.term) {
+        if let ControlEvent::LeaderElected { .. } = record.event {
+            self.electing = false;
+        }
+        if record.term.is_none() || record.term != self.term {
             return;
         }
         if let ControlEvent::TimerFired { agent, timer, incarnation } = &record.event {
-            self.timers.set((agent.clone(), *timer, *incarnation), now.after(AGAIN), now);
-        } else if let ControlEvent::LeaderElected { .. } = record.event {
-            self.electing = false;
+            self.timers.set((agent.clone(), *timer, *incarnation), AGAIN);
+        } else if let ControlEvent::IncarnationAllocated { agent, .. } = &record.event {
+            self.pending.push_back(Action::Allocate { agent: agent.clone() });
         }
     }
 }
 
 impl Supervisor {
-    /// Writes this leadership's term into the log, unless that is done or under way.
+    /// Writes this leadership into the log, unless that is done or under way.
     pub(super) fn elect(&mut self) {
-        let waits = |leading: &&mut Leading| !leading.acting && !leading.electing;
+        let waits = |leading: &&mut Leading| leading.term.is_none() && !leading.electing;
         let Some(leading) = self.leading.as_mut().filter(waits) else { return };
-        // Deposed, as the log says: the lease will say so too.
-        if leading.term < self.state.term() {
-            return;
-        }
         leading.electing = true;
-        let (term, supervisor) = (leading.term, self.id.clone());
-        self.append(ControlEvent::LeaderElected { supervisor }, Some(term), None);
+        let (supervisor, run) = (self.id.clone(), self.run.to_string());
+        let rules = supervisor_core::RULES;
+        self.append(ControlEvent::LeaderElected { supervisor, run, rules }, None, None);
     }
 
-    /// This leadership, if it may act.
+    /// This leadership, if it may act: its election is on record, and its lease not over.
     pub(super) fn acting(&mut self) -> Option<&mut Leading> {
-        self.leading.as_mut().filter(|leading| leading.acting)
+        let now = Moment::now();
+        self.leading.as_mut().filter(|leading| leading.term.is_some() && leading.until > now)
+    }
+
+    /// Appends a record of the leader; nothing, if this is none.
+    pub(super) fn decide(&mut self, event: ControlEvent) {
+        if let Some(term) = self.acting().and_then(|leading| leading.term) {
+            self.append(event, Some(term), None);
+        }
     }
 
     pub(super) async fn node_report(&mut self, message: &TransientMessage) {
         let Some(node) = self.broker.subjects().parse_node_report(&message.subject) else { return };
         let report: NodeReport = match codec::decode(&message.payload) {
             Ok(report) => report,
-            Err(error) => return tracing::warn!("report of node {node}: {error}"),
+            Err(error) => {
+                tracing::warn!("report of node {node}: {error}");
+                return self.node_heard(&node);
+            }
         };
         if let NodeReport::Running(status) = &report {
             // A node speaks for itself only.
@@ -145,7 +197,7 @@ impl Supervisor {
             }
             self.nodes.insert(node.clone(), (self.now_ms(), status.clone()));
         }
-        if let NodeReport::Preparing { agent, incarnation, doing } = report {
+        if let NodeReport::Preparing { agent, incarnation, doing, .. } = report {
             // Of incarnations that are to start there: another node may still be busy with an earlier one.
             let known = self.state.agent(&agent).and_then(|known| known.incarnation(incarnation));
             if known.is_some_and(|known| known.node == node) {
@@ -154,31 +206,41 @@ impl Supervisor {
             }
             return;
         }
-        let (now, state) = (self.now_ms(), &self.state);
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
-        let outcomes = match report {
-            NodeReport::Running(status) => leading.observer.node_report(state, now, &status),
-            NodeReport::Exited(exit) => leading.observer.exited(state, &node, &exit),
-            NodeReport::StartFailed { agent, incarnation, reason } => {
-                leading.observer.start_failed(state, &node, &agent, incarnation, &reason)
+        let outcomes = self.observe(|observer, state, now| match report {
+            NodeReport::Running(status) => observer.node_report(state, now, &status),
+            NodeReport::Exited { instance, exit } => observer.exited(state, &node, instance, &exit),
+            NodeReport::StartFailed { instance, agent, incarnation, reason } => {
+                observer.start_failed(state, &node, instance, &agent, incarnation, &reason)
             }
             NodeReport::Preparing { .. } => Vec::new(),
-        };
-        self.follow(outcomes).await;
+        });
+        self.follow(outcomes.unwrap_or_default()).await;
+    }
+
+    /// What cannot be read is a sign of life nevertheless: a node of another version is not a lost one.
+    fn node_heard(&mut self, node: &NodeName) {
+        self.observe(|observer, _, now| observer.node_heard(now, node));
+    }
+
+    /// Lets the leader's eyes look at something; none if this is no leader.
+    fn observe<T>(&mut self, look: impl FnOnce(&mut Observer, &State, u64) -> T) -> Option<T> {
+        let now_ms = self.now_ms();
+        let leading = self.leading.as_mut().filter(|leading| leading.term.is_some())?;
+        Some(look(&mut leading.observer, &self.state, now_ms))
     }
 
     /// A new leader need not wait for the nodes' next reports: it has heard them while it followed, and asks for more.
     pub(super) async fn hear_nodes_again(&mut self) {
-        let (now, state) = (self.now_ms(), &self.state);
+        let now = self.now_ms();
         self.nodes.retain(|_, (heard, _)| now.saturating_sub(*heard) < FRESH);
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
-        let mut outcomes = Vec::new();
-        for (_, status) in self.nodes.values() {
-            outcomes.extend(leading.observer.node_report(state, now, status));
+        let heard: Vec<_> = self.nodes.values().map(|(_, status)| status.clone()).collect();
+        for status in heard {
+            let outcomes =
+                self.observe(|observer, state, now| observer.node_report(state, now, &status));
+            self.follow(outcomes.unwrap_or_default()).await;
         }
-        self.follow(outcomes).await;
         let everybody = self.broker.subjects().all_nodes_command();
-        self.tell_nodes(everybody, NodeCommandBody::List).await;
+        self.tell_nodes(everybody, None, NodeCommandBody::List).await;
     }
 
     pub(super) async fn shim_report(&mut self, message: &TransientMessage) {
@@ -188,25 +250,24 @@ impl Supervisor {
         };
         let report = match codec::decode(&message.payload) {
             Ok(report) => report,
-            Err(error) => return tracing::warn!("report of {agent}-{incarnation}: {error}"),
+            Err(error) => {
+                tracing::warn!("report of {agent}-{incarnation}: {error}");
+                self.observe(|eyes, state, now| eyes.shim_heard(state, now, &agent, incarnation));
+                return;
+            }
         };
-        let now = self.now_ms();
         match report {
             ShimReport::Ready => self.shim_ready(agent, incarnation).await,
             ShimReport::Drained => {
-                if let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) {
-                    let (state, observer) = (&self.state, &mut leading.observer);
-                    let outcomes = observer.shim_drained(state, &agent, incarnation);
-                    self.follow(outcomes).await;
-                }
+                let outcomes =
+                    self.observe(|eyes, state, _| eyes.shim_drained(state, &agent, incarnation));
+                self.follow(outcomes.unwrap_or_default()).await;
             }
             ShimReport::Heartbeat(heartbeat) => {
-                if let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) {
-                    let (state, observer) = (&self.state, &mut leading.observer);
-                    let outcomes =
-                        observer.shim_heartbeat(state, now, &agent, incarnation, &heartbeat);
-                    self.follow(outcomes).await;
-                }
+                let outcomes = self.observe(|eyes, state, now| {
+                    eyes.shim_heartbeat(state, now, &agent, incarnation, &heartbeat)
+                });
+                self.follow(outcomes.unwrap_or_default()).await;
                 let known = self.heartbeats.get(&agent).map_or(0, |(known, _)| *known);
                 if self.state.agent(&agent).is_some() && incarnation >= known {
                     self.heartbeats.insert(agent, (incarnation, heartbeat));
@@ -216,22 +277,24 @@ impl Supervisor {
     }
 
     async fn shim_ready(&mut self, agent: AgentName, incarnation: u64) {
-        let state = &self.state;
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
-        let key = (agent, incarnation);
-        match leading.observer.shim_ready(state, &key.0, incarnation) {
-            ShimReady::LogReady => {
-                if leading.finding.insert(key.clone()) {
-                    self.find_floor(key.0, incarnation);
+        let judged = self.observe(|eyes, state, _| eyes.shim_ready(state, &agent, incarnation));
+        match judged {
+            Some(ShimReady::LogReady) => {
+                let Some(leading) = &mut self.leading else { return };
+                if leading.finding.insert((agent.clone(), incarnation)) {
+                    self.find_floor(agent, incarnation);
                 }
             }
-            ShimReady::AdmitAgain => {
-                let again = state.agent(&key.0).and_then(supervisor_core::Agent::admit);
+            Some(ShimReady::AdmitAgain) => {
+                let again = self.state.agent(&agent).and_then(supervisor_core::Agent::admit);
                 if let Some(action) = again {
                     self.perform(action).await;
                 }
             }
-            ShimReady::Ignore => {}
+            Some(ShimReady::Dismiss) => {
+                self.perform(Action::Dismiss { agent, incarnation }).await;
+            }
+            Some(ShimReady::Ignore) | None => {}
         }
     }
 
@@ -239,11 +302,7 @@ impl Supervisor {
     pub(super) async fn follow(&mut self, outcomes: Vec<Outcome>) {
         for outcome in outcomes {
             match outcome {
-                Outcome::Record(event) => {
-                    if let Some(term) = self.acting().map(|leading| leading.term) {
-                        self.append(event, Some(term), None);
-                    }
-                }
+                Outcome::Record(event) => self.decide(event),
                 Outcome::Do(action) => self.perform(action).await,
             }
         }
@@ -251,64 +310,111 @@ impl Supervisor {
 
     pub(super) async fn tick(&mut self) {
         self.elect();
-        let (now, state) = (self.now_ms(), &self.state);
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
-        let outcomes = leading.observer.tick(state, now);
-        self.follow(outcomes).await;
+        self.fire_timers();
+        let outcomes = self.observe(|eyes, state, now| eyes.tick(state, now));
+        self.follow(outcomes.unwrap_or_default()).await;
         self.sweep_next();
     }
 
     /// Timers that are due become records: the fold decides what they mean. While a node still prepares a start, as by pulling an
-    /// image, the time to say ready has not begun.
+    /// image, the time to say ready has not begun. And nobody is late with it whom this leader has not listened to.
     pub(super) fn fire_timers(&mut self) {
-        let (now_ms, now) = (self.now_ms(), self.now());
+        let now_ms = self.now_ms();
         let Some(leading) = self.leading.as_mut() else { return };
-        let due = leading.timers.due(std::time::Instant::now());
-        if !leading.acting {
-            return;
+        let has_listened = leading.observer.has_listened(now_ms);
+        let mut fired = Vec::new();
+        for key in leading.timers.due(Moment::now()) {
+            let (agent, timer, incarnation) = key.clone();
+            if timer == Timer::Ready {
+                let preparing = self.preparing.get(&agent);
+                if preparing.is_some_and(|known| known.is_fresh(incarnation, now_ms)) {
+                    let known = self.state.agent(&agent);
+                    let ready = known.map_or(AGAIN, |agent| agent.spec.timeout.ready);
+                    leading.timers.set(key, ready);
+                    continue;
+                }
+                if !has_listened {
+                    leading.timers.set(key, AGAIN);
+                    continue;
+                }
+            }
+            fired.push(ControlEvent::TimerFired { agent, timer, incarnation });
         }
-        let term = leading.term;
-        let (waiting, due): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|(agent, timer, incarnation)| {
-                let preparing = self.preparing.get(agent);
-                *timer == Timer::Ready
-                    && preparing.is_some_and(|known| known.is_fresh(*incarnation, now_ms))
-            });
-        for key in waiting {
-            let ready = self.state.agent(&key.0).map_or(AGAIN, |agent| agent.spec.timeout.ready);
-            leading.timers.set(key, now.after(ready), now);
-        }
-        for (agent, timer, incarnation) in due {
-            self.append(ControlEvent::TimerFired { agent, timer, incarnation }, Some(term), None);
+        for event in fired {
+            self.decide(event);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use common::Timestamp;
+
     use super::*;
 
-    fn record(term: u64, event: ControlEvent) -> ControlRecord {
-        ControlRecord { at: Timestamp::default(), term: Some(term), author: "s".into(), event }
+    fn record(term: Option<u64>, event: ControlEvent) -> ControlRecord {
+        ControlRecord { at: Timestamp::default(), term, author: "s".into(), event }
+    }
+
+    fn elected(run: &str) -> ControlRecord {
+        let (supervisor, run) = ("s".to_owned(), run.to_owned());
+        record(None, ControlEvent::LeaderElected { supervisor, run, rules: supervisor_core::RULES })
+    }
+
+    /// A leadership that has read its election back, as record 7.
+    fn leading() -> (Leading, State) {
+        let (mut leading, mut state) = (Leading::new(1, Moment::now(), 0), State::default());
+        let record = elected("mine");
+        let actions = supervisor_core::step(&mut state, 7, Timestamp::default(), &record);
+        assert!(leading.folded(&state, "mine", 0, &record, actions));
+        (leading, state)
     }
 
     #[test]
     fn a_timer_that_is_not_on_record_fires_again() {
         let agent = AgentName::new("a").expect("valid");
         let fired = ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation: 1 };
-        let mut leading = Leading::new(7, 0);
-        leading.unsaid(&record(6, fired.clone()), Timestamp::default());
+        let (mut leading, _) = leading();
+        leading.unsaid(&record(Some(6), fired.clone()));
         assert!(leading.timers.next().is_none(), "an earlier leadership's is not ours");
-        leading.unsaid(&record(7, fired), Timestamp::default());
+        leading.unsaid(&record(Some(7), fired));
         assert!(leading.timers.next().is_some());
     }
 
     #[test]
+    fn a_place_that_is_not_on_record_is_found_again() {
+        let agent = AgentName::new("a").expect("valid");
+        let allocated = ControlEvent::IncarnationAllocated {
+            agent: agent.clone(),
+            incarnation: 1,
+            generation: 1,
+            node: NodeName::new("n").expect("valid"),
+        };
+        let (mut leading, _) = leading();
+        leading.unsaid(&record(Some(7), allocated));
+        assert_eq!(leading.pending, [Action::Allocate { agent }]);
+    }
+
+    #[test]
     fn an_election_that_is_not_on_record_is_written_again() {
-        let mut leading = Leading::new(7, 0);
+        let mut leading = Leading::new(1, Moment::now(), 0);
         leading.electing = true;
-        let elected = ControlEvent::LeaderElected { supervisor: "s".into() };
-        leading.unsaid(&record(7, elected), Timestamp::default());
+        leading.unsaid(&elected("mine"));
         assert!(!leading.electing);
+    }
+
+    #[test]
+    fn the_term_is_the_sequence_of_its_own_election_and_another_ones_ends_it() {
+        let (mut leading, mut state) = leading();
+        assert_eq!(leading.term(), Some(7));
+        // The same id, another process.
+        let another = elected("another");
+        let actions = supervisor_core::step(&mut state, 9, Timestamp::default(), &another);
+        assert!(!leading.folded(&state, "mine", 0, &another, actions));
+        assert_eq!((leading.term(), leading.electing), (None, false), "it is written once more");
+        let ours = elected("mine");
+        let actions = supervisor_core::step(&mut state, 12, Timestamp::default(), &ours);
+        assert!(leading.folded(&state, "mine", 0, &ours, actions));
+        assert_eq!(leading.term(), Some(12));
     }
 }

@@ -12,9 +12,9 @@ mod sweep;
 mod timers;
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use broker::{Broker, ControlItem, LeaseState, Link, Subscription};
+use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
 use common::shim::{Heartbeat, NodeStatus};
@@ -22,7 +22,7 @@ use common::{AgentName, NodeName, Timestamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use supervisor_core::{State, step};
+use supervisor_core::{State, skip, step};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -72,10 +72,16 @@ struct Supervisor {
     broker: Broker,
     /// Makes the tokens of the shims' command subjects.
     secret: Uuid,
-    /// This run of it: its message ids are no other run's.
+    /// This run of it, random: its message ids are no other run's, and no other process with its id is taken for it.
     run: Uuid,
     state: State,
-    started: Instant,
+    /// When the last record was read.
+    read: Moment,
+    started: Moment,
+    /// Whether it competes for the lease.
+    competes: watch::Sender<bool>,
+    /// Who holds the lease, as far as is known.
+    holder: Option<String>,
     tasks: FuturesUnordered<Task>,
     appended: u64,
     /// Clients that wait until the fold has reached a sequence.
@@ -99,6 +105,10 @@ pub async fn serve(
 ) -> Result<(), ApiError> {
     const WHAT: &str = "cannot start the supervisor";
     let secret = broker.fleet_secret().await.attempt(WHAT)?;
+    let extent = broker.control_extent().await.attempt(WHAT)?;
+    if extent.first > 1 {
+        return Err(trimmed(WHAT, extent.first));
+    }
     let log = broker.follow_control(1, None).await.attempt(WHAT)?;
     let supervisor = Supervisor {
         id: options.id,
@@ -106,7 +116,10 @@ pub async fn serve(
         secret: Uuid::new_v5(&Uuid::NAMESPACE_OID, secret.as_bytes()),
         run: Uuid::now_v7(),
         state: State::default(),
-        started: Instant::now(),
+        read: Moment::now(),
+        started: Moment::now(),
+        competes: watch::Sender::new(true),
+        holder: None,
         tasks: FuturesUnordered::new(),
         appended: 0,
         waiting: Vec::new(),
@@ -116,6 +129,29 @@ pub async fn serve(
         leading: None,
     };
     supervisor.go(log, stop).await
+}
+
+/// A log that does not begin with its first record: whoever folded it would take all that it does not mention for unwanted.
+fn trimmed(what: &str, first: u64) -> ApiError {
+    let cause = format!(
+        "the control log begins with record {first}: what came before is gone, and no snapshot covers it"
+    );
+    let try_ = "restore the stream CONTROL from a backup; or, with every agent stopped, purge it and apply the souls again";
+    common::failure::error(common::failure::CONFLICT, what, cause, try_)
+}
+
+/// What the supervisor's loop waits for.
+enum Input {
+    Log(Result<ControlItem, broker::BrokerError>),
+    Done(Done),
+    Shim(TransientMessage),
+    Node(TransientMessage),
+    Query(TransientMessage),
+    Lease(Option<LeaseState>),
+    Link(Link),
+    Timer,
+    Tick,
+    Stop,
 }
 
 impl Supervisor {
@@ -139,8 +175,9 @@ impl Supervisor {
         let queries = self.broker.subscribe(subjects.query(), Some(QUERY_GROUP)).await;
         let mut queries: Subscription = queries.attempt(WHAT)?;
         let (lease, mut held) = watch::channel(None);
-        let run = uuid::Uuid::now_v7().to_string();
-        let lease = lease::keep(self.broker.lease(&self.id, &run, lease::TTL), lease, stop.clone());
+        let run = self.run.to_string();
+        let competing = self.broker.lease(&self.id, &run, lease::TTL);
+        let lease = lease::keep(competing, self.competes.subscribe(), lease, stop.clone());
         let mut lease = std::pin::pin!(lease);
         let mut link = self.broker.link();
         let mut tick = tokio::time::interval(TICK);
@@ -151,29 +188,39 @@ impl Supervisor {
             let due = self.leading.as_ref().and_then(|leading| leading.timers.next());
             let timer = async {
                 match due {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(at) => tokio::time::sleep(at.since(Moment::now())).await,
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                () = &mut lease => break,
-                item = log.next() => if self.fold(item.attempt(WHAT)?) == Folded::Leads {
-                    self.hear_nodes_again().await;
-                },
-                Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done).await,
-                Some(message) = shims.next(), if room => self.shim_report(&message).await,
-                Some(message) = nodes.next(), if room => self.node_report(&message).await,
-                Some(message) = queries.next(), if room => self.query(message).await,
-                Ok(()) = held.changed() => {
-                    let held = held.borrow_and_update().clone();
-                    self.lease(held);
+            let input = tokio::select! {
+                () = &mut lease => Input::Stop,
+                item = log.next() => Input::Log(item),
+                Some(done) = self.tasks.next(), if !self.tasks.is_empty() => Input::Done(done),
+                Some(message) = shims.next(), if room => Input::Shim(message),
+                Some(message) = nodes.next(), if room => Input::Node(message),
+                Some(message) = queries.next(), if room => Input::Query(message),
+                Ok(()) = held.changed() => Input::Lease(held.borrow_and_update().clone()),
+                Ok(()) = link.changed() => Input::Link(*link.borrow_and_update()),
+                () = timer => Input::Timer,
+                _ = tick.tick() => Input::Tick,
+            };
+            // Whatever it is: it may have waited while this process stood still.
+            self.awake();
+            match input {
+                Input::Log(item) => {
+                    if self.fold(item.attempt(WHAT)?) == Folded::Leads {
+                        self.hear_nodes_again().await;
+                    }
                 }
-                Ok(()) = link.changed() => {
-                    let link = *link.borrow_and_update();
-                    self.link(link);
-                }
-                () = timer => self.fire_timers(),
-                _ = tick.tick() => self.tick().await,
+                Input::Done(done) => self.done(done).await,
+                Input::Shim(message) => self.shim_report(&message).await,
+                Input::Node(message) => self.node_report(&message).await,
+                Input::Query(message) => self.query(message).await,
+                Input::Lease(held) => self.lease(held),
+                Input::Link(link) => self.link(link),
+                Input::Timer => self.fire_timers(),
+                Input::Tick => self.tick().await,
+                Input::Stop => break,
             }
             self.perform_pending().await;
             self.answer_waiting().await;
@@ -192,12 +239,28 @@ impl Supervisor {
         }
     }
 
+    /// It runs again. A lease that is past its deadline is given up before anything else is done; and what nobody listened to
+    /// for a while was silent for no time.
+    fn awake(&mut self) {
+        let (now, now_ms) = (Moment::now(), self.now_ms());
+        if self.leading.as_ref().is_some_and(|leading| leading.until <= now) {
+            tracing::warn!("supervisor {} leads no more: its lease was not renewed", self.id);
+            self.leading = None;
+            self.holder = None;
+        }
+        if let Some(leading) = &mut self.leading {
+            leading.awake(now_ms);
+        }
+    }
+
+    /// The log's time: that of the last record read, and what has passed since by a clock that is nobody's to set.
     fn now(&self) -> Timestamp {
-        SystemTime::now().into()
+        self.state.at().after(Moment::now().since(self.read))
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let passed = Moment::now().since(self.started);
+        u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn task(&mut self, task: impl Future<Output = Done> + Send + 'static) {
@@ -208,19 +271,53 @@ impl Supervisor {
     fn fold(&mut self, item: ControlItem) -> Folded {
         match item {
             ControlItem::CaughtUp => return Folded::CaughtUp,
-            ControlItem::Malformed { seq, cause, .. } => {
-                tracing::error!("record {seq} of the control log is skipped: {cause}");
+            ControlItem::Malformed { seq, at, kind, cause, .. } => {
+                self.read_up_to(seq, at);
+                // Whatever has a type was written by some version of this; the rest means nothing to any.
+                let newer = kind
+                    .map(|kind| format!("it is a {kind:?} that this build cannot read: {cause}"));
+                tracing::error!("record {seq} of the control log cannot be read: {cause}");
+                skip(&mut self.state, seq, at, newer);
             }
-            ControlItem::Record { seq, record, .. } => {
-                let actions = step(&mut self.state, seq, &record);
+            ControlItem::Record { seq, at, record } => {
+                self.read_up_to(seq, at);
+                let actions = step(&mut self.state, seq, at, &record);
                 self.note_removed(&record);
+                let (run, now_ms) = (self.run.to_string(), self.now_ms());
                 if let Some(leading) = &mut self.leading
-                    && leading.folded(&self.state, &record, actions)
+                    && leading.folded(&self.state, &run, now_ms, &record, actions)
                 {
-                    return Folded::Leads;
+                    return self.follow_what_cannot_be_read(Folded::Leads);
                 }
             }
         }
+        self.follow_what_cannot_be_read(Folded::Record)
+    }
+
+    /// The next record is here. The log has no gaps: what is missing was removed, and may have meant anything.
+    fn read_up_to(&mut self, seq: u64, at: Timestamp) {
+        self.read = Moment::now();
+        let next = self.state.seq() + 1;
+        if seq > next {
+            let last = seq - 1;
+            let why = format!("records {next} to {last} are missing");
+            skip(&mut self.state, last, at, Some(why));
+        }
+    }
+
+    /// What a replica cannot read makes it a follower: it gives the lease up, and competes for it no more.
+    fn follow_what_cannot_be_read(&mut self, folded: Folded) -> Folded {
+        let Some(unreadable) = self.state.unreadable() else { return folded };
+        let is_new = self.competes.send_if_modified(std::mem::take);
+        if is_new {
+            tracing::error!(
+                "supervisor {} only follows from now on: record {} of the control log: {}",
+                self.id,
+                unreadable.seq,
+                unreadable.why
+            );
+        }
+        self.leading = None;
         Folded::Record
     }
 
@@ -234,7 +331,8 @@ impl Supervisor {
     /// Appends a record; the answer comes as [`Done`]. Records leave in the order of these calls.
     fn append(&mut self, event: ControlEvent, term: Option<u64>, waiting: Option<Waiting>) {
         let author = if waiting.is_some() { "cli".to_owned() } else { self.id.clone() };
-        let record = ControlRecord { at: self.now(), term, author, event };
+        // By this host's clock, for people.
+        let record = ControlRecord { at: SystemTime::now().into(), term, author, event };
         self.appended += 1;
         let id = format!("{}.{}", self.run, self.appended);
         let broker = self.broker.clone();
@@ -255,9 +353,8 @@ impl Supervisor {
             }
             Done::NotAppended { record, error, waiting } => {
                 tracing::error!("appending to the control log: {error}");
-                let now = self.now();
                 if let Some(leading) = &mut self.leading {
-                    leading.unsaid(&record, now);
+                    leading.unsaid(&record);
                 }
                 if let Some(waiting) = waiting {
                     let error = broker::failure("the change is not on record", error);
@@ -285,18 +382,31 @@ impl Supervisor {
     }
 
     fn lease(&mut self, held: Option<LeaseState>) {
-        match (held, &self.leading) {
-            (Some(LeaseState::Held { tenure, .. }), Some(leading)) if leading.term == tenure => {}
-            (Some(LeaseState::Held { tenure: term, .. }), _) => {
-                tracing::info!("supervisor {} leads, term {term}", self.id);
-                self.leading = Some(Leading::new(term, self.now_ms()));
+        self.holder = match &held {
+            Some(LeaseState::Held { .. }) => Some(self.id.clone()),
+            Some(LeaseState::Other { holder }) if !holder.is_empty() => Some(holder.clone()),
+            Some(LeaseState::Other { .. }) | None => None,
+        };
+        let held = match held {
+            Some(LeaseState::Held { tenure, until }) if *self.competes.borrow() => {
+                Some((tenure, until)).filter(|(_, until)| *until > Moment::now())
+            }
+            _ => None,
+        };
+        match (held, &mut self.leading) {
+            (Some((tenure, until)), Some(leading)) if leading.tenure == tenure => {
+                leading.until = until;
+            }
+            (Some((tenure, until)), _) => {
+                tracing::info!("supervisor {} holds the lease", self.id);
+                self.leading = Some(Leading::new(tenure, until, self.now_ms()));
                 self.elect();
             }
-            (Some(LeaseState::Other { .. }) | None, Some(leading)) => {
-                tracing::info!("supervisor {} leads no more, term {}", self.id, leading.term);
+            (None, Some(_)) => {
+                tracing::info!("supervisor {} leads no more", self.id);
                 self.leading = None;
             }
-            (Some(LeaseState::Other { .. }) | None, None) => {}
+            (None, None) => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the fold asked for, done. Every action may be done twice.
 
+use std::time::Duration;
+
 use common::codec;
 use common::shim::{NodeCommand, NodeCommandBody, ShimCommand, StartIncarnation};
 use common::{AgentName, NodeName};
@@ -7,6 +9,9 @@ use supervisor_core::{Action, Predecessor};
 use uuid::Uuid;
 
 use super::Supervisor;
+
+/// How long a shim that is over may settle its books. It has no consumer any more.
+const DISMISSED: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     pub(super) async fn perform_pending(&mut self) {
@@ -18,6 +23,27 @@ impl Supervisor {
     pub(super) async fn perform(&mut self, action: Action) {
         tracing::debug!("{action:?}");
         match action {
+            Action::Allocate { agent } => {
+                if let Some(event) = supervisor_core::allocate(&self.state, &agent) {
+                    self.decide(event);
+                }
+            }
+            Action::Ask { node } => {
+                let subject = self.broker.subjects().node_command(&node);
+                self.tell_nodes(subject, None, NodeCommandBody::List).await;
+            }
+            Action::Refuse { node, instance } => {
+                tracing::error!(
+                    "a second node {node} is refused: a cloned machine, or a copied data folder; give it another name"
+                );
+                let subject = self.broker.subjects().node_command(&node);
+                self.tell_nodes(subject, Some(instance), NodeCommandBody::Refused).await;
+            }
+            Action::Dismiss { agent, incarnation } => {
+                tracing::info!("{agent}-{incarnation} is over, and is told so");
+                let command = ShimCommand::Drain { within: DISMISSED };
+                self.tell_shim(&agent, incarnation, &command).await;
+            }
             Action::Start { node, agent, generation, incarnation, warm } => {
                 if !warm {
                     self.prepare(&agent, incarnation);
@@ -25,8 +51,9 @@ impl Supervisor {
                 self.start(&node, agent, generation, incarnation).await;
             }
             Action::Stop { node, agent, incarnation, within } => {
-                let body = NodeCommandBody::Stop { agent, incarnation, within };
-                self.tell_node(&node, body).await;
+                let (of, body) =
+                    (agent.clone(), NodeCommandBody::Stop { agent, incarnation, within });
+                self.tell_node(&node, &of, incarnation, body).await;
             }
             Action::Admit { agent, incarnation, floor, previous, previous_clean, earlier } => {
                 let clean = previous_clean;
@@ -35,9 +62,9 @@ impl Supervisor {
                 self.admit(agent, incarnation, floor, over);
             }
             Action::SetTimer { agent, timer, incarnation, at } => {
-                let now = self.now();
+                let after = at.since(self.now());
                 if let Some(leading) = &mut self.leading {
-                    leading.timers.set((agent, timer, incarnation), at, now);
+                    leading.timers.set((agent, timer, incarnation), after);
                 }
             }
             Action::CancelTimer { agent, timer, incarnation } => {
@@ -63,8 +90,9 @@ impl Supervisor {
             Err(error) => return tracing::error!("the spec of {agent}: {error}"),
         };
         let token = self.token(&agent, incarnation);
+        let of = agent.clone();
         let start = StartIncarnation { agent, generation, incarnation, token, spec };
-        self.tell_node(node, NodeCommandBody::Start(Box::new(start))).await;
+        self.tell_node(node, &of, incarnation, NodeCommandBody::Start(Box::new(start))).await;
     }
 
     /// The token of an incarnation's command subject: every leader knows it, and nobody else can guess it.
@@ -73,14 +101,33 @@ impl Supervisor {
         Uuid::new_v5(&self.secret, name.as_bytes()).simple().to_string()
     }
 
-    async fn tell_node(&mut self, node: &NodeName, body: NodeCommandBody) {
+    /// Commands the process that speaks for a node, about an incarnation.
+    async fn tell_node(
+        &mut self,
+        node: &NodeName,
+        agent: &AgentName,
+        incarnation: u64,
+        body: NodeCommandBody,
+    ) {
+        let Some(instance) = self.state.node(node).map(|node| node.instance) else { return };
         let subject = self.broker.subjects().node_command(node);
-        self.tell_nodes(subject, body).await;
+        if let Some(number) = self.tell_nodes(subject, Some(instance), body).await
+            && let Some(leading) = &mut self.leading
+        {
+            leading.observer.told(agent, incarnation, number);
+        }
     }
 
-    pub(super) async fn tell_nodes(&mut self, subject: String, body: NodeCommandBody) {
-        let Some(term) = self.acting().map(|leading| leading.term) else { return };
-        match codec::encode(&NodeCommand { term, body }) {
+    /// Commands one node or all; the result is the number of the command.
+    pub(super) async fn tell_nodes(
+        &mut self,
+        subject: String,
+        instance: Option<u64>,
+        body: NodeCommandBody,
+    ) -> Option<u64> {
+        let leading = self.acting()?;
+        let (term, number) = (leading.term()?, leading.next_number());
+        match codec::encode(&NodeCommand { term, instance, number, body }) {
             Ok(frame) => {
                 if let Err(error) = self.broker.tell(subject, frame.into()).await {
                     tracing::warn!("commanding nodes: {error}");
@@ -88,6 +135,7 @@ impl Supervisor {
             }
             Err(error) => tracing::error!("commanding nodes: {error}"),
         }
+        Some(number)
     }
 
     /// Tells the shim of an incarnation something.

@@ -235,7 +235,12 @@ impl Supervisor {
         Hello {
             supervisor: self.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            leader: self.state.leader().map(ToOwned::to_owned),
+            leader: self.state.leader().map(|leader| leader.supervisor.clone()),
+            holder: self.holder.clone(),
+            unreadable: self
+                .state
+                .unreadable()
+                .map(|what| format!("record {}: {}", what.seq, what.why)),
             term: self.state.term(),
             nodes: in_phase(NodePhase::Up),
             draining: in_phase(NodePhase::Draining),

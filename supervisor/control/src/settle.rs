@@ -82,15 +82,16 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
 async fn ended_at(broker: &Broker, open: &Open<'_>) -> Result<Option<Timestamp>, BrokerError> {
     let mut log = broker.follow_control(1, Some(open.agent)).await?;
     loop {
-        let record = match log.next().await? {
-            ControlItem::Record { record, .. } => record,
+        let (at, record) = match log.next().await? {
+            ControlItem::Record { at, record, .. } => (at, record),
             ControlItem::Malformed { .. } => continue,
             ControlItem::CaughtUp => return Ok(None),
         };
         if let ControlEvent::IncarnationExited { incarnation, .. } = record.event
             && incarnation == open.incarnation
         {
-            return Ok(Some(record.at));
+            // By the log's clock, as the requests' times are the journal's: no host's.
+            return Ok(Some(at));
         }
     }
 }

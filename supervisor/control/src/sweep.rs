@@ -30,7 +30,9 @@ impl Supervisor {
     /// Sweeps the next agent, in the order of names, one at a time.
     pub(super) fn sweep_next(&mut self) {
         let state = &self.state;
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.acting) else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.term().is_some()) else {
+            return;
+        };
         let sweep = &mut leading.sweep;
         sweep.ticks = (sweep.ticks + 1) % CONSUMERS_EVERY;
         if sweep.ticks == 0 {

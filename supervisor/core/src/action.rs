@@ -10,6 +10,30 @@ use crate::state::Predecessor;
 /// An effect that the fold asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// Give a start its number and its place: append [`crate::allocate`].
+    Allocate {
+        /// The agent.
+        agent: AgentName,
+    },
+    /// Ask a node what it runs, so that it learns of this leadership.
+    Ask {
+        /// The node.
+        node: NodeName,
+    },
+    /// Tell an instance of a node that another one of its name is at work, and that it is not to be one.
+    Refuse {
+        /// The node.
+        node: NodeName,
+        /// The instance.
+        instance: u64,
+    },
+    /// Tell the shim of an incarnation that is over to end: its node may never come back to do so.
+    Dismiss {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+    },
     /// Tell a node to start an incarnation. Its spec is [`crate::Agent::spec_of`] the generation.
     Start {
         /// The node.

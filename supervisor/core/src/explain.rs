@@ -32,6 +32,12 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
             one.number, one.generation, one.node
         )
     }));
+    lines.extend(agent.wanted.as_ref().map(|wanted| {
+        format!(
+            "Generation {} is to start: the leading supervisor gives it a number and a node.",
+            wanted.generation
+        )
+    }));
     lines.extend(agent.retiring.iter().map(|one| {
         format!(
             "Incarnation {} on {} was given up, is told to stop, and takes no messages.",

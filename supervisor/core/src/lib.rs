@@ -2,7 +2,11 @@
 //!
 //! Every replica folds the control log with [`step`]; the same log gives the same [`State`] and the same [`Action`]s
 //! everywhere, and only the leader performs them. Nothing here reads a clock, draws a random number, waits, knows NATS or
-//! fails: time is a field of the record, maps are ordered, and a record that makes no sense changes nothing.
+//! fails: time is the log's, maps are ordered, and a record that makes no sense changes nothing.
+//!
+//! What a record means never changes. A rule of the fold has a version, an election says which one counts from there on, and
+//! every build folds the current one and the one before ([`RULES`], [`OLDEST_RULES`]). What it cannot read makes a replica a
+//! follower ([`State::unreadable`]).
 //!
 //! [`Observer`] is the leader's eyes: it turns the reports of nodes and shims into records, and only into new ones.
 
@@ -23,10 +27,18 @@ mod world;
 pub use action::Action;
 pub use explain::explain;
 pub use observer::{Observer, Outcome, ShimReady};
-pub use placement::place;
+pub use placement::{allocate, place};
 pub use resume::resume;
 pub use state::{
-    Admission, Agent, Desired, Hold, Incarnation, Node, NodePhase, Phase, Predecessor, State,
-    Tombstone,
+    Admission, Agent, Desired, Hold, Incarnation, Leader, Node, NodePhase, Phase, Predecessor,
+    State, Tombstone, Unreadable, Wanted,
 };
-pub use step::step;
+pub use step::{skip, step};
+
+/// The rules that this build leads by.
+///
+/// 2: starts that fail are counted by node, and an incarnation that comes back with its node is taken up again.
+pub const RULES: u32 = 2;
+
+/// The oldest rules that this build folds.
+pub const OLDEST_RULES: u32 = 1;

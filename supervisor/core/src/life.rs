@@ -5,7 +5,7 @@ use common::control::Timer;
 use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};
 
-use crate::state::{Admission, Agent, Desired, Hold, Incarnation, Phase};
+use crate::state::{Admission, Agent, Desired, Hold, Incarnation, Phase, Wanted};
 use crate::text;
 use crate::world::World;
 
@@ -70,6 +70,7 @@ impl Life<'_> {
         self.agent.desired = Desired::Stopped;
         self.release();
         self.agent.started_at = None;
+        self.agent.wanted = None;
         self.retire_next();
         self.drain_current();
     }
@@ -82,6 +83,7 @@ impl Life<'_> {
         self.agent.desired = Desired::Running;
         self.release();
         self.agent.started_at = None;
+        self.agent.wanted = None;
         self.retire_next();
         self.drain_current();
         self.go_on();
@@ -128,16 +130,16 @@ impl Life<'_> {
 // === Starting ===
 
 impl Life<'_> {
-    /// Starts the next incarnation as the only one, or waits for a node. `cause` is why a start is needed at all.
+    /// Asks for the next incarnation as the only one, or waits for a node. `cause` is why a start is needed at all.
     pub(crate) fn begin(&mut self, cause: Option<String>) {
-        let target = self.agent.target;
-        if self.is_blocked(target) {
+        let generation = self.agent.target;
+        if self.is_blocked(generation) {
             self.agent.reason = cause.or(self.agent.reason.take());
             return;
         }
-        match self.world.start(self.agent, target, false) {
-            Ok(incarnation) => {
-                self.agent.current = Some(incarnation);
+        let wanted = Wanted { generation, beside: false, cause: cause.clone() };
+        match self.world.want(self.agent, wanted) {
+            Ok(()) => {
                 self.agent.hold = None;
                 if cause.is_some() {
                     self.agent.reason = cause;
@@ -147,12 +149,63 @@ impl Life<'_> {
         }
     }
 
-    /// Begins, if the agent is to run, nothing of it does, and nothing holds it.
+    /// Begins, if the agent is to run, nothing of it does or is about to, and nothing holds it.
     pub(crate) fn go_on(&mut self) {
         let agent = &*self.agent;
-        if agent.desired == Desired::Running && agent.current.is_none() && agent.hold.is_none() {
+        let is_idle = agent.current.is_none() && agent.wanted.is_none() && agent.hold.is_none();
+        if agent.desired == Desired::Running && is_idle {
             self.begin(None);
         }
+    }
+
+    /// A start has its number and its place. One that nobody waits for any more changes nothing; neither does a number that is
+    /// not a new one.
+    pub(crate) fn allocated(&mut self, number: u64, generation: u64, node: &NodeName) {
+        let agent = &mut *self.agent;
+        let is_asked = agent.wanted.as_ref().is_some_and(|wanted| wanted.generation == generation);
+        if !is_asked || number <= agent.incarnation {
+            return;
+        }
+        let spec = agent.spec_of(generation).unwrap_or(&agent.spec);
+        if !self.world.takes(node, spec) {
+            // The node went away meanwhile.
+            return self.place_anew();
+        }
+        let Some(wanted) = agent.wanted.take() else { return };
+        let one = self.world.start(agent, number, generation, node, wanted.beside);
+        if wanted.beside {
+            agent.next = Some(one);
+        } else {
+            agent.current = Some(one);
+        }
+    }
+
+    /// The nodes have changed: a start without a place is asked for anew, or waits.
+    pub(crate) fn place_anew(&mut self) {
+        match self.agent.wanted.take() {
+            Some(Wanted { beside: true, .. }) => self.start_beside(),
+            Some(Wanted { cause, .. }) => self.begin(cause),
+            None => {}
+        }
+    }
+
+    /// An incarnation that counted as gone is there after all. It goes on, if nothing has taken its place.
+    pub(crate) fn returned(&mut self, number: u64, generation: u64, node: &NodeName) {
+        let agent = &mut *self.agent;
+        if self.world.rules < 2 || !agent.can_return(number, generation) {
+            return;
+        }
+        let spec = agent.spec_of(generation).unwrap_or(&agent.spec);
+        if !self.world.takes(node, spec) {
+            return;
+        }
+        agent.wanted = None;
+        let one = self.world.take_up(agent, number, generation, node);
+        agent.current = Some(one);
+        agent.home = Some(node.clone());
+        agent.begun_clean = false;
+        agent.started_at = Some(self.world.at);
+        self.release();
     }
 
     /// With `stop-first`, the old is gone before the new starts, whatever kind of old.
@@ -165,6 +218,8 @@ impl Life<'_> {
         if self.agent.desired == Desired::Running && self.agent.hold == Some(Hold::NoNode) {
             self.agent.hold = None;
             self.replace();
+        } else {
+            self.place_anew();
         }
     }
 }
@@ -179,11 +234,13 @@ impl Life<'_> {
             current.floor = floor;
             let generation = current.generation;
             self.world.cancel_timer_of(&agent.name, current);
+            self.world.start_succeeded(&agent.name, &current.node);
             agent.was_ready(generation);
             self.admit();
         } else if let Some(next) = agent.next.as_mut().filter(waits) {
             next.floor = floor;
             self.world.cancel_timer_of(&agent.name, next);
+            self.world.start_succeeded(&agent.name, &next.node);
             next.phase = Phase::Ready;
             next.deadline = None;
             let generation = next.generation;
@@ -216,10 +273,19 @@ impl Life<'_> {
             self.go_on();
         } else if let Some(next) = agent.next.take_if(|next| next.number == number) {
             self.forget(&next, clean);
+            self.note_failure(&next);
             self.next_gone(&next, &end);
         } else if let Some(current) = agent.current.take_if(|one| one.number == number) {
             self.forget(&current, clean);
+            self.note_failure(&current);
             self.current_gone(&current, end);
+        }
+    }
+
+    /// One that ends before it was ready speaks against its node.
+    fn note_failure(&mut self, gone: &Incarnation) {
+        if gone.phase == Phase::Starting && !self.world.is_draining(&gone.node) {
+            self.world.start_failed(&self.agent.name, &gone.node);
         }
     }
 
@@ -246,6 +312,7 @@ impl Life<'_> {
         match (current, next) {
             (Some(current), _) => self.current_gone(&current, End::NodeLost),
             (None, Some(next)) => self.next_gone(&next, &End::NodeLost),
+            (None, None) if self.agent.wanted.is_some() => self.place_anew(),
             (None, None) => self.go_on(),
         }
     }
@@ -270,7 +337,8 @@ impl Life<'_> {
             End::Exited(exit) => Ok((format!("worker: {}", exit.describe()), exit)),
             End::NeverRan(exit) => Ok((exit.reason.clone().unwrap_or_default(), exit)),
         };
-        if self.agent.next.is_some() {
+        let was_replaced = self.agent.wanted.take().is_some();
+        if self.agent.next.is_some() || was_replaced {
             let why = match fault {
                 Ok((why, exit)) if !commanded => {
                     self.agent.last_exit = Some(exit);
@@ -338,6 +406,9 @@ impl Life<'_> {
             ..Exit::default()
         });
         let as_it_was = one.clone();
+        if !self.world.is_draining(&one.node) {
+            self.world.start_failed(&agent.name, &one.node);
+        }
         self.world.drain(&agent.name, &mut one, std::time::Duration::ZERO);
         agent.retiring.push(one);
         if is_next {

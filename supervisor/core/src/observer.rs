@@ -2,10 +2,14 @@
 //!
 //! What it remembers is this leader's own and is not in the log: when it last heard of whom, what it has just said. A new
 //! leader begins with an empty memory and counts silence from then on. Time is an argument: milliseconds of a clock that only
-//! goes forward.
+//! goes forward, also while the machine sleeps.
+//!
+//! Its own standstill is nobody's silence: whoever has not run has not listened. A gap between two moments at which it ran (a
+//! stopped process, a closed lid, a frozen virtual machine) starts every window anew, as a lost link does.
 
 mod incarnations;
 mod memory;
+mod nodes;
 
 use common::AgentName;
 
@@ -13,7 +17,7 @@ use common::control::ControlEvent;
 use common::shim::{Heartbeat, NodeStatus};
 
 use crate::action::Action;
-use crate::state::{Incarnation, Node, NodePhase, Phase, State};
+use crate::state::{Incarnation, NodePhase, Phase, State};
 use memory::Memory;
 
 /// A node that is silent for this long, in milliseconds, is lost.
@@ -21,6 +25,14 @@ const SILENCE: u64 = 10_000;
 
 /// A shim that is silent for this long, in milliseconds, hangs: six of its heartbeats.
 const SHIM_SILENCE: u64 = 30_000;
+
+/// It looks around once a second. Two moments at which it ran that are further apart than this, in milliseconds: it stood still
+/// in between.
+const STANDSTILL: u64 = 2_000;
+
+/// How long it must have listened, in milliseconds, before an incarnation that has not said ready is late: a shim says it every
+/// second.
+const LISTENED: u64 = 5_000;
 
 /// How long an incarnation must have been up, in milliseconds, for its agent to be stable.
 const STABLE: u64 = 60_000;
@@ -41,6 +53,8 @@ pub enum ShimReady {
     LogReady,
     /// It was admitted, but does not know, or its consumer is gone: perform [`crate::Agent::admit`] again.
     AdmitAgain,
+    /// It is over, and may never hear that from its node: tell it.
+    Dismiss,
     /// It is to wait, or to stop.
     Ignore,
 }
@@ -48,16 +62,44 @@ pub enum ShimReady {
 /// What the leader has heard and said lately.
 #[derive(Debug, Clone)]
 pub struct Observer {
+    /// The term of the leader.
+    term: u64,
     /// Since when its own link has been up; none while it is down.
     link_since: Option<u64>,
+    /// Since when it has been running.
+    awake_since: u64,
     memory: Memory,
 }
 
 impl Observer {
     /// Begins with a link that is up, and with nobody heard.
     #[must_use]
-    pub fn new(now_ms: u64) -> Self {
-        Self { link_since: Some(now_ms), memory: Memory::default() }
+    pub fn new(term: u64, now_ms: u64) -> Self {
+        let memory = Memory::at(now_ms);
+        Self { term, link_since: Some(now_ms), awake_since: now_ms, memory }
+    }
+
+    /// It runs now. Say so before anything else is handled: what comes after a standstill was heard by nobody meanwhile. The
+    /// result is for how long it stood still, in milliseconds.
+    pub fn awake(&mut self, now_ms: u64) -> u64 {
+        let gap = self.memory.it_is(now_ms);
+        if gap < STANDSTILL {
+            return 0;
+        }
+        self.awake_since = now_ms;
+        self.memory.begin_anew();
+        gap
+    }
+
+    /// Since when it has heard all there was to hear; none while its link is down.
+    fn attentive_since(&self) -> Option<u64> {
+        self.link_since.map(|since| since.max(self.awake_since))
+    }
+
+    /// Whether it has listened for long enough to say that an incarnation has not become ready.
+    #[must_use]
+    pub fn has_listened(&self, now_ms: u64) -> bool {
+        self.attentive_since().is_some_and(|since| now_ms.saturating_sub(since) >= LISTENED)
     }
 
     /// The leader's own link went up or down. Silence is counted only while it has been up all the time.
@@ -71,14 +113,20 @@ impl Observer {
 
     /// A node says what runs there.
     pub fn node_report(&mut self, state: &State, now_ms: u64, status: &NodeStatus) -> Vec<Outcome> {
-        self.memory.it_is(now_ms);
-        self.memory.heard(&status.node);
+        self.awake(now_ms);
         let mut out = Vec::new();
-        if let Some(event) = news_of_node(state.node(&status.node), status) {
+        if !self.is_the_one(state, status, &mut out) {
+            return out;
+        }
+        self.memory.heard(&status.node);
+        if let Some(event) = nodes::news(state.node(&status.node), status) {
             out.extend(self.news(event));
         }
         for exit in &status.exits {
-            out.extend(self.exited(state, &status.node, exit));
+            out.extend(self.exited(state, &status.node, Some(status.instance), exit));
+        }
+        if status.seen.0 < self.term && self.memory.may_ask(&status.node) {
+            out.push(Outcome::Do(Action::Ask { node: status.node.clone() }));
         }
         self.unwanted(state, status, &mut out);
         self.absent(state, status, &mut out);
@@ -88,7 +136,8 @@ impl Observer {
     /// A shim says that its worker is ready and that it has no consumer.
     pub fn shim_ready(&mut self, state: &State, agent: &AgentName, incarnation: u64) -> ShimReady {
         let Some(agent) = state.agent(agent) else {
-            return ShimReady::Ignore;
+            let is_over = self.may_dismiss(state, agent, incarnation);
+            return if is_over { ShimReady::Dismiss } else { ShimReady::Ignore };
         };
         let phase_of = |one: &Option<Incarnation>| {
             one.as_ref().filter(|one| one.number == incarnation).map(|one| one.phase)
@@ -96,6 +145,7 @@ impl Observer {
         match (phase_of(&agent.current), phase_of(&agent.next)) {
             (Some(Phase::Starting), _) | (_, Some(Phase::Starting)) => ShimReady::LogReady,
             (Some(Phase::Ready), _) if agent.begun == Some(incarnation) => ShimReady::AdmitAgain,
+            _ if self.may_dismiss(state, &agent.name, incarnation) => ShimReady::Dismiss,
             _ => ShimReady::Ignore,
         }
     }
@@ -109,15 +159,17 @@ impl Observer {
         incarnation: u64,
         heartbeat: &Heartbeat,
     ) -> Vec<Outcome> {
-        let runs = |one: &Incarnation| one.number == incarnation && one.phase == Phase::Ready;
+        self.awake(now_ms);
+        if self.may_dismiss(state, agent, incarnation) {
+            let agent = agent.clone();
+            return vec![Outcome::Do(Action::Dismiss { agent, incarnation })];
+        }
+        if !self.shim_heard(state, now_ms, agent, incarnation) {
+            return Vec::new();
+        }
         let Some(agent) = state.agent(agent) else {
             return Vec::new();
         };
-        if !agent.current.as_ref().is_some_and(runs) {
-            return Vec::new();
-        }
-        self.memory.it_is(now_ms);
-        self.memory.heard_shim(&agent.name, incarnation);
         if agent.restart_count == 0 {
             return Vec::new();
         }
@@ -125,6 +177,25 @@ impl Observer {
         let event = ControlEvent::IncarnationStable { agent: agent.name.clone(), incarnation };
         let is_stable = now_ms.saturating_sub(since) >= STABLE && heartbeat.finished > 0;
         if is_stable { self.news(event) } else { Vec::new() }
+    }
+
+    /// A sign of life of a shim, whatever it says: also of one that speaks a version that cannot be read. The result says
+    /// whether it is of the incarnation that takes messages.
+    pub fn shim_heard(
+        &mut self,
+        state: &State,
+        now_ms: u64,
+        agent: &AgentName,
+        incarnation: u64,
+    ) -> bool {
+        self.awake(now_ms);
+        let runs = |one: &Incarnation| one.number == incarnation && one.phase == Phase::Ready;
+        let current = state.agent(agent).and_then(|agent| agent.current.as_ref());
+        let is_current = current.is_some_and(runs);
+        if is_current {
+            self.memory.heard_shim(agent, incarnation);
+        }
+        is_current
     }
 
     /// A shim says that it has drained: worth a record if another one waits for that.
@@ -147,32 +218,32 @@ impl Observer {
 
     /// Time passes. Call it about once a second.
     pub fn tick(&mut self, state: &State, now_ms: u64) -> Vec<Outcome> {
-        self.memory.it_is(now_ms);
+        self.awake(now_ms);
         self.memory.tidy(state);
-        let Some(link_since) = self.link_since else {
+        let Some(since) = self.attentive_since() else {
             return Vec::new();
         };
         let mut out = Vec::new();
         for node in state.nodes().filter(|node| node.phase != NodePhase::Lost) {
-            let heard = self.memory.last_heard(&node.name).unwrap_or(link_since);
-            let silent = now_ms.saturating_sub(heard.max(link_since));
+            let heard = self.memory.last_heard(&node.name).unwrap_or(since);
+            let silent = now_ms.saturating_sub(heard.max(since));
             let event = ControlEvent::NodeLost { node: node.name.clone() };
             if silent >= SILENCE {
                 out.extend(self.news(event));
             }
         }
-        self.hung_shims(state, now_ms, link_since, &mut out);
+        self.hung_shims(state, now_ms, since, &mut out);
         out
     }
 
     /// A shim that is silent on a node that is not hangs: as a paused container does, or one without a network.
-    fn hung_shims(&mut self, state: &State, now_ms: u64, link_since: u64, out: &mut Vec<Outcome>) {
+    fn hung_shims(&mut self, state: &State, now_ms: u64, since: u64, out: &mut Vec<Outcome>) {
         for agent in state.agents() {
             let Some(one) = agent.current.as_ref().filter(|one| one.phase == Phase::Ready) else {
                 continue;
             };
             let is_up = state.node(&one.node).is_some_and(|node| node.phase == NodePhase::Up);
-            let heard = self.memory.last_heard_shim(&agent.name, one.number).max(link_since);
+            let heard = self.memory.last_heard_shim(&agent.name, one.number).max(since);
             let silent = now_ms.saturating_sub(heard);
             if is_up && silent >= SHIM_SILENCE {
                 out.extend(self.news(ControlEvent::IncarnationHung {
@@ -188,39 +259,4 @@ impl Observer {
     fn news(&mut self, event: ControlEvent) -> Vec<Outcome> {
         if self.memory.may_say(&event) { vec![Outcome::Record(event)] } else { Vec::new() }
     }
-}
-
-/// What the log does not know yet about a node.
-fn news_of_node(known: Option<&Node>, status: &NodeStatus) -> Option<ControlEvent> {
-    let seen = || ControlEvent::NodeSeen {
-        node: status.node.clone(),
-        instance: status.instance,
-        runtimes: status.runtimes.clone(),
-        labels: status.labels.clone(),
-    };
-    let is_as_known = |node: &Node| {
-        node.instance == status.instance
-            && node.runtimes.iter().eq(sorted(&status.runtimes).iter())
-            && node
-                .labels
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .eq(sorted(&status.labels))
-    };
-    match (known.map(|node| node.phase), status.draining) {
-        (Some(NodePhase::Up), true) => {
-            Some(ControlEvent::NodeDraining { node: status.node.clone() })
-        }
-        (Some(NodePhase::Up), false) if known.is_some_and(is_as_known) => None,
-        (_, false) => Some(seen()),
-        // One that goes down need not come up first.
-        (None | Some(NodePhase::Draining | NodePhase::Lost), true) => None,
-    }
-}
-
-fn sorted<T: Ord + Clone>(items: &[T]) -> Vec<T> {
-    let mut items = items.to_vec();
-    items.sort();
-    items.dedup();
-    items
 }

@@ -1,26 +1,73 @@
-//! Where an incarnation runs.
+//! Where an incarnation runs. The leader decides it, and the record says so: what the fold asks is only whether any node can.
 
 use std::collections::BTreeMap;
 
-use common::NodeName;
+use common::control::ControlEvent;
 use common::spec::AgentSpec;
+use common::{AgentName, NodeName, Timestamp};
 
 use crate::state::{Node, NodePhase, State};
+use crate::world::FAILURE_COUNTS;
 
-/// The node that takes the next incarnation of a spec: one that can run it, with the fewest incarnations.
+/// As many agents as have failed on a node since anything last became ready there make it one that fails everybody.
+const FAILS_EVERYBODY: usize = 2;
+
+/// The record that gives the start which an agent waits for its number and its place; none if it waits for none, or no node can
+/// take it.
+#[must_use]
+pub fn allocate(state: &State, agent: &AgentName) -> Option<ControlEvent> {
+    let agent = state.agent(agent)?;
+    let generation = agent.wanted.as_ref()?.generation;
+    let node = choose(state, agent.spec_of(generation)?, agent.home.as_ref()).ok()?;
+    Some(ControlEvent::IncarnationAllocated {
+        agent: agent.name.clone(),
+        incarnation: agent.incarnation.saturating_add(1),
+        generation,
+        node,
+    })
+}
+
+/// The node that takes the next incarnation of a spec.
 ///
 /// # Errors
 /// Why none can, node by node.
 pub fn place(state: &State, spec: &AgentSpec) -> Result<NodeName, String> {
-    choose(&state.nodes, spec, None)
+    choose(state, spec, None)
 }
 
-/// As [`place`]; an agent with folders goes back to where they are, any other one only if that node is no fuller.
-pub(crate) fn choose(
-    nodes: &BTreeMap<NodeName, Node>,
+/// An agent with folders goes back to where they are. Otherwise the node with the fewest incarnations takes it; the last choice
+/// are those on which it just failed itself, and those on which everybody fails: they are the emptiest for that very reason.
+fn choose(state: &State, spec: &AgentSpec, home: Option<&NodeName>) -> Result<NodeName, String> {
+    let has_folders = !spec.sanctums.is_empty();
+    able(&state.nodes, spec)?
+        .into_iter()
+        .min_by_key(|node| {
+            let away = home != Some(&node.name);
+            let failed = node.failures.get(&spec.name).is_some_and(|at| counts(*at, state.at));
+            let is_bad = fails_everybody(node, state.at);
+            (has_folders && away, failed, is_bad, node.incarnations, away, &node.name)
+        })
+        .map(|node| node.name.clone())
+        .ok_or_else(|| "no node can run it: no node is there".to_owned())
+}
+
+fn counts(failed: Timestamp, now: Timestamp) -> bool {
+    now.since(failed) < FAILURE_COUNTS
+}
+
+fn fails_everybody(node: &Node, now: Timestamp) -> bool {
+    let since = |at: &&Timestamp| counts(**at, now) && Some(**at) > node.succeeded;
+    node.failures.values().filter(since).count() >= FAILS_EVERYBODY
+}
+
+/// The nodes that can run a spec, at least one.
+///
+/// # Errors
+/// Why none can, node by node.
+pub(crate) fn able<'a>(
+    nodes: &'a BTreeMap<NodeName, Node>,
     spec: &AgentSpec,
-    home: Option<&NodeName>,
-) -> Result<NodeName, String> {
+) -> Result<Vec<&'a Node>, String> {
     let mut refusals = Vec::new();
     let mut able = Vec::new();
     for node in nodes.values() {
@@ -29,23 +76,17 @@ pub(crate) fn choose(
             Some(why) => refusals.push(format!("{} {why}", node.name)),
         }
     }
-    let has_folders = !spec.sanctums.is_empty();
-    able.into_iter()
-        .min_by_key(|node| {
-            let away = home != Some(&node.name);
-            (has_folders && away, node.incarnations, away, &node.name)
-        })
-        .map(|node| node.name.clone())
-        .ok_or_else(|| {
-            if refusals.is_empty() {
-                "no node can run it: no node is there".to_owned()
-            } else {
-                format!("no node can run it: {}", refusals.join(", "))
-            }
-        })
+    if !able.is_empty() {
+        return Ok(able);
+    }
+    if refusals.is_empty() {
+        refusals.push("no node is there".to_owned());
+    }
+    Err(format!("no node can run it: {}", refusals.join(", ")))
 }
 
-fn refusal(node: &Node, spec: &AgentSpec) -> Option<String> {
+/// Why a node cannot run a spec; none if it can.
+pub(crate) fn refusal(node: &Node, spec: &AgentSpec) -> Option<String> {
     match node.phase {
         NodePhase::Lost => return Some("is lost".to_owned()),
         NodePhase::Draining => return Some("is draining".to_owned()),

@@ -3,12 +3,16 @@
 use common::spec::Replace;
 
 use crate::life::{End, Life};
-use crate::state::{Admission, Hold, Incarnation, Phase, Predecessor};
+use crate::state::{Admission, Hold, Incarnation, Phase, Predecessor, Wanted};
 
 impl Life<'_> {
     /// Moves to a fresh incarnation of the target generation, as its `REPLACE` says.
     pub(crate) fn replace(&mut self) {
         let target = self.agent.target;
+        if self.agent.wanted.as_ref().is_some_and(|wanted| wanted.generation == target) {
+            return;
+        }
+        self.agent.wanted = None;
         if let Some(next) = &self.agent.next {
             // One that is ready takes over first; what it does not fulfil is looked at again then.
             if next.phase == Phase::Ready || next.generation == target {
@@ -37,10 +41,10 @@ impl Life<'_> {
         }
     }
 
-    fn start_beside(&mut self) {
-        match self.world.start(self.agent, self.agent.target, true) {
-            Ok(next) => {
-                self.agent.next = Some(next);
+    pub(crate) fn start_beside(&mut self) {
+        let wanted = Wanted { generation: self.agent.target, beside: true, cause: None };
+        match self.world.want(self.agent, wanted) {
+            Ok(()) => {
                 self.agent.hold = None;
                 self.agent.reason = None;
             }
@@ -62,9 +66,14 @@ impl Life<'_> {
             Some(format!("generation {} waits: {why}; {stays} keeps running", self.agent.target));
     }
 
-    /// The current one is gone: the next one becomes it, and takes messages if it is ready.
+    /// The current one is gone: the next one becomes it, and takes messages if it is ready. One that has no place yet is asked
+    /// for as the only one.
     pub(crate) fn promote(&mut self, cause: Option<String>) {
         self.agent.current = self.agent.next.take();
+        if self.agent.current.is_none() {
+            self.agent.started_at = None;
+            return self.begin(cause);
+        }
         let is_ready = |one: &Incarnation| one.phase == Phase::Ready;
         if self.agent.current.as_ref().is_some_and(is_ready) {
             self.admit();

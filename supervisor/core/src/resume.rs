@@ -16,6 +16,9 @@ use crate::state::{Agent, Incarnation, Phase, State};
 pub fn resume(state: &State) -> Vec<Action> {
     let mut actions = Vec::new();
     for agent in state.agents() {
+        if agent.wanted.is_some() {
+            actions.push(Action::Allocate { agent: agent.name.clone() });
+        }
         for one in agent.incarnations() {
             outstanding(agent, one, &mut actions);
         }

@@ -1,10 +1,10 @@
 //! The way back: a new generation that never becomes ready gives way to the last one that was.
 
 use common::shim::Exit;
-use common::spec::AgentSpec;
+use common::spec::{AgentSpec, Replace};
 
 use crate::life::Life;
-use crate::state::{Agent, Hold, Incarnation, Phase};
+use crate::state::{Agent, Desired, Hold, Incarnation, Phase, Wanted};
 
 /// Generations that are remembered as good: the one that runs, and the one before it.
 const KEPT: usize = 2;
@@ -16,6 +16,31 @@ impl Agent {
         let other = |generation: &&u64| **generation != self.target;
         let generation = *self.good.iter().rev().find(other)?;
         Some((generation, self.spec_of(generation)?))
+    }
+
+    /// Whether an incarnation that counted as gone with its node may go on: the last that took messages, nothing has taken its
+    /// place, and nothing of the agent runs.
+    pub(crate) fn can_return(&self, number: u64, generation: u64) -> bool {
+        self.desired == Desired::Running
+            && !self.removing
+            && self.incarnations().next().is_none()
+            && self.begun == Some(number)
+            && self.target == generation
+            && self.spec_of(generation).is_some()
+            && matches!(self.hold, None | Some(Hold::NoNode | Hold::Backoff))
+    }
+
+    /// Whether an incarnation that counted as gone goes on until another one takes messages: what is to come may run beside it.
+    pub(crate) fn may_stay(&self, number: u64) -> bool {
+        let comes = self.wanted.is_some()
+            || self.current.as_ref().is_some_and(|one| one.phase == Phase::Starting)
+            || matches!(self.hold, Some(Hold::NoNode | Hold::Backoff));
+        self.desired == Desired::Running
+            && !self.removing
+            && self.begun == Some(number)
+            && self.incarnation(number).is_none()
+            && comes
+            && self.target_spec().replace_mode() == Replace::StartFirst
     }
 
     /// Takes note that a generation was ready.
@@ -60,6 +85,7 @@ impl Life<'_> {
         let agent = &mut *self.agent;
         let is_new = !agent.good.contains(&agent.target);
         let good = agent.last_good().map(|(generation, _)| generation).filter(|_| is_new);
+        let why_at_all = cause.clone();
         let cause = cause.map_or_else(String::new, |cause| format!("{cause}; "));
         agent.hold = Some(Hold::NoNode);
         agent.reason = Some(format!("{cause}{why}"));
@@ -67,10 +93,12 @@ impl Life<'_> {
         if self.is_blocked(good) {
             // The end of what blocks it begins anew.
             self.agent.hold = None;
-        } else if let Ok(incarnation) = self.world.start(self.agent, good, false) {
+            return;
+        }
+        let wanted = Wanted { generation: good, beside: false, cause: why_at_all };
+        if self.world.want(self.agent, wanted).is_ok() {
             let target = self.agent.target;
             let reason = format!("{cause}generation {target} waits: {why}; generation {good} runs");
-            self.agent.current = Some(incarnation);
             self.agent.reason = Some(reason);
         }
     }

@@ -14,17 +14,47 @@ use crate::action::Action;
 /// The fleet, as of one sequence of the log.
 ///
 /// A snapshot of it is JSON: specs leave out what is not set, which only a self-describing format can read back.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
     /// The sequence of the last record that was folded.
     pub(crate) seq: u64,
+    /// The log's time, as of that record.
+    #[serde(default)]
+    pub(crate) at: Timestamp,
     pub(crate) term: u64,
-    pub(crate) leader: Option<String>,
+    pub(crate) leader: Option<Leader>,
+    /// The rules by which records are folded.
+    #[serde(default = "first_rules")]
+    pub(crate) rules: u32,
+    /// The first record that this build cannot read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unreadable: Option<Unreadable>,
     pub(crate) agents: BTreeMap<AgentName, Agent>,
     pub(crate) nodes: BTreeMap<NodeName, Node>,
     /// What outlives removed agents, so that no number is ever given twice under one name.
     pub(crate) tombstones: BTreeMap<AgentName, Tombstone>,
+}
+
+/// The rules before the first election.
+const fn first_rules() -> u32 {
+    crate::OLDEST_RULES
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            at: Timestamp::default(),
+            term: 0,
+            leader: None,
+            rules: first_rules(),
+            unreadable: None,
+            agents: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+        }
+    }
 }
 
 impl State {
@@ -50,7 +80,7 @@ impl State {
         self.nodes.values()
     }
 
-    /// The newest term that the log knows; 0 before the first leader.
+    /// The newest term that the log knows: the sequence of the last election; 0 before the first.
     #[must_use]
     pub fn term(&self) -> u64 {
         self.term
@@ -58,8 +88,26 @@ impl State {
 
     /// The supervisor that holds the newest term.
     #[must_use]
-    pub fn leader(&self) -> Option<&str> {
-        self.leader.as_deref()
+    pub fn leader(&self) -> Option<&Leader> {
+        self.leader.as_ref()
+    }
+
+    /// The log's time: that of the last record folded, never less than that of one before it.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// The rules by which records are folded now.
+    #[must_use]
+    pub fn rules(&self) -> u32 {
+        self.rules
+    }
+
+    /// The first record that this build cannot read, if it met one. What it knows from there on is a guess: it must not lead.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&Unreadable> {
+        self.unreadable.as_ref()
     }
 
     /// The sequence of the last record folded: a snapshot is continued after it.
@@ -73,6 +121,26 @@ impl State {
     pub fn tombstone(&self, name: &AgentName) -> Option<&Tombstone> {
         self.tombstones.get(name)
     }
+}
+
+/// Who holds a term.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leader {
+    /// The supervisor's id.
+    pub supervisor: String,
+    /// The run of it.
+    pub run: String,
+}
+
+/// A record that this build cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unreadable {
+    /// Its sequence.
+    pub seq: u64,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// An agent: what is wanted of it and what there is.
@@ -93,6 +161,9 @@ pub struct Agent {
     pub current: Option<Incarnation>,
     /// The one that starts beside `current` to take over from it.
     pub next: Option<Incarnation>,
+    /// A start that is decided and has no number and no place yet: [`Action::Allocate`] asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Wanted>,
     /// Earlier ones that were given up, told to stop, and not seen ended yet.
     pub retiring: Vec<Incarnation>,
     /// Restarts since it was last stable.
@@ -145,6 +216,7 @@ impl Agent {
             incarnation: buried.incarnation,
             current: None,
             next: None,
+            wanted: None,
             retiring: Vec::new(),
             restart_count: 0,
             reason: None,
@@ -177,6 +249,7 @@ impl Agent {
             // The old one finishes its turns, the new one is ready: nobody who sends a message notices.
             Some(Phase::Draining) if self.next.is_some() => AgentState::Running,
             Some(Phase::Starting | Phase::Draining) => AgentState::Starting,
+            None if self.wanted.is_some() => AgentState::Starting,
             None => match self.hold {
                 Some(Hold::Backoff | Hold::NoNode | Hold::GivenUp | Hold::Quarantined) => {
                     AgentState::Error
@@ -244,6 +317,7 @@ impl Agent {
     pub(crate) fn tidy(&mut self) {
         let mut used: BTreeSet<u64> = self.incarnations().map(|one| one.generation).collect();
         used.insert(self.target);
+        used.extend(self.wanted.as_ref().map(|wanted| wanted.generation));
         used.extend(&self.good);
         let newest = self.generation;
         self.older.retain(|generation, _| *generation != newest && used.contains(generation));
@@ -285,6 +359,18 @@ pub enum Hold {
     GivenUp,
     /// Too many restarts.
     Quarantined,
+}
+
+/// A start that is decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wanted {
+    /// The generation to start.
+    pub generation: u64,
+    /// Whether it starts beside the current one.
+    pub beside: bool,
+    /// Why a start is needed at all.
+    pub cause: Option<String>,
 }
 
 /// One start of an agent.
@@ -382,6 +468,12 @@ pub struct Node {
     pub phase: NodePhase,
     /// How many incarnations the fold has placed there and not seen ended.
     pub incarnations: u32,
+    /// Agents whose last start there failed, and when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<AgentName, Timestamp>,
+    /// When an incarnation last became ready there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succeeded: Option<Timestamp>,
 }
 
 /// Whether a node takes incarnations.

@@ -7,36 +7,67 @@ use common::{AgentName, NodeName, Timestamp};
 
 use crate::action::Action;
 use crate::life::{End, Life};
-use crate::state::{Agent, Node, NodePhase, State};
+use crate::state::{Agent, Leader, Node, NodePhase, State, Unreadable};
 use crate::world::World;
+use crate::{OLDEST_RULES, RULES};
 
 /// Folds a record into the state and says what it leads to. The same log gives the same states and actions on every replica.
 ///
+/// `seq` and `at` are the log's own: its sequence, and when the log stored it. The log's clock may step back; the fold's time
+/// does not.
+///
 /// A record that was folded already (`seq` not above the state's), that a deposed leader wrote, or that speaks of an
 /// incarnation that is not there any more changes nothing.
-pub fn step(state: &mut State, seq: u64, record: &ControlRecord) -> Vec<Action> {
-    if seq <= state.seq {
+pub fn step(state: &mut State, seq: u64, at: Timestamp, record: &ControlRecord) -> Vec<Action> {
+    if !pass(state, seq, at) {
         return Vec::new();
     }
-    state.seq = seq;
     let mut actions = Vec::new();
-    if let ControlEvent::LeaderElected { supervisor } = &record.event {
-        if let Some(term) = record.term.filter(|term| *term > state.term) {
-            state.term = term;
-            state.leader = Some(supervisor.clone());
+    if let ControlEvent::LeaderElected { supervisor, run, rules } = &record.event {
+        state.term = seq;
+        state.leader = Some(Leader { supervisor: supervisor.clone(), run: run.clone() });
+        state.rules = *rules;
+        if !(OLDEST_RULES..=RULES).contains(rules) {
+            let known = format!("this build folds {OLDEST_RULES} to {RULES}");
+            unreadable(state, format!("it is of rules {rules}, {known}"));
         }
         return actions;
     }
-    if record.event.is_leaders() && record.term != Some(state.term) {
-        return actions;
+    if record.event == ControlEvent::Unknown {
+        unreadable(state, "it is of a type that this build does not know".to_owned());
+    } else if !record.event.is_leaders() || record.term == Some(state.term) {
+        Fold { state, actions: &mut actions }.event(&record.event);
     }
-    Fold { state, at: record.at, actions: &mut actions }.event(&record.event);
     actions
+}
+
+/// Passes over what is at a sequence and is no record that this build can read. `newer` says why, if it may mean something to
+/// another build; none if it means nothing to anybody.
+pub fn skip(state: &mut State, seq: u64, at: Timestamp, newer: Option<String>) {
+    if pass(state, seq, at)
+        && let Some(why) = newer
+    {
+        unreadable(state, why);
+    }
+}
+
+/// Moves on to a sequence; not if it was passed before.
+fn pass(state: &mut State, seq: u64, at: Timestamp) -> bool {
+    let is_new = seq > state.seq;
+    if is_new {
+        state.seq = seq;
+        state.at = state.at.max(at);
+    }
+    is_new
+}
+
+fn unreadable(state: &mut State, why: String) {
+    let seq = state.seq;
+    state.unreadable.get_or_insert(Unreadable { seq, why });
 }
 
 struct Fold<'a> {
     state: &'a mut State,
-    at: Timestamp,
     actions: &'a mut Vec<Action>,
 }
 
@@ -50,13 +81,20 @@ impl Fold<'_> {
             ControlEvent::AgentReplaced { agent } => self.on(agent, |life| life.replaced()),
             ControlEvent::AgentRemoved { agent } => self.on(agent, |life| life.removed()),
             ControlEvent::NodeSeen { node, instance, runtimes, labels } => {
+                let known = self.state.nodes.remove(node);
                 let node = Node {
                     name: node.clone(),
                     instance: *instance,
                     runtimes: runtimes.iter().cloned().collect(),
                     labels: labels.iter().cloned().collect(),
                     phase: NodePhase::Up,
-                    incarnations: self.state.node(node).map_or(0, |node| node.incarnations),
+                    incarnations: known.as_ref().map_or(0, |known| known.incarnations),
+                    // A process that was started anew may have been mended.
+                    succeeded: known.as_ref().and_then(|known| known.succeeded),
+                    failures: known
+                        .filter(|known| known.instance == *instance)
+                        .map(|known| known.failures)
+                        .unwrap_or_default(),
                 };
                 self.state.nodes.insert(node.name.clone(), node);
                 self.on_all(|life| life.node_seen());
@@ -66,9 +104,16 @@ impl Fold<'_> {
                     && node.phase == NodePhase::Up
                 {
                     node.phase = NodePhase::Draining;
+                    self.on_all(|life| life.place_anew());
                 }
             }
             ControlEvent::NodeLost { node } => self.lost(node),
+            ControlEvent::IncarnationAllocated { agent, incarnation, generation, node } => {
+                self.on(agent, |life| life.allocated(*incarnation, *generation, node));
+            }
+            ControlEvent::IncarnationReturned { agent, incarnation, generation, node } => {
+                self.on(agent, |life| life.returned(*incarnation, *generation, node));
+            }
             ControlEvent::IncarnationReady { agent, incarnation, floor } => {
                 self.on(agent, |life| life.ready(*incarnation, *floor))
             }
@@ -129,10 +174,11 @@ impl Fold<'_> {
 
     /// Lets an agent live through something; forgets it if that was the last of it.
     fn on(&mut self, name: &AgentName, act: impl FnOnce(&mut Life<'_>)) {
-        let Some(agent) = self.state.agents.get_mut(name) else {
+        let State { agents, nodes, at, rules, .. } = &mut *self.state;
+        let Some(agent) = agents.get_mut(name) else {
             return;
         };
-        let world = World { nodes: &mut self.state.nodes, at: self.at, actions: self.actions };
+        let world = World { nodes, at: *at, rules: *rules, actions: self.actions };
         act(&mut Life { agent, world });
         agent.tidy();
         if agent.removing && agent.incarnations().next().is_none() {

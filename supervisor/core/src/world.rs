@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::control::Timer;
+use common::spec::AgentSpec;
 use common::{AgentName, NodeName, Timestamp};
 
 use crate::action::Action;
-use crate::state::{Agent, Incarnation, Node, NodePhase, Phase};
+use crate::state::{Agent, Incarnation, Node, NodePhase, Phase, Wanted};
 
 /// How long after its drain time an incarnation is told to stop again. The node kills by itself when the drain time is over.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -15,57 +16,116 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// How often it is told again after that.
 const STOP_AGAIN: Duration = Duration::from_secs(10);
 
+/// For how long a start that failed counts against its node.
+pub(crate) const FAILURE_COUNTS: Duration = Duration::from_secs(600);
+
 /// The nodes, the time of the record, and the actions that it leads to.
 pub(crate) struct World<'a> {
     pub(crate) nodes: &'a mut BTreeMap<NodeName, Node>,
     pub(crate) at: Timestamp,
+    pub(crate) rules: u32,
     pub(crate) actions: &'a mut Vec<Action>,
 }
 
 impl World<'_> {
-    /// The node that would take an incarnation of the agent's target.
+    /// Whether any node can take an incarnation of the agent's target.
     ///
     /// # Errors
-    /// Why none can run it.
-    pub(crate) fn place(&self, agent: &Agent) -> Result<NodeName, String> {
-        crate::placement::choose(self.nodes, agent.target_spec(), agent.home.as_ref())
+    /// Why none can.
+    pub(crate) fn place(&self, agent: &Agent) -> Result<(), String> {
+        crate::placement::able(self.nodes, agent.target_spec()).map(|_| ())
     }
 
-    /// Allocates the agent's next incarnation, of a generation whose spec it has, and starts it.
+    /// Asks for the start of a generation whose spec the agent has.
     ///
     /// # Errors
     /// Why no node can run it.
+    pub(crate) fn want(&mut self, agent: &mut Agent, wanted: Wanted) -> Result<(), String> {
+        let spec = agent.spec_of(wanted.generation).unwrap_or(&agent.spec);
+        crate::placement::able(self.nodes, spec)?;
+        agent.wanted = Some(wanted);
+        self.actions.push(Action::Allocate { agent: agent.name.clone() });
+        Ok(())
+    }
+
+    /// Whether a node takes an incarnation of this spec.
+    pub(crate) fn takes(&self, node: &NodeName, spec: &AgentSpec) -> bool {
+        self.nodes.get(node).is_some_and(|node| crate::placement::refusal(node, spec).is_none())
+    }
+
+    /// Starts an incarnation that has its number and its place.
     pub(crate) fn start(
         &mut self,
         agent: &mut Agent,
+        number: u64,
         generation: u64,
+        node: &NodeName,
         warm: bool,
-    ) -> Result<Incarnation, String> {
+    ) -> Incarnation {
         let spec = agent.spec_of(generation).unwrap_or(&agent.spec);
-        let node = crate::placement::choose(self.nodes, spec, agent.home.as_ref())?;
         let deadline = self.at.after(spec.timeout.ready);
-        agent.incarnation = agent.incarnation.saturating_add(1);
+        agent.incarnation = number;
         agent.home = Some(node.clone());
-        self.count(&node, |load| load.saturating_add(1));
+        self.count(node, |load| load.saturating_add(1));
         self.actions.push(Action::Start {
             node: node.clone(),
             agent: agent.name.clone(),
             generation,
-            incarnation: agent.incarnation,
+            incarnation: number,
             warm,
         });
-        self.set_timer(&agent.name, Timer::Ready, agent.incarnation, deadline);
-        Ok(Incarnation {
-            number: agent.incarnation,
+        self.set_timer(&agent.name, Timer::Ready, number, deadline);
+        Incarnation {
+            number,
             generation,
-            node,
+            node: node.clone(),
             phase: Phase::Starting,
             started_at: self.at,
             deadline: Some(deadline),
             within: Duration::ZERO,
             floor: 0,
             hung: None,
-        })
+        }
+    }
+
+    /// Takes up an incarnation that came back with its node.
+    pub(crate) fn take_up(
+        &mut self,
+        agent: &Agent,
+        number: u64,
+        generation: u64,
+        node: &NodeName,
+    ) -> Incarnation {
+        self.count(node, |load| load.saturating_add(1));
+        Incarnation {
+            number,
+            generation,
+            node: node.clone(),
+            phase: Phase::Ready,
+            started_at: self.at,
+            deadline: None,
+            within: Duration::ZERO,
+            floor: agent.floor,
+            hung: None,
+        }
+    }
+
+    /// A start came to nothing there.
+    pub(crate) fn start_failed(&mut self, agent: &AgentName, node: &NodeName) {
+        let at = self.at;
+        if let Some(node) = self.nodes.get_mut(node).filter(|_| self.rules >= 2) {
+            node.failures.retain(|_, failed| at.since(*failed) < FAILURE_COUNTS);
+            node.failures.insert(agent.clone(), at);
+        }
+    }
+
+    /// A start came to something there.
+    pub(crate) fn start_succeeded(&mut self, agent: &AgentName, node: &NodeName) {
+        let at = self.at;
+        if let Some(node) = self.nodes.get_mut(node).filter(|_| self.rules >= 2) {
+            node.failures.remove(agent);
+            node.succeeded = Some(at);
+        }
     }
 
     /// Tells an incarnation to finish its turns and end. One that is being told already is left alone.

@@ -24,7 +24,7 @@ struct Move {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let one = (0..27_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
+    let one = (0..36_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
         |(kind, agent, node, variant, back, stale, later)| {
             let stale = stale == 0;
             Move { kind, agent, node, variant, back, stale, later }
@@ -60,6 +60,12 @@ fn spec(agent: AgentName, variant: u8) -> AgentSpec {
 }
 
 impl Move {
+    fn generation(&self, state: &State) -> u64 {
+        let agent = agent_name(self.agent);
+        let newest = state.agent(&agent).map_or(1, |agent| agent.generation);
+        newest.saturating_sub(u64::from(self.variant % 2))
+    }
+
     fn event(&self, state: &State) -> ControlEvent {
         let agent = agent_name(self.agent);
         let node = node_name(self.node);
@@ -100,7 +106,26 @@ impl Move {
             23 => ControlEvent::IncarnationBegun { agent, incarnation },
             25 => ControlEvent::IncarnationDrained { agent, incarnation },
             24 => ControlEvent::IncarnationHung { agent, incarnation, silent_for: 30 },
-            _ => ControlEvent::LeaderElected { supervisor: "s".into() },
+            27 | 28 => ControlEvent::IncarnationReturned {
+                agent,
+                incarnation,
+                generation: self.generation(state),
+                node,
+            },
+            // As the leader answers; or as one that knew less would.
+            29..=34 => supervisor_core::allocate(state, &agent).unwrap_or(
+                ControlEvent::IncarnationAllocated {
+                    agent,
+                    incarnation: (highest + 1).saturating_sub(u64::from(self.back)),
+                    generation: self.generation(state),
+                    node,
+                },
+            ),
+            _ => ControlEvent::LeaderElected {
+                supervisor: "s".into(),
+                run: self.variant.to_string(),
+                rules: 1 + u32::from(self.variant % 2),
+            },
         }
     }
 }
@@ -109,7 +134,7 @@ impl Move {
 #[derive(Default)]
 struct Run {
     state: State,
-    log: Vec<ControlRecord>,
+    log: Vec<(Timestamp, ControlRecord)>,
     now: u64,
     started: BTreeMap<AgentName, u64>,
     admitted: BTreeMap<AgentName, u64>,
@@ -129,18 +154,24 @@ impl Run {
         self.now += u64::from(one.later);
         let event = one.event(&self.state);
         let elects = matches!(event, ControlEvent::LeaderElected { .. });
-        let term = match (elects, one.stale) {
-            (true, false) => Some(self.state.term() + 1),
-            (_, true) => self.state.term().checked_sub(1),
-            (false, false) => event.is_leaders().then_some(self.state.term()),
+        let term = if one.stale {
+            self.state.term().checked_sub(1)
+        } else {
+            event.is_leaders().then_some(self.state.term())
         };
         let at = Timestamp::from_millis(self.now);
-        let record = ControlRecord { at, term, author: "test".into(), event };
-        self.log.push(record.clone());
+        // An author's clock decides nothing.
+        let odd = Timestamp::from_millis(u64::from(one.later).wrapping_mul(31_337));
+        let record = ControlRecord { at: odd, term, author: "test".into(), event };
+        self.log.push((at, record.clone()));
         let before = self.state.clone();
         let seq = self.log.len() as u64;
-        let actions = step(&mut self.state, seq, &record);
-        if record.event.is_leaders() && one.stale {
+        let actions = step(&mut self.state, seq, at, &record);
+        if elects {
+            assert!(actions.is_empty());
+            assert_eq!(self.state.term(), seq, "a term is the sequence of its election");
+        }
+        if record.event.is_leaders() && one.stale && !elects {
             assert!(actions.is_empty(), "a deposed leader decided");
             assert!(same(&before, &self.state), "a deposed leader changed something");
             return;
@@ -182,19 +213,57 @@ impl Run {
                 });
             }
             Action::Stop { .. } => {}
+            Action::Allocate { agent } => {
+                let agent = self.state.agent(agent).expect("it asked");
+                assert!(agent.wanted.is_some(), "asked for, and not wanted");
+            }
+            Action::Ask { .. } | Action::Refuse { .. } | Action::Dismiss { .. } => {
+                unreachable!("the fold asks for none of these")
+            }
         }
     }
 
     fn check_all(&self) {
+        // A new leader finds all that is outstanding, and nothing else.
         let again = resume(&self.state);
-        assert_eq!(again, resume(&self.state));
+        let asks = |agent: &Agent| {
+            let asked = Action::Allocate { agent: agent.name.clone() };
+            again.iter().filter(|action| **action == asked).count()
+        };
+        for agent in self.state.agents() {
+            assert_eq!(asks(agent), usize::from(agent.wanted.is_some()));
+            for one in agent.incarnations() {
+                let told = again.iter().any(|action| match action {
+                    Action::Start { agent: of, incarnation, .. } => {
+                        one.phase == Phase::Starting
+                            && (of, *incarnation) == (&agent.name, one.number)
+                    }
+                    Action::Stop { agent: of, incarnation, .. } => {
+                        one.phase == Phase::Draining
+                            && (of, *incarnation) == (&agent.name, one.number)
+                    }
+                    Action::Allocate { .. }
+                    | Action::Ask { .. }
+                    | Action::Refuse { .. }
+                    | Action::Dismiss { .. }
+                    | Action::Admit { .. }
+                    | Action::SetTimer { .. }
+                    | Action::CancelTimer { .. } => false,
+                });
+                assert_eq!(told, one.phase != Phase::Ready, "{one:?}");
+            }
+        }
         let timers: BTreeSet<_> = again
             .iter()
             .filter_map(|action| match action {
                 Action::SetTimer { agent, timer, incarnation, at } => {
                     Some((agent.clone(), *timer, *incarnation, *at))
                 }
-                Action::Start { .. }
+                Action::Allocate { .. }
+                | Action::Ask { .. }
+                | Action::Refuse { .. }
+                | Action::Dismiss { .. }
+                | Action::Start { .. }
                 | Action::Stop { .. }
                 | Action::Admit { .. }
                 | Action::CancelTimer { .. } => None,
@@ -222,6 +291,11 @@ fn check_agent(state: &State, agent: &Agent) {
         assert_eq!(current.number, begun, "a ready one was not admitted");
         assert!(!agent.begun_clean, "its books are not settled while it runs");
     }
+    if let Some(wanted) = &agent.wanted {
+        assert!(agent.spec_of(wanted.generation).is_some(), "nobody knows what to start");
+        assert!(agent.next.is_none());
+        assert_eq!(wanted.beside, agent.current.is_some(), "{wanted:?}");
+    }
     assert_eq!(agent.hold == Some(Hold::Backoff), agent.next_try.is_some());
     assert!(agent.incarnations().all(|one| one.number <= agent.incarnation));
     assert!(agent.incarnations().all(|one| agent.spec_of(one.generation).is_some()));
@@ -234,11 +308,12 @@ fn check_agent(state: &State, agent: &Agent) {
     }
     match agent.desired {
         Desired::Stopped => {
-            assert!(agent.next.is_none() && agent.hold.is_none());
+            assert!(agent.next.is_none() && agent.hold.is_none() && agent.wanted.is_none());
             assert!(agent.incarnations().all(|one| one.phase == Phase::Draining));
         }
         Desired::Running => {
-            let waits = agent.hold.is_some() || !agent.retiring.is_empty();
+            let waits =
+                agent.hold.is_some() || agent.wanted.is_some() || !agent.retiring.is_empty();
             assert!(agent.current.is_some() || waits, "{} is forgotten", agent.name);
             assert!(!agent.removing);
         }
@@ -263,15 +338,15 @@ proptest! {
         let run = Run::of(&moves);
         let cut = cut.index(run.log.len());
         let mut state = State::default();
-        for (seq, record) in (1..).zip(&run.log[..cut]) {
-            step(&mut state, seq, record);
+        for (seq, (at, record)) in (1..).zip(&run.log[..cut]) {
+            step(&mut state, seq, *at, record);
         }
         let snapshot = serde_json::to_string(&state).expect("a state is plain");
         let mut state: State = serde_json::from_str(&snapshot).expect("what we wrote");
         // The follower begins a little too early: what was folded already is skipped.
         let from = cut.saturating_sub(3);
-        for (seq, record) in (from as u64 + 1..).zip(&run.log[from..]) {
-            step(&mut state, seq, record);
+        for (seq, (at, record)) in (from as u64 + 1..).zip(&run.log[from..]) {
+            step(&mut state, seq, *at, record);
         }
         prop_assert_eq!(state, run.state);
     }
@@ -280,10 +355,10 @@ proptest! {
     fn records_survive_json_and_fold_the_same(moves in moves()) {
         let run = Run::of(&moves);
         let mut state = State::default();
-        for (seq, record) in (1..).zip(&run.log) {
+        for (seq, (at, record)) in (1..).zip(&run.log) {
             let json = serde_json::to_string(record).expect("a record is plain");
             let record = serde_json::from_str(&json).expect("what we wrote");
-            step(&mut state, seq, &record);
+            step(&mut state, seq, *at, &record);
         }
         prop_assert_eq!(state, run.state);
     }

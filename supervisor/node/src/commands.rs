@@ -10,20 +10,31 @@ use super::{GRACE, Node};
 
 impl Node {
     pub(super) async fn command(&mut self, payload: &[u8]) {
-        let NodeCommand { term, body } = match codec::decode(payload) {
+        let NodeCommand { term, instance, number, body } = match codec::decode(payload) {
             Ok(command) => command,
             Err(error) => return tracing::warn!("command: {error}"),
         };
+        let to_any = matches!(body, NodeCommandBody::List) && instance.is_none();
+        if !to_any && instance.is_some_and(|instance| instance != self.instance) {
+            return tracing::info!("a command for another process of this node");
+        }
         if term < self.term {
             return tracing::info!("refused a command of term {term}: term {} leads", self.term);
         }
         self.term = term;
+        self.seen = self.seen.max((term, number));
         match body {
             NodeCommandBody::Start(start) => self.start(*start).await,
             NodeCommandBody::Stop { agent, incarnation, within } => {
                 self.stop((agent, incarnation), within).await;
             }
             NodeCommandBody::List => self.report_status().await,
+            NodeCommandBody::Refused => {
+                tracing::error!(
+                    "another node {} is at work: this one is not heard; give it another name",
+                    self.options.name
+                );
+            }
         }
     }
 
@@ -36,7 +47,8 @@ impl Node {
         if let Some(exit) = self.exits.get(&start.agent)
             && exit.incarnation >= start.incarnation
         {
-            return self.report(&NodeReport::Exited(exit.clone())).await;
+            let (instance, exit) = (Some(self.instance), exit.clone());
+            return self.report(&NodeReport::Exited { instance, exit }).await;
         }
         let wants_container = running::wants_container(&start);
         match (&self.process, self.engine.clone()) {
@@ -69,7 +81,8 @@ impl Node {
     pub(super) async fn not_started(&mut self, (agent, incarnation): Key, reason: String) {
         tracing::warn!("{agent}-{incarnation} not started: {reason}");
         self.folders.forget(&agent, incarnation);
-        self.report(&NodeReport::StartFailed { agent, incarnation, reason }).await;
+        let instance = Some(self.instance);
+        self.report(&NodeReport::StartFailed { instance, agent, incarnation, reason }).await;
     }
 
     async fn stop(&mut self, key: Key, within: Duration) {
@@ -88,7 +101,8 @@ impl Node {
             None => {
                 return match self.exits.get(&key.0) {
                     Some(exit) if exit.incarnation == key.1 => {
-                        self.report(&NodeReport::Exited(exit.clone())).await;
+                        let (instance, exit) = (Some(self.instance), exit.clone());
+                        self.report(&NodeReport::Exited { instance, exit }).await;
                     }
                     _ => self.report_status().await,
                 };

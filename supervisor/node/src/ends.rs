@@ -54,7 +54,8 @@ impl Node {
         let (agent, incarnation) = (&exit.agent, exit.incarnation);
         self.running.remove(&(agent.clone(), incarnation));
         tracing::info!("{agent}-{incarnation} ended: {}", exit.exit.describe());
-        self.report(&NodeReport::Exited(exit.clone())).await;
+        let instance = Some(self.instance);
+        self.report(&NodeReport::Exited { instance, exit: exit.clone() }).await;
         self.remember(exit);
     }
 

@@ -81,6 +81,8 @@ struct Node {
     discarded: BTreeSet<String>,
     instance: u64,
     term: u64,
+    /// The term and number of the newest command that was taken.
+    seen: (u64, u64),
     draining: bool,
     /// Incarnations whose containers are on their way; cancelled, they are not to be.
     starting: BTreeMap<Key, Starting>,
@@ -135,6 +137,7 @@ pub async fn serve(
         discarded: BTreeSet::new(),
         instance,
         term: 0,
+        seen: (0, 0),
         draining: false,
         starting: BTreeMap::new(),
         preparing: Arc::default(),
@@ -331,6 +334,7 @@ impl Node {
             node: self.options.name.clone(),
             instance: self.instance,
             term: self.term,
+            seen: self.seen,
             runtimes: self.runtimes(),
             labels: self.options.labels.clone(),
             draining: self.draining,
@@ -340,7 +344,8 @@ impl Node {
         .await;
         let preparing = self.preparing.lock().map(|known| known.clone()).unwrap_or_default();
         for ((agent, incarnation), doing) in preparing {
-            self.report(&NodeReport::Preparing { agent, incarnation, doing }).await;
+            let instance = Some(self.instance);
+            self.report(&NodeReport::Preparing { instance, agent, incarnation, doing }).await;
         }
     }
 }

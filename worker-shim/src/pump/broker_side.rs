@@ -143,7 +143,7 @@ impl Pump {
 
     pub(super) async fn command(&mut self, payload: &[u8]) {
         match codec::decode(payload) {
-            Ok(ShimCommand::Begin { horizon }) => {
+            Ok(ShimCommand::Begin { horizon, .. }) => {
                 self.horizon = self.horizon.max(horizon);
                 if self.consumer {
                     // It was not gone when last seen: what was lost with the connection comes first.

@@ -197,7 +197,8 @@ impl Shim {
         self.wait_ready().await;
         self.broker.create_consumer(&agent(), INCARNATION, 1, WINDOW).await.expect("made");
         let horizon = self.broker.journal_last_seq(&agent()).await.expect("an answer");
-        self.command(&ShimCommand::Begin { horizon }).await;
+        let (floor, consumer) = (0, common::shim::ConsumerId::default());
+        self.command(&ShimCommand::Begin { horizon, floor, consumer }).await;
     }
 
     pub(crate) async fn wait_ready(&mut self) {

@@ -32,13 +32,22 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
 
 pub(super) fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
     match hello {
-        Ok(Hello { supervisor, leader: Some(leader), version, term, .. }) => {
-            let found = format!("{supervisor} {version} answers, {leader} leads, term {term}");
+        Ok(Hello { supervisor, unreadable: Some(why), .. }) => {
+            let found = format!("{supervisor} cannot read the control log, and never leads: {why}");
+            check("supervisor", Health::Fail, found, "run the newest mozart everywhere")
+        }
+        Ok(Hello { supervisor, holder: Some(holder), version, term, .. }) => {
+            let found = format!("{supervisor} {version} answers, {holder} leads, term {term}");
             check("supervisor", Health::Ok, found, "")
         }
-        Ok(Hello { supervisor, leader: None, .. }) => {
-            let found = format!("{supervisor} answers, nobody leads yet");
-            check("supervisor", Health::Warn, found, "wait 10 s, and look again")
+        Ok(Hello { supervisor, holder: None, .. }) => {
+            let found = format!("{supervisor} answers, and nobody leads");
+            check(
+                "supervisor",
+                Health::Fail,
+                found,
+                "look again in 10 s; then the supervisors' logs",
+            )
         }
         Err(error) => check("supervisor", Health::Fail, error.cause.clone(), &error.try_),
     }
@@ -67,6 +76,8 @@ mod tests {
         let error = failure::error(6, "no supervisor answers", "no responders", "`mozart up`");
         assert_eq!(supervisors(Err(&error)).health, Health::Fail);
         let hello = Hello {
+            holder: Some("s".into()),
+            unreadable: None,
             supervisor: "s".into(),
             version: "1".into(),
             leader: Some("s".into()),
@@ -76,5 +87,10 @@ mod tests {
         };
         assert_eq!(supervisors(Ok(&hello)).health, Health::Ok);
         assert_eq!(nodes(Ok(&hello)).health, Health::Fail);
+        // Whoever was elected last: nobody leads.
+        let leaderless = Hello { holder: None, ..hello.clone() };
+        assert_eq!(supervisors(Ok(&leaderless)).health, Health::Fail);
+        let blind = Hello { unreadable: Some("record 7".into()), ..hello };
+        assert_eq!(supervisors(Ok(&blind)).health, Health::Fail);
     }
 }

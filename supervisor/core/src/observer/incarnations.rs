@@ -7,6 +7,7 @@ use common::control::ControlEvent;
 use common::shim::{Exit, IncarnationExit, NodeStatus};
 use common::{AgentName, NodeName};
 
+use super::memory::About;
 use super::{Observer, Outcome};
 use crate::action::Action;
 use crate::resume;
@@ -25,9 +26,11 @@ impl Observer {
         &mut self,
         state: &State,
         node: &NodeName,
+        instance: Option<u64>,
         exit: &IncarnationExit,
     ) -> Vec<Outcome> {
-        if known(state, node, &exit.agent, exit.incarnation).is_none() {
+        let speaks = Self::speaks_for(state, node, instance);
+        if !speaks || known(state, node, &exit.agent, exit.incarnation).is_none() {
             return Vec::new();
         }
         self.news(ControlEvent::IncarnationExited {
@@ -43,11 +46,13 @@ impl Observer {
         &mut self,
         state: &State,
         node: &NodeName,
+        instance: Option<u64>,
         agent: &AgentName,
         incarnation: u64,
         reason: &str,
     ) -> Vec<Outcome> {
-        if known(state, node, agent, incarnation).is_none() {
+        let speaks = Self::speaks_for(state, node, instance);
+        if !speaks || known(state, node, agent, incarnation).is_none() {
             return Vec::new();
         }
         self.news(ControlEvent::StartFailed {
@@ -57,7 +62,24 @@ impl Observer {
         })
     }
 
-    /// Whatever runs there and should not is stopped: it was replaced while the node was away, or nobody knows it.
+    /// A command about an incarnation was sent, with this number: a report that does not know it says nothing about that one.
+    pub fn told(&mut self, agent: &AgentName, incarnation: u64, number: u64) {
+        self.memory.told(agent, incarnation, number);
+    }
+
+    /// Whether the shim of an incarnation is to be told that it is over: not while it may go on, and not more often than is of use.
+    pub(super) fn may_dismiss(
+        &mut self,
+        state: &State,
+        agent: &AgentName,
+        incarnation: u64,
+    ) -> bool {
+        is_over(state, agent, incarnation)
+            && self.memory.may(About::Dismiss(agent.clone(), incarnation))
+    }
+
+    /// Whatever runs there and should not is stopped: it was replaced while the node was away, or nobody knows it. What came back
+    /// with its node goes on if nothing has taken its place, and else until something has.
     pub(super) fn unwanted(&mut self, state: &State, status: &NodeStatus, out: &mut Vec<Outcome>) {
         for running in &status.running {
             if known(state, &status.node, &running.agent, running.incarnation).is_some() {
@@ -65,6 +87,20 @@ impl Observer {
                 continue;
             }
             let (agent, incarnation) = (&running.agent, running.incarnation);
+            if let Some(known) = state.agent(agent) {
+                if state.rules() >= 2 && known.can_return(incarnation, running.generation) {
+                    out.extend(self.news(ControlEvent::IncarnationReturned {
+                        agent: agent.clone(),
+                        incarnation,
+                        generation: running.generation,
+                        node: status.node.clone(),
+                    }));
+                    continue;
+                }
+                if known.may_stay(incarnation) {
+                    continue;
+                }
+            }
             if self.memory.may_stop(&status.node, agent, incarnation) {
                 out.push(Outcome::Do(Action::Stop {
                     node: status.node.clone(),
@@ -89,6 +125,11 @@ impl Observer {
         for agent in state.agents() {
             for one in agent.incarnations() {
                 if one.node != status.node || reported.contains(&(&agent.name, one.number)) {
+                    continue;
+                }
+                // A report that was on its way when the incarnation was started knows nothing of it.
+                let told = self.memory.told_of(&agent.name, one.number);
+                if status.seen < (self.term, told) {
                     continue;
                 }
                 if self.memory.absent_for(&agent.name, one.number) < ABSENT {
@@ -117,6 +158,20 @@ fn known<'a>(
 ) -> Option<&'a Incarnation> {
     let one = state.agent(agent)?.incarnation(incarnation)?;
     (one.node == *node).then_some(one)
+}
+
+/// Whether an incarnation is over for good, as far as the log says.
+fn is_over(state: &State, name: &AgentName, incarnation: u64) -> bool {
+    match (state.agent(name), state.tombstone(name)) {
+        (Some(agent), _) => {
+            incarnation <= agent.incarnation
+                && agent.incarnation(incarnation).is_none()
+                && !agent.may_stay(incarnation)
+                && !agent.can_return(incarnation, agent.target)
+        }
+        (None, Some(tombstone)) => incarnation <= tombstone.incarnation,
+        (None, None) => false,
+    }
 }
 
 fn gone(agent: &AgentName, one: &Incarnation) -> ControlEvent {

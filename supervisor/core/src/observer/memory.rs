@@ -10,6 +10,9 @@ use crate::state::State;
 /// For how long, in milliseconds, a thing said is not said again: its record may still be on its way to the fold.
 const SAY_AGAIN: u64 = 5_000;
 
+/// A node that has not heard of this leadership is asked this often, in milliseconds.
+const ASK_AGAIN: u64 = 1_000;
+
 /// Entries of what nobody speaks about any more are dropped after this, in milliseconds.
 const FORGET: u64 = 60_000;
 
@@ -18,13 +21,15 @@ pub(super) struct Memory {
     /// The latest time that anything was heard of.
     now_ms: u64,
     nodes: BTreeMap<NodeName, u64>,
+    /// Processes of nodes: when each was first and last heard.
+    processes: BTreeMap<(NodeName, u64), (u64, u64)>,
     incarnations: BTreeMap<(AgentName, u64), Seen>,
     said: BTreeMap<About, u64>,
 }
 
 /// What was said: one entry for each thing that can be news.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum About {
+pub(super) enum About {
     NodeUp(NodeName),
     NodeDown(NodeName),
     NodeLost(NodeName),
@@ -32,8 +37,12 @@ enum About {
     Drained(AgentName, u64),
     Hung(AgentName, u64),
     Stable(AgentName, u64),
+    Returned(AgentName, u64),
     Start(AgentName, u64),
     Stop(NodeName, AgentName, u64),
+    Dismiss(AgentName, u64),
+    Ask(NodeName),
+    Refused(NodeName, u64),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,12 +51,56 @@ struct Seen {
     absent_since: Option<u64>,
     /// When its shim was last heard of.
     shim: Option<u64>,
+    /// The number of the last command about it.
+    told: u64,
 }
 
 impl Memory {
-    /// Time goes forward only, in whatever order reports are handed in.
-    pub(super) fn it_is(&mut self, now_ms: u64) {
+    pub(super) fn at(now_ms: u64) -> Self {
+        Self { now_ms, ..Self::default() }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Time goes forward only, in whatever order reports are handed in. The result is how far it went.
+    pub(super) fn it_is(&mut self, now_ms: u64) -> u64 {
+        let gap = now_ms.saturating_sub(self.now_ms);
         self.now_ms = self.now_ms.max(now_ms);
+        gap
+    }
+
+    /// Nothing was heard for a while because nobody listened: what had lasted until then has lasted for no time.
+    pub(super) fn begin_anew(&mut self) {
+        for seen in self.incarnations.values_mut() {
+            seen.up_since = None;
+            seen.absent_since = None;
+        }
+        // Who was there then may be there still.
+        for (first, _) in self.processes.values_mut() {
+            *first = self.now_ms;
+        }
+    }
+
+    /// A process of a node was heard; the result is when it was first.
+    pub(super) fn heard_process(&mut self, node: &NodeName, instance: u64) -> u64 {
+        let now_ms = self.now_ms;
+        let heard = self.processes.entry((node.clone(), instance)).or_insert((now_ms, now_ms));
+        heard.1 = now_ms;
+        heard.0
+    }
+
+    pub(super) fn last_heard_process(&self, node: &NodeName, instance: u64) -> Option<u64> {
+        self.processes.get(&(node.clone(), instance)).map(|(_, last)| *last)
+    }
+
+    pub(super) fn told(&mut self, agent: &AgentName, incarnation: u64, number: u64) {
+        self.incarnation(agent, incarnation).told = number;
+    }
+
+    pub(super) fn told_of(&self, agent: &AgentName, incarnation: u64) -> u64 {
+        self.incarnations.get(&(agent.clone(), incarnation)).map_or(0, |seen| seen.told)
     }
 
     pub(super) fn heard(&mut self, node: &NodeName) {
@@ -113,6 +166,9 @@ impl Memory {
             ControlEvent::IncarnationStable { agent, incarnation } => {
                 About::Stable(agent.clone(), *incarnation)
             }
+            ControlEvent::IncarnationReturned { agent, incarnation, .. } => {
+                About::Returned(agent.clone(), *incarnation)
+            }
             ControlEvent::AgentApplied { .. }
             | ControlEvent::AgentStarted { .. }
             | ControlEvent::AgentStopped { .. }
@@ -120,6 +176,7 @@ impl Memory {
             | ControlEvent::AgentReplaced { .. }
             | ControlEvent::AgentRemoved { .. }
             | ControlEvent::LeaderElected { .. }
+            | ControlEvent::IncarnationAllocated { .. }
             | ControlEvent::IncarnationReady { .. }
             | ControlEvent::IncarnationBegun { .. }
             | ControlEvent::TimerFired { .. }
@@ -146,9 +203,18 @@ impl Memory {
         self.may(about)
     }
 
-    fn may(&mut self, about: About) -> bool {
+    /// Whether a node may be asked: it answers at once, so this need not wait for long.
+    pub(super) fn may_ask(&mut self, node: &NodeName) -> bool {
+        self.may_after(About::Ask(node.clone()), ASK_AGAIN)
+    }
+
+    pub(super) fn may(&mut self, about: About) -> bool {
+        self.may_after(about, SAY_AGAIN)
+    }
+
+    fn may_after(&mut self, about: About, pause: u64) -> bool {
         let last = self.said.get(&about).copied();
-        let may = last.is_none_or(|last| self.now_ms.saturating_sub(last) >= SAY_AGAIN);
+        let may = last.is_none_or(|last| self.now_ms.saturating_sub(last) >= pause);
         if may {
             self.said.insert(about, self.now_ms);
         }
@@ -163,6 +229,7 @@ impl Memory {
             let agent = state.agent(agent);
             agent.is_some_and(|agent| agent.incarnation(*number).is_some())
         });
+        self.processes.retain(|_, (_, last)| now_ms.saturating_sub(*last) < FORGET);
         self.nodes
             .retain(|node, at| state.node(node).is_some() || now_ms.saturating_sub(*at) < FORGET);
     }

@@ -10,7 +10,7 @@ use common::control::{ControlEvent, ControlRecord, Timer};
 use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};
 use common::{AgentName, NodeName, Timestamp};
-use supervisor_core::{Action, Agent, State, step};
+use supervisor_core::{Action, Agent, State, allocate, step};
 
 pub(crate) fn agent_name(name: &str) -> AgentName {
     AgentName::new(name).expect("a valid name")
@@ -42,14 +42,14 @@ pub(crate) struct Fleet {
     pub(crate) state: State,
     pub(crate) now: u64,
     pub(crate) term: u64,
-    seq: u64,
+    pub(crate) seq: u64,
 }
 
 impl Fleet {
     /// A leader, and no node.
     pub(crate) fn without_nodes() -> Self {
         let mut fleet = Self { state: State::default(), now: 1_000_000, term: 0, seq: 0 };
-        fleet.elect(1);
+        fleet.elect();
         fleet
     }
 
@@ -82,16 +82,47 @@ impl Fleet {
     }
 
     pub(crate) fn record_of(&mut self, term: Option<u64>, event: ControlEvent) -> Vec<String> {
-        self.seq += 1;
-        let at = Timestamp::from_millis(self.now);
-        let record = ControlRecord { at, term, author: "test".into(), event };
-        let actions = step(&mut self.state, self.seq, &record);
-        actions.iter().map(|action| self.line(action)).collect()
+        let actions = self.fold(term, event);
+        self.lead(actions)
     }
 
-    pub(crate) fn elect(&mut self, term: u64) -> Vec<String> {
-        self.term = term;
-        self.record(ControlEvent::LeaderElected { supervisor: format!("supervisor-{term}") })
+    /// What a record alone leads to.
+    pub(crate) fn fold(&mut self, term: Option<u64>, event: ControlEvent) -> Vec<Action> {
+        self.seq += 1;
+        let at = Timestamp::from_millis(self.now);
+        // An author's clock decides nothing.
+        let odd = Timestamp::from_millis(self.seq.wrapping_mul(7_777_777) % 3_000_000);
+        let record = ControlRecord { at: odd, term, author: "test".into(), event };
+        step(&mut self.state, self.seq, at, &record)
+    }
+
+    /// Does the leader's part: a start that is asked for gets its number and its place at once.
+    fn lead(&mut self, actions: Vec<Action>) -> Vec<String> {
+        let mut lines = Vec::new();
+        for action in actions {
+            let Action::Allocate { agent } = &action else {
+                lines.push(self.line(&action));
+                continue;
+            };
+            if let Some(event) = allocate(&self.state, agent) {
+                lines.extend(self.record(event));
+            }
+        }
+        lines
+    }
+
+    /// The term is the sequence of the election.
+    pub(crate) fn elect(&mut self) -> u64 {
+        self.elect_by(supervisor_core::RULES);
+        self.term
+    }
+
+    pub(crate) fn elect_by(&mut self, rules: u32) {
+        let run = format!("run-{}", self.seq);
+        let supervisor = "supervisor".to_owned();
+        let actions = self.fold(None, ControlEvent::LeaderElected { supervisor, run, rules });
+        assert_eq!(actions, []);
+        self.term = self.seq;
     }
 
     pub(crate) fn node(&mut self, name: &str) -> Vec<String> {
@@ -110,6 +141,25 @@ impl Fleet {
             instance: 1,
             runtimes: vec![runtime.into()],
             labels,
+        })
+    }
+
+    /// Another process of a node.
+    pub(crate) fn node_of(&mut self, name: &str, instance: u64) -> Vec<String> {
+        self.record(ControlEvent::NodeSeen {
+            node: node_name(name),
+            instance,
+            runtimes: vec!["process".into()],
+            labels: Vec::new(),
+        })
+    }
+
+    pub(crate) fn returned(&mut self, incarnation: u64, node: &str) -> Vec<String> {
+        self.record(ControlEvent::IncarnationReturned {
+            agent: mender(),
+            incarnation,
+            generation: 1,
+            node: node_name(node),
         })
     }
 
@@ -167,6 +217,16 @@ impl Fleet {
         self.record(ControlEvent::IncarnationExited { agent: mender(), incarnation, exit, clean })
     }
 
+    pub(crate) fn start_failed_of(&mut self, agent: &str, incarnation: u64) -> Vec<String> {
+        let (agent, reason) = (agent_name(agent), "no".into());
+        self.record(ControlEvent::StartFailed { agent, incarnation, reason })
+    }
+
+    pub(crate) fn ready_of(&mut self, agent: &str, incarnation: u64) -> Vec<String> {
+        let agent = agent_name(agent);
+        self.record(ControlEvent::IncarnationReady { agent, incarnation, floor: 1 })
+    }
+
     pub(crate) fn start_failed(&mut self, incarnation: u64, reason: &str) -> Vec<String> {
         let reason = reason.into();
         self.record(ControlEvent::StartFailed { agent: mender(), incarnation, reason })
@@ -220,6 +280,10 @@ impl Fleet {
     fn line(&self, action: &Action) -> String {
         let millis = |of: &Duration| of.as_millis();
         match action {
+            Action::Allocate { agent } => format!("allocate {agent}"),
+            Action::Ask { node } => format!("ask {node}"),
+            Action::Refuse { node, instance } => format!("refuse {node} {instance}"),
+            Action::Dismiss { agent, incarnation } => format!("dismiss {agent}.{incarnation}"),
             Action::Start { node, agent, generation, incarnation, warm } => {
                 let beside = if *warm { " beside" } else { "" };
                 format!("start {agent}.{incarnation} g{generation} on {node}{beside}")

@@ -2,23 +2,104 @@
 
 use common::Timestamp;
 use common::control::{ControlEvent, ControlRecord, Timer};
-use supervisor_core::{State, step};
+use supervisor_core::{Action, State, step};
 
 use crate::fleet::{Fleet, NOTHING, code, mender, soul};
 
 #[test]
 fn the_newest_term_wins() {
     let mut fleet = Fleet::new();
-    fleet.elect(5);
-    assert_eq!((fleet.state.term(), fleet.state.leader()), (5, Some("supervisor-5")));
-    fleet.elect(4);
-    assert_eq!((fleet.state.term(), fleet.state.leader()), (5, Some("supervisor-5")));
+    let leader = |fleet: &Fleet| fleet.state.leader().map(|leader| leader.run.clone());
+    let earlier = fleet.elect();
+    let first = leader(&fleet);
+    let term = fleet.elect();
+    assert!(term > earlier);
+    assert_eq!((fleet.state.term(), leader(&fleet) == first), (term, false));
+    // Whatever term an election names: its own sequence is the term.
+    let (supervisor, run) = ("s".to_owned(), "r".to_owned());
+    fleet.fold(Some(1), ControlEvent::LeaderElected { supervisor, run, rules: 2 });
+    assert_eq!((fleet.state.term(), leader(&fleet)), (term + 1, Some("r".to_owned())));
+}
+
+#[test]
+fn time_is_the_logs_and_never_goes_back() {
+    // The harness gives every record an author's clock that is off by hours.
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    fleet.later(5_000).exited(1, code(1));
+    let tried = fleet.mender().next_try;
+    assert_eq!(tried.map(Timestamp::as_millis), Some(fleet.now + 1_000));
+    // The log's own clock steps back: the fold's does not.
+    let before = fleet.state.at();
+    fleet.now -= 60_000;
+    fleet.stop();
+    assert_eq!(fleet.state.at(), before);
+}
+
+#[test]
+fn what_it_cannot_read_makes_a_replica_a_follower() {
+    let newer_rules = |fleet: &mut Fleet| fleet.elect_by(supervisor_core::RULES + 1);
+    let older_rules = |fleet: &mut Fleet| fleet.elect_by(supervisor_core::OLDEST_RULES - 1);
+    let unknown = |fleet: &mut Fleet| drop(fleet.record(ControlEvent::Unknown));
+    let unparsed = |fleet: &mut Fleet| {
+        let at = Timestamp::from_millis(fleet.now);
+        fleet.seq += 1;
+        supervisor_core::skip(&mut fleet.state, fleet.seq, at, Some("a new field".to_owned()));
+    };
+    let all: [fn(&mut Fleet); 4] = [newer_rules, older_rules, unknown, unparsed];
+    for happens in all {
+        let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+        assert_eq!(fleet.state.unreadable(), None);
+        happens(&mut fleet);
+        let seq = fleet.seq;
+        assert_eq!(fleet.state.unreadable().map(|what| what.seq), Some(seq));
+        // The first one is named, whatever follows.
+        fleet.elect();
+        assert_eq!(fleet.state.unreadable().map(|what| what.seq), Some(seq));
+    }
+    // What no version writes means nothing to anybody.
+    let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+    let before = fleet.state.clone();
+    supervisor_core::skip(&mut fleet.state, fleet.seq + 1, before.at(), None);
+    assert_eq!((fleet.state.unreadable(), fleet.state.seq()), (None, before.seq() + 1));
+    assert!(before.agents().eq(fleet.state.agents()));
+}
+
+#[test]
+fn a_number_is_in_the_record_that_allocates_it() {
+    let mut fleet = Fleet::new();
+    fleet.node("beta");
+    let term = Some(fleet.term);
+    let spec = Box::new(soul("mender", "v1"));
+    let applied = ControlEvent::AgentApplied { spec, force: false, asked: None };
+    assert_eq!(fleet.fold(None, applied), [Action::Allocate { agent: mender() }]);
+    assert_eq!(fleet.resume(), ["allocate mender"], "a new leader does it");
+    let place = |incarnation, generation, node: &str| ControlEvent::IncarnationAllocated {
+        agent: mender(),
+        incarnation,
+        generation,
+        node: crate::fleet::node_name(node),
+    };
+    // Not of the generation that was asked for; on a node that nobody knows: it is asked for again.
+    assert_eq!(fleet.fold(term, place(1, 2, "beta")), []);
+    assert_eq!(fleet.fold(term, place(1, 1, "gamma")), [Action::Allocate { agent: mender() }]);
+    // The number is the record's, also where a build that counts otherwise wrote it.
+    let started = fleet.record(place(5, 1, "beta"));
+    assert_eq!(started, ["start mender.5 g1 on beta", "timer ready mender.5 +60000"]);
+    assert_eq!(fleet.record(place(6, 1, "beta")), NOTHING, "nobody asks any more");
+    // Never a number again, nor one below.
+    fleet.exited(5, code(1));
+    fleet.later(1_000).fold(
+        term,
+        ControlEvent::TimerFired { agent: mender(), timer: Timer::Restart, incarnation: 5 },
+    );
+    assert_eq!(fleet.record(place(5, 1, "beta")), NOTHING);
+    assert_eq!(fleet.record(place(6, 1, "alpha"))[0], "start mender.6 g1 on alpha");
 }
 
 #[test]
 fn a_deposed_leader_writes_but_does_not_decide() {
     let mut fleet = Fleet::with_mender(soul("mender", "v1"));
-    fleet.elect(2);
+    let term = fleet.elect();
     let before = fleet.state.clone();
     let exited = ControlEvent::IncarnationExited {
         agent: mender(),
@@ -28,7 +109,7 @@ fn a_deposed_leader_writes_but_does_not_decide() {
     };
     let lost = ControlEvent::NodeLost { node: crate::fleet::node_name("alpha") };
     for event in [exited, lost] {
-        for term in [None, Some(1), Some(3)] {
+        for term in [None, Some(1), Some(term - 1), Some(term + 1)] {
             assert_eq!(fleet.record_of(term, event.clone()), NOTHING);
         }
     }
@@ -39,7 +120,7 @@ fn a_deposed_leader_writes_but_does_not_decide() {
 #[test]
 fn what_people_want_needs_no_term() {
     let mut fleet = Fleet::with_mender(soul("mender", "v1"));
-    fleet.elect(2);
+    fleet.elect();
     assert_eq!(fleet.stop().len(), 2);
 }
 
@@ -50,10 +131,10 @@ fn a_record_that_was_folded_already_changes_nothing() {
     let at = Timestamp::from_millis(1);
     let record = ControlRecord { at, term: None, author: "cli".into(), event };
     let mut state = State::default();
-    step(&mut state, 7, &record);
+    step(&mut state, 7, at, &record);
     let once = state.clone();
-    assert_eq!(step(&mut state, 7, &record), []);
-    assert_eq!(step(&mut state, 3, &record), []);
+    assert_eq!(step(&mut state, 7, at, &record), []);
+    assert_eq!(step(&mut state, 3, at, &record), []);
     assert_eq!(state, once);
     assert_eq!(state.seq(), 7);
 }

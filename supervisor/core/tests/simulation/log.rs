@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use common::AgentName;
 use common::control::{ControlEvent, ControlRecord};
+use common::{AgentName, Timestamp};
 use supervisor_core::{Action, State, step};
 
 use crate::Flaw;
 
 #[derive(Default)]
 pub(crate) struct Log {
-    pub(crate) records: Vec<ControlRecord>,
+    pub(crate) records: Vec<(Timestamp, ControlRecord)>,
     /// The state after each record, and what it led to.
     folded: Vec<(State, Vec<Action>)>,
     started: BTreeMap<AgentName, u64>,
@@ -22,7 +22,7 @@ impl Log {
         self.records.len() as u64
     }
 
-    pub(crate) fn record(&self, seq: u64) -> Option<&ControlRecord> {
+    pub(crate) fn record(&self, seq: u64) -> Option<&(Timestamp, ControlRecord)> {
         self.records.get(usize::try_from(seq.checked_sub(1)?).ok()?)
     }
 
@@ -35,10 +35,15 @@ impl Log {
     ///
     /// # Errors
     /// Which rule the fold broke with it.
-    pub(crate) fn append(&mut self, record: ControlRecord, flaw: Flaw) -> Result<(), String> {
+    pub(crate) fn append(
+        &mut self,
+        at: Timestamp,
+        record: ControlRecord,
+        flaw: Flaw,
+    ) -> Result<(), String> {
         let before = self.state();
         let mut state = before.clone();
-        let actions = fold(&mut state, self.last_seq() + 1, &record, flaw);
+        let actions = fold(&mut state, self.last_seq() + 1, at, &record, flaw);
         let is_election = matches!(record.event, ControlEvent::LeaderElected { .. });
         let deposed =
             record.event.is_leaders() && !is_election && record.term != Some(before.term());
@@ -46,7 +51,7 @@ impl Log {
             return Err(format!("a deposed leader decided: {record:?}"));
         }
         self.judge(&state, &actions)?;
-        self.records.push(record);
+        self.records.push((at, record));
         self.folded.push((state, actions));
         Ok(())
     }
@@ -73,7 +78,13 @@ impl Log {
                         ));
                     }
                 }
-                Action::Stop { .. } | Action::SetTimer { .. } | Action::CancelTimer { .. } => {}
+                Action::Allocate { .. }
+                | Action::Ask { .. }
+                | Action::Refuse { .. }
+                | Action::Dismiss { .. }
+                | Action::Stop { .. }
+                | Action::SetTimer { .. }
+                | Action::CancelTimer { .. } => {}
             }
         }
         Ok(())
@@ -97,13 +108,19 @@ fn same(one: &State, other: &State) -> bool {
 }
 
 /// The fold under test, or a broken variety of it.
-pub(crate) fn fold(state: &mut State, seq: u64, record: &ControlRecord, flaw: Flaw) -> Vec<Action> {
+pub(crate) fn fold(
+    state: &mut State,
+    seq: u64,
+    at: Timestamp,
+    record: &ControlRecord,
+    flaw: Flaw,
+) -> Vec<Action> {
     let is_election = matches!(record.event, ControlEvent::LeaderElected { .. });
     if flaw == Flaw::ObeyDeposedLeaders && record.term.is_some() && !is_election {
         let term = Some(state.term());
-        return step(state, seq, &ControlRecord { term, ..record.clone() });
+        return step(state, seq, at, &ControlRecord { term, ..record.clone() });
     }
-    let actions = step(state, seq, record);
+    let actions = step(state, seq, at, record);
     if flaw == Flaw::ForgetTombstones {
         let mut json = serde_json::to_value(&*state).expect("a state is plain");
         json["tombstones"] = serde_json::json!({});

@@ -90,6 +90,7 @@ impl Host {
             node: self.name.clone(),
             instance: self.instance,
             term: self.term,
+            seen: (u64::MAX, u64::MAX),
             runtimes: vec!["process".into()],
             labels: Vec::new(),
             draining: self.draining,

@@ -23,6 +23,7 @@ pub(crate) struct Replica {
     pub(crate) snapshot: String,
     pub(crate) observer: Observer,
     pub(crate) role: Role,
+    pub(crate) lease: u64,
     /// Until when it believes in its lease: longer than it should, sometimes.
     pub(crate) believes_until: u64,
     /// It neither folds nor renews before this time, and acts nevertheless.
@@ -54,8 +55,9 @@ impl Replica {
             is_up: true,
             state: State::default(),
             snapshot: String::new(),
-            observer: Observer::new(0),
+            observer: Observer::new(0, 0),
             role: Role::Follower,
+            lease: 0,
             believes_until: 0,
             stalled_until: 0,
             cut_off_until: 0,
@@ -145,12 +147,14 @@ impl World {
             return replica.step_down();
         };
         replica.believes_until = replica.believes_until.max(self.now + LEASE + too_long);
-        let is_known = [Role::Elected { term }, Role::Leader { term }].contains(&replica.role);
+        let is_known = replica.lease == term && replica.role != Role::Follower;
+        replica.lease = term;
         if !is_known {
             replica.step_down();
             replica.role = Role::Elected { term };
             let supervisor = replica.name.clone();
-            self.say(index, term, ControlEvent::LeaderElected { supervisor });
+            let run = term.to_string();
+            self.say(index, term, ControlEvent::LeaderElected { supervisor, run, rules: 2 });
         }
     }
 
@@ -158,15 +162,14 @@ impl World {
         let pace = self.rng.between(1, 20);
         for _ in 0..pace {
             let replica = &mut self.replicas[index];
-            let Some(record) = self.log.record(replica.state.seq() + 1).cloned() else {
+            let Some((mut at, record)) = self.log.record(replica.state.seq() + 1).cloned() else {
                 break;
             };
-            let mut seen = record.clone();
             if self.flaw == Flaw::OwnClock && index == 1 {
-                seen.at = seen.at.after(std::time::Duration::from_millis(1));
+                at = at.after(std::time::Duration::from_millis(1));
             }
             let seq = replica.state.seq() + 1;
-            let actions = fold(&mut replica.state, seq, &seen, self.flaw);
+            let actions = fold(&mut replica.state, seq, at, &record, self.flaw);
             self.log.compare(&replica.state, &actions)?;
             self.folded(index, &record, actions);
         }
@@ -177,10 +180,12 @@ impl World {
         let replica = &mut self.replicas[index];
         let newest = replica.state.term();
         match replica.role {
-            Role::Elected { term } | Role::Leader { term } if newest > term => replica.step_down(),
-            Role::Elected { term } if newest == term && record.term == Some(term) => {
+            Role::Leader { term } if newest > term => replica.step_down(),
+            Role::Elected { term } if matches!(&record.event, ControlEvent::LeaderElected { run, .. } if *run == term.to_string()) =>
+            {
+                let term = newest;
                 replica.role = Role::Leader { term };
-                replica.observer = Observer::new(self.now);
+                replica.observer = Observer::new(term, self.now);
                 self.outcome.elections += 1;
                 if self.flaw != Flaw::NoResume {
                     let outstanding = resume(&self.replicas[index].state);
@@ -238,6 +243,13 @@ impl World {
         for action in actions {
             let replica = &mut self.replicas[index];
             let event = match action {
+                Action::Allocate { agent } => {
+                    if let Some(event) = supervisor_core::allocate(&replica.state, &agent) {
+                        self.say(index, term, event);
+                    }
+                    continue;
+                }
+                Action::Ask { .. } | Action::Refuse { .. } | Action::Dismiss { .. } => continue,
                 Action::SetTimer { agent, timer, incarnation, at } => {
                     if self.flaw != Flaw::NoTimers {
                         replica.timers.insert((agent, timer, incarnation), at.as_millis());
@@ -299,7 +311,7 @@ impl World {
     }
 
     pub(crate) fn hears_exit(&mut self, index: usize, node: &NodeName, exit: &IncarnationExit) {
-        self.hears(index, |replica, _| replica.observer.exited(&replica.state, node, exit));
+        self.hears(index, |replica, _| replica.observer.exited(&replica.state, node, None, exit));
     }
 
     pub(crate) fn hears_failure(
@@ -310,7 +322,14 @@ impl World {
         incarnation: u64,
     ) {
         self.hears(index, |replica, _| {
-            replica.observer.start_failed(&replica.state, node, agent, incarnation, "no program")
+            replica.observer.start_failed(
+                &replica.state,
+                node,
+                None,
+                agent,
+                incarnation,
+                "no program",
+            )
         });
     }
 
@@ -342,7 +361,7 @@ impl World {
                     let admit = replica.state.agent(agent).and_then(supervisor_core::Agent::admit);
                     admit.into_iter().map(Outcome::Do).collect()
                 }
-                ShimReady::Ignore => Vec::new(),
+                ShimReady::Dismiss | ShimReady::Ignore => Vec::new(),
             }
         });
     }

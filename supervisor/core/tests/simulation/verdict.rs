@@ -12,7 +12,7 @@ impl World {
         for replica in &self.replicas {
             // One that has folded all has the judge's state: that is compared at every record.
             let unread = self.log.record(replica.state.seq() + 1);
-            if unread.is_some_and(|record| record.at.as_millis() + 2_000 < self.now) {
+            if unread.is_some_and(|(at, _)| at.as_millis() + 2_000 < self.now) {
                 return Err(format!("{} did not converge: it is behind the log", replica.name));
             }
         }

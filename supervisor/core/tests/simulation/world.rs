@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::control::ControlRecord;
 use common::shim::{IncarnationExit, NodeStatus};
-use common::{AgentName, NodeName};
+use common::{AgentName, NodeName, Timestamp};
 
 use crate::Flaw;
 use crate::broker::Broker;
@@ -192,7 +192,8 @@ impl World {
             self.send(Event::Confirmed { replica, out });
         }
         self.note(|| format!("log: {:?} {:?}", record.term, record.event));
-        self.log.append(record, self.flaw)
+        let at = Timestamp::from_millis(self.now);
+        self.log.append(at, record, self.flaw)
     }
 
     /// Happens after some milliseconds, for certain.

@@ -1,0 +1,179 @@
+//! The bytes of every frame, in the version that is written and in the one before. Bytes that change break a fleet of mixed
+//! versions silently: change `codec::VERSION` with them, and keep reading what was written before.
+
+use std::fmt::{Debug, Write as _};
+
+use super::*;
+use crate::MessageId;
+use crate::codec::{decode, encode};
+
+fn agent() -> AgentName {
+    AgentName::new("ab").expect("valid")
+}
+
+fn exit(signal: Option<i32>) -> IncarnationExit {
+    IncarnationExit {
+        agent: agent(),
+        incarnation: 7,
+        exit: Exit { code: None, signal, out_of_memory: true, reason: Some("r".into()) },
+        clean: true,
+        finished: 300,
+        at: Timestamp::from_millis(1_700_000_000_123),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+    (0..hex.len()).step_by(2).map(digit).collect()
+}
+
+/// What is written, and reads back the same.
+fn golden<T: Frame + PartialEq + Debug>(frame: &T, expected: &str) {
+    let encoded = encode(frame).expect("small");
+    assert_eq!(hex(&encoded), expected, "{frame:?}");
+    assert_eq!(&decode::<T>(&encoded).expect("what was written"), frame);
+}
+
+/// What the version before wrote, and what it means.
+fn before<T: Frame + PartialEq + Debug>(written: &str, frame: &T) {
+    assert_eq!(&decode::<T>(&bytes(written)).expect("what was written"), frame);
+}
+
+fn start() -> StartIncarnation {
+    StartIncarnation {
+        agent: agent(),
+        generation: 3,
+        incarnation: 7,
+        token: "t0".into(),
+        spec: "{}".into(),
+    }
+}
+
+fn status(seen: (u64, u64)) -> NodeStatus {
+    let running = RunningIncarnation {
+        agent: agent(),
+        generation: 3,
+        incarnation: 8,
+        started_at: Timestamp::from_millis(1),
+        pid: 4242,
+    };
+    NodeStatus {
+        node: NodeName::new("n1").expect("valid"),
+        instance: u64::MAX,
+        term: 9,
+        seen,
+        runtimes: vec!["process".into()],
+        labels: vec![("zone".into(), "eu".into())],
+        draining: false,
+        running: vec![running],
+        exits: vec![exit(Some(9))],
+    }
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        held: 1,
+        open: 2,
+        finished: 3,
+        lost_finals: 4,
+        refused: 5,
+        quiet_ms: 6,
+        worker_pid: 70_000,
+    }
+}
+
+fn cancel() -> ShimCommand {
+    let sender = SenderName::new("user").expect("valid");
+    ShimCommand::Cancel { sender, message_id: MessageId::new("m1").expect("valid") }
+}
+
+const WITHIN: Duration = Duration::from_millis(1500);
+
+#[test]
+fn golden_bytes_of_every_frame() {
+    let consumer = ConsumerId { name: "ab-7".into(), created: 300 };
+    let begin = ShimCommand::Begin { horizon: 70_000, floor: 9, consumer };
+    golden(&begin, "0200fc70110100090461622d37fb2c01");
+    golden(&ShimCommand::Drain { within: WITHIN }, "020101fc0065cd1d");
+    golden(&cancel(), "02020475736572026d31");
+    golden(&ShimCommand::Ping, "0203");
+
+    golden(&ShimReport::Ready, "0200");
+    golden(&ShimReport::Heartbeat(heartbeat()), "0201010203040506fc70110100");
+    golden(&ShimReport::Drained, "0202");
+
+    let command = |body| NodeCommand { term: 9, instance: Some(300), number: 5, body };
+    golden(
+        &command(NodeCommandBody::Start(Box::new(start()))),
+        "020901fb2c0105000261620307027430027b7d",
+    );
+    let stop = NodeCommandBody::Stop { agent: agent(), incarnation: 7, within: WITHIN };
+    golden(&command(stop), "020901fb2c0105010261620701fc0065cd1d");
+    let list = NodeCommand { term: 9, instance: None, number: 5, body: NodeCommandBody::List };
+    golden(&list, "0209000502");
+    golden(&command(NodeCommandBody::Refused), "020901fb2c010503");
+
+    golden(
+        &NodeReport::Running(status((9, 300))),
+        "0200026e31fdffffffffffffffff0909fb2c01010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
+    );
+    let instance = Some(300);
+    golden(
+        &NodeReport::Exited { instance, exit: exit(None) },
+        "020101fb2c010261620700000101017201fb2c01fd7b68e5cf8b010000",
+    );
+    let (incarnation, reason) = (7, "no".into());
+    golden(
+        &NodeReport::StartFailed { instance, agent: agent(), incarnation, reason },
+        "020201fb2c0102616207026e6f",
+    );
+    let doing = "pulling".into();
+    golden(
+        &NodeReport::Preparing { instance, agent: agent(), incarnation, doing },
+        "020301fb2c01026162070770756c6c696e67",
+    );
+}
+
+#[test]
+fn golden_bytes_of_the_version_before() {
+    let begin = ShimCommand::Begin { horizon: 70_000, floor: 0, consumer: ConsumerId::default() };
+    before("0100fc70110100", &begin);
+    before("010101fc0065cd1d", &ShimCommand::Drain { within: WITHIN });
+    before("01020475736572026d31", &cancel());
+    before("0103", &ShimCommand::Ping);
+
+    before("0100", &ShimReport::Ready);
+    before("0101010203040506fc70110100", &ShimReport::Heartbeat(heartbeat()));
+    before("0102", &ShimReport::Drained);
+
+    let command = |body| NodeCommand { term: 9, instance: None, number: 0, body };
+    let started = command(NodeCommandBody::Start(Box::new(start())));
+    before("0109000261620307027430027b7d", &started);
+    let stop = NodeCommandBody::Stop { agent: agent(), incarnation: 7, within: WITHIN };
+    before("0109010261620701fc0065cd1d", &command(stop));
+    before("010902", &command(NodeCommandBody::List));
+
+    before(
+        "0100026e31fdffffffffffffffff09010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
+        &NodeReport::Running(status((9, u64::MAX))),
+    );
+    let instance = None;
+    before(
+        "01010261620700000101017201fb2c01fd7b68e5cf8b010000",
+        &NodeReport::Exited { instance, exit: exit(None) },
+    );
+    let (incarnation, reason) = (7, "no".into());
+    let failed = NodeReport::StartFailed { instance, agent: agent(), incarnation, reason };
+    before("010202616207026e6f", &failed);
+    let doing = "pulling".into();
+    let preparing = NodeReport::Preparing { instance, agent: agent(), incarnation, doing };
+    before("0103026162070770756c6c696e67", &preparing);
+}
