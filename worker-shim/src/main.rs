@@ -12,6 +12,7 @@ mod publish;
 mod pump;
 mod route;
 mod secrets;
+mod standing;
 mod turn;
 mod user;
 
