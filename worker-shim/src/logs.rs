@@ -27,6 +27,10 @@ pub(crate) struct Logs {
     due: Option<Instant>,
     last: VecDeque<String>,
     dropped: u64,
+    /// Whether lines are on their way.
+    under_way: bool,
+    /// Whether any have been: nobody confirms them.
+    sent: bool,
 }
 
 impl Logs {
@@ -50,17 +54,32 @@ impl Logs {
         self.bytes > FULL
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+    /// Whether nothing is left to publish.
+    pub(crate) fn are_stored(&self) -> bool {
+        self.pending.is_empty() && !self.under_way
+    }
+
+    pub(crate) fn were_sent(&self) -> bool {
+        self.sent
     }
 
     /// When [`Self::take`] should be called.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.due
+        self.due.filter(|_| !self.under_way)
     }
 
-    /// The next lines to publish.
-    pub(crate) fn take(&mut self) -> Vec<LogLine> {
+    /// What was taken last is with the server.
+    pub(crate) fn taken(&mut self) {
+        self.under_way = false;
+    }
+
+    /// The next lines to publish, one batch at a time; then [`Self::taken`].
+    pub(crate) fn take(&mut self) -> Option<Vec<LogLine>> {
+        if self.under_way || self.pending.is_empty() {
+            return None;
+        }
+        self.under_way = true;
+        self.sent = true;
         let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(line) = self.pending.pop_front() {
@@ -79,7 +98,7 @@ impl Logs {
             batch.push(LogLine { at, stream, text, message_id: None, incarnation: 0 });
         }
         self.due = (!self.pending.is_empty()).then(Instant::now);
-        batch
+        Some(batch)
     }
 
     /// The last lines, oldest first.

@@ -4,6 +4,7 @@
 
 mod book;
 mod child;
+mod clock;
 mod echo;
 mod lines;
 mod logs;

@@ -3,18 +3,47 @@
 
 use std::time::Duration;
 
-use broker::{Broker, BrokerError, EventBatch, FinalOutcome, LogLine, Unreadable};
+use broker::{Broker, BrokerError, EventBatch, FinalOutcome, LogLine, Request, Unreadable};
 use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
 use common::{AgentName, ConversationTag};
 use tokio::sync::watch;
 
-/// One publish tries this long before it starts again (with the same id).
-const TRY: Duration = Duration::from_secs(5);
+use crate::standing::{Consumer, Found};
+
+/// How long storing a record is tried before the gate is looked at again, and it is tried anew (which is harmless).
+pub(crate) const STORE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the broker may take to tell of a consumer.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
 /// The pause after a failed try.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Open while this incarnation is known to be the current one.
-pub(crate) type Gate = watch::Receiver<bool>;
+#[derive(Debug, Clone)]
+pub(crate) struct Gate(watch::Receiver<bool>);
+
+impl Gate {
+    pub(crate) fn new(open: watch::Receiver<bool>) -> Self {
+        Self(open)
+    }
+
+    /// Says something once the gate is open, to its end; none if the gate was closed meanwhile: a publish repeats itself over
+    /// reconnects, and by then somebody else may speak.
+    pub(crate) async fn through<T>(&mut self, saying: impl Future<Output = T>) -> Option<T> {
+        self.until(true).await;
+        tokio::select! {
+            biased;
+            () = self.until(false) => None,
+            said = saying => Some(said),
+        }
+    }
+
+    /// Never returns once nobody can move it any more.
+    async fn until(&mut self, open: bool) {
+        if self.0.wait_for(|is_open| *is_open == open).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
 
 /// What came of a publish or a look-up.
 #[derive(Debug)]
@@ -47,18 +76,12 @@ pub(crate) enum Done {
     },
     /// The turn that asked is over.
     NotAsked,
-    /// Whether this incarnation's consumer was there during this connection, with what it gave out and we did not get.
-    Current {
-        epoch: u64,
-        lost: Option<Vec<(u64, Envelope)>>,
+    /// What became of this incarnation's consumer, with what it gave out and never came.
+    Looked {
+        look: u64,
+        found: Found,
+        lost: Vec<Request>,
     },
-}
-
-/// Waits until the gate is open; never returns once nobody can open it any more.
-async fn pass(gate: &mut Gate) {
-    if gate.wait_for(|open| *open).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 async fn pause(what: &str, error: &BrokerError) {
@@ -91,8 +114,9 @@ pub(crate) async fn settle(
     mut final_: Box<Final>,
 ) -> Done {
     loop {
-        pass(&mut gate).await;
-        match broker.publish_final(&key, &conversation, &final_, &author, TRY).await {
+        let publish = broker.publish_final(&key, &conversation, &final_, &author, STORE_WITHIN);
+        let Some(published) = gate.through(publish).await else { continue };
+        match published {
             Ok(FinalOutcome::Won) => return Done::Settled { seq, won: true, final_ },
             Ok(FinalOutcome::Lost(_)) => return Done::Settled { seq, won: false, final_ },
             Err(error @ BrokerError::TooLarge { .. }) => {
@@ -119,8 +143,9 @@ pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadabl
     };
     let Unreadable { key, conversation, reply, .. } = unreadable;
     loop {
-        pass(&mut gate).await;
-        match broker.publish_final(&key, &conversation, &final_, "refused", TRY).await {
+        let publish = broker.publish_final(&key, &conversation, &final_, "refused", STORE_WITHIN);
+        let Some(published) = gate.through(publish).await else { continue };
+        match published {
             Ok(_) => return Done::Refused { reply },
             Err(error) => pause("refusing a request", &error).await,
         }
@@ -130,8 +155,8 @@ pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadabl
 /// Stores events.
 pub(crate) async fn events(broker: Broker, mut gate: Gate, seq: u64, batch: EventBatch) -> Done {
     loop {
-        pass(&mut gate).await;
-        match broker.publish_events(&batch).await {
+        let Some(published) = gate.through(broker.publish_events(&batch)).await else { continue };
+        match published {
             Ok(()) => return Done::Batch { seq },
             // The final state carries the whole text; a batch that can never be stored must not stop the turn.
             Err(error @ BrokerError::TooLarge { .. }) => {
@@ -153,8 +178,7 @@ pub(crate) async fn bury(
     reply: String,
 ) -> Done {
     loop {
-        pass(&mut gate).await;
-        let result = async {
+        let burying = async {
             let history = broker.events(&envelope.key()).await?;
             let history = history.into_iter().flat_map(|batch| {
                 batch.events.into_iter().map(move |event| (batch.incarnation, event))
@@ -162,37 +186,51 @@ pub(crate) async fn bury(
             let letter = DeadLetter::new(envelope.clone(), &final_, history, log.clone());
             broker.bury(&letter).await
         };
-        match result.await {
+        let Some(buried) = gate.through(burying).await else { continue };
+        match buried {
             Ok(_) => return Done::Buried { reply },
             Err(error) => pause("storing a dead letter", &error).await,
         }
     }
 }
 
-/// Looks whether this incarnation's consumer is there, and reads from the journal what it gave out after `highest`: that was lost
+/// What is to be looked up.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) number: u64,
+    pub(crate) agent: AgentName,
+    pub(crate) incarnation: u64,
+    pub(crate) name: String,
+    /// Read what was given out after this sequence, too.
+    pub(crate) after: Option<u64>,
+}
+
+/// Looks whether this incarnation's consumer is there, and reads from the journal what it gave out and never came: that was lost
 /// with a connection, and would come again only after later messages of its conversations.
-pub(crate) async fn current(
-    broker: Broker,
-    agent: AgentName,
-    incarnation: u64,
-    epoch: u64,
-    highest: u64,
-) -> Done {
-    loop {
-        let looked = async {
-            let Some(consumer) = broker.consumer(&agent, incarnation).await? else {
-                return Ok(None);
-            };
-            if consumer.delivered <= highest {
-                return Ok(Some(Vec::new()));
-            }
-            broker.requests_between(&agent, highest + 1, consumer.delivered).await.map(Some)
+pub(crate) async fn look(broker: Broker, look: Look) -> Done {
+    let Look { number, agent, incarnation, name, after } = look;
+    let looking = async {
+        let Some(consumer) = broker.consumer(&agent, incarnation).await? else {
+            return Ok((Found::Gone, Vec::new()));
         };
-        match looked.await {
-            Ok(lost) => return Done::Current { epoch, lost },
-            Err(error) => pause("looking for the consumer", &error).await,
+        let lost = match after {
+            Some(after) if consumer.delivered > after => {
+                broker.requests_between(&agent, after + 1, consumer.delivered).await?
+            }
+            _ => Vec::new(),
+        };
+        let created = Some(consumer.created);
+        Ok::<_, BrokerError>((Found::There(Consumer { name, created }), lost))
+    };
+    let (found, lost) = match tokio::time::timeout(LOOK_WITHIN, looking).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            pause("looking for the consumer", &error).await;
+            (Found::NoAnswer, Vec::new())
         }
-    }
+        Err(_) => (Found::NoAnswer, Vec::new()),
+    };
+    Done::Looked { look: number, found, lost }
 }
 
 /// Stores log lines: they wait for a connection, and are lost with it if it breaks just then. Done once they are with the server,
@@ -206,7 +244,7 @@ pub(crate) async fn logs(
     if broker.link().wait_for(|link| link.up).await.is_ok() {
         let published = broker.publish_logs(&agent, incarnation, &lines).await;
         if let Err(error) = match published {
-            Ok(()) => broker.flush(TRY).await,
+            Ok(()) => broker.flush(STORE_WITHIN).await,
             Err(error) => Err(error),
         } {
             tracing::warn!("{} log lines may be lost: {error}", lines.len());

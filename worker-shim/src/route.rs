@@ -9,14 +9,20 @@ use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 use uuid::Uuid;
 
 use crate::book::{Asker, Question};
-use crate::publish::{Done, Gate};
+use crate::publish::{Done, Gate, STORE_WITHIN};
 
 /// A question that waits looks for its answer in the journal this often: the republished final may have been lost.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long storing the question may take before it is tried anew.
-const TRY: Duration = Duration::from_secs(5);
 /// The pause after a failed try.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// A question as a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) envelope: Envelope,
+    /// How long its answer is worth waiting for.
+    pub(crate) within: Option<Duration>,
+}
 
 /// Turns a worker's question into a message, or says why it cannot be one.
 pub(crate) fn envelope(
@@ -24,7 +30,7 @@ pub(crate) fn envelope(
     incarnation: u64,
     question: &Question,
     now: Timestamp,
-) -> Result<Envelope, String> {
+) -> Result<Asked, String> {
     let to = AgentName::new(&question.to).map_err(|error| error.to_string())?;
     if to == *me {
         return Err(format!("`{me}` cannot ask itself"));
@@ -37,12 +43,10 @@ pub(crate) fn envelope(
     if hops > MAX_HOPS {
         return Err(format!("more than {MAX_HOPS} agents have handed this question on: a loop?"));
     }
-    let own = question.timeout_ms.map(|ms| now.after(Duration::from_millis(ms)));
-    let deadline = match (own, cause.and_then(|cause| cause.deadline)) {
-        (Some(own), Some(inherited)) => Some(own.min(inherited)),
-        (own, inherited) => own.or(inherited),
-    };
-    if deadline.is_some_and(|deadline| deadline <= now) {
+    let own = question.timeout_ms.map(Duration::from_millis);
+    let inherited = question.asker.as_ref().and_then(|asker| asker.left);
+    let within = [own, inherited].into_iter().flatten().min();
+    if within == Some(Duration::ZERO) {
         return Err("the deadline has passed".to_owned());
     }
     let mut path = cause.map(|cause| cause.path.clone()).unwrap_or_default();
@@ -53,7 +57,7 @@ pub(crate) fn envelope(
     });
     path.extend(origin.clone());
     let message_id = id(me, incarnation, question, &to);
-    Ok(Envelope {
+    let envelope = Envelope {
         conversation_id: ConversationId::from(&message_id),
         message_id,
         agent: to,
@@ -62,12 +66,14 @@ pub(crate) fn envelope(
         message: question.message.clone(),
         created_at: now,
         request_id: Some(question.request_id.clone()),
-        deadline,
+        // By the same clock as the time of its making: only the time between the two means something to others.
+        deadline: within.map(|within| now.after(within)),
         hops,
         cause: origin,
         path,
         redrive_of: None,
-    })
+    };
+    Ok(Asked { envelope, within })
 }
 
 /// The same question of the same turn has the same id, in every attempt: a caller that crashed finds the answer to what it asked.
@@ -83,18 +89,15 @@ fn id(me: &AgentName, incarnation: u64, question: &Question, to: &AgentName) -> 
 }
 
 /// Asks, and waits for the answer or the deadline. `known`: the agent is there, as it was a moment ago.
-pub(crate) async fn ask(broker: Broker, gate: Gate, envelope: Envelope, known: bool) -> Done {
+pub(crate) async fn ask(broker: Broker, gate: Gate, asked: Asked, known: bool) -> Done {
+    let Asked { envelope, within } = asked;
     let request_id = envelope.request_id.clone().unwrap_or_default();
-    let answer = match envelope.deadline {
-        None => answer(&broker, gate, &envelope, known).await,
-        Some(deadline) => {
-            let left = deadline.since(std::time::SystemTime::now().into());
-            tokio::time::timeout(left, answer(&broker, gate, &envelope, known))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(format!("no answer from `{}` before the deadline", envelope.agent))
-                })
-        }
+    let answering = answer(&broker, gate, &envelope, known);
+    let answer = match within {
+        None => answering.await,
+        Some(within) => tokio::time::timeout(within, answering).await.unwrap_or_else(|_| {
+            Err(format!("no answer from `{}` before the deadline", envelope.agent))
+        }),
     };
     Done::Answered { request_id, answer, agent: envelope.agent }
 }
@@ -113,10 +116,9 @@ async fn answer(
     let done = broker.subjects().done(&key);
     let mut done = broker.subscribe(done, None).await.map_err(|error| error.to_string())?;
     loop {
-        if gate.wait_for(|open| *open).await.is_err() {
-            return Err("the shim is going down".to_owned());
-        }
-        match broker.send(envelope, TRY).await {
+        let sending = broker.send(envelope, STORE_WITHIN);
+        let Some(sent) = gate.through(sending).await else { continue };
+        match sent {
             Ok(SendOutcome::Stored { .. }) => break,
             Ok(SendOutcome::Already { .. }) => {
                 if let Ok(Some(stored)) = broker.final_of(&key).await {

@@ -77,6 +77,12 @@ impl Turn {
         }
     }
 
+    /// For so long nobody could hear the worker.
+    pub(crate) fn forgive(&mut self, us: u64) {
+        self.deadline_us = self.deadline_us.saturating_add(us);
+        self.grace_us = self.grace_us.map(|grace| grace.saturating_add(us));
+    }
+
     fn add(&mut self, now: Now, body: EventBody, bytes: usize) {
         self.index += 1;
         if self.index > ATTEMPT_STRIDE {

@@ -4,7 +4,7 @@
 //! plain publishes: fencing is the consumer's name and the compare-and-set of the final state, never the ack.
 
 use bytes::Bytes;
-use common::AgentName;
+use common::{AgentName, Timestamp};
 use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::json;
@@ -14,6 +14,9 @@ use crate::connection::{Broker, queued};
 use crate::error::{BrokerError, Result};
 use crate::inbox::Inbox;
 use crate::wire::{CALL, Wire};
+
+/// Requests that an incarnation holds or that are on their way to it, at most: what its consumer gives out without an ack.
+pub const WINDOW: u32 = 64;
 
 /// How long a delivery may go without an ack or a sign of progress, in nanoseconds.
 const ACK_WAIT: u64 = 30_000_000_000;
@@ -32,10 +35,13 @@ pub struct ConsumerState {
     pub pending: u64,
     /// Given out and not acked.
     pub ack_pending: u64,
+    /// When the broker made it: tells it from another of its name.
+    pub created: Timestamp,
 }
 
 #[derive(Deserialize)]
 struct Info {
+    created: Timestamp,
     delivered: Position,
     ack_floor: Position,
     #[serde(default)]
@@ -74,6 +80,7 @@ pub(crate) async fn info(
             delivered: info.delivered.stream_seq,
             pending: info.num_pending,
             ack_pending: info.num_ack_pending,
+            created: info.created,
         })),
         Err(error) if error.err_code == code::CONSUMER_NOT_FOUND => Ok(None),
         Err(error) => Err(error.into()),

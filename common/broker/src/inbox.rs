@@ -8,25 +8,27 @@ use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use common::message::{Envelope, MessageKey};
 use common::subject::JournalSubject;
-use common::{AgentName, ConversationTag};
+use common::{AgentName, ConversationTag, Timestamp};
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::ack::AckSubject;
 use crate::connection::{Broker, queued};
-use crate::consumer::{self, ConsumerState};
 use crate::error::{BrokerError, Result};
-use crate::wire::{PAUSE, jitter};
+use crate::wire::PAUSE;
 
 /// A pull ends after this long, so that none outlives its caller for long.
 const EXPIRES: Duration = Duration::from_secs(60);
 
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A pull's sign of life: the consumer's own word that it is there.
+const HEARTBEAT: Duration = Duration::from_millis(2500);
 
 /// Two heartbeats and a bit: after that a pull is lost.
-const SILENCE: Duration = Duration::from_secs(22);
+const SILENCE: Duration = Duration::from_secs(6);
+
+/// Asked for at once, at most: so many requests may wait in the client, whatever the window is.
+const BATCH: u32 = 64;
 
 /// How much of a refused payload is kept for the log.
 const SHOWN: usize = 4096;
@@ -38,6 +40,8 @@ pub struct Delivery {
     pub envelope: Envelope,
     /// Its stream sequence.
     pub seq: u64,
+    /// When the broker stored it.
+    pub at: Timestamp,
     /// How often this consumer has given it out.
     pub delivered: u64,
     /// For [`Broker::ack`].
@@ -74,8 +78,9 @@ pub enum InboxItem {
         /// For the log, at most 4 KiB of it.
         payload: Bytes,
     },
-    /// The consumer is gone: replaced, or forgotten by a broker restart. Nothing more will come from this inbox.
-    Gone,
+    /// Nothing more will come from this inbox: the consumer is gone, was moved, or does not answer, or the connection is another
+    /// one. Whoever goes on looks first which it is, and what was given out and never came.
+    Ended,
 }
 
 /// The shim's end of a consumer.
@@ -90,14 +95,10 @@ pub struct Inbox {
     /// Asked for and not come yet.
     asked: u32,
     pulls: Pulls,
-    /// Looks whether the consumer still exists.
-    looking: Option<BoxFuture<'static, Result<Option<ConsumerState>>>>,
-    /// When to pull anew, since the last pull ended for no reason of ours. Kept here, so that a cancelled call does not forget it.
-    renew_at: Option<Instant>,
     /// Refused, and to be given to the caller next.
     refused: VecDeque<InboxItem>,
     closed: bool,
-    gone: bool,
+    ended: bool,
 }
 
 /// The subscription that pulls are answered on.
@@ -105,7 +106,10 @@ struct Pulls {
     messages: Subscriber,
     inbox: String,
     epoch: u64,
+    /// The last word.
     heard: Instant,
+    /// Since when one is due.
+    asked: Instant,
 }
 
 impl fmt::Debug for Inbox {
@@ -122,9 +126,7 @@ impl fmt::Debug for Inbox {
 /// What woke the inbox.
 enum Woken {
     Message(Option<Message>),
-    Looked(Result<Option<ConsumerState>>),
     Reconnected,
-    Due,
     Silence,
 }
 
@@ -144,29 +146,24 @@ impl Inbox {
             held: 0,
             asked: 0,
             pulls: Pulls::open(broker).await?,
-            looking: None,
-            renew_at: None,
             refused: VecDeque::new(),
             closed: false,
-            gone: false,
+            ended: false,
         };
         inbox.ask().await?;
         Ok(inbox)
     }
 
-    /// The next item. Waits over the broker's outages. Cancel safe. Pulls again by itself as [`Inbox::release`] makes room.
+    /// The next item. Cancel safe. Pulls again by itself as [`Inbox::release`] makes room.
     pub async fn next(&mut self) -> InboxItem {
         loop {
             if let Some(refused) = self.refused.pop_front() {
                 return refused;
             }
-            if self.gone {
-                return InboxItem::Gone;
+            if self.ended {
+                return InboxItem::Ended;
             }
-            if self.looking.is_none()
-                && self.renew_at.is_none()
-                && let Err(error) = self.ask().await
-            {
+            if let Err(error) = self.ask().await {
                 // The client's queue is full, as it is after a while without a connection.
                 tracing::debug!(%error, "no pull");
                 sleep(PAUSE).await;
@@ -179,23 +176,16 @@ impl Inbox {
                         return item;
                     }
                 }
-                Woken::Message(None) => self.gone = true,
-                Woken::Looked(found) => {
-                    self.looking = None;
-                    match found {
-                        Ok(Some(_)) => self.renew_at = Some(Instant::now() + jitter(PAUSE)),
-                        Ok(None) => self.gone = true,
-                        Err(error) => {
-                            tracing::debug!(%error, "no word of the consumer");
-                            self.look();
-                        }
-                    }
-                }
                 // What was on its way is lost with the connection; the consumer may be lost with the server.
-                Woken::Reconnected | Woken::Due => self.renew().await,
-                Woken::Silence => self.look(),
+                Woken::Message(None) | Woken::Reconnected | Woken::Silence => self.ended = true,
             }
         }
+    }
+
+    /// How long the consumer has said nothing to a pull; beyond a few seconds that means something only while one is open.
+    #[must_use]
+    pub fn quiet(&self) -> Duration {
+        self.pulls.heard.elapsed()
     }
 
     /// Makes room for `count` more requests.
@@ -210,29 +200,22 @@ impl Inbox {
 
     async fn wake(&mut self) -> Woken {
         let wire = self.broker.wire();
-        // Silence means something only while an answer is due.
-        let silence = self.asked > 0 && self.looking.is_none() && self.renew_at.is_none();
-        let due = self.renew_at.unwrap_or(self.pulls.heard);
-        let until = self.pulls.heard + SILENCE;
+        let until = self.pulls.heard.max(self.pulls.asked) + SILENCE;
         tokio::select! {
             biased;
             message = self.pulls.messages.next() => Woken::Message(message),
-            found = async {
-                match &mut self.looking {
-                    Some(looking) => looking.await,
-                    None => std::future::pending().await,
-                }
-            } => Woken::Looked(found),
             () = wire.reconnected(self.pulls.epoch) => Woken::Reconnected,
-            () = sleep_until(due), if self.renew_at.is_some() => Woken::Due,
-            () = sleep_until(until), if silence => Woken::Silence,
+            // Silence means something only while an answer is due.
+            () = sleep_until(until), if self.asked > 0 => Woken::Silence,
         }
     }
 
-    /// Pulls when at least half of the window is free, or nothing is on its way: few pulls, and never an idle stream.
+    /// Pulls when at least half of what may be on its way is not, or nothing is: few pulls, and never an idle stream.
     async fn ask(&mut self) -> Result<()> {
-        let room = self.window.saturating_sub(self.held + self.asked);
-        if self.closed || room == 0 || (self.asked > 0 && room < self.window.div_ceil(2)) {
+        let most = self.window.min(BATCH);
+        let room = (self.window - self.window.min(self.held + self.asked))
+            .min(most - most.min(self.asked));
+        if self.closed || room == 0 || (self.asked > 0 && room < most.div_ceil(2)) {
             return Ok(());
         }
         let body = json!({
@@ -245,32 +228,11 @@ impl Inbox {
         let reply = self.pulls.inbox.clone();
         queued(client.publish_with_reply(subject, reply, body.to_string().into())).await?;
         if self.asked == 0 {
-            self.pulls.heard = Instant::now();
+            // No answer was due before: the silence begins here, and is no word.
+            self.pulls.asked = Instant::now();
         }
         self.asked += room;
         Ok(())
-    }
-
-    /// Pulls anew on another subscription, so that what an old pull still brings is not counted as the new one's.
-    async fn renew(&mut self) {
-        match Pulls::open(&self.broker).await {
-            Ok(pulls) => {
-                self.pulls = pulls;
-                self.asked = 0;
-                self.renew_at = None;
-            }
-            Err(error) => {
-                tracing::debug!(%error, "no new subscription");
-                self.renew_at = Some(Instant::now() + jitter(PAUSE));
-            }
-        }
-    }
-
-    fn look(&mut self) {
-        let wire = self.broker.wire().clone();
-        let (stream, consumer) = (self.stream.clone(), self.consumer.clone());
-        self.looking =
-            Some(Box::pin(async move { consumer::info(&wire, &stream, &consumer).await }));
     }
 
     async fn hear(&mut self, message: Message) -> Option<InboxItem> {
@@ -292,13 +254,10 @@ impl Inbox {
             .and_then(|count| count.as_str().parse::<u32>().ok());
         match undelivered {
             Some(count) => self.asked = self.asked.saturating_sub(count),
-            // Nobody listens, the consumer was deleted, its leader changed: whether it is there decides.
+            // Nobody listens, the consumer was deleted, its leader changed.
             None => {
                 tracing::debug!(consumer = self.consumer, %status, "the pull ended");
-                self.asked = 0;
-                if self.looking.is_none() {
-                    self.look();
-                }
+                self.ended = true;
             }
         }
     }
@@ -312,6 +271,7 @@ impl Inbox {
             return refuse("not from this consumer", &message);
         };
         let (seq, delivered) = (ack.stream_seq, ack.delivered);
+        let at = Timestamp::from_millis(ack.time / 1_000_000);
         self.asked = self.asked.saturating_sub(1);
         let named = self.broker.subjects().parse_journal(&message.subject);
         let named = named.filter(|named| named.key.agent == self.agent && !named.is_final);
@@ -330,7 +290,7 @@ impl Inbox {
         let reply = reply.to_owned();
         match serde_json::from_slice::<Envelope>(&message.payload) {
             Ok(envelope) if key == envelope.key() && conversation == envelope.tag() => {
-                InboxItem::Delivery(Box::new(Delivery { envelope, seq, delivered, reply }))
+                InboxItem::Delivery(Box::new(Delivery { envelope, seq, at, delivered, reply }))
             }
             read => {
                 let reason = match read {
@@ -358,6 +318,7 @@ impl Pulls {
         let inbox = wire.client.new_inbox();
         let subscribing = wire.client.subscribe(inbox.clone());
         let messages = subscribing.await.map_err(BrokerError::other)?;
-        Ok(Self { messages, inbox, epoch, heard: Instant::now() })
+        let now = Instant::now();
+        Ok(Self { messages, inbox, epoch, heard: now, asked: now })
     }
 }

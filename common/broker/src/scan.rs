@@ -42,6 +42,17 @@ pub struct OpenScan {
     pub last_seq: u64,
 }
 
+/// A request as the journal holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its sequence in the stream of its shard.
+    pub seq: u64,
+    /// When the broker stored it.
+    pub at: Timestamp,
+    /// The message.
+    pub envelope: Envelope,
+}
+
 impl Broker {
     /// Finds messages by id alone, in all shards.
     ///
@@ -136,14 +147,14 @@ impl Broker {
         agent: &AgentName,
         from_seq: u64,
         to_seq: u64,
-    ) -> Result<Vec<(u64, Envelope)>> {
+    ) -> Result<Vec<Request>> {
         let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
         let records = Reader::new(self.wire(), stream, filter, from_seq, to_seq).rest().await?;
         let believed = records.iter().filter_map(|record| {
             let subject = self.subjects().parse_journal(&record.subject)?;
             let envelope = record.parse::<Envelope>().ok()?;
             let agree = subject.key == envelope.key() && subject.conversation == envelope.tag();
-            agree.then_some((record.seq, envelope))
+            agree.then_some(Request { seq: record.seq, at: record.at, envelope })
         });
         Ok(believed.collect())
     }

@@ -10,7 +10,7 @@ use crate::support::{SOON, Server, agent, envelope, soon};
 async fn delivery(inbox: &mut Inbox) -> Delivery {
     match soon(inbox.next()).await {
         InboxItem::Delivery(delivery) => *delivery,
-        other @ (InboxItem::Unreadable(_) | InboxItem::Refused { .. } | InboxItem::Gone) => {
+        other @ (InboxItem::Unreadable(_) | InboxItem::Refused { .. } | InboxItem::Ended) => {
             panic!("{other:?}")
         }
     }
@@ -19,7 +19,7 @@ async fn delivery(inbox: &mut Inbox) -> Delivery {
 async fn unreadable(inbox: &mut Inbox) -> Unreadable {
     match soon(inbox.next()).await {
         InboxItem::Unreadable(unreadable) => *unreadable,
-        other @ (InboxItem::Delivery(_) | InboxItem::Refused { .. } | InboxItem::Gone) => {
+        other @ (InboxItem::Delivery(_) | InboxItem::Refused { .. } | InboxItem::Ended) => {
             panic!("{other:?}")
         }
     }
@@ -107,11 +107,11 @@ async fn after_a_kill_the_consumer_is_gone_and_a_new_one_loses_nothing() {
         match soon(inbox.next()).await {
             // Given out before the server went.
             InboxItem::Delivery(_) => {}
-            InboxItem::Gone => break,
+            InboxItem::Ended => break,
             other @ (InboxItem::Unreadable(_) | InboxItem::Refused { .. }) => panic!("{other:?}"),
         }
     }
-    assert!(matches!(soon(inbox.next()).await, InboxItem::Gone));
+    assert!(matches!(soon(inbox.next()).await, InboxItem::Ended));
     assert_eq!(broker.consumer(&a, 1).await.expect("an answer"), None);
 
     broker.create_consumer(&a, 2, floor + 1, 4).await.expect("made");
@@ -141,10 +141,10 @@ async fn deleting_the_consumer_fences_its_incarnation() {
 
     broker.delete_consumer(&a, 1).await.expect("deleted");
     broker.delete_consumer(&a, 1).await.expect("not there: fine");
-    assert!(matches!(soon(inbox.next()).await, InboxItem::Gone));
+    assert!(matches!(soon(inbox.next()).await, InboxItem::Ended));
     // A pull at what is not there finds out as well.
     let mut stale = broker.pull(&a, 1, 4).await.expect("pulling");
-    assert!(matches!(soon(stale.next()).await, InboxItem::Gone));
+    assert!(matches!(soon(stale.next()).await, InboxItem::Ended));
 
     let mut inbox = broker.pull(&a, 2, 4).await.expect("pulling");
     assert_eq!(delivery(&mut inbox).await.envelope, envelope("a", "m1"));

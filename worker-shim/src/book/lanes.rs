@@ -5,19 +5,14 @@ use std::collections::VecDeque;
 use common::message::{Cause, Envelope, Final, Kind, Outcome};
 use common::worker::ToWorker;
 
-use super::{Book, Do, Held, Now, Phase, RECENT};
+use super::{Arrival, Book, Do, Held, Now, Phase, RECENT};
+use crate::clock::micros;
 use crate::turn::Turn;
 
 impl Book {
-    /// A delivery. `check`: it may have been given out before, to another incarnation or to this one.
-    pub(crate) fn deliver(
-        &mut self,
-        now: Now,
-        seq: u64,
-        envelope: Envelope,
-        reply: String,
-        check: bool,
-    ) -> Vec<Do> {
+    /// A delivery.
+    pub(crate) fn deliver(&mut self, now: Now, arrival: Arrival) -> Vec<Do> {
+        let Arrival { seq, envelope, reply, check, left } = arrival;
         let again = seq <= self.highest;
         if again && self.recent.contains(&seq) {
             return vec![Do::Ack { reply }];
@@ -35,10 +30,10 @@ impl Book {
             Phase::READY
         };
         self.enter_lane(&envelope, seq);
-        self.held.insert(
-            seq,
-            Held { envelope, reply, attempts: 0, last_error: None, alone: false, phase },
-        );
+        let expires_us = left.map(|left| now.us.saturating_add(micros(left)));
+        let (attempts, last_error, alone) = (0, None, false);
+        let held = Held { envelope, expires_us, reply, attempts, last_error, alone, phase };
+        self.held.insert(seq, held);
         self.schedule(now, &mut todo);
         todo
     }
@@ -173,7 +168,7 @@ impl Book {
             return;
         };
         let attempt = held.attempts + 1;
-        if held.envelope.deadline.is_some_and(|deadline| deadline <= now.at) {
+        if held.expires_us.is_some_and(|expires| expires <= now.us) {
             let reason = "its deadline passed before a worker was free".to_owned();
             return self.give_up(now, seq, Outcome::Expired, reason, todo);
         }

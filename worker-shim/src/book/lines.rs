@@ -98,11 +98,14 @@ impl Book {
     /// The turn that asks a question; asking is progress.
     fn asking(&mut self, now: Now, turn: &TurnRef<'_>) -> Option<Asker> {
         let seq = self.find(turn)?;
-        let Held { envelope, phase: Phase::Open(turn), .. } = self.held.get_mut(&seq)? else {
+        let Held { envelope, expires_us, phase: Phase::Open(turn), .. } =
+            self.held.get_mut(&seq)?
+        else {
             return None;
         };
         turn.progress(now, self.rules.turn_timeout_us);
-        Some(Asker { seq, attempt: turn.attempt, envelope: Box::new(envelope.clone()) })
+        let left = expires_us.map(|at| Duration::from_micros(at.saturating_sub(now.us)));
+        Some(Asker { seq, attempt: turn.attempt, envelope: Box::new(envelope.clone()), left })
     }
 
     /// Does something to an open turn: that is progress, and may be too much.

@@ -12,6 +12,7 @@ mod lines;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use common::message::{Envelope, Final, MessageKey};
 use common::worker::ToWorker;
@@ -40,6 +41,19 @@ pub(crate) struct Rules {
     pub(crate) concurrency: usize,
     pub(crate) attempts: u32,
     pub(crate) turn_timeout_us: u64,
+}
+
+/// A request that has come.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    pub(crate) seq: u64,
+    pub(crate) envelope: Envelope,
+    /// Where its ack goes; empty for one that was fetched from the journal.
+    pub(crate) reply: String,
+    /// It may have been given out before, to another incarnation or to this one.
+    pub(crate) check: bool,
+    /// How long somebody waits for the answer, if that is bounded.
+    pub(crate) left: Option<Duration>,
 }
 
 /// What the book wants done.
@@ -89,6 +103,8 @@ pub(crate) struct Asker {
     pub(crate) seq: u64,
     pub(crate) attempt: u32,
     pub(crate) envelope: Box<Envelope>,
+    /// How long its own asker will wait, if that is bounded.
+    pub(crate) left: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -110,6 +126,8 @@ impl Phase {
 #[derive(Debug)]
 struct Held {
     envelope: Envelope,
+    /// When nobody waits for the answer any more.
+    expires_us: Option<u64>,
     /// Where its ack goes; empty until the broker gives it out again.
     reply: String,
     /// Attempts made so far.
@@ -204,6 +222,15 @@ impl Book {
     /// The replies of all that is held: what the broker must not redeliver yet.
     pub(crate) fn replies(&self) -> impl Iterator<Item = &str> {
         self.held.values().map(|held| held.reply.as_str()).filter(|reply| !reply.is_empty())
+    }
+
+    /// This process stood still: open turns get the time back in which it could not hear them.
+    pub(crate) fn stood_still(&mut self, us: u64) {
+        for held in self.held.values_mut() {
+            if let Phase::Open(turn) = &mut held.phase {
+                turn.forgive(us);
+            }
+        }
     }
 
     /// Starts no more turns, for good.

@@ -1,49 +1,72 @@
 //! The pump's broker side: is this incarnation current, what comes in, what is reported.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-use broker::{InboxItem, Link};
-use common::codec;
+use broker::InboxItem;
 use common::message::Envelope;
 use common::shim::{Heartbeat, ShimCommand, ShimReport};
 use common::worker::ToWorker;
+use common::{Timestamp, codec};
 
-use super::{HEARTBEAT_EVERY, Pump, QUESTIONS, READY_EVERY, Stage, WINDOW};
-use crate::publish::{self, Done};
+use super::{HEARTBEAT_EVERY, Pump};
+use crate::book::Arrival;
+use crate::clock::{boot_us, micros};
+use crate::publish::{self, Done, Look};
+use crate::standing::{Admission, Consumer, Deed, Found, Input};
 
 impl Pump {
-    pub(super) fn link(&mut self, now: Link) {
-        let before = std::mem::replace(&mut self.link, now);
-        if now.up && now.epoch == before.epoch {
-            return;
-        }
-        // Another incarnation may take over meanwhile: say nothing, and start nothing, before that is known.
-        self.close_gate();
-        if now.epoch != before.epoch {
-            // What was on its way is lost, and later messages must not overtake it: nothing comes before that is known too.
-            self.inbox = None;
-        }
-        if now.up && self.ready {
-            self.ready_again = Some(Instant::now());
-        } else if now.up {
-            self.open_gate();
+    /// Tells the standing, and does what it says.
+    pub(super) async fn stand(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for deed in self.standing.handle(boot_us(), input) {
+                match deed {
+                    Deed::Open => {
+                        self.tasks.open(true);
+                        let todo = self.book.resume(self.clock.now());
+                        self.perform(todo);
+                    }
+                    Deed::Close => {
+                        self.tasks.open(false);
+                        self.book.pause();
+                    }
+                    Deed::SayReady => self.report(&ShimReport::Ready).await,
+                    Deed::Look { look, consumer, lost } => self.look(look, consumer, lost),
+                    Deed::Pull(_) => {
+                        let (agent, incarnation) =
+                            (&self.config.spec.name, self.config.incarnation);
+                        match self.broker.pull(agent, incarnation, broker::WINDOW).await {
+                            Ok(inbox) => self.inbox = Some(inbox),
+                            Err(error) => {
+                                tracing::warn!("pulling: {error}");
+                                inputs.push_back(Input::PullEnded);
+                            }
+                        }
+                    }
+                    Deed::DropPull => self.inbox = None,
+                    Deed::End => {
+                        self.ending.reason = Some("nobody has admitted it for an hour".to_owned());
+                        self.shut_down();
+                    }
+                }
+            }
         }
     }
 
-    fn close_gate(&mut self) {
-        self.begun = false;
-        self.gate.send_replace(false);
-        self.book.pause();
-    }
-
-    fn open_gate(&mut self) {
-        self.gate.send_replace(true);
-        let todo = self.book.resume(self.now());
-        self.perform(todo);
+    fn look(&mut self, number: u64, consumer: Consumer, lost: bool) {
+        let look = Look {
+            number,
+            agent: self.config.spec.name.clone(),
+            incarnation: self.config.incarnation,
+            name: consumer.name,
+            after: lost.then(|| self.book.highest().max(self.standing.floor().saturating_sub(1))),
+        };
+        self.tasks.look(publish::look(self.tasks.broker(), look));
     }
 
     pub(super) async fn report(&mut self, report: &ShimReport) {
-        if !self.link.up {
+        if !self.up {
             // It would wait in the client, and be old when it comes.
             return;
         }
@@ -59,103 +82,37 @@ impl Pump {
         }
     }
 
-    pub(super) async fn report_ready(&mut self) {
-        let waiting = !self.begun && !matches!(self.stage, Stage::Stopping { .. });
-        self.ready_again = waiting.then(|| Instant::now() + READY_EVERY);
-        if waiting {
-            self.check_current();
-            self.report(&ShimReport::Ready).await;
-        }
-    }
-
-    /// With its consumer still there, this incarnation is the current one, whether a supervisor answers or not.
-    pub(super) fn check_current(&mut self) {
-        if self.begun || self.checking || !self.consumer || !self.link.up {
-            return;
-        }
-        self.checking = true;
-        self.optional += 1;
-        let (agent, incarnation) = (self.config.spec.name.clone(), self.config.incarnation);
-        let (broker, epoch, highest) = (self.broker.clone(), self.link.epoch, self.book.highest());
-        self.task(publish::current(broker, agent, incarnation, epoch, highest));
-    }
-
-    async fn current(&mut self, epoch: u64, lost: Option<Vec<(u64, Envelope)>>) {
-        self.checking = false;
-        if self.begun {
-            return;
-        }
-        if epoch != self.link.epoch {
-            self.ready_again = Some(Instant::now());
-            return;
-        }
-        let told = std::mem::take(&mut self.told_to_begin);
-        let Some(lost) = lost else {
-            self.consumer = false;
-            if told {
-                // It was made anew behind this look: whatever was lost, it gives out again, in order.
-                self.begin().await;
-            }
-            return;
-        };
-        for (seq, envelope) in lost {
-            let todo = self.book.deliver(self.now(), seq, envelope, String::new(), true);
-            self.perform(todo);
-        }
-        self.begin().await;
-    }
-
-    /// Takes messages from the consumer.
-    async fn begin(&mut self) {
-        if self.inbox.is_none() && self.stage == Stage::Running {
-            let agent = &self.config.spec.name;
-            match self.broker.pull(agent, self.config.incarnation, WINDOW).await {
-                Ok(inbox) => self.inbox = Some(inbox),
-                Err(error) => {
-                    tracing::error!("pulling: {error}");
-                    self.ready_again = Some(Instant::now() + READY_EVERY);
-                    return;
-                }
-            }
-        }
-        self.consumer = true;
-        self.told_to_begin = false;
-        self.begun = true;
-        self.ready_again = None;
-        self.open_gate();
-    }
-
     pub(super) async fn heartbeat(&mut self) {
         self.heartbeat_at = Instant::now() + HEARTBEAT_EVERY;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let quiet = u64::try_from(self.last_line.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.report(&ShimReport::Heartbeat(Heartbeat {
             held: count(self.book.held()),
             open: count(self.book.open()),
             finished: self.book.finished,
             lost_finals: self.book.lost_finals,
             refused: self.refused,
-            quiet_ms: quiet,
-            worker_pid: self.worker.pid.as_raw_nonzero().get().unsigned_abs(),
+            quiet_ms: micros(self.pipes.last_line.elapsed()) / 1000,
+            worker_pid: self.pipes.worker.pid.as_raw_nonzero().get().unsigned_abs(),
         }))
         .await;
     }
 
-    pub(super) async fn command(&mut self, payload: &[u8]) {
-        match codec::decode(payload) {
-            Ok(ShimCommand::Begin { horizon, .. }) => {
-                self.horizon = self.horizon.max(horizon);
-                if self.consumer {
-                    // It was not gone when last seen: what was lost with the connection comes first.
-                    self.told_to_begin = true;
-                    self.check_current();
-                } else if self.ready && !self.begun {
-                    self.begin().await;
-                }
+    pub(super) async fn command(&mut self, frame: &[u8]) {
+        match codec::decode(frame) {
+            Ok(ShimCommand::Begin { horizon, floor, consumer }) => {
+                let (agent, incarnation) = (&self.config.spec.name, self.config.incarnation);
+                // A leader of the version before names none.
+                let named = Some(consumer.name).filter(|name| !name.is_empty());
+                let name =
+                    named.unwrap_or_else(|| self.broker.subjects().consumer(agent, incarnation));
+                let nanos = Some(consumer.created).filter(|nanos| *nanos > 0);
+                let created = nanos.map(|nanos| Timestamp::from_millis(nanos / 1_000_000));
+                let consumer = Consumer { name, created };
+                self.stand(Input::Begin(Admission { consumer, horizon, floor })).await;
             }
-            Ok(ShimCommand::Drain { within }) => self.drain(within),
+            Ok(ShimCommand::Drain { within }) => self.drain(within).await,
             Ok(ShimCommand::Cancel { sender, message_id }) => {
-                let todo = self.book.cancel(self.now(), &sender, &message_id);
+                let todo = self.book.cancel(self.clock.now(), &sender, &message_id);
                 self.perform(todo);
             }
             Ok(ShimCommand::Ping) => self.heartbeat().await,
@@ -166,10 +123,11 @@ impl Pump {
     pub(super) async fn item(&mut self, item: InboxItem) {
         match item {
             InboxItem::Delivery(delivery) => {
-                let check = delivery.seq <= self.horizon || delivery.delivered > 1;
-                let now = self.now();
-                let todo =
-                    self.book.deliver(now, delivery.seq, delivery.envelope, delivery.reply, check);
+                let broker::Delivery { envelope, seq, at, delivered, reply, .. } = *delivery;
+                let check = seq <= self.standing.horizon() || delivered > 1;
+                let left = self.left(&envelope, at);
+                let arrival = Arrival { seq, envelope, reply, check, left };
+                let todo = self.book.deliver(self.clock.now(), arrival);
                 self.perform(todo);
             }
             InboxItem::Unreadable(unreadable) => {
@@ -178,8 +136,8 @@ impl Pump {
                     "cannot read message {}: {}",
                     unreadable.key.message_id, unreadable.reason
                 ));
-                let gate = self.gate.subscribe();
-                self.task(publish::refuse(self.broker.clone(), gate, *unreadable));
+                let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
+                self.tasks.start(publish::refuse(broker, gate, *unreadable));
             }
             InboxItem::Refused { reason, payload } => {
                 // The inbox never counted it as held: there is no room to give back.
@@ -187,50 +145,50 @@ impl Pump {
                 self.note(&format!("refused what is not a message of ours: {reason}"));
                 tracing::warn!("refused {} bytes: {reason}", payload.len());
             }
-            InboxItem::Gone => {
+            InboxItem::Ended => {
                 self.inbox = None;
-                self.consumer = false;
-                if self.stage == Stage::Running {
-                    self.close_gate();
-                    self.report_ready().await;
-                }
+                self.stand(Input::PullEnded).await;
             }
         }
     }
 
     pub(super) async fn done(&mut self, done: Done) {
-        let now = self.now();
+        let now = self.clock.now();
         let todo = match done {
             Done::LookedUp { seq, final_, attempts } => {
-                self.optional -= 1;
                 self.book.looked_up(now, seq, final_, attempts)
             }
             Done::Settled { seq, won, final_ } => self.book.settled(now, seq, won, final_),
             Done::Batch { seq } => self.book.batch_stored(now, seq),
-            Done::Logs => {
-                self.logs_busy = false;
-                return;
-            }
+            Done::Logs => return self.logs.taken(),
             Done::Answered { request_id, answer, agent } => {
-                self.questions -= 1;
-                if answer.is_ok() && self.answered.len() < QUESTIONS {
-                    self.answered.insert(agent, Instant::now());
-                } else {
-                    self.answered.remove(&agent);
-                }
+                self.questions.ended(Some((agent, answer.is_ok())));
                 return self.answer(request_id, answer);
             }
-            Done::NotAsked => {
-                self.questions -= 1;
-                return;
-            }
+            Done::NotAsked => return self.questions.ended(None),
             Done::Buried { reply } | Done::Refused { reply } => return self.ack(reply),
-            Done::Current { epoch, lost } => {
-                self.optional -= 1;
-                return self.current(epoch, lost).await;
-            }
+            Done::Looked { look, found, lost } => return self.looked(look, found, lost).await,
         };
         self.perform(todo);
+    }
+
+    /// What the consumer gave out and never came keeps its place: it is taken before anything else is.
+    async fn looked(&mut self, look: u64, found: Found, lost: Vec<broker::Request>) {
+        for broker::Request { seq, at, envelope } in lost {
+            let left = self.left(&envelope, at);
+            let arrival = Arrival { seq, envelope, reply: String::new(), check: true, left };
+            let todo = self.book.deliver(self.clock.now(), arrival);
+            self.perform(todo);
+        }
+        self.stand(Input::Looked { look, found }).await;
+    }
+
+    /// How long somebody waits for the answer to a message that was stored at `at`. Its deadline and the time of its making are by
+    /// its sender's clock, which may be any: what lies between them is what the sender meant.
+    fn left(&self, envelope: &Envelope, at: Timestamp) -> Option<Duration> {
+        let within = envelope.deadline?.since(envelope.created_at);
+        let stored_for = self.broker.now().since(at);
+        Some(within.saturating_sub(stored_for))
     }
 
     pub(super) fn answer(&mut self, request_id: String, answer: Result<String, String>) {

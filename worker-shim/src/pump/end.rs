@@ -1,62 +1,67 @@
 //! The pump's end: draining, the worker's exit, the last words, the exit file.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant, SystemTime};
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
 
 use common::shim::{EXIT_KEY, Exit, ShimConfig, ShimExit};
 use common::worker::ToWorker;
-use futures_util::StreamExt as _;
 use rustix::process::Signal;
 
-use super::{LAST_WORDS, Pump, Stage};
+use super::Pump;
+use super::event::{Event, Sources};
+use crate::clock::boot_us;
+use crate::standing::Input;
 use crate::{child, memory};
 
+/// How long the last words may take once the worker is gone.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// What is read of a dead worker's pipes, in reads: more than a pipe holds, and not for ever if others go on writing.
 const PIPEFULS: usize = 64;
 
 impl Pump {
-    pub(super) fn drain(&mut self, within: Duration) {
-        if self.stage != Stage::Running {
+    /// Takes no more messages, and ends once the open turns have.
+    pub(super) async fn drain(&mut self, within: Duration) {
+        if !self.ending.is_running() {
             return;
         }
-        self.stage = Stage::Draining { until: Instant::now() + within };
-        self.stopped = true;
+        self.ending.drain(within);
         self.book.stop();
-        self.ready_again = None;
         if let Some(inbox) = &mut self.inbox {
             inbox.close();
         }
+        self.stand(Input::Stop).await;
     }
 
+    /// Tells the worker to exit.
     pub(super) fn shut_down(&mut self) {
-        if matches!(self.stage, Stage::Stopping { .. }) {
+        if self.ending.is_stopping() {
             return;
         }
         self.book.stop();
+        self.ending.shut_down();
         self.tell(&ToWorker::Shutdown {});
-        self.stage = Stage::Stopping { since: Instant::now(), termed: false };
-        self.write();
     }
 
     /// The worker is gone: its last lines, the attempts of its open turns, the log, then the exit file.
-    pub(super) async fn end(mut self, mut exit: Exit) -> u8 {
+    pub(super) async fn end(mut self, mut exit: Exit, from: Sources) -> u8 {
         let at = SystemTime::now().into();
-        exit.reason = self.end_reason.take();
-        if self.stopped && exit.code == Some(0) {
+        exit.reason = self.ending.reason.take();
+        if self.ending.asked && exit.code == Some(0) {
             // Else an end that somebody asked for would be a worker's that has nothing more to do.
             exit.reason.get_or_insert_with(|| "stopped".to_owned());
         }
         exit.out_of_memory =
             exit.signal == Some(Signal::KILL.as_raw()) && memory::kills() > self.memory_kills;
-        self.worker.stdin = None;
-        self.outgoing.clear();
+        self.pipes.close();
         self.drain_pipes();
-        let todo = self.book.worker_exited(self.now(), &exit.describe());
+        self.stand(Input::Stop).await;
+        let todo = self.book.worker_exited(self.clock.now(), &exit.describe());
         self.perform(todo);
         // Our own children hold no message: they go while the last words are on their way.
-        child::sweep(self.worker.pid);
+        child::sweep(self.pipes.worker.pid);
         let deadline = tokio::time::Instant::now() + LAST_WORDS;
-        let clean = tokio::time::timeout_at(deadline, self.last_words()).await.is_ok();
+        let clean = tokio::time::timeout_at(deadline, self.last_words(from)).await.is_ok();
         let code = match (exit.code, exit.signal) {
             (Some(code), _) => code,
             (None, Some(signal)) => 128 + signal,
@@ -67,18 +72,21 @@ impl Pump {
     }
 
     /// Reads what the worker wrote before it ended. What it left running may hold the pipes open: no waiting for their end.
-    pub(super) fn drain_pipes(&mut self) {
+    fn drain_pipes(&mut self) {
         // Past the runtime, which would not read before it has heard that there is something. The pipes do not block.
         for _ in 0..PIPEFULS {
-            let space = rustix::buffer::spare_capacity(self.stdout.space());
-            match rustix::io::read(&self.worker.stdout, space) {
-                Ok(count) if count > 0 => self.take_lines(),
+            let space = rustix::buffer::spare_capacity(self.pipes.stdout.space());
+            match rustix::io::read(&self.pipes.worker.stdout, space) {
+                Ok(count) if count > 0 => {
+                    // A worker that is gone is ready for nothing.
+                    let _ready = self.read_lines();
+                }
                 _ => break,
             }
         }
         for _ in 0..PIPEFULS {
-            let space = rustix::buffer::spare_capacity(self.stderr.space());
-            match rustix::io::read(&self.worker.stderr, space) {
+            let space = rustix::buffer::spare_capacity(self.pipes.stderr.space());
+            match rustix::io::read(&self.pipes.worker.stderr, space) {
                 Ok(count) if count > 0 => self.take_log_lines(),
                 _ => break,
             }
@@ -86,28 +94,39 @@ impl Pump {
         self.take_rest();
     }
 
-    pub(super) async fn last_words(&mut self) {
-        let mut link = self.broker.link();
-        self.check_current();
+    /// The pipes are closed, so nothing but the broker and the clock has anything to say any more.
+    async fn last_words(&mut self, mut from: Sources) {
+        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+        self.pipes.stdout_open = false;
+        self.pipes.stderr_open = false;
         loop {
-            let batches = self.book.take_batches(self.now(), true);
+            let batches = self.book.take_batches(self.clock.now(), true);
             self.publish_batches(batches);
             self.publish_logs();
-            if self.book.is_idle() && self.logs.is_empty() && !self.logs_busy && self.tasks_done() {
+            if self.book.is_idle() && self.logs.are_stored() && self.tasks_done() {
                 break;
             }
-            tokio::select! {
-                Some(done) = self.tasks.next() => self.done(done).await,
-                Ok(()) = link.changed() => {
-                    let now = *link.borrow_and_update();
-                    self.link(now);
-                    self.check_current();
+            sleep.as_mut().reset(self.wake().into());
+            let event = self.next(&mut from, sleep.as_mut()).await;
+            match event {
+                Event::Link(_) | Event::Done(_) | Event::StoodStill(_) | Event::Item(_) => {
+                    let _exit = self.handle(event).await;
                 }
+                Event::Timer => {
+                    let heard = boot_us().saturating_sub(self.quiet_us());
+                    self.stand(Input::Tick { heard_us: heard, idle: false }).await;
+                }
+                Event::Child
+                | Event::Terminate
+                | Event::Command(_)
+                | Event::Stdout(_)
+                | Event::Stderr(_)
+                | Event::Writable => {}
             }
         }
         // Everything else was confirmed; and a lost ack is a look-up for the next incarnation.
-        self.send_acks().await;
-        if self.logged
+        self.acks.send(&self.broker).await;
+        if self.logs.were_sent()
             && let Err(error) = self.broker.flush(Duration::from_secs(1)).await
         {
             tracing::warn!("the last lines of the log may be lost: {error}");
@@ -115,8 +134,8 @@ impl Pump {
     }
 
     /// Questions of a worker that is gone need no answer, and look-ups lead to nothing any more; all other tasks count.
-    pub(super) fn tasks_done(&self) -> bool {
-        self.tasks.len() == self.questions + self.optional
+    fn tasks_done(&self) -> bool {
+        self.tasks.needed() == self.questions.waiting()
     }
 }
 

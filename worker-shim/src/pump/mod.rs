@@ -1,202 +1,151 @@
-//! The shim's one loop: pipes, broker, signals and timers in; the book decides; pipes and broker out.
+//! The shim's one loop: pipes, broker, signals and timers in; the book and the standing decide; pipes and broker out.
 
+mod acks;
 mod broker_side;
 mod deeds;
 mod end;
+mod event;
+mod pipes;
+mod questions;
+mod stage;
 mod start;
+mod tasks;
 mod worker_side;
 
 pub(crate) use self::start::run;
 
-use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use broker::{Broker, Inbox, InboxItem, Link, Subscription};
-use common::AgentName;
-use common::shim::{ShimConfig, ShimReport};
-use futures_util::StreamExt as _;
-use futures_util::future::{AbortHandle, BoxFuture};
-use futures_util::stream::FuturesUnordered;
+use broker::{Broker, Inbox};
+use common::shim::{Exit, ShimConfig, ShimReport};
 use rustix::process::Signal;
-use tokio::io::AsyncReadExt as _;
-use tokio::sync::watch;
 
-use crate::book::{Book, Do, Now};
-use crate::child::{self, Worker};
-use crate::lines::Lines;
+use self::acks::Acks;
+use self::event::{Event, Sources};
+use self::pipes::Pipes;
+use self::questions::Questions;
+use self::stage::{Due, Ending};
+use self::tasks::Tasks;
+use crate::book::{Book, Do};
+use crate::child;
+use crate::clock::{Clock, boot_us, micros};
 use crate::logs::Logs;
-use crate::publish::{self, Done};
+use crate::publish;
 use crate::secrets::Secrets;
+use crate::standing::{Input, Standing};
 
-/// Requests on their way or held, at most: enough that a pull is rare, few enough to hold in memory.
-pub(crate) const WINDOW: u32 = 64;
-/// The supervisor repeats `Begin` for every `Ready`, and the shim `Ready` until then.
-const READY_EVERY: Duration = Duration::from_millis(250);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 /// A third of the consumer's ack_wait of 30 s.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
-/// Acks wait this long for a final state to ride with.
-const ACK_WITHIN: Duration = Duration::from_millis(20);
-/// An idle worker that was told to shut down gets SIGTERM after this time,
-const TERM_AFTER: Duration = Duration::from_millis(100);
-/// and SIGKILL after this.
-const KILL_AFTER: Duration = Duration::from_secs(5);
-/// A worker that has closed a pipe of the protocol can do nothing any more: it is ended, unless it ends by itself within this.
-const MUTE: Duration = Duration::from_secs(5);
-/// How long the last words may take once the worker is gone.
-const LAST_WORDS: Duration = Duration::from_secs(3);
-/// A worker's questions that wait for an answer, at most.
-const QUESTIONS: usize = 256;
-
-type Task = BoxFuture<'static, Done>;
-
-/// How far the end has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Running,
-    /// No new turns; the open ones may finish until then.
-    Draining {
-        until: Instant,
-    },
-    /// The worker was told to exit.
-    Stopping {
-        since: Instant,
-        termed: bool,
-    },
-}
 
 struct Pump {
     config: ShimConfig,
     secrets: Secrets,
     /// How often the kernel had killed for memory here before the worker started.
     memory_kills: u64,
-    started: Instant,
+    clock: Clock,
     broker: Broker,
     book: Book,
-    worker: Worker,
-    stdout: Lines,
-    stderr: Lines,
-    stdout_open: bool,
-    stderr_open: bool,
-    outgoing: VecDeque<u8>,
+    standing: Standing,
+    pipes: Pipes,
     logs: Logs,
-    logs_busy: bool,
-    /// Whether lines of the log have gone out: nobody confirms them.
-    logged: bool,
-    /// When the worker closed its stdin or stdout.
-    mute_since: Option<Instant>,
-    link: Link,
     inbox: Option<Inbox>,
-    /// Whether there is a consumer to pull from, as far as is known: it outlives a connection, and the inbox does not.
-    consumer: bool,
-    /// Requests up to this one may have been given out to another incarnation.
-    horizon: u64,
+    tasks: Tasks,
+    acks: Acks,
+    questions: Questions,
+    ending: Ending,
+    /// Whether the connection stands.
+    up: bool,
+    /// Whether the worker has said that it takes messages.
     ready: bool,
-    begun: bool,
-    /// Whether that was said while it was not known what the last connection had lost.
-    told_to_begin: bool,
-    ready_again: Option<Instant>,
-    /// Open while this incarnation is known to be the current one.
-    gate: watch::Sender<bool>,
-    tasks: FuturesUnordered<Task>,
-    /// Tasks that nobody waits for at the end: look-ups, and whether this incarnation is the current one.
-    optional: usize,
-    /// Whether the latter is under way.
-    checking: bool,
-    acks: Vec<String>,
-    acks_due: Option<Instant>,
     heartbeat_at: Instant,
     keep_at: Instant,
-    last_line: Instant,
-    questions: usize,
-    /// The questions of turns, by their messages' sequences and attempts.
-    asking: Vec<(u64, u32, AbortHandle)>,
-    /// Agents that answered a question, and when they last did; at most [`QUESTIONS`].
-    answered: HashMap<AgentName, Instant>,
+    /// Deliveries that were not messages of ours.
     refused: u64,
-    stage: Stage,
-    end_reason: Option<String>,
-    /// Whether it was told to drain.
-    stopped: bool,
 }
 
 impl Pump {
-    fn now(&self) -> Now {
-        let us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Now { us, at: SystemTime::now().into() }
-    }
-
-    async fn go(mut self, mut signals: start::Signalled, mut commands: Subscription) -> u8 {
-        let mut link = self.broker.link();
+    async fn go(mut self, mut from: Sources) -> u8 {
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         // A child that ended before we listened has sent its signal already.
-        let mut exit = child::reap(self.worker.pid);
+        let mut exit = child::reap(self.pipes.worker.pid);
         while exit.is_none() {
             let wake = self.wake();
             if sleep.deadline().into_std() != wake {
                 sleep.as_mut().reset(wake.into());
             }
-            let reading = self.stdout_open && !self.is_deaf();
-            let logging = self.stderr_open && !self.logs.is_full();
-            let writing = self.worker.stdin.as_ref().filter(|_| !self.outgoing.is_empty());
-            tokio::select! {
-                _ = signals.child.recv() => exit = child::reap(self.worker.pid),
-                _ = signals.term.recv() => self.drain(self.config.spec.timeout.drain),
-                _ = signals.int.recv() => self.drain(self.config.spec.timeout.drain),
-                // Read as a stream: a read that leaves room means an empty pipe, and is not tried once more.
-                read = self.worker.stdout.read_buf(self.stdout.space()), if reading => self.read_stdout(&read),
-                read = self.worker.stderr.read_buf(self.stderr.space()), if logging => self.read_stderr(&read),
-                Some(_) = writable(writing) => self.write(),
-                item = next_item(&mut self.inbox) => self.item(item).await,
-                Some(done) = self.tasks.next(), if !self.tasks.is_empty() => self.done(done).await,
-                Some(message) = commands.next() => self.command(&message.payload).await,
-                Ok(()) = link.changed() => {
-                    let now = *link.borrow_and_update();
-                    self.link(now);
-                }
-                () = &mut sleep => self.tick().await,
-            }
+            let event = self.next(&mut from, sleep.as_mut()).await;
+            exit = self.handle(event).await;
             self.flush().await;
         }
-        self.end(exit.unwrap_or_default()).await
+        self.end(exit.unwrap_or_default(), from).await
     }
 
-    /// Whether the worker's output waits in its pipe, because what it said before cannot be stored yet.
+    /// Takes what happened; the worker's end, if it was that.
+    async fn handle(&mut self, event: Event) -> Option<Exit> {
+        match event {
+            Event::StoodStill(us) => {
+                tracing::warn!("stood still for {:?}", Duration::from_micros(us));
+                // Its turns did not: what they said meanwhile is still to be read.
+                self.book.stood_still(us);
+                self.stand(Input::StoodStill).await;
+            }
+            Event::Link(link) => {
+                self.up = link.up;
+                self.stand(Input::Link(link.up.then_some(link.epoch))).await;
+            }
+            Event::Child => return child::reap(self.pipes.worker.pid),
+            Event::Terminate => self.drain(self.config.spec.timeout.drain).await,
+            Event::Command(frame) => self.command(&frame).await,
+            Event::Timer => self.tick().await,
+            Event::Done(done) => self.done(done).await,
+            Event::Item(item) => self.item(item).await,
+            Event::Stdout(read) => {
+                if self.pipes.stdout_read(&read) {
+                    self.take_lines().await;
+                }
+            }
+            Event::Stderr(read) => {
+                if self.pipes.stderr_read(&read) {
+                    self.take_log_lines();
+                }
+            }
+            Event::Writable => self.write(),
+        }
+        None
+    }
+
+    /// Whether the worker's output waits in its pipe, because what it said before cannot be stored yet: not its fault.
     fn is_deaf(&self) -> bool {
         self.logs.is_full() || self.book.is_congested()
     }
 
     /// When the next timer is due.
     fn wake(&self) -> Instant {
-        let book =
-            self.book.next_us().map(|us| self.started + Duration::from_micros(us.min(1 << 50)));
-        let logs = self.logs.due().filter(|_| !self.logs_busy);
-        let stage = match self.stage {
-            Stage::Running => None,
-            Stage::Draining { until } => Some(until),
-            Stage::Stopping { since, termed } => {
-                Some(since + if termed { KILL_AFTER } else { TERM_AFTER })
-            }
-        };
-        let mute = match self.stage {
-            Stage::Stopping { .. } => None,
-            Stage::Running | Stage::Draining { .. } => self.mute_since.map(|since| since + MUTE),
-        };
+        let book = self.book.next_us().map(|us| self.clock.instant(us));
+        let standing = self.standing.due_us().saturating_sub(boot_us());
+        let standing = Some(Instant::now() + Duration::from_micros(standing));
+        let mute = self.pipes.mute_until().filter(|_| !self.ending.is_stopping());
         let always = self.heartbeat_at.min(self.keep_at);
-        [book, logs, stage, mute, self.ready_again, self.acks_due]
+        [book, standing, self.logs.due(), self.ending.due_at(), mute, self.acks.due()]
             .into_iter()
             .flatten()
             .fold(always, Ord::min)
     }
 
+    /// How long the consumer has said nothing to a pull.
+    fn quiet_us(&self) -> u64 {
+        self.inbox.as_ref().map_or(u64::MAX, |inbox| micros(inbox.quiet()))
+    }
+
     async fn tick(&mut self) {
         let now = Instant::now();
-        let todo = self.book.tick(self.now(), self.is_deaf());
+        let todo = self.book.tick(self.clock.now(), self.is_deaf());
         self.perform(todo);
-        if self.ready_again.is_some_and(|at| at <= now) {
-            self.report_ready().await;
-        }
+        let heard_us = boot_us().saturating_sub(self.quiet_us());
+        let idle = self.book.open() == 0;
+        self.stand(Input::Tick { heard_us, idle }).await;
         if self.heartbeat_at <= now {
             self.heartbeat().await;
         }
@@ -204,66 +153,47 @@ impl Pump {
             self.keep_at = now + KEEP_EVERY;
             self.keep().await;
         }
-        if self.mute_since.is_some_and(|since| since + MUTE <= now)
-            && !matches!(self.stage, Stage::Stopping { .. })
-        {
-            self.mute_since = None;
+        if !self.ending.is_stopping() && self.pipes.mute_until().is_some_and(|until| until <= now) {
+            self.pipes.unmute();
             let reason = "the worker closed its stdin or stdout and stayed".to_owned();
             self.perform(vec![Do::EndWorker { reason }]);
         }
-        match self.stage {
-            Stage::Draining { until } if until <= now => {
+        match self.ending.due() {
+            Due::Nothing => {}
+            Due::DrainedTooLong => {
                 self.note("draining took too long: ending the worker with its turns open");
                 self.shut_down();
             }
-            Stage::Stopping { since, termed: false } if since + TERM_AFTER <= now => {
-                self.worker.signal(Signal::TERM);
-                self.stage = Stage::Stopping { since, termed: true };
-            }
-            Stage::Stopping { since, termed: true } if since + KILL_AFTER <= now => {
-                self.worker.signal(Signal::KILL);
-                self.stage = Stage::Stopping { since: now, termed: true };
-            }
-            Stage::Running | Stage::Draining { .. } | Stage::Stopping { .. } => {}
+            Due::Term => self.pipes.worker.signal(Signal::TERM),
+            Due::Kill => self.pipes.worker.signal(Signal::KILL),
         }
     }
 
     /// Keeps what is held from being redelivered.
     async fn keep(&mut self) {
-        if self.link.up {
+        if self.up {
             for reply in self.book.replies() {
                 if self.broker.in_progress(reply).await.is_err() {
                     break;
                 }
             }
         }
-        self.forget_questions();
-    }
-
-    /// Gives up the questions of turns that are over: they would pile up where nobody answers, and another attempt asks anew.
-    fn forget_questions(&mut self) {
-        self.asking.retain(|(seq, attempt, question)| {
-            let open = self.book.is_open(*seq, *attempt);
-            if !open {
-                question.abort();
-            }
-            open
-        });
+        self.questions.forget(&self.book);
     }
 
     /// After every step: what has become due to go out.
     async fn flush(&mut self) {
-        let batches = self.book.take_batches(self.now(), false);
+        let batches = self.book.take_batches(self.clock.now(), false);
         self.publish_batches(batches);
         if self.logs.due().is_some_and(|due| due <= Instant::now()) {
             self.publish_logs();
         }
-        if self.acks_due.is_some_and(|due| due <= Instant::now()) || self.acks.len() >= 16 {
-            self.send_acks().await;
+        if self.acks.are_due() {
+            self.acks.send(&self.broker).await;
         }
-        if matches!(self.stage, Stage::Draining { .. }) && self.book.is_idle() {
+        if self.ending.is_draining() && self.book.is_idle() {
             // Whoever takes over need not wait for the end of the worker, and of a container around it.
-            self.send_acks().await;
+            self.acks.send(&self.broker).await;
             self.report(&ShimReport::Drained).await;
             self.shut_down();
         }
@@ -280,46 +210,14 @@ impl Pump {
                 attempt: batch.attempt,
                 events: batch.events,
             };
-            let gate = self.gate.subscribe();
-            self.task(publish::events(self.broker.clone(), gate, batch.seq, events));
+            let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
+            self.tasks.start(publish::events(broker, gate, batch.seq, events));
         }
-    }
-
-    fn task(&mut self, task: impl Future<Output = Done> + Send + 'static) {
-        self.tasks.push(Box::pin(task));
     }
 
     fn publish_logs(&mut self) {
-        if self.logs_busy || self.logs.is_empty() {
-            return;
-        }
-        self.logs_busy = true;
-        self.logged = true;
-        let lines = self.logs.take();
+        let Some(lines) = self.logs.take() else { return };
         let (agent, incarnation) = (self.config.spec.name.clone(), self.config.incarnation);
-        self.task(publish::logs(self.broker.clone(), agent, incarnation, lines));
+        self.tasks.start(publish::logs(self.tasks.broker(), agent, incarnation, lines));
     }
-
-    async fn send_acks(&mut self) {
-        self.acks_due = None;
-        for reply in self.acks.drain(..) {
-            // A lost ack is a redelivery, which the journal answers.
-            if let Err(error) = self.broker.ack(&reply).await {
-                tracing::warn!("acking: {error}");
-                break;
-            }
-        }
-        self.acks.clear();
-    }
-}
-
-async fn next_item(inbox: &mut Option<Inbox>) -> InboxItem {
-    match inbox {
-        Some(inbox) => inbox.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn writable(stdin: Option<&tokio::net::unix::pipe::Sender>) -> Option<()> {
-    stdin?.writable().await.ok()
 }

@@ -1,27 +1,31 @@
 //! The pump's start: the worker first, the connection meanwhile.
 
-use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::IntoRawFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker::{Broker, ConnectOptions, Subscription};
+use broker::{Broker, ConnectOptions};
 use common::shim::{Exit, ShimConfig, ShimExit};
 use common::spec::AgentSpec;
-use common::worker::{MAX_LINE, ToWorker};
-use futures_util::stream::FuturesUnordered;
+use common::worker::ToWorker;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
+use super::acks::Acks;
 use super::end::leave;
-use super::{HEARTBEAT_EVERY, KEEP_EVERY, Pump, Stage};
+use super::event::Sources;
+use super::pipes::Pipes;
+use super::questions::Questions;
+use super::stage::Ending;
+use super::tasks::Tasks;
+use super::{HEARTBEAT_EVERY, KEEP_EVERY, Pump};
 use crate::book::{Book, Rules};
-use crate::lines::Lines;
+use crate::clock::{Clock, boot_us};
 use crate::logs::Logs;
 use crate::secrets::Secrets;
+use crate::standing::Standing;
 use crate::{child, memory, user};
 
 /// What the operating system tells.
@@ -44,7 +48,7 @@ impl Signalled {
 /// Runs one incarnation to its end; the result is the process's exit code.
 pub(crate) async fn run(config: ShimConfig) -> u8 {
     match start(&config).await {
-        Ok((pump, signals, commands)) => pump.go(signals, commands).await,
+        Ok((pump, from)) => pump.go(from).await,
         Err(reason) => {
             tracing::error!("{reason}");
             let exit = Exit { code: Some(127), reason: Some(reason), ..Exit::default() };
@@ -85,7 +89,7 @@ fn credentials(config: &ShimConfig) -> Result<Option<PathBuf>, String> {
 }
 
 /// Starts the worker first: it needs longer than the connection, which is made meanwhile.
-async fn start(config: &ShimConfig) -> Result<(Pump, Signalled, Subscription), String> {
+async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
     // Before the worker: none of its signals is missed, and as PID 1 of a container we would be deaf without.
     let mut signals =
         Signalled::listen().map_err(|error| format!("cannot listen to signals: {error}"))?;
@@ -132,50 +136,30 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Signalled, Subscription), S
         turn_timeout_us: u64::try_from(timeout.turn.as_micros()).unwrap_or(u64::MAX),
     };
     let now = Instant::now();
-    let link = *broker.link().borrow();
+    let mut link = broker.link();
+    let seen = *link.borrow_and_update();
     let mut pump = Pump {
         secrets: Secrets::new(&config.secrets),
         memory_kills,
         config: config.clone(),
-        started: now,
-        broker,
+        clock: Clock::start(),
         book: Book::new(rules),
-        worker,
-        stdout: Lines::new(MAX_LINE),
-        stderr: Lines::new(16 * 1024),
-        stdout_open: true,
-        stderr_open: true,
-        outgoing: VecDeque::new(),
+        standing: Standing::new(boot_us(), seen.up.then_some(seen.epoch)),
+        pipes: Pipes::new(worker),
         logs: Logs::default(),
-        logs_busy: false,
-        logged: false,
-        mute_since: None,
-        link,
         inbox: None,
-        consumer: false,
-        horizon: 0,
+        tasks: Tasks::new(broker.clone()),
+        broker,
+        acks: Acks::default(),
+        questions: Questions::new(agent.clone(), config.incarnation),
+        ending: Ending::none(),
+        up: seen.up,
         ready: false,
-        begun: false,
-        told_to_begin: false,
-        ready_again: None,
-        gate: watch::Sender::new(true),
-        tasks: FuturesUnordered::new(),
-        optional: 0,
-        checking: false,
-        acks: Vec::new(),
-        acks_due: None,
         heartbeat_at: now + HEARTBEAT_EVERY,
         keep_at: now + KEEP_EVERY,
-        last_line: now,
-        questions: 0,
-        asking: Vec::new(),
-        answered: HashMap::new(),
         refused: 0,
-        stage: Stage::Running,
-        end_reason: None,
-        stopped: false,
     };
     let agent = config.spec.worker_init();
     pump.tell(&ToWorker::Init { agent, incarnation: config.incarnation });
-    Ok((pump, signals, commands))
+    Ok((pump, Sources { signals, commands, link }))
 }

@@ -70,13 +70,19 @@ pub(crate) enum Input {
     WorkerReady,
     Begin(Admission),
     /// The answer to [`Deed::Look`] of this number.
-    Looked { look: u64, found: Found },
+    Looked {
+        look: u64,
+        found: Found,
+    },
     /// A pull was answered with its end, or could not be made.
     PullEnded,
     /// It takes no more messages, for good; what it has may still end.
     Stop,
     /// Time has passed. `heard_us`: the last word of the consumer that a pull brought; `idle`: no turn is open.
-    Tick { heard_us: u64, idle: bool },
+    Tick {
+        heard_us: u64,
+        idle: bool,
+    },
     /// [`Standing::stood_still`] said so.
     StoodStill,
 }
@@ -90,7 +96,11 @@ pub(crate) enum Deed {
     Close,
     SayReady,
     /// Look the consumer up; `lost`: and read what it gave out and never came. Then [`Input::Looked`].
-    Look { look: u64, consumer: Consumer, lost: bool },
+    Look {
+        look: u64,
+        consumer: Consumer,
+        lost: bool,
+    },
     Pull(Consumer),
     /// What this pull still brings is not wanted.
     DropPull,

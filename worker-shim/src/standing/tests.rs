@@ -151,17 +151,11 @@ fn only_a_consumer_of_the_same_name_and_creation_makes_it_current_again() {
     );
     table(
         &there(another()),
-        &[
-            (At::Doubtful, State::Gone, &[Deed::SayReady]),
-            (At::StoppedDoubtful, State::Gone, &[]),
-        ],
+        &[(At::Doubtful, State::Gone, &[Deed::SayReady]), (At::StoppedDoubtful, State::Gone, &[])],
     );
     table(
         &Input::Looked { look: 1, found: Found::Gone },
-        &[
-            (At::Doubtful, State::Gone, &[Deed::SayReady]),
-            (At::StoppedDoubtful, State::Gone, &[]),
-        ],
+        &[(At::Doubtful, State::Gone, &[Deed::SayReady]), (At::StoppedDoubtful, State::Gone, &[])],
     );
 }
 
@@ -308,10 +302,7 @@ fn a_look_for_life_that_was_asked_before_a_doubt_does_not_end_it() {
 fn ready_is_said_until_it_is_admitted_and_not_by_one_that_stops() {
     table(
         &Input::WorkerReady,
-        &[
-            (At::Starting, State::New, &[Deed::SayReady]),
-            (At::New, State::New, &[Deed::SayReady]),
-        ],
+        &[(At::Starting, State::New, &[Deed::SayReady]), (At::New, State::New, &[Deed::SayReady])],
     );
     let mut it = machine(At::New);
     assert_eq!(it.handle(NOW, tick(0)), [Deed::SayReady]);

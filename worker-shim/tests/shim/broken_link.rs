@@ -1,14 +1,8 @@
 //! The connection, the consumer and the broker come and go: nothing is lost, doubled or out of order.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use common::message::Outcome;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast;
-use tokio::task::JoinSet;
 
+use crate::cable::Cable;
 use crate::support::{INCARNATION, Server, Shim, agent, until};
 
 #[tokio::test]
@@ -49,56 +43,6 @@ async fn the_worker_goes_on_while_the_broker_is_killed_and_its_answer_is_stored_
     assert_eq!(shim.heartbeat_after(3).await.lost_finals, 0);
 }
 
-/// A way to the server. Its links can lose what comes back from the server, and break.
-struct Cable {
-    port: u16,
-    /// Links up to this one lose what comes back.
-    deaf: Arc<AtomicUsize>,
-    cut: broadcast::Sender<()>,
-    _tasks: JoinSet<()>,
-}
-
-impl Cable {
-    async fn to(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let deaf = Arc::new(AtomicUsize::new(0));
-        let (cut, _) = broadcast::channel(1);
-        let mut tasks = JoinSet::new();
-        let (lose, cutter) = (Arc::clone(&deaf), cut.clone());
-        tasks.spawn(async move {
-            let mut links = JoinSet::new();
-            let mut number = 0;
-            while let Ok((near, _)) = listener.accept().await {
-                let far = TcpStream::connect(("127.0.0.1", server)).await.expect("the server");
-                let (lose, mut cut) = (Arc::clone(&lose), cutter.subscribe());
-                number += 1;
-                links.spawn(async move {
-                    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) =
-                        (near.into_split(), far.into_split());
-                    let there = tokio::io::copy(&mut near_in, &mut far_out);
-                    let back = async {
-                        let mut bytes = vec![0; 64 * 1024];
-                        while let Ok(count @ 1..) = far_in.read(&mut bytes).await {
-                            if number > lose.load(Ordering::Relaxed)
-                                && near_out.write_all(&bytes[..count]).await.is_err()
-                            {
-                                return;
-                            }
-                        }
-                    };
-                    tokio::select! {
-                        _ = there => {}
-                        () = back => {}
-                        _ = cut.recv() => {}
-                    }
-                });
-            }
-        });
-        Self { port, deaf, cut, _tasks: tasks }
-    }
-}
-
 #[tokio::test]
 async fn what_is_lost_with_a_connection_keeps_its_place_and_needs_no_supervisor() {
     let server = Server::start().await;
@@ -107,7 +51,7 @@ async fn what_is_lost_with_a_connection_keeps_its_place_and_needs_no_supervisor(
     shim.admit().await;
     shim.send("m0", "c", "greet").await;
     shim.answer("m0").await;
-    cable.deaf.store(1, Ordering::Relaxed);
+    cable.deafen(1);
     for n in 1..=3 {
         shim.send(&format!("m{n}"), "c", "greet").await;
     }
@@ -117,7 +61,7 @@ async fn what_is_lost_with_a_connection_keeps_its_place_and_needs_no_supervisor(
     })
     .await;
     shim.send("m4", "c", "greet").await;
-    cable.cut.send(()).expect("a link");
+    cable.cut();
     for n in 5..=8 {
         shim.send(&format!("m{n}"), "c", "greet").await;
     }

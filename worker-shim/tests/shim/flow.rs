@@ -103,3 +103,26 @@ async fn a_silent_turn_is_on_record_before_its_answer() {
     assert_eq!(shim.final_of("m").await, None);
     shim.answer("m").await;
 }
+
+#[tokio::test]
+async fn a_deadline_is_what_lies_between_its_senders_own_times() {
+    let server = Server::start().await;
+    let shim = Shim::start(&server).await;
+    let now = common::Timestamp::from(std::time::SystemTime::now()).as_millis();
+    let second = 1000;
+    for (message, made_at, within) in [
+        ("ahead", now + 3600 * second, 30 * second),
+        ("behind", now - 3600 * second, 30 * second),
+        ("late", now + 3600 * second, 0),
+    ] {
+        let mut envelope = envelope(message, message, "greet");
+        envelope.created_at = common::Timestamp::from_millis(made_at);
+        envelope.deadline = Some(common::Timestamp::from_millis(made_at + within));
+        shim.broker.send(&envelope, std::time::Duration::from_secs(10)).await.expect("stored");
+    }
+    for (message, status) in
+        [("ahead", Outcome::Completed), ("behind", Outcome::Completed), ("late", Outcome::Expired)]
+    {
+        assert_eq!(shim.answer(message).await.status, status, "{message}");
+    }
+}

@@ -18,8 +18,6 @@ const SOON: Duration = Duration::from_secs(30);
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// The incarnation of the shim under test.
 pub(crate) const INCARNATION: u64 = 4;
-/// As many as the shim's own.
-const WINDOW: u32 = 64;
 
 /// Waits for what must come.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -195,7 +193,7 @@ impl Shim {
     /// Does what a supervisor does about a shim that says ready.
     pub(crate) async fn admit(&mut self) {
         self.wait_ready().await;
-        self.broker.create_consumer(&agent(), INCARNATION, 1, WINDOW).await.expect("made");
+        self.broker.create_consumer(&agent(), INCARNATION, 1, broker::WINDOW).await.expect("made");
         let horizon = self.broker.journal_last_seq(&agent()).await.expect("an answer");
         let (floor, consumer) = (0, common::shim::ConsumerId::default());
         self.command(&ShimCommand::Begin { horizon, floor, consumer }).await;

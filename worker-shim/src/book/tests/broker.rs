@@ -146,7 +146,7 @@ fn attempts_used_up_on_record_fail_without_a_turn() {
 fn a_redelivery_of_what_is_held_only_gives_room_back_and_the_new_reply_is_acked() {
     let mut desk = Desk::new(1);
     desk.deliver(1, "m", "c");
-    let todo = desk.book.deliver(desk.now(), 1, envelope("m", "c"), "again".into(), true);
+    let todo = desk.arrive(1, envelope("m", "c"), "again", true);
     assert_eq!(todo, [Do::Release]);
     assert_eq!(desk.book.replies().collect::<Vec<_>>(), ["again"]);
     let todo = desk.line(done("m", ""));
@@ -180,7 +180,7 @@ fn a_final_that_lost_is_counted_acked_and_not_buried() {
 #[test]
 fn what_was_fetched_from_the_journal_has_no_reply_until_it_comes() {
     let mut desk = Desk::new(1);
-    desk.book.deliver(desk.now(), 1, envelope("m", "c"), String::new(), true);
+    desk.arrive(1, envelope("m", "c"), "", true);
     assert_eq!(desk.book.replies().count(), 0);
     desk.deliver(1, "m", "c");
     assert_eq!(desk.book.replies().collect::<Vec<_>>(), ["reply 1"]);

@@ -12,7 +12,7 @@ use common::message::{Envelope, Final, Kind, Outcome};
 use common::worker::{FromWorker, ToWorker, TurnRef};
 use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 
-use super::{Book, Do, Now, Rules};
+use super::{Arrival, Book, Do, Now, Rules};
 
 const SECOND: u64 = 1_000_000;
 
@@ -101,7 +101,13 @@ impl Desk {
     }
 
     fn deliver_as(&mut self, seq: u64, envelope: Envelope, check: bool) -> Vec<Do> {
-        self.book.deliver(self.now(), seq, envelope, format!("reply {seq}"), check)
+        self.arrive(seq, envelope, &format!("reply {seq}"), check)
+    }
+
+    fn arrive(&mut self, seq: u64, envelope: Envelope, reply: &str, check: bool) -> Vec<Do> {
+        let left = envelope.deadline.map(|deadline| deadline.since(self.now().at));
+        let arrival = Arrival { seq, envelope, reply: reply.into(), check, left };
+        self.book.deliver(self.now(), arrival)
     }
 
     fn line(&mut self, line: FromWorker<'_>) -> Vec<Do> {

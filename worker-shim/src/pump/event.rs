@@ -1,0 +1,82 @@
+//! Everything that can wake the shim, as one type.
+
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+
+use broker::{InboxItem, Link, Subscription};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::watch;
+use tokio::time::Sleep;
+
+use super::Pump;
+use super::start::Signalled;
+use crate::clock;
+use crate::publish::Done;
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// This process stood still for so long, in microseconds.
+    StoodStill(u64),
+    Link(Link),
+    /// A child has ended.
+    Child,
+    /// Somebody wants the shim to end.
+    Terminate,
+    /// A frame for the shim.
+    Command(Vec<u8>),
+    /// A timer is due.
+    Timer,
+    Done(Done),
+    Item(InboxItem),
+    Stdout(io::Result<usize>),
+    Stderr(io::Result<usize>),
+    /// The worker reads.
+    Writable,
+}
+
+/// Where events come from, beside the pump itself.
+pub(super) struct Sources {
+    pub(super) signals: Signalled,
+    pub(super) commands: Subscription,
+    pub(super) link: watch::Receiver<Link>,
+}
+
+impl Pump {
+    /// The next event, by `sleep` at the latest.
+    ///
+    /// In this order: that this process stood still, and that the connection is another one, is known before anything else is
+    /// looked at, and before any task goes on. What came through a connection, or waited in a pipe, may be old by then.
+    pub(super) async fn next(&mut self, from: &mut Sources, sleep: Pin<&mut Sleep>) -> Event {
+        let Self { standing, tasks, inbox, pipes, book, logs, .. } = self;
+        let hears =
+            pipes.stdout_open && !pipes.is_backed_up() && !logs.is_full() && !book.is_congested();
+        let logging = pipes.stderr_open && !logs.is_full();
+        let (stdout, stderr, writable) = pipes.parts();
+        tokio::select! {
+            biased;
+            still = std::future::poll_fn(|_| match standing.stood_still(clock::boot_us()) {
+                Some(us) => Poll::Ready(us),
+                None => Poll::Pending,
+            }) => Event::StoodStill(still),
+            Ok(()) = from.link.changed() => Event::Link(*from.link.borrow_and_update()),
+            _ = from.signals.child.recv() => Event::Child,
+            _ = from.signals.term.recv() => Event::Terminate,
+            _ = from.signals.int.recv() => Event::Terminate,
+            Some(message) = from.commands.next() => Event::Command(message.payload.into()),
+            () = sleep => Event::Timer,
+            Some(done) = tasks.next(), if !tasks.is_empty() => Event::Done(done),
+            item = async {
+                match inbox {
+                    Some(inbox) => inbox.next().await,
+                    None => std::future::pending().await,
+                }
+            } => Event::Item(item),
+            Some(_) = async { writable?.writable().await.ok() } => Event::Writable,
+            // Read as a stream: a read that leaves room means an empty pipe, and is not tried once more.
+            read = stdout.0.read_buf(stdout.1.space()), if hears => Event::Stdout(read),
+            read = stderr.0.read_buf(stderr.1.space()), if logging => Event::Stderr(read),
+        }
+    }
+}
