@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use broker::{Admission, Admitted, Broker, BrokerError};
+use broker::{Admission, Admitted, Broker, BrokerError, WINDOW};
 use common::AgentName;
 use common::codec;
 use common::control::ControlEvent;
@@ -17,8 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::settle::{Open, charge};
 use super::{Done, Supervisor};
 
-/// Requests on their way to a shim or held by it, at most: the same as the shim's own window.
-const WINDOW: u32 = 64;
 /// The pause before a failed handover is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
