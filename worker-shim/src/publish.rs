@@ -53,6 +53,11 @@ pub(crate) enum Done {
         final_: Option<Box<Final>>,
         attempts: u32,
     },
+    /// The text of a message, if its request can still be read.
+    Fetched {
+        seq: u64,
+        text: Option<String>,
+    },
     /// With the final state as it was stored.
     Settled {
         seq: u64,
@@ -78,9 +83,11 @@ pub(crate) enum Done {
     NotAsked,
     /// What became of this incarnation's consumer, with what it gave out and never came.
     Looked {
-        look: u64,
+        look: Look,
         found: Found,
         lost: Vec<Request>,
+        /// Whether there may be more of these.
+        more: bool,
     },
 }
 
@@ -100,6 +107,17 @@ pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
                 return Done::LookedUp { seq, final_, attempts };
             }
             (Err(error), _) | (_, Err(error)) => pause("looking a message up", &error).await,
+        }
+    }
+}
+
+/// Reads the text of a message again.
+pub(crate) async fn fetch(broker: Broker, seq: u64, key: MessageKey) -> Done {
+    loop {
+        match broker.request_of(&key).await {
+            Ok(request) => return Done::Fetched { seq, text: request.map(|it| it.value.message) },
+            Err(BrokerError::Malformed { .. }) => return Done::Fetched { seq, text: None },
+            Err(error) => pause("reading a message again", &error).await,
         }
     }
 }
@@ -172,13 +190,16 @@ pub(crate) async fn events(broker: Broker, mut gate: Gate, seq: u64, batch: Even
 pub(crate) async fn bury(
     broker: Broker,
     mut gate: Gate,
-    envelope: Envelope,
+    mut envelope: Envelope,
     final_: Box<Final>,
     log: Vec<String>,
     reply: String,
 ) -> Done {
     loop {
         let burying = async {
+            if let Some(request) = broker.request_of(&envelope.key()).await? {
+                envelope = request.value;
+            }
             let history = broker.events(&envelope.key()).await?;
             let history = history.into_iter().flat_map(|batch| {
                 batch.events.into_iter().map(move |event| (batch.incarnation, event))
@@ -208,29 +229,29 @@ pub(crate) struct Look {
 /// Looks whether this incarnation's consumer is there, and reads from the journal what it gave out and never came: that was lost
 /// with a connection, and would come again only after later messages of its conversations.
 pub(crate) async fn look(broker: Broker, look: Look) -> Done {
-    let Look { number, agent, incarnation, name, after } = look;
     let looking = async {
-        let Some(consumer) = broker.consumer(&agent, incarnation).await? else {
-            return Ok((Found::Gone, Vec::new()));
+        let Some(consumer) = broker.consumer(&look.agent, look.incarnation).await? else {
+            return Ok((Found::Gone, (Vec::new(), false)));
         };
-        let lost = match after {
+        let lost = match look.after {
             Some(after) if consumer.delivered > after => {
-                broker.requests_between(&agent, after + 1, consumer.delivered).await?
+                broker.requests_between(&look.agent, after + 1, consumer.delivered).await?
             }
-            _ => Vec::new(),
+            _ => (Vec::new(), false),
         };
-        let created = Some(consumer.created);
+        let (name, created) = (look.name.clone(), Some(consumer.created));
         Ok::<_, BrokerError>((Found::There(Consumer { name, created }), lost))
     };
-    let (found, lost) = match tokio::time::timeout(LOOK_WITHIN, looking).await {
+    let none = || (Found::NoAnswer, (Vec::new(), false));
+    let (found, (lost, more)) = match tokio::time::timeout(LOOK_WITHIN, looking).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             pause("looking for the consumer", &error).await;
-            (Found::NoAnswer, Vec::new())
+            none()
         }
-        Err(_) => (Found::NoAnswer, Vec::new()),
+        Err(_) => none(),
     };
-    Done::Looked { look: number, found, lost }
+    Done::Looked { look, found, lost, more }
 }
 
 /// Stores log lines: they wait for a connection, and are lost with it if it breaks just then. Done once they are with the server,

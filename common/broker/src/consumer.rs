@@ -15,8 +15,9 @@ use crate::error::{BrokerError, Result};
 use crate::inbox::Inbox;
 use crate::wire::{CALL, Wire};
 
-/// Requests that an incarnation holds or that are on their way to it, at most: what its consumer gives out without an ack.
-pub const WINDOW: u32 = 64;
+/// Requests that an incarnation holds or that are on their way to it, at most: what its consumer gives out without an ack. Far
+/// above any CONCURRENCY, so that a conversation with many messages does not hold up the others; a shim keeps little of each.
+pub const WINDOW: u32 = 4096;
 
 /// How long a delivery may go without an ack or a sign of progress, in nanoseconds.
 const ACK_WAIT: u64 = 30_000_000_000;

@@ -42,6 +42,9 @@ pub struct OpenScan {
     pub last_seq: u64,
 }
 
+/// How many bytes of requests are read at once.
+const MOST: usize = 4 << 20;
+
 /// A request as the journal holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -137,7 +140,8 @@ impl Broker {
         Ok(OpenScan { open, total, last_seq })
     }
 
-    /// An agent's requests from one sequence to another, both included, whatever became of them. What does not parse, or is
+    /// An agent's requests from one sequence to another, both included, whatever became of them: the first of them, and whether
+    /// there may be more, where all would be too much at once. What does not parse, or is
     /// not what its subject says, is left out.
     ///
     /// # Errors
@@ -147,16 +151,26 @@ impl Broker {
         agent: &AgentName,
         from_seq: u64,
         to_seq: u64,
-    ) -> Result<Vec<Request>> {
+    ) -> Result<(Vec<Request>, bool)> {
         let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
-        let records = Reader::new(self.wire(), stream, filter, from_seq, to_seq).rest().await?;
+        let mut reader = Reader::new(self.wire(), stream, filter, from_seq, to_seq);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut more = false;
+        while let Some(record) = reader.next().await? {
+            bytes += record.payload.len();
+            records.push(record);
+            if bytes > MOST {
+                more = true;
+                break;
+            }
+        }
         let believed = records.iter().filter_map(|record| {
             let subject = self.subjects().parse_journal(&record.subject)?;
             let envelope = record.parse::<Envelope>().ok()?;
             let agree = subject.key == envelope.key() && subject.conversation == envelope.tag();
             agree.then_some(Request { seq: record.seq, at: record.at, envelope })
         });
-        Ok(believed.collect())
+        Ok((believed.collect(), more))
     }
 
     /// How many requests an agent has in the journal.

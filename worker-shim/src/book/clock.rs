@@ -25,14 +25,17 @@ impl Book {
     /// The events that are due. `all`: whether due or not.
     pub(crate) fn take_batches(&mut self, now: Now, all: bool) -> Vec<Batch> {
         let mut batches = Vec::new();
-        for (seq, held) in &mut self.held {
+        for seq in &self.active {
+            let Some(held) = self.held.get_mut(seq) else { continue };
             let (turn, over) = match &mut held.phase {
                 Phase::Open(turn) => (turn, false),
                 Phase::Settling { turn, final_: Some(_) }
                 | Phase::Waiting { last: Some(turn), .. } => (turn, true),
-                Phase::Settling { .. } | Phase::Checking | Phase::Waiting { last: None, .. } => {
-                    continue;
-                }
+                Phase::Settling { .. }
+                | Phase::Unchecked
+                | Phase::Checking
+                | Phase::Fetching
+                | Phase::Waiting { last: None, .. } => continue,
             };
             if turn.due_us().is_some_and(|due| all || over || due <= now.us) {
                 batches.push(Batch {
@@ -62,11 +65,12 @@ impl Book {
                     turn.batch_stored();
                     if turn.is_published() {
                         *last = None;
+                        self.index(seq);
                         self.schedule(now, &mut todo);
                     }
                 }
             }
-            Some(Phase::Checking) | None => {}
+            Some(Phase::Unchecked | Phase::Checking | Phase::Fetching) | None => {}
         }
         todo
     }
@@ -81,16 +85,17 @@ impl Book {
             Phase::Settling { turn, .. } => turn.due_us(),
             Phase::Waiting { last: Some(turn), .. } => turn.due_us(),
             Phase::Waiting { not_before_us, .. } if *not_before_us > 0 => Some(*not_before_us),
-            Phase::Waiting { .. } | Phase::Checking => None,
+            Phase::Waiting { .. } | Phase::Unchecked | Phase::Checking | Phase::Fetching => None,
         };
-        self.held.values().filter_map(next).min()
+        self.active().filter_map(next).min()
     }
 
     /// Time has passed. `deaf`: the worker is not being listened to, so that its silence is not its own.
     pub(crate) fn tick(&mut self, now: Now, deaf: bool) -> Vec<Do> {
         let mut todo = Vec::new();
         let (timeout, timed_out) = (self.rules.turn_timeout_us, self.timed_out());
-        for held in self.held.values_mut() {
+        for seq in self.active.iter().copied().collect::<Vec<_>>() {
+            let Some(held) = self.held.get_mut(&seq) else { continue };
             let id = &held.envelope.message_id;
             match &mut held.phase {
                 Phase::Open(turn) => match turn.grace_us {
@@ -113,8 +118,13 @@ impl Book {
                 },
                 Phase::Waiting { not_before_us, .. } if *not_before_us <= now.us => {
                     *not_before_us = 0;
+                    self.index(seq);
                 }
-                Phase::Waiting { .. } | Phase::Checking | Phase::Settling { .. } => {}
+                Phase::Waiting { .. }
+                | Phase::Unchecked
+                | Phase::Checking
+                | Phase::Fetching
+                | Phase::Settling { .. } => {}
             }
         }
         self.schedule(now, &mut todo);

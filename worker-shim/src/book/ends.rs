@@ -67,6 +67,7 @@ impl Book {
                 held.last_error = Some(error);
                 held.phase = Phase::Waiting { not_before_us, last: Some(turn) };
             }
+            self.index(seq);
         } else {
             let final_ = Final {
                 status: Outcome::Failed,
@@ -115,7 +116,11 @@ impl Book {
                 }
                 Some(turn)
             }
-            other @ (Phase::Checking | Phase::Waiting { .. } | Phase::Settling { .. }) => {
+            other @ (Phase::Unchecked
+            | Phase::Checking
+            | Phase::Fetching
+            | Phase::Waiting { .. }
+            | Phase::Settling { .. }) => {
                 held.phase = other;
                 None
             }
@@ -134,6 +139,7 @@ impl Book {
                 Some("the answer does not fit a record of the journal (1 MiB)".to_owned());
         }
         held.phase = Phase::Settling { turn, final_: Some(Box::new(final_)) };
+        self.index(seq);
         self.send_final(seq, todo);
     }
 
@@ -184,7 +190,9 @@ impl Book {
             .find(|(_, held)| held.envelope.message_id == *id && held.envelope.sender == *sender);
         match found {
             Some((&seq, held)) => match &mut held.phase {
-                Phase::Checking | Phase::Waiting { .. } => self.leave(seq, None, &mut todo),
+                Phase::Unchecked | Phase::Checking | Phase::Fetching | Phase::Waiting { .. } => {
+                    self.leave(seq, None, &mut todo);
+                }
                 Phase::Open(turn) if !turn.cancelled => {
                     turn.cancelled = true;
                     todo.push(Do::Tell(ToWorker::Cancel { message_id: id.to_string() }));

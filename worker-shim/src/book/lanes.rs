@@ -1,18 +1,16 @@
 //! From the broker to the worker: deliveries, look-ups, the lanes of conversations, and who is next.
 
-use std::collections::VecDeque;
-
 use common::message::{Cause, Envelope, Final, Kind, Outcome};
 use common::worker::ToWorker;
 
-use super::{Arrival, Book, Do, Held, Now, Phase, RECENT};
+use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS};
 use crate::clock::micros;
 use crate::turn::Turn;
 
 impl Book {
     /// A delivery.
     pub(crate) fn deliver(&mut self, now: Now, arrival: Arrival) -> Vec<Do> {
-        let Arrival { seq, envelope, reply, check, left } = arrival;
+        let Arrival { seq, mut envelope, reply, check, left } = arrival;
         let again = seq <= self.highest;
         if again && self.recent.contains(&seq) {
             return vec![Do::Ack { reply }];
@@ -24,16 +22,64 @@ impl Book {
         self.highest = self.highest.max(seq);
         let mut todo = Vec::new();
         let phase = if check || again || self.was_cancelled(&envelope) {
-            todo.push(Do::LookUp { seq, key: envelope.key() });
-            Phase::Checking
+            self.unchecked.insert(seq);
+            Phase::Unchecked
         } else {
             Phase::READY
         };
         self.enter_lane(&envelope, seq);
+        if !envelope.path.is_empty() {
+            self.questions.insert(seq);
+        }
+        // The caller's own id of a question means nothing here.
+        envelope.request_id = None;
+        let text = self.texts + envelope.message.len() <= TEXTS;
+        if text {
+            self.texts += envelope.message.len();
+        } else {
+            envelope.message = String::new();
+        }
         let expires_us = left.map(|left| now.us.saturating_add(micros(left)));
         let (attempts, last_error, alone) = (0, None, false);
-        let held = Held { envelope, expires_us, reply, attempts, last_error, alone, phase };
+        let held = Held { envelope, text, expires_us, reply, attempts, last_error, alone, phase };
         self.held.insert(seq, held);
+        self.look_up_more(&mut todo);
+        self.schedule(now, &mut todo);
+        todo
+    }
+
+    /// Looks messages up, the oldest first, a few at a time.
+    fn look_up_more(&mut self, todo: &mut Vec<Do>) {
+        while self.checking < LOOK_UPS {
+            let Some(seq) = self.unchecked.pop_first() else { return };
+            if let Some(held) = self.held.get_mut(&seq) {
+                held.phase = Phase::Checking;
+                self.checking += 1;
+                todo.push(Do::LookUp { seq, key: held.envelope.key() });
+            }
+        }
+    }
+
+    /// The answer to a [`Do::Fetch`]: none when the request is not in the journal any more, or not to be read.
+    pub(crate) fn fetched(&mut self, now: Now, seq: u64, text: Option<String>) -> Vec<Do> {
+        let mut todo = Vec::new();
+        self.fetching = self.fetching.saturating_sub(1);
+        if let Some(held) = self.held.get_mut(&seq)
+            && matches!(held.phase, Phase::Fetching)
+        {
+            held.phase = Phase::READY;
+            match text {
+                Some(text) => {
+                    self.texts += text.len();
+                    held.envelope.message = text;
+                    held.text = true;
+                }
+                None => {
+                    let reason = "its request is not in the journal any more".to_owned();
+                    self.give_up(now, seq, Outcome::Failed, reason, &mut todo);
+                }
+            }
+        }
         self.schedule(now, &mut todo);
         todo
     }
@@ -57,6 +103,12 @@ impl Book {
         };
         let at = lane.iter().rposition(|other| *other < seq || busy(other)).map_or(0, |at| at + 1);
         lane.insert(at, seq);
+        if at == 0 {
+            if let Some(behind) = lane.get(1) {
+                self.heads.remove(behind);
+            }
+            self.heads.insert(seq);
+        }
     }
 
     /// The answer to a [`Do::LookUp`]: its final state, and the last attempt on record.
@@ -68,6 +120,8 @@ impl Book {
         attempts: u32,
     ) -> Vec<Do> {
         let mut todo = Vec::new();
+        self.checking = self.checking.saturating_sub(1);
+        self.look_up_more(&mut todo);
         if let Some(held) = self.held.get_mut(&seq).filter(|h| matches!(h.phase, Phase::Checking)) {
             held.attempts = attempts;
             held.alone = attempts > 0 && attempts + 1 == self.rules.attempts;
@@ -86,11 +140,19 @@ impl Book {
         let Some(Held { envelope, reply, .. }) = self.held.remove(&seq) else {
             return;
         };
+        self.texts -= envelope.message.len();
         self.close(&envelope, seq);
+        for set in [&mut self.active, &mut self.heads, &mut self.questions, &mut self.unchecked] {
+            set.remove(&seq);
+        }
         if let Some(lane) = self.lanes.get_mut(&envelope.conversation_id) {
-            lane.retain(|other| *other != seq);
-            if lane.is_empty() {
-                self.lanes.remove(&envelope.conversation_id);
+            match lane.front() {
+                Some(first) if *first == seq => drop(lane.pop_front()),
+                _ => lane.retain(|other| *other != seq),
+            }
+            match lane.front() {
+                Some(first) => drop(self.heads.insert(*first)),
+                None => drop(self.lanes.remove(&envelope.conversation_id)),
             }
         }
         if self.recent.len() == RECENT {
@@ -117,7 +179,7 @@ impl Book {
         if self.stopped || self.paused {
             return;
         }
-        while self.open.len() < self.rules.concurrency {
+        while self.open.len() + self.fetching < self.rules.concurrency {
             let Some(seq) = self.startable(now) else { return };
             self.begin(now, seq, todo);
         }
@@ -129,12 +191,10 @@ impl Book {
     fn startable(&self, now: Now) -> Option<u64> {
         let mut open = self.open.values().filter_map(|seq| self.held.get(seq));
         let mut reserved = open.any(|open| open.alone);
-        for (&seq, held) in &self.held {
+        for &seq in &self.heads {
+            let Some(held) = self.held.get(&seq) else { continue };
             let is_ready = matches!(held.phase, Phase::Waiting { not_before_us, last: None } if not_before_us <= now.us);
-            if !is_ready
-                || !self.is_head(seq, held)
-                || self.open.contains_key(&held.envelope.message_id)
-            {
+            if !is_ready || self.open.contains_key(&held.envelope.message_id) {
                 continue;
             }
             if self.open.is_empty() && !reserved || self.is_awaited(held) {
@@ -157,11 +217,6 @@ impl Book {
         held.envelope.path.iter().any(open)
     }
 
-    fn is_head(&self, seq: u64, held: &Held) -> bool {
-        let lane = self.lanes.get(&held.envelope.conversation_id);
-        lane.and_then(VecDeque::front) == Some(&seq)
-    }
-
     /// Gives a message to the worker, or ends it when that is too late.
     fn begin(&mut self, now: Now, seq: u64, todo: &mut Vec<Do>) {
         let Some(held) = self.held.get_mut(&seq) else {
@@ -177,9 +232,21 @@ impl Book {
             let reason = held.last_error.take().unwrap_or(reason);
             return self.give_up(now, seq, Outcome::Failed, reason, todo);
         }
-        let envelope = &held.envelope;
+        if !held.text {
+            self.fetching += 1;
+            held.phase = Phase::Fetching;
+            return todo.push(Do::Fetch { seq, key: held.envelope.key() });
+        }
+        let envelope = &mut held.envelope;
         let (message_id, from_id) = (envelope.message_id.to_string(), envelope.sender.to_string());
-        let message = envelope.message.clone();
+        let message = if self.texts > TEXTS {
+            // The worker has it: another attempt can read it again.
+            held.text = false;
+            self.texts -= envelope.message.len();
+            std::mem::take(&mut envelope.message)
+        } else {
+            envelope.message.clone()
+        };
         todo.push(Do::Tell(match envelope.kind {
             Kind::Chat | Kind::Trigger => ToWorker::Chat {
                 message_id,
@@ -194,6 +261,7 @@ impl Book {
         self.open.insert(envelope.message_id.clone(), seq);
         let timeout = self.rules.turn_timeout_us;
         held.phase = Phase::Open(Turn::new(attempt, self.rules.incarnation, now, timeout));
+        self.index(seq);
     }
 
     /// A question that waits for a slot, while every slot is taken by a turn that waits for its answer, would wait for ever.
@@ -207,11 +275,15 @@ impl Book {
                     .filter_map(|seq| self.held.get(seq))
                     .all(|open| path.iter().any(|cause| is_of(cause, &open.envelope)))
         };
+        if self.open.len() < self.rules.concurrency {
+            // A text is on its way: its turn is not open yet.
+            return;
+        }
         let stuck: Vec<u64> = self
-            .held
+            .questions
             .iter()
-            .filter(|(_, held)| waits_for_itself(held))
-            .map(|(seq, _)| *seq)
+            .copied()
+            .filter(|seq| self.held.get(seq).is_some_and(waits_for_itself))
             .collect();
         for seq in stuck {
             let reason = format!(

@@ -38,8 +38,8 @@ impl Book {
                 turn.push(now, EventBody::Acknowledged, 0);
             }),
             FromWorker::Progress { turn: TurnRef { message_id: None, conversation_id: None } } => {
-                for held in self.held.values_mut() {
-                    if let Phase::Open(turn) = &mut held.phase {
+                for seq in &self.active {
+                    if let Some(Held { phase: Phase::Open(turn), .. }) = self.held.get_mut(seq) {
                         turn.progress(now, self.rules.turn_timeout_us);
                     }
                 }

@@ -11,7 +11,7 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use common::message::{Envelope, Final, MessageKey};
@@ -23,6 +23,10 @@ use crate::turn::Turn;
 
 /// How many settled messages are remembered, so that a late redelivery is answered without a look-up.
 const RECENT: usize = 1024;
+/// Look-ups that are under way at once, at most.
+const LOOK_UPS: usize = 64;
+/// The texts of messages that wait are kept up to so many bytes in all; beyond, a text is read again when its turn comes.
+const TEXTS: usize = 1 << 20;
 /// How many cancelled messages are remembered that have not come yet.
 const CANCELLED: usize = 256;
 
@@ -61,6 +65,8 @@ pub(crate) struct Arrival {
 pub(crate) enum Do {
     /// Look whether the message is final, and which attempts are on record; then [`Book::looked_up`].
     LookUp { seq: u64, key: MessageKey },
+    /// Read the text of a message again; then [`Book::fetched`].
+    Fetch { seq: u64, key: MessageKey },
     /// Write a line to the worker.
     Tell(ToWorker),
     /// Store a final state; then [`Book::settled`].
@@ -71,7 +77,7 @@ pub(crate) enum Do {
         attempt: u32,
         final_: Box<Final>,
     },
-    /// Store a dead letter, for the message failed and that is on record; then acknowledge.
+    /// Store a dead letter, for the message failed and that is on record; then acknowledge. Its text may have to be read again.
     Bury { envelope: Box<Envelope>, final_: Box<Final>, reply: String },
     /// Acknowledge a delivery to the broker.
     Ack { reply: String },
@@ -109,8 +115,12 @@ pub(crate) struct Asker {
 
 #[derive(Debug)]
 enum Phase {
+    /// To be looked up.
+    Unchecked,
     /// A look-up is under way.
     Checking,
+    /// Its turn has come, and its text is being read.
+    Fetching,
     /// Not with the worker, and not before this moment. The last attempt may still have events to publish.
     Waiting { not_before_us: u64, last: Option<Turn> },
     /// With the worker.
@@ -125,7 +135,10 @@ impl Phase {
 
 #[derive(Debug)]
 struct Held {
+    /// Without its text if `text` says so.
     envelope: Envelope,
+    /// Whether the text is there.
+    text: bool,
     /// When nobody waits for the answer any more.
     expires_us: Option<u64>,
     /// Where its ack goes; empty until the broker gives it out again.
@@ -140,11 +153,37 @@ struct Held {
     phase: Phase,
 }
 
+impl Held {
+    /// Its last turn, while that has something to say.
+    fn turn(&self) -> Option<&Turn> {
+        match &self.phase {
+            Phase::Open(turn)
+            | Phase::Settling { turn, .. }
+            | Phase::Waiting { last: Some(turn), .. } => Some(turn),
+            Phase::Unchecked
+            | Phase::Checking
+            | Phase::Fetching
+            | Phase::Waiting { last: None, .. } => None,
+        }
+    }
+}
+
 /// The book.
 #[derive(Debug)]
 pub(crate) struct Book {
     rules: Rules,
     held: BTreeMap<u64, Held>,
+    /// Those of them that something is to be done about in time: with the worker, being stored, waiting for a moment.
+    active: BTreeSet<u64>,
+    /// The first of each lane.
+    heads: BTreeSet<u64>,
+    /// Questions of other agents that did not begin with themselves.
+    questions: BTreeSet<u64>,
+    unchecked: BTreeSet<u64>,
+    checking: usize,
+    fetching: usize,
+    /// The bytes of texts that are kept.
+    texts: usize,
     lanes: HashMap<ConversationId, VecDeque<u64>>,
     open: HashMap<MessageId, u64>,
     /// The highest sequence that ever came: what is not above it may have been here before.
@@ -163,6 +202,13 @@ impl Book {
         Self {
             rules,
             held: BTreeMap::new(),
+            active: BTreeSet::new(),
+            heads: BTreeSet::new(),
+            questions: BTreeSet::new(),
+            unchecked: BTreeSet::new(),
+            checking: 0,
+            fetching: 0,
+            texts: 0,
             lanes: HashMap::new(),
             open: HashMap::new(),
             highest: 0,
@@ -204,19 +250,30 @@ impl Book {
 
     /// Whether nothing is with the worker or on its way to the journal.
     pub(crate) fn is_idle(&self) -> bool {
-        let idle =
-            |held: &Held| matches!(held.phase, Phase::Checking | Phase::Waiting { last: None, .. });
-        self.held.values().all(idle)
+        self.active().all(|held| matches!(held.phase, Phase::Waiting { last: None, .. }))
     }
 
     /// Whether the worker's output should wait.
     pub(crate) fn is_congested(&self) -> bool {
-        self.held.values().any(|held| match &held.phase {
-            Phase::Open(turn)
-            | Phase::Settling { turn, .. }
-            | Phase::Waiting { last: Some(turn), .. } => turn.congested(),
-            Phase::Checking | Phase::Waiting { last: None, .. } => false,
-        })
+        self.active().any(|held| held.turn().is_some_and(Turn::congested))
+    }
+
+    fn active(&self) -> impl Iterator<Item = &Held> {
+        self.active.iter().filter_map(|seq| self.held.get(seq))
+    }
+
+    /// Keeps [`Self::active`] true, after a message's phase has changed.
+    fn index(&mut self, seq: u64) {
+        let is_active = self.held.get(&seq).is_some_and(|held| match held.phase {
+            Phase::Open(_) | Phase::Settling { .. } | Phase::Waiting { last: Some(_), .. } => true,
+            Phase::Waiting { not_before_us, last: None } => not_before_us > 0,
+            Phase::Unchecked | Phase::Checking | Phase::Fetching => false,
+        });
+        if is_active {
+            self.active.insert(seq);
+        } else {
+            self.active.remove(&seq);
+        }
     }
 
     /// The replies of all that is held: what the broker must not redeliver yet.
@@ -226,8 +283,8 @@ impl Book {
 
     /// This process stood still: open turns get the time back in which it could not hear them.
     pub(crate) fn stood_still(&mut self, us: u64) {
-        for held in self.held.values_mut() {
-            if let Phase::Open(turn) = &mut held.phase {
+        for seq in &self.active {
+            if let Some(Held { phase: Phase::Open(turn), .. }) = self.held.get_mut(seq) {
                 turn.forgive(us);
             }
         }

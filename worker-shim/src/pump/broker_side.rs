@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use broker::InboxItem;
+use broker::{InboxItem, Request};
 use common::message::Envelope;
 use common::shim::{Heartbeat, ShimCommand, ShimReport};
 use common::worker::ToWorker;
@@ -158,6 +158,7 @@ impl Pump {
             Done::LookedUp { seq, final_, attempts } => {
                 self.book.looked_up(now, seq, final_, attempts)
             }
+            Done::Fetched { seq, text } => self.book.fetched(now, seq, text),
             Done::Settled { seq, won, final_ } => self.book.settled(now, seq, won, final_),
             Done::Batch { seq } => self.book.batch_stored(now, seq),
             Done::Logs => return self.logs.taken(),
@@ -167,20 +168,27 @@ impl Pump {
             }
             Done::NotAsked => return self.questions.ended(None),
             Done::Buried { reply } | Done::Refused { reply } => return self.ack(reply),
-            Done::Looked { look, found, lost } => return self.looked(look, found, lost).await,
+            Done::Looked { look, found, lost, more } => {
+                return self.looked(look, found, lost, more).await;
+            }
         };
         self.perform(todo);
     }
 
     /// What the consumer gave out and never came keeps its place: it is taken before anything else is.
-    async fn looked(&mut self, look: u64, found: Found, lost: Vec<broker::Request>) {
-        for broker::Request { seq, at, envelope } in lost {
+    async fn looked(&mut self, look: Look, found: Found, lost: Vec<Request>, more: bool) {
+        let last = lost.last().map(|request| request.seq);
+        for Request { seq, at, envelope } in lost {
             let left = self.left(&envelope, at);
             let arrival = Arrival { seq, envelope, reply: String::new(), check: true, left };
             let todo = self.book.deliver(self.clock.now(), arrival);
             self.perform(todo);
         }
-        self.stand(Input::Looked { look, found }).await;
+        if more && last.is_some() {
+            let look = Look { after: last, ..look };
+            return self.tasks.look(publish::look(self.tasks.broker(), look));
+        }
+        self.stand(Input::Looked { look: look.number, found }).await;
     }
 
     /// How long somebody waits for the answer to a message that was stored at `at`. Its deadline and the time of its making are by

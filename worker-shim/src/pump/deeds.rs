@@ -18,6 +18,9 @@ impl Pump {
                 Do::LookUp { seq, key } => {
                     self.tasks.look(publish::look_up(self.tasks.broker(), seq, key));
                 }
+                Do::Fetch { seq, key } => {
+                    self.tasks.look(publish::fetch(self.tasks.broker(), seq, key));
+                }
                 Do::Settle { seq, key, conversation, attempt, final_ } => {
                     let author = format!("{}.{attempt}", self.config.incarnation);
                     let (broker, gate) = (self.tasks.broker(), self.tasks.gate());

@@ -58,7 +58,9 @@ impl Tasks {
     pub(super) async fn next(&mut self) -> Option<Done> {
         let done = self.running.next().await?;
         match done {
-            Done::LookedUp { .. } | Done::Looked { .. } => self.optional -= 1,
+            Done::LookedUp { .. } | Done::Fetched { .. } | Done::Looked { .. } => {
+                self.optional -= 1
+            }
             Done::Settled { .. }
             | Done::Batch { .. }
             | Done::Logs

@@ -126,3 +126,28 @@ async fn a_deadline_is_what_lies_between_its_senders_own_times() {
         assert_eq!(shim.answer(message).await.status, status, "{message}");
     }
 }
+
+#[tokio::test]
+async fn a_long_conversation_holds_up_no_other_and_no_concurrency_is_too_high() {
+    const MANY: usize = 200;
+    let server = Server::start().await;
+    let mut shim = Shim::start_at(&server, server.port, |spec| {
+        spec.concurrency = 100;
+    })
+    .await;
+    for n in 0..MANY {
+        shim.send(&format!("m{n}"), "long", "hang").await;
+    }
+    for n in 0..MANY {
+        shim.send(&format!("n{n}"), &format!("c{n}"), "hang").await;
+    }
+    shim.admit().await;
+    until(async || (shim.witness().len() == 100).then_some(())).await;
+    // Before the look-ups of all that was there, no order holds between conversations.
+    let (mut given, mut expected) = (shim.witness(), vec!["m0".to_owned()]);
+    expected.extend((0..99).map(|n| format!("n{n}")));
+    given.sort();
+    expected.sort();
+    assert_eq!(given, expected);
+    assert_eq!(shim.heartbeat().await.open, 100);
+}

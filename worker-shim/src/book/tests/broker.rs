@@ -308,3 +308,88 @@ fn earlier_attempts_and_those_of_this_incarnation_go_side_by_side() {
     desk.publish(true);
     assert_eq!(told(&desk.after(2 * SECOND)), ["m"], "its third of three");
 }
+
+#[test]
+fn a_long_conversation_holds_up_no_other_and_only_so_much_text_is_kept() {
+    let mut desk = Desk::new(2);
+    let long = |seq: u64| {
+        let mut envelope = envelope(&format!("m{seq}"), "c");
+        envelope.message = "x".repeat(10_000);
+        envelope
+    };
+    desk.deliver_as(1, long(1), false);
+    for seq in 2..=4000 {
+        assert_eq!(desk.deliver_as(seq, long(seq), false), []);
+    }
+    assert!(desk.book.texts <= 1 << 20);
+    assert_eq!(told(&desk.deliver(4001, "other", "d")), ["other"]);
+    for seq in 1..=4000 {
+        let message = format!("m{seq}");
+        let todo = desk.line(done(&message, "x"));
+        let mut todo = desk.stored(&todo, true);
+        if let Some(Do::Fetch { seq, key }) =
+            todo.iter().find(|act| matches!(act, Do::Fetch { .. }))
+        {
+            assert_eq!(key.message_id, id(&format!("m{seq}")));
+            let (now, seq) = (desk.now(), *seq);
+            todo = desk.book.fetched(now, seq, Some("x".repeat(10_000)));
+        }
+        if seq < 4000 {
+            let [Do::Tell(ToWorker::Chat { message_id, message, .. })] = &todo[todo.len() - 1..]
+            else {
+                panic!("{todo:?}");
+            };
+            assert_eq!((message_id.as_str(), message.len()), (&*format!("m{}", seq + 1), 10_000));
+        }
+    }
+    desk.line(done("other", "x"));
+    assert!(desk.book.texts < 100_000, "{}", desk.book.texts);
+}
+
+#[test]
+fn a_text_that_is_being_read_has_its_slot_and_one_that_is_gone_ends_its_message() {
+    let mut desk = Desk::new(1);
+    let mut large = envelope("large", "c");
+    large.message = "x".repeat(2 << 20);
+    let todo = desk.deliver_as(1, large, false);
+    assert!(matches!(&*todo, [Do::Fetch { seq: 1, .. }]), "{todo:?}");
+    assert_eq!(desk.deliver(2, "next", "d"), []);
+    let now = desk.now();
+    let todo = desk.book.fetched(now, 1, None);
+    let (seq, final_) = settle(&todo);
+    assert_eq!((seq, final_.status, final_.attempts), (1, Outcome::Failed, 0));
+    assert_eq!(told(&todo), ["next"]);
+}
+
+#[test]
+fn a_few_messages_are_looked_up_at_once() {
+    let mut desk = Desk::new(1);
+    let mut asked = Vec::new();
+    let mut look_ups = |todo: Vec<Do>| {
+        asked.extend(todo.iter().filter_map(|act| match act {
+            Do::LookUp { seq, .. } => Some(*seq),
+            _ => None,
+        }));
+        asked.len()
+    };
+    for seq in 1..=200 {
+        look_ups(desk.deliver_as(seq, envelope(&format!("m{seq}"), "c"), true));
+    }
+    assert_eq!(look_ups(Vec::new()), 64);
+    for seq in 1..=200 {
+        look_ups(desk.looked_up(seq, Some(final_(Outcome::Completed)), 1));
+    }
+    assert_eq!(look_ups(Vec::new()), 200);
+    assert_eq!(desk.book.held(), 0);
+}
+
+#[test]
+fn a_question_back_is_refused_however_much_waits_before_it() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    for seq in 2..=1000 {
+        assert_eq!(desk.deliver(seq, &format!("m{seq}"), "c"), []);
+    }
+    let todo = desk.deliver_as(1001, question("q", &["m"]), false);
+    assert_eq!(settle(&todo).0, 1001);
+}

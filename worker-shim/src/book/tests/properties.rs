@@ -212,7 +212,7 @@ impl World {
                 }
                 Do::Tell(_) | Do::Note(_) => {}
                 Do::EndWorker { .. } => self.worker_gone = true,
-                Do::Release | Do::Ask(_) => panic!("nobody asked for {act:?}"),
+                Do::Fetch { .. } | Do::Release | Do::Ask(_) => panic!("nobody asked for {act:?}"),
             }
         }
         if self.worker_gone && self.desk.book.open() > 0 {
