@@ -77,8 +77,12 @@ pub(crate) enum Done {
     Answered {
         request_id: String,
         answer: Result<String, String>,
-        agent: AgentName,
+        key: MessageKey,
+        /// Whether nothing of it is open in the journal any more.
+        is_final: bool,
     },
+    /// Questions that have their final states.
+    Finished(Vec<MessageKey>),
     /// The turn that asked is over.
     NotAsked,
     /// What became of this incarnation's consumer, with what it gave out and never came.
@@ -120,6 +124,19 @@ pub(crate) async fn fetch(broker: Broker, seq: u64, key: MessageKey) -> Done {
             Err(error) => pause("reading a message again", &error).await,
         }
     }
+}
+
+/// Which of these messages are final.
+pub(crate) async fn finished(broker: Broker, keys: Vec<MessageKey>) -> Done {
+    let mut finished = Vec::new();
+    for key in keys {
+        match broker.final_of(&key).await {
+            Ok(Some(_)) | Err(BrokerError::Malformed { .. }) => finished.push(key),
+            Ok(None) => {}
+            Err(error) => pause("looking for the ends of questions", &error).await,
+        }
+    }
+    Done::Finished(finished)
 }
 
 /// Stores a final state.

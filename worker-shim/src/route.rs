@@ -93,13 +93,14 @@ pub(crate) async fn ask(broker: Broker, gate: Gate, asked: Asked, known: bool) -
     let Asked { envelope, within } = asked;
     let request_id = envelope.request_id.clone().unwrap_or_default();
     let answering = answer(&broker, gate, &envelope, known);
-    let answer = match within {
-        None => answering.await,
-        Some(within) => tokio::time::timeout(within, answering).await.unwrap_or_else(|_| {
-            Err(format!("no answer from `{}` before the deadline", envelope.agent))
-        }),
+    let answered = match within {
+        None => Some(answering.await),
+        Some(within) => tokio::time::timeout(within, answering).await.ok(),
     };
-    Done::Answered { request_id, answer, agent: envelope.agent }
+    let is_final = answered.is_some();
+    let answer = answered
+        .unwrap_or_else(|| Err(format!("no answer from `{}` before the deadline", envelope.agent)));
+    Done::Answered { request_id, answer, key: envelope.key(), is_final }
 }
 
 async fn answer(

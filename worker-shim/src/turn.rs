@@ -18,6 +18,8 @@ const PIECE: usize = 128 * 1024;
 const BATCH: usize = 256 * 1024;
 /// The longest answer, in bytes, before JSON's escapes.
 const ANSWER: usize = common::message::MAX_RECORD;
+/// What one turn may say beside its texts, in bytes.
+const SAID: usize = 8 << 20;
 /// What an event takes beyond its body.
 const FRAME: usize = 112;
 
@@ -38,6 +40,11 @@ pub(crate) struct Turn {
     flush_us: Option<u64>,
     in_flight: bool,
     text: String,
+    /// Bytes of events beside texts.
+    said: usize,
+    acknowledged: bool,
+    /// Whether events were left out.
+    omits: bool,
     overflow: Option<&'static str>,
 }
 
@@ -66,6 +73,9 @@ impl Turn {
             flush_us: None,
             in_flight: false,
             text: String::new(),
+            said: 0,
+            acknowledged: false,
+            omits: false,
             overflow: None,
         }
     }
@@ -99,6 +109,34 @@ impl Turn {
         self.add(now, body, bytes);
         let soon = now.us + COALESCE_US;
         self.flush_us = Some(self.flush_us.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// The worker has the message: on record once.
+    pub(crate) fn acknowledge(&mut self, now: Now) {
+        if !std::mem::replace(&mut self.acknowledged, true) {
+            self.push(now, EventBody::Acknowledged, 0);
+        }
+    }
+
+    /// Whether another event of so many bytes is within what one turn may say beside its texts.
+    pub(crate) fn may_say(&self, bytes: usize) -> bool {
+        !self.omits && self.said + bytes + FRAME <= SAID
+    }
+
+    /// An event of the worker's own.
+    pub(crate) fn say(&mut self, now: Now, event: serde_json::Value, bytes: usize) {
+        self.said += bytes + FRAME;
+        self.push(now, EventBody::Worker { event }, bytes);
+    }
+
+    /// An event is left out, and from then on all of this turn's: the first time that is said, and true.
+    pub(crate) fn omit(&mut self, now: Now, why: &str) -> bool {
+        let first = !std::mem::replace(&mut self.omits, true);
+        if first {
+            let event = serde_json::json!({ "type": "omitted", "reason": why });
+            self.push(now, EventBody::Worker { event }, why.len() + FRAME);
+        }
+        first
     }
 
     /// A piece of the answer.

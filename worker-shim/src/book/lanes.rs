@@ -7,6 +7,9 @@ use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS};
 use crate::clock::micros;
 use crate::turn::Turn;
 
+/// What a line to the worker takes beside the text of a message, about.
+const LINE: usize = 256;
+
 impl Book {
     /// A delivery.
     pub(crate) fn deliver(&mut self, now: Now, arrival: Arrival) -> Vec<Do> {
@@ -179,8 +182,13 @@ impl Book {
         if self.stopped || self.paused {
             return;
         }
+        self.lacks_room = false;
         while self.open.len() + self.fetching < self.rules.concurrency {
             let Some(seq) = self.startable(now) else { return };
+            if self.room == 0 {
+                self.lacks_room = true;
+                return;
+            }
             self.begin(now, seq, todo);
         }
         self.refuse_deadlocks(now, todo);
@@ -239,6 +247,7 @@ impl Book {
         }
         let envelope = &mut held.envelope;
         let (message_id, from_id) = (envelope.message_id.to_string(), envelope.sender.to_string());
+        self.room = self.room.saturating_sub(envelope.message.len() + LINE);
         let message = if self.texts > TEXTS {
             // The worker has it: another attempt can read it again.
             held.text = false;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use common::MessageId;
-use common::event::EventBody;
 use common::message::MAX_RECORD;
 use common::worker::{FromWorker, ToWorker, TurnRef};
 
+use super::quota::Quota;
 use super::{Asker, Book, Do, Held, Now, Phase, Question};
 use crate::turn::Turn;
 
@@ -31,12 +31,24 @@ impl Book {
                     )));
                     return todo;
                 }
-                let body = EventBody::Worker { event };
-                self.with_turn(now, &turn, &mut todo, |turn| turn.push(now, body, bytes));
+                let mut quota = std::mem::replace(&mut self.events, Quota::full());
+                let mut omitted = None;
+                self.with_turn(now, &turn, &mut todo, |turn| {
+                    let why = if !turn.may_say(bytes) {
+                        "more than 8 MiB of events in one turn: the rest is left out"
+                    } else if !quota.take(now, bytes) {
+                        "more events than an agent may send: 64 MiB at once, then 64 KiB a second"
+                    } else {
+                        return turn.say(now, event, bytes);
+                    };
+                    omitted = turn.omit(now, why).then_some(why);
+                });
+                self.events = quota;
+                todo.extend(omitted.map(|why| Do::Note(why.to_owned())));
             }
-            FromWorker::Ack { turn } => self.with_turn(now, &turn, &mut todo, |turn| {
-                turn.push(now, EventBody::Acknowledged, 0);
-            }),
+            FromWorker::Ack { turn } => {
+                self.with_turn(now, &turn, &mut todo, |turn| turn.acknowledge(now));
+            }
             FromWorker::Progress { turn: TurnRef { message_id: None, conversation_id: None } } => {
                 for seq in &self.active {
                     if let Some(Held { phase: Phase::Open(turn), .. }) = self.held.get_mut(seq) {

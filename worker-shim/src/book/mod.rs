@@ -8,6 +8,7 @@ mod clock;
 mod ends;
 mod lanes;
 mod lines;
+mod quota;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use common::worker::ToWorker;
 use common::{AgentName, ConversationId, ConversationTag, MessageId, Timestamp};
 
 pub(crate) use self::clock::Batch;
+use self::quota::Quota;
 use crate::turn::Turn;
 
 /// How many settled messages are remembered, so that a late redelivery is answered without a look-up.
@@ -184,6 +186,11 @@ pub(crate) struct Book {
     fetching: usize,
     /// The bytes of texts that are kept.
     texts: usize,
+    /// How many bytes may be put before the worker, and whether a turn waits for more.
+    room: usize,
+    lacks_room: bool,
+    /// What the worker may say beside its texts, over all turns.
+    events: Quota,
     lanes: HashMap<ConversationId, VecDeque<u64>>,
     open: HashMap<MessageId, u64>,
     /// The highest sequence that ever came: what is not above it may have been here before.
@@ -209,6 +216,9 @@ impl Book {
             checking: 0,
             fetching: 0,
             texts: 0,
+            room: usize::MAX,
+            lacks_room: false,
+            events: Quota::full(),
             lanes: HashMap::new(),
             open: HashMap::new(),
             highest: 0,
@@ -288,6 +298,16 @@ impl Book {
                 turn.forgive(us);
             }
         }
+    }
+
+    /// So many bytes may be put before the worker: what begins beyond would only wait, and be an attempt nevertheless.
+    pub(crate) fn make_room(&mut self, now: Now, bytes: usize) -> Vec<Do> {
+        let mut todo = Vec::new();
+        self.room = bytes;
+        if self.lacks_room && bytes > 0 {
+            self.schedule(now, &mut todo);
+        }
+        todo
     }
 
     /// Starts no more turns, for good.

@@ -162,11 +162,12 @@ impl Pump {
             Done::Settled { seq, won, final_ } => self.book.settled(now, seq, won, final_),
             Done::Batch { seq } => self.book.batch_stored(now, seq),
             Done::Logs => return self.logs.taken(),
-            Done::Answered { request_id, answer, agent } => {
-                self.questions.ended(Some((agent, answer.is_ok())));
+            Done::Answered { request_id, answer, key, is_final } => {
+                self.questions.ended(&key, answer.is_ok(), is_final);
                 return self.answer(request_id, answer);
             }
-            Done::NotAsked => return self.questions.ended(None),
+            Done::NotAsked => return,
+            Done::Finished(keys) => return self.questions.finished(&keys),
             Done::Buried { reply } | Done::Refused { reply } => return self.ack(reply),
             Done::Looked { look, found, lost, more } => {
                 return self.looked(look, found, lost, more).await;

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use rustix::process::Signal;
 
 use super::Pump;
+use super::questions::LONGEST_ID;
 use crate::book::Do;
 use crate::publish;
 
@@ -34,9 +35,12 @@ impl Pump {
                     self.tasks.start(publish::bury(broker, gate, *envelope, final_, log, reply));
                 }
                 Do::Ask(question) => {
-                    let asked = self.questions.ask(&question, &self.book, &mut self.tasks);
+                    let asked = self.questions.ask(&question, &self.book, &self.tasks);
                     if let Err(error) = asked {
-                        self.answer(question.request_id.clone(), Err(error));
+                        self.note(&format!("a question was not asked: {error}"));
+                        let id = &question.request_id;
+                        let id = id[..id.floor_char_boundary(LONGEST_ID)].to_owned();
+                        self.answer(id, Err(error));
                     }
                 }
                 Do::EndWorker { reason } => {

@@ -94,7 +94,7 @@ impl Pump {
         self.take_rest();
     }
 
-    /// The pipes are closed, so nothing but the broker and the clock has anything to say any more.
+    /// The pipes are closed and questions need no answer any more, so nothing but the broker and the clock has anything to say any more.
     async fn last_words(&mut self, mut from: Sources) {
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         self.pipes.stdout_open = false;
@@ -103,10 +103,11 @@ impl Pump {
             let batches = self.book.take_batches(self.clock.now(), true);
             self.publish_batches(batches);
             self.publish_logs();
-            if self.book.is_idle() && self.logs.are_stored() && self.tasks_done() {
+            if self.book.is_idle() && self.logs.are_stored() && self.tasks.needed() == 0 {
                 break;
             }
-            sleep.as_mut().reset(self.wake().into());
+            // Nothing else has a time any more.
+            sleep.as_mut().reset(self.standing_due().into());
             let event = self.next(&mut from, sleep.as_mut()).await;
             match event {
                 Event::Link(_) | Event::Done(_) | Event::StoodStill(_) | Event::Item(_) => {
@@ -131,11 +132,6 @@ impl Pump {
         {
             tracing::warn!("the last lines of the log may be lost: {error}");
         }
-    }
-
-    /// Questions of a worker that is gone need no answer, and look-ups lead to nothing any more; all other tasks count.
-    fn tasks_done(&self) -> bool {
-        self.tasks.needed() == self.questions.waiting()
     }
 }
 

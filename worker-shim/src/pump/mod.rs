@@ -121,11 +121,16 @@ impl Pump {
         self.logs.is_full() || self.book.is_congested()
     }
 
+    /// When the standing wants to be told the time.
+    fn standing_due(&self) -> Instant {
+        let left = self.standing.due_us().saturating_sub(boot_us());
+        Instant::now() + Duration::from_micros(left)
+    }
+
     /// When the next timer is due.
     fn wake(&self) -> Instant {
         let book = self.book.next_us().map(|us| self.clock.instant(us));
-        let standing = self.standing.due_us().saturating_sub(boot_us());
-        let standing = Some(Instant::now() + Duration::from_micros(standing));
+        let standing = Some(self.standing_due());
         let mute = self.pipes.mute_until().filter(|_| !self.ending.is_stopping());
         let always = self.heartbeat_at.min(self.keep_at);
         [book, standing, self.logs.due(), self.ending.due_at(), mute, self.acks.due()]
@@ -179,6 +184,10 @@ impl Pump {
             }
         }
         self.questions.forget(&self.book);
+        let abandoned = self.questions.abandoned();
+        if !abandoned.is_empty() && self.up {
+            self.tasks.look(publish::finished(self.tasks.broker(), abandoned));
+        }
     }
 
     /// After every step: what has become due to go out.
@@ -190,6 +199,14 @@ impl Pump {
         }
         if self.acks.are_due() {
             self.acks.send(&self.broker).await;
+        }
+        // What does not fit before a worker that reads slowly is given to it as it reads.
+        loop {
+            let todo = self.book.make_room(self.clock.now(), self.pipes.room());
+            if todo.is_empty() {
+                break;
+            }
+            self.perform(todo);
         }
         if self.ending.is_draining() && self.book.is_idle() {
             // Whoever takes over need not wait for the end of the worker, and of a container around it.

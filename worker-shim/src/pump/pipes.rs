@@ -14,7 +14,7 @@ use crate::lines::Lines;
 const KEPT: usize = 64 * 1024;
 /// While more than this waits for a worker that does not read, in bytes, it is not listened to and starts no turn: each of its
 /// lines may be answered with one.
-pub(super) const BACKED_UP: usize = 64 * 1024;
+const BACKED_UP: usize = 64 * 1024;
 /// The longest line of its stderr.
 const LOG_LINE: usize = 16 * 1024;
 /// A worker that has closed a pipe of the protocol can do nothing any more: it is ended, unless it ends by itself within this.
@@ -75,7 +75,12 @@ impl Pipes {
 
     /// Whether the worker leaves its stdin unread.
     pub(super) fn is_backed_up(&self) -> bool {
-        self.outgoing.len() > BACKED_UP
+        self.room() == 0
+    }
+
+    /// How much more may be put before it, in bytes.
+    pub(super) fn room(&self) -> usize {
+        BACKED_UP.saturating_sub(self.outgoing.len())
     }
 
     /// Puts a line before the worker.

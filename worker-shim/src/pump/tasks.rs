@@ -58,9 +58,10 @@ impl Tasks {
     pub(super) async fn next(&mut self) -> Option<Done> {
         let done = self.running.next().await?;
         match done {
-            Done::LookedUp { .. } | Done::Fetched { .. } | Done::Looked { .. } => {
-                self.optional -= 1
-            }
+            Done::LookedUp { .. }
+            | Done::Fetched { .. }
+            | Done::Finished(_)
+            | Done::Looked { .. } => self.optional -= 1,
             Done::Settled { .. }
             | Done::Batch { .. }
             | Done::Logs

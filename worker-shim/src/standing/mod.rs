@@ -195,7 +195,8 @@ impl Standing {
         };
         let silence = (self.state == State::Current).then_some(self.heard_us + SILENCE_US);
         let always = self.awake_us + AWAKE_EVERY_US;
-        [look, silence, self.ready_at_us].into_iter().flatten().fold(always, u64::min)
+        let ready = self.ready_at_us.filter(|_| self.link.is_some());
+        [look, silence, ready].into_iter().flatten().fold(always, u64::min)
     }
 
     pub(crate) fn handle(&mut self, now_us: u64, input: Input) -> Vec<Deed> {

@@ -380,3 +380,16 @@ fn a_creation_that_is_not_known_is_not_compared() {
     it.handle(NOW + LOOK_AGAIN_US, Input::Looked { look: 2, found: Found::There(another()) });
     assert_eq!(it.state, State::Gone);
 }
+
+#[test]
+fn a_tick_leaves_nothing_due() {
+    for at in ALL {
+        let mut it = machine(at);
+        for second in 0..100 {
+            let now = NOW + second * SECOND;
+            it.stood_still(now);
+            it.handle(now, tick(0));
+            assert!(it.due_us() > now, "{at:?} would spin");
+        }
+    }
+}

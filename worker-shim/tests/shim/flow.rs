@@ -69,15 +69,20 @@ async fn forged_deliveries_are_refused_and_counted() {
     assert!(reason.contains("cannot be read"), "{reason}");
 }
 
+/// The most memory that the shim ever had.
+fn peak_kib(shim: &Shim) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", shim.pid())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    peak.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 #[tokio::test]
 async fn a_line_of_a_hundred_megabytes_is_cut_and_costs_no_memory() {
     let server = Server::start().await;
     let mut shim = Shim::start(&server).await;
     shim.send("m", "c", "flood 100").await;
     assert_eq!(shim.answer("m").await.response.as_deref(), Some("did flood"));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", shim.pid())).expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    let kib = peak_kib(&shim);
     assert!(kib < 32 * 1024, "{kib} KiB");
     let log = until(async || {
         let lines = shim.broker.logs(&agent(), None, 10).await.expect("an answer");
@@ -150,4 +155,37 @@ async fn a_long_conversation_holds_up_no_other_and_no_concurrency_is_too_high() 
     expected.sort();
     assert_eq!(given, expected);
     assert_eq!(shim.heartbeat().await.open, 100);
+}
+
+#[tokio::test]
+async fn questions_with_ids_of_a_megabyte_are_refused_in_few_words() {
+    let server = Server::start().await;
+    let shim = Shim::start(&server).await;
+    shim.send("m", "c", "ask 100 1000000").await;
+    assert_eq!(shim.answer("m").await.response.as_deref(), Some("did ask"));
+    let kib = peak_kib(&shim);
+    assert!(kib < 32 * 1024, "{kib} KiB");
+    until(async || {
+        let lines = shim.broker.logs(&agent(), None, 10).await.expect("an answer");
+        lines.into_iter().find(|line| line.text.contains("a requestId of 1000000 bytes"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_asks_and_never_reads_is_slowed_down_and_ended() {
+    let server = Server::start().await;
+    let mut shim = Shim::start_at(&server, server.port, |spec| {
+        spec.timeout.turn = std::time::Duration::from_secs(2);
+    })
+    .await;
+    shim.admit().await;
+    shim.send("m", "c", "ask 1000000 300").await;
+    until(async || (!shim.witness().is_empty()).then_some(())).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let kib = peak_kib(&shim);
+    assert!(kib < 32 * 1024, "{kib} KiB");
+    let (_, exit) = shim.end().await;
+    assert_eq!((exit.clean, exit.exit.signal), (true, Some(9)));
+    assert!(exit.exit.reason.is_some_and(|reason| reason.contains("timed out")));
 }

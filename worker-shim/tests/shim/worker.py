@@ -22,6 +22,11 @@ def answer(message, what, much):
         for _ in range(int(much)):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.write(b"\n")
+    if what == "ask":
+        # Questions to nobody, without reading what comes back.
+        count, length = much.split()
+        for n in range(int(count)):
+            say(type="route_request", requestId="x" * int(length), toId="nobody", message="?", messageId=message)
     if what == "mute":
         os.close(1)
         return

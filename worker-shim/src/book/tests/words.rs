@@ -198,3 +198,93 @@ fn an_unknown_line_is_noted() {
     assert_eq!(notes(&desk.line(FromWorker::Unknown { kind: "dance".into() })), 1);
     assert_eq!(desk.line(FromWorker::Ready), []);
 }
+
+/// An event that is not text, of so many bytes.
+fn tool(message: &str, bytes: usize) -> FromWorker<'_> {
+    let event = serde_json::json!({"type": "tool", "data": "x".repeat(bytes)});
+    FromWorker::Event { turn: turn(message), event }
+}
+
+/// Publishes whatever there is; the kinds of the worker's events.
+fn published(desk: &mut Desk) -> Vec<String> {
+    let mut kinds = Vec::new();
+    loop {
+        let (events, _) = desk.publish(true);
+        if events.is_empty() {
+            return kinds;
+        }
+        kinds.extend(events.iter().filter_map(|event| match &event.body {
+            EventBody::Worker { event } => event["type"].as_str().map(str::to_owned),
+            _ => None,
+        }));
+    }
+}
+
+#[test]
+fn a_turn_that_says_too_much_leaves_the_rest_out_says_so_once_and_keeps_its_text() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    let mut all = Vec::new();
+    let mut said = 0;
+    for _ in 0..100 {
+        said += notes(&desk.line(tool("m", 100_000)));
+        all.extend(published(&mut desk));
+    }
+    desk.line(text("m", "the answer"));
+    assert_eq!(said, 1);
+    assert_eq!(all.iter().filter(|kind| *kind == "tool").count(), 83, "8 MiB");
+    assert_eq!(all.iter().filter(|kind| *kind == "omitted").count(), 1);
+    let (events, _) = desk.publish(true);
+    assert!(matches!(bodies(&events)[..], [EventBody::Text { .. }]), "{events:?}");
+    let todo = desk.line(FromWorker::Done { turn: turn("m"), response: None });
+    assert_eq!(settle(&todo).1.response.as_deref(), Some("the answer"));
+}
+
+#[test]
+fn an_agent_that_says_too_much_over_many_turns_waits_for_more() {
+    let mut desk = Desk::new(1);
+    let mut turns = 0;
+    let mut say = |desk: &mut Desk| {
+        turns += 1;
+        let message = format!("m{turns}");
+        desk.deliver(turns, &message, "c");
+        let mut tools = 0;
+        for _ in 0..20 {
+            desk.line(tool(&message, 400_000));
+            tools += published(desk).iter().filter(|kind| *kind == "tool").count();
+        }
+        let todo = desk.line(done(&message, "x"));
+        desk.stored(&todo, true);
+        tools
+    };
+    for _ in 0..8 {
+        assert_eq!(say(&mut desk), 20);
+    }
+    assert!(say(&mut desk) < 20, "64 MiB");
+    assert_eq!(say(&mut desk), 0);
+    desk.us += 10 * SECOND;
+    assert!((1..3).contains(&say(&mut desk)), "64 KiB a second");
+}
+
+#[test]
+fn an_ack_is_on_record_once() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    for _ in 0..1000 {
+        desk.line(FromWorker::Ack { turn: turn("m") });
+    }
+    let (events, _) = desk.publish(true);
+    assert_eq!(events.len(), 2, "delivered, acknowledged");
+}
+
+#[test]
+fn no_turn_begins_for_a_worker_that_does_not_read() {
+    let mut desk = Desk::new(9);
+    let now = desk.now();
+    assert_eq!(desk.book.make_room(now, 300), []);
+    assert_eq!(told(&desk.deliver(1, "a", "a")), ["a"]);
+    assert_eq!(told(&desk.deliver(2, "b", "b")), ["b"]);
+    assert_eq!(desk.deliver(3, "c", "c"), []);
+    assert_eq!(desk.book.make_room(now, 0), []);
+    assert_eq!(told(&desk.book.make_room(now, 1)), ["c"]);
+}
