@@ -30,13 +30,26 @@ async fn send(broker: &Broker, agent: &str, id: &str) {
     assert!(matches!(sent, Ok(SendOutcome::Stored { .. })), "{sent:?}");
 }
 
+/// Waits until the consumer has heard of every ack: so many are left.
+async fn unacked(broker: &Broker, agent: &common::AgentName, count: u64) {
+    soon(async {
+        loop {
+            let state = broker.consumer(agent, 1).await.expect("an answer").expect("it exists");
+            if state.ack_pending == count {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn requests_come_in_order_and_never_more_than_the_window() {
     let server = Server::start().await;
-    for (shards, window) in [(1, 1), (1, 7), (4, 64)] {
+    for (shards, window) in [(1, 1), (1, 7), (4, 64), (1, 100)] {
         let broker = server.broker_in(&format!("n{shards}-{window}"), shards).await;
         let a = agent("a");
-        broker.create_consumer(&a, 1, 1, window).await.expect("made");
+        broker.create_consumer(&a, 1, 1, 300).await.expect("made");
         let mut inbox = broker.pull(&a, 1, window).await.expect("pulling");
         let sending = async {
             for n in 0..300 {
@@ -48,6 +61,8 @@ async fn requests_come_in_order_and_never_more_than_the_window() {
             let mut held = Vec::new();
             for n in 0..300 {
                 if held.len() == window as usize {
+                    // The consumer would give more: nobody has asked for it.
+                    unacked(&broker, &a, u64::from(window)).await;
                     for reply in held.drain(..) {
                         let reply: String = reply;
                         broker.ack(&reply).await.expect("acked");

@@ -254,7 +254,14 @@ impl Handover {
     }
 
     async fn begin(&self, broker: &Broker, subject: &str, horizon: u64) -> Result<(), BrokerError> {
-        let (floor, consumer) = (self.floor, ConsumerId::default());
+        let Self { agent, incarnation, floor, .. } = self;
+        // By its creation the shim knows it from another one of the name.
+        let Some(made) = broker.consumer(agent, *incarnation).await? else {
+            return Err(BrokerError::Other(format!("{agent}-{incarnation} has no consumer")));
+        };
+        let name = broker.subjects().consumer(agent, *incarnation);
+        let created = made.created.as_millis().saturating_mul(1_000_000);
+        let (floor, consumer) = (*floor, ConsumerId { name, created });
         let frame = codec::encode(&ShimCommand::Begin { horizon, floor, consumer })
             .map_err(|error| BrokerError::Other(error.to_string()))?;
         broker.tell(subject.to_owned(), frame.into()).await

@@ -7,7 +7,7 @@ use broker::{Broker, BrokerError, ControlItem, EventBatch};
 use common::control::ControlEvent;
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
 use common::message::MessageKey;
-use common::{AgentName, Timestamp};
+use common::{AgentName, ConversationId, Timestamp};
 
 /// What may have been open in a killed shim.
 pub(super) struct Open<'a> {
@@ -23,7 +23,7 @@ pub(super) struct Open<'a> {
 }
 
 /// Requests looked at: what a shim can hold at once.
-const HELD: usize = 64;
+const HELD: usize = broker::WINDOW as usize;
 
 /// Charges an attempt to each message that was with the killed shim's worker: those on record as delivered by it, and else the
 /// first of each conversation, since a shim hands on what it gets at once and records that within 20 ms. What a later incarnation
@@ -45,10 +45,9 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
     let mut unmarked = Vec::new();
     for (_, key, _) in scan.open.iter().filter(|(seq, _, at)| given(*seq, *at)) {
         let mark = broker.last_mark(key).await?;
-        let Some(request) = broker.request_of(key).await? else { continue };
-        let conversation = request.value.conversation_id;
         match mark {
             Some(mark) if mark.incarnation == open.incarnation => {
+                let Some(conversation) = conversation_of(broker, key).await? else { continue };
                 conversations.insert(conversation.clone());
                 // One that has ended may be of an earlier try to settle these books.
                 charged += 1;
@@ -58,24 +57,37 @@ pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), Broke
             }
             // Whoever came after has it: that the dead one had it too is settled, or beyond telling.
             Some(mark) if mark.incarnation > open.incarnation => {
-                conversations.insert(conversation);
+                conversations.extend(conversation_of(broker, key).await?);
             }
             mark => {
                 let attempts = mark.map_or(0, |mark| mark.attempt);
-                unmarked.push((key, conversation, attempts));
+                unmarked.push((key, attempts));
             }
         }
     }
-    for (key, conversation, attempts) in unmarked {
+    for (key, attempts) in unmarked {
         if charged >= open.concurrency {
             break;
         }
+        let Some(conversation) = conversation_of(broker, key).await? else { continue };
         if conversations.insert(conversation.clone()) {
             end(broker, open, key, &conversation, attempts, attempts + 1).await?;
             charged += 1;
         }
     }
     Ok(())
+}
+
+/// The conversation of a message; none if nobody can read that.
+async fn conversation_of(
+    broker: &Broker,
+    key: &MessageKey,
+) -> Result<Option<ConversationId>, BrokerError> {
+    match broker.request_of(key).await {
+        Ok(request) => Ok(request.map(|request| request.value.conversation_id)),
+        Err(BrokerError::Malformed { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// When an incarnation was seen to have ended; none if it was not: its node is lost.
@@ -101,7 +113,7 @@ async fn end(
     broker: &Broker,
     open: &Open<'_>,
     key: &MessageKey,
-    conversation: &common::ConversationId,
+    conversation: &ConversationId,
     known: u32,
     attempt: u32,
 ) -> Result<(), BrokerError> {

@@ -71,3 +71,52 @@ async fn what_is_lost_with_a_connection_keeps_its_place_and_needs_no_supervisor(
     let expected: Vec<_> = (0..=8).map(|n| format!("m{n}")).collect();
     assert_eq!(shim.witness(), expected);
 }
+
+#[tokio::test]
+async fn a_new_connection_before_the_first_message_brings_nothing_from_below_the_floor() {
+    let server = Server::start().await;
+    let cable = Cable::to(server.port).await;
+    let mut shim = Shim::start_at(&server, cable.port, |_| {}).await;
+    for n in 0..100 {
+        shim.send(&format!("old{n}"), "c", "greet").await;
+    }
+    shim.wait_ready().await;
+    let horizon = shim.broker.journal_last_seq(&agent()).await.expect("an answer");
+    let floor = horizon + 1;
+    shim.broker.create_consumer(&agent(), INCARNATION, floor, broker::WINDOW).await.expect("made");
+    let consumer = common::shim::ConsumerId::default();
+    shim.command(&common::shim::ShimCommand::Begin { horizon, floor, consumer }).await;
+    shim.heartbeat().await;
+    cable.cut();
+    shim.send("new", "c", "greet").await;
+    shim.answer("new").await;
+    assert_eq!(shim.witness(), ["new"]);
+    let heartbeat = shim.heartbeat_after(1).await;
+    assert_eq!((heartbeat.finished, heartbeat.held), (1, 0));
+}
+
+#[tokio::test]
+async fn a_consumer_of_the_name_that_is_another_ones_is_gone() {
+    let server = Server::start().await;
+    let mut shim = Shim::start_at(&server, server.port, |_| {}).await;
+    shim.wait_ready().await;
+    shim.broker.create_consumer(&agent(), INCARNATION, 1, broker::WINDOW).await.expect("made");
+    let made = shim.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
+    let created = made.expect("it is there").created.as_millis() * 1_000_000;
+    let name = shim.broker.subjects().consumer(&agent(), INCARNATION);
+    let consumer = common::shim::ConsumerId { name, created };
+    let begin = common::shim::ShimCommand::Begin { horizon: 0, floor: 1, consumer };
+    shim.command(&begin).await;
+    shim.send("first", "c", "greet").await;
+    shim.answer("first").await;
+    shim.broker.delete_consumer(&agent(), INCARNATION).await.expect("deleted");
+    shim.broker.create_consumer(&agent(), INCARNATION, 1, broker::WINDOW).await.expect("made");
+    shim.send("second", "c", "greet").await;
+    // Whoever made it, it was not for this one: it asks to be admitted, and takes nothing meanwhile.
+    shim.wait_ready().await;
+    shim.wait_ready().await;
+    assert_eq!(shim.witness(), ["first"]);
+    shim.admit().await;
+    shim.answer("second").await;
+    assert_eq!(shim.witness(), ["first", "second"]);
+}
