@@ -132,6 +132,8 @@ pub(crate) async fn finished(broker: Broker, keys: Vec<MessageKey>) -> Done {
     for key in keys {
         match broker.final_of(&key).await {
             Ok(Some(_)) | Err(BrokerError::Malformed { .. }) => finished.push(key),
+            // One that was given up before it was stored.
+            Ok(None) if matches!(broker.request_of(&key).await, Ok(None)) => finished.push(key),
             Ok(None) => {}
             Err(error) => pause("looking for the ends of questions", &error).await,
         }
