@@ -115,7 +115,7 @@ pub enum NodeCommandBody {
     },
     /// Report now what runs.
     List,
-    /// Another process speaks for this node's name: this one is not to be a node.
+    /// Another process speaks for this node's name, and this one is not heard while it does: it is to say so aloud.
     Refused,
 }
 
@@ -179,7 +179,8 @@ pub struct NodeStatus {
     pub instance: u64,
     /// The newest term that it obeys.
     pub term: u64,
-    /// The term and number of the newest command that it has taken: it says nothing about what a later one is about.
+    /// The term and number of the newest command that it has taken: it says nothing about what a later one is about. So that it
+    /// stays true of earlier ones, a start that comes after a later command was taken is dropped: it will be repeated.
     pub seen: (u64, u64),
     /// `process`, `docker`, `podman`.
     pub runtimes: Vec<String>,

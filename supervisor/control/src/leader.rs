@@ -256,6 +256,8 @@ impl Supervisor {
                 return;
             }
         };
+        // Also one that waits for its consumer is there.
+        self.observe(|eyes, state, now| eyes.shim_heard(state, now, &agent, incarnation));
         match report {
             ShimReport::Ready => self.shim_ready(agent, incarnation).await,
             ShimReport::Drained => {

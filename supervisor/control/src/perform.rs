@@ -44,16 +44,19 @@ impl Supervisor {
                 let command = ShimCommand::Drain { within: DISMISSED };
                 self.tell_shim(&agent, incarnation, &command).await;
             }
-            Action::Start { node, agent, generation, incarnation, warm } => {
+            Action::Start { node, instance, agent, generation, incarnation, warm } => {
                 if !warm {
                     self.prepare(&agent, incarnation);
                 }
-                self.start(&node, agent, generation, incarnation).await;
+                self.start((&node, instance), agent, generation, incarnation).await;
             }
             Action::Stop { node, agent, incarnation, within } => {
                 let (of, body) =
                     (agent.clone(), NodeCommandBody::Stop { agent, incarnation, within });
-                self.tell_node(&node, &of, incarnation, body).await;
+                let Some(instance) = self.state.node(&node).map(|node| node.instance) else {
+                    return;
+                };
+                self.tell_node((&node, instance), &of, incarnation, body).await;
             }
             Action::Admit { agent, incarnation, floor, previous, previous_clean, earlier } => {
                 let clean = previous_clean;
@@ -77,7 +80,7 @@ impl Supervisor {
 
     async fn start(
         &mut self,
-        node: &NodeName,
+        node: (&NodeName, u64),
         agent: AgentName,
         generation: u64,
         incarnation: u64,
@@ -101,15 +104,14 @@ impl Supervisor {
         Uuid::new_v5(&self.secret, name.as_bytes()).simple().to_string()
     }
 
-    /// Commands the process that speaks for a node, about an incarnation.
+    /// Commands a process of a node, about an incarnation.
     async fn tell_node(
         &mut self,
-        node: &NodeName,
+        (node, instance): (&NodeName, u64),
         agent: &AgentName,
         incarnation: u64,
         body: NodeCommandBody,
     ) {
-        let Some(instance) = self.state.node(node).map(|node| node.instance) else { return };
         let subject = self.broker.subjects().node_command(node);
         if let Some(number) = self.tell_nodes(subject, Some(instance), body).await
             && let Some(leading) = &mut self.leading

@@ -38,6 +38,8 @@ pub enum Action {
     Start {
         /// The node.
         node: NodeName,
+        /// The process of it, and no other: whether one before started it is not known to the next.
+        instance: u64,
         /// The agent.
         agent: AgentName,
         /// The generation of the spec to run.

@@ -282,9 +282,22 @@ impl Life<'_> {
         }
     }
 
+    /// Whether one that was to start is gone because its node was started anew: that is no crash of it.
+    pub(crate) fn went_with_its_node(&self, gone: &Incarnation, end: &End) -> bool {
+        let is_gone = match end {
+            End::Exited(exit) => exit.code.is_none() && exit.signal.is_none(),
+            End::NeverRan(_) | End::NodeLost => false,
+        };
+        is_gone
+            && gone.phase == Phase::Starting
+            && self.world.instance_of(&gone.node) != gone.instance
+    }
+
     /// One that ends before it was ready speaks against its node.
     fn note_failure(&mut self, gone: &Incarnation) {
-        if gone.phase == Phase::Starting && !self.world.is_draining(&gone.node) {
+        let is_its_fault = self.world.instance_of(&gone.node) == gone.instance
+            && !self.world.is_draining(&gone.node);
+        if gone.phase == Phase::Starting && is_its_fault {
             self.world.start_failed(&self.agent.name, &gone.node);
         }
     }
@@ -325,6 +338,9 @@ impl Life<'_> {
     }
 
     fn current_gone(&mut self, gone: &Incarnation, mut end: End) {
+        if self.went_with_its_node(gone, &end) {
+            end = End::NodeLost;
+        }
         let commanded = gone.phase == Phase::Draining && gone.hung.is_none();
         if let (Some(reason), End::Exited(exit)) = (&gone.hung, &mut end) {
             *exit = Exit { reason: Some(reason.clone()), ..Exit::default() };

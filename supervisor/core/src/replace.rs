@@ -133,6 +133,9 @@ impl Life<'_> {
         let Some(current) = current.filter(|one| one.phase == Phase::Ready) else {
             return;
         };
+        if self.went_with_its_node(gone, end) {
+            return self.replace();
+        }
         let exit = match end {
             End::Exited(_) | End::NeverRan(_) if self.world.is_draining(&gone.node) => None,
             End::NodeLost => None,

@@ -60,6 +60,7 @@ fn outstanding(agent: &Agent, one: &Incarnation, actions: &mut Vec<Action>) {
 pub(crate) fn start(agent: &Agent, one: &Incarnation) -> Action {
     Action::Start {
         node: one.node.clone(),
+        instance: one.instance,
         agent: agent.name.clone(),
         generation: one.generation,
         incarnation: one.number,

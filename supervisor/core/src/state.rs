@@ -383,6 +383,9 @@ pub struct Incarnation {
     pub generation: u64,
     /// Where it runs.
     pub node: NodeName,
+    /// The node's process that was to start it: under this number no other one does.
+    #[serde(default)]
+    pub instance: u64,
     /// How far it is.
     pub phase: Phase,
     /// When its start was decided.

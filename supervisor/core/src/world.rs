@@ -67,8 +67,10 @@ impl World<'_> {
         agent.incarnation = number;
         agent.home = Some(node.clone());
         self.count(node, |load| load.saturating_add(1));
+        let instance = self.instance_of(node);
         self.actions.push(Action::Start {
             node: node.clone(),
+            instance,
             agent: agent.name.clone(),
             generation,
             incarnation: number,
@@ -79,6 +81,7 @@ impl World<'_> {
             number,
             generation,
             node: node.clone(),
+            instance,
             phase: Phase::Starting,
             started_at: self.at,
             deadline: Some(deadline),
@@ -101,6 +104,7 @@ impl World<'_> {
             number,
             generation,
             node: node.clone(),
+            instance: self.instance_of(node),
             phase: Phase::Ready,
             started_at: self.at,
             deadline: None,
@@ -185,6 +189,11 @@ impl World<'_> {
 
     pub(crate) fn cancel_timer(&mut self, agent: &AgentName, timer: Timer, incarnation: u64) {
         self.actions.push(Action::CancelTimer { agent: agent.clone(), timer, incarnation });
+    }
+
+    /// The process that speaks for a node.
+    pub(crate) fn instance_of(&self, node: &NodeName) -> u64 {
+        self.nodes.get(node).map_or(0, |node| node.instance)
     }
 
     pub(crate) fn is_draining(&self, node: &NodeName) -> bool {

@@ -22,6 +22,10 @@ impl Node {
             return tracing::info!("refused a command of term {term}: term {} leads", self.term);
         }
         self.term = term;
+        // What the node says of what it has taken must stay true: a start that a later command has overtaken comes too late.
+        if (term, number) < self.seen && matches!(body, NodeCommandBody::Start(_)) {
+            return tracing::info!("a start that was overtaken: it will be repeated");
+        }
         self.seen = self.seen.max((term, number));
         match body {
             NodeCommandBody::Start(start) => self.start(*start).await,

@@ -127,15 +127,23 @@ impl Observer {
                 if one.node != status.node || reported.contains(&(&agent.name, one.number)) {
                     continue;
                 }
-                // A report that was on its way when the incarnation was started knows nothing of it.
+                // A report that was on its way when the incarnation was started knows nothing of it; and a command may be lost.
+                // What the node answers to a later question tells the two apart.
                 let told = self.memory.told_of(&agent.name, one.number);
                 if status.seen < (self.term, told) {
+                    if self.memory.may_ask(&status.node) {
+                        out.push(Outcome::Do(Action::Ask { node: status.node.clone() }));
+                    }
                     continue;
                 }
                 if self.memory.absent_for(&agent.name, one.number) < ABSENT {
                     continue;
                 }
                 match one.phase {
+                    // Whether the process that was to start it did so is known by nobody: its number is not used again.
+                    Phase::Starting if one.instance != status.instance => {
+                        out.extend(self.news(gone(&agent.name, one)));
+                    }
                     Phase::Starting => {
                         if self.memory.may_start(&agent.name, one.number) {
                             out.push(Outcome::Do(resume::start(agent, one)));

@@ -284,7 +284,7 @@ impl Fleet {
             Action::Ask { node } => format!("ask {node}"),
             Action::Refuse { node, instance } => format!("refuse {node} {instance}"),
             Action::Dismiss { agent, incarnation } => format!("dismiss {agent}.{incarnation}"),
-            Action::Start { node, agent, generation, incarnation, warm } => {
+            Action::Start { node, agent, generation, incarnation, warm, .. } => {
                 let beside = if *warm { " beside" } else { "" };
                 format!("start {agent}.{incarnation} g{generation} on {node}{beside}")
             }

@@ -258,9 +258,10 @@ fn a_report_that_does_not_know_the_command_says_nothing_about_it() {
     eyes.told(&mender(), 1, 7);
     let mut late = report(&[]);
     late.seen = (TERM, 6);
-    // However long such reports are on their way.
+    // However long such reports are on their way. The command may have been lost: the node is asked, with a later number.
+    let ask = Outcome::Do(Action::Ask { node: node_name("alpha") });
     for now in (1_000..9_000).step_by(1_000) {
-        assert_eq!(eyes.node_report(&fleet.state, now, &late), []);
+        assert_eq!(eyes.node_report(&fleet.state, now, &late), std::slice::from_ref(&ask));
     }
     late.seen = (TERM, 7);
     assert_eq!(eyes.node_report(&fleet.state, 9_000, &late), []);
@@ -453,6 +454,7 @@ fn a_starting_one_that_is_missing_is_started_again() {
     fleet.apply(soul("mender", "v1"));
     let start = Outcome::Do(Action::Start {
         node: node_name("alpha"),
+        instance: 1,
         agent: mender(),
         generation: 1,
         incarnation: 1,
@@ -469,6 +471,25 @@ fn a_starting_one_that_is_missing_is_started_again() {
     status.exits.push(exit(1));
     assert_eq!(eyes.node_report(&fleet.state, 5_000, &status), [exited(1)]);
     assert_eq!(eyes.node_report(&fleet.state, 9_900, &report(&[])), []);
+}
+
+#[test]
+fn a_number_that_one_process_of_a_node_was_to_start_is_not_given_to_another() {
+    let mut fleet = Fleet::new();
+    fleet.apply(soul("mender", "v1"));
+    // The node is started anew before it has said what became of that.
+    fleet.node_of("alpha", 2);
+    let mut eyes = eyes(0);
+    let mut anew = report(&[]);
+    anew.instance = 2;
+    for now in [1_000, 2_000] {
+        assert_eq!(eyes.node_report(&fleet.state, now, &anew), []);
+    }
+    assert_eq!(eyes.node_report(&fleet.state, 3_000, &anew), [gone(1)]);
+    // That is no crash, and nothing is rolled back for it.
+    let exit = Exit { reason: Some("gone".into()), ..Exit::default() };
+    assert_eq!(fleet.exited(1, exit)[1], "start mender.2 g1 on alpha");
+    assert_eq!(fleet.mender().restart_count, 0);
 }
 
 #[test]

@@ -1,64 +1,69 @@
-//! What the broker holds beside the log: the lease, and the consumers that let incarnations take messages.
+//! What the broker holds beside the log: the lease, who is admitted, and the consumers that let incarnations take messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use common::AgentName;
 
 use crate::Flaw;
 
 /// How long a lease is good for without a renewal, in milliseconds.
-pub(crate) const LEASE: u64 = 6_000;
+pub(crate) const LEASE: u64 = 3_000;
+
+/// How long its holder believes in it: three quarters, from before the renewal was sent.
+pub(crate) const BELIEF: u64 = LEASE - LEASE / 4;
 
 #[derive(Default)]
 pub(crate) struct Broker {
-    holder: Option<usize>,
-    until: u64,
-    term: u64,
-    consumers: BTreeMap<AgentName, BTreeSet<u64>>,
+    /// The run of a replica that holds the lease, and until when.
+    lease: Option<(u64, u64)>,
+    /// The last incarnation of each agent that was admitted.
+    admitted: BTreeMap<AgentName, u64>,
+    /// Each consumer, and the number of its making.
+    consumers: BTreeMap<(AgentName, u64), u64>,
+    made: u64,
 }
 
 impl Broker {
-    /// The term, if the lease is the replica's now.
-    pub(crate) fn take_or_renew(&mut self, replica: usize, now: u64) -> Option<u64> {
-        if self.holder != Some(replica) && now < self.until {
-            return None;
-        }
-        // An expired lease is a new one even for its last holder: another may have led in between.
-        if self.holder != Some(replica) || now >= self.until {
-            self.term += 1;
-        }
-        self.holder = Some(replica);
-        self.until = now + LEASE;
-        Some(self.term)
-    }
-
-    /// Replaces the consumers of those named; an incarnation that is earlier than another with a consumer comes too late.
-    pub(crate) fn admit(
-        &mut self,
-        agent: &AgentName,
-        incarnation: u64,
-        over: &[u64],
-        flaw: Flaw,
-    ) -> bool {
-        let consumers = self.consumers.entry(agent.clone()).or_default();
-        if consumers.iter().any(|other| *other > incarnation) {
+    /// Whether the lease is this run's now.
+    pub(crate) fn take_or_renew(&mut self, run: u64, now: u64) -> bool {
+        if self.lease.is_some_and(|(holder, until)| holder != run && now < until) {
             return false;
         }
-        if flaw != Flaw::KeepConsumers {
-            consumers.retain(|other| !over.contains(other));
-        }
-        consumers.insert(incarnation);
+        self.lease = Some((run, now + LEASE));
         true
     }
 
-    /// Who could take messages beside this one, if it still runs somewhere.
-    pub(crate) fn others(&self, agent: &AgentName, incarnation: u64) -> Vec<u64> {
-        let consumers = self.consumers.get(agent).into_iter().flatten();
-        consumers.copied().filter(|other| *other != incarnation).collect()
+    /// The lease's bucket is made anew.
+    pub(crate) fn forget_lease(&mut self) {
+        self.lease = None;
     }
 
-    pub(crate) fn has_consumer(&self, agent: &AgentName, incarnation: u64) -> bool {
-        self.consumers.get(agent).is_some_and(|all| all.contains(&incarnation))
+    /// Admits an incarnation, unless a later one was.
+    pub(crate) fn claim(&mut self, agent: &AgentName, incarnation: u64) -> bool {
+        let admitted = self.admitted.entry(agent.clone()).or_default();
+        let may = incarnation >= *admitted;
+        *admitted = incarnation.max(*admitted);
+        may
+    }
+
+    pub(crate) fn is_admitted(&self, agent: &AgentName, incarnation: u64) -> bool {
+        self.admitted.get(agent) == Some(&incarnation)
+    }
+
+    pub(crate) fn delete_consumer(&mut self, agent: &AgentName, incarnation: u64, flaw: Flaw) {
+        if flaw != Flaw::KeepConsumers {
+            self.consumers.remove(&(agent.clone(), incarnation));
+        }
+    }
+
+    /// Makes a consumer, unless it is there; which one it is.
+    pub(crate) fn create_consumer(&mut self, agent: &AgentName, incarnation: u64) -> u64 {
+        self.made += 1;
+        *self.consumers.entry((agent.clone(), incarnation)).or_insert(self.made)
+    }
+
+    pub(crate) fn consumer(&self, agent: &AgentName, incarnation: u64) -> Option<u64> {
+        self.consumers.get(&(agent.clone(), incarnation)).copied()
     }
 
     /// A restart: consumers are in memory.

@@ -6,7 +6,7 @@ use common::control::{ControlEvent, ControlRecord};
 use common::spec::{AgentSpec, Replace, RestartPolicy};
 use common::{AgentName, Timestamp};
 
-use crate::world::{Event, World};
+use crate::world::{CHAOS, Event, TWIN, UPGRADE, World};
 
 const AGENTS: [&str; 4] = ["able", "baker", "charlie", "delta"];
 
@@ -18,57 +18,105 @@ impl World {
         // At first people fill the fleet; then things happen every other second.
         let next = if self.now < 500 { 100 } else { self.rng.between(50, 2_500) };
         self.later(next, Event::Chaos);
-        if self.now < 500 || self.rng.percent(45) {
+        if self.now < 500 || self.rng.percent(40) {
             return self.somebody_wants();
         }
         self.outcome.faults += 1;
         let (host, replica) = (self.rng.index(3), self.rng.index(3));
         let long = self.rng.between(1_000, 20_000);
-        match self.rng.between(0, 9) {
+        match self.rng.between(0, 16) {
             0 => {
                 self.note(|| format!("host {host} crashes"));
                 self.hosts[host].crash();
+                self.hosts[host].unwell_until(self.now + long);
                 self.later(long, Event::HostStarts(host));
             }
             1 => {
                 self.note(|| format!("node {host} restarts, its incarnations live on"));
                 self.hosts[host].is_up = false;
+                self.hosts[host].unwell_until(self.now + long / 4);
                 self.later(long / 4, Event::HostStarts(host));
             }
-            2 | 3 => {
+            2 => {
+                // Some for so long that others have taken over for good.
+                let long = if self.rng.percent(40) { long * 3 } else { long };
                 self.note(|| format!("host {host} is cut off for {long} ms"));
                 self.hosts[host].cut_off_until = self.now + long;
+                self.hosts[host].unwell_until(self.now + long);
             }
-            4 => self.drain(host, long),
-            5 => {
+            3 => {
+                self.note(|| format!("host {host} is frozen for {long} ms"));
+                let long = self.until_calm(long);
+                self.hosts[host].frozen_until = self.now + long;
+                self.hosts[host].unwell_until(self.now + long);
+            }
+            4 => {
+                self.note(|| format!("node {host} is paused for {long} ms"));
+                let long = self.until_calm(long);
+                self.hosts[host].paused_until = self.now + long;
+                self.hosts[host].unwell_until(self.now + long);
+            }
+            5 => self.drain(host, long),
+            6 => {
                 self.note(|| format!("replica {replica} crashes"));
                 self.replicas[replica].crash();
                 self.later(long / 2, Event::ReplicaStarts(replica));
             }
-            6 | 7 => {
-                self.note(|| format!("replica {replica} stalls for {long} ms"));
-                self.replicas[replica].stalled_until = self.now + long;
+            7..=9 => {
+                // Some for longer than everything that anybody waits for.
+                let long = if long < 4_000 { long * 15 } else { long };
+                self.note(|| format!("replica {replica} stands still for {long} ms"));
+                self.replicas[replica].paused_until = self.now + self.until_calm(long);
             }
-            8 => {
+            10 => {
                 self.note(|| format!("replica {replica} is cut off for {long} ms"));
                 self.replicas[replica].cut_off_until = self.now + long;
             }
+            11 | 15 | 16 => {
+                self.note(|| "the lease's bucket is made anew".to_owned());
+                self.broker.forget_lease();
+            }
+            12 => self.twin(long),
+            13 => {
+                self.note(|| format!("what node {host} reports is late for {long} ms"));
+                self.hosts[host].late_until = self.now + long;
+            }
             _ => {
-                self.note(|| "the broker restarts".to_owned());
+                self.note(|| "the broker restarts, with another clock".to_owned());
                 self.broker.forget_consumers();
+                self.log_clock = self.rng.between(0, 7_200_000);
             }
         }
+    }
+
+    /// Whoever stands still goes on when all is calm, at the latest.
+    fn until_calm(&self, long: u64) -> u64 {
+        long.min(CHAOS.saturating_sub(self.now))
+    }
+
+    /// A clone of the first host is started: another process, one name.
+    fn twin(&mut self, long: u64) {
+        if self.hosts[TWIN].is_up {
+            return;
+        }
+        self.note(|| format!("a second node 0 is there for {long} ms"));
+        let instance = self.fresh();
+        let now = self.now;
+        self.hosts[TWIN].start(instance, now);
+        self.later(long, Event::HostStops(TWIN));
     }
 
     fn drain(&mut self, host: usize, back_after: u64) {
         self.note(|| format!("node {host} goes down in order"));
         self.hosts[host].draining = true;
+        let back = 3_000 + back_after;
+        self.hosts[host].unwell_until(self.now + back);
         let keys: Vec<_> = self.hosts[host].workers.keys().cloned().collect();
         for (agent, incarnation) in keys {
             self.tell_to_end(host, agent, incarnation, 2_000);
         }
         self.later(3_000, Event::HostStops(host));
-        self.later(3_000 + back_after, Event::HostStarts(host));
+        self.later(back, Event::HostStarts(host));
     }
 
     fn somebody_wants(&mut self) {
@@ -86,7 +134,8 @@ impl World {
             9 | 10 => ControlEvent::AgentRestarted { agent },
             _ => ControlEvent::AgentRemoved { agent },
         };
-        let at = Timestamp::from_millis(self.now);
+        // Whatever the clock of whoever wrote it shows.
+        let at = Timestamp::from_millis(self.rng.between(0, 10_000_000_000));
         let record = ControlRecord { at, term: None, author: "cli".into(), event };
         let delay = self.rng.between(1, 200);
         self.later(delay, Event::Append { record: Box::new(record), from: None });
@@ -107,21 +156,42 @@ impl World {
         spec
     }
 
+    pub(crate) fn replica_starts(&mut self, index: usize) {
+        if self.replicas[index].is_up {
+            return;
+        }
+        let run = self.fresh();
+        // A fleet is not restarted all at once: from here on, whoever starts is of the newer build.
+        let newer = self.now > UPGRADE;
+        let build = if newer { supervisor_core::RULES } else { self.replicas[index].build };
+        self.replicas[index].start(run, build);
+    }
+
     /// The network heals, everybody is back, and nobody wants anything more.
     pub(crate) fn calm_down(&mut self) {
         self.note(|| "calm".to_owned());
         self.calm = true;
-        for host in &mut self.hosts {
-            host.cut_off_until = 0;
+        let now = self.now;
+        self.hosts[TWIN].crash();
+        for index in 0..TWIN {
+            let instance = self.fresh();
+            let host = &mut self.hosts[index];
+            (host.cut_off_until, host.frozen_until, host.paused_until) = (0, 0, 0);
             host.draining = false;
             if !host.is_up {
-                host.start();
+                host.start(instance, now);
             }
         }
-        for replica in &mut self.replicas {
-            replica.is_up = true;
-            replica.stalled_until = 0;
+        for index in 0..self.replicas.len() {
+            let replica = &mut self.replicas[index];
+            replica.paused_until = 0;
             replica.cut_off_until = 0;
+            if replica.build < supervisor_core::RULES {
+                replica.crash();
+            }
+            if !replica.is_up {
+                self.replica_starts(index);
+            }
         }
     }
 }

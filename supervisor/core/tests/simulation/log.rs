@@ -8,9 +8,24 @@ use supervisor_core::{Action, State, step};
 
 use crate::Flaw;
 
+/// A record as the log keeps it: its bytes, and when it was stored by the log's own clock.
+#[derive(Clone)]
+pub(crate) struct Stored {
+    pub(crate) at: Timestamp,
+    pub(crate) bytes: Vec<u8>,
+    /// When that was, in truth.
+    pub(crate) really: u64,
+}
+
+impl Stored {
+    pub(crate) fn read(&self) -> ControlRecord {
+        serde_json::from_slice(&self.bytes).expect("a record is plain")
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Log {
-    pub(crate) records: Vec<(Timestamp, ControlRecord)>,
+    records: Vec<Stored>,
     /// The state after each record, and what it led to.
     folded: Vec<(State, Vec<Action>)>,
     started: BTreeMap<AgentName, u64>,
@@ -22,7 +37,7 @@ impl Log {
         self.records.len() as u64
     }
 
-    pub(crate) fn record(&self, seq: u64) -> Option<&(Timestamp, ControlRecord)> {
+    pub(crate) fn record(&self, seq: u64) -> Option<&Stored> {
         self.records.get(usize::try_from(seq.checked_sub(1)?).ok()?)
     }
 
@@ -31,29 +46,32 @@ impl Log {
         self.folded.last().map(|(state, _)| state.clone()).unwrap_or_default()
     }
 
-    /// Stores a record.
+    /// Stores a record; whether it changed anything.
     ///
     /// # Errors
     /// Which rule the fold broke with it.
     pub(crate) fn append(
         &mut self,
+        record: &ControlRecord,
         at: Timestamp,
-        record: ControlRecord,
+        really: u64,
         flaw: Flaw,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let before = self.state();
         let mut state = before.clone();
-        let actions = fold(&mut state, self.last_seq() + 1, at, &record, flaw);
+        let actions = fold(&mut state, self.last_seq() + 1, at, record, flaw);
         let is_election = matches!(record.event, ControlEvent::LeaderElected { .. });
         let deposed =
             record.event.is_leaders() && !is_election && record.term != Some(before.term());
-        if deposed && !(actions.is_empty() && same(&before, &state)) {
+        let changed = !(actions.is_empty() && same(&before, &state));
+        if deposed && changed {
             return Err(format!("a deposed leader decided: {record:?}"));
         }
         self.judge(&state, &actions)?;
-        self.records.push((at, record));
+        let bytes = serde_json::to_vec(record).expect("a record is plain");
+        self.records.push(Stored { at, bytes, really });
         self.folded.push((state, actions));
-        Ok(())
+        Ok(changed)
     }
 
     fn judge(&mut self, state: &State, actions: &[Action]) -> Result<(), String> {
@@ -72,7 +90,8 @@ impl Log {
                     }
                     let of = state.agent(agent);
                     let previous = previous.and_then(|number| of?.incarnation(number));
-                    if previous.is_some() {
+                    // One that was taken up again is there, and gives way to this.
+                    if previous.is_some_and(|one| one.phase != supervisor_core::Phase::Draining) {
                         return Err(format!(
                             "{agent}.{incarnation} and {previous:?} take messages"
                         ));
@@ -90,7 +109,8 @@ impl Log {
         Ok(())
     }
 
-    /// Compares a replica with the judge at the same sequence.
+    /// Compares a replica with the judge at the same sequence. A replica reads the records' bytes, at its own pace, goes on from
+    /// snapshots, and is of an older build for a while: that it comes to the same is not a matter of course.
     ///
     /// # Errors
     /// When they disagree.
@@ -100,6 +120,15 @@ impl Log {
             Some((expected, todo)) if expected == state && todo == actions => Ok(()),
             _ => Err(format!("replicas disagree after record {}", state.seq())),
         }
+    }
+
+    /// The log in lines of JSON, for whoever keeps it.
+    pub(crate) fn lines(&self) -> String {
+        let line = |(seq, stored): (u64, &Stored)| {
+            let record: serde_json::Value = serde_json::from_slice(&stored.bytes).expect("JSON");
+            serde_json::json!({ "seq": seq, "at": stored.at, "record": record }).to_string() + "\n"
+        };
+        (1..).zip(&self.records).map(line).collect()
     }
 }
 

@@ -1,77 +1,113 @@
-//! A supervisor: the shell around the fold, in small.
+//! A supervisor: the shell around the fold, in small. It has a clock of its own, and stands still at times.
 
 use std::collections::BTreeMap;
 
-use common::AgentName;
-use common::NodeName;
 use common::control::{ControlEvent, ControlRecord, Timer};
-use common::shim::{Heartbeat, IncarnationExit, NodeStatus};
-use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
+use common::{AgentName, Timestamp};
+use supervisor_core::{Action, Observer, State, resume};
 
 use crate::Flaw;
-use crate::broker::LEASE;
+use crate::broker::BELIEF;
+use crate::handover::{Handover, Step};
 use crate::log::fold;
+use crate::node::Command;
 use crate::world::{Event, World};
 
-/// How often a supervisor looks around, in milliseconds.
+/// How often a supervisor looks around, renews its lease, or looks whether it is free, in milliseconds.
 const TICK: u64 = 100;
+const RENEW: u64 = 700;
+const LOOK: u64 = 400;
+
+/// An election that another one came after is written again this often, in milliseconds.
+const ELECT_AGAIN: u64 = 500;
 
 pub(crate) struct Replica {
     pub(crate) name: String,
+    /// This process of it.
+    pub(crate) run: u64,
+    /// The newest rules that it folds.
+    pub(crate) build: u32,
     pub(crate) is_up: bool,
     pub(crate) state: State,
     pub(crate) snapshot: String,
     pub(crate) observer: Observer,
     pub(crate) role: Role,
-    pub(crate) lease: u64,
-    /// Until when it believes in its lease: longer than it should, sometimes.
-    pub(crate) believes_until: u64,
-    /// It neither folds nor renews before this time, and acts nevertheless.
-    pub(crate) stalled_until: u64,
+    /// How far its own clock, which only goes forward, is ahead of the true time; and its wall clock, before or behind it.
+    pub(crate) ahead: u64,
+    wall: i64,
+    /// Until when the lease is its own, by its own clock.
+    lease_until: u64,
+    asks_at: u64,
+    elects_at: u64,
+    /// When it read the last record, by its own clock.
+    read_at: u64,
+    /// It does nothing before this time, and what comes meanwhile waits, or is lost.
+    pub(crate) paused_until: u64,
     /// It reaches nothing before this time.
     pub(crate) cut_off_until: u64,
     pub(crate) timers: BTreeMap<(AgentName, Timer, u64), u64>,
     /// Records that the log has not confirmed; repeated until it does.
     pub(crate) outbox: BTreeMap<u64, ControlRecord>,
-    pub(crate) next_out: u64,
+    next_out: u64,
+    /// The number of its last command.
+    number: u64,
+    /// It met what it cannot read.
+    pub(crate) follows_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Follower,
     /// It has the lease, and has not read its election back.
-    Elected {
-        term: u64,
-    },
+    Holder,
     Leader {
         term: u64,
     },
 }
 
 impl Replica {
-    pub(crate) fn new(index: usize) -> Self {
+    pub(crate) fn new(index: usize, ahead: u64, wall: i64) -> Self {
         Self {
-            name: format!("supervisor-{index}"),
+            // Two of them are started with one id.
+            name: if index < 2 { "supervisor".into() } else { format!("supervisor-{index}") },
+            run: index as u64,
+            build: supervisor_core::OLDEST_RULES,
             is_up: true,
             state: State::default(),
             snapshot: String::new(),
-            observer: Observer::new(0, 0),
+            observer: Observer::new(0, ahead),
             role: Role::Follower,
-            lease: 0,
-            believes_until: 0,
-            stalled_until: 0,
+            ahead,
+            wall,
+            lease_until: 0,
+            asks_at: 0,
+            elects_at: 0,
+            read_at: 0,
+            paused_until: 0,
             cut_off_until: 0,
             timers: BTreeMap::new(),
             outbox: BTreeMap::new(),
             next_out: 0,
+            number: 0,
+            follows_only: false,
         }
+    }
+
+    /// Its own clock.
+    pub(crate) fn clock(&self, now: u64) -> u64 {
+        now + self.ahead
+    }
+
+    /// The log's time, as far as it knows.
+    fn log_time(&self, now: u64) -> u64 {
+        self.state.at().as_millis() + self.clock(now).saturating_sub(self.read_at)
     }
 
     /// The term in which it acts now.
     pub(crate) fn leads(&self, now: u64) -> Option<u64> {
         match self.role {
-            Role::Leader { term } if now < self.believes_until && self.is_up => Some(term),
-            Role::Leader { .. } | Role::Elected { .. } | Role::Follower => None,
+            Role::Leader { term } if self.clock(now) < self.lease_until && self.is_up => Some(term),
+            Role::Leader { .. } | Role::Holder | Role::Follower => None,
         }
     }
 
@@ -81,6 +117,7 @@ impl Replica {
 
     pub(crate) fn step_down(&mut self) {
         self.role = Role::Follower;
+        self.lease_until = 0;
         self.timers.clear();
         self.outbox.clear();
     }
@@ -92,17 +129,49 @@ impl Replica {
         self.state = serde_json::from_str(&self.snapshot).unwrap_or_default();
     }
 
+    /// Starts as another process, maybe of a newer build.
+    pub(crate) fn start(&mut self, run: u64, build: u32) {
+        (self.is_up, self.run, self.build, self.follows_only) = (true, run, build, false);
+        if self.state.rules() > build {
+            self.follows_only = true;
+        }
+    }
+
     pub(crate) fn take_snapshot(&mut self) {
         self.snapshot = serde_json::to_string(&self.state).expect("a state is plain");
     }
 
-    /// Puts a record into the outbox; returns its place there.
-    pub(crate) fn say(&mut self, term: u64, now: u64, event: ControlEvent) -> u64 {
-        let at = common::Timestamp::from_millis(now);
-        let author = self.name.clone();
-        self.next_out += 1;
-        self.outbox.insert(self.next_out, ControlRecord { at, term: Some(term), author, event });
-        self.next_out
+    /// It runs again: nobody's silence counts that it did not listen to, and a lease that is over is none.
+    pub(crate) fn awake(&mut self, now: u64, flaw: Flaw) {
+        let clock = self.clock(now);
+        if flaw == Flaw::CountStandstill && self.role != Role::Follower {
+            // It looks at its lease after the next round trip.
+            self.lease_until = self.lease_until.max(clock + 500);
+        }
+        if self.role != Role::Follower && clock >= self.lease_until {
+            self.step_down();
+        }
+        let gap = if flaw == Flaw::CountStandstill {
+            self.observer.pretend(clock);
+            0
+        } else {
+            self.observer.awake(clock)
+        };
+        let judged = self.timers.iter_mut().filter(|((_, timer, _), _)| *timer != Timer::Restart);
+        judged.for_each(|(_, at)| *at += gap);
+    }
+}
+
+/// A leader that does not notice that it stood still.
+trait Pretend {
+    fn pretend(&mut self, clock: u64);
+}
+
+impl Pretend for Observer {
+    fn pretend(&mut self, clock: u64) {
+        for before in (0..100).rev() {
+            self.awake(clock.saturating_sub(before * 1_000));
+        }
     }
 }
 
@@ -117,8 +186,9 @@ impl World {
             return Ok(());
         }
         let reaches = replica.is_reachable(now);
-        replica.observer.link(reaches, now);
-        if reaches && now >= replica.stalled_until {
+        let clock = replica.clock(now);
+        replica.observer.link(reaches, clock);
+        if reaches {
             self.competes(index);
             self.folds(index)?;
             if self.rng.percent(2) {
@@ -126,7 +196,7 @@ impl World {
             }
         }
         self.timers_fire(index);
-        if self.rng.percent(10) {
+        if self.rng.percent(10) || self.replicas[index].clock(now).is_multiple_of(1_000) {
             self.looks_around(index);
         }
         if self.rng.percent(20) {
@@ -136,81 +206,136 @@ impl World {
     }
 
     fn competes(&mut self, index: usize) {
-        let is_candidate = self.replicas[index].role != Role::Follower || self.rng.percent(10);
-        if !is_candidate {
+        let now = self.now;
+        let replica = &mut self.replicas[index];
+        let clock = replica.clock(now);
+        // Whoever has not read what there is does not ask for more.
+        let is_behind = replica.state.seq() + 20 < self.log.last_seq();
+        let waits = is_behind && replica.role == Role::Follower;
+        if replica.follows_only || waits || clock < replica.asks_at {
             return;
         }
-        let lease = self.broker.take_or_renew(index, self.now);
-        let too_long = if self.calm { 0 } else { self.rng.between(0, 4_000) };
+        replica.asks_at = clock + if replica.role == Role::Follower { LOOK } else { RENEW };
+        let run = replica.run;
+        self.send(Event::LeaseAsked { replica: index, run, sent: clock });
+    }
+
+    /// The broker answers about the lease.
+    pub(crate) fn lease_asked(&mut self, replica: usize, run: u64, sent: u64) {
+        let granted = self.broker.take_or_renew(run, self.now);
+        self.send(Event::LeaseAnswered { replica, run, sent, granted });
+    }
+
+    pub(crate) fn lease_answered(&mut self, index: usize, run: u64, sent: u64, granted: bool) {
+        let now = self.now;
         let replica = &mut self.replicas[index];
-        let Some(term) = lease else {
-            return replica.step_down();
-        };
-        replica.believes_until = replica.believes_until.max(self.now + LEASE + too_long);
-        let is_known = replica.lease == term && replica.role != Role::Follower;
-        replica.lease = term;
-        if !is_known {
-            replica.step_down();
-            replica.role = Role::Elected { term };
-            let supervisor = replica.name.clone();
-            let run = term.to_string();
-            self.say(index, term, ControlEvent::LeaderElected { supervisor, run, rules: 2 });
+        if !replica.is_reachable(now) || replica.run != run || replica.follows_only {
+            return;
         }
+        let until = sent + BELIEF;
+        if !granted {
+            // An answer may be late: what was granted after it was asked holds.
+            if until > replica.lease_until {
+                replica.step_down();
+            }
+        } else if until > replica.clock(now) {
+            replica.lease_until = replica.lease_until.max(until);
+            if replica.role == Role::Follower {
+                replica.role = Role::Holder;
+                self.elect(index);
+            }
+        }
+    }
+
+    fn elect(&mut self, index: usize) {
+        let replica = &mut self.replicas[index];
+        let clock = replica.clock(self.now);
+        if clock < replica.elects_at {
+            return;
+        }
+        replica.elects_at = clock + ELECT_AGAIN;
+        let (supervisor, run, rules) =
+            (replica.name.clone(), replica.run.to_string(), replica.build);
+        self.say(index, None, ControlEvent::LeaderElected { supervisor, run, rules });
     }
 
     fn folds(&mut self, index: usize) -> Result<(), String> {
         let pace = self.rng.between(1, 20);
         for _ in 0..pace {
             let replica = &mut self.replicas[index];
-            let Some((mut at, record)) = self.log.record(replica.state.seq() + 1).cloned() else {
+            let seq = replica.state.seq() + 1;
+            let Some(stored) = self.log.record(seq) else {
                 break;
             };
-            if self.flaw == Flaw::OwnClock && index == 1 {
-                at = at.after(std::time::Duration::from_millis(1));
-            }
-            let seq = replica.state.seq() + 1;
+            let record = stored.read();
+            let own = self.flaw == Flaw::OwnTime && index == 1;
+            let at = if own { record.at } else { stored.at };
+            replica.read_at = replica.clock(self.now);
             let actions = fold(&mut replica.state, seq, at, &record, self.flaw);
             self.log.compare(&replica.state, &actions)?;
             self.folded(index, &record, actions);
+        }
+        if self.replicas[index].role == Role::Holder {
+            self.elect(index);
         }
         Ok(())
     }
 
     fn folded(&mut self, index: usize, record: &ControlRecord, actions: Vec<Action>) {
+        let now = self.now;
         let replica = &mut self.replicas[index];
-        let newest = replica.state.term();
-        match replica.role {
-            Role::Leader { term } if newest > term => replica.step_down(),
-            Role::Elected { term } if matches!(&record.event, ControlEvent::LeaderElected { run, .. } if *run == term.to_string()) =>
-            {
-                let term = newest;
-                replica.role = Role::Leader { term };
-                replica.observer = Observer::new(term, self.now);
-                self.outcome.elections += 1;
-                if self.flaw != Flaw::NoResume {
-                    let outstanding = resume(&self.replicas[index].state);
-                    self.perform(index, outstanding);
-                }
+        let ControlEvent::LeaderElected { run, rules, .. } = &record.event else {
+            if let Role::Leader { .. } = replica.role {
+                self.perform(index, actions);
             }
-            Role::Leader { .. } => self.perform(index, actions),
-            Role::Elected { .. } | Role::Follower => {}
+            return;
+        };
+        if *rules > replica.build {
+            replica.follows_only = true;
+            replica.step_down();
         }
+        if replica.role == Role::Follower {
+            return;
+        }
+        replica.timers.clear();
+        if *run != replica.run.to_string() {
+            replica.role = Role::Holder;
+            return;
+        }
+        let term = replica.state.term();
+        replica.role = Role::Leader { term };
+        replica.number = 0;
+        replica.observer = Observer::new(term, replica.clock(now));
+        self.outcome.elections += 1;
+        if self.flaw != Flaw::NoResume {
+            let outstanding = resume(&self.replicas[index].state);
+            self.perform(index, outstanding);
+        }
+        let all: Vec<_> = (0..self.hosts.len()).collect();
+        self.command(index, &all, None, &Command::List);
     }
 
     fn timers_fire(&mut self, index: usize) {
         let Some(term) = self.replicas[index].leads(self.now) else {
             return;
         };
-        let now = self.now;
-        let due = self.replicas[index].timers.extract_if(.., |_, at| *at <= now);
+        let replica = &mut self.replicas[index];
+        let clock = replica.clock(self.now);
+        let has_listened = replica.observer.has_listened(clock);
+        let due = replica.timers.extract_if(.., |_, at| *at <= clock);
         let due: Vec<_> = due.map(|(timer, _)| timer).collect();
         for (agent, timer, incarnation) in due {
-            self.say(index, term, ControlEvent::TimerFired { agent, timer, incarnation });
+            if timer == Timer::Ready && !has_listened {
+                let again = clock + 1_000;
+                self.replicas[index].timers.insert((agent, timer, incarnation), again);
+            } else {
+                self.say(index, Some(term), ControlEvent::TimerFired { agent, timer, incarnation });
+            }
         }
     }
 
     fn looks_around(&mut self, index: usize) {
-        self.sees(index, |replica, now| replica.observer.tick(&replica.state, now));
+        self.sees(index, |replica, clock| replica.observer.tick(&replica.state, clock));
     }
 
     /// What the log has not confirmed is written again: a timeout does not mean that it was not stored.
@@ -221,8 +346,15 @@ impl World {
         }
     }
 
-    fn say(&mut self, index: usize, term: u64, event: ControlEvent) {
-        let out = self.replicas[index].say(term, self.now, event);
+    pub(crate) fn say(&mut self, index: usize, term: Option<u64>, event: ControlEvent) {
+        let replica = &mut self.replicas[index];
+        // By its wall clock, which may be hours off.
+        let at = (1_000_000_000_i64 + replica.wall).saturating_add_unsigned(self.now);
+        let at = Timestamp::from_millis(u64::try_from(at).unwrap_or(0));
+        let author = replica.name.clone();
+        replica.next_out += 1;
+        replica.outbox.insert(replica.next_out, ControlRecord { at, term, author, event });
+        let out = replica.next_out;
         self.write(index, out);
     }
 
@@ -232,137 +364,103 @@ impl World {
             && let Some(record) = replica.outbox.get(&out)
         {
             let record = Box::new(record.clone());
-            self.send(Event::Append { record, from: Some((index, out)) });
+            let from = Some((index, replica.run, out));
+            self.send(Event::Append { record, from });
         }
     }
 
-    fn perform(&mut self, index: usize, actions: Vec<Action>) {
-        let Some(term) = self.replicas[index].leads(self.now) else {
-            return;
-        };
+    /// Commands the nodes of hosts, on one subject; the number of the command.
+    fn command(
+        &mut self,
+        index: usize,
+        hosts: &[usize],
+        instance: Option<u64>,
+        command: &Command,
+    ) -> Option<u64> {
+        let replica = &mut self.replicas[index];
+        let term = replica.leads(self.now)?;
+        replica.number += 1;
+        let number = replica.number;
+        if replica.is_reachable(self.now) {
+            for host in hosts {
+                let (host, command) = (*host, command.clone());
+                self.send(Event::ToHost { host, term, instance, number, command });
+            }
+        }
+        Some(number)
+    }
+
+    /// Commands the process that speaks for a node, about an incarnation. All of the name hear it.
+    fn tell_node(
+        &mut self,
+        index: usize,
+        node: &common::NodeName,
+        instance: Option<u64>,
+        (agent, incarnation): (&AgentName, u64),
+        command: &Command,
+    ) {
+        let hosts = self.hosts_of(node);
+        if let Some(number) = self.command(index, &hosts, instance, command) {
+            self.replicas[index].observer.told(agent, incarnation, number);
+        }
+    }
+
+    pub(crate) fn perform(&mut self, index: usize, actions: Vec<Action>) {
         for action in actions {
+            let Some(term) = self.replicas[index].leads(self.now) else {
+                return;
+            };
             let replica = &mut self.replicas[index];
-            let event = match action {
-                Action::Allocate { agent } => {
-                    if let Some(event) = supervisor_core::allocate(&replica.state, &agent) {
-                        self.say(index, term, event);
-                    }
-                    continue;
-                }
-                Action::Ask { .. } | Action::Refuse { .. } | Action::Dismiss { .. } => continue,
+            match action {
                 Action::SetTimer { agent, timer, incarnation, at } => {
                     if self.flaw != Flaw::NoTimers {
-                        replica.timers.insert((agent, timer, incarnation), at.as_millis());
+                        let after = at.as_millis().saturating_sub(replica.log_time(self.now));
+                        let due = replica.clock(self.now) + after;
+                        replica.timers.insert((agent, timer, incarnation), due);
                     }
-                    continue;
                 }
                 Action::CancelTimer { agent, timer, incarnation } => {
                     replica.timers.remove(&(agent, timer, incarnation));
-                    continue;
                 }
-                Action::Start { node, agent, generation, incarnation, .. } => {
-                    Event::Start { node, term, agent, generation, incarnation }
+                Action::Allocate { agent } => {
+                    if let Some(event) = supervisor_core::allocate(&replica.state, &agent) {
+                        self.say(index, Some(term), event);
+                    }
+                }
+                Action::Ask { node } => {
+                    let hosts = self.hosts_of(&node);
+                    self.command(index, &hosts, None, &Command::List);
+                }
+                Action::Refuse { node, instance } => {
+                    let hosts = self.hosts_of(&node);
+                    self.command(index, &hosts, Some(instance), &Command::Refused);
+                }
+                Action::Dismiss { agent, incarnation } => {
+                    if replica.is_reachable(self.now) {
+                        self.send(Event::Dismissed { agent, incarnation });
+                    }
+                }
+                Action::Start { node, instance, agent, generation, incarnation, .. } => {
+                    let command = Command::Start { agent: agent.clone(), generation, incarnation };
+                    let of = (&agent, incarnation);
+                    self.tell_node(index, &node, Some(instance), of, &command);
                 }
                 Action::Stop { node, agent, incarnation, within } => {
-                    Event::Stop { node, term, agent, incarnation, within }
+                    let instance = replica.state.node(&node).map(|node| node.instance);
+                    let command = Command::Stop { agent: agent.clone(), incarnation, within };
+                    self.tell_node(index, &node, instance, (&agent, incarnation), &command);
                 }
                 Action::Admit { agent, incarnation, previous, earlier, .. } => {
                     let mut over: Vec<_> = previous.into_iter().collect();
-                    if self.flaw != Flaw::ForgetEarlier {
-                        over.extend(earlier.iter().map(|one| one.incarnation));
+                    over.extend(earlier.iter().map(|one| one.incarnation));
+                    let (run, step) = (replica.run, Step::Claim);
+                    let one =
+                        Handover { replica: index, run, term, agent, incarnation, over, step };
+                    if replica.is_reachable(self.now) {
+                        self.send(Event::Asked(one));
                     }
-                    Event::Admit { replica: index, agent, incarnation, over }
                 }
-            };
-            if replica.is_reachable(self.now) {
-                self.send(event);
             }
         }
-    }
-}
-
-// === What it hears ===
-
-impl World {
-    /// Lets a leader look at something, and does what follows.
-    fn sees(&mut self, index: usize, look: impl FnOnce(&mut Replica, u64) -> Vec<Outcome>) {
-        let replica = &mut self.replicas[index];
-        let (Some(term), true) = (replica.leads(self.now), replica.is_up) else {
-            return;
-        };
-        for outcome in look(replica, self.now) {
-            match outcome {
-                Outcome::Record(event) => self.say(index, term, event),
-                Outcome::Do(Action::Stop { .. }) if self.flaw == Flaw::LeaveOrphans => {}
-                Outcome::Do(action) => self.perform(index, vec![action]),
-            }
-        }
-    }
-
-    /// As [`World::sees`], of something that came over the network.
-    fn hears(&mut self, index: usize, look: impl FnOnce(&mut Replica, u64) -> Vec<Outcome>) {
-        if self.replicas[index].is_reachable(self.now) {
-            self.sees(index, look);
-        }
-    }
-
-    pub(crate) fn hears_report(&mut self, index: usize, status: &NodeStatus) {
-        self.hears(index, |replica, now| replica.observer.node_report(&replica.state, now, status));
-    }
-
-    pub(crate) fn hears_exit(&mut self, index: usize, node: &NodeName, exit: &IncarnationExit) {
-        self.hears(index, |replica, _| replica.observer.exited(&replica.state, node, None, exit));
-    }
-
-    pub(crate) fn hears_failure(
-        &mut self,
-        index: usize,
-        node: &NodeName,
-        agent: &AgentName,
-        incarnation: u64,
-    ) {
-        self.hears(index, |replica, _| {
-            replica.observer.start_failed(
-                &replica.state,
-                node,
-                None,
-                agent,
-                incarnation,
-                "no program",
-            )
-        });
-    }
-
-    pub(crate) fn hears_heartbeat(&mut self, index: usize, agent: &AgentName, incarnation: u64) {
-        let beat = Heartbeat { finished: 1, ..Heartbeat::default() };
-        self.hears(index, |replica, now| {
-            replica.observer.shim_heartbeat(&replica.state, now, agent, incarnation, &beat)
-        });
-    }
-
-    pub(crate) fn handed_over(&mut self, index: usize, agent: AgentName, incarnation: u64) {
-        let event = ControlEvent::IncarnationBegun { agent, incarnation };
-        self.hears(index, |_, _| vec![Outcome::Record(event)]);
-    }
-
-    pub(crate) fn hears_ready(&mut self, index: usize, agent: &AgentName, incarnation: u64) {
-        self.hears(index, |replica, now| {
-            match replica.observer.shim_ready(&replica.state, agent, incarnation) {
-                ShimReady::LogReady => {
-                    let agent = agent.clone();
-                    let floor = now;
-                    vec![Outcome::Record(ControlEvent::IncarnationReady {
-                        agent,
-                        incarnation,
-                        floor,
-                    })]
-                }
-                ShimReady::AdmitAgain => {
-                    let admit = replica.state.agent(agent).and_then(supervisor_core::Agent::admit);
-                    admit.into_iter().map(Outcome::Do).collect()
-                }
-                ShimReady::Dismiss | ShimReady::Ignore => Vec::new(),
-            }
-        });
     }
 }

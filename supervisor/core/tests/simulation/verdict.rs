@@ -1,18 +1,93 @@
-//! Whether the fleet is at the end what people want it to be.
+//! Whether what happens is right while it happens, and whether the fleet is at the end what people want it to be.
 
+use common::AgentName;
 use common::api::AgentState;
-use supervisor_core::{Agent, Desired, Hold, Phase};
+use common::control::{ControlEvent, ControlRecord, Timer};
+use supervisor_core::{Agent, Desired, Hold, Phase, State};
 
+use crate::node::{Host, Worker};
 use crate::world::World;
 
+/// What was decided may be on its way for this long, in milliseconds, before it is on record.
+const ON_ITS_WAY: u64 = 12_000;
+
 impl World {
+    /// Judges a record that changed something: nothing that is well and can be reached ends without having been asked to.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "these four end what runs, and no others")]
+    pub(crate) fn judge_ends(&self, record: &ControlRecord, before: &State) -> Result<(), String> {
+        match &record.event {
+            ControlEvent::NodeLost { node } => {
+                let known = before.node(node).map(|known| known.instance);
+                let host = self.hosts.iter().find(|host| Some(host.instance) == known);
+                match host {
+                    Some(host) if host.is_well_for(self.now, 10_000 + ON_ITS_WAY) => {
+                        Err(format!("{node} counts as lost, and is there"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            ControlEvent::IncarnationHung { agent, incarnation, .. } => {
+                match self.worker(agent, *incarnation) {
+                    Some((host, worker))
+                        if host.is_well_for(self.now, 30_000 + ON_ITS_WAY)
+                            && worker.stops_at.is_none()
+                            && self.now > worker.ready_at.saturating_add(30_000 + ON_ITS_WAY) =>
+                    {
+                        Err(format!("{agent}.{incarnation} counts as hung, and is not"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            ControlEvent::IncarnationExited { agent, incarnation, exit, .. }
+                if exit.code.is_none() =>
+            {
+                let one = before.agent(agent).and_then(|agent| agent.incarnation(*incarnation));
+                let speaks = one.and_then(|one| before.node(&one.node)).map(|node| node.instance);
+                match self.worker(agent, *incarnation) {
+                    Some((host, _)) if Some(host.instance) == speaks => {
+                        Err(format!("{agent}.{incarnation} counts as gone, and is there"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            ControlEvent::TimerFired { agent, timer: Timer::Ready, incarnation } => {
+                match self.worker(agent, *incarnation) {
+                    Some((host, worker))
+                        if host.is_well_for(self.now, ON_ITS_WAY)
+                            && self.now > worker.ready_at.saturating_add(ON_ITS_WAY)
+                            && self
+                                .led_since
+                                .is_some_and(|since| self.now > since + ON_ITS_WAY) =>
+                    {
+                        Err(format!("{agent}.{incarnation} is late, and has long been ready"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn worker(&self, agent: &AgentName, incarnation: u64) -> Option<(&Host, &Worker)> {
+        let key = (agent.clone(), incarnation);
+        self.hosts.iter().find_map(|host| Some((host, host.workers.get(&key)?)))
+    }
+
+    /// Somebody leads, some seconds after all is calm.
+    pub(crate) fn somebody_leads(&self) -> Result<(), String> {
+        let term = self.log.state().term();
+        let leads = self.replicas.iter().any(|replica| replica.leads(self.now) == Some(term));
+        if leads { Ok(()) } else { Err("nobody leads, and all is calm".to_owned()) }
+    }
+
     /// Judges the end of a run.
     pub(crate) fn verdict(&mut self) -> Result<(), String> {
+        self.somebody_leads()?;
         let state = self.log.state();
         for replica in &self.replicas {
             // One that has folded all has the judge's state: that is compared at every record.
             let unread = self.log.record(replica.state.seq() + 1);
-            if unread.is_some_and(|(at, _)| at.as_millis() + 2_000 < self.now) {
+            if unread.is_some_and(|stored| stored.really + 2_000 < self.now) {
                 return Err(format!("{} did not converge: it is behind the log", replica.name));
             }
         }
@@ -56,13 +131,13 @@ impl World {
         if !agent.is_rolled_back() && current.generation != agent.generation {
             return Err("an old generation runs".to_owned());
         }
-        let host = &self.hosts[self.host_of(&current.node)];
-        let worker = host.workers.get(&(agent.name.clone(), current.number));
-        if !worker.is_some_and(|worker| worker.has_begun) {
-            return Err("its worker takes no messages".to_owned());
-        }
-        if !self.broker.has_consumer(&agent.name, current.number) {
+        let worker = self.worker(&agent.name, current.number).map(|(_, worker)| worker.clone());
+        let consumer = self.broker.consumer(&agent.name, current.number);
+        if consumer.is_none() {
             return Err("its consumer is not there".to_owned());
+        }
+        if worker.is_none_or(|worker| worker.consumer != consumer) {
+            return Err("its worker takes no messages".to_owned());
         }
         self.outcome.running += 1;
         Ok(())

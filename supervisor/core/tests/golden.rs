@@ -1,0 +1,114 @@
+//! Logs that were written by this version and by those before it: every later build folds them alike.
+//!
+//! `tests/logs/<name>.jsonl` is a log, a record a line with its sequence and the log's time; `<name>.json` beside it is what it
+//! comes to: the state, and every action on the way. A build may know more of a state than was known then, and nothing else than
+//! was known. With `MOZART_GOLDEN=write` a log that has no expectation yet gets one; one that has keeps it.
+
+use std::path::{Path, PathBuf};
+
+use common::Timestamp;
+use common::control::ControlRecord;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use supervisor_core::{Action, State, step};
+
+#[derive(Deserialize)]
+struct Line {
+    seq: u64,
+    at: Timestamp,
+    record: ControlRecord,
+}
+
+fn logs() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/logs");
+    let files = std::fs::read_dir(folder).expect("the logs are there");
+    let mut logs: Vec<_> = files.map(|file| file.expect("readable").path()).collect();
+    logs.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    logs.sort();
+    logs
+}
+
+/// An action in words that stay, whatever becomes of its type.
+fn words(action: &Action) -> String {
+    match action {
+        Action::Allocate { agent } => format!("allocate {agent}"),
+        Action::Ask { node } => format!("ask {node}"),
+        Action::Refuse { node, instance } => format!("refuse {node} {instance}"),
+        Action::Dismiss { agent, incarnation } => format!("dismiss {agent}-{incarnation}"),
+        Action::Start { node, instance, agent, generation, incarnation, warm } => {
+            format!("start {agent}-{incarnation} of {generation} on {node} {instance} warm {warm}")
+        }
+        Action::Stop { node, agent, incarnation, within } => {
+            format!("stop {agent}-{incarnation} on {node} within {}", within.as_millis())
+        }
+        Action::Admit { agent, incarnation, floor, previous, previous_clean, earlier } => {
+            let earlier: Vec<_> = earlier.iter().map(|one| (one.incarnation, one.clean)).collect();
+            format!(
+                "admit {agent}-{incarnation} from {floor} after {previous:?} {previous_clean} {earlier:?}"
+            )
+        }
+        Action::SetTimer { agent, timer, incarnation, at } => {
+            format!("timer {timer:?} {agent}-{incarnation} at {}", at.as_millis())
+        }
+        Action::CancelTimer { agent, timer, incarnation } => {
+            format!("cancel {timer:?} {agent}-{incarnation}")
+        }
+    }
+}
+
+/// What a log comes to.
+fn fold(log: &str) -> Value {
+    let (mut state, mut actions) = (State::default(), Vec::new());
+    for line in log.lines() {
+        let Line { seq, at, record } = serde_json::from_str(line).expect(line);
+        let todo = step(&mut state, seq, at, &record);
+        actions.extend(todo.iter().map(|action| format!("{seq}: {}", words(action))));
+    }
+    json!({ "state": serde_json::to_value(&state).expect("plain"), "actions": actions })
+}
+
+/// Everything that was expected is there, as it was; there may be more in an object.
+fn holds(expected: &Value, found: &Value, place: &str) {
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => {
+            for (key, value) in expected {
+                let there = found.get(key).unwrap_or(&Value::Null);
+                holds(value, there, &format!("{place}.{key}"));
+            }
+        }
+        (Value::Array(expected), Value::Array(found)) => {
+            assert_eq!(expected.len(), found.len(), "{place}");
+            for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
+                holds(expected, found, &format!("{place}[{index}]"));
+            }
+        }
+        _ => assert_eq!(expected, found, "{place}"),
+    }
+}
+
+#[test]
+fn every_log_of_an_earlier_version_folds_alike() {
+    let logs = logs();
+    assert!(logs.len() >= 3, "the logs are kept: {logs:?}");
+    for path in logs {
+        let found = fold(&std::fs::read_to_string(&path).expect("readable"));
+        let beside = path.with_extension("json");
+        if !beside.exists() && std::env::var_os("MOZART_GOLDEN").is_some_and(|set| set == "write") {
+            let text = serde_json::to_string_pretty(&found).expect("plain") + "\n";
+            std::fs::write(&beside, text).expect("writable");
+        }
+        let expected = std::fs::read_to_string(&beside).expect("an expectation beside the log");
+        let expected: Value = serde_json::from_str(&expected).expect("JSON");
+        holds(&expected, &found, &path.display().to_string());
+    }
+}
+
+#[test]
+fn a_fold_that_comes_to_something_else_is_noticed() {
+    let expected = json!({ "a": [1, { "b": 2 }] });
+    holds(&expected, &json!({ "a": [1, { "b": 2, "new": 3 }], "newer": 4 }), "");
+    for other in [json!({ "a": [1] }), json!({ "a": [1, { "b": 3 }] }), json!({ "a": [1, {}] })] {
+        let differs = std::panic::catch_unwind(|| holds(&expected, &other, ""));
+        assert!(differs.is_err(), "{other}");
+    }
+}
