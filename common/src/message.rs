@@ -232,6 +232,9 @@ pub struct DeadLetter {
     /// The message that repeats it, once somebody redrove it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redriven_as: Option<MessageId>,
+    /// Whether the message did not fit here, and only its beginning is: all of it is in the journal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 impl DeadLetter {
@@ -254,7 +257,7 @@ impl DeadLetter {
         attempts.sort_by_key(|end| (end.attempt, end.incarnation));
         attempts.dedup_by_key(|end| end.attempt);
         let reason = final_.reason.clone().unwrap_or_default();
-        Self { envelope, reason, attempts, log, at: final_.at, redriven_as: None }
+        Self { envelope, reason, attempts, log, at: final_.at, redriven_as: None, cut: false }
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use broker::{Broker, BrokerError, EventBatch, FinalOutcome, LogLine, Request, Unreadable};
+use broker::{
+    Broker, BrokerError, EventBatch, FinalOutcome, LogLine, Request, Retries, Unreadable,
+};
 use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
 use common::{AgentName, ConversationTag};
 use tokio::sync::watch;
@@ -150,19 +152,25 @@ pub(crate) async fn settle(
     author: String,
     mut final_: Box<Final>,
 ) -> Done {
+    let mut retries = Retries::new("storing a final state");
     loop {
         let publish = broker.publish_final(&key, &conversation, &final_, &author, STORE_WITHIN);
         let Some(published) = gate.through(publish).await else { continue };
         match published {
             Ok(FinalOutcome::Won) => return Done::Settled { seq, won: true, final_ },
             Ok(FinalOutcome::Lost(_)) => return Done::Settled { seq, won: false, final_ },
-            Err(error @ BrokerError::TooLarge { .. }) => {
+            Err(error) => {
+                let Err(error) = retries.after(error).await else { continue };
+                if final_.response.is_none() && final_.tail.is_empty() {
+                    // Nothing is left to cut: no repetition of it can be stored.
+                    tracing::error!("giving a final state up: {error}");
+                    return Done::Settled { seq, won: false, final_ };
+                }
                 final_.status = Outcome::Failed;
                 final_.response = None;
                 final_.tail.clear();
                 final_.reason = Some(format!("the answer cannot be stored: {error}"));
             }
-            Err(error) => pause("storing a final state", &error).await,
         }
     }
 }
@@ -179,28 +187,36 @@ pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadabl
         tail: Vec::new(),
     };
     let Unreadable { key, conversation, reply, .. } = unreadable;
+    let mut retries = Retries::new("refusing a request");
     loop {
         let publish = broker.publish_final(&key, &conversation, &final_, "refused", STORE_WITHIN);
         let Some(published) = gate.through(publish).await else { continue };
         match published {
             Ok(_) => return Done::Refused { reply },
-            Err(error) => pause("refusing a request", &error).await,
+            Err(error) => {
+                if let Err(error) = retries.after(error).await {
+                    tracing::error!("refusing a request: {error}");
+                    return Done::Refused { reply };
+                }
+            }
         }
     }
 }
 
 /// Stores events.
 pub(crate) async fn events(broker: Broker, mut gate: Gate, seq: u64, batch: EventBatch) -> Done {
+    let mut retries = Retries::new("storing events");
     loop {
         let Some(published) = gate.through(broker.publish_events(&batch)).await else { continue };
         match published {
             Ok(()) => return Done::Batch { seq },
-            // The final state carries the whole text; a batch that can never be stored must not stop the turn.
-            Err(error @ BrokerError::TooLarge { .. }) => {
-                tracing::error!("dropping events: {error}");
-                return Done::Batch { seq };
+            Err(error) => {
+                // The final state carries the whole text; a batch that can never be stored must not stop the turn.
+                if let Err(error) = retries.after(error).await {
+                    tracing::error!("dropping events: {error}");
+                    return Done::Batch { seq };
+                }
             }
-            Err(error) => pause("storing events", &error).await,
         }
     }
 }
@@ -214,6 +230,7 @@ pub(crate) async fn bury(
     log: Vec<String>,
     reply: String,
 ) -> Done {
+    let mut retries = Retries::new("storing a dead letter");
     loop {
         let burying = async {
             if let Some(request) = broker.request_of(&envelope.key()).await? {
@@ -229,7 +246,13 @@ pub(crate) async fn bury(
         let Some(buried) = gate.through(burying).await else { continue };
         match buried {
             Ok(_) => return Done::Buried { reply },
-            Err(error) => pause("storing a dead letter", &error).await,
+            Err(error) => {
+                // The final state says why it failed; a letter that can never be stored must not keep the message.
+                if let Err(error) = retries.after(error).await {
+                    tracing::error!("dropping a dead letter: {error}");
+                    return Done::Buried { reply };
+                }
+            }
         }
     }
 }

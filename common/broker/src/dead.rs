@@ -1,5 +1,7 @@
 //! DEAD: messages that were given up.
 
+use std::borrow::Cow;
+
 use async_nats::HeaderMap;
 use common::AgentName;
 use common::message::{DeadLetter, MessageKey};
@@ -11,16 +13,72 @@ use crate::journal::{Stored, encode, first_of};
 use crate::read::Reader;
 use crate::wire::CALL;
 
+/// The longest text of an attempt's end, of a log line, or of a reason that a letter without room keeps.
+const SHORT: usize = 256;
+
+/// The letter as it fits a record.
+fn fitting(letter: &DeadLetter, max: usize) -> Result<Cow<'_, DeadLetter>> {
+    let fits = |letter: &DeadLetter| encode(letter).map(|payload| payload.len() <= max);
+    if fits(letter)? {
+        return Ok(Cow::Borrowed(letter));
+    }
+    let mut cut = letter.clone();
+    for line in &mut cut.log {
+        shorten(line, SHORT);
+    }
+    if fits(&cut)? {
+        return Ok(Cow::Owned(cut));
+    }
+    // The last lines and the last attempts tell most.
+    while !cut.log.is_empty() {
+        cut.log.drain(..cut.log.len().div_ceil(2));
+        if fits(&cut)? {
+            return Ok(Cow::Owned(cut));
+        }
+    }
+    shorten(&mut cut.reason, SHORT);
+    for end in &mut cut.attempts {
+        shorten(&mut end.error, SHORT);
+    }
+    while !fits(&cut)? && cut.attempts.len() > 1 {
+        cut.attempts.drain(..cut.attempts.len() / 2);
+    }
+    // As JSON a byte may take six.
+    let mut room = cut.envelope.message.len();
+    let whole = room;
+    while !fits(&cut)? && room > 0 {
+        room /= 2;
+        shorten(&mut cut.envelope.message, room);
+        let note =
+            format!("; the message of {whole} bytes is in the journal, here are its first {room}");
+        cut.reason = letter.reason.clone();
+        shorten(&mut cut.reason, SHORT);
+        cut.reason.push_str(&note);
+        cut.cut = true;
+    }
+    Ok(Cow::Owned(cut))
+}
+
+/// Cuts a text, and says so in it.
+fn shorten(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push_str(" [cut]");
+    }
+}
+
 impl Broker {
     fn dead_stream(&self) -> String {
         self.subjects().stream("DEAD")
     }
 
-    /// Stores a dead letter, if there is none for this message (true: it was new).
+    /// Stores a dead letter, if there is none for this message (true: it was new). What does not fit a record is cut: first the
+    /// log, then the attempts, and the message only at the very last, which the letter then says.
     ///
     /// # Errors
     /// When the broker does not answer.
     pub async fn bury(&self, letter: &DeadLetter) -> Result<bool> {
+        let letter = &fitting(letter, self.max_record())?;
         let key = letter.envelope.key();
         let payload = encode(letter)?;
         self.check_size(payload.len())?;
@@ -40,7 +98,7 @@ impl Broker {
             // Ours, if an earlier try stored it and its answer was lost.
             Published::WrongLast | Published::Duplicate(_) if tries > 1 => {
                 let there = self.dead_letter(&key).await?;
-                Ok(there.is_some_and(|there| there.value == *letter))
+                Ok(there.is_some_and(|there| there.value == **letter))
             }
             Published::WrongLast | Published::Duplicate(_) => Ok(false),
         }
@@ -51,6 +109,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn rebury(&self, letter: &DeadLetter, seq: u64) -> Result<bool> {
+        let letter = &fitting(letter, self.max_record())?;
         let key = letter.envelope.key();
         let payload = encode(letter)?;
         self.check_size(payload.len())?;
@@ -65,7 +124,7 @@ impl Broker {
             Published::Stored(_) | Published::Duplicate(_) => Ok(true),
             Published::WrongLast if tries > 1 => {
                 let there = self.dead_letter(&key).await?;
-                Ok(there.is_some_and(|there| there.value == *letter))
+                Ok(there.is_some_and(|there| there.value == **letter))
             }
             Published::WrongLast => Ok(false),
         }

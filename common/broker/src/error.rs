@@ -98,6 +98,27 @@ impl BrokerError {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Timeout(_) | Self::Unreachable { .. })
     }
+
+    /// Whether a write that failed like this can ever succeed as it is: with time, with room, with another server. The others
+    /// are the record's own fault, or the build's: repeating them only costs.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Timeout(_)
+            | Self::Unreachable { .. }
+            | Self::Denied { .. }
+            | Self::NoJetStream
+            | Self::NoStreams(_)
+            | Self::Full(_)
+            | Self::Other(_) => true,
+            Self::TooOld { .. }
+            | Self::TooNew { .. }
+            | Self::Outdated { .. }
+            | Self::NotTaken { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
 }
 
 /// The result of a broker call.

@@ -20,9 +20,7 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         BrokerError::NoStreams(_) => {
             (UNREACHABLE, "`mozart up`, or check --namespace (MOZART_NAMESPACE)")
         }
-        BrokerError::Full(_) => {
-            (UNREACHABLE, "free disk space or raise the server's JetStream limits")
-        }
+        BrokerError::Full(_) => (LIMIT, "free disk space or raise the server's JetStream limits"),
         BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
         BrokerError::Outdated { .. } => {
             (UNREACHABLE, "another --namespace, or a new data folder (MOZART_DIR)")
@@ -64,7 +62,7 @@ mod tests {
         assert_eq!(code(BrokerError::TooOld { found: text() }), 6);
         assert_eq!(code(BrokerError::NoJetStream), 6);
         assert_eq!(code(BrokerError::NoStreams(text())), 6);
-        assert_eq!(code(BrokerError::Full(text())), 6);
+        assert_eq!(code(BrokerError::Full(text())), 9);
         assert_eq!(code(BrokerError::TooLarge { size: 2, max: 1 }), 9);
         assert_eq!(code(BrokerError::Timeout(Duration::ZERO)), 5);
     }

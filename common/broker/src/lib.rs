@@ -22,6 +22,7 @@ mod logs;
 mod read;
 #[cfg(feature = "reference")]
 pub mod reference;
+mod retries;
 mod scan;
 mod streams;
 mod wire;
@@ -39,5 +40,6 @@ pub use inbox::{Delivery, Inbox, InboxItem, Unreadable};
 pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};
 pub use logs::{LogFollower, LogLine};
+pub use retries::Retries;
 pub use scan::{JournalItem, JournalScan, OpenScan, Request};
 pub use streams::StreamOptions;

@@ -13,6 +13,7 @@ fn letter(name: &str, id: &str) -> DeadLetter {
         log: vec!["panic".into()],
         at: Timestamp::from_millis(5),
         redriven_as: None,
+        cut: false,
     }
 }
 
@@ -66,5 +67,31 @@ async fn messages_of_one_id_have_their_own_letter_each() {
     for letter in &letters {
         let there = broker.dead_letter(&letter.envelope.key()).await.expect("an answer");
         assert_eq!(there.expect("it is there").value, *letter);
+    }
+}
+
+#[tokio::test]
+async fn a_letter_that_does_not_fit_is_cut_where_it_matters_least() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let log: Vec<String> = (0..20).map(|n| format!("{n} {}", "l".repeat(16_000))).collect();
+    let ends: Vec<AttemptEnd> = (1..=40)
+        .map(|attempt| AttemptEnd { attempt, incarnation: 7, error: "e".repeat(8_000) })
+        .collect();
+    for (id, size, whole) in
+        [("m1", 850_000, true), ("m2", 1_020_000, true), ("m3", 1_044_000, false)]
+    {
+        let mut large = letter("a", id);
+        (large.log, large.attempts) = (log.clone(), ends.clone());
+        large.envelope.message = "m".repeat(size);
+        assert!(broker.bury(&large).await.expect("it is stored"), "{id}");
+        let there = broker.dead_letter(&key("a", id)).await.expect("an answer");
+        let there = there.expect("it is there").value;
+        assert_eq!(there.cut, !whole, "{id}");
+        assert_eq!(there.envelope.message == large.envelope.message, whole, "{id}");
+        assert_eq!(there.reason.contains("in the journal"), !whole, "{id}");
+        assert_eq!(there.attempts.last().map(|end| end.attempt), Some(40), "{id}");
+        // Again, it is the same letter.
+        assert!(!broker.bury(&large).await.expect("an answer"), "{id}");
     }
 }

@@ -183,8 +183,20 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
     if let Some(message_id) = letter.redriven_as {
         return Ok(Redriven { message_id, agent, redrive_of: dead });
     }
-    let again = again(&letter.envelope, seq, now());
     let what = || format!("cannot redrive message {dead}");
+    let whole = match letter.cut {
+        false => letter.envelope.clone(),
+        // Only its beginning fitted the letter.
+        true => match client.broker.request_of(&letter.envelope.key()).await.attempt(what())? {
+            Some(request) => request.value,
+            None => {
+                let cause =
+                    "the message did not fit its letter, and is not in the journal any more";
+                return Err(failure::error(failure::NOT_FOUND, what(), cause, "`mozart send`"));
+            }
+        },
+    };
+    let again = again(&whole, seq, now());
     match client.broker.send(&again, STORE).await.attempt(what())? {
         SendOutcome::Stored { .. } | SendOutcome::Already { .. } => {}
         SendOutcome::Conflict { .. } => {

@@ -165,6 +165,7 @@ fn a_failure_names_its_cause_first_and_the_dead_letter_last() {
         log: Vec::new(),
         at: Timestamp::from_millis(1),
         redriven_as: None,
+        cut: false,
     });
     let lines = message(&facts);
     assert_eq!(lines[0], "Message m1 to a failed after 3 attempts: exit code 1.");

@@ -1,0 +1,71 @@
+//! Repeating a write until it is stored: the one place that knows which errors pass, and how soon to ask again.
+
+use std::time::Duration;
+
+use crate::error::{BrokerError, Result};
+use crate::wire::jitter;
+
+/// The first pause after a failed try.
+const FIRST: Duration = Duration::from_millis(100);
+
+/// The longest.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// The tries of one write, which must be harmless when repeated.
+#[derive(Debug)]
+pub struct Retries {
+    what: &'static str,
+    pause: Duration,
+}
+
+impl Retries {
+    /// `what` names what is attempted, for the log.
+    #[must_use]
+    pub fn new(what: &'static str) -> Self {
+        Self { what, pause: FIRST }
+    }
+
+    /// Waits after a failed try, ever more patiently, if another one can help.
+    ///
+    /// # Errors
+    /// The same error, at once, if it cannot: the record is too large, or cannot be read. The caller cuts it, or gives it up.
+    pub async fn after(&mut self, error: BrokerError) -> Result<()> {
+        if !error.passes() {
+            return Err(error);
+        }
+        tracing::warn!("{}: {error}", self.what);
+        tokio::time::sleep(jitter(self.pause)).await;
+        self.pause = (self.pause * 2).min(LONGEST);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_is_tried_again_ever_more_patiently() {
+        let mut retries = Retries::new("x");
+        let began = Instant::now();
+        for tries in 0..40 {
+            let error = match tries % 3 {
+                0 => BrokerError::Timeout(FIRST),
+                1 => BrokerError::Full("no room".into()),
+                _ => BrokerError::other("no leader"),
+            };
+            retries.after(error).await.expect("it may help");
+            assert!(tries > 1 || began.elapsed() < Duration::from_secs(1));
+        }
+        assert!(began.elapsed() > Duration::from_secs(50), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_pass_ends_at_once() {
+        let began = Instant::now();
+        let error = Retries::new("x").after(BrokerError::TooLarge { size: 2, max: 1 }).await;
+        assert!(matches!(error, Err(BrokerError::TooLarge { .. })));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}
