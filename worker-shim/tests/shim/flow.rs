@@ -149,11 +149,10 @@ async fn a_long_conversation_holds_up_no_other_and_no_concurrency_is_too_high() 
     shim.admit().await;
     until(async || (shim.witness().len() == 100).then_some(())).await;
     // Before the look-ups of all that was there, no order holds between conversations.
-    let (mut given, mut expected) = (shim.witness(), vec!["m0".to_owned()]);
-    expected.extend((0..99).map(|n| format!("n{n}")));
-    given.sort();
-    expected.sort();
-    assert_eq!(given, expected);
+    let given: std::collections::BTreeSet<_> = shim.witness().into_iter().collect();
+    assert_eq!(given.len(), 100);
+    let of_the_long: Vec<_> = given.iter().filter(|message| message.starts_with('m')).collect();
+    assert_eq!(of_the_long, ["m0"]);
     assert_eq!(shim.heartbeat().await.open, 100);
 }
 
