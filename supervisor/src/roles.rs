@@ -27,7 +27,7 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let id = args.id.unwrap_or_else(default_id);
     let options = connect::options(global, format!("supervisor {id}"), CONNECT)?;
     let streams =
-        StreamOptions { journal_shards: args.journal_shards.unwrap_or(SHARDS), replicas: 1 };
+        StreamOptions { journal_shards: args.journal_shards.unwrap_or(SHARDS), replicas: None };
     let stop = signals::stop_token()?;
     let broker = Broker::connect_and_create(&options, &streams).await;
     let broker = broker.attempt("cannot start the supervisor")?;

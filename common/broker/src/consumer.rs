@@ -3,13 +3,16 @@
 //! State is in memory (it doubles the throughput of many agents); what a broker restart forgets, the journal knows. Acks are
 //! plain publishes: fencing is the consumer's name and the compare-and-set of the final state, never the ack.
 
+use std::time::Duration;
+
+use async_nats::HeaderMap;
 use bytes::Bytes;
 use common::{AgentName, Timestamp};
 use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::api::code;
+use crate::api::{code, header};
 use crate::connection::{Broker, queued};
 use crate::error::{BrokerError, Result};
 use crate::inbox::Inbox;
@@ -21,6 +24,9 @@ pub const WINDOW: u32 = 4096;
 
 /// How long a delivery may go without an ack or a sign of progress, in nanoseconds.
 const ACK_WAIT: u64 = 30_000_000_000;
+
+/// A consumer that does not answer for this long, while its stream's leader does, is gone: it is on one server only.
+const ANSWERS: Duration = Duration::from_secs(1);
 
 /// The backstop: attempts are counted by the journal's readers, not by the broker.
 const MAX_DELIVER: u32 = 20;
@@ -75,7 +81,15 @@ pub(crate) async fn info(
     consumer: &str,
 ) -> Result<Option<ConsumerState>> {
     let what = format!("CONSUMER.INFO.{stream}.{consumer}");
-    match wire.api::<Info>(&what, &json!({}), CALL).await? {
+    let answer = match wire.api::<Info>(&what, &json!({}), ANSWERS).await {
+        // The one server that has it says nothing. If the stream's leader does, it is that server that is gone.
+        Err(BrokerError::Timeout(_)) => {
+            wire.stream_info(stream, ANSWERS).await??;
+            return Ok(None);
+        }
+        answer => answer?,
+    };
+    match answer {
         Ok(info) => Ok(Some(ConsumerState {
             ack_floor: info.ack_floor.stream_seq,
             delivered: info.delivered.stream_seq,
@@ -90,7 +104,7 @@ pub(crate) async fn info(
 
 impl Broker {
     /// Creates the consumer of an incarnation (`ack_wait` 30 s, `max_deliver` 20 as the backstop, at most `window` unacked), filtered to the agent's requests
-    /// from `start_seq` on. Exists already: true as well.
+    /// from `start_seq` on. Exists already: true as well. One that exists and does not answer gets a successor under another name.
     ///
     /// # Errors
     /// When the broker does not take it.
@@ -101,8 +115,22 @@ impl Broker {
         start_seq: u64,
         window: u32,
     ) -> Result<()> {
+        let mut name = self.consumer_name(agent, incarnation).await?;
+        while !self.create_named(agent, &name, start_seq, window).await? {
+            name = self.rename_consumer(agent, incarnation, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// False: there is one of this name, and it does not answer.
+    async fn create_named(
+        &self,
+        agent: &AgentName,
+        name: &str,
+        start_seq: u64,
+        window: u32,
+    ) -> Result<bool> {
         let stream = self.journal_stream(agent);
-        let name = self.subjects().consumer(agent, incarnation);
         let filter = self.subjects().requests_of(agent);
         let config = json!({
             "stream_name": stream,
@@ -124,15 +152,63 @@ impl Broker {
         });
         let what = format!("CONSUMER.CREATE.{stream}.{name}.{filter}");
         match self.wire().api::<Done>(&what, &config, CALL).await? {
-            Ok(Done {}) => Ok(()),
+            Ok(Done {}) => {}
             Err(error)
                 if [code::CONSUMER_EXISTS, code::CONSUMER_NAME_EXISTS]
-                    .contains(&error.err_code) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
+                    .contains(&error.err_code) => {}
+            Err(error) => return Err(error.into()),
         }
+        // On a cluster the name is given at once also to one whose server is gone.
+        Ok(self.replicas() == 1 || info(self.wire(), &stream, name).await?.is_some())
+    }
+
+    /// Where the name of an incarnation's consumer is kept, once it is another than the first.
+    fn renamed_subject(&self, agent: &AgentName, incarnation: u64) -> String {
+        self.lease_subject(&format!("consumer.{agent}.{incarnation}"))
+    }
+
+    /// The name of an incarnation's consumer.
+    pub(crate) async fn consumer_name(
+        &self,
+        agent: &AgentName,
+        incarnation: u64,
+    ) -> Result<String> {
+        let first = self.subjects().consumer(agent, incarnation);
+        // With one server there is nobody who could say that another one does not answer.
+        if self.replicas() == 1 {
+            return Ok(first);
+        }
+        let subject = self.renamed_subject(agent, incarnation);
+        match self.wire().last(&self.lease_stream(), &subject).await? {
+            Some(record) => String::from_utf8(record.payload.into()).map_err(BrokerError::other),
+            None => Ok(first),
+        }
+    }
+
+    /// Another name for an incarnation's consumer than the one that does not answer; whoever is first chooses it.
+    async fn rename_consumer(
+        &self,
+        agent: &AgentName,
+        incarnation: u64,
+        silent: &str,
+    ) -> Result<String> {
+        tracing::warn!(consumer = silent, "it does not answer: another one takes its place");
+        let (stream, subject) = (self.lease_stream(), self.renamed_subject(agent, incarnation));
+        let there = self.wire().last(&stream, &subject).await?;
+        if let Some(record) = there.as_ref().filter(|record| record.payload != silent.as_bytes()) {
+            return String::from_utf8(record.payload.to_vec()).map_err(BrokerError::other);
+        }
+        let suffix = uuid::Uuid::now_v7().simple().to_string().split_off(24);
+        let name = self.subjects().consumer_anew(agent, incarnation, &suffix);
+        let headers = || {
+            let mut headers = HeaderMap::new();
+            let expected = there.as_ref().map_or(0, |record| record.seq);
+            headers.insert(header::EXPECTED_LAST, expected.to_string());
+            headers
+        };
+        self.wire().publish(subject, headers, name.clone().into(), CALL).await?;
+        // Whether ours or another's was first: what is there now counts.
+        self.consumer_name(agent, incarnation).await
     }
 
     /// A consumer's figures; none if it does not exist.
@@ -144,7 +220,7 @@ impl Broker {
         agent: &AgentName,
         incarnation: u64,
     ) -> Result<Option<ConsumerState>> {
-        let name = self.subjects().consumer(agent, incarnation);
+        let name = self.consumer_name(agent, incarnation).await?;
         info(self.wire(), &self.journal_stream(agent), &name).await
     }
 
@@ -153,13 +229,31 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn delete_consumer(&self, agent: &AgentName, incarnation: u64) -> Result<()> {
+        let first = self.subjects().consumer(agent, incarnation);
+        let name = self.consumer_name(agent, incarnation).await?;
+        self.delete_named(agent, &name).await?;
+        if name != first {
+            self.delete_named(agent, &first).await?;
+            let renamed = self.renamed_subject(agent, incarnation);
+            self.wire().purge(&self.lease_stream(), &renamed).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_named(&self, agent: &AgentName, name: &str) -> Result<()> {
         let stream = self.journal_stream(agent);
-        let name = self.subjects().consumer(agent, incarnation);
         let what = format!("CONSUMER.DELETE.{stream}.{name}");
-        match self.wire().api::<Done>(&what, &json!({}), CALL).await? {
-            Ok(Done {}) => Ok(()),
-            Err(error) if error.err_code == code::CONSUMER_NOT_FOUND => Ok(()),
-            Err(error) => Err(error.into()),
+        let patience = if self.replicas() == 1 { CALL } else { ANSWERS };
+        match self.wire().api::<Done>(&what, &json!({}), patience).await {
+            Ok(Ok(Done {})) => Ok(()),
+            Ok(Err(error)) if error.err_code == code::CONSUMER_NOT_FOUND => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+            // The server that has it is gone and says nothing; that it is deleted is what the others agree on without it.
+            Err(error @ BrokerError::Timeout(_)) if self.replicas() > 1 => {
+                let names = self.names(stream).await?;
+                if names.iter().any(|there| there == name) { Err(error) } else { Ok(()) }
+            }
+            Err(error) => Err(error),
         }
     }
 

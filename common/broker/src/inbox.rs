@@ -141,7 +141,7 @@ impl Inbox {
             broker: broker.clone(),
             agent: agent.clone(),
             stream: broker.journal_stream(agent),
-            consumer: broker.subjects().consumer(agent, incarnation),
+            consumer: broker.consumer_name(agent, incarnation).await?,
             window: window.max(1),
             held: 0,
             asked: 0,

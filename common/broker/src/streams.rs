@@ -20,6 +20,9 @@ const SHARDS_KEY: &str = "mozart-shards";
 /// Above the server's default of 1000: every incarnation has a consumer.
 const MAX_CONSUMERS: u32 = 20_000;
 
+/// On a cluster: one server may be lost.
+const REPLICAS: usize = 3;
+
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
 
@@ -28,8 +31,8 @@ const HOUR: u64 = 3600 * SECOND;
 pub struct StreamOptions {
     /// Journal streams: 4 where every write is synced, since synced writes to one stream do not run in parallel.
     pub journal_shards: u32,
-    /// 1 on one host, 3 on a cluster.
-    pub replicas: usize,
+    /// Copies of each record; none: what there are servers for, 3 on a cluster and 1 on a server alone.
+    pub replicas: Option<usize>,
 }
 
 /// How they are.
@@ -83,11 +86,13 @@ pub(crate) async fn create(
     options: &StreamOptions,
     timeout: Duration,
 ) -> Result<Made> {
-    let replicas = options.replicas.max(1);
+    let clustered = wire.client.server_info().cluster.is_some();
+    let replicas = options.replicas.unwrap_or(if clustered { REPLICAS } else { 1 }).max(1);
     let asked =
         Plan { subjects: Subjects::new(namespace.clone(), options.journal_shards), replicas };
     let made = made(&ensure(wire, asked.control(), timeout).await?)?;
-    let plan = Plan { subjects: Subjects::new(namespace.clone(), made.shards), replicas };
+    let plan =
+        Plan { subjects: Subjects::new(namespace.clone(), made.shards), replicas: made.replicas };
     let others = plan.others().into_iter();
     try_join_all(others.map(|config| ensure(wire, config, timeout))).await?;
     Ok(made)

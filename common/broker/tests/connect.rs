@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{SOON, Server, envelope, soon};
 
-const STREAMS: StreamOptions = StreamOptions { journal_shards: 1, replicas: 1 };
+const STREAMS: StreamOptions = StreamOptions { journal_shards: 1, replicas: None };
 
 fn options_at(url: String, timeout: Duration) -> ConnectOptions {
     ConnectOptions {

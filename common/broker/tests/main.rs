@@ -3,6 +3,7 @@
 mod support;
 
 mod attempts;
+mod cluster;
 mod connect;
 mod consumer;
 mod control;

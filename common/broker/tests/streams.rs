@@ -64,7 +64,7 @@ async fn another_format_is_left_alone() {
         other => panic!("{other:?}"),
     };
     known(Broker::connect(&server.options()).await);
-    let streams = StreamOptions { journal_shards: 1, replicas: 1 };
+    let streams = StreamOptions { journal_shards: 1, replicas: None };
     known(Broker::connect_and_create(&server.options(), &streams).await);
     assert_eq!(config(&client, "MOZART_test_CONTROL").await["metadata"]["mozart-format"], "3");
 

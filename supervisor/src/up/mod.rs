@@ -222,7 +222,7 @@ async fn start(
         Sync::Always => 4,
         Sync::Lazy => 1,
     });
-    let streams = StreamOptions { journal_shards: shards, replicas: 1 };
+    let streams = StreamOptions { journal_shards: shards, replicas: None };
     let connecting = Broker::connect_and_create(&connect, &streams);
     let connected = match &mut nats {
         Some(nats) => nats.keep_during(connecting).await,

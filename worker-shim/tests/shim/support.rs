@@ -114,7 +114,7 @@ impl Server {
             namespace: Namespace::new("test").expect("valid"),
             timeout: SOON,
         };
-        let streams = StreamOptions { journal_shards: 1, replicas: 1 };
+        let streams = StreamOptions { journal_shards: 1, replicas: None };
         Broker::connect_and_create(&options, &streams).await.expect("a broker")
     }
 }

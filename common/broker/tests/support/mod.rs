@@ -1,5 +1,7 @@
 //! A nats-server of one's own, and short ways to say what a test is about.
 
+pub(crate) mod cluster;
+
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -119,7 +121,7 @@ impl Server {
     pub(crate) async fn broker_in(&self, namespace: &str, journal_shards: u32) -> Broker {
         let mut options = self.options();
         options.namespace = Namespace::new(namespace).expect("valid");
-        let streams = StreamOptions { journal_shards, replicas: 1 };
+        let streams = StreamOptions { journal_shards, replicas: None };
         Broker::connect_and_create(&options, &streams).await.expect("a broker")
     }
 

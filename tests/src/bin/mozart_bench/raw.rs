@@ -44,7 +44,7 @@ impl Raw {
         let url = &rig.server.url;
         let namespace = Namespace::new(name)?;
         let options = Rig::connect(url, &namespace);
-        let streams = StreamOptions { journal_shards: rig.sync.shards(), replicas: 1 };
+        let streams = StreamOptions { journal_shards: rig.sync.shards(), replicas: None };
         let broker = Broker::connect_and_create(&options, &streams).await?;
         let agents = fleet::names(agents)?;
         let mut processes = Vec::new();

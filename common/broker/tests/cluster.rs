@@ -1,0 +1,125 @@
+//! Three servers: what is stored survives one of them, and what is not is made anew within seconds.
+
+use std::time::{Duration, Instant};
+
+use broker::{Broker, FinalOutcome, Inbox, InboxItem, SendOutcome};
+use serde_json::Value;
+
+use crate::events::{batch, text};
+use crate::support::cluster::Cluster;
+use crate::support::{SOON, agent, completed, envelope, key, soon};
+
+const WINDOW: u32 = 16;
+
+async fn ask(cluster: &Cluster, n: usize, what: &str) -> Value {
+    let client = cluster.client(n).await;
+    let answer = client.request(format!("$JS.API.{what}"), "".into()).await.expect("an answer");
+    serde_json::from_slice(&answer.payload).expect("JSON")
+}
+
+/// The server that leads a stream or consumer.
+async fn leader(cluster: &Cluster, n: usize, what: &str) -> usize {
+    let info = ask(cluster, n, what).await;
+    let name = info["cluster"]["leader"].as_str().expect("a leader");
+    name.trim_start_matches('s').parse().expect("one of ours")
+}
+
+async fn send(broker: &Broker, id: &str) {
+    let sent = soon(broker.send(&envelope("a", id), SOON)).await.expect("stored");
+    assert!(matches!(sent, SendOutcome::Stored { .. } | SendOutcome::Already { .. }), "{sent:?}");
+}
+
+/// The next request, acked and final.
+async fn turn(broker: &Broker, inbox: &mut Inbox) -> String {
+    let item = soon(inbox.next()).await;
+    let InboxItem::Delivery(delivery) = item else {
+        panic!("{item:?}");
+    };
+    let (key, tag) = (delivery.envelope.key(), delivery.envelope.tag());
+    let won = broker.publish_final(&key, &tag, &completed("x"), "1.1", SOON).await;
+    assert_eq!(won.expect("stored"), FinalOutcome::Won);
+    broker.ack(&delivery.reply).await.expect("acked");
+    inbox.release(1);
+    key.message_id.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_have_three_replicas_where_there_are_three_servers() {
+    let cluster = Cluster::start().await;
+    let broker = cluster.broker().await;
+    assert_eq!(broker.replicas(), 3);
+    for stream in ["JOURNAL", "ATTEMPTS", "CONTROL", "DEAD", "LOGS", "EVENTS"] {
+        let info = ask(&cluster, 0, &format!("STREAM.INFO.MOZART_test_{stream}")).await;
+        assert_eq!(info["config"]["num_replicas"], 3, "{stream}");
+        let storage = if stream == "EVENTS" { "memory" } else { "file" };
+        assert_eq!(info["config"]["storage"], storage, "{stream}");
+        // Async persistence is for one replica alone.
+        assert_ne!(info["config"]["persist_mode"], "async", "{stream}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_whose_server_is_gone_is_made_anew_within_seconds_and_never_resumes_from_its_start()
+ {
+    let mut cluster = Cluster::start().await;
+    let broker = cluster.broker().await;
+    let a = agent("a");
+    broker.create_consumer(&a, 1, 1, WINDOW).await.expect("made");
+    for n in 0..5 {
+        send(&broker, &format!("m{n}")).await;
+    }
+    let mut inbox = broker.pull(&a, 1, WINDOW).await.expect("pulling");
+    for n in 0..5 {
+        assert_eq!(turn(&broker, &mut inbox).await, format!("m{n}"));
+    }
+    let at = leader(&cluster, 0, "CONSUMER.INFO.MOZART_test_JOURNAL.a-1").await;
+    cluster.kill(at).await;
+    let killed = Instant::now();
+    while !matches!(soon(inbox.next()).await, InboxItem::Ended) {}
+    let gone = async { while !matches!(broker.consumer(&a, 1).await, Ok(None)) {} };
+    soon(gone).await;
+    // The same incarnation goes on under another name, without waiting for a deletion.
+    let again = async { while broker.create_consumer(&a, 1, 6, WINDOW).await.is_err() {} };
+    soon(again).await;
+    send(&broker, "m5").await;
+    let mut inbox = broker.pull(&a, 1, WINDOW).await.expect("pulling");
+    assert_eq!(turn(&broker, &mut inbox).await, "m5");
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+
+    // Its server is back: nobody is given anything old, and both go when the incarnation goes.
+    cluster.revive(at);
+    let names = broker.consumers().await.expect("a list");
+    assert!(names.iter().all(|(agent, incarnation)| (agent, *incarnation) == (&a, 1)), "{names:?}");
+    send(&broker, "m6").await;
+    assert_eq!(turn(&broker, &mut inbox).await, "m6");
+    soon(broker.delete_consumer(&a, 1)).await.expect("deleted");
+    let gone = async {
+        while !matches!(broker.consumers().await.as_deref(), Ok([])) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    soon(gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_survives_a_leader_that_is_killed_and_wiped() {
+    let mut cluster = Cluster::start().await;
+    let broker = cluster.broker().await;
+    for n in 0..20 {
+        send(&broker, &format!("m{n}")).await;
+    }
+    let delivered = common::event::EventBody::Delivered { incarnation: 7 };
+    broker.publish_events(&batch(1, 1, vec![delivered, text("a")])).await.expect("stored");
+    let at = leader(&cluster, 0, "STREAM.INFO.MOZART_test_JOURNAL").await;
+    cluster.kill(at).await;
+    cluster.wipe(at);
+    for n in 20..40 {
+        send(&broker, &format!("m{n}")).await;
+    }
+    cluster.revive(at);
+    let open = soon(broker.open_requests(&agent("a"), 1, 100)).await.expect("a scan");
+    assert_eq!(open.total, 40);
+    let mark = soon(broker.last_mark(&key("a", "m1"))).await.expect("an answer");
+    assert_eq!(mark.expect("on record").attempt, 1);
+}
