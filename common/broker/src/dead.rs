@@ -151,7 +151,7 @@ impl Broker {
             Some(agent) => self.subjects().dead_of(agent),
             None => self.subjects().dead_filter(),
         };
-        let mut reader = Reader::new(self.wire(), stream, filter, 1, last_seq);
+        let mut reader = Reader::new(self.wire(), stream, filter, 1, last_seq).of(self.replicas());
         let mut letters = Vec::new();
         while let Some(record) = reader.next().await? {
             match Stored::parse(&record) {

@@ -26,12 +26,17 @@ pub(crate) struct Reader {
     next: u64,
     until: u64,
     page: VecDeque<Record>,
+    /// Whether a replica answers that may not have the newest records: then its end is compared with the leader's.
+    replicated: bool,
 }
 
 /// How a page ended.
 enum PageEnd {
     More,
+    /// The replica has no more.
     Complete,
+    /// It has more than is wanted.
+    Beyond,
     /// Nobody listened, or the connection broke: what came is good.
     Broken,
 }
@@ -39,7 +44,21 @@ enum PageEnd {
 impl Reader {
     /// Reads the filter's records from sequence `from` up to and including `until`.
     pub(crate) fn new(wire: &Wire, stream: String, filter: String, from: u64, until: u64) -> Self {
-        Self { wire: wire.clone(), stream, filter, next: from.max(1), until, page: VecDeque::new() }
+        Self {
+            wire: wire.clone(),
+            stream,
+            filter,
+            next: from.max(1),
+            until,
+            page: VecDeque::new(),
+            replicated: false,
+        }
+    }
+
+    /// The same, of a stream with so many replicas.
+    pub(crate) fn of(mut self, replicas: usize) -> Self {
+        self.replicated = replicas > 1;
+        self
     }
 
     /// The next record; none at the end.
@@ -64,7 +83,13 @@ impl Reader {
         let deadline = Instant::now() + CALL;
         loop {
             match self.read_page(deadline).await? {
-                PageEnd::Complete => self.next = u64::MAX,
+                PageEnd::Complete if self.replicated && self.lags().await? => {
+                    if self.page.is_empty() {
+                        pause(deadline, CALL).await?;
+                        continue;
+                    }
+                }
+                PageEnd::Complete | PageEnd::Beyond => self.next = u64::MAX,
                 PageEnd::Broken if self.page.is_empty() => {
                     pause(deadline, CALL).await?;
                     continue;
@@ -73,6 +98,12 @@ impl Reader {
             }
             return Ok(());
         }
+    }
+
+    /// Whether the leader has a record that the replica did not have.
+    async fn lags(&self) -> Result<bool> {
+        let last = self.wire.last(&self.stream, &self.filter).await?;
+        Ok(last.is_some_and(|last| last.seq >= self.next))
     }
 
     async fn read_page(&mut self, deadline: Instant) -> Result<PageEnd> {
@@ -111,7 +142,7 @@ impl Reader {
             }
             let record = Record::from_direct(answer)?;
             if record.seq > self.until {
-                return Ok(PageEnd::Complete);
+                return Ok(PageEnd::Beyond);
             }
             last = record.seq;
             self.next = record.seq + 1;

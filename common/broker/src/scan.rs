@@ -103,7 +103,9 @@ impl Broker {
         let readers = parts
             .into_iter()
             .zip(ends)
-            .map(|((stream, filter), end)| Reader::new(self.wire(), stream, filter, from_seq, end))
+            .map(|((stream, filter), end)| {
+                Reader::new(self.wire(), stream, filter, from_seq, end).of(self.replicas())
+            })
             .collect();
         Ok(JournalScan { broker: self.clone(), readers, headers_only })
     }
@@ -121,7 +123,8 @@ impl Broker {
         let stream = self.journal_stream(agent);
         let last_seq = self.wire().last_seq(&stream).await?;
         let filter = self.subjects().journal_of(agent);
-        let mut reader = Reader::new(self.wire(), stream, filter, from_seq, last_seq);
+        let mut reader =
+            Reader::new(self.wire(), stream, filter, from_seq, last_seq).of(self.replicas());
         let mut open: HashMap<MessageKey, (u64, Timestamp)> = HashMap::new();
         while let Some(record) = reader.next().await? {
             let Some(subject) = self.subjects().parse_journal(&record.subject) else {
@@ -153,7 +156,8 @@ impl Broker {
         to_seq: u64,
     ) -> Result<(Vec<Request>, bool)> {
         let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
-        let mut reader = Reader::new(self.wire(), stream, filter, from_seq, to_seq);
+        let mut reader =
+            Reader::new(self.wire(), stream, filter, from_seq, to_seq).of(self.replicas());
         let (mut records, mut bytes) = (Vec::new(), 0);
         let mut more = false;
         while let Some(record) = reader.next().await? {
