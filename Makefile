@@ -112,7 +112,7 @@ sim: setup ## the control core in a seeded, hostile world (SEED=7 RUNS=1000)
 		cargo nextest run --release -p supervisor-core --no-capture --test simulation $(ARGS)
 
 .PHONY: chaos
-chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7 ARGS='--runtime docker')
+chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7 ARGS='--freeze 15 --garbage')
 	$(STATIC) --release -p system-tests --bin mozart-chaos
 	@install -m 755 target/$(HOST)/release/mozart-chaos target/release/
 	$(TEST_ENV) MOZART_TEST_SHIM='$(CURDIR)/target/release/mozart-shim' \

@@ -28,6 +28,8 @@ async fn campaign(runtime: Runtime, agents: usize, rate: f64) {
         seed: 1,
         agents,
         rate,
+        freezes: Vec::new(),
+        garbage: true,
         curious: false,
         folder: folder.path().to_owned(),
     };

@@ -53,7 +53,14 @@ impl Checked {
     async fn faults(&self) -> Vec<Fault> {
         let attempts = [(AgentName::new("mirror").expect("valid"), 3)].into();
         let notes = witnessed(&self.fleet.souls().join("witness")).expect("the workers' notes");
-        let facts = Facts::collect(&self.broker, self.accepted.clone(), attempts, notes).await;
+        let facts = Facts::collect(
+            &self.broker,
+            self.accepted.clone(),
+            attempts,
+            std::collections::BTreeMap::new(),
+            notes,
+        )
+        .await;
         judge(&facts.expect("the broker answers")).faults
     }
 

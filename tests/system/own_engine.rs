@@ -200,11 +200,11 @@ async fn an_engine_that_is_restarted_again_and_again_under_load_loses_and_double
     }
     let attempts = souls.map(|(name, _)| (name.parse().expect("valid"), 20)).into();
     let broker = fleet.broker().await;
-    let facts = Facts::collect(&broker, accepted, attempts, BTreeMap::new()).await;
+    let facts = Facts::collect(&broker, accepted, attempts, BTreeMap::new(), BTreeMap::new()).await;
     let mut facts = facts.expect("the broker answers");
     for life in facts.lives.values_mut() {
         // The echo writes no notes of its own: what is on record stands for them.
-        life.witnessed = life.runs.iter().map(|_| 0).collect();
+        life.believe_the_record();
     }
     let verdict = judge(&facts);
     assert_eq!(verdict.faults, []);

@@ -1,7 +1,8 @@
 """The worker of the chaos campaign. Standard library only.
 
 A message is `<milliseconds> <pieces> <text>`: the answer is the agent's name and the message backwards, in so many pieces over
-that time. Each turn that begins is written down in `$WITNESS/<agent>`: a witness that the checker believes more than the shim.
+that time. Each turn that begins is written down in `$WITNESS/<agent>` as `<message> <pid> <incarnation> <began> <born>`, the times in
+nanoseconds on the machine's monotonic clock: a witness that the checker believes more than the shim.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 
+born = time.monotonic_ns()
 output = threading.Lock()
 
 
@@ -40,11 +42,12 @@ def main():
     for raw in sys.stdin:
         line = json.loads(raw)
         if line["type"] == "init":
-            agent = line["agent"]["name"]
+            agent, incarnation = line["agent"]["name"], line["incarnation"]
             witness = os.open(f"{os.environ['WITNESS']}/{agent}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         elif line["type"] == "chat":
             # One write: lines of two incarnations do not mix.
-            os.write(witness, f"{line['messageId']} {os.getpid()}\n".encode())
+            note = f"{line['messageId']} {os.getpid()} {incarnation} {time.monotonic_ns()} {born}\n"
+            os.write(witness, note.encode())
             send("ack", messageId=line["messageId"])
             threading.Thread(target=turn, args=(agent, line), daemon=True).start()
         elif line["type"] == "shutdown":

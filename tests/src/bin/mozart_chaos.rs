@@ -27,6 +27,12 @@ struct Args {
     /// Messages a second, all agents together
     #[arg(long, default_value_t = 60.0)]
     rate: f64,
+    /// Freeze `mozart up`, nats-server and shims for this many seconds, too; may be said several times
+    #[arg(long, value_name = "SECONDS")]
+    freeze: Vec<u64>,
+    /// Inject requests that nobody can read
+    #[arg(long)]
+    garbage: bool,
     /// Where the data goes [default: a new folder, removed unless something is wrong]
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -72,6 +78,8 @@ async fn run(args: Args) -> Result<bool, Problem> {
         seed,
         agents: args.agents,
         rate: args.rate,
+        freezes: args.freeze.into_iter().map(Duration::from_secs).collect(),
+        garbage: args.garbage,
         curious: args.curious,
         folder: match (&args.folder, &fresh) {
             (Some(folder), _) => folder.clone(),

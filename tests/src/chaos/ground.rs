@@ -30,6 +30,8 @@ pub(super) struct Ground {
     mozart: PathBuf,
     agents: usize,
     runtime: Runtime,
+    /// The longest freeze: everything may take that much longer.
+    freeze: Duration,
     /// By what label the engine knows its containers, once one was seen.
     label: OnceLock<String>,
 }
@@ -64,6 +66,7 @@ impl Ground {
         folder: &Path,
         agents: usize,
         runtime: &Runtime,
+        freeze: Duration,
     ) -> Result<Self, Problem> {
         let souls = folder.join("souls");
         fs::create_dir_all(souls.join("witness"))?;
@@ -98,8 +101,14 @@ impl Ground {
             mozart: find_mozart()?,
             agents,
             runtime: runtime.clone(),
+            freeze,
             label: OnceLock::new(),
         })
+    }
+
+    /// How long something may take that takes `calm` while nothing is frozen.
+    pub(super) fn patience(&self, calm: Duration) -> Duration {
+        calm + self.freeze
     }
 
     pub(super) fn home(&self) -> PathBuf {
@@ -134,14 +143,15 @@ impl Ground {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        match timeout(COMMAND, output).await {
+        let within = self.patience(COMMAND);
+        match timeout(within, output).await {
             Ok(output) => {
                 let output = output?;
                 let said = [output.stdout, output.stderr].concat();
                 let said = String::from_utf8_lossy(&said).trim().to_owned();
                 Ok((output.status.code().unwrap_or(-1), said))
             }
-            Err(_) => Ok((-1, format!("not back after {COMMAND:?}"))),
+            Err(_) => Ok((-1, format!("not back after {within:?}"))),
         }
     }
 
@@ -194,17 +204,17 @@ impl Ground {
         Process::read(pid).filter(|process| process.is_of(&self.home())).map(|process| process.pid)
     }
 
-    /// The newest shim of an agent.
-    pub(super) fn shim(&self, number: usize) -> Option<u32> {
+    /// The newest shim of an agent: its incarnation, and its process id.
+    pub(super) fn shim(&self, number: usize) -> Option<(u64, u32)> {
         self.newest(number, true)
     }
 
-    /// The newest worker of an agent.
-    pub(super) fn worker(&self, number: usize) -> Option<u32> {
+    /// The newest worker of an agent: its incarnation, and its process id.
+    pub(super) fn worker(&self, number: usize) -> Option<(u64, u32)> {
         self.newest(number, false)
     }
 
-    fn newest(&self, number: usize, is_shim: bool) -> Option<u32> {
+    fn newest(&self, number: usize, is_shim: bool) -> Option<(u64, u32)> {
         let prefix = format!("{}-", agent_name(number));
         let containers = self.containers_of(number);
         let found = running::running(&self.home()).into_iter().filter_map(|process| {
@@ -217,7 +227,7 @@ impl Ground {
             };
             (process.is_shim() == is_shim).then_some((incarnation, process.pid))
         });
-        found.max().map(|(_, pid)| pid)
+        found.max()
     }
 
     /// The containers of an agent that its node has noted, by their ids.
@@ -227,10 +237,10 @@ impl Ground {
         all.map(|one| (one.id, one.incarnation)).collect()
     }
 
-    /// The newest container of an agent.
-    pub(super) fn container(&self, number: usize) -> Option<String> {
+    /// The newest container of an agent: its incarnation, and its id.
+    pub(super) fn container(&self, number: usize) -> Option<(u64, String)> {
         let all = self.containers_of(number).into_iter();
-        all.max_by_key(|(_, incarnation)| *incarnation).map(|(id, _)| id)
+        all.map(|(id, incarnation)| (incarnation, id)).max()
     }
 
     /// The engine; none where agents are processes.

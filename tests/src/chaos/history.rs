@@ -10,7 +10,7 @@ use common::{AgentName, MessageId, Timestamp};
 use tokio::time::timeout;
 
 use super::Problem;
-use super::storm::Struck;
+use super::storm::{Reasons, Struck};
 use crate::checker::Facts;
 
 /// What happened so long before and after a message is told with it, in milliseconds.
@@ -94,33 +94,78 @@ async fn control(broker: &Broker, agent: &AgentName) -> Result<Vec<(u64, Control
     }
 }
 
-/// Agents of which more incarnations ended than were given a reason to: a supervisor that restarts what it should adopt.
+/// Agents of which incarnations ended that were given no reason to: a supervisor that restarts what it should adopt, or that takes its
+/// own standstill for others' silence.
 pub(super) async fn needless(
     broker: &Broker,
     agents: &[AgentName],
     struck: &Struck,
 ) -> Result<Vec<(AgentName, String)>, Problem> {
+    let none = Reasons::default();
     let mut found = Vec::new();
     for agent in agents {
-        let mut ends = BTreeMap::new();
-        for (_, record) in control(broker, agent).await? {
-            if let ControlEvent::IncarnationExited { incarnation, exit, .. } = record.event {
-                ends.entry(incarnation).or_insert((record.at, exit));
-            }
-        }
-        let reasons = struck.reasons.get(agent.as_str()).copied().unwrap_or_default();
-        if ends.len() > reasons {
-            let ends: Vec<_> = ends
-                .iter()
-                .map(|(number, (at, exit))| format!("{number} at {at}: {}", exit.describe()))
-                .collect();
-            let count = ends.len();
-            let problem = format!(
-                "{count} incarnations ended, and {reasons} were given a reason to ({})",
-                ends.join("; ")
-            );
-            found.push((agent.clone(), problem));
-        }
+        let reasons = struck.reasons.get(agent.as_str()).unwrap_or(&none);
+        let ends = ends(control(broker, agent).await?.into_iter().map(|(_, record)| record));
+        found.extend(unasked(&ends, reasons).map(|problem| (agent.clone(), problem)));
     }
     Ok(found)
+}
+
+/// The incarnations that ended: when, and how.
+fn ends(records: impl Iterator<Item = ControlRecord>) -> BTreeMap<u64, (Timestamp, String)> {
+    let mut ends = BTreeMap::new();
+    for record in records {
+        if let ControlEvent::IncarnationExited { incarnation, exit, .. } = record.event {
+            ends.entry(incarnation).or_insert_with(|| (record.at, exit.describe()));
+        }
+    }
+    ends
+}
+
+/// What is wrong with an agent's ends, if anything is: of the incarnations that were not hit themselves, only so many may have ended as
+/// somebody asked for new ones.
+fn unasked(ends: &BTreeMap<u64, (Timestamp, String)>, reasons: &Reasons) -> Option<String> {
+    let Reasons { hit, asked } = reasons;
+    let unhit: Vec<_> = ends.iter().filter(|(number, _)| !hit.contains(number)).collect();
+    (unhit.len() > *asked).then(|| {
+        let told = unhit.iter().map(|(number, (at, exit))| format!("{number} at {at}: {exit}"));
+        let told: Vec<_> = told.collect();
+        format!(
+            "{} incarnations ended that nothing had hit, and {asked} were asked to ({})",
+            told.len(),
+            told.join("; ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(numbers: &[u64]) -> BTreeMap<u64, (Timestamp, String)> {
+        let end = |number: &u64| (*number, (Timestamp::from_millis(0), "hung".to_owned()));
+        numbers.iter().map(end).collect()
+    }
+
+    #[test]
+    fn an_incarnation_that_was_hit_or_asked_may_end() {
+        let reasons = Reasons { hit: [1, 3].into(), asked: 1 };
+        assert_eq!(unasked(&ended(&[1, 2, 3]), &reasons), None);
+        assert_eq!(unasked(&ended(&[]), &Reasons::default()), None);
+    }
+
+    #[test]
+    fn one_that_ends_for_no_reason_is_seen() {
+        let problem = unasked(&ended(&[1]), &Reasons::default()).unwrap();
+        assert!(problem.starts_with("1 incarnations ended"), "{problem}");
+        assert!(problem.contains("1 at ") && problem.contains("hung"), "{problem}");
+    }
+
+    #[test]
+    fn a_reason_of_one_is_none_of_another_however_often_it_was_hit() {
+        let reasons = Reasons { hit: [1, 2, 3].into(), asked: 0 };
+        assert!(unasked(&ended(&[1, 4]), &reasons).is_some());
+        let reasons = Reasons { hit: [1].into(), asked: 1 };
+        assert!(unasked(&ended(&[2, 3]), &reasons).is_some());
+    }
 }

@@ -136,7 +136,8 @@ impl Sender<'_> {
             path: Vec::new(),
             redrive_of: None,
         };
-        let until = Instant::now() + LONGEST;
+        let longest = self.ground.patience(LONGEST);
+        let until = Instant::now() + longest;
         loop {
             match self.broker.send(&envelope, TRY).await {
                 Ok(SendOutcome::Stored { .. } | SendOutcome::Already { .. }) => return Ok(()),
@@ -144,7 +145,7 @@ impl Sender<'_> {
                     return Err(format!("a conflict with {stored:?}"));
                 }
                 Err(error) if Instant::now() > until => {
-                    return Err(format!("not accepted for {LONGEST:?}: {error}"));
+                    return Err(format!("not accepted for {longest:?}: {error}"));
                 }
                 Err(_) => {
                     ledger.retries += 1;
@@ -162,7 +163,8 @@ impl Sender<'_> {
         ledger: &mut Ledger,
     ) -> Result<Result<(), String>, Problem> {
         let (message, conversation) = (message.as_str(), conversation.as_str());
-        let until = Instant::now() + LONGEST;
+        let longest = self.ground.patience(LONGEST);
+        let until = Instant::now() + longest;
         loop {
             let agent = self.agent.as_str();
             let args = ["send", agent, text, "--id", message, "--conversation", conversation];
@@ -170,7 +172,7 @@ impl Sender<'_> {
                 (0, _) => return Ok(Ok(())),
                 // Unreachable, too late, or cut off: said again with the same id.
                 (-1 | 5 | 6, said) if Instant::now() > until => {
-                    return Ok(Err(format!("not accepted for {LONGEST:?}: {said}")));
+                    return Ok(Err(format!("not accepted for {longest:?}: {said}")));
                 }
                 (-1 | 5 | 6, _) => {
                     ledger.retries += 1;

@@ -1,6 +1,7 @@
 //! The chaos campaign: a fleet under load, blows at random moments, and then the journal's verdict.
 
 mod containers;
+mod garbage;
 mod ground;
 mod history;
 mod load;
@@ -8,6 +9,7 @@ mod random;
 mod schedule;
 mod storm;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -35,6 +37,9 @@ pub type Problem = Box<dyn std::error::Error + Send + Sync>;
 const REST: Duration = Duration::from_secs(180);
 /// An answer that takes longer waited for a redelivery, not for its turn: its history is told as well.
 const SLOW: Duration = Duration::from_secs(30);
+/// How long a command may take that needs a leader, in a fleet that has come to rest: to find one, to start an incarnation and to end
+/// another.
+const LED: Duration = Duration::from_secs(15);
 /// Messages whose history is told, at most.
 const TOLD: usize = 8;
 
@@ -51,6 +56,10 @@ pub struct Options {
     pub agents: usize,
     /// Messages a second, all agents together.
     pub rate: f64,
+    /// For how long processes are frozen, beside the seconds of other blows; 30 s and more end a shim.
+    pub freezes: Vec<Duration>,
+    /// Whether requests are injected that nobody can read.
+    pub garbage: bool,
     /// A folder that is empty or not there yet.
     pub folder: PathBuf,
     /// Whether the histories of odd messages are told, too: slow ones, and those that were charged more than they ran.
@@ -66,19 +75,21 @@ fn now() -> Timestamp {
 /// # Errors
 /// When the fleet does not start, does not heal, or cannot be read.
 pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Problem> {
-    let Options { runtime, length, seed, agents, rate, folder, curious } = options;
+    let Options { runtime, length, seed, agents, rate, freezes, garbage, folder, curious } =
+        options;
     writeln!(out, "chaos: seed {seed}, {length:?}, {agents} agents, in {}", folder.display())?;
     let strangers = match runtime {
         Runtime::Docker(engine) => Some(Strangers::start(engine, &agent_name(0)).await?),
         Runtime::Process => None,
     };
-    let ground = Ground::prepare(folder, *agents, runtime)?;
+    let freeze = freezes.iter().max().copied().unwrap_or_default();
+    let ground = Ground::prepare(folder, *agents, runtime, freeze)?;
     // Nothing is hit yet: what does not start now, never will.
     ground.up(Duration::ZERO).await?;
     let broker = ground.connect().await?;
     // From them it is learned what to look for at the end.
     let _containers = ground.containers().await;
-    let blows = schedule(*seed, *length, *agents, strangers.is_some());
+    let blows = schedule(*seed, *length, *agents, strangers.is_some(), freezes);
     let (stop, stopped) = watch::channel(false);
     let every = Duration::from_secs_f64(*agents as f64 / rate.max(0.1));
     let senders = (0..).zip(ground.agents()?).map(|(number, agent)| {
@@ -92,11 +103,19 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
         stop.send_replace(true);
         struck
     };
-    let (struck, ledgers) = tokio::join!(raging, try_join_all(senders));
-    let (struck, ledgers) = (struck?, ledgers?);
+    let names = ground.agents()?;
+    let injecting = async {
+        let random = Random::new(seed.wrapping_mul(1000).wrapping_sub(1));
+        match garbage {
+            true => garbage::inject(&broker, &names, random, stopped.clone()).await,
+            false => Ok(BTreeMap::new()),
+        }
+    };
+    let (struck, ledgers, injected) = tokio::join!(raging, try_join_all(senders), injecting);
+    let (mut struck, ledgers, injected) = (struck?, ledgers?, injected?);
     let healed = Instant::now();
     writeln!(out, "healed; waiting for the last answers")?;
-    let (facts, verdict) = rest(&ground, &broker, &ledgers).await?;
+    let (facts, verdict) = rest(&ground, &broker, &ledgers, &injected).await?;
     report(out, &ledgers, &struck, &verdict, healed.elapsed())?;
     for fault in &verdict.faults {
         writeln!(out, "FAULT: {fault}")?;
@@ -120,6 +139,14 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     let mut well = verdict.faults.is_empty();
     for problem in ledgers.iter().flat_map(|ledger| &ledger.problems) {
         writeln!(out, "FAULT: {problem}")?;
+        well = false;
+    }
+    if let Err(problem) = led(&ground, &mut struck).await? {
+        writeln!(out, "FAULT: {problem}")?;
+        well = false;
+    }
+    for freeze in &struck.unfrozen {
+        writeln!(out, "FAULT: nobody was there to be frozen: {freeze}")?;
         well = false;
     }
     for (agent, problem) in history::needless(&broker, &ground.agents()?, &struck).await? {
@@ -149,13 +176,34 @@ fn slowest(facts: &Facts) -> Option<(Duration, &MessageKey)> {
     facts.lives.iter().filter_map(|(key, life)| Some((took(life)?, key))).max()
 }
 
+/// Whether somebody leads a fleet that has come to rest: a new incarnation needs a leader.
+async fn led(ground: &Ground, struck: &mut Struck) -> Result<Result<(), String>, Problem> {
+    let name = agent_name(0);
+    struck.reasons.entry(name.clone()).or_default().asked += 1;
+    let began = Instant::now();
+    let (code, said) = ground.cli(&["replace", &name]).await?;
+    Ok(answered(code, &said, began.elapsed()))
+}
+
+/// What is wrong with a command that needed a leader, if anything is.
+fn answered(code: i32, said: &str, took: Duration) -> Result<(), String> {
+    if code != 0 {
+        return Err(format!("nobody leads at rest: `mozart replace` ends with {code}: {said}"));
+    }
+    if took > LED {
+        return Err(format!("at rest `mozart replace` took {took:?}, and {LED:?} are allowed"));
+    }
+    Ok(())
+}
+
 /// Waits until everything is final, and judges.
 async fn rest(
     ground: &Ground,
     broker: &Broker,
     ledgers: &[Ledger],
+    injected: &BTreeMap<MessageKey, bool>,
 ) -> Result<(Facts, Verdict), Problem> {
-    let until = Instant::now() + REST;
+    let until = Instant::now() + ground.patience(REST);
     let agents = ground.agents()?;
     loop {
         let open = agents.iter().map(|agent| broker.open_requests(agent, 1, 1));
@@ -168,7 +216,8 @@ async fn rest(
     loop {
         let accepted = ledgers.iter().flat_map(|ledger| ledger.accepted.clone()).collect();
         let witnessed = witnessed(&ground.witness())?;
-        let facts = Facts::collect(broker, accepted, ground.attempts()?, witnessed).await?;
+        let (attempts, injected) = (ground.attempts()?, injected.clone());
+        let facts = Facts::collect(broker, accepted, attempts, injected, witnessed).await?;
         let verdict = judge(&facts);
         // A dead letter follows its message's final state.
         let waits = verdict.faults.iter().any(|fault| matches!(fault, Fault::NoDeadLetter(_)));
@@ -187,7 +236,8 @@ fn report(
     rested: Duration,
 ) -> Result<(), Problem> {
     let Struck { kills, stops, handovers, containers, missed, .. } = struck;
-    let Verdict { accepted, stored, completed, failed, repeated, unwitnessed, .. } = verdict;
+    let Verdict { accepted, stored, completed, failed, refused, repeated, unwitnessed, .. } =
+        verdict;
     let by_cli: usize = ledgers.iter().map(|ledger| ledger.by_cli).sum();
     let retries: usize = ledgers.iter().map(|ledger| ledger.retries).sum();
     writeln!(
@@ -198,7 +248,10 @@ fn report(
         out,
         "load:     {accepted} accepted ({by_cli} by the command line), {retries} tries said again"
     )?;
-    writeln!(out, "journal:  {stored} stored, {completed} completed, {failed} failed")?;
+    writeln!(
+        out,
+        "journal:  {stored} stored, {completed} completed, {failed} failed, {refused} refused"
+    )?;
     writeln!(
         out,
         "runs:     {repeated} messages ran more than once, {} have attempts without a worker's note",
@@ -206,4 +259,16 @@ fn report(
     )?;
     writeln!(out, "at rest:  {rested:.1?} after the last blow was healed")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_finds_no_leader_or_finds_it_late_is_seen() {
+        assert_eq!(answered(0, "", Duration::from_secs(3)), Ok(()));
+        assert!(answered(6, "no supervisor leads", Duration::from_secs(3)).is_err());
+        assert!(answered(0, "", LED + Duration::from_millis(1)).is_err());
+    }
 }

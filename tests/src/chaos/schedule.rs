@@ -10,6 +10,14 @@ const CALM: Duration = Duration::from_secs(2);
 /// The pause between two blows, in milliseconds.
 const GAP: (u64, u64) = (100, 1000);
 
+/// Blows that stop somebody do so for up to this time; what is longer is a freeze.
+pub(super) const LONGEST_STOP: Duration = Duration::from_secs(5);
+/// How long before a freeze the last blow falls at whom it hits: they must be back.
+const BACK: Duration = Duration::from_secs(6);
+/// When the first freeze begins, if there are any, and the pause after each.
+const FIRST_FREEZE: Duration = Duration::from_secs(8);
+const THAW: Duration = Duration::from_secs(10);
+
 /// How many of 100 blows hit containers, where there are any.
 const CONTAINERS: u64 = 30;
 
@@ -60,9 +68,74 @@ pub struct Blow {
     pub deed: Deed,
 }
 
-/// The blows of a campaign, in order. Where agents are in containers, some hit these.
+impl Blow {
+    /// Whether it is SIGSTOP, and until when.
+    fn thaws_at(&self) -> Option<Duration> {
+        if let Deed::Stop(length) = self.deed { Some(self.at + length) } else { None }
+    }
+
+    /// Whether it would disturb what is frozen: a process that is killed, or that is not back yet, proves nothing when it is frozen.
+    /// `mozart up` and nats-server stand for each other: without one of them, nobody could tell what the freeze of the other did.
+    fn disturbs(&self, freeze: &Self) -> bool {
+        let until = freeze.thaws_at().map_or(freeze.at, |thaws| thaws + THAW);
+        let same = match (self.target, freeze.target) {
+            (Target::Supervisor | Target::Server, Target::Supervisor | Target::Server) => true,
+            (
+                Target::Worker(one)
+                | Target::Shim(one)
+                | Target::Agent(one)
+                | Target::Container(one),
+                Target::Shim(other),
+            ) => one == other,
+            (_, Target::Supervisor | Target::Server | Target::Shim(_))
+            | (_, Target::Worker(_) | Target::Agent(_) | Target::Container(_)) => false,
+        };
+        let over = self.thaws_at().unwrap_or(self.at) + BACK;
+        same && over >= freeze.at && self.at <= until
+    }
+}
+
+/// The blows of a campaign, in order. Where agents are in containers, some hit these. Each length of `freezes` is a SIGSTOP of
+/// `mozart up`, of nats-server and of a shim, one after the other for as long as there is time.
 #[must_use]
-pub fn schedule(seed: u64, length: Duration, agents: usize, in_containers: bool) -> Vec<Blow> {
+pub fn schedule(
+    seed: u64,
+    length: Duration,
+    agents: usize,
+    in_containers: bool,
+    freezes: &[Duration],
+) -> Vec<Blow> {
+    let mut blows = blows(seed, length, agents, in_containers);
+    let freezes = frozen(seed, length, agents, freezes);
+    blows.retain(|blow| !freezes.iter().any(|freeze| blow.disturbs(freeze)));
+    blows.extend(freezes);
+    blows.sort_by_key(|blow| blow.at);
+    blows
+}
+
+/// The freezes of a campaign, in order.
+fn frozen(seed: u64, length: Duration, agents: usize, freezes: &[Duration]) -> Vec<Blow> {
+    // Apart from the other blows' numbers: these are the same with freezes and without.
+    let mut random = Random::new(!seed);
+    let last = u64::try_from(agents.max(1) - 1).unwrap_or_default();
+    let mut frozen = Vec::new();
+    let mut at = FIRST_FREEZE;
+    while !freezes.is_empty() {
+        for freeze in freezes {
+            let agent = usize::try_from(random.between(0, last)).unwrap_or_default();
+            for target in [Target::Supervisor, Target::Server, Target::Shim(agent)] {
+                if at + *freeze + CALM > length {
+                    return frozen;
+                }
+                frozen.push(Blow { at, target, deed: Deed::Stop(*freeze) });
+                at += *freeze + THAW;
+            }
+        }
+    }
+    frozen
+}
+
+fn blows(seed: u64, length: Duration, agents: usize, in_containers: bool) -> Vec<Blow> {
     let mut random = Random::new(seed);
     let mut blows = Vec::new();
     let mut at = CALM;
@@ -102,7 +175,8 @@ fn blow(random: &mut Random, at: Duration, agent: usize) -> Blow {
     } else if random.chance(60) {
         Deed::Kill(Duration::from_millis(random.between(0, 3000)))
     } else {
-        Deed::Stop(Duration::from_millis(random.between(1000, 5000)))
+        let longest = u64::try_from(LONGEST_STOP.as_millis()).unwrap_or(u64::MAX);
+        Deed::Stop(Duration::from_millis(random.between(1000, longest)))
     };
     Blow { at, target, deed }
 }
@@ -142,13 +216,14 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_schedule() {
-        assert_eq!(schedule(7, MINUTE, 20, false), schedule(7, MINUTE, 20, false));
-        assert_ne!(schedule(7, MINUTE, 20, false), schedule(8, MINUTE, 20, false));
+        assert_eq!(schedule(7, MINUTE, 20, false, &[]), schedule(7, MINUTE, 20, false, &[]));
+        assert_ne!(schedule(7, MINUTE, 20, false, &[]), schedule(8, MINUTE, 20, false, &[]));
     }
 
     #[test]
     fn a_longer_campaign_begins_as_a_shorter_one() {
-        let (short, long) = (schedule(7, MINUTE, 20, false), schedule(7, 2 * MINUTE, 20, false));
+        let (short, long) =
+            (schedule(7, MINUTE, 20, false, &[]), schedule(7, 2 * MINUTE, 20, false, &[]));
         assert_eq!(short[..], long[..short.len()]);
     }
 
@@ -172,12 +247,17 @@ mod tests {
 
     #[test]
     fn a_minute_hits_everybody_in_both_ways() {
-        assert_eq!(misses(&schedule(1, MINUTE, 20, false)), 0, "the seed that runs with the tests");
+        assert_eq!(
+            misses(&schedule(1, MINUTE, 20, false, &[])),
+            0,
+            "the seed that runs with the tests"
+        );
         // Drawn at random, a kind of blow may be missing from a minute, but not from many.
-        let missed: usize = (1..=20).map(|seed| misses(&schedule(seed, MINUTE, 20, false))).sum();
+        let missed: usize =
+            (1..=20).map(|seed| misses(&schedule(seed, MINUTE, 20, false, &[]))).sum();
         assert!(missed <= 4, "{missed} of 200 are missing");
         for seed in 1..=20 {
-            let blows = schedule(seed, MINUTE, 20, false);
+            let blows = schedule(seed, MINUTE, 20, false, &[]);
             assert!(blows.windows(2).all(|pair| pair[0].at < pair[1].at));
             assert!(blows.last().is_some_and(|last| last.at + CALM < MINUTE));
         }
@@ -185,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_minute_hits_containers_in_every_way() {
-        let blows = schedule(1, MINUTE, 8, true);
+        let blows = schedule(1, MINUTE, 8, true, &[]);
         let hit = |wanted: fn(Deed) -> bool| {
             let of_containers =
                 blows.iter().filter(|blow| matches!(blow.target, Target::Container(_)));
@@ -199,5 +279,63 @@ mod tests {
         ];
         assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
         assert!(counts.iter().sum::<usize>() * 2 < blows.len(), "{counts:?} of {}", blows.len());
+    }
+
+    const FREEZE: Duration = Duration::from_secs(15);
+
+    fn freezes(blows: &[Blow]) -> Vec<Blow> {
+        let long = |blow: &&Blow| matches!(blow.deed, Deed::Stop(length) if length >= FREEZE);
+        blows.iter().filter(long).copied().collect()
+    }
+
+    #[test]
+    fn a_minute_freezes_the_supervisor_and_the_server_and_nothing_wakes_them() {
+        for seed in 1..=20 {
+            let blows = schedule(seed, MINUTE, 20, false, &[FREEZE]);
+            let freezes = freezes(&blows);
+            let targets: Vec<_> = freezes.iter().map(|freeze| freeze.target).collect();
+            assert_eq!(targets, [Target::Supervisor, Target::Server]);
+            for freeze in &freezes {
+                let near = freeze.at.saturating_sub(BACK)..freeze.at + FREEZE;
+                let hit = |blow: &&Blow| {
+                    matches!(blow.target, Target::Supervisor | Target::Server)
+                        && near.contains(&blow.at)
+                };
+                assert_eq!(blows.iter().filter(hit).collect::<Vec<_>>(), [freeze]);
+            }
+            assert!(blows.windows(2).all(|pair| pair[0].at <= pair[1].at));
+        }
+    }
+
+    #[test]
+    fn ten_minutes_freeze_everybody_for_every_length_and_shims_are_left_alone_meanwhile() {
+        let minute = Duration::from_secs(60);
+        let blows = schedule(1, 10 * MINUTE, 20, false, &[FREEZE, minute]);
+        let freezes = freezes(&blows);
+        for length in [FREEZE, minute] {
+            let of = freezes.iter().filter(|freeze| freeze.deed == Deed::Stop(length));
+            let shims =
+                of.clone().filter(|freeze| matches!(freeze.target, Target::Shim(_))).count();
+            assert!(of.count() >= 3 && shims >= 1, "{freezes:?}");
+        }
+        for freeze in &freezes {
+            let Target::Shim(agent) = freeze.target else { continue };
+            let until = freeze.thaws_at().unwrap();
+            let hit = blows.iter().filter(|blow| (freeze.at..until).contains(&blow.at));
+            let hit = hit.filter(|blow| match blow.target {
+                Target::Worker(one) | Target::Shim(one) | Target::Agent(one) => one == agent,
+                Target::Container(_) | Target::Supervisor | Target::Server => false,
+            });
+            assert_eq!(hit.count(), 1, "only the freeze itself: {freeze:?}");
+        }
+    }
+
+    #[test]
+    fn freezes_only_take_blows_away() {
+        let without = schedule(7, MINUTE, 20, false, &[]);
+        let mut with = schedule(7, MINUTE, 20, false, &[FREEZE]);
+        with.retain(|blow| !matches!(blow.deed, Deed::Stop(FREEZE)));
+        assert!(with.len() < without.len());
+        assert!(with.iter().all(|blow| without.contains(blow)));
     }
 }

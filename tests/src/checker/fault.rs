@@ -1,5 +1,7 @@
 //! What can be wrong with a journal, in words.
 
+use std::time::Duration;
+
 use common::message::MessageKey;
 use common::{AgentName, ConversationId, MessageId};
 
@@ -82,6 +84,43 @@ pub enum Fault {
         /// The message that did.
         later: MessageId,
     },
+    /// Run by a worker, and the journal does not know it.
+    #[error("message {message} was run by {agent}, and is not in the journal")]
+    RanUnstored {
+        /// By whom.
+        agent: AgentName,
+        /// Which.
+        message: MessageId,
+    },
+    /// A request that nobody can read, and that was not refused.
+    #[error("{} cannot be read by anybody, and was not refused", name(.0))]
+    GarbageTaken(MessageKey),
+    /// Several workers had the number of one incarnation.
+    #[error("incarnation {incarnation} of {agent} had several workers: {pids:?}")]
+    RunTwice {
+        /// Whose.
+        agent: AgentName,
+        /// Its number.
+        incarnation: u64,
+        /// The workers' process ids.
+        pids: Vec<u32>,
+    },
+    /// A turn that began after the next incarnation had begun.
+    #[error(
+        "incarnation {incarnation} of {agent} began message {message} {late_by:?} after incarnation {successor} had begun its first"
+    )]
+    LateTurn {
+        /// Whose.
+        agent: AgentName,
+        /// What it began.
+        message: MessageId,
+        /// The one that should have stopped.
+        incarnation: u64,
+        /// The one that had begun.
+        successor: u64,
+        /// How long before.
+        late_by: Duration,
+    },
     /// A record that does not parse.
     #[error("the journal holds a record that does not parse: {0}")]
     Malformed(String),
@@ -102,13 +141,17 @@ impl Fault {
             | Self::GivenUpUnseen(key)
             | Self::NoDeadLetter(key)
             | Self::NeedlesslyDead(key)
+            | Self::GarbageTaken(key)
             | Self::Doubled { key, .. }
             | Self::RanTooOften { key, .. }
             | Self::WrongAnswer { key, .. } => vec![(key.agent.clone(), key.message_id.clone())],
             Self::OutOfOrder { agent, earlier, later, .. } => {
                 vec![(agent.clone(), earlier.clone()), (agent.clone(), later.clone())]
             }
-            Self::Malformed(_) => Vec::new(),
+            Self::RanUnstored { agent, message } | Self::LateTurn { agent, message, .. } => {
+                vec![(agent.clone(), message.clone())]
+            }
+            Self::Malformed(_) | Self::RunTwice { .. } => Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod collect;
 mod fault;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use common::{AgentName, ConversationId, MessageId};
 
 pub use collect::witnessed;
 pub use fault::Fault;
+pub use turns::{Notes, Turn};
 
 /// A message that its sender was told is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +58,12 @@ pub struct Life {
     pub finals: Vec<Placed<Final>>,
     /// Its runs by EVENTS and by what rode in the final state.
     pub runs: BTreeSet<Run>,
-    /// Its runs by what the workers wrote down: the process id of each.
-    pub witnessed: Vec<u32>,
+    /// Its runs by what the workers wrote down.
+    pub witnessed: Vec<Turn>,
     /// Whether it has a dead letter.
     pub dead: bool,
+    /// Records on its request's subject that do not parse, and were injected as such.
+    pub garbage: usize,
 }
 
 /// What is known about a fleet.
@@ -71,8 +75,12 @@ pub struct Facts {
     pub attempts: BTreeMap<AgentName, u32>,
     /// All messages of the journal.
     pub lives: BTreeMap<MessageKey, Life>,
-    /// Records that do not parse.
+    /// Records that do not parse, and that nobody injected.
     pub malformed: Vec<String>,
+    /// Requests that were injected so that nobody can read them; true where the stream confirmed it.
+    pub injected: BTreeMap<MessageKey, bool>,
+    /// Turns that workers wrote down of messages that the journal does not know.
+    pub unstored: Notes,
 }
 
 /// What came of it all.
@@ -88,6 +96,8 @@ pub struct Verdict {
     pub completed: usize,
     /// Messages that were given up.
     pub failed: usize,
+    /// Injected requests that nobody can read, and that were refused.
+    pub refused: usize,
     /// Messages that ran more than once, by the workers' own count.
     pub repeated: usize,
     /// Messages with more attempts on record than workers wrote down: charged without a run, or killed before its first line.
@@ -106,12 +116,20 @@ pub fn judge(facts: &Facts) -> Verdict {
     for accepted in &facts.accepted {
         verdict.faults.extend(kept(accepted, facts.lives.get(&accepted.key)));
     }
-    for (key, life) in &facts.lives {
+    for (key, life) in facts.lives.iter().filter(|(key, _)| !facts.injected.contains_key(key)) {
         let allowed = facts.attempts.get(&key.agent).copied().unwrap_or_default();
         verdict.faults.extend(lived_well(key, life, allowed));
         verdict.count(key, life);
     }
+    let nothing = Life::default();
+    for (key, confirmed) in &facts.injected {
+        let life = facts.lives.get(key).unwrap_or(&nothing);
+        let faults = refused_well(key, life, *confirmed);
+        verdict.refused += usize::from(faults.is_empty() && life.garbage > 0);
+        verdict.faults.extend(faults);
+    }
     verdict.faults.extend(out_of_order(facts));
+    verdict.faults.extend(turns::faults(facts));
     verdict
 }
 
@@ -152,6 +170,29 @@ fn kept(accepted: &Accepted, life: Option<&Life>) -> Vec<Fault> {
                 found: final_.value.response.clone(),
             });
         }
+    }
+    faults
+}
+
+/// What becomes of a request that nobody can read: refused, once, and no worker hears of it.
+fn refused_well(key: &MessageKey, life: &Life, confirmed: bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    match life.garbage {
+        0 if confirmed => faults.push(Fault::Lost(key.clone())),
+        0 | 1 => {}
+        _ => faults.push(Fault::StoredTwice(key.clone())),
+    }
+    match &life.finals[..] {
+        [] if life.garbage > 0 => faults.push(Fault::Open(key.clone())),
+        [] | [_] => {}
+        several => {
+            let seqs = several.iter().map(|final_| final_.seq).collect();
+            faults.push(Fault::Doubled { key: key.clone(), seqs });
+        }
+    }
+    let refused = life.finals.iter().all(|final_| final_.value.status == Outcome::Failed);
+    if !refused || !life.witnessed.is_empty() || !life.requests.is_empty() {
+        faults.push(Fault::GarbageTaken(key.clone()));
     }
     faults
 }

@@ -50,6 +50,11 @@ fn final_(seq: u64, id: &str) -> Placed<Final> {
     Placed { seq, value }
 }
 
+/// A turn of an incarnation's one worker.
+fn turn(incarnation: u64, began: u64) -> Turn {
+    Turn { pid: 100, incarnation, began, born: incarnation }
+}
+
 /// Three messages of one conversation, each answered, all well.
 fn facts() -> Facts {
     let mut facts = Facts::default();
@@ -58,8 +63,9 @@ fn facts() -> Facts {
             requests: vec![request(at, id)],
             finals: vec![final_(at + 10, id)],
             runs: BTreeSet::from([Run { attempt: 1, incarnation: 1 }]),
-            witnessed: vec![100],
+            witnessed: vec![turn(1, at)],
             dead: false,
+            garbage: 0,
         };
         facts.lives.insert(key(id), life);
         facts.accepted.push(Accepted {
@@ -141,7 +147,7 @@ fn a_second_request_is_seen() {
 
 #[test]
 fn too_many_runs_are_seen_by_the_worker_s_own_count() {
-    let faults = after(|life| life.witnessed = vec![100; 4]);
+    let faults = after(|life| life.witnessed = vec![turn(1, 2); 4]);
     let (key, on_record, witnessed, allowed) = (key("b"), 1, 4, 3);
     assert_eq!(faults, [Fault::RanTooOften { key, on_record, witnessed, allowed }]);
 }
@@ -170,7 +176,7 @@ fn as_many_runs_as_allowed_are_no_fault() {
     let run = |attempt| Run { attempt, incarnation: 1 };
     let faults = after(|life| {
         life.runs = (1..=3).map(run).collect();
-        life.witnessed = vec![100, 101, 102];
+        life.witnessed = vec![turn(1, 2); 3];
         life.finals[0].value.attempts = 3;
     });
     assert_eq!(faults, []);
@@ -253,4 +259,83 @@ fn a_failed_message_needs_a_dead_letter_and_only_that_one() {
 fn a_record_that_does_not_parse_is_seen() {
     let facts = Facts { malformed: vec!["x".into()], ..facts() };
     assert_eq!(judge(&facts).faults, [Fault::Malformed("x".into())]);
+}
+
+/// The faults with a request that nobody can read, after something was done to its life.
+fn injected(confirmed: bool, breaks: impl FnOnce(&mut Life)) -> Vec<Fault> {
+    let mut facts = facts();
+    let mut refused = final_(20, "x");
+    refused.value.status = Outcome::Failed;
+    let mut life = Life { finals: vec![refused], garbage: 1, ..Life::default() };
+    breaks(&mut life);
+    facts.lives.insert(key("x"), life);
+    facts.injected.insert(key("x"), confirmed);
+    let verdict = judge(&facts);
+    assert_eq!(verdict.refused, usize::from(verdict.faults.is_empty() && confirmed));
+    verdict.faults
+}
+
+#[test]
+fn a_request_that_nobody_can_read_is_refused_once() {
+    assert_eq!(injected(true, |_| ()), []);
+    assert_eq!(injected(true, |life| life.finals.clear()), [Fault::Open(key("x"))]);
+    let faults = injected(true, |life| life.finals.push(life.finals[0].clone()));
+    assert_eq!(faults, [Fault::Doubled { key: key("x"), seqs: vec![20, 20] }]);
+    assert_eq!(injected(true, |life| life.garbage = 2), [Fault::StoredTwice(key("x"))]);
+}
+
+#[test]
+fn an_injected_request_is_lost_only_if_it_was_confirmed() {
+    let gone = |life: &mut Life| *life = Life::default();
+    assert_eq!(injected(true, gone), [Fault::Lost(key("x"))]);
+    assert_eq!(injected(false, gone), []);
+}
+
+#[test]
+fn a_request_that_nobody_can_read_and_somebody_ran_is_seen() {
+    let taken = [Fault::GarbageTaken(key("x"))];
+    assert_eq!(injected(true, |life| life.finals[0].value.status = Outcome::Completed), taken);
+    assert_eq!(injected(true, |life| life.witnessed.push(turn(1, 5))), taken);
+}
+
+#[test]
+fn a_turn_of_a_message_that_is_not_stored_is_seen() {
+    let mut facts = facts();
+    let (agent, message) = (AgentName::new("echo").unwrap(), MessageId::new("x").unwrap());
+    facts.unstored.insert((agent.clone(), message.clone()), vec![turn(1, 5)]);
+    assert_eq!(judge(&facts).faults, [Fault::RanUnstored { agent, message }]);
+}
+
+#[test]
+fn one_number_on_two_instances_is_seen() {
+    for other in [Turn { pid: 101, ..turn(1, 2) }, Turn { born: 9, ..turn(1, 2) }] {
+        let faults = after(|life| life.witnessed[0] = other);
+        assert!(matches!(faults[..], [Fault::RunTwice { incarnation: 1, .. }]), "{faults:?}");
+    }
+    assert_eq!(after(|life| life.witnessed.push(turn(1, 3))), []);
+}
+
+#[test]
+fn a_turn_that_begins_after_a_later_incarnation_has_begun_is_seen() {
+    // `a` runs at 1, `c` at 3, by incarnation 1.
+    let faults = after(|life| life.witnessed[0] = turn(2, 2));
+    let [Fault::LateTurn { message, incarnation: 1, successor: 2, late_by, .. }] = &faults[..]
+    else {
+        panic!("{faults:?}");
+    };
+    assert_eq!((message.as_str(), late_by.as_nanos()), ("c", 1));
+    // Not only the next one: any later one.
+    let faults = after(|life| life.witnessed = vec![turn(5, 2), turn(4, 7)]);
+    let mut late = Vec::new();
+    for fault in &faults {
+        if let Fault::LateTurn { incarnation, successor, .. } = fault {
+            late.push((*incarnation, *successor));
+        }
+    }
+    assert_eq!(late, [(4, 5), (1, 5)]);
+}
+
+#[test]
+fn a_later_incarnation_that_begins_when_the_earlier_one_has_stopped_is_no_fault() {
+    assert_eq!(after(|life| life.witnessed.push(turn(2, 4))), []);
 }

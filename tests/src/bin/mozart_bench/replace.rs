@@ -53,10 +53,11 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report, runtime: Runtime) -> R
     let (said, _) = try_join(talk, replace).await?;
     let accepted: Vec<_> = said.into_iter().flatten().collect();
     let attempts = ours.agents.iter().map(|agent| (agent.clone(), 3)).collect();
-    let mut facts = Facts::collect(&ours.broker, accepted, attempts, BTreeMap::new()).await?;
+    let (injected, notes) = (BTreeMap::new(), BTreeMap::new());
+    let mut facts = Facts::collect(&ours.broker, accepted, attempts, injected, notes).await?;
     for life in facts.lives.values_mut() {
         // The echo writes no notes of its own: what is on record stands for them.
-        life.witnessed = life.runs.iter().map(|_| 0).collect();
+        life.believe_the_record();
     }
     let verdict = judge(&facts);
     let faults = &verdict.faults;
