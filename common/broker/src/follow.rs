@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::ack::AckSubject;
+use crate::api::{ApiError, code};
 use crate::connection::queued;
 use crate::error::{BrokerError, Result};
 use crate::wire::{CALL, PAUSE, Wire, jitter};
@@ -27,6 +28,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Two heartbeats and a bit.
 const SILENCE: Duration = Duration::from_secs(12);
+
+/// Consumers that are tried, one after the other, where each is said to be there already.
+const CREATES: u32 = 5;
 
 /// What a follower yields.
 pub(crate) enum Followed {
@@ -292,11 +296,34 @@ async fn policy(wire: &Wire, source: &Source, begin: Begin) -> Result<DeliverPol
 
 /// Makes the consumer; how many records are stored for it.
 async fn start(wire: Wire, source: Source, begin: Begin) -> Result<(Run, u64)> {
+    let policy = policy(&wire, &source, begin).await?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match create(&wire, &source, &policy).await? {
+            Ok(started) => return Ok(started),
+            // A server that stood still finds the request more than once, as it was repeated meanwhile, and may answer the last.
+            // Whatever the first made is gone with its subscription.
+            Err(error) if is_there(&error) && tries < CREATES => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_there(error: &ApiError) -> bool {
+    [code::CONSUMER_EXISTS, code::CONSUMER_NAME_EXISTS].contains(&error.err_code)
+}
+
+/// Makes a consumer under a name that was never used, for a subscription of its own.
+async fn create(
+    wire: &Wire,
+    source: &Source,
+    policy: &DeliverPolicy,
+) -> Result<std::result::Result<(Run, u64), ApiError>> {
     let epoch = wire.up(Instant::now() + CALL, CALL).await?;
     let inbox = wire.client.new_inbox();
     let messages = wire.client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;
     let consumer = format!("follow-{}", inbox.rsplit('.').next().unwrap_or_default());
-    let policy = policy(&wire, &source, begin).await?;
     let Source { stream, filter, .. } = source;
     let mut config = json!({
         "name": consumer,
@@ -316,7 +343,10 @@ async fn start(wire: Wire, source: Source, begin: Begin) -> Result<(Run, u64)> {
     }
     let body = json!({ "stream_name": stream, "action": "create", "config": config });
     let what = format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}");
-    let created: Created = wire.api(&what, &body, CALL).await??;
+    let created: Created = match wire.api(&what, &body, CALL).await? {
+        Ok(created) => created,
+        Err(error) => return Ok(Err(error)),
+    };
     let run = Run {
         messages,
         consumer,
@@ -325,7 +355,7 @@ async fn start(wire: Wire, source: Source, begin: Begin) -> Result<(Run, u64)> {
         heard: Instant::now(),
         began: nanos(&created.created),
     };
-    Ok((run, created.num_pending + created.delivered.consumer_seq))
+    Ok(Ok((run, created.num_pending + created.delivered.consumer_seq)))
 }
 
 fn nanos(time: &str) -> u64 {

@@ -212,3 +212,23 @@ async fn what_was_stored_while_the_server_was_away_is_caught_up() {
     }
     assert_eq!(next(&mut follower).await, ControlItem::CaughtUp);
 }
+
+/// What was asked meanwhile is repeated, and all of it is there when the server goes on.
+#[tokio::test]
+async fn a_follower_starts_at_a_server_that_stood_still() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    append(&broker, "a", 1).await;
+    server.freeze();
+    let starting = tokio::spawn({
+        let broker = broker.clone();
+        async move { broker.follow_control(1, None).await }
+    });
+    // Long enough for two more tries, and not for the call to be given up.
+    tokio::time::sleep(std::time::Duration::from_millis(4_500)).await;
+    server.thaw();
+    let mut follower = soon(starting).await.expect("no panic").expect("following");
+    let item = next(&mut follower).await;
+    assert!(matches!(item, ControlItem::Record { seq: 1, .. }), "{item:?}");
+    assert_eq!(next(&mut follower).await, ControlItem::CaughtUp);
+}

@@ -87,6 +87,22 @@ impl Server {
         self.child.kill().await.expect("it ran");
     }
 
+    /// SIGSTOP: its connections stay, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw).expect("it runs");
+        rustix::process::kill_process(pid, signal).expect("it is ours");
+    }
+
     /// Starts again, on the same port and the same files.
     pub(crate) async fn revive(&mut self) {
         self.child = spawn(&self.dir, self.config.as_ref(), self.jetstream, self.port.into());
