@@ -220,14 +220,13 @@ async fn a_follower_starts_at_a_server_that_stood_still() {
     let broker = server.broker().await;
     append(&broker, "a", 1).await;
     server.freeze();
-    let starting = tokio::spawn({
-        let broker = broker.clone();
-        async move { broker.follow_control(1, None).await }
-    });
     // Long enough for two more tries, and not for the call to be given up.
-    tokio::time::sleep(std::time::Duration::from_millis(4_500)).await;
-    server.thaw();
-    let mut follower = soon(starting).await.expect("no panic").expect("following");
+    let frozen = async {
+        tokio::time::sleep(std::time::Duration::from_millis(4_500)).await;
+        server.thaw();
+    };
+    let (follower, ()) = tokio::join!(soon(broker.follow_control(1, None)), frozen);
+    let mut follower = follower.expect("following");
     let item = next(&mut follower).await;
     assert!(matches!(item, ControlItem::Record { seq: 1, .. }), "{item:?}");
     assert_eq!(next(&mut follower).await, ControlItem::CaughtUp);
