@@ -1,6 +1,6 @@
 //! Frames: what supervisors, nodes and shims tell each other. Transient, and in the codec's bytes.
 //!
-//! A change of any of these types takes the next version of the codec, and what the version before wrote is still read: [`v1`].
+//! A change of any of these types takes the next version of the codec, and what the version before wrote is still read: `frame/v1.rs`.
 
 mod v1;
 
