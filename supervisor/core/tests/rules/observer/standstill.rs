@@ -1,0 +1,96 @@
+//! What the leader has not seen, because its link was down or it stood still, is nobody's silence.
+
+use super::*;
+
+#[test]
+fn its_own_blindness_is_nobodys_silence() {
+    let fleet = running();
+    let mut eyes = eyes(0);
+    eyes.node_report(&fleet.state, 1_000, &report(&[1]));
+    eyes.link(false, 2_000);
+    assert_eq!(look(&mut eyes, &fleet, 2_000, 60_000), []);
+    eyes.link(true, 60_000);
+    eyes.link(true, 65_000);
+    let expected = [(70_000, lost())];
+    assert_eq!(look(&mut eyes, &fleet, 61_000, 70_000), expected, "the whole window must be seen");
+}
+
+#[test]
+fn its_own_standstill_is_nobodys_silence() {
+    // As long as one likes: a stopped process, a closed lid, a frozen machine.
+    for gap in [3_000, 11_000, 50_000, 86_400_000] {
+        let fleet = running();
+        let mut eyes = eyes(0);
+        let beat = Heartbeat::default();
+        eyes.node_report(&fleet.state, 1_000, &report(&[1]));
+        eyes.shim_heartbeat(&fleet.state, 1_000, &mender(), 1, &beat);
+        assert_eq!(look(&mut eyes, &fleet, 2_000, 5_000), []);
+        let back = 5_000 + gap;
+        // Whatever comes first after it: a tick, a report, or a word of somebody else.
+        match gap % 3 {
+            0 => assert_eq!(eyes.tick(&fleet.state, back), []),
+            1 => assert_eq!(eyes.awake(back), gap),
+            _ => assert!(eyes.shim_heard(&fleet.state, back, &mender(), 1)),
+        }
+        // The window begins anew, and then it counts.
+        let all = look(&mut eyes, &fleet, back, back + 10_000);
+        assert_eq!(all, [(back + 10_000, lost())], "{gap}");
+    }
+}
+
+#[test]
+fn a_standstill_makes_no_shim_hang_and_nothing_stable() {
+    let mut fleet = running();
+    let hangs = |eyes: &mut Observer, fleet: &Fleet, from: u64, to: u64| {
+        let seconds = (from..=to).step_by(1_000);
+        seconds
+            .map(|now| {
+                eyes.node_report(&fleet.state, now, &report(&[1]));
+                eyes.tick(&fleet.state, now).len()
+            })
+            .sum::<usize>()
+    };
+    let mut observer = eyes(0);
+    observer.shim_heartbeat(&fleet.state, 0, &mender(), 1, &Heartbeat::default());
+    assert_eq!(hangs(&mut observer, &fleet, 1_000, 5_000), 0);
+    assert_eq!(hangs(&mut observer, &fleet, 55_000, 84_000), 0, "fifty seconds of it were ours");
+    assert_eq!(hangs(&mut observer, &fleet, 85_000, 85_000), 1, "thirty were its own");
+
+    fleet.exited(1, code(1));
+    fleet.later(1_000).fire(common::control::Timer::Restart, 1);
+    fleet.ready(2);
+    let busy = Heartbeat { finished: 1, ..Heartbeat::default() };
+    let mut eyes = eyes(0);
+    eyes.shim_heartbeat(&fleet.state, 0, &mender(), 2, &busy);
+    assert_eq!(eyes.shim_heartbeat(&fleet.state, 60_000, &mender(), 2, &busy), [], "unseen");
+}
+
+#[test]
+fn a_standstill_makes_nothing_absent() {
+    let fleet = running();
+    let mut eyes = eyes(0);
+    assert_eq!(eyes.node_report(&fleet.state, 1_000, &report(&[])), []);
+    // What was on its way meanwhile comes now, all at once.
+    for _ in 0..5 {
+        assert_eq!(eyes.node_report(&fleet.state, 12_000, &report(&[])), []);
+    }
+    assert_eq!(eyes.node_report(&fleet.state, 13_000, &report(&[1])), []);
+}
+
+#[test]
+fn what_is_overdue_after_a_standstill_is_heard_first() {
+    let mut eyes = eyes(0);
+    assert!(!eyes.has_listened(4_999), "a new leader has heard nobody yet");
+    for now in (0..6_000).step_by(1_000) {
+        eyes.awake(now);
+    }
+    assert!(eyes.has_listened(5_000));
+    eyes.awake(60_000);
+    assert!(!eyes.has_listened(60_000));
+    for now in (60_000..66_000).step_by(1_000) {
+        eyes.awake(now);
+    }
+    assert!(eyes.has_listened(65_000));
+    eyes.link(false, 65_000);
+    assert!(!eyes.has_listened(80_000));
+}
