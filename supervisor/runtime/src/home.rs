@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use common::api::ApiError;
-use common::{Namespace, Timestamp};
+use common::{Namespace, NodeName, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +153,46 @@ impl Home {
         })
     }
 
+    /// The name of the node of this folder: chosen once, and kept. A host that is renamed must not leave what runs here to a node
+    /// that nobody is any more, and start it again beside itself.
+    ///
+    /// # Errors
+    /// When the file system does not allow it, or what is kept is no name.
+    pub fn node_name(&self, first: impl FnOnce() -> NodeName) -> Result<NodeName, ApiError> {
+        let file = self.dir.join("node");
+        let failed = |cause: &std::io::Error| {
+            let what = format!("cannot keep the node's name in {}", file.display());
+            failure::file(what, cause, "check the disk space and rights there")
+        };
+        match fs::read_to_string(&file) {
+            Ok(kept) => NodeName::new(kept.trim()).map_err(|cause| {
+                let what = format!("cannot read the node's name in {}", file.display());
+                let try_ = "write there the name that its agents run under, as `mozart ps` tells";
+                failure::error(failure::FAILED, what, cause, try_)
+            }),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {
+                let name = first();
+                self.put("node", format!("{name}\n").as_bytes()).map_err(|cause| failed(&cause))?;
+                Ok(name)
+            }
+            Err(cause) => Err(failed(&cause)),
+        }
+    }
+
+    /// Writes a file for this user only, whole or not at all.
+    fn put(&self, name: &str, content: &[u8]) -> std::io::Result<()> {
+        let draft = self.dir.join(format!("{name}.{}", std::process::id()));
+        let mut out = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)?;
+        out.write_all(content)?;
+        out.sync_all()?;
+        fs::rename(&draft, self.dir.join(name))
+    }
+
     /// Writes the note, whole or not at all.
     ///
     /// # Errors
@@ -160,17 +200,10 @@ impl Home {
     pub fn write_running(&self, running: &Running) -> Result<(), ApiError> {
         self.create()?;
         let file = self.running_file();
-        let draft = self.dir.join(format!("mozart.json.{}", std::process::id()));
         let write = || -> std::io::Result<()> {
-            let mut out = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&draft)?;
-            out.write_all(&serde_json::to_vec_pretty(running)?)?;
-            out.write_all(b"\n")?;
-            fs::rename(&draft, &file)
+            let mut note = serde_json::to_vec_pretty(running)?;
+            note.push(b'\n');
+            self.put("mozart.json", &note)
         };
         write().map_err(|cause| {
             let what = format!("cannot write {}", file.display());
@@ -265,6 +298,19 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         home.remove_running().expect("removed");
         home.remove_running().expect("removing twice is fine");
+    }
+
+    #[test]
+    fn a_node_keeps_its_name_whatever_the_host_is_called() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(temp.path())).expect("given");
+        let name = |name: &str| NodeName::new(name).expect("valid");
+        let first = home.node_name(|| name("laptop")).expect("kept");
+        assert_eq!(first, name("laptop"));
+        assert_eq!(home.node_name(|| name("laptop-2")).expect("read"), name("laptop"));
+        fs::write(home.dir.join("node"), b"").expect("written");
+        let broken = home.node_name(|| name("laptop")).expect_err("no name");
+        assert_eq!(broken.code, failure::FAILED);
     }
 
     #[test]

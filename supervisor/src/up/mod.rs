@@ -249,7 +249,7 @@ async fn start(
         started_at: Timestamp::from(SystemTime::now()),
     })?;
     let node = NodeOptions {
-        name: node_name(),
+        name: home.node_name(host_name)?,
         labels: Vec::new(),
         connect: connect.clone(),
         run: home.run(),
@@ -281,8 +281,9 @@ impl Parts {
                 return Err(broker::failure("cannot start the node", error));
             }
         };
+        let name = self.node.name.clone();
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
-        let id = supervisor_id(home);
+        let id = supervisor_id(home, &name);
         rest.spawn(control::serve(SupervisorOptions { id }, self.broker, rest_stop.clone()));
         let flat = |ended: Option<Result<Result<(), ApiError>, tokio::task::JoinError>>| match ended
         {
@@ -306,14 +307,14 @@ impl Parts {
 }
 
 /// The same for every `up` of this data folder: the lock says that an earlier one is dead, so that its lease is ours at once.
-fn supervisor_id(home: &Home) -> String {
+fn supervisor_id(home: &Home, node: &NodeName) -> String {
     let folder = Uuid::new_v5(&Uuid::NAMESPACE_OID, home.dir.as_os_str().as_encoded_bytes());
     let folder = folder.simple().to_string();
-    format!("{}-{}", node_name(), folder.get(..8).unwrap_or(&folder))
+    format!("{node}-{}", folder.get(..8).unwrap_or(&folder))
 }
 
 /// The host's name, as far as it can be a node's.
-fn node_name() -> NodeName {
+fn host_name() -> NodeName {
     let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     let name: String = host
         .chars()
