@@ -119,6 +119,7 @@ impl Node {
 
     pub(super) fn kill_late(&mut self) {
         let now = Instant::now();
+        self.awake(now);
         let mut late = Vec::new();
         for ((agent, incarnation), one) in &mut self.running {
             if one.kill_at.is_none_or(|at| at > now) {

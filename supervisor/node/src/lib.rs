@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{Broker, ConnectOptions, Subscription};
 use common::api::ApiError;
@@ -31,6 +31,8 @@ use runtime::{RuntimeOptions, Wanted};
 
 /// What runs is told this often; the leader counts a node as lost after ten of them.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A node that did not run for this long stood still: it reports every second.
+const STOOD_STILL: Duration = Duration::from_secs(5);
 /// A shim that was told to stop has this much longer than its drain time: it ends its worker and says its last words meanwhile.
 const GRACE: Duration = Duration::from_secs(10);
 /// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
@@ -83,6 +85,8 @@ struct Node {
     term: u64,
     /// The term and number of the newest command that was taken.
     seen: (u64, u64),
+    /// When this process was last seen to run.
+    awake: Instant,
     draining: bool,
     /// Incarnations whose containers are on their way; cancelled, they are not to be.
     starting: BTreeMap<Key, Starting>,
@@ -138,6 +142,7 @@ pub async fn serve(
         instance,
         term: 0,
         seen: (0, 0),
+        awake: Instant::now(),
         draining: false,
         starting: BTreeMap::new(),
         preparing: Arc::default(),
@@ -241,7 +246,10 @@ impl Node {
                 }
             };
             tokio::select! {
-                _ = tick.tick() => self.report_status().await,
+                _ = tick.tick() => {
+                    self.awake(Instant::now());
+                    self.report_status().await;
+                }
                 Some(seen) = self.watches.join_next() => match seen {
                     Ok(seen) => self.seen(seen).await,
                     Err(error) => tracing::error!("a watch failed: {error}"),
@@ -269,6 +277,20 @@ impl Node {
             tracing::warn!("what has ended is not removed within {REMOVED:?}");
         }
         flushed.attempt("the node's last report")
+    }
+
+    /// It runs. After a standstill (a frozen machine, Ctrl-Z), those that were to stop meanwhile stood still as well, or could not be
+    /// heard: what ran out is given anew, once.
+    fn awake(&mut self, now: Instant) {
+        let slept = now.saturating_duration_since(self.awake);
+        self.awake = now;
+        if slept < STOOD_STILL {
+            return;
+        }
+        tracing::warn!("the node stood still for {}s", slept.as_secs());
+        for kill_at in self.running.values_mut().filter_map(|one| one.kill_at.as_mut()) {
+            *kill_at = anew(*kill_at, now);
+        }
     }
 
     /// Whether nothing runs here, nothing is about to, and nothing is left of what did.
@@ -347,5 +369,22 @@ impl Node {
             let instance = Some(self.instance);
             self.report(&NodeReport::Preparing { instance, agent, incarnation, doing }).await;
         }
+    }
+}
+
+/// A deadline after a standstill: nobody is judged by what he did while nobody looked.
+fn anew(deadline: Instant, now: Instant) -> Instant {
+    deadline.max(now + GRACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ran_out_during_a_standstill_is_given_anew_and_nothing_is_cut_short() {
+        let now = Instant::now() + Duration::from_secs(60);
+        assert_eq!(anew(now - Duration::from_secs(50), now), now + GRACE);
+        assert_eq!(anew(now + 2 * GRACE, now), now + 2 * GRACE);
     }
 }
