@@ -1,7 +1,7 @@
 //! What outlives the death of the supervisor, of nats-server, of both; and what is none of our business.
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use system_tests::harness::{Fleet, Signal, alive, eventually, flaky, kill, message, started_at};
 use tokio::process::Command;
@@ -171,4 +171,38 @@ async fn agents_outlive_the_death_of_supervisor_and_nats_server_together() {
     assert_eq!(fleet.ask("a", "say hello").await, "hello");
     let _down = fleet.cli(["down"]).await.ok();
     assert_eq!(fleet.processes(), []);
+}
+
+#[tokio::test]
+async fn a_machine_that_slept_restarts_nobody_and_tries_nothing_again() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let before = identity(&fleet, "a");
+    let long = fleet.send("a", "count 200 0.1").await;
+    fleet.wait_status(&long, "acknowledged").await;
+    kill(fleet.up_pid(), Signal::STOP);
+    // Longer than the lease, and than a shim or a node may be silent.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    kill(fleet.up_pid(), Signal::CONT);
+    let done = fleet.wait_status_within(Duration::from_secs(40), &long, "completed").await;
+    assert_eq!(done.row.attempts, 1);
+    assert_adopted(&fleet, "a", before).await;
+}
+
+#[tokio::test]
+async fn questions_do_not_wait_for_a_supervisor_that_stands_still() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let second = fleet.spawn_cli(["supervisor", "--id", "second"]);
+    eventually("the second supervisor answers", async || {
+        let output = fleet.cli(["doctor", "--only", "supervisor"]).await;
+        if output.stdout.contains("second ") { Ok(()) } else { Err(output.stdout) }
+    })
+    .await;
+    second.signal(Signal::STOP);
+    for _ in 0..8 {
+        let began = Instant::now();
+        let _rows = fleet.cli(["ps"]).await.ok();
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+    second.signal(Signal::KILL);
 }

@@ -1,11 +1,12 @@
 //! A client's connection: to the broker, and through it to whichever supervisor answers.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, BrokerError, ConnectOptions};
 use bytes::Bytes;
 use common::api::{AgentRow, ApiError, Applied, Hello, Query, Reply};
 use common::{AgentName, SenderName, Timestamp};
+use tokio::task::JoinSet;
 
 use crate::args::{Global, Output};
 use crate::connect;
@@ -16,6 +17,9 @@ use common::failure;
 pub(crate) const CONNECT: Duration = Duration::from_secs(3);
 /// How long a supervisor may take to answer.
 const QUERY: Duration = Duration::from_secs(5);
+
+/// A question that changes nothing is asked again after this long: one of several supervisors gets it, and that one may stand still.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// A client's connection.
 #[derive(Debug, Clone)]
@@ -82,8 +86,14 @@ impl Client {
         let payload = serde_json::to_vec(query).map_err(|cause| {
             failure::error(failure::FAILED, "cannot encode the request", cause, "")
         })?;
-        let subject = self.broker.subjects().query();
-        let bytes = match self.broker.ask(subject, Bytes::from(payload), timeout).await {
+        let changes_nothing =
+            matches!(query, Query::Hello | Query::Ps { .. } | Query::Inspect { .. });
+        let asked = if changes_nothing {
+            self.ask_again(payload.into(), timeout).await
+        } else {
+            self.broker.ask(self.broker.subjects().query(), payload.into(), timeout).await
+        };
+        let bytes = match asked {
             Ok(bytes) => bytes,
             Err(BrokerError::Other(cause)) => {
                 let try_ = "`mozart up`, or `mozart supervisor`; messages can be sent without one";
@@ -101,6 +111,24 @@ impl Client {
                 let what = "the supervisor's answer does not parse";
                 let try_ = "use the same mozart version on both sides";
                 Err(failure::error(failure::FAILED, what, cause, try_))
+            }
+        }
+    }
+
+    /// Asks again and again, and takes the first answer to any of it.
+    async fn ask_again(&self, payload: Bytes, timeout: Duration) -> Result<Bytes, BrokerError> {
+        let deadline = Instant::now() + timeout;
+        let mut asked = JoinSet::new();
+        loop {
+            let (broker, payload) = (self.broker.clone(), payload.clone());
+            let rest = deadline.saturating_duration_since(Instant::now());
+            asked.spawn(async move { broker.ask(broker.subjects().query(), payload, rest).await });
+            let is_last = rest <= AGAIN;
+            tokio::select! {
+                Some(answer) = asked.join_next() => {
+                    return answer.unwrap_or_else(|cause| Err(BrokerError::Other(cause.to_string())));
+                }
+                () = tokio::time::sleep(AGAIN), if !is_last => {}
             }
         }
     }
