@@ -177,6 +177,8 @@ pub struct NodeStatus {
     pub node: NodeName,
     /// This process of it, random: tells a restarted node from a silent one.
     pub instance: u64,
+    /// Earlier processes of it that are known to be dead, by the lock of the folder that they shared: the newest, last.
+    pub succeeds: Vec<u64>,
     /// The newest term that it obeys.
     pub term: u64,
     /// The term and number of the newest command that it has taken: it says nothing about what a later one is about. So that it

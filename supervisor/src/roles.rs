@@ -31,7 +31,7 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let stop = signals::stop_token()?;
     let broker = Broker::connect_and_create(&options, &streams).await;
     let broker = broker.attempt("cannot start the supervisor")?;
-    control::serve(SupervisorOptions { id }, broker, stop).await
+    control::serve(SupervisorOptions { id, succeeds: false }, broker, stop).await
 }
 
 /// An id that tells supervisors apart: host and process.

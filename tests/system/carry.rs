@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use system_tests::harness::{Fleet, Output, Signal, Until, eventually, flaky};
+use system_tests::harness::{Fleet, Output, Signal, Until, alive, eventually, flaky};
 
 const SECRET: &str = "the-value-of-the-secret";
 
@@ -166,6 +166,10 @@ async fn what_is_interrupted_leaves_nothing_half_made() {
     let import = fleet.spawn_cli(["import", "-"]);
     eventually("it listens", async || listens(import.pid())).await;
     import.signal(Signal::TERM);
+    let pid = import.pid();
+    // The pipe stays open until then: its end would be another reason.
+    eventually("it has ended", async || if alive(pid) { Err(pid.to_string()) } else { Ok(()) })
+        .await;
     let _ended = import.output().await.exit(130);
 }
 

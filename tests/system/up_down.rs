@@ -256,7 +256,7 @@ async fn a_full_disk_refuses_new_messages_and_keeps_the_old_ones() {
     assert!(!stored.is_empty(), "{refused}");
     let mut send = fleet.spawn_cli(["send", "a", "-"]);
     send.feed(text.as_bytes()).await;
-    let output = send.output().await.exit(6);
+    let output = send.output().await.exit(9);
     output.says("cause:").says("free disk space");
     // What was accepted is there.
     let rows = fleet.json(["journal", "ls"]).await;

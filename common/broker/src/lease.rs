@@ -46,6 +46,8 @@ pub struct Lease {
     broker: Broker,
     holder: Holder,
     ttl: Duration,
+    /// Whether a claim of our id and another run is that of a process which is known to be dead.
+    succeeds: bool,
     ours: Option<Tenure>,
     /// Another one's revision, and since when by our own clock: it may be taken over when it does not change for a
     /// time to live, whether or not the server lets it expire.
@@ -91,6 +93,7 @@ impl Broker {
             broker: self.clone(),
             holder: Holder { holder: id.to_owned(), run: run.to_owned() },
             ttl,
+            succeeds: false,
             ours: None,
             seen: None,
         }
@@ -106,6 +109,14 @@ impl Broker {
 }
 
 impl Lease {
+    /// Takes the claim of an earlier process of the same id over at once. Only for whoever knows that none of it runs any more,
+    /// as by a lock that both hold.
+    #[must_use]
+    pub fn succeeding(mut self) -> Self {
+        self.succeeds = true;
+        self
+    }
+
     /// Takes the lease if it is free or expired, renews it if it is ours. An ambiguous answer is resolved by reading.
     ///
     /// # Errors
@@ -116,7 +127,9 @@ impl Lease {
         let expected = match self.read().await? {
             // Perhaps by a write whose answer was lost. Nobody wrote in between: that would be the last one now.
             Stored::Of(claim) if claim.of == self.holder => claim.revision,
-            Stored::Of(claim) if !self.is_stale(&claim) => return Ok(self.others(claim)),
+            Stored::Of(claim) if !self.is_predecessors(&claim) && !self.is_stale(&claim) => {
+                return Ok(self.others(claim));
+            }
             Stored::Free(revision) | Stored::Of(Claim { revision, .. }) => {
                 self.ours = None;
                 revision
@@ -180,6 +193,10 @@ impl Lease {
                 false
             }
         }
+    }
+
+    fn is_predecessors(&self, claim: &Claim) -> bool {
+        self.succeeds && claim.of.holder == self.holder.holder
     }
 
     fn headers(&self, expected: u64) -> HeaderMap {

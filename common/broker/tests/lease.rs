@@ -213,3 +213,20 @@ async fn the_fleet_has_one_secret_for_all_who_ask_at_once() {
     assert_eq!(secret.len(), 64);
     assert!(secret.bytes().all(|byte| byte.is_ascii_hexdigit()));
 }
+
+/// The data folder's lock says that the process before is dead: its lease need not run out.
+#[tokio::test]
+async fn whoever_succeeds_takes_over_at_once_and_nobody_else_does() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let long = Duration::from_secs(60);
+    let mut before = broker.lease("up", "first", long);
+    tenure(&turn(&mut before).await);
+    let mut twin = broker.lease("up", "twin", long);
+    assert_eq!(turn(&mut twin).await, other("up"));
+    let mut stranger = broker.lease("stranger", "x", long).succeeding();
+    assert_eq!(turn(&mut stranger).await, other("up"));
+    let mut next = broker.lease("up", "second", long).succeeding();
+    tenure(&turn(&mut next).await);
+    assert_eq!(turn(&mut before).await, other("up"), "it is known to be over");
+}

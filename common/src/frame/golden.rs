@@ -57,7 +57,7 @@ fn start() -> StartIncarnation {
     }
 }
 
-fn status(seen: (u64, u64)) -> NodeStatus {
+fn status(succeeds: &[u64], seen: (u64, u64)) -> NodeStatus {
     let running = RunningIncarnation {
         agent: agent(),
         generation: 3,
@@ -68,6 +68,7 @@ fn status(seen: (u64, u64)) -> NodeStatus {
     NodeStatus {
         node: NodeName::new("n1").expect("valid"),
         instance: u64::MAX,
+        succeeds: succeeds.to_vec(),
         term: 9,
         seen,
         runtimes: vec!["process".into()],
@@ -122,8 +123,8 @@ fn golden_bytes_of_every_frame() {
     golden(&command(NodeCommandBody::Refused), "020901fb2c010503");
 
     golden(
-        &NodeReport::Running(status((9, 300))),
-        "0200026e31fdffffffffffffffff0909fb2c01010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
+        &NodeReport::Running(status(&[5], (9, 300))),
+        "0200026e31fdffffffffffffffff01050909fb2c01010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
     );
     let instance = Some(300);
     golden(
@@ -163,7 +164,7 @@ fn golden_bytes_of_the_version_before() {
 
     before(
         "0100026e31fdffffffffffffffff09010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
-        &NodeReport::Running(status((9, u64::MAX))),
+        &NodeReport::Running(status(&[], (9, u64::MAX))),
     );
     let instance = None;
     before(

@@ -77,6 +77,7 @@ impl From<NodeReport> for super::NodeReport {
             NodeReport::Running(status) => Self::Running(super::NodeStatus {
                 node: status.node,
                 instance: status.instance,
+                succeeds: Vec::new(),
                 term: status.term,
                 // What it has taken it does not say: it is believed, as it was.
                 seen: (status.term, u64::MAX),

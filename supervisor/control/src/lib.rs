@@ -43,6 +43,9 @@ const QUERY_GROUP: &str = "supervisors";
 pub struct SupervisorOptions {
     /// Its id: shown, and what `LeaderElected` names.
     pub id: String,
+    /// Whether no other process of this id can run, as its data folder's lock says: then the lease of an earlier one is taken over at
+    /// once.
+    pub succeeds: bool,
 }
 
 /// What comes back from a future beside the loop.
@@ -69,6 +72,8 @@ type Task = BoxFuture<'static, Done>;
 
 struct Supervisor {
     id: String,
+    /// Whether an earlier process of this id is known to be dead.
+    succeeds: bool,
     broker: Broker,
     /// Makes the tokens of the shims' command subjects.
     secret: Uuid,
@@ -112,6 +117,7 @@ pub async fn serve(
     let log = broker.follow_control(1, None).await.attempt(WHAT)?;
     let supervisor = Supervisor {
         id: options.id,
+        succeeds: options.succeeds,
         broker,
         secret: Uuid::new_v5(&Uuid::NAMESPACE_OID, secret.as_bytes()),
         run: Uuid::now_v7(),
@@ -177,6 +183,7 @@ impl Supervisor {
         let (lease, mut held) = watch::channel(None);
         let run = self.run.to_string();
         let competing = self.broker.lease(&self.id, &run, lease::TTL);
+        let competing = if self.succeeds { competing.succeeding() } else { competing };
         let lease = lease::keep(competing, self.competes.subscribe(), lease, stop.clone());
         let mut lease = std::pin::pin!(lease);
         let mut link = self.broker.link();

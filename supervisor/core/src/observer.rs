@@ -119,7 +119,7 @@ impl Observer {
             return out;
         }
         self.memory.heard(&status.node);
-        if let Some(event) = nodes::news(state.node(&status.node), status) {
+        for event in nodes::news(state.node(&status.node), status) {
             out.extend(self.news(event));
         }
         for exit in &status.exits {

@@ -4,6 +4,7 @@ mod adopt;
 mod commands;
 mod containers;
 mod ends;
+mod predecessors;
 mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +83,8 @@ struct Node {
     /// Those that were since the last list: one that is under way may show them still.
     discarded: BTreeSet<String>,
     instance: u64,
+    /// Earlier processes of this node, which the lock of its folder says are dead.
+    succeeds: Vec<u64>,
     term: u64,
     /// The term and number of the newest command that was taken.
     seen: (u64, u64),
@@ -129,6 +132,7 @@ pub async fn serve(
     });
     let engine = engine(&options, &broker, &folders).await?;
     let instance = Uuid::now_v7().as_u64_pair().1;
+    let succeeds = predecessors::succeed(&folders.root, instance);
     let node = Node {
         options,
         broker,
@@ -140,6 +144,7 @@ pub async fn serve(
         discarding: BTreeSet::new(),
         discarded: BTreeSet::new(),
         instance,
+        succeeds,
         term: 0,
         seen: (0, 0),
         awake: Instant::now(),
@@ -355,6 +360,7 @@ impl Node {
         self.report(&NodeReport::Running(NodeStatus {
             node: self.options.name.clone(),
             instance: self.instance,
+            succeeds: self.succeeds.clone(),
             term: self.term,
             seen: self.seen,
             runtimes: self.runtimes(),

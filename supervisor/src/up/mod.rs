@@ -284,7 +284,11 @@ impl Parts {
         let name = self.node.name.clone();
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
         let id = supervisor_id(home, &name);
-        rest.spawn(control::serve(SupervisorOptions { id }, self.broker, rest_stop.clone()));
+        rest.spawn(control::serve(
+            SupervisorOptions { id, succeeds: true },
+            self.broker,
+            rest_stop.clone(),
+        ));
         let flat = |ended: Option<Result<Result<(), ApiError>, tokio::task::JoinError>>| match ended
         {
             Some(Ok(result)) => result,

@@ -31,6 +31,10 @@ impl Observer {
         };
         let (node, now) = (&status.node, self.memory.now());
         let first_heard = self.memory.heard_process(node, status.instance);
+        // Its own folder's lock says so: nobody need be waited for.
+        if status.succeeds.contains(&known.instance) {
+            return true;
+        }
         let heard = self.memory.last_heard_process(node, known.instance);
         // One that was not heard yet had as long as this leader has listened.
         let since = heard.or(self.attentive_since()).unwrap_or(now);
@@ -59,7 +63,8 @@ impl Observer {
 }
 
 /// What the log does not know yet about a node.
-pub(super) fn news(known: Option<&Node>, status: &NodeStatus) -> Option<ControlEvent> {
+pub(super) fn news(known: Option<&Node>, status: &NodeStatus) -> Vec<ControlEvent> {
+    let draining = || ControlEvent::NodeDraining { node: status.node.clone() };
     let seen = || ControlEvent::NodeSeen {
         node: status.node.clone(),
         instance: status.instance,
@@ -75,14 +80,15 @@ pub(super) fn news(known: Option<&Node>, status: &NodeStatus) -> Option<ControlE
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .eq(sorted(&status.labels))
     };
+    let is_another = known.is_some_and(|node| node.instance != status.instance);
     match (known.map(|node| node.phase), status.draining) {
-        (Some(NodePhase::Up), true) => {
-            Some(ControlEvent::NodeDraining { node: status.node.clone() })
-        }
-        (Some(NodePhase::Up), false) if known.is_some_and(is_as_known) => None,
-        (_, false) => Some(seen()),
+        // What it took over ends with it: first it must be known as the one who says so.
+        (Some(NodePhase::Up | NodePhase::Draining), true) if is_another => vec![seen(), draining()],
+        (Some(NodePhase::Up), true) => vec![draining()],
+        (Some(NodePhase::Up), false) if known.is_some_and(is_as_known) => Vec::new(),
+        (_, false) => vec![seen()],
         // One that goes down need not come up first.
-        (None | Some(NodePhase::Draining | NodePhase::Lost), true) => None,
+        (None | Some(NodePhase::Draining | NodePhase::Lost), true) => Vec::new(),
     }
 }
 

@@ -35,6 +35,7 @@ fn report(running: &[u64]) -> NodeStatus {
     NodeStatus {
         node: node_name("alpha"),
         instance: 1,
+        succeeds: Vec::new(),
         term: TERM,
         seen: (TERM, u64::MAX),
         runtimes: vec!["process".into()],
@@ -236,6 +237,24 @@ fn a_node_that_was_started_anew_takes_over_once_its_predecessor_is_silent() {
     eyes.node_report(&fleet.state, 1_000, &twin(&[1]));
     eyes.node_report(&fleet.state, 1_500, &report(&[1]));
     assert_eq!(eyes.node_report(&fleet.state, 2_000, &twin(&[1])), []);
+}
+
+#[test]
+fn a_node_that_knows_its_predecessor_to_be_dead_takes_over_at_once() {
+    let fleet = running();
+    let mut eyes = eyes(0);
+    eyes.node_report(&fleet.state, 1_000, &report(&[1]));
+    let next = NodeStatus { succeeds: vec![7, 1], ..twin(&[1]) };
+    assert_eq!(eyes.node_report(&fleet.state, 1_100, &next), [seen(&twin(&[]))]);
+    // One that ends what it took over is the one who says so.
+    let mut eyes = Observer::new(TERM, 2_000);
+    let ends = NodeStatus { draining: true, ..next };
+    let draining = Outcome::Record(ControlEvent::NodeDraining { node: node_name("alpha") });
+    assert_eq!(eyes.node_report(&fleet.state, 2_000, &ends), [seen(&twin(&[])), draining]);
+    // Not by the death of somebody else.
+    let mut eyes = Observer::new(TERM, 2_000);
+    let stranger = NodeStatus { succeeds: vec![7], ..twin(&[1]) };
+    assert_eq!(eyes.node_report(&fleet.state, 2_100, &stranger), []);
 }
 
 #[test]

@@ -146,6 +146,7 @@ impl Host {
         NodeStatus {
             node: self.name.clone(),
             instance: self.instance,
+            succeeds: Vec::new(),
             term: self.term,
             seen: if flaw == Flaw::IgnoreSeen { (u64::MAX, u64::MAX) } else { self.seen },
             runtimes: vec!["process".into()],
