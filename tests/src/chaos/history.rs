@@ -1,6 +1,6 @@
 //! Everything that is known about a message: for whoever looks for the reason of a fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
@@ -111,11 +111,16 @@ pub(super) async fn needless(
     Ok(found)
 }
 
-/// The incarnations that ended: when, and how.
+/// The incarnations that ended: when, and how. A number that was never ready and of which no process is known is not among them:
+/// its node was killed before it could say whether it had started it, and another number took its place.
 fn ends(records: impl Iterator<Item = ControlRecord>) -> BTreeMap<u64, (Timestamp, String)> {
-    let mut ends = BTreeMap::new();
+    let (mut ends, mut ready) = (BTreeMap::new(), BTreeSet::new());
     for record in records {
-        if let ControlEvent::IncarnationExited { incarnation, exit, .. } = record.event {
+        if let ControlEvent::IncarnationReady { incarnation, .. } = record.event {
+            ready.insert(incarnation);
+        } else if let ControlEvent::IncarnationExited { incarnation, exit, .. } = record.event
+            && (ready.contains(&incarnation) || exit.code.is_some() || exit.signal.is_some())
+        {
             ends.entry(incarnation).or_insert_with(|| (record.at, exit.describe()));
         }
     }
@@ -141,10 +146,34 @@ fn unasked(ends: &BTreeMap<u64, (Timestamp, String)>, reasons: &Reasons) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::shim::Exit;
 
     fn ended(numbers: &[u64]) -> BTreeMap<u64, (Timestamp, String)> {
         let end = |number: &u64| (*number, (Timestamp::from_millis(0), "hung".to_owned()));
         numbers.iter().map(end).collect()
+    }
+
+    fn record(event: ControlEvent) -> ControlRecord {
+        let at = Timestamp::from_millis(0);
+        ControlRecord { at, term: Some(1), author: "s".to_owned(), event }
+    }
+
+    #[test]
+    fn a_number_under_which_nothing_is_known_to_have_run_did_not_end() {
+        let agent = || AgentName::new("a").expect("valid");
+        let gone = |incarnation, code| {
+            let exit = Exit { code, reason: Some("gone".to_owned()), ..Exit::default() };
+            record(ControlEvent::IncarnationExited {
+                agent: agent(),
+                incarnation,
+                exit,
+                clean: false,
+            })
+        };
+        let ready = ControlEvent::IncarnationReady { agent: agent(), incarnation: 1, floor: 1 };
+        let log = [record(ready), gone(1, None), gone(2, None), gone(3, Some(1))];
+        let numbers: Vec<_> = ends(log.into_iter()).into_keys().collect();
+        assert_eq!(numbers, [1, 3]);
     }
 
     #[test]
