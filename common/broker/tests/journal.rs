@@ -118,8 +118,9 @@ async fn a_final_state_that_does_not_parse_is_final() {
     let envelope = envelope("a", "m1");
     broker.send(&envelope, SOON).await.expect("stored");
     let (key, tag) = (envelope.key(), envelope.tag());
-    broker.tell(broker.subjects().final_(&key, &tag), "{".into()).await.expect("told");
-    broker.flush(SOON).await.expect("flushed");
+    let subject = broker.subjects().final_(&key, &tag);
+    let damaged = server.client().await.request(subject, "{".into()).await;
+    damaged.expect("stored");
     let there = broker.final_of(&key).await.expect("an answer").expect("it is there").value;
     assert_eq!(there.status, Outcome::Failed);
     assert!(there.reason.as_deref().is_some_and(|reason| reason.contains("does not parse")));

@@ -1,9 +1,9 @@
 //! The workers' log lines.
 
-use broker::LogLine;
+use broker::{Broker, LogLine};
 use common::Timestamp;
 
-use crate::support::{SOON, Server, agent, soon};
+use crate::support::{Server, agent, soon};
 
 fn lines(incarnation: u64, from: u64, count: u64) -> Vec<LogLine> {
     let line = |n: u64| LogLine {
@@ -14,6 +14,16 @@ fn lines(incarnation: u64, from: u64, count: u64) -> Vec<LogLine> {
         incarnation,
     };
     (from..from + count).map(line).collect()
+}
+
+/// Waits for lines of the agent: what has passed the connection, a stream takes in its own time.
+async fn stored(broker: &Broker, lines: usize) {
+    let all = async {
+        while broker.logs(&agent("a"), None, 1000).await.expect("an answer").len() < lines {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon(all).await;
 }
 
 #[tokio::test]
@@ -28,7 +38,7 @@ async fn the_last_lines_of_one_or_of_all_incarnations_are_read() {
             published.expect("told");
         }
     }
-    broker.flush(SOON).await.expect("flushed");
+    stored(&broker, 20).await;
     let all = broker.logs(&a, None, 1000).await.expect("an answer");
     assert_eq!(all, [lines(1, 0, 10), lines(2, 0, 10)].concat());
     let last = broker.logs(&a, Some(1), 3).await.expect("an answer");
@@ -43,7 +53,7 @@ async fn a_follower_sees_what_comes_from_now_on_over_a_killed_server() {
     let a = agent("a");
     let before = broker.publish_logs(&a, 1, &lines(1, 0, 5)).await;
     before.expect("told");
-    broker.flush(SOON).await.expect("flushed");
+    stored(&broker, 5).await;
     let mut follower = broker.follow_logs(&a).await.expect("following");
     let after = broker.publish_logs(&a, 1, &lines(1, 5, 1)).await;
     after.expect("told");
