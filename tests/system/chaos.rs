@@ -5,6 +5,9 @@ use std::time::Duration;
 use system_tests::chaos::{self, Options};
 use system_tests::harness::Runtime;
 
+/// Longer than the lease, and than the silence after which a node is given up: `mozart up` and nats-server are frozen once.
+const FREEZE: Duration = Duration::from_secs(15);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_loses_nothing_and_doubles_nothing() {
     campaign(Runtime::Process, 20, 60.0).await;
@@ -28,7 +31,7 @@ async fn campaign(runtime: Runtime, agents: usize, rate: f64) {
         seed: 1,
         agents,
         rate,
-        freezes: Vec::new(),
+        freezes: vec![FREEZE],
         garbage: true,
         curious: false,
         folder: folder.path().to_owned(),
