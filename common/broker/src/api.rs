@@ -177,6 +177,10 @@ pub(crate) struct StreamState {
     pub(crate) first_seq: u64,
     #[serde(default)]
     pub(crate) last_seq: u64,
+    #[serde(default)]
+    pub(crate) messages: u64,
+    #[serde(default)]
+    pub(crate) bytes: u64,
 }
 
 impl Wire {

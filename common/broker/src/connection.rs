@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::address::Address;
 use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
+use crate::room::Room;
 use crate::streams::{self, Made};
 use crate::wire::{Wire, jitter};
 
@@ -65,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) wire: Wire,
     pub(crate) subjects: Subjects,
     replicas: usize,
+    /// By shard.
+    rooms: Vec<Room>,
 }
 
 impl Broker {
@@ -100,12 +103,18 @@ impl Broker {
                 wire,
                 subjects: Subjects::new(namespace.clone(), made.shards),
                 replicas: made.replicas,
+                rooms: (0..made.shards.max(1)).map(|_| Room::default()).collect(),
             }),
         }
     }
 
     pub(crate) fn wire(&self) -> &Wire {
         &self.inner.wire
+    }
+
+    /// What is known of the room in a journal stream.
+    pub(crate) fn room(&self, shard: u32) -> Option<&Room> {
+        self.inner.rooms.get(usize::try_from(shard).ok()?)
     }
 
     /// How many replicas the control log has; the journal has as many.

@@ -20,7 +20,9 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         BrokerError::NoStreams(_) => {
             (UNREACHABLE, "`mozart up`, or check --namespace (MOZART_NAMESPACE)")
         }
-        BrokerError::Full(_) => (LIMIT, "free disk space or raise the server's JetStream limits"),
+        BrokerError::Full(_) => {
+            (LIMIT, "free disk space, or raise the bound of the stream, the account or the server")
+        }
         BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
         BrokerError::Outdated { .. } => {
             (UNREACHABLE, "another --namespace, or a new data folder (MOZART_DIR)")

@@ -77,6 +77,15 @@ pub(crate) fn first_of(subjects: &str) -> HeaderMap {
     headers
 }
 
+/// What a message is to another one of its name, which was there before.
+fn already(there: Stored<Envelope>, envelope: &Envelope) -> SendOutcome {
+    if there.value.same_content(envelope) {
+        SendOutcome::Already { seq: there.seq }
+    } else {
+        SendOutcome::Conflict { stored: Box::new(there.value) }
+    }
+}
+
 /// What does not parse is final nevertheless: its subject says so, and no other can be stored. To its readers the message
 /// failed, with what is wrong as the reason.
 pub(crate) fn read_final(record: &Record) -> Stored<Final> {
@@ -99,6 +108,8 @@ impl Broker {
     /// Stores a message: compare-and-set against "no such message of this agent and sender, in whatever conversation", repeated
     /// within `timeout` until the broker answers.
     ///
+    /// It is refused before the journal is full: what is open needs room for its final state.
+    ///
     /// # Errors
     /// Too large, full, or no answer in time: then it may be stored, and sending it again is harmless.
     pub async fn send(&self, envelope: &Envelope, timeout: Duration) -> Result<SendOutcome> {
@@ -108,6 +119,12 @@ impl Broker {
         let subject = self.subjects().request(&key, &envelope.tag());
         let any = self.subjects().request_of(&key);
         let deadline = Instant::now() + timeout;
+        let shard = self.subjects().shard(&key.agent);
+        if let Err(full) = self.take_room(shard, payload.len()).await {
+            // What is stored already takes no room.
+            let there = self.request_of(&key).await?.ok_or(full)?;
+            return Ok(already(there, envelope));
+        }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let (published, tries) = self
@@ -118,14 +135,11 @@ impl Broker {
                 return Ok(SendOutcome::Stored { seq });
             }
             if let Some(there) = self.request_of(&key).await? {
-                let seq = there.seq;
                 return Ok(if tries > 1 && there.value == *envelope {
                     // An earlier try of this very call: its answer was lost.
-                    SendOutcome::Stored { seq }
-                } else if there.value.same_content(envelope) {
-                    SendOutcome::Already { seq }
+                    SendOutcome::Stored { seq: there.seq }
                 } else {
-                    SendOutcome::Conflict { stored: Box::new(there.value) }
+                    already(there, envelope)
                 });
             }
             // Refused, and not there: another write to the subject is still on its way through the cluster.

@@ -23,6 +23,7 @@ mod read;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod retries;
+mod room;
 mod scan;
 mod streams;
 mod wire;

@@ -12,4 +12,5 @@ mod events;
 mod journal;
 mod lease;
 mod logs;
+mod room;
 mod streams;

@@ -3,7 +3,7 @@
 use broker::{Broker, BrokerError, StreamOptions};
 use serde_json::{Value, json};
 
-use crate::support::{SOON, Server, agent, envelope, message};
+use crate::support::{SOON, Server, agent, completed, envelope, message};
 
 async fn config(client: &async_nats::Client, stream: &str) -> Value {
     let subject = format!("$JS.API.STREAM.INFO.{stream}");
@@ -132,4 +132,9 @@ async fn a_full_disk_is_said_and_nothing_pending_is_dropped_for_it() {
     assert!(stored > 0);
     let count = broker.count_requests(&agent("a")).await.expect("a count");
     assert_eq!(count, stored);
+    // An account without bounds does not see the server's: a large answer is refused as well, and tried again until there is room.
+    let (m0, large) = (envelope("a", "m0"), completed(&"x".repeat(900_000)));
+    let answer = broker.publish_final(&m0.key(), &m0.tag(), &large, "1.1", SOON).await;
+    let error = answer.expect_err("there is no room");
+    assert!(matches!(error, BrokerError::Full(_)) && error.passes(), "{error}");
 }

@@ -1,0 +1,257 @@
+//! Room in the journal: new messages are refused before it is full, so that those which are open can still get their final
+//! states.
+//!
+//! How full it is, is asked of the stream's leader: once in a while, and sooner the less room is left. In between a sender counts what
+//! it stores itself. So several senders can pass the watermark together, by what they send in that time.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::api::StreamInfo;
+use crate::connection::Broker;
+use crate::error::{BrokerError, Result};
+
+/// Of what a journal may hold, requests may fill this many percent.
+const WATERMARK: u64 = 95;
+
+/// The least that is set aside for the final state of each open message.
+const FINAL: u64 = 1024;
+
+/// What a record takes beyond its payload, about: its subject and headers.
+const FRAME: u64 = 256;
+
+/// How long what is known holds,
+const KNOWN: Duration = Duration::from_secs(5);
+
+/// and that there is no room.
+const REFUSED: Duration = Duration::from_secs(1);
+
+/// How long the broker may take to tell; if it does not, the publish shows whether there is room.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// The room in one journal stream, as far as this connection knows.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    known: Mutex<Option<Known>>,
+    /// Held by whoever asks the broker; the others wait for the answer.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    at: Instant,
+    space: Space,
+    /// Stored by this connection since then.
+    taken: u64,
+}
+
+/// What a journal has left for requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Space {
+    left: u64,
+    /// Why it is not more.
+    cause: String,
+}
+
+impl Space {
+    fn unlimited() -> Self {
+        Self { left: u64::MAX, cause: String::new() }
+    }
+}
+
+/// One of the bounds that a journal has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bound {
+    of: &'static str,
+    limit: u64,
+    used: u64,
+}
+
+impl Bound {
+    fn new(of: &'static str, limit: i64, used: u64) -> Option<Self> {
+        let limit = u64::try_from(limit).ok().filter(|limit| *limit > 0)?;
+        Some(Self { of, limit, used })
+    }
+
+    /// What is above the watermark.
+    fn margin(&self) -> u64 {
+        self.limit - self.limit / 100 * WATERMARK
+    }
+
+    /// What is left for requests if so many bytes are set aside for final states.
+    fn left(&self, aside: u64) -> u64 {
+        self.limit.saturating_sub(self.used).saturating_sub(aside.max(self.margin()))
+    }
+}
+
+/// The account's figures, as far as they are needed here.
+#[derive(Debug, Default, Deserialize)]
+struct Account {
+    #[serde(default)]
+    storage: u64,
+    #[serde(default)]
+    limits: Limits,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Limits {
+    #[serde(default)]
+    max_storage: i64,
+}
+
+impl Room {
+    /// Takes room for a record, if it is known whether there is.
+    fn take(&self, size: u64) -> Option<Result<()>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.as_mut()?;
+        let age = known.at.elapsed();
+        if known.space.left < size {
+            let full = || BrokerError::Full(known.space.cause.clone());
+            return (age < REFUSED).then(|| Err(full()));
+        }
+        // Others send as well: with little room left it is looked at again soon.
+        if age > KNOWN || (known.taken > 0 && known.taken + size > known.space.left / 4) {
+            return None;
+        }
+        known.taken += size;
+        Some(Ok(()))
+    }
+
+    fn learn(&self, space: Space) {
+        let known = Known { at: Instant::now(), space, taken: 0 };
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+    }
+}
+
+impl Broker {
+    /// Takes room for a request of so many bytes in an agent's journal, or says that it is full.
+    pub(crate) async fn take_room(&self, shard: u32, bytes: usize) -> Result<()> {
+        let size = bytes as u64 + FRAME + FINAL;
+        let Some(room) = self.room(shard) else { return Ok(()) };
+        if let Some(taken) = room.take(size) {
+            return taken;
+        }
+        let _asking = room.asking.lock().await;
+        if let Some(taken) = room.take(size) {
+            return taken;
+        }
+        let space = self.measure(shard).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "how full the journal is");
+            Space::unlimited()
+        });
+        room.learn(space);
+        room.take(size).unwrap_or(Ok(()))
+    }
+
+    async fn measure(&self, shard: u32) -> Result<Space> {
+        let stream = self.subjects().journal_stream(shard);
+        let none = serde_json::json!({});
+        let (info, account) = tokio::join!(
+            self.wire().stream_info(&stream, WITHIN),
+            self.wire().api::<Account>("INFO", &none, WITHIN)
+        );
+        let info = info??;
+        // An account without limits of its own is bounded by its servers, which tell that to operators alone.
+        let account = account.ok().and_then(std::result::Result::ok).unwrap_or_default();
+        let bounds = bounds(&info, &account);
+        let reserve = FINAL.max(info.state.bytes / info.state.messages.max(1));
+        let Some(least) = space(&bounds, info.state.messages, reserve) else {
+            return Ok(Space::unlimited());
+        };
+        // As if all of them were open. That is easily too many: then the final states are counted.
+        if space(&bounds, 0, reserve).is_some_and(|most| most.left == least.left) {
+            return Ok(least);
+        }
+        let finals = self.subjects().republish_source(shard);
+        let finals = self.wire().first(&stream, &finals, 1).await?.map_or(0, |(_, more)| more + 1);
+        let open = info.state.messages.saturating_sub(2 * finals);
+        Ok(space(&bounds, open, reserve).unwrap_or(least))
+    }
+}
+
+fn bounds(info: &StreamInfo, account: &Account) -> Vec<Bound> {
+    let max_bytes = info.config["max_bytes"].as_i64().unwrap_or(-1);
+    [
+        Bound::new("the journal", max_bytes, info.state.bytes),
+        Bound::new("the account", account.limits.max_storage, account.storage),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The least that any of them leaves to requests; none if there are no bounds.
+fn space(bounds: &[Bound], open: u64, reserve: u64) -> Option<Space> {
+    let aside = open.saturating_mul(reserve);
+    let least = bounds.iter().min_by_key(|bound| bound.left(aside))?;
+    let Bound { of, limit, used } = least;
+    let why = if aside > least.margin() {
+        format!("what is left is for the answers to {open} open messages")
+    } else {
+        format!("it takes new messages up to {WATERMARK} %")
+    };
+    Some(Space {
+        left: least.left(aside),
+        cause: format!("{of} holds {used} of {limit} bytes, {why}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn left(limit: u64, used: u64, open: u64) -> u64 {
+        let bound = Bound { of: "the journal", limit, used };
+        space(&[bound], open, FINAL).expect("a bound").left
+    }
+
+    #[test]
+    fn requests_end_at_the_watermark_and_earlier_where_many_are_open() {
+        assert!(left(100 * MIB, 0, 0) > 94 * MIB);
+        assert!(left(100 * MIB, 94 * MIB, 0) > 0);
+        assert_eq!(left(100 * MIB, 96 * MIB, 0), 0);
+        // Each of the open ones needs a KiB: more than 5 % of all.
+        assert_eq!(left(100 * MIB, 80 * MIB, 20 * 1024), 0);
+        assert!(left(100 * MIB, 80 * MIB, 15 * 1024) > 4 * MIB);
+        assert_eq!(left(100 * MIB, 200 * MIB, u64::MAX), 0);
+    }
+
+    #[test]
+    fn the_tightest_bound_counts() {
+        let wide = Bound { of: "the journal", limit: 100 * MIB, used: MIB };
+        let tight = Bound { of: "the account", limit: 100 * MIB, used: 99 * MIB };
+        let space = |open| super::space(&[wide, tight], open, FINAL).expect("bounds");
+        assert_eq!(space(3).left, 0);
+        assert!(space(3).cause.starts_with("the account holds"));
+        assert!(space(3).cause.ends_with("up to 95 %"));
+        assert!(space(6000).cause.ends_with("6000 open messages"));
+        assert_eq!(super::space(&[], 1, FINAL), None);
+        assert_eq!(Bound::new("the journal", -1, 1), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_holds_for_a_while_and_for_a_part_of_the_room() {
+        let room = Room::default();
+        let space = |left| Space { left, cause: "why".into() };
+        assert!(room.take(1).is_none(), "nothing is known");
+        room.learn(space(1000));
+        assert!(matches!(room.take(200), Some(Ok(()))));
+        assert!(room.take(200).is_none(), "a quarter is taken");
+        // One alone is taken whatever it is, if it fits.
+        room.learn(space(1000));
+        assert!(matches!(room.take(1000), Some(Ok(()))));
+        room.learn(space(Space::unlimited().left));
+        assert!(matches!(room.take(1 << 40), Some(Ok(()))));
+        tokio::time::advance(KNOWN + Duration::from_millis(1)).await;
+        assert!(room.take(1).is_none(), "it is old");
+        room.learn(space(10));
+        assert!(matches!(room.take(11), Some(Err(BrokerError::Full(_)))));
+        tokio::time::advance(REFUSED).await;
+        assert!(room.take(11).is_none(), "there may be room by now");
+    }
+}
