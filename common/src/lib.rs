@@ -9,6 +9,7 @@ pub mod event;
 pub mod failure;
 pub mod frame;
 pub mod id;
+pub mod log;
 pub mod message;
 pub mod shim;
 #[cfg(feature = "soul")]

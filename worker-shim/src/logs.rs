@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use broker::LogLine;
 use common::Timestamp;
+use common::log::LogLine;
 
 /// Lines wait this long for company.
 const COLLECT: Duration = Duration::from_millis(50);

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use broker::{
-    Broker, BrokerError, EventBatch, FinalOutcome, LogLine, Request, Retries, Unreadable,
-};
+use broker::{Broker, BrokerError, EventBatch, FinalOutcome, Request, Retries, Unreadable};
+use common::log::LogLine;
 use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
 use common::{AgentName, ConversationTag};
 use tokio::sync::watch;

@@ -40,7 +40,7 @@ pub use failure::{Attempt, failure};
 pub use inbox::{Delivery, Inbox, InboxItem, Unreadable};
 pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};
-pub use logs::{LogFollower, LogLine};
+pub use logs::LogFollower;
 pub use retries::Retries;
 pub use scan::{JournalItem, JournalScan, OpenScan, Request};
 pub use streams::StreamOptions;

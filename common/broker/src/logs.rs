@@ -2,31 +2,13 @@
 
 use std::collections::VecDeque;
 
-use common::{AgentName, Timestamp};
-use serde::{Deserialize, Serialize};
+use common::AgentName;
+use common::log::LogLine;
 
 use crate::connection::{Broker, queued};
 use crate::error::Result;
 use crate::follow::{End, Followed, Follower, Source};
 use crate::read::Reader;
-
-/// A log line. Several travel as one LOGS message, one JSON object a line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LogLine {
-    /// When the shim read it.
-    pub at: Timestamp,
-    /// `stderr`, `stdout` or `shim`.
-    pub stream: String,
-    /// The text; invalid UTF-8 replaced, at most 16 KiB.
-    pub text: String,
-    /// The open turn's message, when exactly one was open.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message_id: Option<String>,
-    /// The incarnation (from the subject).
-    #[serde(skip)]
-    pub incarnation: u64,
-}
 
 /// One JSON object a line; a line that does not parse is left out.
 fn decode(payload: &[u8], incarnation: u64) -> impl Iterator<Item = LogLine> {

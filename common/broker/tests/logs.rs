@@ -1,7 +1,8 @@
 //! The workers' log lines.
 
-use broker::{Broker, LogLine};
+use broker::Broker;
 use common::Timestamp;
+use common::log::LogLine;
 
 use crate::support::{Server, agent, soon};
 

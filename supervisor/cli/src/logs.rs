@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use broker::LogLine;
 use clap::Args;
 use common::api::ApiError;
 use common::{AgentName, MessageId, Timestamp};
@@ -13,6 +12,7 @@ use super::output;
 use crate::args::Global;
 use broker::Attempt;
 use common::failure;
+use common::log::LogLine;
 
 /// `mozart logs`.
 #[derive(Debug, Args)]
