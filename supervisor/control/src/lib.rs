@@ -10,6 +10,7 @@ mod query;
 mod settle;
 mod sweep;
 mod timers;
+mod view;
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};

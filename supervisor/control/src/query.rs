@@ -5,17 +5,15 @@ use std::path::Path;
 use broker::TransientMessage;
 use bytes::Bytes;
 use common::AgentName;
-use common::api::{
-    AgentDetail, AgentRow, AgentState, ApiError, Applied, Hello, Query, Reply, SoulSource,
-};
+use common::api::{AgentDetail, AgentRow, ApiError, Applied, Query, Reply, SoulSource};
 use common::control::ControlEvent;
 use common::shim::ShimCommand;
 use common::soul;
 use common::spec::AgentSpec;
 use futures_util::StreamExt as _;
-use supervisor_core::{Agent, Desired, NodePhase, Phase};
+use supervisor_core::{Agent, Desired};
 
-use super::{Done, Supervisor};
+use super::{Done, Supervisor, view};
 use common::failure;
 
 /// Consumers asked at once for `ps`.
@@ -86,7 +84,7 @@ impl Supervisor {
                 Ok(())
             }
             Query::Hello => {
-                let hello = self.hello();
+                let hello = view::hello(&self.id, self.holder.clone(), &self.state);
                 self.reply(&reply, &Reply::Hello(hello)).await;
                 Ok(())
             }
@@ -227,58 +225,16 @@ impl Supervisor {
         send_reply(&self.broker, to.to_owned(), reply).await;
     }
 
-    fn hello(&self) -> Hello {
-        let in_phase = |phase| {
-            let nodes = self.state.nodes().filter(move |node| node.phase == phase);
-            nodes.map(|node| node.name.to_string()).collect()
-        };
-        Hello {
-            supervisor: self.id.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            leader: self.state.leader().map(|leader| leader.supervisor.clone()),
-            holder: self.holder.clone(),
-            unreadable: self
-                .state
-                .unreadable()
-                .map(|what| format!("record {}: {}", what.seq, what.why)),
-            term: self.state.term(),
-            nodes: in_phase(NodePhase::Up),
-            draining: in_phase(NodePhase::Draining),
-        }
-    }
-
-    /// What is being done before the agent can start.
-    fn preparing(&self, agent: &Agent) -> Option<String> {
-        let known = self.preparing.get(&agent.name)?;
-        let is_fresh = agent.state() != AgentState::Running
-            && known.is_fresh(agent.incarnation, self.now_ms());
-        is_fresh.then(|| known.doing.clone())
-    }
-
+    /// An agent as clients see it, but for what only the broker knows.
     fn row(&self, agent: &Agent) -> AgentRow {
-        let shown = agent.current.as_ref().or(agent.next.as_ref());
-        let running = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
         let held =
             self.heartbeats.get(&agent.name).filter(|(number, _)| agent.begun == Some(*number));
-        AgentRow {
-            agent: agent.name.clone(),
-            state: agent.state(),
-            reason: self.preparing(agent).or_else(|| agent.reason.clone()),
-            generation: agent.generation,
-            incarnation: agent.incarnation,
-            restart_count: agent.restart_count,
-            message_count: 0,
-            node: shown.map(|one| one.node.to_string()),
-            started_at: agent.started_at,
-            inbox: 0,
-            inflight: held.map_or(0, |(_, heartbeat)| u64::from(heartbeat.open)),
-            oldest: None,
-            last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
-            next_try: agent.next_try,
-            running_incarnation: running.map(|one| one.number),
-            running_generation: running.map(|one| one.generation),
-            given_up: agent.given_up.clone(),
-        }
+        let doing = self
+            .preparing
+            .get(&agent.name)
+            .filter(|known| known.is_fresh(agent.incarnation, self.now_ms()))
+            .map(|known| known.doing.as_str());
+        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), doing)
     }
 
     fn ps(&mut self, only: Option<&AgentName>, reply: &str) -> Result<(), ApiError> {
@@ -292,7 +248,7 @@ impl Supervisor {
         let (broker, reply) = (self.broker.clone(), reply.to_owned());
         self.task(async move {
             let rows = futures_util::stream::iter(rows)
-                .map(|(row, begun, floor)| fill(&broker, row, begun, floor))
+                .map(|(row, begun, floor)| view::fill(&broker, row, begun, floor))
                 .buffered(AT_ONCE)
                 .collect()
                 .await;
@@ -310,7 +266,7 @@ impl Supervisor {
         let exit = known.last_exit.clone();
         let (broker, reply) = (self.broker.clone(), reply.to_owned());
         self.task(async move {
-            let row = fill(&broker, row, begun, floor).await;
+            let row = view::fill(&broker, row, begun, floor).await;
             let detail = AgentDetail { id: row.agent.clone(), row, config, desired_running, exit };
             send_reply(&broker, reply, &Reply::Inspect(Box::new(detail))).await;
             Done::Nothing
@@ -334,28 +290,4 @@ async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {
         }
         Err(error) => tracing::error!("answering a client: {error}"),
     }
-}
-
-/// Adds what only the broker knows. Where it does not answer, the figures stay 0.
-async fn fill(
-    broker: &broker::Broker,
-    mut row: AgentRow,
-    begun: Option<u64>,
-    floor: u64,
-) -> AgentRow {
-    let consumer = match begun {
-        Some(begun) => broker.consumer(&row.agent, begun).await.ok().flatten(),
-        None => None,
-    };
-    row.message_count = broker.count_requests(&row.agent).await.unwrap_or(0);
-    let waiting = consumer.map(|consumer| consumer.pending + consumer.ack_pending);
-    if waiting == Some(0) {
-        return row;
-    }
-    let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1).max(1);
-    if let Ok(scan) = broker.open_requests(&row.agent, from, 1).await {
-        row.inbox = scan.total.saturating_sub(row.inflight);
-        row.oldest = scan.open.first().map(|(_, _, at)| *at);
-    }
-    row
 }

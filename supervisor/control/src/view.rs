@@ -1,0 +1,73 @@
+//! The state as clients see it: rows of `ps`, and who leads.
+
+use broker::Broker;
+use common::api::{AgentRow, AgentState, Hello};
+use supervisor_core::{Agent, NodePhase, Phase, State};
+
+/// What a supervisor says of itself and of the fleet. `holder`: who holds the lease, as far as it knows.
+pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
+    let in_phase = |phase| {
+        let nodes = state.nodes().filter(move |node| node.phase == phase);
+        nodes.map(|node| node.name.to_string()).collect()
+    };
+    Hello {
+        supervisor: id.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        leader: state.leader().map(|leader| leader.supervisor.clone()),
+        holder,
+        unreadable: state.unreadable().map(|what| format!("record {}: {}", what.seq, what.why)),
+        term: state.term(),
+        nodes: in_phase(NodePhase::Up),
+        draining: in_phase(NodePhase::Draining),
+    }
+}
+
+/// An agent's row, but for what only the broker knows. `open`: its shim's open turns; `doing`: what its node does before it can start.
+pub(super) fn row(agent: &Agent, open: u32, doing: Option<&str>) -> AgentRow {
+    let shown = agent.current.as_ref().or(agent.next.as_ref());
+    let running = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
+    let doing = doing.filter(|_| agent.state() != AgentState::Running);
+    AgentRow {
+        agent: agent.name.clone(),
+        state: agent.state(),
+        reason: doing.map(str::to_owned).or_else(|| agent.reason.clone()),
+        generation: agent.generation,
+        incarnation: agent.incarnation,
+        restart_count: agent.restart_count,
+        message_count: 0,
+        node: shown.map(|one| one.node.to_string()),
+        started_at: agent.started_at,
+        inbox: 0,
+        inflight: u64::from(open),
+        oldest: None,
+        last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
+        next_try: agent.next_try,
+        running_incarnation: running.map(|one| one.number),
+        running_generation: running.map(|one| one.generation),
+        given_up: agent.given_up.clone(),
+    }
+}
+
+/// Adds what only the broker knows. Where it does not answer, the figures stay 0.
+pub(super) async fn fill(
+    broker: &Broker,
+    mut row: AgentRow,
+    begun: Option<u64>,
+    floor: u64,
+) -> AgentRow {
+    let consumer = match begun {
+        Some(begun) => broker.consumer(&row.agent, begun).await.ok().flatten(),
+        None => None,
+    };
+    row.message_count = broker.count_requests(&row.agent).await.unwrap_or(0);
+    let waiting = consumer.map(|consumer| consumer.pending + consumer.ack_pending);
+    if waiting == Some(0) {
+        return row;
+    }
+    let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1).max(1);
+    if let Ok(scan) = broker.open_requests(&row.agent, from, 1).await {
+        row.inbox = scan.total.saturating_sub(row.inflight);
+        row.oldest = scan.open.first().map(|(_, _, at)| *at);
+    }
+    row
+}
