@@ -11,6 +11,7 @@ mod container;
 mod cpu;
 mod crowd;
 mod drive;
+mod failover;
 mod figure;
 mod fleet;
 mod floors;
@@ -57,6 +58,9 @@ struct Args {
     /// How often agents are replaced in all, for the gap
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     replacements: u32,
+    /// How often the leader is killed
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    failovers: u32,
     /// How results are written to stdout
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -66,7 +70,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 14] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 15] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -77,6 +81,7 @@ const SCENARIOS: [(&[u8], &str, Scenario); 14] = [
     (&[9], "memory", Scenario::Memory),
     (&[11], "register", Scenario::Register),
     (&[12], "takeover", Scenario::Takeover),
+    (&[], "failover", Scenario::Failover),
     (&[13], "replace-process", Scenario::ReplaceProcess),
     (&[13], "replace-docker", Scenario::ReplaceDocker),
     (&[14], "restart-docker", Scenario::RestartDocker),
@@ -95,6 +100,7 @@ enum Scenario {
     Memory,
     Register,
     Takeover,
+    Failover,
     ReplaceProcess,
     ReplaceDocker,
     RestartDocker,
@@ -132,6 +138,7 @@ fn run(args: Args) -> Result<()> {
     let plan = rig::Plan {
         pairs: args.pairs,
         replacements: args.replacements,
+        failovers: args.failovers,
         window: Duration::try_from_secs_f64(args.seconds)?,
         data: args.data,
         which: args.which,
@@ -154,6 +161,7 @@ fn run(args: Args) -> Result<()> {
                 Scenario::Memory => memory::run(&plan, &mut report).await,
                 Scenario::Register => register::run(&plan, &mut report).await,
                 Scenario::Takeover => takeover::run(&plan, &mut report).await,
+                Scenario::Failover => failover::run(&plan, &mut report).await,
                 Scenario::ReplaceProcess => {
                     replace::run(&plan, &mut report, Runtime::Process).await
                 }

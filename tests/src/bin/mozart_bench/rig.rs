@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) pairs: u32,
     /// How often agents are replaced in all.
     pub(crate) replacements: u32,
+    /// How often the leader is killed.
+    pub(crate) failovers: u32,
     /// How long one measurement takes.
     pub(crate) window: Duration,
     /// Where the data goes.
