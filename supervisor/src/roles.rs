@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker::{Attempt as _, Broker, StreamOptions};
+use broker::{Attempt as _, Broker, BrokerError, ConnectOptions, StreamOptions};
 use cli::args::Global;
 use cli::{connect, signals};
 use common::api::ApiError;
@@ -11,25 +11,45 @@ use node::NodeOptions;
 use runtime::binaries;
 use runtime::engine::Connection;
 use runtime::home::Home;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{NodeArgs, SupervisorArgs};
 
-/// How long the broker may take to be there.
+/// How long one attempt to reach the broker may take; the first one less, so that whoever starts this sees soon what it waits for.
 const CONNECT: Duration = Duration::from_secs(10);
+const FIRST: Duration = Duration::from_secs(2);
 /// Journal streams of a new namespace: synced writes to one stream do not run in parallel.
 const SHARDS: u32 = 4;
 
-/// Runs a supervisor.
+/// Connects as often as it takes: what is not there yet is waited for. None: it is to stop.
+async fn patiently(
+    connect: &ConnectOptions,
+    stop: &CancellationToken,
+    attempt: impl AsyncFn(&ConnectOptions) -> Result<Broker, BrokerError>,
+) -> Option<Result<Broker, BrokerError>> {
+    let mut timeout = FIRST;
+    let connecting = broker::once_there(&connect.name, || {
+        let options = ConnectOptions { timeout, ..connect.clone() };
+        timeout = CONNECT;
+        let attempt = &attempt;
+        async move { attempt(&options).await }
+    });
+    stop.run_until_cancelled(connecting).await
+}
+
+/// Runs a supervisor. Waits for a broker that is not there yet.
 ///
 /// # Errors
-/// When the broker cannot be reached or does not take the streams.
+/// When the broker refuses it, or does not take the streams.
 pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<(), ApiError> {
     let id = args.id.unwrap_or_else(default_id);
     let options = connect::options(global, format!("supervisor {id}"), CONNECT)?;
     let streams =
         StreamOptions { journal_shards: args.journal_shards.unwrap_or(SHARDS), replicas: None };
     let stop = signals::stop_token()?;
-    let broker = Broker::connect_and_create(&options, &streams).await;
+    let create =
+        async |options: &ConnectOptions| Broker::connect_and_create(options, &streams).await;
+    let Some(broker) = patiently(&options, &stop, create).await else { return Ok(()) };
     let broker = broker.attempt("cannot start the supervisor")?;
     control::serve(SupervisorOptions { id, succeeds: false }, broker, stop).await
 }
@@ -40,11 +60,12 @@ fn default_id() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-/// Runs a node.
+/// Runs a node. Waits for a broker, and for the streams that the first supervisor makes, if they are not there yet.
 ///
 /// # Errors
-/// When the broker cannot be reached, or no shim is found.
+/// When the broker refuses it, or no shim is found.
 pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError> {
+    let stop = signals::stop_token()?;
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
     let name = format!("node {}", args.name);
@@ -59,7 +80,9 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
         engine: Connection::find(runtime.runtime).await?,
         runtime,
     };
-    let stop = signals::stop_token()?;
-    let broker = Broker::connect(&options.connect).await.attempt("cannot start the node")?;
+    let Some(broker) = patiently(&options.connect, &stop, Broker::connect).await else {
+        return Ok(());
+    };
+    let broker = broker.attempt("cannot start the node")?;
     node::serve(options, broker, stop).await
 }

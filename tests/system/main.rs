@@ -13,6 +13,7 @@ mod doctor;
 mod messages;
 mod own_engine;
 mod replace;
+mod roles;
 mod routing;
 mod seed_rows;
 mod streams;

@@ -36,13 +36,13 @@ impl Address {
             plain.push(format!("{scheme}://{host}"));
         }
         let shown = plain.join(",");
-        let unreachable = |cause: String| BrokerError::Unreachable { url: shown.clone(), cause };
+        let bad = |cause: String| BrokerError::BadAddress { url: shown.clone(), cause };
         let servers = plain
             .iter()
-            .map(|url| url.parse().map_err(|error| unreachable(format!("{error}"))))
+            .map(|url| url.parse().map_err(|error| bad(format!("{error}"))))
             .collect::<Result<Vec<ServerAddr>>>()?;
         if servers.is_empty() {
-            return Err(unreachable("no address given".into()));
+            return Err(bad("no address given".into()));
         }
         Ok(Self { servers, shown, login })
     }

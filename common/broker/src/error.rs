@@ -11,6 +11,14 @@ pub enum BrokerError {
         /// The client's own words.
         cause: String,
     },
+    /// What was given as the address is none.
+    #[error("{url:?} is no address of NATS: {cause}")]
+    BadAddress {
+        /// What was given, without credentials.
+        url: String,
+        /// The client's own words.
+        cause: String,
+    },
     /// The credentials were refused, or a permission is missing.
     #[error("NATS at {url} refused us: {cause}")]
     Denied {
@@ -111,7 +119,8 @@ impl BrokerError {
             | Self::NoStreams(_)
             | Self::Full(_)
             | Self::Other(_) => true,
-            Self::TooOld { .. }
+            Self::BadAddress { .. }
+            | Self::TooOld { .. }
             | Self::TooNew { .. }
             | Self::Outdated { .. }
             | Self::NotTaken { .. }

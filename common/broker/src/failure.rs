@@ -1,7 +1,7 @@
 //! What the broker refused, said to a person: what did not work, why, what to try, and the exit code.
 
 use common::api::ApiError;
-use common::failure::{DENIED, FAILED, LIMIT, TIMEOUT, UNREACHABLE, error};
+use common::failure::{DENIED, FAILED, LIMIT, TIMEOUT, UNREACHABLE, USAGE, error};
 
 use crate::BrokerError;
 
@@ -12,6 +12,7 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             UNREACHABLE,
             "`mozart up` on this machine, or --nats URL for another one; `mozart doctor` checks",
         ),
+        BrokerError::BadAddress { .. } => (USAGE, "--nats nats://HOST:4222"),
         BrokerError::Denied { .. } => (DENIED, "check the user in --nats, or --creds"),
         BrokerError::TooOld { .. } => {
             (UNREACHABLE, "use nats-server 2.12 or newer; `mozart up` brings its own")
@@ -60,6 +61,7 @@ mod tests {
         let code = |cause| failure("x", cause).code;
         let text = String::new;
         assert_eq!(code(BrokerError::Unreachable { url: text(), cause: text() }), 6);
+        assert_eq!(code(BrokerError::BadAddress { url: text(), cause: text() }), 2);
         assert_eq!(code(BrokerError::Denied { url: text(), cause: text() }), 7);
         assert_eq!(code(BrokerError::TooOld { found: text() }), 6);
         assert_eq!(code(BrokerError::NoJetStream), 6);

@@ -19,6 +19,7 @@ mod inbox;
 mod journal;
 mod lease;
 mod logs;
+mod patience;
 mod read;
 #[cfg(feature = "reference")]
 pub mod reference;
@@ -41,6 +42,7 @@ pub use inbox::{Delivery, Inbox, InboxItem, Unreadable};
 pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};
 pub use logs::LogFollower;
+pub use patience::once_there;
 pub use retries::Retries;
 pub use scan::{JournalItem, JournalScan, OpenScan, Request};
 pub use streams::StreamOptions;

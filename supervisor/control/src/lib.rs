@@ -110,12 +110,18 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), ApiError> {
     const WHAT: &str = "cannot start the supervisor";
-    let secret = broker.fleet_secret().await.attempt(WHAT)?;
-    let extent = broker.control_extent().await.attempt(WHAT)?;
+    // A broker that goes away while this starts is waited for, like one that has not come.
+    let who = format!("supervisor {}", options.id);
+    let opening = broker::once_there(&who, || async {
+        let secret = broker.fleet_secret().await?;
+        let extent = broker.control_extent().await?;
+        Ok((secret, extent, broker.follow_control(1, None).await?))
+    });
+    let Some(opened) = stop.run_until_cancelled(opening).await else { return Ok(()) };
+    let (secret, extent, log) = opened.attempt(WHAT)?;
     if extent.first > 1 {
         return Err(trimmed(WHAT, extent.first));
     }
-    let log = broker.follow_control(1, None).await.attempt(WHAT)?;
     let supervisor = Supervisor {
         id: options.id,
         succeeds: options.succeeds,

@@ -130,7 +130,15 @@ pub async fn serve(
         url: options.connect.url.clone(),
         creds: options.connect.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
     });
-    let engine = engine(&options, &broker, &folders).await?;
+    // Told to stop already, it still takes over what runs, to end it in order.
+    let given_up = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LEADERLESS).await;
+    };
+    let engine = tokio::select! {
+        engine = engine(&options, &broker, &folders) => engine?,
+        () = given_up => return Ok(()),
+    };
     let instance = Uuid::now_v7().as_u64_pair().1;
     let succeeds = predecessors::succeed(&folders.root, instance);
     let node = Node {
@@ -172,10 +180,12 @@ async fn engine(
     all_can_be_seen(folders, Some(connection.kind))?;
     let (kind, version, address) =
         (connection.kind.as_str(), connection.version.clone(), connection.address.clone());
+    // The first supervisor may just be making the streams.
+    let fleet = broker::once_there(&format!("node {}", options.name), || broker.fleet_id()).await;
     let engine = EngineOptions {
         node: options.name.clone(),
         namespace: broker.subjects().namespace().clone(),
-        fleet: broker.fleet_id().await.attempt("cannot tell which fleet this is")?,
+        fleet: fleet.attempt("cannot tell which fleet this is")?,
         folders: folders.clone(),
         shim: options.shim.clone(),
         url: options.connect.url.clone(),

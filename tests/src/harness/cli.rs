@@ -187,7 +187,7 @@ impl Child {
 
     /// What it said on stderr so far.
     #[must_use]
-    pub(super) fn complaints(&self) -> String {
+    pub fn complaints(&self) -> String {
         text(&self.complaints)
     }
 

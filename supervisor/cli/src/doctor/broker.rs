@@ -36,6 +36,19 @@ pub(super) fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
             let found = format!("{supervisor} cannot read the control log, and never leads: {why}");
             check("supervisor", Health::Fail, found, "run the newest mozart everywhere")
         }
+        Ok(Hello { supervisor, holder: Some(holder), leader, .. })
+            if leader.as_ref() != Some(holder) =>
+        {
+            let found = format!(
+                "{supervisor} answers, and nobody leads: the election of {holder}, which has the lease, is not on record"
+            );
+            check(
+                "supervisor",
+                Health::Fail,
+                found,
+                "look again in 10 s; then the supervisors' logs",
+            )
+        }
         Ok(Hello { supervisor, holder: Some(holder), version, term, .. }) => {
             let found = format!("{supervisor} {version} answers, {holder} leads, term {term}");
             check("supervisor", Health::Ok, found, "")
@@ -90,6 +103,9 @@ mod tests {
         // Whoever was elected last: nobody leads.
         let leaderless = Hello { holder: None, ..hello.clone() };
         assert_eq!(supervisors(Ok(&leaderless)).health, Health::Fail);
+        // The lease alone is no leadership: the election of whoever has it may not get into the log.
+        let unelected = Hello { holder: Some("t".into()), ..hello.clone() };
+        assert_eq!(supervisors(Ok(&unelected)).health, Health::Fail);
         let blind = Hello { unreadable: Some("record 7".into()), ..hello };
         assert_eq!(supervisors(Ok(&blind)).health, Health::Fail);
     }
