@@ -15,6 +15,9 @@ struct Args {
     /// What agents run in: `docker` is hit, too
     #[arg(long, value_enum, default_value_t)]
     runtime: Kind,
+    /// On how many nats-servers: with three, supervisors and nodes are processes of their own, two of each
+    #[arg(long, default_value_t = 1, value_parser = servers)]
+    servers: usize,
     /// How long blows fall
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -39,6 +42,14 @@ struct Args {
     /// Tell the histories of odd messages, too
     #[arg(long)]
     curious: bool,
+}
+
+fn servers(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("1 or 3 is expected".to_owned()),
+    }
 }
 
 /// What agents run in.
@@ -72,8 +83,12 @@ async fn run(args: Args) -> Result<bool, Problem> {
         Kind::Process => Runtime::Process,
         Kind::Docker => Runtime::Docker(Engine::ready().await?),
     };
+    if args.servers > 1 && matches!(runtime, Runtime::Docker(_)) {
+        return Err("on three servers, agents are processes".into());
+    }
     let options = Options {
         runtime,
+        cluster: args.servers > 1,
         length: Duration::from_secs(args.seconds),
         seed,
         agents: args.agents,

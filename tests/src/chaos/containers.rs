@@ -26,7 +26,7 @@ pub(super) async fn strike(engine: &Engine, container: &str, deed: Deed) {
             let options = RemoveContainerOptionsBuilder::default().force(true).build();
             docker.remove_container(container, Some(options)).await
         }
-        Deed::Kill(_) | Deed::Stop(_) | Deed::Replace | Deed::Restart => {
+        Deed::Kill(_) | Deed::Wipe(_) | Deed::Stop(_) | Deed::Replace | Deed::Restart => {
             docker.kill_container(container, None::<KillContainerOptions>).await
         }
     };

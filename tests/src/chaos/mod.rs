@@ -1,12 +1,14 @@
 //! The chaos campaign: a fleet under load, blows at random moments, and then the journal's verdict.
 
 mod containers;
+mod ends;
 mod garbage;
 mod ground;
 mod history;
 mod load;
 mod random;
 mod schedule;
+mod siege;
 mod storm;
 
 use std::collections::BTreeMap;
@@ -27,8 +29,9 @@ use containers::Strangers;
 use ground::{Ground, agent_name};
 use load::{Ledger, Sender};
 use random::Random;
-pub use schedule::{Blow, Deed, Target, schedule};
-use storm::Struck;
+pub use schedule::{Blow, Deed, Target, cluster, schedule};
+use siege::Besieged;
+use storm::{Struck, Teller};
 
 /// Whatever keeps a campaign from its end.
 pub type Problem = Box<dyn std::error::Error + Send + Sync>;
@@ -46,8 +49,10 @@ const TOLD: usize = 8;
 /// What a campaign is like.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What agents run in.
+    /// What agents run in; on a cluster, processes.
     pub runtime: Runtime,
+    /// Whether the roles are processes of their own, over a cluster of three servers; `mozart up`, otherwise.
+    pub cluster: bool,
     /// How long blows fall.
     pub length: Duration,
     /// Decides when which blow falls, and what is sent.
@@ -56,7 +61,7 @@ pub struct Options {
     pub agents: usize,
     /// Messages a second, all agents together.
     pub rate: f64,
-    /// For how long processes are frozen, beside the seconds of other blows; 30 s and more end a shim.
+    /// For how long processes are frozen, beside the seconds of other blows; 25 s and more may end a shim.
     pub freezes: Vec<Duration>,
     /// Whether requests are injected that nobody can read.
     pub garbage: bool,
@@ -75,21 +80,23 @@ fn now() -> Timestamp {
 /// # Errors
 /// When the fleet does not start, does not heal, or cannot be read.
 pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Problem> {
-    let Options { runtime, length, seed, agents, rate, freezes, garbage, folder, curious } =
+    let Options { runtime, length, seed, agents, rate, freezes, garbage, folder, curious, .. } =
         options;
     writeln!(out, "chaos: seed {seed}, {length:?}, {agents} agents, in {}", folder.display())?;
     let strangers = match runtime {
         Runtime::Docker(engine) => Some(Strangers::start(engine, &agent_name(0)).await?),
         Runtime::Process => None,
     };
-    let freeze = freezes.iter().max().copied().unwrap_or_default();
-    let ground = Ground::prepare(folder, *agents, runtime, freeze)?;
+    let ground = Ground::prepare(options)?;
     // Nothing is hit yet: what does not start now, never will.
-    ground.up(Duration::ZERO).await?;
+    ground.start(Duration::ZERO).await?;
     let broker = ground.connect().await?;
     // From them it is learned what to look for at the end.
     let _containers = ground.containers().await;
-    let blows = schedule(*seed, *length, *agents, strangers.is_some(), freezes);
+    let (blows, at_servers) = match ground.apart() {
+        Some(_) => cluster(*seed, *length, *agents, freezes),
+        None => (schedule(*seed, *length, *agents, strangers.is_some(), freezes), Vec::new()),
+    };
     let (stop, stopped) = watch::channel(false);
     let every = Duration::from_secs_f64(*agents as f64 / rate.max(0.1));
     let senders = (0..).zip(ground.agents()?).map(|(number, agent)| {
@@ -97,11 +104,28 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
         let (ground, broker) = (&ground, &broker);
         Sender { ground, broker, agent, random, every }.run(stopped.clone())
     });
+    let teller = Teller::new(out);
     let raging = async {
-        let struck = storm::rage(&ground, &blows, out).await;
+        let until = teller.began() + *length;
+        let struck = tokio::join!(storm::rage(&ground, &blows, &teller), async {
+            match ground.apart() {
+                Some(apart) => siege::besiege(apart, &at_servers, until, &teller).await,
+                None => Ok(Besieged::default()),
+            }
+        });
+        let healed = storm::heal(&ground).await;
         // Also after a problem: else the senders would never end.
         stop.send_replace(true);
-        struck
+        healed.and(match struck {
+            (Ok(struck), Ok(besieged)) => Ok((struck, besieged)),
+            (Err(problem), _) | (_, Err(problem)) => Err(problem),
+        })
+    };
+    let keeping = async {
+        match ground.apart() {
+            Some(apart) => apart.keep(stopped.clone()).await,
+            None => Ok(Vec::new()),
+        }
     };
     let names = ground.agents()?;
     let injecting = async {
@@ -111,12 +135,17 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
             false => Ok(BTreeMap::new()),
         }
     };
-    let (struck, ledgers, injected) = tokio::join!(raging, try_join_all(senders), injecting);
-    let (mut struck, ledgers, injected) = (struck?, ledgers?, injected?);
+    let (struck, ledgers, injected, ended) =
+        tokio::join!(raging, try_join_all(senders), injecting, keeping);
+    let ((mut struck, besieged), ledgers, injected, ended) = (struck?, ledgers?, injected?, ended?);
+    let faults = struck.merge(besieged);
     let healed = Instant::now();
     writeln!(out, "healed; waiting for the last answers")?;
     let (facts, verdict) = rest(&ground, &broker, &ledgers, &injected).await?;
     report(out, &ledgers, &struck, &verdict, healed.elapsed())?;
+    if !ended.is_empty() {
+        writeln!(out, "ended by themselves, and started again: {}", ended.join(", "))?;
+    }
     for fault in &verdict.faults {
         writeln!(out, "FAULT: {fault}")?;
     }
@@ -137,7 +166,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
         history::tell(out, &broker, &facts, &struck, message).await?;
     }
     let mut well = verdict.faults.is_empty();
-    for problem in ledgers.iter().flat_map(|ledger| &ledger.problems) {
+    for problem in ledgers.iter().flat_map(|ledger| &ledger.problems).chain(&faults) {
         writeln!(out, "FAULT: {problem}")?;
         well = false;
     }
@@ -149,8 +178,9 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
         writeln!(out, "FAULT: nobody was there to be frozen: {freeze}")?;
         well = false;
     }
-    for (agent, problem) in history::needless(&broker, &ground.agents()?, &struck).await? {
-        writeln!(out, "FAULT: {agent}: {problem}")?;
+    let log = ends::control(&broker, None).await?;
+    for problem in ends::needless(&log, &names, &struck) {
+        writeln!(out, "FAULT: {problem}")?;
         well = false;
     }
     let untouched = async |strangers: Option<&Strangers>| match strangers {
@@ -235,15 +265,18 @@ fn report(
     verdict: &Verdict,
     rested: Duration,
 ) -> Result<(), Problem> {
-    let Struck { kills, stops, handovers, containers, missed, .. } = struck;
+    let Struck { kills, stops, wipes, handovers, containers, missed, slowest, .. } = struck;
     let Verdict { accepted, stored, completed, failed, refused, repeated, unwitnessed, .. } =
         verdict;
     let by_cli: usize = ledgers.iter().map(|ledger| ledger.by_cli).sum();
     let retries: usize = ledgers.iter().map(|ledger| ledger.retries).sum();
     writeln!(
         out,
-        "blows:    {kills} kills, {stops} stops, {handovers} handovers, {containers} at containers, {missed} found nobody"
+        "blows:    {kills} kills, {stops} stops, {wipes} wipes, {handovers} handovers, {containers} at containers, {missed} found nobody"
     )?;
+    if *wipes > 0 {
+        writeln!(out, "cluster:  current {slowest:.1?} after a server was back, at the latest")?;
+    }
     writeln!(
         out,
         "load:     {accepted} accepted ({by_cli} by the command line), {retries} tries said again"

@@ -21,6 +21,12 @@ impl Random {
         low + self.next() % (high - low + 1)
     }
 
+    /// A number below `count`, which is at least 1.
+    pub(super) fn below(&mut self, count: usize) -> usize {
+        let last = u64::try_from(count.max(1) - 1).unwrap_or_default();
+        usize::try_from(self.between(0, last)).unwrap_or_default()
+    }
+
     /// True in `percent` of 100 cases.
     pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.between(1, 100) <= percent

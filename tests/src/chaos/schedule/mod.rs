@@ -1,9 +1,13 @@
 //! Which blow falls when: a pure function of the seed.
 
+mod cluster;
+
 use std::fmt;
 use std::time::Duration;
 
 use super::random::Random;
+pub use cluster::cluster;
+pub(super) use cluster::{NODES, SERVERS, SUPERVISORS};
 
 /// Nothing falls in the first and the last moments.
 const CALM: Duration = Duration::from_secs(2);
@@ -29,9 +33,13 @@ pub enum Target {
     /// The shim of the agent with this number.
     Shim(usize),
     /// `mozart up`: supervisor and node.
-    Supervisor,
-    /// nats-server.
-    Server,
+    Up,
+    /// The `mozart supervisor` with this number.
+    Supervisor(usize),
+    /// The `mozart node` with this number.
+    Node(usize),
+    /// The nats-server with this number: 0 where there is one.
+    Server(usize),
     /// The agent with this number, as a whole.
     Agent(usize),
     /// The container of the agent with this number, by way of its engine.
@@ -41,8 +49,10 @@ pub enum Target {
 /// What is done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
-    /// SIGKILL. A supervisor is started again after this time; of the rest the fleet takes care itself.
+    /// SIGKILL. A role, and a server of a cluster, is started again after this time; of the rest the fleet takes care itself.
     Kill(Duration),
+    /// SIGKILL of a server of a cluster, which has lost its disk when it is started again after this time.
+    Wipe(Duration),
     /// SIGSTOP, and SIGCONT after this time.
     Stop(Duration),
     /// A new incarnation that takes over from the running one.
@@ -74,21 +84,37 @@ impl Blow {
         if let Deed::Stop(length) = self.deed { Some(self.at + length) } else { None }
     }
 
+    /// How long it lasts, as far as the storm ends it.
+    pub(super) fn length(&self) -> Duration {
+        match self.deed {
+            Deed::Kill(length) | Deed::Wipe(length) | Deed::Stop(length) => length,
+            Deed::Replace | Deed::Restart | Deed::Pause | Deed::Disconnect | Deed::Remove => {
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// When it is undone.
+    fn undone_at(&self) -> Duration {
+        self.at + self.length()
+    }
+
     /// Whether it would disturb what is frozen: a process that is killed, or that is not back yet, proves nothing when it is frozen.
-    /// `mozart up` and nats-server stand for each other: without one of them, nobody could tell what the freeze of the other did.
+    /// `mozart up` and its nats-server stand for each other: without one of them, nobody could tell what the freeze of the other did.
     fn disturbs(&self, freeze: &Self) -> bool {
         let until = freeze.thaws_at().map_or(freeze.at, |thaws| thaws + THAW);
         let same = match (self.target, freeze.target) {
-            (Target::Supervisor | Target::Server, Target::Supervisor | Target::Server) => true,
+            (Target::Up | Target::Server(_), Target::Up | Target::Server(_)) => true,
             (
                 Target::Worker(one)
                 | Target::Shim(one)
                 | Target::Agent(one)
                 | Target::Container(one),
                 Target::Shim(other),
-            ) => one == other,
-            (_, Target::Supervisor | Target::Server | Target::Shim(_))
-            | (_, Target::Worker(_) | Target::Agent(_) | Target::Container(_)) => false,
+            )
+            | (Target::Supervisor(one), Target::Supervisor(other))
+            | (Target::Node(one), Target::Node(other)) => one == other,
+            _ => false,
         };
         let over = self.thaws_at().unwrap_or(self.at) + BACK;
         same && over >= freeze.at && self.at <= until
@@ -106,7 +132,8 @@ pub fn schedule(
     freezes: &[Duration],
 ) -> Vec<Blow> {
     let mut blows = blows(seed, length, agents, in_containers);
-    let freezes = frozen(seed, length, agents, freezes);
+    let whom = |_: &mut Random, agent| [Target::Up, Target::Server(0), Target::Shim(agent)];
+    let freezes = frozen(seed, length, agents, freezes, whom);
     blows.retain(|blow| !freezes.iter().any(|freeze| blow.disturbs(freeze)));
     blows.extend(freezes);
     blows.sort_by_key(|blow| blow.at);
@@ -114,16 +141,21 @@ pub fn schedule(
 }
 
 /// The freezes of a campaign, in order.
-fn frozen(seed: u64, length: Duration, agents: usize, freezes: &[Duration]) -> Vec<Blow> {
+fn frozen(
+    seed: u64,
+    length: Duration,
+    agents: usize,
+    freezes: &[Duration],
+    whom: fn(&mut Random, usize) -> [Target; 3],
+) -> Vec<Blow> {
     // Apart from the other blows' numbers: these are the same with freezes and without.
     let mut random = Random::new(!seed);
-    let last = u64::try_from(agents.max(1) - 1).unwrap_or_default();
     let mut frozen = Vec::new();
     let mut at = FIRST_FREEZE;
     while !freezes.is_empty() {
         for freeze in freezes {
-            let agent = usize::try_from(random.between(0, last)).unwrap_or_default();
-            for target in [Target::Supervisor, Target::Server, Target::Shim(agent)] {
+            let agent = random.below(agents);
+            for target in whom(&mut random, agent) {
                 if at + *freeze + CALM > length {
                     return frozen;
                 }
@@ -140,8 +172,7 @@ fn blows(seed: u64, length: Duration, agents: usize, in_containers: bool) -> Vec
     let mut blows = Vec::new();
     let mut at = CALM;
     while at + CALM < length {
-        let last = u64::try_from(agents.max(1) - 1).unwrap_or_default();
-        let agent = usize::try_from(random.between(0, last)).unwrap_or_default();
+        let agent = random.below(agents);
         blows.push(if in_containers && random.chance(CONTAINERS) {
             container_blow(&mut random, at, agent)
         } else {
@@ -167,18 +198,27 @@ fn blow(random: &mut Random, at: Duration, agent: usize) -> Blow {
         1..=36 => Target::Worker(agent),
         37..=64 => Target::Shim(agent),
         65..=72 => Target::Agent(agent),
-        73..=86 => Target::Supervisor,
-        _ => Target::Server,
+        73..=86 => Target::Up,
+        _ => Target::Server(0),
     };
-    let deed = if let Target::Agent(_) = target {
+    Blow { at, target, deed: deed(random, target) }
+}
+
+/// What is done to whoever is no container.
+fn deed(random: &mut Random, target: Target) -> Deed {
+    if let Target::Agent(_) = target {
         if random.chance(70) { Deed::Replace } else { Deed::Restart }
     } else if random.chance(60) {
         Deed::Kill(Duration::from_millis(random.between(0, 3000)))
     } else {
-        let longest = u64::try_from(LONGEST_STOP.as_millis()).unwrap_or(u64::MAX);
-        Deed::Stop(Duration::from_millis(random.between(1000, longest)))
-    };
-    Blow { at, target, deed }
+        short_stop(random)
+    }
+}
+
+/// A stop that is no freeze.
+fn short_stop(random: &mut Random) -> Deed {
+    let longest = u64::try_from(LONGEST_STOP.as_millis()).unwrap_or(u64::MAX);
+    Deed::Stop(Duration::from_millis(random.between(1000, longest)))
 }
 
 impl fmt::Display for Blow {
@@ -186,18 +226,21 @@ impl fmt::Display for Blow {
         let whom = match self.target {
             Target::Worker(agent) => format!("the worker of {}", super::ground::agent_name(agent)),
             Target::Shim(agent) => format!("the shim of {}", super::ground::agent_name(agent)),
-            Target::Supervisor => "the supervisor".to_owned(),
-            Target::Server => "nats-server".to_owned(),
+            Target::Up => "`mozart up`".to_owned(),
+            Target::Supervisor(number) => format!("supervisor {number}"),
+            Target::Node(number) => format!("node {number}"),
+            Target::Server(number) => format!("nats-server {number}"),
             Target::Agent(agent) => super::ground::agent_name(agent),
             Target::Container(agent) => {
                 format!("the container of {}", super::ground::agent_name(agent))
             }
         };
         match (self.deed, self.target) {
-            (Deed::Kill(again), Target::Supervisor) => {
+            (Deed::Kill(again), Target::Up | Target::Supervisor(_) | Target::Node(_)) => {
                 write!(f, "kill {whom}, start it again {again:?} later")
             }
             (Deed::Kill(_), _) => write!(f, "kill {whom}"),
+            (Deed::Wipe(again), _) => write!(f, "wipe {whom}, start it again {again:?} later"),
             (Deed::Stop(length), _) => write!(f, "stop {whom} for {length:?}"),
             (Deed::Replace, _) => write!(f, "replace {whom}"),
             (Deed::Restart, _) => write!(f, "restart {whom}"),
@@ -232,8 +275,8 @@ mod tests {
         let kinds: [fn(Target) -> bool; 5] = [
             |target| matches!(target, Target::Worker(_)),
             |target| matches!(target, Target::Shim(_)),
-            |target| target == Target::Supervisor,
-            |target| target == Target::Server,
+            |target| target == Target::Up,
+            |target| target == Target::Server(0),
             |target| matches!(target, Target::Agent(_)),
         ];
         let hit = |kind: fn(Target) -> bool, kill: bool| {
@@ -294,12 +337,11 @@ mod tests {
             let blows = schedule(seed, MINUTE, 20, false, &[FREEZE]);
             let freezes = freezes(&blows);
             let targets: Vec<_> = freezes.iter().map(|freeze| freeze.target).collect();
-            assert_eq!(targets, [Target::Supervisor, Target::Server]);
+            assert_eq!(targets, [Target::Up, Target::Server(0)]);
             for freeze in &freezes {
                 let near = freeze.at.saturating_sub(BACK)..freeze.at + FREEZE;
                 let hit = |blow: &&Blow| {
-                    matches!(blow.target, Target::Supervisor | Target::Server)
-                        && near.contains(&blow.at)
+                    matches!(blow.target, Target::Up | Target::Server(_)) && near.contains(&blow.at)
                 };
                 assert_eq!(blows.iter().filter(hit).collect::<Vec<_>>(), [freeze]);
             }
@@ -324,7 +366,11 @@ mod tests {
             let hit = blows.iter().filter(|blow| (freeze.at..until).contains(&blow.at));
             let hit = hit.filter(|blow| match blow.target {
                 Target::Worker(one) | Target::Shim(one) | Target::Agent(one) => one == agent,
-                Target::Container(_) | Target::Supervisor | Target::Server => false,
+                Target::Container(_)
+                | Target::Up
+                | Target::Supervisor(_)
+                | Target::Node(_)
+                | Target::Server(_) => false,
             });
             assert_eq!(hit.count(), 1, "only the freeze itself: {freeze:?}");
         }

@@ -1,4 +1,9 @@
-//! The ground of a campaign: a folder with souls, workers and data, and the fleet that runs in it.
+//! The ground of a campaign: a folder with souls, workers and data, and the fleet that runs in it: `mozart up`, or roles that are
+//! processes of their own over a cluster.
+
+mod apart;
+mod cluster;
+mod part;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,11 +21,17 @@ use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Problem;
+use super::schedule::Target;
+use super::{Options, Problem};
 use crate::harness::{Engine, Process, Runtime, running};
+pub(super) use apart::{Apart, node_name};
+pub(super) use part::Part;
 
 /// How long a command of ours may take before it is given up.
 const COMMAND: Duration = Duration::from_secs(90);
+
+/// How long a cluster and its roles may take to be there at first.
+const FIRST: Duration = Duration::from_secs(60);
 
 /// A fleet and its folder.
 #[derive(Debug)]
@@ -34,6 +45,8 @@ pub(super) struct Ground {
     freeze: Duration,
     /// By what label the engine knows its containers, once one was seen.
     label: OnceLock<String>,
+    /// The roles, where they are processes of their own; `mozart up`, otherwise.
+    apart: Option<Apart>,
 }
 
 /// What `mozart up` says about itself.
@@ -43,6 +56,12 @@ struct Running {
     url: String,
     pid: u32,
     nats_pid: Option<u32>,
+}
+
+/// A line of `mozart ps`.
+#[derive(Debug, Deserialize)]
+struct Row {
+    state: String,
 }
 
 /// The name of an agent by its number.
@@ -62,12 +81,8 @@ pub(super) fn answer(agent: &AgentName, text: &str) -> String {
 
 impl Ground {
     /// Lays out a folder with souls.
-    pub(super) fn prepare(
-        folder: &Path,
-        agents: usize,
-        runtime: &Runtime,
-        freeze: Duration,
-    ) -> Result<Self, Problem> {
+    pub(super) fn prepare(options: &Options) -> Result<Self, Problem> {
+        let Options { folder, agents, runtime, freezes, seed, cluster, .. } = options;
         let souls = folder.join("souls");
         fs::create_dir_all(souls.join("witness"))?;
         let place = match runtime {
@@ -79,8 +94,8 @@ impl Ground {
                 "SANCTUM witness:/witness\nENV WITNESS=/witness\nREPLACE start-first"
             }
         };
-        fs::write(souls.join("chaos.py"), include_str!("../../workers/chaos.py"))?;
-        for number in 0..agents {
+        fs::write(souls.join("chaos.py"), include_str!("../../../workers/chaos.py"))?;
+        for number in 0..*agents {
             let concurrency = if number.is_multiple_of(3) { 2 } else { 1 };
             let attempts = attempts(number);
             // Hit as often as nothing in life is: patience that never ends, and short delays.
@@ -96,14 +111,26 @@ impl Ground {
             );
             fs::write(souls.join(format!("{}.soul", agent_name(number))), soul)?;
         }
+        let mozart = find_mozart()?;
+        let home = folder.join("home");
+        let apart = match cluster {
+            true => Some(Apart::prepare(&home, &mozart, *seed, |_, _| ())?),
+            false => None,
+        };
         Ok(Self {
-            folder: folder.to_owned(),
-            mozart: find_mozart()?,
-            agents,
+            folder: folder.clone(),
+            mozart,
+            agents: *agents,
             runtime: runtime.clone(),
-            freeze,
+            freeze: freezes.iter().max().copied().unwrap_or_default(),
             label: OnceLock::new(),
+            apart,
         })
+    }
+
+    /// The roles, where they are processes of their own.
+    pub(super) fn apart(&self) -> Option<&Apart> {
+        self.apart.as_ref()
     }
 
     /// How long something may take that takes `calm` while nothing is frozen.
@@ -133,16 +160,21 @@ impl Ground {
 
     /// Runs the command line; its exit code and what it said.
     pub(super) async fn cli(&self, args: &[&str]) -> Result<(i32, String), Problem> {
-        let output = Command::new(&self.mozart)
+        let mut command = Command::new(&self.mozart);
+        command
             .args(args)
             .env("MOZART_DIR", self.home())
             .env_remove("MOZART_NETWORK")
             .envs(self.runtime.env())
             .env_remove("NATS_URL")
+            .env_remove("NATS_CREDS")
             .env_remove("MOZART_NAMESPACE")
             .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
+            .kill_on_drop(true);
+        if let Some(apart) = &self.apart {
+            command.env("NATS_URL", apart.url());
+        }
+        let output = command.output();
         let within = self.patience(COMMAND);
         match timeout(within, output).await {
             Ok(output) => {
@@ -155,23 +187,58 @@ impl Ground {
         }
     }
 
-    /// Starts the fleet, or what is missing of it. Said again until it works: nats-server may be stopped just now.
-    pub(super) async fn up(&self, within: Duration) -> Result<(), Problem> {
-        let until = Instant::now() + within;
+    /// Starts the fleet, or what is missing of it, and waits until every agent runs.
+    pub(super) async fn start(&self, within: Duration) -> Result<(), Problem> {
         let souls = self.souls();
         let souls = souls.to_str().ok_or("a folder that is not UTF-8")?;
-        let mut up = vec!["up", souls, "-d", "--wait"];
-        if let Runtime::Docker(_) = self.runtime {
-            up.push("--dev");
-        }
+        let Some(apart) = &self.apart else {
+            let mut up = vec!["up", souls, "-d", "--wait"];
+            if let Runtime::Docker(_) = self.runtime {
+                up.push("--dev");
+            }
+            return self.say(&up, within).await;
+        };
+        let within = within.max(FIRST);
+        apart.start(within).await?;
+        self.say(&["apply", souls], within).await?;
+        self.all_run(apart, within).await
+    }
+
+    /// Says a command again until it works: nats-server may be stopped just now.
+    async fn say(&self, args: &[&str], within: Duration) -> Result<(), Problem> {
+        let until = Instant::now() + within;
         loop {
-            match self.cli(&up).await? {
+            match self.cli(args).await? {
                 (0, _) => return Ok(()),
                 (code, said) if Instant::now() > until => {
-                    return Err(format!("`mozart up` ends with {code}: {said}").into());
+                    return Err(format!("`mozart {}` ends with {code}: {said}", args[0]).into());
                 }
                 _ => sleep(Duration::from_millis(200)).await,
             }
+        }
+    }
+
+    /// Waits until every agent runs.
+    async fn all_run(&self, apart: &Apart, within: Duration) -> Result<(), Problem> {
+        let until = Instant::now() + within;
+        loop {
+            apart.revive()?;
+            let (code, said) = self.cli(&["ps", "-o", "json"]).await?;
+            // What it said on stderr may stand behind.
+            let rows = serde_json::Deserializer::from_str(&said).into_iter::<Vec<Row>>().next();
+            let rows = rows.and_then(Result::ok).unwrap_or_default();
+            let running = rows.iter().filter(|row| row.state == "running").count();
+            if running == self.agents {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(format!(
+                    "{running} of {} agents run after {within:?}; `mozart ps` ends with {code}: {said}",
+                    self.agents
+                )
+                .into());
+            }
+            sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -181,8 +248,12 @@ impl Ground {
 
     /// Connects as a client.
     pub(super) async fn connect(&self) -> Result<Broker, Problem> {
+        let url = match &self.apart {
+            Some(apart) => apart.url(),
+            None => self.running()?.url,
+        };
         let options = ConnectOptions {
-            url: self.running()?.url,
+            url,
             creds: None,
             name: "chaos".to_owned(),
             namespace: Namespace::new("default")?,
@@ -191,12 +262,24 @@ impl Ground {
         Ok(Broker::connect(&options).await?)
     }
 
-    pub(super) fn supervisor(&self) -> Option<u32> {
-        self.own(self.running().ok()?.pid)
-    }
-
-    pub(super) fn server(&self) -> Option<u32> {
-        self.own(self.running().ok()?.nats_pid?)
+    /// The process that a blow is meant for, and the incarnation that it is, or 0.
+    pub(super) fn process(&self, target: Target) -> Option<(u64, u32)> {
+        let up = |pid: fn(Running) -> Option<u32>| self.own(pid(self.running().ok()?)?);
+        let role =
+            |part: fn(&Apart, usize) -> &Part, number| part(self.apart.as_ref()?, number).pid();
+        let pid = match target {
+            Target::Worker(agent) => return self.newest(agent, false),
+            Target::Shim(agent) => return self.newest(agent, true),
+            Target::Agent(_) | Target::Container(_) => None,
+            Target::Up => up(|running| Some(running.pid)),
+            Target::Server(number) => match &self.apart {
+                Some(apart) => apart.cluster.part(number).pid(),
+                None => up(|running| running.nats_pid),
+            },
+            Target::Supervisor(number) => role(Apart::supervisor, number),
+            Target::Node(number) => role(Apart::node, number),
+        };
+        pid.map(|pid| (0, pid))
     }
 
     /// A process id by which somebody else runs meanwhile is nobody.
@@ -204,16 +287,7 @@ impl Ground {
         Process::read(pid).filter(|process| process.is_of(&self.home())).map(|process| process.pid)
     }
 
-    /// The newest shim of an agent: its incarnation, and its process id.
-    pub(super) fn shim(&self, number: usize) -> Option<(u64, u32)> {
-        self.newest(number, true)
-    }
-
-    /// The newest worker of an agent: its incarnation, and its process id.
-    pub(super) fn worker(&self, number: usize) -> Option<(u64, u32)> {
-        self.newest(number, false)
-    }
-
+    /// The newest shim or worker of an agent: its incarnation, and its process id.
     fn newest(&self, number: usize, is_shim: bool) -> Option<(u64, u32)> {
         let prefix = format!("{}-", agent_name(number));
         let containers = self.containers_of(number);
@@ -264,7 +338,10 @@ impl Ground {
 
     /// Takes everything down: in order, and what is left then by force.
     pub(super) async fn down(&self) -> Result<(), Problem> {
-        let (code, said) = self.cli(&["down"]).await?;
+        let (code, said) = match &self.apart {
+            Some(apart) => (0, apart.down().await.map(|()| String::new())?),
+            None => self.cli(&["down"]).await?,
+        };
         let left = running::running(&self.home());
         let containers = self.containers().await;
         self.end();
