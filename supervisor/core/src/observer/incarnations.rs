@@ -127,6 +127,15 @@ impl Observer {
                 if one.node != status.node || reported.contains(&(&agent.name, one.number)) {
                     continue;
                 }
+                // Whoever was to start it is dead, as the lock of their folder says, and whoever reports has looked for what it
+                // may have started before it said anything: no later word can bring it up.
+                let is_orphan = one.phase == Phase::Starting
+                    && one.instance != status.instance
+                    && status.succeeds.contains(&one.instance);
+                if is_orphan {
+                    out.extend(self.news(gone(&agent.name, one)));
+                    continue;
+                }
                 // A report that was on its way when the incarnation was started knows nothing of it; and a command may be lost.
                 // What the node answers to a later question tells the two apart.
                 let told = self.memory.told_of(&agent.name, one.number);

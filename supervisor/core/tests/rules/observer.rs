@@ -1,6 +1,7 @@
 //! The leader's eyes.
 
 mod standstill;
+mod succession;
 
 use common::Timestamp;
 use common::control::ControlEvent;
