@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use system_tests::harness::{Fleet, eventually, flaky, message};
+use system_tests::harness::{Fleet, Signal, eventually, flaky, kill, message};
 
 #[tokio::test]
 async fn an_agent_that_is_down_for_long_burns_no_attempt() {
@@ -142,4 +142,38 @@ async fn a_poison_takes_no_neighbour_with_it() {
     let failed = rows.as_array().expect("a list").iter().filter(|row| row["status"] == "failed");
     let failed: Vec<_> = failed.map(|row| row["messageId"].clone()).collect();
     assert_eq!(failed, ["m10", "m30"], "{rows:#}");
+}
+
+#[tokio::test]
+async fn requests_that_nobody_can_read_end_and_keep_no_successor_from_the_turn_that_was_open() {
+    let fleet =
+        Fleet::with(&[("worker", &flaky("ATTEMPTS 2\nRESTART always backoff=50ms..200ms"))]).await;
+    let broker = fleet.broker().await;
+    let store = async |id: &str, body: &'static [u8]| {
+        let envelope = message("worker", id, "");
+        let subject = broker.subjects().request(&envelope.key(), &envelope.tag());
+        let answer = broker.ask(subject, body.into(), Duration::from_secs(10)).await;
+        assert!(String::from_utf8_lossy(&answer.expect("an answer")).contains("\"seq\""));
+    };
+    let first = fleet.send("worker", "say first").await;
+    fleet.wait_status(&first, "completed").await;
+    store("before", b"garbage").await;
+    let open = fleet.send("worker", "sleep 2; say done").await;
+    fleet.wait_status(&open, "acknowledged").await;
+    store("beside", b"").await;
+    kill(fleet.shim("worker"), Signal::KILL);
+    store("after", br#"{"kind":"telepathy"}"#).await;
+    let row = fleet.wait_status(&open, "completed").await.row;
+    assert_eq!((row.attempts, row.response.as_deref()), (2, Some("done")));
+    for id in ["before", "beside", "after"] {
+        let key = message("worker", id, "").key();
+        let final_ = eventually("it is final", async || match broker.final_of(&key).await {
+            Ok(Some(stored)) => Ok(stored.value),
+            other => Err(format!("{id}: {other:?}")),
+        })
+        .await;
+        let reason = final_.reason.unwrap_or_default();
+        assert!(reason.contains("cannot be read"), "{id}: {reason}");
+    }
+    assert_eq!(fleet.row("worker").await["incarnation"], 2);
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use broker::{Broker, BrokerError, EventBatch, FinalOutcome, Request, Retries, Unreadable};
+use broker::{Broker, BrokerError, EventBatch, FinalOutcome, Requested, Retries, Unreadable};
 use common::log::LogLine;
 use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
 use common::{AgentName, ConversationTag};
@@ -90,7 +90,7 @@ pub(crate) enum Done {
     Looked {
         look: Look,
         found: Found,
-        lost: Vec<Request>,
+        lost: Vec<Requested>,
         /// Whether there may be more of these.
         more: bool,
     },

@@ -58,7 +58,7 @@ pub struct Unreadable {
     pub conversation: ConversationTag,
     /// Its stream sequence.
     pub seq: u64,
-    /// For [`Broker::ack`].
+    /// For [`Broker::ack`]; empty if it was read from the journal.
     pub reply: String,
     /// What is wrong with it.
     pub reason: String,
@@ -275,7 +275,7 @@ impl Inbox {
         self.asked = self.asked.saturating_sub(1);
         let named = self.broker.subjects().parse_journal(&message.subject);
         let named = named.filter(|named| named.key.agent == self.agent && !named.is_final);
-        let Some(JournalSubject { key, conversation, .. }) = named else {
+        let Some(named) = named else {
             let reason = format!("{} is not a request of this agent", message.subject);
             let item = refuse(&reason, &message);
             // Kept while the ack waits for room: a cancelled call must not lose the item.
@@ -288,20 +288,41 @@ impl Inbox {
         };
         self.held += 1;
         let reply = reply.to_owned();
-        match serde_json::from_slice::<Envelope>(&message.payload) {
-            Ok(envelope) if key == envelope.key() && conversation == envelope.tag() => {
+        match believe(named, &message.payload) {
+            Ok(envelope) => {
                 InboxItem::Delivery(Box::new(Delivery { envelope, seq, at, delivered, reply }))
             }
-            read => {
-                let reason = match read {
-                    Ok(_) => "the envelope is of another subject".to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                let unreadable = Unreadable { key, conversation, seq, reply, reason };
-                InboxItem::Unreadable(Box::new(unreadable))
-            }
+            Err(unbelieved) => InboxItem::Unreadable(Box::new(unbelieved.named(seq, reply))),
         }
     }
+}
+
+/// A record on a request's subject that is no request.
+pub(crate) struct Unbelieved {
+    named: JournalSubject,
+    reason: String,
+}
+
+impl Unbelieved {
+    pub(crate) fn named(self, seq: u64, reply: String) -> Unreadable {
+        let Self { named: JournalSubject { key, conversation, .. }, reason } = self;
+        Unreadable { key, conversation, seq, reply, reason }
+    }
+}
+
+/// Reads an envelope, and believes it only if it is the one that its subject names.
+pub(crate) fn believe(
+    named: JournalSubject,
+    payload: &[u8],
+) -> std::result::Result<Envelope, Unbelieved> {
+    let reason = match serde_json::from_slice::<Envelope>(payload) {
+        Ok(envelope) if named.key == envelope.key() && named.conversation == envelope.tag() => {
+            return Ok(envelope);
+        }
+        Ok(_) => "the envelope is of another subject".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Unbelieved { named, reason })
 }
 
 fn refuse(reason: &str, message: &Message) -> InboxItem {

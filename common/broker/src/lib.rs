@@ -44,5 +44,5 @@ pub use lease::{Lease, LeaseState};
 pub use logs::LogFollower;
 pub use patience::once_there;
 pub use retries::Retries;
-pub use scan::{JournalItem, JournalScan, OpenScan, Request};
+pub use scan::{JournalItem, JournalScan, OpenScan, Request, Requested};
 pub use streams::StreamOptions;

@@ -9,6 +9,7 @@ use futures_util::future::try_join_all;
 use crate::api::Record;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
+use crate::inbox::{Unreadable, believe};
 use crate::journal::{Stored, read_final};
 use crate::read::Reader;
 
@@ -54,6 +55,26 @@ pub struct Request {
     pub at: Timestamp,
     /// The message.
     pub envelope: Envelope,
+}
+
+/// What the journal holds in the place of a request.
+#[derive(Debug, Clone)]
+pub enum Requested {
+    /// A request.
+    Request(Box<Request>),
+    /// One that nobody can read, with no ack of its own.
+    Unreadable(Box<Unreadable>),
+}
+
+impl Requested {
+    /// Its sequence in the stream of its shard.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Request(request) => request.seq,
+            Self::Unreadable(unreadable) => unreadable.seq,
+        }
+    }
 }
 
 impl Broker {
@@ -144,8 +165,7 @@ impl Broker {
     }
 
     /// An agent's requests from one sequence to another, both included, whatever became of them: the first of them, and whether
-    /// there may be more, where all would be too much at once. What does not parse, or is
-    /// not what its subject says, is left out.
+    /// there may be more, where all would be too much at once. What has no name is left out.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -154,7 +174,7 @@ impl Broker {
         agent: &AgentName,
         from_seq: u64,
         to_seq: u64,
-    ) -> Result<(Vec<Request>, bool)> {
+    ) -> Result<(Vec<Requested>, bool)> {
         let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
         let mut reader =
             Reader::new(self.wire(), stream, filter, from_seq, to_seq).of(self.replicas());
@@ -168,13 +188,17 @@ impl Broker {
                 break;
             }
         }
-        let believed = records.iter().filter_map(|record| {
-            let subject = self.subjects().parse_journal(&record.subject)?;
-            let envelope = record.parse::<Envelope>().ok()?;
-            let agree = subject.key == envelope.key() && subject.conversation == envelope.tag();
-            agree.then_some(Request { seq: record.seq, at: record.at, envelope })
+        let requests = records.iter().filter_map(|record| {
+            let named = self.subjects().parse_journal(&record.subject)?;
+            let (seq, at) = (record.seq, record.at);
+            Some(match believe(named, &record.payload) {
+                Ok(envelope) => Requested::Request(Box::new(Request { seq, at, envelope })),
+                Err(unbelieved) => {
+                    Requested::Unreadable(Box::new(unbelieved.named(seq, String::new())))
+                }
+            })
         });
-        Ok((believed.collect(), more))
+        Ok((requests.collect(), more))
     }
 
     /// How many requests an agent has in the journal.

@@ -240,6 +240,13 @@ impl Book {
         self.highest
     }
 
+    /// What came under this sequence is no message of the book's; whether it came for the first time.
+    pub(crate) fn pass(&mut self, seq: u64) -> bool {
+        let first = seq > self.highest;
+        self.highest = self.highest.max(seq);
+        first
+    }
+
     /// Turns with the worker.
     pub(crate) fn open(&self) -> usize {
         self.open.len()

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use broker::{InboxItem, Request};
+use broker::{InboxItem, Request, Requested, Unreadable};
 use common::message::Envelope;
 use common::shim::{Heartbeat, ShimCommand, ShimReport};
 use common::worker::ToWorker;
@@ -130,15 +130,7 @@ impl Pump {
                 let todo = self.book.deliver(self.clock.now(), arrival);
                 self.perform(todo);
             }
-            InboxItem::Unreadable(unreadable) => {
-                self.refused += 1;
-                self.note(&format!(
-                    "cannot read message {}: {}",
-                    unreadable.key.message_id, unreadable.reason
-                ));
-                let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
-                self.tasks.start(publish::refuse(broker, gate, *unreadable));
-            }
+            InboxItem::Unreadable(unreadable) => self.refuse(*unreadable),
             InboxItem::Refused { reason, payload } => {
                 // The inbox never counted it as held: there is no room to give back.
                 self.refused += 1;
@@ -150,6 +142,19 @@ impl Pump {
                 self.stand(Input::PullEnded).await;
             }
         }
+    }
+
+    /// The journal has accepted it, so it gets its final state. One that came before is told of no second time.
+    fn refuse(&mut self, unreadable: Unreadable) {
+        if self.book.pass(unreadable.seq) {
+            self.refused += 1;
+            self.note(&format!(
+                "cannot read message {}: {}",
+                unreadable.key.message_id, unreadable.reason
+            ));
+        }
+        let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
+        self.tasks.start(publish::refuse(broker, gate, unreadable));
     }
 
     pub(super) async fn done(&mut self, done: Done) {
@@ -177,9 +182,16 @@ impl Pump {
     }
 
     /// What the consumer gave out and never came keeps its place: it is taken before anything else is.
-    async fn looked(&mut self, look: Look, found: Found, lost: Vec<Request>, more: bool) {
-        let last = lost.last().map(|request| request.seq);
-        for Request { seq, at, envelope } in lost {
+    async fn looked(&mut self, look: Look, found: Found, lost: Vec<Requested>, more: bool) {
+        let last = lost.last().map(Requested::seq);
+        for requested in lost {
+            let Request { seq, at, envelope } = match requested {
+                Requested::Request(request) => *request,
+                Requested::Unreadable(unreadable) => {
+                    self.refuse(*unreadable);
+                    continue;
+                }
+            };
             let left = self.left(&envelope, at);
             let arrival = Arrival { seq, envelope, reply: String::new(), check: true, left };
             let todo = self.book.deliver(self.clock.now(), arrival);

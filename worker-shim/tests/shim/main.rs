@@ -6,3 +6,4 @@ mod ends;
 mod flow;
 mod standing;
 mod support;
+mod unreadable;
