@@ -36,12 +36,12 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let broker = Broker::connect_and_create(&options, &streams).await?;
     let mut log = Log { follower: broker.follow_control(1, None).await?, leader: String::new() };
     let mut supervisors = [roles.supervisor(0).await?, roles.supervisor(1).await?];
-    let _node = roles.start("node", &["node", "--name", "n", "--runtime", "process"])?;
+    let _node = Node(roles.start("node", &["node", "--name", "n", "--runtime", "process"])?);
     roles.apply().await?;
     let (mut elections, mut decisions) = (Vec::new(), Vec::new());
     for _ in 0..plan.failovers {
         let pid = beacon.main().await?.2;
-        log.until(|event| matches!(event, ControlEvent::IncarnationBegun { .. })).await?;
+        log.until(|event| matches!(event, ControlEvent::IncarnationReady { .. })).await?;
         let killed = roles.number(&log.leader)?;
         let from = Instant::now();
         signal(supervisors[killed].id(), Signal::KILL);
@@ -161,6 +161,19 @@ impl Roles {
         }
         note(&read_all(&self.folder));
         fail(format!("mozart apply: {}", String::from_utf8_lossy(&ended.stderr)))
+    }
+}
+
+/// A node that stops its agents before it goes.
+struct Node(Owned);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        signal(self.0.id(), Signal::TERM);
+        let until = Instant::now() + LONGEST;
+        while !self.0.has_ended() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

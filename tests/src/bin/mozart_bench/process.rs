@@ -27,6 +27,11 @@ impl Owned {
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
 }
 
 impl Drop for Owned {
