@@ -294,6 +294,11 @@ async fn open(options: &ConnectOptions, deadline: Instant) -> Result<Wire> {
     }
 }
 
+/// How long one of several servers may take: one that accepts and then says nothing may not use up what the others need.
+fn share(timeout: Duration, servers: usize) -> Duration {
+    (timeout / u32::try_from(servers.max(1)).unwrap_or(u32::MAX)).min(Duration::from_secs(5))
+}
+
 async fn client_options(
     options: &ConnectOptions,
     address: &Address,
@@ -303,7 +308,7 @@ async fn client_options(
     let mut client = async_nats::ConnectOptions::new()
         .name(&options.name)
         .ping_interval(Duration::from_secs(10))
-        .connection_timeout(options.timeout.min(Duration::from_secs(5)))
+        .connection_timeout(share(options.timeout, address.servers.len()))
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
             note(&link, &event);

@@ -48,6 +48,20 @@ async fn a_server_that_starts_late_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_leaves_time_for_the_others() {
+    let server = Server::start().await;
+    // The system accepts for it; nobody ever says a word.
+    let hung = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = hung.local_addr().expect("bound");
+    let url = format!("nats://{at},{}", server.options().url);
+    let options = options_at(url, Duration::from_secs(3));
+    // Which is tried first is drawn each time.
+    for _ in 0..6 {
+        Broker::connect_and_create(&options, &STREAMS).await.expect("one of the two answers");
+    }
+}
+
+#[tokio::test]
 async fn an_old_server_is_refused_by_its_version() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("nats://{}", listener.local_addr().expect("bound"));
