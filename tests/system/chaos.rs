@@ -14,7 +14,8 @@ async fn chaos_loses_nothing_and_doubles_nothing() {
     campaign(Runtime::Process, false, 20, 60.0).await;
 }
 
-/// Supervisors and nodes in processes of their own, over three servers of which one is killed, one frozen and one wiped.
+/// Supervisors and nodes in processes of their own, with clocks of their own, over three servers of which one is killed, one frozen and
+/// one wiped.
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_on_three_servers_loses_nothing_and_doubles_nothing() {
     campaign(Runtime::Process, true, 8, 25.0).await;
@@ -41,6 +42,8 @@ async fn campaign(runtime: Runtime, cluster: bool, agents: usize, rate: f64) {
         rate,
         freezes: vec![FREEZE],
         garbage: true,
+        // Each process has another one where they are processes of their own.
+        clocks: cluster,
         curious: false,
         folder: folder.path().to_owned(),
     };

@@ -1,7 +1,7 @@
 """The worker of the chaos campaign. Standard library only.
 
 A message is `<milliseconds> <pieces> <text>`: the answer is the agent's name and the message backwards, in so many pieces over
-that time. Each turn that begins is written down in `$WITNESS/<agent>` as `<message> <pid> <incarnation> <began> <born>`, the times in
+that time. Where the text begins with `ask:<agent>`, that agent is asked first, and whatever it answers is as well. Each turn that begins is written down in `$WITNESS/<agent>` as `<message> <pid> <incarnation> <began> <born>`, the times in
 nanoseconds on the machine's monotonic clock: a witness that the checker believes more than the shim.
 """
 
@@ -13,6 +13,8 @@ import time
 
 born = time.monotonic_ns()
 output = threading.Lock()
+answered = {}
+PATIENCE = 6
 
 
 def send(kind, **fields):
@@ -25,15 +27,29 @@ def send(kind, **fields):
             os._exit(0)
 
 
+def ask(message, to):
+    # The same in every attempt: then it is the same question.
+    request = f"{message}.1"
+    answered[request] = threading.Event()
+    question = {"requestId": request, "toId": to, "message": "20 1 a question"}
+    send("route_request", messageId=message, timeoutMs=PATIENCE * 1000, **question)
+    answered[request].wait(PATIENCE + 1)
+
+
 def turn(agent, line):
     message, text = line["messageId"], line["message"]
-    milliseconds, pieces, _ = text.split(" ", 2)
+    milliseconds, pieces, rest = text.split(" ", 2)
+    if rest.startswith("ask:"):
+        ask(message, rest.split(" ", 1)[0].removeprefix("ask:"))
     answer, pieces = f"{agent}: {text[::-1]}", int(pieces)
     size = -(-len(answer) // pieces)
     for start in range(0, len(answer), size):
         send("event", messageId=message, event={"type": "text", "text": answer[start : start + size]})
         time.sleep(int(milliseconds) / 1000 / pieces)
-    send("chat_done", messageId=message)
+    if line["type"] == "route":
+        send("route_done", messageId=message, requestId=line["requestId"], response=answer)
+    else:
+        send("chat_done", messageId=message)
 
 
 def main():
@@ -44,7 +60,9 @@ def main():
         if line["type"] == "init":
             agent, incarnation = line["agent"]["name"], line["incarnation"]
             witness = os.open(f"{os.environ['WITNESS']}/{agent}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        elif line["type"] == "chat":
+        elif line["type"] == "route_response":
+            answered.setdefault(line["requestId"], threading.Event()).set()
+        elif line["type"] in ("chat", "route"):
             # One write: lines of two incarnations do not mix.
             note = f"{line['messageId']} {os.getpid()} {incarnation} {time.monotonic_ns()} {born}\n"
             os.write(witness, note.encode())

@@ -36,6 +36,9 @@ struct Args {
     /// Inject requests that nobody can read
     #[arg(long)]
     garbage: bool,
+    /// Give every process but the servers a wall clock that is an hour off; the binaries must be dynamic: `cargo build`
+    #[arg(long)]
+    skew: bool,
     /// Where the data goes [default: a new folder, removed unless something is wrong]
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -83,6 +86,9 @@ async fn run(args: Args) -> Result<bool, Problem> {
         Kind::Process => Runtime::Process,
         Kind::Docker => Runtime::Docker(Engine::ready().await?),
     };
+    if args.skew && matches!(runtime, Runtime::Docker(_)) {
+        return Err("with other clocks, agents are processes".into());
+    }
     if args.servers > 1 && matches!(runtime, Runtime::Docker(_)) {
         return Err("on three servers, agents are processes".into());
     }
@@ -95,6 +101,7 @@ async fn run(args: Args) -> Result<bool, Problem> {
         rate: args.rate,
         freezes: args.freeze.into_iter().map(Duration::from_secs).collect(),
         garbage: args.garbage,
+        clocks: args.skew,
         curious: args.curious,
         folder: match (&args.folder, &fresh) {
             (Some(folder), _) => folder.clone(),

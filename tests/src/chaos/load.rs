@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker::{Broker, SendOutcome};
 use common::message::{Envelope, Kind, MessageKey};
-use common::{AgentName, ConversationId, MessageId, SenderName};
+use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -19,6 +19,9 @@ const TRY: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a message may be said again and again.
 const LONGEST: Duration = Duration::from_secs(120);
+
+/// When a message would expire, in milliseconds from when it is made: never, unless somebody asks another clock.
+const DEADLINE: u64 = 20 * 60 * 1000;
 
 /// What a sender has to tell.
 #[derive(Debug, Default)]
@@ -44,6 +47,8 @@ pub(super) struct Sender<'a> {
     pub(super) ground: &'a Ground,
     pub(super) broker: &'a Broker,
     pub(super) agent: AgentName,
+    /// Whom the agent asks now and then. Nobody asks back: agents that wait for each other would have to time out.
+    pub(super) asks: Option<AgentName>,
     pub(super) random: Random,
     pub(super) every: Duration,
 }
@@ -67,7 +72,11 @@ impl Sender<'_> {
             // Mostly quick, now and then long enough that a blow falls into it.
             let longest = if self.random.chance(15) { 1500 } else { 60 };
             let (took, pieces) = (self.random.between(0, longest), self.random.between(1, 5));
-            let text = format!("{took} {pieces} message {number} of {conversation_id}");
+            let asks = match &self.asks {
+                Some(other) if self.random.chance(10) => format!("ask:{other} "),
+                Some(_) | None => String::new(),
+            };
+            let text = format!("{took} {pieces} {asks}message {number} of {conversation_id}");
             let by_cli = self.random.chance(4);
             let key = MessageKey {
                 agent: self.agent.clone(),
@@ -130,7 +139,7 @@ impl Sender<'_> {
             message: text.to_owned(),
             created_at: now(),
             request_id: None,
-            deadline: None,
+            deadline: Some(Timestamp::from_millis(now().as_millis() + DEADLINE)),
             hops: 0,
             cause: None,
             path: Vec::new(),

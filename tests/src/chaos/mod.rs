@@ -1,5 +1,6 @@
 //! The chaos campaign: a fleet under load, blows at random moments, and then the journal's verdict.
 
+mod clocks;
 mod containers;
 mod ends;
 mod garbage;
@@ -65,6 +66,8 @@ pub struct Options {
     pub freezes: Vec<Duration>,
     /// Whether requests are injected that nobody can read.
     pub garbage: bool,
+    /// Whether every process but the servers has another wall clock.
+    pub clocks: bool,
     /// A folder that is empty or not there yet.
     pub folder: PathBuf,
     /// Whether the histories of odd messages are told, too: slow ones, and those that were charged more than they ran.
@@ -90,6 +93,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     let ground = Ground::prepare(options)?;
     // Nothing is hit yet: what does not start now, never will.
     ground.start(Duration::ZERO).await?;
+    ground.clocks_differ()?;
     let broker = ground.connect().await?;
     // From them it is learned what to look for at the end.
     let _containers = ground.containers().await;
@@ -99,10 +103,12 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     };
     let (stop, stopped) = watch::channel(false);
     let every = Duration::from_secs_f64(*agents as f64 / rate.max(0.1));
-    let senders = (0..).zip(ground.agents()?).map(|(number, agent)| {
+    let names = ground.agents()?;
+    let senders = (0..).zip(names.iter().cloned()).map(|(number, agent)| {
+        let asks = names.iter().find(|name| **name > agent).cloned();
         let random = Random::new(seed.wrapping_mul(1000).wrapping_add(number));
         let (ground, broker) = (&ground, &broker);
-        Sender { ground, broker, agent, random, every }.run(stopped.clone())
+        Sender { ground, broker, agent, asks, random, every }.run(stopped.clone())
     });
     let teller = Teller::new(out);
     let raging = async {
@@ -127,7 +133,6 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
             None => Ok(Vec::new()),
         }
     };
-    let names = ground.agents()?;
     let injecting = async {
         let random = Random::new(seed.wrapping_mul(1000).wrapping_sub(1));
         match garbage {
@@ -197,11 +202,11 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     Ok(well)
 }
 
-/// The message that took longest, from its sender's first try to its final state.
+/// The message that took longest, from when it was stored to its final state.
 fn slowest(facts: &Facts) -> Option<(Duration, &MessageKey)> {
     let took = |life: &Life| {
         let (request, final_) = (life.requests.first()?, life.finals.first()?);
-        Some(final_.value.at.since(request.value.created_at))
+        Some(final_.at.since(request.at))
     };
     facts.lives.iter().filter_map(|(key, life)| Some((took(life)?, key))).max()
 }

@@ -69,11 +69,11 @@ impl Facts {
             };
             let life = self.lives.entry(item.key).or_default();
             if let Some(value) = item.request {
-                life.requests.push(Placed { seq: item.seq, value });
+                life.requests.push(Placed { seq: item.seq, at: item.at, value });
             }
             if let Some(value) = item.final_ {
                 life.tail_runs(&value.tail, value.incarnation.unwrap_or_default());
-                life.finals.push(Placed { seq: item.seq, value });
+                life.finals.push(Placed { seq: item.seq, at: item.at, value });
             }
         }
     }

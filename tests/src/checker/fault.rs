@@ -66,6 +66,9 @@ pub enum Fault {
     /// themselves, such as a question that would wait for itself.)
     #[error("{} was given up, and no worker has seen it", name(.0))]
     GivenUpUnseen(MessageKey),
+    /// Expired before its deadline, or cancelled though nobody asked for that.
+    #[error("{} is cancelled, or expired before its time", name(.0))]
+    EndedEarly(MessageKey),
     /// Failed, and DEAD does not know it.
     #[error("{} failed, and has no dead letter", name(.0))]
     NoDeadLetter(MessageKey),
@@ -139,6 +142,7 @@ impl Fault {
             | Self::Stray(key)
             | Self::AnsweredByNobody(key)
             | Self::GivenUpUnseen(key)
+            | Self::EndedEarly(key)
             | Self::NoDeadLetter(key)
             | Self::NeedlesslyDead(key)
             | Self::GarbageTaken(key)

@@ -12,11 +12,14 @@ mod turns;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::message::{Envelope, Final, MessageKey, Outcome};
-use common::{AgentName, ConversationId, MessageId};
+use common::{AgentName, ConversationId, MessageId, Timestamp};
 
 pub use collect::witnessed;
 pub use fault::Fault;
 pub use turns::{Notes, Turn};
+
+/// A deadline has passed this much earlier for whoever estimates the broker's clock, in milliseconds.
+const ESTIMATE: u64 = 1000;
 
 /// A message that its sender was told is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Accepted {
 pub struct Placed<T> {
     /// Its sequence.
     pub seq: u64,
+    /// When the broker stored it.
+    pub at: Timestamp,
     /// The record.
     pub value: T,
 }
@@ -213,6 +218,16 @@ fn lived_well(key: &MessageKey, life: &Life, allowed: u32) -> Vec<Fault> {
         0 | 1 => {}
         _ => faults.push(Fault::Doubled { key: key.clone(), seqs: seqs(&life.finals) }),
     }
+    let expires = life.requests.iter().filter_map(expires_at).max();
+    let too_early = |final_: &Placed<Final>| match final_.value.status {
+        Outcome::Completed | Outcome::Failed => false,
+        // Nobody cancels.
+        Outcome::Cancelled => true,
+        Outcome::Expired => expires.is_none_or(|at| final_.at.as_millis() + ESTIMATE < at),
+    };
+    if life.finals.iter().any(too_early) {
+        faults.push(of(Fault::EndedEarly));
+    }
     let charged = life.finals.iter().map(|final_| final_.value.attempts);
     let numbered = life.runs.iter().map(|run| run.attempt);
     let counted = u32::try_from(life.runs.len()).unwrap_or(u32::MAX);
@@ -232,6 +247,14 @@ fn lived_well(key: &MessageKey, life: &Life, allowed: u32) -> Vec<Fault> {
         faults.push(of(if life.dead { Fault::NeedlesslyDead } else { Fault::NoDeadLetter }));
     }
     faults
+}
+
+/// When a message expires, in milliseconds of the broker's clock: its deadline is as long after it was stored as its sender said that it
+/// is after it was made, and no two clocks are compared.
+fn expires_at(request: &Placed<Envelope>) -> Option<u64> {
+    let Envelope { deadline, created_at, .. } = &request.value;
+    let within = u64::try_from(deadline.as_ref()?.since(*created_at).as_millis()).ok()?;
+    Some(request.at.as_millis() + within)
 }
 
 /// Requests and answers of each conversation, compared by their places in the stream.

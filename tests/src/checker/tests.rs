@@ -5,6 +5,9 @@ use common::{SenderName, Timestamp};
 
 use super::*;
 
+/// When everything was stored.
+const STORED: u64 = 10_000_000;
+
 fn key(id: &str) -> MessageKey {
     MessageKey {
         agent: AgentName::new("echo").unwrap(),
@@ -30,7 +33,7 @@ fn request(seq: u64, id: &str) -> Placed<Envelope> {
         path: Vec::new(),
         redrive_of: None,
     };
-    Placed { seq, value }
+    Placed { seq, at: Timestamp::from_millis(STORED), value }
 }
 
 fn answer(id: &str) -> String {
@@ -47,7 +50,7 @@ fn final_(seq: u64, id: &str) -> Placed<Final> {
         at: Timestamp::from_millis(0),
         tail: Vec::new(),
     };
-    Placed { seq, value }
+    Placed { seq, at: Timestamp::from_millis(STORED), value }
 }
 
 /// A turn of an incarnation's one worker.
@@ -338,4 +341,26 @@ fn a_turn_that_begins_after_a_later_incarnation_has_begun_is_seen() {
 #[test]
 fn a_later_incarnation_that_begins_when_the_earlier_one_has_stopped_is_no_fault() {
     assert_eq!(after(|life| life.witnessed.push(turn(2, 4))), []);
+}
+
+#[test]
+fn a_message_that_is_cancelled_or_expires_before_its_time_is_seen() {
+    let ends = |status, deadline: Option<u64>| {
+        let mut facts = facts();
+        let life = facts.lives.get_mut(&key("a")).unwrap();
+        life.finals[0].value.status = status;
+        life.finals[0].value.response = None;
+        // By a clock that is an hour ahead of the broker's.
+        let made = STORED + 3_600_000;
+        life.requests[0].value.created_at = Timestamp::from_millis(made);
+        let within = |within| Timestamp::from_millis(made + within);
+        life.requests[0].value.deadline = deadline.map(within);
+        judge(&facts).faults
+    };
+    assert_eq!(ends(Outcome::Expired, Some(0)), []);
+    assert_eq!(ends(Outcome::Expired, Some(ESTIMATE)), []);
+    let early = [Fault::EndedEarly(key("a"))];
+    assert_eq!(ends(Outcome::Expired, Some(ESTIMATE + 1)), early);
+    assert_eq!(ends(Outcome::Expired, None), early);
+    assert_eq!(ends(Outcome::Cancelled, Some(0)), early);
 }

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::clocks::Clocks;
 use super::schedule::Target;
 use super::{Options, Problem};
 use crate::harness::{Engine, Process, Runtime, running};
@@ -47,6 +48,8 @@ pub(super) struct Ground {
     label: OnceLock<String>,
     /// The roles, where they are processes of their own; `mozart up`, otherwise.
     apart: Option<Apart>,
+    /// Other clocks for everybody, if there are to be any.
+    clocks: Option<Clocks>,
 }
 
 /// What `mozart up` says about itself.
@@ -82,7 +85,7 @@ pub(super) fn answer(agent: &AgentName, text: &str) -> String {
 impl Ground {
     /// Lays out a folder with souls.
     pub(super) fn prepare(options: &Options) -> Result<Self, Problem> {
-        let Options { folder, agents, runtime, freezes, seed, cluster, .. } = options;
+        let Options { folder, agents, runtime, freezes, seed, cluster, clocks, .. } = options;
         let souls = folder.join("souls");
         fs::create_dir_all(souls.join("witness"))?;
         let place = match runtime {
@@ -113,8 +116,16 @@ impl Ground {
         }
         let mozart = find_mozart()?;
         let home = folder.join("home");
+        let clocks = match clocks {
+            true => Some(Clocks::prepare(folder, &mozart)?),
+            false => None,
+        };
+        let worn = clocks.clone();
+        let dress = move |command: &mut std::process::Command, place| {
+            command.envs(worn.iter().flat_map(|clocks| clocks.env(place)));
+        };
         let apart = match cluster {
-            true => Some(Apart::prepare(&home, &mozart, *seed, |_, _| ())?),
+            true => Some(Apart::prepare(&home, &mozart, *seed, dress)?),
             false => None,
         };
         Ok(Self {
@@ -125,6 +136,7 @@ impl Ground {
             freeze: freezes.iter().max().copied().unwrap_or_default(),
             label: OnceLock::new(),
             apart,
+            clocks,
         })
     }
 
@@ -169,6 +181,7 @@ impl Ground {
             .env_remove("NATS_URL")
             .env_remove("NATS_CREDS")
             .env_remove("MOZART_NAMESPACE")
+            .envs(self.clocks.iter().flat_map(Clocks::next_env))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         if let Some(apart) = &self.apart {
@@ -285,6 +298,22 @@ impl Ground {
     /// A process id by which somebody else runs meanwhile is nobody.
     fn own(&self, pid: u32) -> Option<u32> {
         Process::read(pid).filter(|process| process.is_of(&self.home())).map(|process| process.pid)
+    }
+
+    /// Whether the processes that are to have other clocks do: a campaign with the machine's own would prove nothing about them.
+    pub(super) fn clocks_differ(&self) -> Result<(), Problem> {
+        let Some(clocks) = &self.clocks else { return Ok(()) };
+        let roles = [Target::Up, Target::Supervisor(0), Target::Node(0)];
+        let agents =
+            (0..self.agents).flat_map(|agent| [Target::Shim(agent), Target::Worker(agent)]);
+        for target in roles.into_iter().chain(agents) {
+            if let Some((_, pid)) = self.process(target)
+                && !clocks.are_in(pid)
+            {
+                return Err(format!("{target:?}, process {pid}, has the machine's clock").into());
+            }
+        }
+        Ok(())
     }
 
     /// The newest shim or worker of an agent: its incarnation, and its process id.
