@@ -4,10 +4,11 @@
 //! comes to: the state, and every action on the way. A build may know more of a state than was known then, and nothing else than
 //! was known. With `MOZART_GOLDEN=write` a log that has no expectation yet gets one; one that has keeps it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use common::Timestamp;
-use common::control::ControlRecord;
+use common::control::{ControlEvent, ControlRecord};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use supervisor_core::{Action, State, step};
@@ -101,6 +102,81 @@ fn every_log_of_an_earlier_version_folds_alike() {
         let expected: Value = serde_json::from_str(&expected).expect("JSON");
         holds(&expected, &found, &path.display().to_string());
     }
+}
+
+/// Every kind of record. A new one has no place in [`kind`] until it is added here, too.
+const KINDS: [&str; 21] = [
+    "agentApplied",
+    "agentStarted",
+    "agentStopped",
+    "agentRestarted",
+    "agentReplaced",
+    "agentRemoved",
+    "leaderElected",
+    "nodeSeen",
+    "nodeDraining",
+    "nodeLost",
+    "incarnationAllocated",
+    "incarnationReturned",
+    "incarnationReady",
+    "incarnationBegun",
+    "incarnationDrained",
+    "incarnationExited",
+    "startFailed",
+    "incarnationHung",
+    "incarnationStable",
+    "timerFired",
+    "unknown",
+];
+
+fn kind(event: &ControlEvent) -> usize {
+    match event {
+        ControlEvent::AgentApplied { .. } => 0,
+        ControlEvent::AgentStarted { .. } => 1,
+        ControlEvent::AgentStopped { .. } => 2,
+        ControlEvent::AgentRestarted { .. } => 3,
+        ControlEvent::AgentReplaced { .. } => 4,
+        ControlEvent::AgentRemoved { .. } => 5,
+        ControlEvent::LeaderElected { .. } => 6,
+        ControlEvent::NodeSeen { .. } => 7,
+        ControlEvent::NodeDraining { .. } => 8,
+        ControlEvent::NodeLost { .. } => 9,
+        ControlEvent::IncarnationAllocated { .. } => 10,
+        ControlEvent::IncarnationReturned { .. } => 11,
+        ControlEvent::IncarnationReady { .. } => 12,
+        ControlEvent::IncarnationBegun { .. } => 13,
+        ControlEvent::IncarnationDrained { .. } => 14,
+        ControlEvent::IncarnationExited { .. } => 15,
+        ControlEvent::StartFailed { .. } => 16,
+        ControlEvent::IncarnationHung { .. } => 17,
+        ControlEvent::IncarnationStable { .. } => 18,
+        ControlEvent::TimerFired { .. } => 19,
+        ControlEvent::Unknown => 20,
+    }
+}
+
+/// A kind whose records no log holds, or that change nothing in any, is not covered.
+#[test]
+fn the_logs_hold_every_kind_of_record_and_each_does_something() {
+    let mut seen = BTreeSet::new();
+    for path in logs() {
+        let mut state = State::default();
+        for line in std::fs::read_to_string(&path).expect("readable").lines() {
+            let Line { seq, at, record } = serde_json::from_str(line).expect(line);
+            let mut before = serde_json::to_value(&state).expect("plain");
+            let todo = step(&mut state, seq, at, &record);
+            let mut after = serde_json::to_value(&state).expect("plain");
+            for state in [&mut before, &mut after] {
+                // These move with every record.
+                let state = state.as_object_mut().expect("an object");
+                assert!(state.remove("seq").is_some() && state.remove("at").is_some());
+            }
+            if before != after || !todo.is_empty() {
+                seen.insert(KINDS[kind(&record.event)]);
+            }
+        }
+    }
+    assert_eq!(seen, BTreeSet::from(KINDS));
 }
 
 #[test]
