@@ -1,7 +1,7 @@
 //! The shim's words to the broker: repeated until they are stored, silent while it is not known whether this incarnation is
 //! still the current one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{Broker, BrokerError, EventBatch, FinalOutcome, Requested, Retries, Unreadable};
 use common::log::LogLine;
@@ -15,8 +15,8 @@ use crate::standing::{Consumer, Found};
 pub(crate) const STORE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the broker may take to tell of a consumer.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
-/// The pause after a failed try.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long reading what a connection lost may take, at a time.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// Open while this incarnation is known to be the current one.
 #[derive(Debug, Clone)]
@@ -91,18 +91,14 @@ pub(crate) enum Done {
         look: Look,
         found: Found,
         lost: Vec<Requested>,
-        /// Whether there may be more of these.
-        more: bool,
+        /// After which sequence there may be more, or since what was said of the consumer is old by now: to be looked at again.
+        again: Option<u64>,
     },
-}
-
-async fn pause(what: &str, error: &BrokerError) {
-    tracing::warn!("{what}: {error}");
-    tokio::time::sleep(PAUSE).await;
 }
 
 /// Looks for a message's final state and its attempts on record.
 pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
+    let mut retries = Retries::new("looking a message up");
     loop {
         let (final_, mark) = tokio::join!(broker.final_of(&key), broker.last_mark(&key));
         match (final_, mark) {
@@ -111,18 +107,19 @@ pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
                 let final_ = final_.map(|stored| Box::new(stored.value));
                 return Done::LookedUp { seq, final_, attempts };
             }
-            (Err(error), _) | (_, Err(error)) => pause("looking a message up", &error).await,
+            (Err(error), _) | (_, Err(error)) => retries.pause(&error).await,
         }
     }
 }
 
 /// Reads the text of a message again.
 pub(crate) async fn fetch(broker: Broker, seq: u64, key: MessageKey) -> Done {
+    let mut retries = Retries::new("reading a message again");
     loop {
         match broker.request_of(&key).await {
             Ok(request) => return Done::Fetched { seq, text: request.map(|it| it.value.message) },
             Err(BrokerError::Malformed { .. }) => return Done::Fetched { seq, text: None },
-            Err(error) => pause("reading a message again", &error).await,
+            Err(error) => retries.pause(&error).await,
         }
     }
 }
@@ -136,7 +133,11 @@ pub(crate) async fn finished(broker: Broker, keys: Vec<MessageKey>) -> Done {
             // One that was given up before it was stored.
             Ok(None) if matches!(broker.request_of(&key).await, Ok(None)) => finished.push(key),
             Ok(None) => {}
-            Err(error) => pause("looking for the ends of questions", &error).await,
+            // They are asked for again, with those that come until then.
+            Err(error) => {
+                tracing::warn!("looking for the ends of questions: {error}");
+                break;
+            }
         }
     }
     Done::Finished(finished)
@@ -270,29 +271,40 @@ pub(crate) struct Look {
 /// Looks whether this incarnation's consumer is there, and reads from the journal what it gave out and never came: that was lost
 /// with a connection, and would come again only after later messages of its conversations.
 pub(crate) async fn look(broker: Broker, look: Look) -> Done {
+    let asked = Instant::now();
     let looking = async {
-        let Some(consumer) = broker.consumer(&look.agent, look.incarnation).await? else {
-            return Ok((Found::Gone, (Vec::new(), false)));
+        let of_it = broker.consumer(&look.agent, look.incarnation);
+        let Some(consumer) = within(LOOK_WITHIN, of_it).await? else {
+            return Ok((Found::Gone, Vec::new(), None));
         };
-        let lost = match look.after {
-            Some(after) if consumer.delivered > after => {
-                broker.requests_between(&look.agent, after + 1, consumer.delivered).await?
+        let delivered = consumer.delivered;
+        let (lost, again) = match look.after {
+            Some(after) if delivered > after => {
+                let lost = broker.requests_between(&look.agent, after + 1, delivered);
+                let (lost, more) = within(READ_WITHIN, lost).await?;
+                let last = lost.last().map(Requested::seq).filter(|_| more);
+                // However long reading took, it is over, and the next look-up is quick.
+                let is_old = asked.elapsed() > LOOK_WITHIN;
+                (lost, last.or(is_old.then_some(delivered)))
             }
-            _ => (Vec::new(), false),
+            _ => (Vec::new(), None),
         };
         let (name, created) = (look.name.clone(), Some(consumer.created));
-        Ok::<_, BrokerError>((Found::There(Consumer { name, created }), lost))
+        Ok::<_, BrokerError>((Found::There(Consumer { name, created }), lost, again))
     };
-    let none = || (Found::NoAnswer, (Vec::new(), false));
-    let (found, (lost, more)) = match tokio::time::timeout(LOOK_WITHIN, looking).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => {
-            pause("looking for the consumer", &error).await;
-            none()
-        }
-        Err(_) => none(),
-    };
-    Done::Looked { look, found, lost, more }
+    let (found, lost, again) = looking.await.unwrap_or_else(|error| {
+        tracing::warn!("looking for the consumer: {error}");
+        (Found::NoAnswer, Vec::new(), None)
+    });
+    Done::Looked { look, found, lost, again }
+}
+
+/// The same, as a timeout if it takes longer.
+async fn within<T>(
+    time: Duration,
+    call: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    tokio::time::timeout(time, call).await.unwrap_or(Err(BrokerError::Timeout(time)))
 }
 
 /// Stores log lines: they wait for a connection, and are lost with it if it breaks just then. Done once they are with the server,

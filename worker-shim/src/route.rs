@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker::{Broker, SendOutcome};
+use broker::{Broker, BrokerError, Retries, SendOutcome};
 use common::control::ControlEvent;
 use common::message::{Cause, Envelope, Final, Kind, MAX_HOPS, MAX_TEXT, Outcome};
 use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
@@ -13,8 +13,6 @@ use crate::publish::{Done, Gate, STORE_WITHIN};
 
 /// A question that waits looks for its answer in the journal this often: the republished final may have been lost.
 const LOOK: Duration = Duration::from_secs(5);
-/// The pause after a failed try.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// A question as a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,6 +114,7 @@ async fn answer(
     // Subscribed before the question is stored: its answer cannot be missed while the connection stands.
     let done = broker.subjects().done(&key);
     let mut done = broker.subscribe(done, None).await.map_err(|error| error.to_string())?;
+    let mut retries = Retries::new("storing a question");
     loop {
         let sending = broker.send(envelope, STORE_WITHIN);
         let Some(sent) = gate.through(sending).await else { continue };
@@ -130,13 +129,9 @@ async fn answer(
             Ok(SendOutcome::Conflict { .. }) => {
                 return Err(format!("another question has the id {}", key.message_id));
             }
-            Err(error @ (broker::BrokerError::TooLarge { .. } | broker::BrokerError::Full(_))) => {
-                return Err(error.to_string());
-            }
-            Err(error) => {
-                tracing::warn!("storing a question: {error}");
-                tokio::time::sleep(PAUSE).await;
-            }
+            // It may pass, but the worker can do something about it: ask later.
+            Err(error @ BrokerError::Full(_)) => return Err(error.to_string()),
+            Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,
         }
     }
     loop {
@@ -157,16 +152,16 @@ async fn answer(
 }
 
 async fn must_exist(broker: &Broker, agent: &AgentName) -> Result<(), String> {
+    let mut retries = Retries::new(format!("asking for agent {agent}"));
     loop {
         match broker.last_control(agent).await {
             Ok(Some(record)) if !matches!(record.event, ControlEvent::AgentRemoved { .. }) => {
                 return Ok(());
             }
             Ok(_) => return Err(format!("there is no agent `{agent}`")),
-            Err(error) => {
-                tracing::warn!("asking for agent {agent}: {error}");
-                tokio::time::sleep(PAUSE).await;
-            }
+            // Its last record is of a newer version: there is an agent.
+            Err(BrokerError::Malformed { .. }) => return Ok(()),
+            Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,
         }
     }
 }

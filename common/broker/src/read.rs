@@ -26,6 +26,8 @@ pub(crate) struct Reader {
     next: u64,
     until: u64,
     page: VecDeque<Record>,
+    /// The most bytes of a page.
+    page_bytes: u32,
     /// Whether a replica answers that may not have the newest records: then its end is compared with the leader's.
     replicated: bool,
 }
@@ -51,6 +53,7 @@ impl Reader {
             next: from.max(1),
             until,
             page: VecDeque::new(),
+            page_bytes: BATCH_BYTES,
             replicated: false,
         }
     }
@@ -58,6 +61,12 @@ impl Reader {
     /// The same, of a stream with so many replicas.
     pub(crate) fn of(mut self, replicas: usize) -> Self {
         self.replicated = replicas > 1;
+        self
+    }
+
+    /// The same, in pages of so many bytes: one is there at once or not at all.
+    pub(crate) fn pages(mut self, bytes: u32) -> Self {
+        self.page_bytes = bytes;
         self
     }
 
@@ -114,7 +123,7 @@ impl Reader {
         let body = serde_json::json!({
             "seq": self.next,
             "batch": BATCH,
-            "max_bytes": BATCH_BYTES,
+            "max_bytes": self.page_bytes,
             "next_by_subj": self.filter,
         });
         let request = format!("$JS.API.DIRECT.GET.{}", self.stream);

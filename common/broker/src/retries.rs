@@ -1,5 +1,7 @@
-//! Repeating a write until it is stored: the one place that knows which errors pass, and how soon to ask again.
+//! Asking until there is an answer: the one place that knows which errors pass, and how soon to ask again. How long that may go
+//! on is for whoever waits to say.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::error::{BrokerError, Result};
@@ -11,21 +13,21 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// The tries of one write, which must be harmless when repeated.
+/// The tries of one call, which must be harmless when repeated.
 #[derive(Debug)]
 pub struct Retries {
-    what: &'static str,
+    what: Cow<'static, str>,
     pause: Duration,
 }
 
 impl Retries {
     /// `what` names what is attempted, for the log.
     #[must_use]
-    pub fn new(what: &'static str) -> Self {
-        Self { what, pause: FIRST }
+    pub fn new(what: impl Into<Cow<'static, str>>) -> Self {
+        Self { what: what.into(), pause: FIRST }
     }
 
-    /// Waits after a failed try, ever more patiently, if another one can help.
+    /// Waits after a failed write, ever more patiently, if another one can help.
     ///
     /// # Errors
     /// The same error, at once, if it cannot: the record is too large, or cannot be read. The caller cuts it, or gives it up.
@@ -33,10 +35,15 @@ impl Retries {
         if !error.passes() {
             return Err(error);
         }
+        self.pause(&error).await;
+        Ok(())
+    }
+
+    /// Waits after a failed try of what nobody can go on without, whatever the error: a read of what decides, a handover.
+    pub async fn pause(&mut self, error: &BrokerError) {
         tracing::warn!("{}: {error}", self.what);
         tokio::time::sleep(jitter(self.pause)).await;
         self.pause = (self.pause * 2).min(LONGEST);
-        Ok(())
     }
 }
 

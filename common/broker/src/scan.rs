@@ -43,8 +43,8 @@ pub struct OpenScan {
     pub last_seq: u64,
 }
 
-/// How many bytes of requests are read at once.
-const MOST: usize = 4 << 20;
+/// How many bytes of requests are read at once: on a slow connection little more than one of them comes in time.
+const MOST: u32 = 1 << 20;
 
 /// A request as the journal holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,14 +176,15 @@ impl Broker {
         to_seq: u64,
     ) -> Result<(Vec<Requested>, bool)> {
         let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
-        let mut reader =
-            Reader::new(self.wire(), stream, filter, from_seq, to_seq).of(self.replicas());
+        let mut reader = Reader::new(self.wire(), stream, filter, from_seq, to_seq)
+            .of(self.replicas())
+            .pages(MOST);
         let (mut records, mut bytes) = (Vec::new(), 0);
         let mut more = false;
         while let Some(record) = reader.next().await? {
             bytes += record.payload.len();
             records.push(record);
-            if bytes > MOST {
+            if bytes > MOST as usize {
                 more = true;
                 break;
             }

@@ -3,9 +3,7 @@
 //! After a crash nobody takes messages any more, so the new consumer is prepared while the new shim starts: then nothing but the
 //! record and the word to begin lies between `ready` and the first turn.
 
-use std::time::Duration;
-
-use broker::{Admission, Admitted, Broker, BrokerError, WINDOW};
+use broker::{Admission, Admitted, Broker, BrokerError, Retries, WINDOW};
 use common::AgentName;
 use common::codec;
 use common::control::ControlEvent;
@@ -16,9 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::settle::{Open, charge};
 use super::{Done, Supervisor};
-
-/// The pause before a failed handover is tried again.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// A consumer made before its incarnation was ready.
 #[derive(Debug, Clone, Copy)]
@@ -90,13 +85,11 @@ impl Supervisor {
         let Some(known) = self.state.agent(&agent) else { return };
         let (broker, previous, floor) = (self.broker.clone(), known.begun, known.floor);
         self.task(async move {
+            let mut retries = Retries::new(format!("where {agent}-{incarnation} begins"));
             loop {
                 match find_floor(&broker, &agent, previous, floor).await {
                     Ok(floor) => return Done::Floor { agent, incarnation, floor },
-                    Err(error) => {
-                        tracing::warn!("where {agent}-{incarnation} begins: {error}");
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                    Err(error) => retries.pause(&error).await,
                 }
             }
         });
@@ -199,14 +192,13 @@ async fn find_floor(
 impl Handover {
     /// Tries until it is done; the result is that of [`Self::perform`].
     async fn until_done(&self, broker: &Broker, subject: &str) -> Handed {
+        let Self { agent, incarnation, .. } = self;
+        let mut retries = Retries::new(format!("handing over to {agent}-{incarnation}"));
         loop {
             match self.perform(broker, subject).await {
                 Ok(handed) => return handed,
-                Err(error) => {
-                    let Self { agent, incarnation, .. } = self;
-                    tracing::warn!("handing over to {agent}-{incarnation}: {error}");
-                    tokio::time::sleep(PAUSE).await;
-                }
+                // Also of what does not pass by itself: nobody but its leader can serve an agent, and somebody may repair it.
+                Err(error) => retries.pause(&error).await,
             }
         }
     }

@@ -174,16 +174,15 @@ impl Pump {
             Done::NotAsked => return,
             Done::Finished(keys) => return self.questions.finished(&keys),
             Done::Buried { reply } | Done::Refused { reply } => return self.ack(reply),
-            Done::Looked { look, found, lost, more } => {
-                return self.looked(look, found, lost, more).await;
+            Done::Looked { look, found, lost, again } => {
+                return self.looked(look, found, lost, again).await;
             }
         };
         self.perform(todo);
     }
 
     /// What the consumer gave out and never came keeps its place: it is taken before anything else is.
-    async fn looked(&mut self, look: Look, found: Found, lost: Vec<Requested>, more: bool) {
-        let last = lost.last().map(Requested::seq);
+    async fn looked(&mut self, look: Look, found: Found, lost: Vec<Requested>, again: Option<u64>) {
         for requested in lost {
             let Request { seq, at, envelope } = match requested {
                 Requested::Request(request) => *request,
@@ -197,8 +196,8 @@ impl Pump {
             let todo = self.book.deliver(self.clock.now(), arrival);
             self.perform(todo);
         }
-        if more && last.is_some() {
-            let look = Look { after: last, ..look };
+        if again.is_some() {
+            let look = Look { after: again, ..look };
             return self.tasks.look(publish::look(self.tasks.broker(), look));
         }
         self.stand(Input::Looked { look: look.number, found }).await;

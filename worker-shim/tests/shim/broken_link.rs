@@ -3,7 +3,7 @@
 use common::message::Outcome;
 
 use crate::cable::Cable;
-use crate::support::{INCARNATION, Server, Shim, agent, until};
+use crate::support::{INCARNATION, Server, Shim, agent, envelope, until};
 
 #[tokio::test]
 async fn a_shim_whose_consumer_is_gone_says_ready_and_goes_on_with_nothing_doubled() {
@@ -119,4 +119,68 @@ async fn a_consumer_of_the_name_that_is_another_ones_is_gone() {
     shim.admit().await;
     shim.answer("second").await;
     assert_eq!(shim.witness(), ["first", "second"]);
+}
+
+#[tokio::test]
+async fn twenty_thousand_finished_messages_below_the_floor_cost_a_new_connection_nothing() {
+    const FINISHED: u64 = 20_000;
+    let server = Server::start().await;
+    let cable = Cable::to(server.port).await;
+    let mut shim = Shim::start_at(&server, cable.port, |_| {}).await;
+    let subjects = shim.broker.subjects().clone();
+    let request = serde_json::to_vec(&envelope("m", "c", &"x".repeat(256))).expect("JSON");
+    for n in 0..FINISHED {
+        let envelope = envelope(&format!("old{n}"), "c", "");
+        let (key, tag) = (envelope.key(), envelope.tag());
+        // Nobody may ever read them: what they say does not matter.
+        for subject in [subjects.request(&key, &tag), subjects.final_(&key, &tag)] {
+            shim.broker.tell(subject, request.clone().into()).await.expect("told");
+        }
+    }
+    let horizon = until(async || {
+        let last = shim.broker.journal_last_seq(&agent()).await.expect("an answer");
+        (last == 2 * FINISHED).then_some(last)
+    })
+    .await;
+    shim.wait_ready().await;
+    let floor = horizon + 1;
+    shim.broker.create_consumer(&agent(), INCARNATION, floor, broker::WINDOW).await.expect("made");
+    let consumer = common::shim::ConsumerId::default();
+    shim.command(&common::shim::ShimCommand::Begin { horizon, floor, consumer }).await;
+    shim.heartbeat().await;
+    cable.cut();
+    shim.send("new", "c", "greet").await;
+    let sent = std::time::Instant::now();
+    shim.answer("new").await;
+    let (took, kib) = (sent.elapsed(), shim.peak_kib());
+    assert!(took.as_secs() < 5 && kib < 32 * 1024, "{took:?}, {kib} KiB");
+    assert_eq!(shim.witness(), ["new"]);
+}
+
+#[tokio::test]
+async fn a_slow_connection_brings_what_was_lost_a_piece_at_a_time() {
+    let server = Server::start().await;
+    let cable = Cable::to(server.port).await;
+    let mut shim = Shim::start_at(&server, cable.port, |_| {}).await;
+    shim.admit().await;
+    shim.send("m0", "c", "greet").await;
+    shim.answer("m0").await;
+    cable.deafen(1);
+    // Longer than a look-up of the consumer may take, in all; and so is the whole of it from one look to the next.
+    for n in 1..=6 {
+        shim.send(&format!("m{n}"), "c", &format!("greet {}", "x".repeat(700_000))).await;
+    }
+    until(async || {
+        let consumer = shim.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
+        consumer.filter(|consumer| consumer.ack_pending == 6)
+    })
+    .await;
+    cable.slow(1_000_000);
+    cable.cut();
+    let cut = std::time::Instant::now();
+    shim.answer("m6").await;
+    let took = cut.elapsed();
+    assert!(took.as_secs() < 27, "sooner than the broker would deliver again: {took:?}");
+    let expected: Vec<_> = (0..=6).map(|n| format!("m{n}")).collect();
+    assert_eq!(shim.witness(), expected);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,8 @@ pub(crate) struct Cable {
     deaf: Arc<AtomicUsize>,
     /// and up to this one what goes there.
     mute: Arc<AtomicUsize>,
+    /// So many bytes a second come back; 0: as many as there are.
+    rate: Arc<AtomicUsize>,
     cut: broadcast::Sender<()>,
     _tasks: JoinSet<()>,
 }
@@ -23,30 +26,32 @@ impl Cable {
     pub(crate) async fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let (deaf, mute) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let [deaf, mute, rate] = [0; 3].map(|n| Arc::new(AtomicUsize::new(n)));
         let (cut, _) = broadcast::channel(1);
         let mut tasks = JoinSet::new();
         let (loses_back, loses_there, cutter) = (Arc::clone(&deaf), Arc::clone(&mute), cut.clone());
+        let (slow, fast) = (Arc::clone(&rate), Arc::new(AtomicUsize::new(0)));
         tasks.spawn(async move {
             let mut links = JoinSet::new();
             let mut number = 0;
             while let Ok((near, _)) = listener.accept().await {
                 let far = TcpStream::connect(("127.0.0.1", server)).await.expect("the server");
                 let (back, there) = (Arc::clone(&loses_back), Arc::clone(&loses_there));
+                let (slow, fast) = (Arc::clone(&slow), Arc::clone(&fast));
                 let mut cut = cutter.subscribe();
                 number += 1;
                 links.spawn(async move {
                     let ((near_in, near_out), (far_in, far_out)) =
                         (near.into_split(), far.into_split());
                     tokio::select! {
-                        () = carry(near_in, far_out, number, &there) => {}
-                        () = carry(far_in, near_out, number, &back) => {}
+                        () = carry(near_in, far_out, (number, &there), &fast) => {}
+                        () = carry(far_in, near_out, (number, &back), &slow) => {}
                         _ = cut.recv() => {}
                     }
                 });
             }
         });
-        Self { port, deaf, mute, cut, _tasks: tasks }
+        Self { port, deaf, mute, rate, cut, _tasks: tasks }
     }
 
     /// From now on, links up to this one bring nothing back.
@@ -60,6 +65,11 @@ impl Cable {
         self.deafen(link);
     }
 
+    /// From now on, so many bytes a second come back.
+    pub(crate) fn slow(&self, rate: usize) {
+        self.rate.store(rate, Ordering::Relaxed);
+    }
+
     /// Breaks the links that stand.
     pub(crate) fn cut(&self) {
         self.cut.send(()).expect("a link");
@@ -69,11 +79,14 @@ impl Cable {
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    number: usize,
-    lost: &AtomicUsize,
+    (number, lost): (usize, &AtomicUsize),
+    rate: &AtomicUsize,
 ) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        if let rate @ 1.. = rate.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_secs_f64(count as f64 / rate as f64)).await;
+        }
         if number > lost.load(Ordering::Relaxed) && to.write_all(&bytes[..count]).await.is_err() {
             return;
         }

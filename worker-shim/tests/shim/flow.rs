@@ -69,20 +69,13 @@ async fn forged_deliveries_are_refused_and_counted() {
     assert!(reason.contains("cannot be read"), "{reason}");
 }
 
-/// The most memory that the shim ever had.
-fn peak_kib(shim: &Shim) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", shim.pid())).expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
-    peak.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[tokio::test]
 async fn a_line_of_a_hundred_megabytes_is_cut_and_costs_no_memory() {
     let server = Server::start().await;
     let mut shim = Shim::start(&server).await;
     shim.send("m", "c", "flood 100").await;
     assert_eq!(shim.answer("m").await.response.as_deref(), Some("did flood"));
-    let kib = peak_kib(&shim);
+    let kib = shim.peak_kib();
     assert!(kib < 32 * 1024, "{kib} KiB");
     let log = until(async || {
         let lines = shim.broker.logs(&agent(), None, 10).await.expect("an answer");
@@ -162,7 +155,7 @@ async fn questions_with_ids_of_a_megabyte_are_refused_in_few_words() {
     let shim = Shim::start(&server).await;
     shim.send("m", "c", "ask 100 1000000").await;
     assert_eq!(shim.answer("m").await.response.as_deref(), Some("did ask"));
-    let kib = peak_kib(&shim);
+    let kib = shim.peak_kib();
     assert!(kib < 32 * 1024, "{kib} KiB");
     until(async || {
         let lines = shim.broker.logs(&agent(), None, 10).await.expect("an answer");
@@ -182,7 +175,7 @@ async fn a_worker_that_asks_and_never_reads_is_slowed_down_and_ended() {
     shim.send("m", "c", "ask 1000000 300").await;
     until(async || (!shim.witness().is_empty()).then_some(())).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let kib = peak_kib(&shim);
+    let kib = shim.peak_kib();
     assert!(kib < 32 * 1024, "{kib} KiB");
     let (_, exit) = shim.end().await;
     assert_eq!((exit.clean, exit.exit.signal), (true, Some(9)));

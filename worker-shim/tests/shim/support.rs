@@ -253,6 +253,14 @@ impl Shim {
         self.child.id().expect("it runs")
     }
 
+    /// The most memory that it ever had.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     pub(crate) async fn end(&mut self) -> (ExitStatus, ShimExit) {
         let status = soon(self.child.wait()).await.expect("our child");
         let left = std::fs::read(self.dir.path().join("exit.json")).expect("an exit file");
