@@ -10,6 +10,7 @@ use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::follow::{End, Followed, Follower, Source};
 use crate::journal::encode;
+use crate::read::Reader;
 use crate::wire::CALL;
 
 /// Where an appended record is.
@@ -117,6 +118,21 @@ impl Broker {
         let subject = self.subjects().control(agent);
         let record = self.wire().last(&self.control_stream(), &subject).await?;
         record.map(|record| record.parse()).transpose()
+    }
+
+    /// What the log holds about an agent, with the times at which it was stored. What does not parse is left out.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn control_records(
+        &self,
+        agent: &AgentName,
+    ) -> Result<Vec<(Timestamp, ControlRecord)>> {
+        let (stream, subject) = (self.control_stream(), self.subjects().control(agent));
+        let reader = Reader::new(self.wire(), stream, subject, 1, u64::MAX).of(self.replicas());
+        let records = reader.rest().await?;
+        let parsed = records.iter().filter_map(|record| Some((record.at, record.parse().ok()?)));
+        Ok(parsed.collect())
     }
 
     /// The last sequence of the log.

@@ -94,7 +94,8 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn events(&self, key: &MessageKey) -> Result<Vec<EventBatch>> {
         let (stream, filter) = (self.events_stream(), self.subjects().events(key));
-        let records = Reader::new(self.wire(), stream, filter, 1, u64::MAX).rest().await?;
+        let reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX).of(self.replicas());
+        let records = reader.rest().await?;
         Ok(records
             .iter()
             .filter_map(|record| {

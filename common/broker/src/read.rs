@@ -1,4 +1,20 @@
 //! Reading a stream from one sequence to another: direct gets in batches, the fastest way for what has an end.
+//!
+//! A direct get is answered by any replica, and one that lags does not have the newest records. What is decided by "there is
+//! nothing", or by "there is nothing more", asks the stream's leader, or has it confirm the end ([`Reader::of`]):
+//!
+//! | Read | Decides | How |
+//! |---|---|---|
+//! | `request_of`, `final_of`, `last_mark`, `dead_letter`, `last_control`, `admitted`, the lease | yes | the leader |
+//! | `open_requests`, `requests_between`, `scan`, `dead_letters` | yes: floors, charges, what is carried away | confirmed |
+//! | `find` | yes: what a user named does not exist | confirmed |
+//! | `events` | yes: a dead letter is written from them, once | confirmed |
+//! | `control_records` | yes: what was charged to whom | confirmed |
+//! | `count_requests`, the count of finals of `room`, `logs` | no: they are shown, or an estimate | any replica |
+//! | followers (`follow_control`, `follow_events`, `follow_logs`) | no: what they miss comes later | any replica |
+//!
+//! A leader that stood still and does not know yet that it is none any more may answer too. What must not go wrong even
+//! then is a compare-and-set.
 
 use std::collections::VecDeque;
 
@@ -26,6 +42,8 @@ pub(crate) struct Reader {
     next: u64,
     until: u64,
     page: VecDeque<Record>,
+    /// Whether nothing comes after the page.
+    ended: bool,
     /// The most bytes of a page.
     page_bytes: u32,
     /// Whether a replica answers that may not have the newest records: then its end is compared with the leader's.
@@ -53,6 +71,7 @@ impl Reader {
             next: from.max(1),
             until,
             page: VecDeque::new(),
+            ended: false,
             page_bytes: BATCH_BYTES,
             replicated: false,
         }
@@ -72,7 +91,7 @@ impl Reader {
 
     /// The next record; none at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Record>> {
-        if self.page.is_empty() && self.next <= self.until {
+        if self.page.is_empty() && !self.ended && self.next <= self.until {
             self.turn().await?;
         }
         Ok(self.page.pop_front())
@@ -98,7 +117,7 @@ impl Reader {
                         continue;
                     }
                 }
-                PageEnd::Complete | PageEnd::Beyond => self.next = u64::MAX,
+                PageEnd::Complete | PageEnd::Beyond => self.ended = true,
                 PageEnd::Broken if self.page.is_empty() => {
                     pause(deadline, CALL).await?;
                     continue;

@@ -86,7 +86,9 @@ impl Broker {
         let subjects = self.subjects();
         let shards = (0..subjects.shards()).map(|shard| {
             let filter = subjects.request_anywhere(message, shard);
-            Reader::new(self.wire(), subjects.journal_stream(shard), filter, 1, u64::MAX).rest()
+            let stream = subjects.journal_stream(shard);
+            let reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX);
+            reader.of(self.replicas()).rest()
         });
         let found = try_join_all(shards).await?;
         found

@@ -10,6 +10,7 @@ mod control;
 mod dead;
 mod events;
 mod journal;
+mod lagging;
 mod lease;
 mod logs;
 mod room;

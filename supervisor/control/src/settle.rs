@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use broker::{Broker, BrokerError, ControlItem, EventBatch};
+use broker::{Broker, BrokerError, EventBatch};
 use common::control::ControlEvent;
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
 use common::message::MessageKey;
@@ -92,20 +92,13 @@ async fn conversation_of(
 
 /// When an incarnation was seen to have ended; none if it was not: its node is lost.
 async fn ended_at(broker: &Broker, open: &Open<'_>) -> Result<Option<Timestamp>, BrokerError> {
-    let mut log = broker.follow_control(1, Some(open.agent)).await?;
-    loop {
-        let (at, record) = match log.next().await? {
-            ControlItem::Record { at, record, .. } => (at, record),
-            ControlItem::Malformed { .. } => continue,
-            ControlItem::CaughtUp => return Ok(None),
-        };
-        if let ControlEvent::IncarnationExited { incarnation, .. } = record.event
-            && incarnation == open.incarnation
-        {
-            // By the log's clock, as the requests' times are the journal's: no host's.
-            return Ok(Some(at));
-        }
-    }
+    let records = broker.control_records(open.agent).await?;
+    let exited = records.into_iter().find(|(_, record)| {
+        matches!(record.event, ControlEvent::IncarnationExited { incarnation, .. }
+            if incarnation == open.incarnation)
+    });
+    // By the log's clock, as the requests' times are the journal's: no host's.
+    Ok(exited.map(|(at, _)| at))
 }
 
 /// Records that an attempt ended with the shim. `known`: the last attempt on record.
