@@ -68,7 +68,11 @@ pub(crate) enum Done {
     Batch {
         seq: u64,
     },
-    Logs,
+    /// With the sizes of the records that were stored, and whether what came before the last of them was removed.
+    Logs {
+        sizes: Vec<usize>,
+        trimmed: bool,
+    },
     Buried {
         reply: String,
     },
@@ -308,21 +312,29 @@ async fn within<T>(
 }
 
 /// Stores log lines: they wait for a connection, and are lost with it if it breaks just then. Done once they are with the server,
-/// so that no more than these wait in the client.
+/// so that no more than these wait in the client. `keep`: of the records before, only so many are to stay.
 pub(crate) async fn logs(
     broker: Broker,
     agent: AgentName,
     incarnation: u64,
     lines: Vec<LogLine>,
+    keep: Option<usize>,
 ) -> Done {
+    let (mut sizes, mut trimmed) = (Vec::new(), false);
     if broker.link().wait_for(|link| link.up).await.is_ok() {
         let published = broker.publish_logs(&agent, incarnation, &lines).await;
-        if let Err(error) = match published {
-            Ok(()) => broker.flush(STORE_WITHIN).await,
-            Err(error) => Err(error),
-        } {
+        match published {
+            Ok(published) => sizes = published,
+            Err(error) => tracing::warn!("{} log lines may be lost: {error}", lines.len()),
+        }
+        if let Err(error) = broker.flush(STORE_WITHIN).await {
             tracing::warn!("{} log lines may be lost: {error}", lines.len());
+        } else if let Some(keep) = keep {
+            match broker.keep_logs(&agent, incarnation, keep + sizes.len()).await {
+                Ok(()) => trimmed = true,
+                Err(error) => tracing::warn!("the log stays longer than it should: {error}"),
+            }
         }
     }
-    Done::Logs
+    Done::Logs { sizes, trimmed }
 }

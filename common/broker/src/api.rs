@@ -345,8 +345,12 @@ impl Wire {
 
     /// Removes the records of a filter; how many there were.
     pub(crate) async fn purge(&self, stream: &str, filter: &str) -> Result<u64> {
-        let body = serde_json::json!({ "filter": filter });
-        let purged: Purged = self.api(&format!("STREAM.PURGE.{stream}"), &body, CALL).await??;
+        self.purge_as(stream, &serde_json::json!({ "filter": filter })).await
+    }
+
+    /// The same, as a request of its own says.
+    pub(crate) async fn purge_as(&self, stream: &str, body: &serde_json::Value) -> Result<u64> {
+        let purged: Purged = self.api(&format!("STREAM.PURGE.{stream}"), body, CALL).await??;
         Ok(purged.purged)
     }
 

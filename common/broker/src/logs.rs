@@ -24,7 +24,7 @@ impl Broker {
         self.subjects().stream("LOGS")
     }
 
-    /// Stores log lines. Not awaited by the broker: logs may be lost with the connection.
+    /// Stores log lines; the sizes of the records that hold them. Not awaited by the broker: logs may be lost with the connection.
     ///
     /// # Errors
     /// When the client's queue stays full for 1 s.
@@ -33,22 +33,39 @@ impl Broker {
         agent: &AgentName,
         incarnation: u64,
         lines: &[LogLine],
-    ) -> Result<()> {
+    ) -> Result<Vec<usize>> {
         let max = self.max_record();
         let mut payload = Vec::new();
+        let mut sizes = Vec::new();
         for line in lines {
             let line = serde_json::to_vec(line).map_err(crate::BrokerError::other)?;
             if !payload.is_empty() && payload.len() + line.len() + 1 > max {
                 let full = std::mem::take(&mut payload);
+                sizes.push(full.len());
                 self.publish_log(agent, incarnation, full).await?;
             }
             payload.extend_from_slice(&line);
             payload.push(b'\n');
         }
-        if payload.is_empty() {
-            return Ok(());
+        if !payload.is_empty() {
+            sizes.push(payload.len());
+            self.publish_log(agent, incarnation, payload).await?;
         }
-        self.publish_log(agent, incarnation, payload).await
+        Ok(sizes)
+    }
+
+    /// Removes all but the last `keep` records of an incarnation's log: all agents share one place, and none may push out
+    /// another's.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn keep_logs(&self, agent: &AgentName, incarnation: u64, keep: usize) -> Result<()> {
+        let subject = self.subjects().logs(agent, incarnation);
+        let mut body = serde_json::json!({ "filter": subject });
+        if keep > 0 {
+            body["keep"] = keep.into();
+        }
+        self.wire().purge_as(&self.logs_stream(), &body).await.map(|_| ())
     }
 
     async fn publish_log(

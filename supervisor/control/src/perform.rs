@@ -8,7 +8,10 @@ use common::{AgentName, NodeName};
 use supervisor_core::{Action, Predecessor};
 use uuid::Uuid;
 
-use super::Supervisor;
+use super::{Done, Supervisor};
+
+/// The logs of so many incarnations of an agent are kept: one that starts over and over must not push out others'.
+const LOGS_KEPT: u64 = 8;
 
 /// How long a shim that is over may settle its books. It has no consumer any more.
 const DISMISSED: Duration = Duration::from_secs(5);
@@ -94,8 +97,21 @@ impl Supervisor {
         };
         let token = self.token(&agent, incarnation);
         let of = agent.clone();
+        self.forget_logs(&agent, incarnation);
         let start = StartIncarnation { agent, generation, incarnation, token, spec };
         self.tell_node(node, &of, incarnation, NodeCommandBody::Start(Box::new(start))).await;
+    }
+
+    /// Removes the log of the incarnation that is too long ago, as another one starts.
+    fn forget_logs(&mut self, agent: &AgentName, incarnation: u64) {
+        let Some(old) = incarnation.checked_sub(LOGS_KEPT).filter(|old| *old > 0) else { return };
+        let (broker, agent) = (self.broker.clone(), agent.clone());
+        self.task(async move {
+            if let Err(error) = broker.keep_logs(&agent, old, 0).await {
+                tracing::debug!("the log of {agent}-{old} stays until it is old: {error}");
+            }
+            Done::Nothing
+        });
     }
 
     /// The token of an incarnation's command subject: every leader knows it, and nobody else can guess it.

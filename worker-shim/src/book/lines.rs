@@ -37,7 +37,7 @@ impl Book {
                     let why = if !turn.may_say(bytes) {
                         "more than 8 MiB of events in one turn: the rest is left out"
                     } else if !quota.take(now, bytes) {
-                        "more events than an agent may send: 64 MiB at once, then 64 KiB a second"
+                        "more events than an agent may send: 16 MiB at once, then 64 KiB a second"
                     } else {
                         return turn.say(now, event, bytes);
                     };

@@ -2,8 +2,8 @@
 
 use super::Now;
 
-/// What may be said at once, in bytes.
-const AT_ONCE: u64 = 64 << 20;
+/// What may be said at once, in bytes: an eighth of what a cluster keeps of all agents, in memory.
+const AT_ONCE: u64 = 16 << 20;
 /// And what comes back a second.
 const A_SECOND: u64 = 64 << 10;
 

@@ -166,7 +166,7 @@ impl Pump {
             Done::Fetched { seq, text } => self.book.fetched(now, seq, text),
             Done::Settled { seq, won, final_ } => self.book.settled(now, seq, won, final_),
             Done::Batch { seq } => self.book.batch_stored(now, seq),
-            Done::Logs => return self.logs.taken(),
+            Done::Logs { sizes, trimmed } => return self.logs.taken(sizes, trimmed),
             Done::Answered { request_id, answer, key, is_final } => {
                 self.questions.ended(&key, answer.is_ok(), is_final);
                 return self.answer(request_id, answer);

@@ -235,6 +235,7 @@ impl Pump {
     fn publish_logs(&mut self) {
         let Some(lines) = self.logs.take() else { return };
         let (agent, incarnation) = (self.config.spec.name.clone(), self.config.incarnation);
-        self.tasks.start(publish::logs(self.tasks.broker(), agent, incarnation, lines));
+        let keep = self.logs.keep();
+        self.tasks.start(publish::logs(self.tasks.broker(), agent, incarnation, lines, keep));
     }
 }

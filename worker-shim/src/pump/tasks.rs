@@ -64,7 +64,7 @@ impl Tasks {
             | Done::Looked { .. } => self.optional -= 1,
             Done::Settled { .. }
             | Done::Batch { .. }
-            | Done::Logs
+            | Done::Logs { .. }
             | Done::Buried { .. }
             | Done::Refused { .. }
             | Done::Answered { .. }

@@ -4,6 +4,7 @@ mod broken_link;
 mod cable;
 mod ends;
 mod flow;
+mod quotas;
 mod standing;
 mod support;
 mod unreadable;

@@ -26,7 +26,12 @@ def answer(message, what, much):
         # Questions to nobody, without reading what comes back.
         count, length = much.split()
         for n in range(int(count)):
-            say(type="route_request", requestId="x" * int(length), toId="nobody", message="?", messageId=message)
+            request = f"{n:06}" + "x" * (int(length) - 6)
+            say(type="route_request", requestId=request, toId="nobody", message="?", messageId=message)
+    if what == "log":
+        # So many MiB, in lines.
+        for n in range(int(much) * 64):
+            sys.stderr.write(f"{n} " + "y" * 16000 + "\n")
     if what == "mute":
         os.close(1)
         return
