@@ -14,7 +14,8 @@ import time
 born = time.monotonic_ns()
 output = threading.Lock()
 answered = {}
-PATIENCE = 6
+# Short: agents that wait for a busy one are busy, and soon all of them would be.
+PATIENCE = 2
 
 
 def send(kind, **fields):

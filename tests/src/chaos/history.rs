@@ -28,12 +28,11 @@ pub(super) async fn tell(
     let mut lines: Vec<(Timestamp, String)> = Vec::new();
     for (key, life) in facts.lives.iter().filter(|(key, _)| key.message_id == *message) {
         for request in &life.requests {
-            let at = request.value.created_at;
-            lines.push((at, format!("journal  {} {}", request.seq, json(&request.value))));
+            lines.push((request.at, format!("journal  {} {}", request.seq, json(&request.value))));
         }
         for final_ in &life.finals {
             lines.push((
-                final_.value.at,
+                final_.at,
                 format!("journal  {} {}", final_.seq, json(&final_.value)),
             ));
         }

@@ -73,7 +73,7 @@ impl Sender<'_> {
             let longest = if self.random.chance(15) { 1500 } else { 60 };
             let (took, pieces) = (self.random.between(0, longest), self.random.between(1, 5));
             let asks = match &self.asks {
-                Some(other) if self.random.chance(10) => format!("ask:{other} "),
+                Some(other) if self.random.chance(4) => format!("ask:{other} "),
                 Some(_) | None => String::new(),
             };
             let text = format!("{took} {pieces} {asks}message {number} of {conversation_id}");

@@ -168,6 +168,7 @@ impl Roles {
 struct Node(Owned);
 
 impl Drop for Node {
+    #[expect(clippy::disallowed_methods, reason = "a drop cannot await")]
     fn drop(&mut self) {
         signal(self.0.id(), Signal::TERM);
         let until = Instant::now() + LONGEST;
