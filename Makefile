@@ -112,11 +112,16 @@ sim: setup ## the control core in a seeded, hostile world (SEED=7 RUNS=1000)
 		cargo nextest run --release -p supervisor-core --no-capture --test simulation $(ARGS)
 
 .PHONY: chaos
-chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7 ARGS='--freeze 15 --garbage')
+chaos: setup build ## kills everything at random, then audits the journal (SECONDS=60 SEED=7 ARGS='--servers 3 --freeze 15 --garbage')
 	$(STATIC) --release -p system-tests --bin mozart-chaos
 	@install -m 755 target/$(HOST)/release/mozart-chaos target/release/
 	$(TEST_ENV) MOZART_TEST_SHIM='$(CURDIR)/target/release/mozart-shim' \
 		target/release/mozart-chaos --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
+
+.PHONY: chaos-skew
+chaos-skew: setup ## the same with wall clocks that are an hour off; a debug build, since static binaries keep the machine's
+	cargo build --workspace
+	$(TEST_ENV) target/debug/mozart-chaos --skew --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
 
 .PHONY: bench
 bench: setup build ## Mozart beside a raw loop and stdio + SQLite (ARGS='-o json')

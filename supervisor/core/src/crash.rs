@@ -124,7 +124,8 @@ mod tests {
         let of = |n| delay(&Restart::default(), 7, &agent(&format!("a{n}")), 3).as_millis();
         let delays: std::collections::BTreeSet<_> = (0..100).map(of).collect();
         assert!(delays.len() > 80, "{}", delays.len());
-        assert_eq!(of(5), of(5));
+        // Written down: replicas of several builds have to come to the same.
+        assert_eq!([of(0), of(1), of(5)], [56_709, 54_181, 61_759]);
     }
 
     #[test]

@@ -31,10 +31,7 @@ pub(super) async fn tell(
             lines.push((request.at, format!("journal  {} {}", request.seq, json(&request.value))));
         }
         for final_ in &life.finals {
-            lines.push((
-                final_.at,
-                format!("journal  {} {}", final_.seq, json(&final_.value)),
-            ));
+            lines.push((final_.at, format!("journal  {} {}", final_.seq, json(&final_.value))));
         }
         writeln!(
             out,
