@@ -5,7 +5,7 @@ use common::control::ControlRecord;
 use common::{AgentName, Timestamp};
 use serde::Deserialize;
 
-use crate::api::{Published, header};
+use crate::api::{Published, Record, header};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::follow::{End, Followed, Follower, Source};
@@ -133,6 +133,40 @@ impl Broker {
         let records = reader.rest().await?;
         let parsed = records.iter().filter_map(|record| Some((record.at, record.parse().ok()?)));
         Ok(parsed.collect())
+    }
+
+    /// The term of the newest election on record; 0 before the first one.
+    ///
+    /// Read from the records that are about no agent, as elections are. The last of them names the term of its author, and newer
+    /// elections come after that one's: so this reads what one leadership has said of nodes, and no more.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn newest_term(&self) -> Result<u64> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default)]
+            term: Option<u64>,
+        }
+        let is_election =
+            |record: &Record| kind_of(&record.payload).as_deref() == Some("leaderElected");
+        let (stream, subject) = (self.control_stream(), self.subjects().control_fleet());
+        let Some(last) = self.wire().last(&stream, &subject).await? else { return Ok(0) };
+        if is_election(&last) {
+            return Ok(last.seq);
+        }
+        let head = last.parse::<Head>().ok();
+        // Not what cannot be true: whoever believed that would obey nobody any more.
+        let term = head.and_then(|head| head.term).filter(|term| *term < last.seq).unwrap_or(0);
+        let reader = Reader::new(self.wire(), stream, subject, term + 1, last.seq);
+        let mut reader = reader.of(self.replicas());
+        let mut newest = term;
+        while let Some(record) = reader.next().await? {
+            if is_election(&record) {
+                newest = record.seq;
+            }
+        }
+        Ok(newest)
     }
 
     /// The last sequence of the log.

@@ -231,3 +231,34 @@ async fn a_follower_starts_at_a_server_that_stood_still() {
     assert!(matches!(item, ControlItem::Record { seq: 1, .. }), "{item:?}");
     assert_eq!(next(&mut follower).await, ControlItem::CaughtUp);
 }
+
+#[tokio::test]
+async fn the_newest_election_is_found_whatever_came_after_it() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let node: common::NodeName = "n".parse().expect("valid");
+    let elected =
+        || ControlEvent::LeaderElected { supervisor: "s".into(), run: "r".into(), rules: 1 };
+    let lost = || ControlEvent::NodeLost { node: node.clone() };
+    let mut seq = 0;
+    let mut say = async |term: Option<u64>, event: ControlEvent| {
+        seq += 1;
+        let at = Timestamp::default();
+        let record = ControlRecord { at, term, author: "test".into(), event };
+        let appended = broker.append_control(&record, &seq.to_string()).await.expect("appended");
+        assert_eq!(appended.seq, seq);
+        broker.newest_term().await.expect("an answer")
+    };
+    assert_eq!(broker.newest_term().await.expect("an answer"), 0);
+    assert_eq!(say(None, elected()).await, 1);
+    assert_eq!(say(None, record("a", 1).event).await, 1, "what is about agents does not matter");
+    assert_eq!(say(Some(1), lost()).await, 1);
+    assert_eq!(say(None, elected()).await, 4);
+    // The one before may write for a while.
+    assert_eq!(say(Some(1), lost()).await, 4);
+    assert_eq!(say(Some(4), lost()).await, 4);
+    // What cannot be, and what names no term.
+    assert_eq!(say(Some(99), lost()).await, 4);
+    assert_eq!(say(None, lost()).await, 4);
+    assert_eq!(say(None, elected()).await, 9);
+}
