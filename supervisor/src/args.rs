@@ -60,6 +60,9 @@ pub(crate) struct UpArgs {
     /// How long --wait waits
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub(crate) timeout: Duration,
+    /// The node's name, kept in the data folder [default: the host's when `up` first ran here]
+    #[arg(long)]
+    pub(crate) name: Option<NodeName>,
     /// Journal streams of a new namespace [default: 4 where every write is synced, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) journal_shards: Option<u32>,

@@ -11,6 +11,7 @@ mod compose;
 mod containers;
 mod doctor;
 mod messages;
+mod nodes;
 mod own_engine;
 mod replace;
 mod roles;

@@ -9,18 +9,18 @@ use system_tests::harness::{Child, Fleet, Signal, eventually, flaky, nats_server
 use tokio::process::Command;
 
 /// A port for a server that is not there yet.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("it is bound").port()
 }
 
 /// A fleet whose commands look for a server at a port.
-fn fleet_at(port: u16) -> Fleet {
+pub(crate) fn fleet_at(port: u16) -> Fleet {
     Fleet::new(&[("a", &flaky(""))]).env("NATS_URL", &format!("nats://127.0.0.1:{port}"))
 }
 
 /// Starts the server.
-fn server_at(fleet: &Fleet, port: u16, more: &str) -> tokio::process::Child {
+pub(crate) fn server_at(fleet: &Fleet, port: u16, more: &str) -> tokio::process::Child {
     let conf = fleet.souls().join("nats.conf");
     let text = format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: own-nats }}\n{more}");
     fs::write(&conf, text).expect("written");
@@ -57,7 +57,7 @@ async fn ends(role: Child) {
 }
 
 /// Applies the souls, as soon as a supervisor takes them.
-async fn apply(fleet: &Fleet) {
+pub(crate) async fn apply(fleet: &Fleet) {
     eventually("a supervisor takes the souls", async || {
         let output = fleet.cli(["apply", "."]).await;
         if output.code == 0 { Ok(()) } else { Err(output.to_string()) }

@@ -26,6 +26,10 @@ impl Node {
         if (term, number) < self.seen && matches!(body, NodeCommandBody::Start(_)) {
             return tracing::info!("a start that was overtaken: it will be repeated");
         }
+        // What was said while it stood still is repeated if it still holds.
+        if self.stale && matches!(body, NodeCommandBody::Start(_) | NodeCommandBody::Refused) {
+            return tracing::info!("a command from before the standstill");
+        }
         self.seen = self.seen.max((term, number));
         match body {
             NodeCommandBody::Start(start) => self.start(*start).await,
@@ -33,12 +37,7 @@ impl Node {
                 self.stop((agent, incarnation), within).await;
             }
             NodeCommandBody::List => self.report_status().await,
-            NodeCommandBody::Refused => {
-                tracing::error!(
-                    "another node {} is at work: this one is not heard; give it another name",
-                    self.options.name
-                );
-            }
+            NodeCommandBody::Refused => self.refused = instance.is_some(),
         }
     }
 
@@ -119,7 +118,6 @@ impl Node {
 
     pub(super) fn kill_late(&mut self) {
         let now = Instant::now();
-        self.awake(now);
         let mut late = Vec::new();
         for ((agent, incarnation), one) in &mut self.running {
             if one.kill_at.is_none_or(|at| at > now) {

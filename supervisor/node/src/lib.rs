@@ -6,34 +6,33 @@ mod containers;
 mod ends;
 mod predecessors;
 mod running;
+mod standstill;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use broker::{Broker, ConnectOptions, Subscription};
+use broker::{Broker, ConnectOptions, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
 use common::shim::{IncarnationExit, NodeReport, NodeStatus, RunningIncarnation};
 use common::{AgentName, NodeName, codec};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::running::{Key, Running, Seen, Starting};
 use broker::Attempt as _;
 use common::failure;
-use runtime::engine::{Connection, Engine, EngineOptions, Kind, noted};
+use runtime::engine::{Connection, Engine, EngineOptions, Kind, News, noted};
 use runtime::folder::RunFolders;
 use runtime::process::ProcessRuntime;
 use runtime::{RuntimeOptions, Wanted};
 
 /// What runs is told this often; the leader counts a node as lost after ten of them.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// A node that did not run for this long stood still: it reports every second.
-const STOOD_STILL: Duration = Duration::from_secs(5);
 /// A shim that was told to stop has this much longer than its drain time: it ends its worker and says its last words meanwhile.
 const GRACE: Duration = Duration::from_secs(10);
 /// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
@@ -67,6 +66,16 @@ pub struct NodeOptions {
     pub engine: Option<Connection>,
 }
 
+/// What the node's loop waits for.
+enum Input {
+    Tick,
+    Seen(Result<Seen, JoinError>),
+    News(News),
+    Command(Option<TransientMessage>),
+    Kill,
+    Drain,
+}
+
 struct Node {
     options: NodeOptions,
     broker: Broker,
@@ -89,7 +98,11 @@ struct Node {
     /// The term and number of the newest command that was taken.
     seen: (u64, u64),
     /// When this process was last seen to run.
-    awake: Instant,
+    awake: Moment,
+    /// Whether what waits to be heard may have been said while it stood still.
+    stale: bool,
+    /// Whether a leader has said that another process speaks for this name.
+    refused: bool,
     draining: bool,
     /// Incarnations whose containers are on their way; cancelled, they are not to be.
     starting: BTreeMap<Key, Starting>,
@@ -135,8 +148,15 @@ pub async fn serve(
         stop.cancelled().await;
         tokio::time::sleep(LEADERLESS).await;
     };
-    let engine = tokio::select! {
-        engine = engine(&options, &broker, &folders) => engine?,
+    let who = format!("node {}", options.name);
+    // A leader that was deposed while no process of this node ran may command this one first.
+    let term = broker::once_there(&who, || broker.newest_term());
+    let ready = async {
+        let term = term.await.attempt("cannot tell who leads")?;
+        Ok::<_, ApiError>((term, engine(&options, &broker, &folders).await?))
+    };
+    let (term, engine) = tokio::select! {
+        ready = ready => ready?,
         () = given_up => return Ok(()),
     };
     let instance = Uuid::now_v7().as_u64_pair().1;
@@ -153,9 +173,11 @@ pub async fn serve(
         discarded: BTreeSet::new(),
         instance,
         succeeds,
-        term: 0,
+        term,
         seen: (0, 0),
-        awake: Instant::now(),
+        awake: Moment::now(),
+        stale: false,
+        refused: false,
         draining: false,
         starting: BTreeMap::new(),
         preparing: Arc::default(),
@@ -252,7 +274,8 @@ impl Node {
             tokio::time::sleep(LEADERLESS).await;
         });
         while !(self.draining && self.is_empty()) {
-            let may_drain = !self.draining && (self.term > 0 || self.is_empty());
+            let has_heard_a_leader = self.seen.0 > 0;
+            let may_drain = !self.draining && (has_heard_a_leader || self.is_empty());
             let kill_at = self.running.values().filter_map(|one| one.kill_at).min();
             let kill = async {
                 match kill_at {
@@ -260,25 +283,38 @@ impl Node {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                _ = tick.tick() => {
-                    self.awake(Instant::now());
-                    self.report_status().await;
+            let input = tokio::select! {
+                _ = tick.tick() => Input::Tick,
+                Some(seen) = self.watches.join_next() => Input::Seen(seen),
+                Some(news) = heard.recv() => Input::News(news),
+                message = commands.next() => Input::Command(message),
+                Some(message) = to_all.next() => Input::Command(Some(message)),
+                () = kill => Input::Kill,
+                () = stop.cancelled(), if may_drain => Input::Drain,
+                () = &mut alone, if !self.draining => Input::Drain,
+            };
+            // Whatever it is: it may have waited while this process stood still. The first word is what runs.
+            if self.awake() {
+                self.report_status().await;
+            }
+            match input {
+                Input::Tick => self.report_status().await,
+                Input::Seen(Ok(seen)) => self.seen(seen).await,
+                Input::Seen(Err(error)) => tracing::error!("a watch failed: {error}"),
+                Input::News(news) => self.news(news).await,
+                Input::Command(Some(message)) => self.command(&message.payload).await,
+                Input::Command(None) => {
+                    let cause = "the connection is closed";
+                    return Err(failure::error(failure::UNREACHABLE, "the node ends", cause, ""));
                 }
-                Some(seen) = self.watches.join_next() => match seen {
-                    Ok(seen) => self.seen(seen).await,
-                    Err(error) => tracing::error!("a watch failed: {error}"),
-                },
-                Some(news) = heard.recv() => self.news(news).await,
-                message = commands.next() => match message {
-                    Some(message) => self.command(&message.payload).await,
-                    None => return Err(failure::error(
-                        failure::UNREACHABLE, "the node ends", "the connection is closed", "")),
-                },
-                Some(message) = to_all.next() => self.command(&message.payload).await,
-                () = kill => self.kill_late(),
-                () = stop.cancelled(), if may_drain => self.drain().await,
-                () = &mut alone, if !self.draining => self.drain().await,
+                Input::Kill => self.kill_late(),
+                Input::Drain => self.drain().await,
+            }
+            if self.stale {
+                self.catch_up([&mut commands, &mut to_all]).await;
+            }
+            if self.refused {
+                return Err(self.second());
             }
         }
         self.report_status().await;
@@ -294,18 +330,14 @@ impl Node {
         flushed.attempt("the node's last report")
     }
 
-    /// It runs. After a standstill (a frozen machine, Ctrl-Z), those that were to stop meanwhile stood still as well, or could not be
-    /// heard: what ran out is given anew, once.
-    fn awake(&mut self, now: Instant) {
-        let slept = now.saturating_duration_since(self.awake);
-        self.awake = now;
-        if slept < STOOD_STILL {
-            return;
-        }
-        tracing::warn!("the node stood still for {}s", slept.as_secs());
-        for kill_at in self.running.values_mut().filter_map(|one| one.kill_at.as_mut()) {
-            *kill_at = anew(*kill_at, now);
-        }
+    /// Another process speaks for its name. It leaves everything as it is: what runs may be the other's, or looked after by it.
+    fn second(&self) -> ApiError {
+        let name = &self.options.name;
+        let cause = format!(
+            "another process of node `{name}` reports: a cloned machine, or a copied data folder"
+        );
+        let try_ = "give one of them another name: `mozart node --name`, `mozart up --name`; or stop the other one";
+        failure::error(failure::CONFLICT, "a second node of one name", cause, try_)
     }
 
     /// Whether nothing runs here, nothing is about to, and nothing is left of what did.
@@ -385,22 +417,5 @@ impl Node {
             let instance = Some(self.instance);
             self.report(&NodeReport::Preparing { instance, agent, incarnation, doing }).await;
         }
-    }
-}
-
-/// A deadline after a standstill: nobody is judged by what he did while nobody looked.
-fn anew(deadline: Instant, now: Instant) -> Instant {
-    deadline.max(now + GRACE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_ran_out_during_a_standstill_is_given_anew_and_nothing_is_cut_short() {
-        let now = Instant::now() + Duration::from_secs(60);
-        assert_eq!(anew(now - Duration::from_secs(50), now), now + GRACE);
-        assert_eq!(anew(now + 2 * GRACE, now), now + 2 * GRACE);
     }
 }

@@ -172,11 +172,23 @@ impl Home {
             }),
             Err(cause) if cause.kind() == ErrorKind::NotFound => {
                 let name = first();
-                self.put("node", format!("{name}\n").as_bytes()).map_err(|cause| failed(&cause))?;
+                self.keep_node_name(&name)?;
                 Ok(name)
             }
             Err(cause) => Err(failed(&cause)),
         }
+    }
+
+    /// Gives the node of this folder a name. Only while nothing of another one runs.
+    ///
+    /// # Errors
+    /// When the file system does not allow it.
+    pub fn keep_node_name(&self, name: &NodeName) -> Result<(), ApiError> {
+        self.put("node", format!("{name}\n").as_bytes()).map_err(|cause| {
+            let what =
+                format!("cannot keep the node's name in {}", self.dir.join("node").display());
+            failure::file(what, &cause, "check the disk space and rights there")
+        })
     }
 
     /// Writes a file for this user only, whole or not at all.

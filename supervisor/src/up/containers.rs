@@ -2,6 +2,7 @@
 //! run folders.
 
 use std::fs;
+use std::path::Path;
 use std::time::SystemTime;
 
 use common::api::ApiError;
@@ -91,6 +92,11 @@ pub(super) async fn remove(mut left: Vec<Left>, wanted: Wanted) -> Result<(), Ap
 impl Left {
     fn last_words(&self) -> Option<IncarnationExit> {
         self.folders.last_words(&self.container.agent, self.container.incarnation)
+    }
+
+    /// The folder of its node.
+    pub(super) fn node(&self) -> &Path {
+        &self.folders.root
     }
 
     fn name(&self) -> String {

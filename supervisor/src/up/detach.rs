@@ -77,6 +77,9 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
         command.env("MOZART_NAMESPACE", namespace.as_str());
     }
     command.args(args.runtime.options().words());
+    if let Some(name) = &args.name {
+        command.args(["--name", name.as_str()]);
+    }
     if let Some(shards) = args.journal_shards {
         command.arg("--journal-shards").arg(shards.to_string());
     }
@@ -153,6 +156,8 @@ mod tests {
             "--wait",
             "--journal-shards",
             "3",
+            "--name",
+            "n",
             "--runtime",
             "docker",
             "--base-image",
@@ -168,7 +173,8 @@ mod tests {
         let words: Vec<_> = command.get_args().collect();
         let containers = "--runtime docker --base-image python:3 --network n --dev".split(' ');
         let expected = ["up", "--locked"].into_iter().chain(containers);
-        let expected: Vec<_> = expected.chain(["--journal-shards", "3", "-v"]).collect();
+        let expected: Vec<_> =
+            expected.chain(["--name", "n", "--journal-shards", "3", "-v"]).collect();
         assert_eq!(words, expected);
         let env: Vec<_> =
             command.get_envs().filter_map(|(name, value)| Some((name, value?))).collect();

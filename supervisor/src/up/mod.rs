@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use cli::args::Global;
 use cli::start as client;
-use runtime::RuntimeOptions;
+use runtime::{RuntimeOptions, labels};
 
 use crate::args::{Sync, UpArgs};
 use cli::connect;
@@ -53,7 +53,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     if args.locked {
         return foreground(global, &args, &home, Home::inherit_lock()?, souls).await;
     }
-    let connect = match find(global, &home).await? {
+    let connect = match find(global, &home, args.name.as_ref()).await? {
         Found::Running(connect) => {
             tracing::info!("already running: applying what changed");
             connect
@@ -81,7 +81,7 @@ enum Found {
 }
 
 /// Finds what runs here, once it has said so: an `up` that only now starts has not yet.
-async fn find(global: &Global, home: &Home) -> Result<Found, ApiError> {
+async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<Found, ApiError> {
     let until = Instant::now() + START;
     loop {
         if let Some(lock) = home.lock()? {
@@ -91,6 +91,7 @@ async fn find(global: &Global, home: &Home) -> Result<Found, ApiError> {
         let noted = home.read_running().ok().flatten();
         if let Some(noted) = noted.filter(|noted| home.holder() == Some(noted.pid)) {
             same_fleet(global, &noted)?;
+            same_node(home, name)?;
             return Ok(Found::Running(connect::options(global, "mozart up", START)?));
         }
         if Instant::now() > until {
@@ -117,6 +118,35 @@ fn same_fleet(global: &Global, noted: &Running) -> Result<(), ApiError> {
     }
 }
 
+/// What runs has its name, and keeps it.
+fn same_node(home: &Home, name: Option<&NodeName>) -> Result<(), ApiError> {
+    let Some(name) = name else { return Ok(()) };
+    let kept = home.node_name(|| name.clone())?;
+    if kept == *name { Ok(()) } else { Err(still_runs(name, &kept)) }
+}
+
+fn still_runs(name: &NodeName, kept: &NodeName) -> ApiError {
+    let what = format!("cannot name the node {name}");
+    let cause =
+        format!("something of node {kept} still runs here, and nobody else would look after it");
+    let try_ = format!("`mozart down`, then `mozart up --name {name}`");
+    failure::error(failure::CONFLICT, what, cause, try_)
+}
+
+/// The node's name: the one that is asked for, unless something of another one still runs, else the one that is kept.
+fn node_name(home: &Home, asked: Option<&NodeName>) -> Result<NodeName, ApiError> {
+    let kept = home.node_name(|| asked.cloned().unwrap_or_else(host_name))?;
+    let Some(name) = asked.filter(|asked| **asked != kept) else { return Ok(kept) };
+    let of_it = |node: &std::path::Path| node.file_name() == Some(kept.as_str().as_ref());
+    let runs = labels::find(&home.run()).iter().any(|one| one.run.parent().is_some_and(of_it));
+    if runs || containers::left(home).iter().any(|one| of_it(one.node())) {
+        return Err(still_runs(name, &kept));
+    }
+    home.keep_node_name(name)?;
+    tracing::info!("the node of this folder was {kept}, and is {name} from now on");
+    Ok(name.clone())
+}
+
 async fn foreground(
     global: &Global,
     args: &UpArgs,
@@ -135,7 +165,12 @@ async fn foreground(
         }
     };
     let connect = parts.connect.clone();
-    let serving = parts.serve(home, stop.clone());
+    let serving = async {
+        let served = parts.serve(home, stop.clone()).await;
+        // A part that ended takes all of it along: nobody waits any more for what is not coming.
+        stop.cancel();
+        served
+    };
     let applying = async {
         let started = client::connect(&connect, global.output, START).await?;
         let applied = async {
@@ -154,8 +189,9 @@ async fn foreground(
     };
     let (served, applied) = tokio::join!(serving, async {
         let applied = tokio::select! {
-            applied = applying => applied,
+            biased;
             () = stop.cancelled() => Ok(()),
+            applied = applying => applied,
         };
         // That nothing answers is a reason.
         if applied.is_err() {
@@ -169,6 +205,7 @@ async fn foreground(
 
 /// What is to be started.
 struct Wanted {
+    name: Option<NodeName>,
     sync: Sync,
     journal_shards: Option<u32>,
     runtime: RuntimeOptions,
@@ -176,8 +213,13 @@ struct Wanted {
 
 impl From<&UpArgs> for Wanted {
     fn from(args: &UpArgs) -> Self {
-        let UpArgs { sync, journal_shards, runtime, .. } = args;
-        Self { sync: *sync, journal_shards: *journal_shards, runtime: runtime.options() }
+        let UpArgs { name, sync, journal_shards, runtime, .. } = args;
+        Self {
+            name: name.clone(),
+            sync: *sync,
+            journal_shards: *journal_shards,
+            runtime: runtime.options(),
+        }
     }
 }
 
@@ -196,6 +238,7 @@ async fn start(
     home: &Home,
     shim: PathBuf,
 ) -> Result<Parts, ApiError> {
+    let name = node_name(home, wanted.name.as_ref())?;
     let engine = Connection::find(wanted.runtime.runtime).await?;
     let given = global.url().map(str::to_owned);
     let (url, mut nats) = match given {
@@ -249,7 +292,7 @@ async fn start(
         started_at: Timestamp::from(SystemTime::now()),
     })?;
     let node = NodeOptions {
-        name: home.node_name(host_name)?,
+        name,
         labels: Vec::new(),
         connect: connect.clone(),
         run: home.run(),
