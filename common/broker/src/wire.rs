@@ -16,8 +16,8 @@ use crate::error::{BrokerError, Result};
 /// How long a call may take that has no timeout of its own.
 pub(crate) const CALL: Duration = Duration::from_secs(5);
 
-/// How long one try may take before it is repeated with the same id.
-const TRY: Duration = Duration::from_secs(2);
+/// How long a request waits for its answer before it is sent again: it or the answer may be lost.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The pause before asking again where nobody listened: a server that starts, a stream without a leader.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
@@ -61,7 +61,7 @@ impl Wire {
         }
     }
 
-    /// Asks until there is an answer: again after a reconnect, after [`TRY`], and where nobody listened.
+    /// Asks until there is an answer: again after a reconnect, after [`ANSWERED_WITHIN`], and where nobody listened.
     /// The request must be harmless when repeated.
     pub(crate) async fn request(
         &self,
@@ -86,7 +86,7 @@ impl Wire {
                     () = self.reconnected(epoch) => None,
                 }
             };
-            let until = deadline.min(Instant::now() + TRY);
+            let until = deadline.min(Instant::now() + ANSWERED_WITHIN);
             match timeout_at(until, asked).await {
                 Ok(Some(Ok(message))) => return Ok(Answer { message, tries }),
                 Ok(Some(Err(error))) => {

@@ -24,8 +24,8 @@ use crate::process::{self, Owned};
 use crate::rig::Rig;
 use crate::waiters::Waiters;
 
-/// As many requests on their way to an agent as Mozart's shim allows.
-const WINDOW: u32 = 64;
+/// As many requests in one pull as Mozart's shim asks for.
+const BATCH: u32 = 64;
 
 /// The raw loops and their client.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Raw {
         let agents = fleet::names(agents)?;
         let mut processes = Vec::new();
         for agent in &agents {
-            broker.create_consumer(agent, 1, 1, WINDOW).await?;
+            broker.create_consumer(agent, 1, 1, broker::WINDOW).await?;
             let mut command = process::role("raw-agent")?;
             command.args([url, namespace.as_str(), &rig.sync.shards().to_string(), agent.as_str()]);
             let folder = rig.folder.path();
@@ -124,7 +124,7 @@ pub(crate) async fn agent(args: &[String]) -> Result<()> {
         )
         .await?;
     let mut child = crate::roles::Echo::start(shim.as_ref(), folder.as_ref()).await?;
-    let batch = usize::try_from(WINDOW)?;
+    let batch = usize::try_from(BATCH)?;
     let mut requests = consumer.stream().max_messages_per_batch(batch).messages().await?;
     while let Some(request) = requests.next().await {
         let request = request?;
