@@ -270,16 +270,15 @@ impl Run {
 /// Where the consumer is to begin.
 async fn policy(wire: &Wire, source: &Source, begin: Begin) -> Result<DeliverPolicy> {
     let at_sequence = DeliverPolicy::ByStartSequence { start_sequence: source.from.max(1) };
-    let Begin::After(seen) = begin else {
-        return Ok(at_sequence);
-    };
-    match source.end {
-        End::Soft => {
+    match (begin, source.end) {
+        (Begin::First, _) | (Begin::Next, End::Soft) => Ok(at_sequence),
+        (Begin::After(seen), End::Soft) => {
             let start_time =
                 datetime::from_nanos(i128::from(seen) + 1).map_err(BrokerError::other)?;
             Ok(DeliverPolicy::ByStartTime { start_time })
         }
-        End::Firm => {
+        // Also after a gap: a cluster that was killed as a whole makes the consumer again, from where that once began.
+        (Begin::Next | Begin::After(_), End::Firm) => {
             let state = wire.stream_info(&source.stream, CALL).await??.state;
             let (first, last) = (state.first_seq, state.last_seq);
             if last + 1 < source.from || source.from < first {

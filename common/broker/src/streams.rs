@@ -6,10 +6,11 @@ use common::Namespace;
 use common::subject::Subjects;
 use futures_util::future::try_join_all;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::api::{StreamInfo, code};
 use crate::error::{BrokerError, Result};
-use crate::wire::Wire;
+use crate::wire::{Wire, pause};
 
 /// The format of subjects, streams and records. 2: a message is named by agent, sender and id in every subject, and its
 /// conversation is in the journal's.
@@ -251,6 +252,7 @@ impl Plan {
 /// Creates a stream or brings it up to date.
 async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<StreamInfo> {
     let name = wanted["name"].as_str().unwrap_or_default().to_owned();
+    let deadline = Instant::now() + timeout;
     loop {
         let created =
             wire.api::<StreamInfo>(&format!("STREAM.CREATE.{name}"), &wanted, timeout).await?;
@@ -262,7 +264,12 @@ async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<Str
             Err(error) => error,
         };
         if error.err_code == code::STREAM_NAME_IN_USE {
-            return update(wire, &name, &wanted, timeout).await;
+            if let Some(info) = update(wire, &name, &wanted, timeout).await? {
+                return Ok(info);
+            }
+            // On a cluster another one is making it just now: its name is taken, and it is not there yet.
+            pause(deadline, timeout).await?;
+            continue;
         }
         // The server sets `max_bytes` aside at once: on a small disk less will do.
         let smaller = wanted["max_bytes"].as_u64().map(|bytes| bytes / 8);
@@ -276,19 +283,28 @@ async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<Str
     }
 }
 
-/// Updates what differs from what is wanted and can be changed.
-async fn update(wire: &Wire, name: &str, wanted: &Value, timeout: Duration) -> Result<StreamInfo> {
-    let info = wire.stream_info(name, timeout).await??;
+/// Updates what differs from what is wanted and can be changed; none if it is not there.
+async fn update(
+    wire: &Wire,
+    name: &str,
+    wanted: &Value,
+    timeout: Duration,
+) -> Result<Option<StreamInfo>> {
+    let info = match wire.stream_info(name, timeout).await? {
+        Ok(info) => info,
+        Err(error) if error.err_code == code::STREAM_NOT_FOUND => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     check_format(&info.config)?;
     let merged = merge(&info.config, wanted);
     if merged == info.config {
-        return Ok(info);
+        return Ok(Some(info));
     }
     tracing::info!(stream = name, "bringing the stream's settings up to date");
     let updated =
         wire.api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &merged, timeout).await??;
     check_taken(name, &merged, &updated.config)?;
-    Ok(updated)
+    Ok(Some(updated))
 }
 
 /// What exists, with what is wanted laid over it: [`KEPT`] settings and metadata of others stay, and so does the shard count.

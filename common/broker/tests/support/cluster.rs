@@ -17,7 +17,7 @@ pub(crate) struct Cluster {
     children: Vec<Option<Child>>,
 }
 
-async fn free_port() -> u16 {
+pub(crate) async fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     listener.local_addr().expect("bound").port()
 }

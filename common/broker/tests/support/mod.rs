@@ -20,13 +20,28 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, future).await.expect("it should have come by now")
 }
 
-/// A running nats-server; killed when dropped.
+/// How many servers the broker of a test is: one, or three that are a cluster (`MOZART_TEST_SERVERS=3`). They live and die
+/// together.
+fn servers() -> usize {
+    std::env::var("MOZART_TEST_SERVERS").ok().and_then(|count| count.parse().ok()).unwrap_or(1)
+}
+
+/// Whether the broker is one server, for what holds only there.
+pub(crate) fn is_alone() -> bool {
+    servers() == 1
+}
+
+/// A running nats-server, or a cluster of them; killed when dropped.
 pub(crate) struct Server {
     dir: TempDir,
     config: Option<PathBuf>,
     jetstream: bool,
     port: u16,
     child: Child,
+    /// The ports of the cluster's routes; none where it is alone.
+    routes: Vec<u16>,
+    /// The other servers of the cluster.
+    others: Vec<(TempDir, Child)>,
 }
 
 impl Server {
@@ -52,8 +67,20 @@ impl Server {
             std::fs::write(&path, settings).expect("a config file");
             path
         });
-        let child = spawn(&dir, config.as_ref(), jetstream, -1);
-        let mut server = Self { dir, config, jetstream, port: 0, child };
+        let mut routes = Vec::new();
+        if jetstream && settings.is_none() && !is_alone() {
+            for _ in 0..servers() {
+                routes.push(cluster::free_port().await);
+            }
+        }
+        let child = spawn(&dir, config.as_ref(), jetstream, -1, route(&routes, 0));
+        let others = (1..routes.len()).map(|n| {
+            let dir = tempfile::tempdir().expect("a folder");
+            let child = spawn(&dir, None, true, -1, route(&routes, n));
+            (dir, child)
+        });
+        let others = others.collect();
+        let mut server = Self { dir, config, jetstream, port: 0, child, routes, others };
         server.port = soon(server.announced_port()).await;
         server
     }
@@ -89,6 +116,9 @@ impl Server {
     /// kill -9.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.expect("it ran");
+        for (_, other) in &mut self.others {
+            other.kill().await.expect("it ran");
+        }
     }
 
     /// SIGSTOP: its connections stay, and nothing answers.
@@ -102,15 +132,48 @@ impl Server {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.and_then(rustix::process::Pid::from_raw).expect("it runs");
-        rustix::process::kill_process(pid, signal).expect("it is ours");
+        for child in std::iter::once(&self.child).chain(self.others.iter().map(|(_, it)| it)) {
+            let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+            let pid = pid.and_then(rustix::process::Pid::from_raw).expect("it runs");
+            rustix::process::kill_process(pid, signal).expect("it is ours");
+        }
     }
 
     /// Starts again, on the same port and the same files.
     pub(crate) async fn revive(&mut self) {
-        self.child = spawn(&self.dir, self.config.as_ref(), self.jetstream, self.port.into());
+        let Self { dir, config, jetstream, port, routes, .. } = &*self;
+        self.child = spawn(dir, config.as_ref(), *jetstream, (*port).into(), route(routes, 0));
+        for (n, (dir, child)) in self.others.iter_mut().enumerate() {
+            *child = spawn(dir, None, true, -1, route(&self.routes, n + 1));
+        }
         soon(self.announced_port()).await;
+        if !self.routes.is_empty() {
+            // A cluster that was dead as a whole elects for longer than most calls wait.
+            tokio::time::timeout(3 * SOON, self.led()).await.expect("its streams have leaders");
+        }
+    }
+
+    /// Waits until every stream has a leader.
+    async fn led(&self) {
+        let client = self.client().await;
+        let ask = async |what: String| {
+            let answer = client.request(format!("$JS.API.{what}"), "".into()).await.ok()?;
+            serde_json::from_slice::<serde_json::Value>(&answer.payload).ok()
+        };
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        'again: loop {
+            tick.tick().await;
+            let Some(names) = ask("STREAM.NAMES".to_owned()).await else { continue };
+            let Some(names) = names["streams"].as_array().cloned() else { continue };
+            for name in names {
+                let name = name.as_str().expect("a name");
+                let info = ask(format!("STREAM.INFO.{name}")).await;
+                if info.is_none_or(|info| info["cluster"]["leader"].is_null()) {
+                    continue 'again;
+                }
+            }
+            return;
+        }
     }
 
     pub(crate) async fn kill_and_revive(&mut self) {
@@ -151,7 +214,23 @@ impl Server {
     }
 }
 
-fn spawn(dir: &TempDir, config: Option<&PathBuf>, jetstream: bool, port: i32) -> Child {
+/// What makes a server the nth of a cluster.
+fn route(routes: &[u16], n: usize) -> Vec<String> {
+    let url = |port: &u16| format!("nats://127.0.0.1:{port}");
+    let Some(own) = routes.get(n) else { return Vec::new() };
+    let all: Vec<_> = routes.iter().map(url).collect();
+    let (name, own, all) = (format!("s{n}"), url(own), all.join(","));
+    let args = ["--name", &name, "--cluster_name", "c", "--cluster", &own, "--routes", &all];
+    args.map(str::to_owned).to_vec()
+}
+
+fn spawn(
+    dir: &TempDir,
+    config: Option<&PathBuf>,
+    jetstream: bool,
+    port: i32,
+    route: Vec<String>,
+) -> Child {
     let program = std::env::var("MOZART_NATS_SERVER").unwrap_or_else(|_| "nats-server".into());
     let mut command = Command::new(program);
     command
@@ -161,6 +240,7 @@ fn spawn(dir: &TempDir, config: Option<&PathBuf>, jetstream: bool, port: i32) ->
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
+    command.args(route);
     if jetstream {
         command.arg("-js").arg("--store_dir").arg(dir.path().join("js"));
     }
