@@ -68,6 +68,7 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
     let stop = signals::stop_token()?;
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
+    let folder = home.claim()?;
     let name = format!("node {}", args.name);
     let runtime = args.runtime.options();
     let options = NodeOptions {
@@ -76,6 +77,7 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
         connect: connect::options(global, &name, CONNECT)?,
         run: home.run(),
         home: home.dir,
+        folder,
         shim: binaries::shim()?,
         engine: Connection::find(runtime.runtime).await?,
         runtime,

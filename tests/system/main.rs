@@ -9,6 +9,7 @@ mod checker;
 mod cli;
 mod compose;
 mod containers;
+mod copies;
 mod doctor;
 mod messages;
 mod nodes;

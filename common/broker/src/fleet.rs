@@ -47,6 +47,20 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Makes this another fleet than the one that its data is a copy of. Only while nothing of it runs.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn renew_fleet_secret(&self) -> Result<()> {
+        let secret = Bytes::from(random_hex()?);
+        let subject = self.lease_subject("secret");
+        // Twice is as good as once.
+        let published = self.wire().publish(subject, HeaderMap::new, secret, crate::wire::CALL);
+        published.await.map(|_| ())
+    }
+}
+
 fn random_hex() -> Result<String> {
     let mut random = [0_u8; 32];
     let mut filled = 0;

@@ -56,6 +56,8 @@ pub struct NodeOptions {
     pub connect: ConnectOptions,
     /// The data folder.
     pub home: PathBuf,
+    /// Its id: what runs and carries another one is not ours.
+    pub folder: String,
     /// `<home>/run`.
     pub run: PathBuf,
     /// The shim's binary.
@@ -208,6 +210,7 @@ async fn engine(
         node: options.name.clone(),
         namespace: broker.subjects().namespace().clone(),
         fleet: fleet.attempt("cannot tell which fleet this is")?,
+        folder: options.folder.clone(),
         folders: folders.clone(),
         shim: options.shim.clone(),
         url: options.connect.url.clone(),

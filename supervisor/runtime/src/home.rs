@@ -138,6 +138,8 @@ impl Home {
         let file = self.running_file();
         let what = || format!("cannot read {}", file.display());
         let bytes = match fs::read(&file) {
+            // Of what runs elsewhere.
+            Ok(_) if self.is_unclaimed_copy() => return Ok(None),
             Ok(bytes) => bytes,
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
             Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {

@@ -4,6 +4,7 @@ pub mod binaries;
 pub mod engine;
 pub mod folder;
 pub mod home;
+mod identity;
 pub mod labels;
 pub mod process;
 pub mod processes;

@@ -30,6 +30,7 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
         return Ok(());
     }
     check_format(&home)?;
+    home.claim()?;
     let until = Instant::now() + args.timeout;
     let mut told = None;
     loop {

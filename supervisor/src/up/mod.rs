@@ -10,12 +10,11 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker::{Broker, ConnectOptions, StreamOptions};
+use broker::{Attempt as _, Broker, ConnectOptions, StreamOptions};
 use common::api::ApiError;
 use common::{NodeName, Timestamp};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use cli::args::Global;
 use cli::start as client;
@@ -48,6 +47,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
     check_format(&home)?;
+    home.claim()?;
     // A folder with an invalid soul must not leave half of everything running.
     let souls = args.dir.clone().map(|dir| client::read(dir, global.output)).transpose()?;
     if args.locked {
@@ -229,6 +229,8 @@ struct Parts {
     connect: ConnectOptions,
     nats: Option<Nats>,
     node: NodeOptions,
+    /// The data folder's id.
+    folder: String,
 }
 
 /// Starts what is under everything, or takes it over. Dropped or failed, it leaves no nats-server that it started.
@@ -238,6 +240,7 @@ async fn start(
     home: &Home,
     shim: PathBuf,
 ) -> Result<Parts, ApiError> {
+    let folder = home.claim()?;
     let name = node_name(home, wanted.name.as_ref())?;
     let engine = Connection::find(wanted.runtime.runtime).await?;
     let given = global.url().map(str::to_owned);
@@ -282,6 +285,15 @@ async fn start(
             return Err(error);
         }
     };
+    if nats.is_some() && home.has_copied_fleet() {
+        const WHAT: &str = "cannot make a fleet of its own of the copy";
+        let original = broker.fleet_id().await.attempt(WHAT)?;
+        broker.renew_fleet_secret().await.attempt(WHAT)?;
+        home.fleet_is_its_own()?;
+        tracing::warn!(
+            "containers of the original are another fleet's: their label is dev.mozart.fleet={original}"
+        );
+    }
     home.write_running(&Running {
         url,
         namespace,
@@ -297,11 +309,12 @@ async fn start(
         connect: connect.clone(),
         run: home.run(),
         home: home.dir.clone(),
+        folder: folder.clone(),
         shim,
         runtime: wanted.runtime.clone(),
         engine,
     };
-    Ok(Parts { broker, connect, nats, node })
+    Ok(Parts { broker, connect, nats, node, folder })
 }
 
 impl Parts {
@@ -326,7 +339,9 @@ impl Parts {
         };
         let name = self.node.name.clone();
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
-        let id = supervisor_id(home, &name);
+        // The same for every `up` of this data folder: the lock says that an earlier one is dead, so that its lease is ours at once.
+        let folder = self.folder.get(..8).unwrap_or(&self.folder);
+        let id = format!("{name}-{folder}");
         rest.spawn(control::serve(
             SupervisorOptions { id, succeeds: true },
             self.broker,
@@ -351,13 +366,6 @@ impl Parts {
         home.remove_running()?;
         result
     }
-}
-
-/// The same for every `up` of this data folder: the lock says that an earlier one is dead, so that its lease is ours at once.
-fn supervisor_id(home: &Home, node: &NodeName) -> String {
-    let folder = Uuid::new_v5(&Uuid::NAMESPACE_OID, home.dir.as_os_str().as_encoded_bytes());
-    let folder = folder.simple().to_string();
-    format!("{node}-{}", folder.get(..8).unwrap_or(&folder))
 }
 
 /// The host's name, as far as it can be a node's.

@@ -159,7 +159,7 @@ fn say(left: &[Leftover]) -> Check {
     });
     let try_ = match node {
         Some(node) => format!(
-            "`mozart node --name {node}`, which takes over what was its own, or `mozart doctor --fix`"
+            "`mozart node --name {node}` with its data folder, which takes over what was its own, or `mozart doctor --fix`"
         ),
         None => "`mozart doctor --fix`".to_owned(),
     };

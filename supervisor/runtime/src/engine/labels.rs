@@ -10,6 +10,8 @@ use super::EngineOptions;
 const NAMESPACE: &str = "dev.mozart.namespace";
 pub(crate) const FLEET: &str = "dev.mozart.fleet";
 pub(crate) const NODE: &str = "dev.mozart.node";
+/// Which data folder: a copy of one has the same node.
+const FOLDER: &str = "dev.mozart.folder";
 const AGENT: &str = "dev.mozart.agent";
 const GENERATION: &str = "dev.mozart.generation";
 const INCARNATION: &str = "dev.mozart.incarnation";
@@ -42,12 +44,17 @@ pub(super) fn of_node(options: &EngineOptions) -> HashMap<String, String> {
         (NAMESPACE.to_owned(), options.namespace.to_string()),
         (FLEET.to_owned(), options.fleet.clone()),
         (NODE.to_owned(), options.node.to_string()),
+        (FOLDER.to_owned(), options.folder.clone()),
     ])
 }
 
 /// The filter of what belongs to a node: the engine applies it, so that nobody else's is even seen.
 pub(super) fn filter(options: &EngineOptions) -> HashMap<String, Vec<String>> {
-    let labels = [(FLEET, options.fleet.clone()), (NODE, options.node.to_string())];
+    let labels = [
+        (FLEET, options.fleet.clone()),
+        (NODE, options.node.to_string()),
+        (FOLDER, options.folder.clone()),
+    ];
     let labels = labels.into_iter().map(|(name, value)| format!("{name}={value}"));
     HashMap::from([("label".to_owned(), labels.collect())])
 }
@@ -56,6 +63,7 @@ pub(super) fn filter(options: &EngineOptions) -> HashMap<String, Vec<String>> {
 pub(super) fn are_ours(options: &EngineOptions, labels: &HashMap<String, String>) -> bool {
     labels.get(FLEET) == Some(&options.fleet)
         && labels.get(NODE).is_some_and(|node| node == options.node.as_str())
+        && labels.get(FOLDER) == Some(&options.folder)
 }
 
 /// Reads the labels of an incarnation's container; none for what is something else.

@@ -199,6 +199,8 @@ pub struct EngineOptions {
     pub namespace: Namespace,
     /// Tells fleets apart that are called the same and share an engine: the same for all nodes of one fleet.
     pub fleet: String,
+    /// The id of the data folder.
+    pub folder: String,
     /// The run folders.
     pub folders: RunFolders,
     /// The static shim that is put beside every worker.

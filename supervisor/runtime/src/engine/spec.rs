@@ -142,6 +142,7 @@ mod tests {
             node: NodeName::new("n1").expect("valid"),
             namespace: Namespace::new("default").expect("valid"),
             fleet: "0123456789ab".into(),
+            folder: "f".into(),
             folders: RunFolders { root: "/h/run".into() },
             shim: "/shim".into(),
             url: "nats://u:geheim@h".into(),

@@ -1,0 +1,309 @@
+//! Which data folder this is. A copy of one, beside the original or restored from a backup, holds the same notes: of processes,
+//! containers, ports and a fleet that are not its own.
+//!
+//! So a folder has an id, in a file that says which file it is. A copy is another file: it gets an id of its own, and what it says
+//! of things that run is forgotten. A folder that was moved keeps its id.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use common::api::ApiError;
+use common::failure;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::home::Home;
+use crate::{labels, processes};
+
+const FILE: &str = "identity";
+
+/// What is kept of a data folder's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    id: String,
+    of: Mark,
+    /// Where the folder was when it was last used.
+    path: PathBuf,
+    /// Whether it was copied, and its broker's data still says that it is the original's fleet.
+    #[serde(default)]
+    is_copied_fleet: bool,
+}
+
+/// What tells a file from every copy of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    inode: u64,
+    /// When it was made, in nanoseconds since 1970, where the file system says so: an inode's number alone may come up again in
+    /// another one.
+    made: u64,
+    /// The file system, as this start of the machine numbers it: a snapshot has the same inodes.
+    device: u64,
+    boot: String,
+}
+
+impl Mark {
+    fn read(of: &Metadata) -> Self {
+        let made = of.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let made = made.and_then(|at| u64::try_from(at.as_nanos()).ok()).unwrap_or_default();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self { inode: of.ino(), made, device: of.dev(), boot }
+    }
+
+    fn is_of(&self, other: &Self) -> bool {
+        let is_same_device = self.device == other.device || self.boot != other.boot;
+        self.inode == other.inode && self.made == other.made && is_same_device
+    }
+}
+
+/// What the file says.
+enum Found {
+    Nothing,
+    Ours(Kept),
+    /// Of the folder that this one is a copy of.
+    Copied(Kept),
+}
+
+fn find(dir: &Path) -> io::Result<Found> {
+    let path = dir.join(FILE);
+    let of = match fs::metadata(&path) {
+        Ok(of) => of,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    let kept: Kept = serde_json::from_slice(&fs::read(&path)?)?;
+    let is_ours = kept.of.is_of(&Mark::read(&of));
+    Ok(if is_ours { Found::Ours(kept) } else { Found::Copied(kept) })
+}
+
+/// Writes the file anew, whole or not at all. It is another one then, and says so.
+fn write(dir: &Path, mut kept: Kept) -> io::Result<()> {
+    let draft = dir.join(format!("{FILE}.{}", std::process::id()));
+    let _left = fs::remove_file(&draft);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
+    kept.of = Mark::read(&file.metadata()?);
+    file.write_all(&serde_json::to_vec(&kept)?)?;
+    file.sync_all()?;
+    fs::rename(&draft, dir.join(FILE))
+}
+
+fn random() -> io::Result<String> {
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The processes that were started from a folder at this path.
+fn started_from(dir: &Path) -> Vec<u32> {
+    let conf = dir.join("nats/nats.conf");
+    let conf = conf.as_os_str().as_encoded_bytes();
+    let serves = |pid: &u32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|one| one == conf)
+    };
+    let shims = labels::find(&dir.join("run")).into_iter().map(|one| one.pid);
+    shims.chain(processes::all().filter(serves)).collect()
+}
+
+impl Home {
+    /// The id of this folder; none of one that nothing was started in, or that is a copy and was not used yet.
+    pub fn id(&self) -> Option<String> {
+        match find(&self.dir) {
+            Ok(Found::Ours(kept)) => Some(kept.id),
+            Ok(Found::Nothing | Found::Copied(_)) | Err(_) => None,
+        }
+    }
+
+    /// Whether what it says of things that run is of another folder, which this one is a copy of.
+    pub fn is_unclaimed_copy(&self) -> bool {
+        matches!(find(&self.dir), Ok(Found::Copied(_)))
+    }
+
+    /// Makes this folder one of its own, if it is a copy, before anything of it is believed. Its id.
+    ///
+    /// # Errors
+    /// When something runs that was started from where the folder was, or from another folder in its place; when the file system
+    /// does not allow it.
+    pub fn claim(&self) -> Result<String, ApiError> {
+        let failed = |cause: io::Error| {
+            let what = format!("cannot tell which data folder {} is", self.dir.display());
+            failure::file(
+                what,
+                &cause,
+                "check the disk space and rights there, and the file `identity`",
+            )
+        };
+        // Two that start here at the same time have one id. Held for a moment only.
+        let lock = self.dir.join("identity.lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(lock);
+        let lock = lock.map_err(failed)?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        match find(&self.dir).map_err(failed)? {
+            Found::Ours(kept) if kept.path == self.dir => Ok(kept.id),
+            Found::Ours(kept) => {
+                // What runs there may be another one's that is there now.
+                if !matches!(find(&kept.path), Ok(Found::Ours(_))) {
+                    nothing_runs(&kept.path, "the folder was moved")?;
+                }
+                tracing::info!("this data folder was {}", kept.path.display());
+                let id = kept.id.clone();
+                write(&self.dir, Kept { path: self.dir.clone(), ..kept }).map_err(failed)?;
+                Ok(id)
+            }
+            Found::Nothing => self.begin(false).map_err(failed),
+            Found::Copied(original) => {
+                nothing_runs(&self.dir, "the folder was replaced by a copy")?;
+                tracing::warn!(
+                    "this data folder is a copy of {} (or was restored), and is one of its own from now on: what ran there is not touched",
+                    original.path.display()
+                );
+                self.forget_what_runs().map_err(failed)?;
+                self.begin(true).map_err(failed)
+            }
+        }
+    }
+
+    fn begin(&self, is_copied_fleet: bool) -> io::Result<String> {
+        let id = random()?;
+        let of = Mark { inode: 0, made: 0, device: 0, boot: String::new() };
+        write(&self.dir, Kept { id: id.clone(), of, path: self.dir.clone(), is_copied_fleet })?;
+        Ok(id)
+    }
+
+    /// The notes about what runs, and the broker's port and password: the original's shims know them.
+    fn forget_what_runs(&self) -> io::Result<()> {
+        let gone = |removed: io::Result<()>| match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        };
+        gone(fs::remove_file(self.running_file()))?;
+        gone(fs::remove_file(self.nats().join("access.json")))?;
+        gone(fs::remove_dir_all(self.run()))
+    }
+
+    /// Whether its broker's data still says that it is the fleet of the folder that this one is a copy of.
+    pub fn has_copied_fleet(&self) -> bool {
+        matches!(find(&self.dir), Ok(Found::Ours(Kept { is_copied_fleet: true, .. })))
+    }
+
+    /// The fleet is one of its own by now.
+    ///
+    /// # Errors
+    /// When the file system does not allow it.
+    pub fn fleet_is_its_own(&self) -> Result<(), ApiError> {
+        let done = match find(&self.dir) {
+            Ok(Found::Ours(kept)) => write(&self.dir, Kept { is_copied_fleet: false, ..kept }),
+            Ok(Found::Nothing | Found::Copied(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        done.map_err(|error| {
+            failure::file(
+                "cannot take note of the fleet",
+                &error,
+                "check the disk space and rights",
+            )
+        })
+    }
+}
+
+fn nothing_runs(path: &Path, why: &str) -> Result<(), ApiError> {
+    let pids: Vec<_> = started_from(path).iter().map(u32::to_string).collect();
+    if pids.is_empty() {
+        return Ok(());
+    }
+    let what = format!("what was started from {} still runs", path.display());
+    let cause = format!("{why}; processes {}", pids.join(", "));
+    let try_ = format!("put the folder back to {}, and `mozart down`; or end them", path.display());
+    Err(failure::error(failure::CONFLICT, what, cause, try_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(dir: &Path) -> Home {
+        fs::create_dir_all(dir).expect("made");
+        Home::locate(Some(dir)).expect("given")
+    }
+
+    fn copy(from: &Home, to: &Path) -> Home {
+        let to = home(to);
+        fs::create_dir_all(to.nats()).expect("made");
+        for file in ["identity", "mozart.json", "nats/access.json"] {
+            fs::copy(from.dir.join(file), to.dir.join(file)).expect("copied");
+        }
+        fs::create_dir_all(to.run().join("default/n/a-1")).expect("made");
+        to
+    }
+
+    fn used(dir: &Path) -> (Home, String) {
+        let home = home(dir);
+        let id = home.claim().expect("claimed");
+        fs::create_dir_all(home.nats()).expect("made");
+        for file in [home.running_file(), home.nats().join("access.json")] {
+            fs::write(file, b"{}").expect("written");
+        }
+        (home, id)
+    }
+
+    #[test]
+    fn a_folder_keeps_its_id_also_where_it_is_moved_to() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let (first, id) = used(&temp.path().join("first"));
+        assert_eq!(first.claim().expect("claimed"), id);
+        assert_eq!(first.id(), Some(id.clone()));
+        let moved = temp.path().join("moved");
+        fs::rename(&first.dir, &moved).expect("moved");
+        let moved = home(&moved);
+        assert_eq!(moved.id(), Some(id.clone()));
+        assert_eq!(moved.claim().expect("claimed"), id);
+        assert_eq!(moved.claim().expect("once more"), id);
+        assert!(moved.running_file().exists() && !moved.has_copied_fleet());
+    }
+
+    #[test]
+    fn a_copy_is_another_folder_and_knows_nothing_of_what_runs() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let (first, id) = used(&temp.path().join("first"));
+        let copy = copy(&first, &temp.path().join("copy"));
+        assert_eq!((copy.id(), copy.is_unclaimed_copy()), (None, true));
+        let own = copy.claim().expect("claimed");
+        assert_ne!(own, id);
+        for file in [copy.running_file(), copy.nats().join("access.json"), copy.run()] {
+            assert!(!file.exists(), "{}", file.display());
+        }
+        assert!(copy.has_copied_fleet() && !copy.is_unclaimed_copy());
+        copy.fleet_is_its_own().expect("noted");
+        assert!(!copy.has_copied_fleet());
+        assert_eq!(copy.claim().expect("once more"), own);
+        assert_eq!(first.claim().expect("it is as it was"), id);
+        assert!(first.running_file().exists());
+    }
+
+    #[test]
+    fn a_snapshot_is_another_folder_and_a_machine_that_was_started_anew_has_the_same() {
+        let mark =
+            |inode, made, device, boot: &str| Mark { inode, made, device, boot: boot.into() };
+        let kept = mark(1, 2, 3, "a");
+        for (now, is_it) in [
+            (mark(1, 2, 3, "a"), true),
+            (mark(1, 2, 4, "a"), false),
+            (mark(1, 2, 4, "b"), true),
+            (mark(1, 9, 3, "a"), false),
+            (mark(9, 2, 3, "b"), false),
+        ] {
+            assert_eq!(kept.is_of(&now), is_it, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_and_not_a_new_folder() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = home(temp.path());
+        fs::write(home.dir.join(FILE), b"{").expect("written");
+        home.claim().expect_err("it is damaged");
+        assert_eq!(home.id(), None);
+    }
+}
