@@ -47,6 +47,21 @@ pub(super) fn needless(log: &Log, agents: &[AgentName], struck: &Struck) -> Vec<
     found
 }
 
+/// Records that are stored more than once: while a cluster's leader changes, it may not know of a message id what the one before was
+/// just about to store.
+pub(super) fn repeated(log: &Log) -> Vec<String> {
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    let mut repeated = Vec::new();
+    for (seq, _, record) in log {
+        // With its author's time in milliseconds, no record is as another.
+        let text = serde_json::to_string(record).unwrap_or_default();
+        if let Some(first) = seen.insert(text.clone(), *seq) {
+            repeated.push(format!("{first} and {seq}: {text}"));
+        }
+    }
+    repeated
+}
+
 /// Incarnations by their agents.
 type Numbers = BTreeMap<String, BTreeSet<u64>>;
 
@@ -201,6 +216,18 @@ mod tests {
         for wrong in [away("node n1", 500, 2500), away("node n0", 2100, 2500)] {
             assert_eq!(lost(&log, &[wrong]).1.len(), 1);
         }
+    }
+
+    #[test]
+    fn a_record_that_is_stored_twice_is_told() {
+        let gone = |name: &str| {
+            record(ControlEvent::NodeLost { node: common::NodeName::new(name).expect("valid") })
+        };
+        let records = [gone("n0"), gone("n1"), gone("n0")];
+        let at = Timestamp::from_millis(0);
+        let log: Log = (1..).zip(records).map(|(seq, it)| (seq, at, it)).collect();
+        let repeated = repeated(&log);
+        assert!(repeated.len() == 1 && repeated[0].starts_with("1 and 3: "), "{repeated:?}");
     }
 
     #[test]

@@ -184,6 +184,12 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
         well = false;
     }
     let log = ends::control(&broker, None).await?;
+    let repeated = ends::repeated(&log);
+    if !repeated.is_empty() {
+        // No fault: every record may be repeated. But a wish of somebody's is granted twice then.
+        writeln!(out, "control:  {} records are stored twice, such as", repeated.len())?;
+        repeated.iter().take(TOLD).try_for_each(|one| writeln!(out, "          {one}"))?;
+    }
     for problem in ends::needless(&log, &names, &struck) {
         writeln!(out, "FAULT: {problem}")?;
         well = false;
