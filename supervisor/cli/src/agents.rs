@@ -1,6 +1,6 @@
 //! Whether an agent exists, told from the control log alone, so that messages can be sent while no supervisor runs.
 
-use broker::{Broker, ControlItem};
+use broker::Broker;
 use common::AgentName;
 use common::api::ApiError;
 use common::control::ControlEvent;
@@ -50,17 +50,9 @@ pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, A
     if let Some(known) = verdict(&last.event) {
         return Ok(known);
     }
-    let mut log = broker.follow_control(1, Some(agent)).await.attempt(what())?;
-    let mut known = false;
-    loop {
-        match log.next().await.attempt(what())? {
-            ControlItem::Record { record, .. } => {
-                known = verdict(&record.event).unwrap_or(known);
-            }
-            ControlItem::Malformed { .. } => {}
-            ControlItem::CaughtUp => return Ok(known),
-        }
-    }
+    // Not by following the log: a replica that lags has its end before that of the log, and "there is nothing" would be believed of it.
+    let records = broker.control_records(agent).await.attempt(what())?;
+    Ok(records.iter().rev().find_map(|(_, record)| verdict(&record.event)).unwrap_or(false))
 }
 
 /// Demands that the agent is registered.
