@@ -56,6 +56,9 @@ pub enum Query {
     Ps {
         /// One agent only.
         agent: Option<AgentName>,
+        /// Leaves out what only the journal knows (`messageCount`, `inbox`, `oldest`): for whoever asks again and again.
+        #[serde(default)]
+        brief: bool,
     },
     /// Everything known about one agent.
     Inspect {

@@ -51,7 +51,9 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
         async |options: &ConnectOptions| Broker::connect_and_create(options, &streams).await;
     let Some(broker) = patiently(&options, &stop, create).await else { return Ok(()) };
     let broker = broker.attempt("cannot start the supervisor")?;
-    control::serve(SupervisorOptions { id, succeeds: false }, broker, stop).await
+    let Some(reads) = patiently(&options, &stop, Broker::connect).await else { return Ok(()) };
+    let reads = reads.attempt("cannot start the supervisor")?;
+    control::serve(SupervisorOptions { id, succeeds: false }, broker, reads, stop).await
 }
 
 /// An id that tells supervisors apart: host and process.

@@ -63,7 +63,7 @@ pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), Ap
     if exists(&client.broker, agent).await? {
         return Ok(());
     }
-    let rows = client.rows(None).await.unwrap_or_default();
+    let rows = client.brief_rows(None).await.unwrap_or_default();
     let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
     Err(unknown(agent, &names))
 }

@@ -18,7 +18,8 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(3);
 /// How long a supervisor may take to answer.
 const QUERY: Duration = Duration::from_secs(5);
 
-/// A question that changes nothing is asked again after this long: one of several supervisors gets it, and that one may stand still.
+/// A question that changes nothing is asked again after this long, and then after twice as long each time: one of several supervisors
+/// gets it, and that one may stand still.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// A client's connection.
@@ -119,16 +120,17 @@ impl Client {
     async fn ask_again(&self, payload: Bytes, timeout: Duration) -> Result<Bytes, BrokerError> {
         let deadline = Instant::now() + timeout;
         let mut asked = JoinSet::new();
+        let mut pause = AGAIN;
         loop {
             let (broker, payload) = (self.broker.clone(), payload.clone());
             let rest = deadline.saturating_duration_since(Instant::now());
             asked.spawn(async move { broker.ask(broker.subjects().query(), payload, rest).await });
-            let is_last = rest <= AGAIN;
+            let is_last = rest <= pause;
             tokio::select! {
                 Some(answer) = asked.join_next() => {
                     return answer.unwrap_or_else(|cause| Err(BrokerError::Other(cause.to_string())));
                 }
-                () = tokio::time::sleep(AGAIN), if !is_last => {}
+                () = tokio::time::sleep(pause), if !is_last => pause *= 2,
             }
         }
     }
@@ -138,8 +140,27 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub(crate) async fn rows(&self, agent: Option<&AgentName>) -> Result<Vec<AgentRow>, ApiError> {
+        self.rows_of(agent, false).await
+    }
+
+    /// The rows without what only the journal knows: messages, inbox, oldest. To be asked again and again.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn brief_rows(
+        &self,
+        agent: Option<&AgentName>,
+    ) -> Result<Vec<AgentRow>, ApiError> {
+        self.rows_of(agent, true).await
+    }
+
+    async fn rows_of(
+        &self,
+        agent: Option<&AgentName>,
+        brief: bool,
+    ) -> Result<Vec<AgentRow>, ApiError> {
         let agent = agent.cloned();
-        let reply = self.ask(&Query::Ps { agent }).await?;
+        let reply = self.ask(&Query::Ps { agent, brief }).await?;
         if let Reply::Ps(rows) = reply { Ok(rows) } else { Err(unexpected(&reply)) }
     }
 

@@ -57,7 +57,8 @@ fn name(text: &str) -> Result<String, String> {
 pub(crate) async fn run(global: &Global, args: &CommitArgs) -> Result<u8, ApiError> {
     let what = format!("cannot commit {}", args.agent);
     let client = Client::connect(global).await?;
-    let row = client.rows(Some(&args.agent)).await?.into_iter().find(|row| row.agent == args.agent);
+    let row =
+        client.brief_rows(Some(&args.agent)).await?.into_iter().find(|row| row.agent == args.agent);
     let Some(row) = row else { return Err(super::agents::unknown(&args.agent, &[])) };
     let fleet = client.broker.fleet_id().await.attempt("cannot tell which fleet this is")?;
     let engines = Connection::every().await;

@@ -154,7 +154,12 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
     loop {
         tick.tick().await;
         // A supervisor that is being restarted is not the agent's failure: only the deadline ends the wait.
-        let seen = match client.rows(Some(&args.agent)).await {
+        // Only the journal tells what is idle, and it is not read for nothing.
+        let rows = match args.until == Until::Idle || client.json() {
+            true => client.rows(Some(&args.agent)).await,
+            false => client.brief_rows(Some(&args.agent)).await,
+        };
+        let seen = match rows {
             Ok(rows) => {
                 let row = rows.into_iter().find(|row| row.agent == args.agent);
                 if args.until.holds(row.as_ref()) {

@@ -98,7 +98,7 @@ pub(crate) async fn run(global: &Global, args: &LogsArgs) -> Result<u8, ApiError
 /// The incarnation before the one that runs, or ran last.
 async fn previous(client: &Client, agent: &AgentName, lines: &[LogLine]) -> Result<u64, ApiError> {
     // Without a supervisor the lines themselves tell which incarnations there were.
-    let rows = client.rows(Some(agent)).await.unwrap_or_default();
+    let rows = client.brief_rows(Some(agent)).await.unwrap_or_default();
     let current = rows
         .iter()
         .find(|row| row.agent == *agent)

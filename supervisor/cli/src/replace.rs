@@ -129,7 +129,7 @@ async fn wait(
         tick.tick().await;
         let is_late = Instant::now() >= deadline;
         // A supervisor that is being restarted is not the agent's failure: only the deadline ends the wait.
-        let row = match client.rows(Some(agent)).await {
+        let row = match client.brief_rows(Some(agent)).await {
             Ok(rows) => rows.into_iter().find(|row| row.agent == *agent),
             Err(error) if error.code == failure::NOT_FOUND || is_late => return Err(error),
             Err(_) => continue,

@@ -72,7 +72,7 @@ pub async fn wait_running(
     let until = Instant::now() + within;
     let progress = Progress::new();
     loop {
-        let rows = client.rows(None).await?;
+        let rows = client.brief_rows(None).await?;
         let not_yet: Vec<String> = rows
             .iter()
             .filter(|row| agents.contains(&row.agent) && row.state != AgentState::Running)

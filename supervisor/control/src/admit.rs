@@ -3,6 +3,8 @@
 //! After a crash nobody takes messages any more, so the new consumer is prepared while the new shim starts: then nothing but the
 //! record and the word to begin lies between `ready` and the first turn.
 
+use std::sync::Arc;
+
 use broker::{Admission, Admitted, Broker, BrokerError, Retries, WINDOW};
 use common::AgentName;
 use common::codec;
@@ -10,6 +12,7 @@ use common::control::ControlEvent;
 use common::shim::{ConsumerId, ShimCommand};
 use supervisor_core::Predecessor;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::settle::{Open, charge};
@@ -44,6 +47,8 @@ struct Handover {
     unrecorded: bool,
     concurrency: usize,
     prepared: Option<Prepared>,
+    reads: Broker,
+    readers: Arc<Semaphore>,
 }
 
 impl Supervisor {
@@ -52,8 +57,10 @@ impl Supervisor {
         let Some(known) = self.state.agent(agent) else { return };
         let (Some(previous), Some(leading)) = (known.begun, self.leading.as_mut()) else { return };
         let stale = leading.prepared.remove(agent);
-        let (broker, agent, floor) = (self.broker.clone(), agent.clone(), known.floor);
+        let (broker, agent, floor) = (self.reads.clone(), agent.clone(), known.floor);
+        let readers = Arc::clone(&self.readers);
         self.task(async move {
+            let _turn = readers.acquire().await;
             let made = prepare(&broker, &agent, incarnation, previous, floor, stale).await;
             match made {
                 Ok(prepared) => Done::Prepared { agent, prepared },
@@ -83,11 +90,15 @@ impl Supervisor {
             return self.floor_found(agent, incarnation, prepared.floor);
         }
         let Some(known) = self.state.agent(&agent) else { return };
-        let (broker, previous, floor) = (self.broker.clone(), known.begun, known.floor);
+        let (broker, previous, floor) = (self.reads.clone(), known.begun, known.floor);
+        let readers = Arc::clone(&self.readers);
         self.task(async move {
             let mut retries = Retries::new(format!("where {agent}-{incarnation} begins"));
             loop {
-                match find_floor(&broker, &agent, previous, floor).await {
+                let turn = readers.acquire().await;
+                let found = find_floor(&broker, &agent, previous, floor).await;
+                drop(turn);
+                match found {
                     Ok(floor) => return Done::Floor { agent, incarnation, floor },
                     Err(error) => retries.pause(&error).await,
                 }
@@ -124,7 +135,18 @@ impl Supervisor {
         let broker = self.broker.clone();
         let subject = broker.subjects().shim_command(&agent, &self.token(&agent, incarnation));
         let prepared = self.prepared_for(&agent, incarnation);
-        let over = Handover { agent, incarnation, floor, over, unrecorded, concurrency, prepared };
+        let (reads, readers) = (self.reads.clone(), Arc::clone(&self.readers));
+        let over = Handover {
+            agent,
+            incarnation,
+            floor,
+            over,
+            unrecorded,
+            concurrency,
+            prepared,
+            reads,
+            readers,
+        };
         self.task(async move {
             let admitted = current.run_until_cancelled(over.until_done(&broker, &subject)).await;
             match admitted {
@@ -195,7 +217,10 @@ impl Handover {
         let Self { agent, incarnation, .. } = self;
         let mut retries = Retries::new(format!("handing over to {agent}-{incarnation}"));
         loop {
-            match self.perform(broker, subject).await {
+            let turn = self.readers.acquire().await;
+            let performed = self.perform(broker, subject).await;
+            drop(turn);
+            match performed {
                 Ok(handed) => return handed,
                 // Also of what does not pass by itself: nobody but its leader can serve an agent, and somebody may repair it.
                 Err(error) => retries.pause(&error).await,
@@ -267,7 +292,7 @@ impl Handover {
         }
         if broker.consumer(agent, self.incarnation).await?.is_none() {
             if self.over.is_empty()
-                && let Some(first) = broker.open_requests(agent, start, 1).await?.open.first()
+                && let Some(first) = self.reads.open_requests(agent, start, 1).await?.open.first()
             {
                 // The agent's first incarnation, or one whose consumer the broker forgot: it begins with what is open.
                 start = first.0;
@@ -292,7 +317,7 @@ impl Handover {
             // While the consumer still tells what was given out: so that a try that ends half way can be repeated.
             let delivered = known.map(|consumer| consumer.delivered);
             let concurrency = self.concurrency;
-            charge(broker, &Open { agent, incarnation, from, delivered, concurrency }).await?;
+            charge(&self.reads, &Open { agent, incarnation, from, delivered, concurrency }).await?;
         }
         // From here on its pulls and acks find nobody, wherever it may still run.
         broker.delete_consumer(agent, incarnation).await?;

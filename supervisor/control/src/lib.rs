@@ -5,6 +5,7 @@
 mod admit;
 mod leader;
 mod lease;
+mod looks;
 mod perform;
 mod query;
 mod settle;
@@ -13,6 +14,7 @@ mod timers;
 mod view;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
@@ -24,18 +26,21 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use supervisor_core::{State, skip, step};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use broker::Attempt as _;
 use leader::{Leading, Preparing};
+use looks::Looks;
 use query::Waiting;
 
 /// The leader looks around this often.
 const TICK: Duration = Duration::from_secs(1);
 /// Futures beside the loop, at most; then it stops taking reports and queries until some are done.
 const TASKS: usize = 4096;
+/// Journals that are read at once when consumers are gone, as after a restart of the broker: of all agents, but not all together.
+const READERS: usize = 16;
 /// Shims and nodes report to one queue each; when the loop is behind, the client drops reports, and they are repeated.
 const QUERY_GROUP: &str = "supervisors";
 
@@ -63,6 +68,8 @@ enum Done {
     Admitted { agent: AgentName, incarnation: u64, swapped: bool },
     /// A sweep of one agent.
     Swept { agent: AgentName, checked: Option<u64> },
+    /// Clients were shown what they asked to see.
+    Shown,
     /// The consumers that there are.
     Consumers(Vec<(AgentName, u64)>),
     /// Nothing more to do.
@@ -76,6 +83,11 @@ struct Supervisor {
     /// Whether an earlier process of this id is known to be dead.
     succeeds: bool,
     broker: Broker,
+    /// A connection of its own for what reads much: the server works off a connection's requests one after the other, and the
+    /// lease and the log may not wait behind a journal.
+    reads: Broker,
+    /// How many journals are read at once for handovers.
+    readers: Arc<Semaphore>,
     /// Makes the tokens of the shims' command subjects.
     secret: Uuid,
     /// This run of it, random: its message ids are no other run's, and no other process with its id is taken for it.
@@ -92,6 +104,8 @@ struct Supervisor {
     appended: u64,
     /// Clients that wait until the fold has reached a sequence.
     waiting: Vec<(u64, Waiting)>,
+    /// Clients that want to see agents.
+    looks: Looks,
     heartbeats: HashMap<AgentName, (u64, Heartbeat)>,
     /// What nodes last said of starts that take long.
     preparing: HashMap<AgentName, Preparing>,
@@ -100,13 +114,14 @@ struct Supervisor {
     leading: Option<Leading>,
 }
 
-/// Serves until `stop`.
+/// Serves until `stop`. `reads` is a second connection to the same broker.
 ///
 /// # Errors
 /// When the broker's client is closed or its log cannot be followed.
 pub async fn serve(
     options: SupervisorOptions,
     broker: Broker,
+    reads: Broker,
     stop: CancellationToken,
 ) -> Result<(), ApiError> {
     const WHAT: &str = "cannot start the supervisor";
@@ -126,6 +141,8 @@ pub async fn serve(
         id: options.id,
         succeeds: options.succeeds,
         broker,
+        reads,
+        readers: Arc::new(Semaphore::new(READERS)),
         secret: Uuid::new_v5(&Uuid::NAMESPACE_OID, secret.as_bytes()),
         run: Uuid::now_v7(),
         state: State::default(),
@@ -136,6 +153,7 @@ pub async fn serve(
         tasks: FuturesUnordered::new(),
         appended: 0,
         waiting: Vec::new(),
+        looks: Looks::default(),
         heartbeats: HashMap::new(),
         preparing: HashMap::new(),
         nodes: HashMap::new(),
@@ -383,6 +401,7 @@ impl Supervisor {
                 self.admitted(agent, incarnation, swapped);
             }
             Done::Swept { agent, checked } => self.swept(agent, checked),
+            Done::Shown => self.shown(),
             Done::Consumers(consumers) => self.drop_consumers(consumers),
             Done::Nothing => {}
         }

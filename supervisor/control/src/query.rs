@@ -1,6 +1,8 @@
 //! What clients ask. Any supervisor answers: changes are appended to the log, and answered once the fold has seen them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use broker::TransientMessage;
 use bytes::Bytes;
@@ -11,13 +13,17 @@ use common::shim::ShimCommand;
 use common::soul;
 use common::spec::AgentSpec;
 use futures_util::StreamExt as _;
-use supervisor_core::{Agent, Desired};
+use supervisor_core::Agent;
+use tokio::time::{Instant, timeout_at};
 
+use super::looks::Look;
 use super::{Done, Supervisor, view};
 use common::failure;
 
-/// Consumers asked at once for `ps`.
-const AT_ONCE: usize = 64;
+/// Agents whose journals are asked at once for those who look.
+const AT_ONCE: usize = 16;
+/// What is not known of their journals by then is not shown: clients wait for 5 s.
+const WITHIN: Duration = Duration::from_secs(3);
 
 /// A client that waits for its changes to be folded.
 #[derive(Debug)]
@@ -27,6 +33,13 @@ pub(super) struct Waiting {
     agents: Vec<Before>,
     /// Whether this record is the last one of the request: the answer comes after it.
     last: bool,
+}
+
+/// An agent as it is shown, but for what only the broker knows.
+struct Shown {
+    row: AgentRow,
+    begun: Option<u64>,
+    floor: u64,
 }
 
 /// An agent before a change.
@@ -73,8 +86,13 @@ impl Supervisor {
             Query::Remove { agent } => {
                 self.change(agent, &reply, |agent| ControlEvent::AgentRemoved { agent })
             }
-            Query::Ps { agent } => self.ps(agent.as_ref(), &reply),
-            Query::Inspect { agent } => self.inspect(&agent, &reply),
+            Query::Ps { agent, brief: true } => self.show_briefly(agent.as_ref(), &reply).await,
+            Query::Ps { agent, brief: false } => {
+                self.look(Look { reply: reply.clone(), only: agent, in_detail: false })
+            }
+            Query::Inspect { agent } => {
+                self.look(Look { reply: reply.clone(), only: Some(agent), in_detail: true })
+            }
             Query::Cancelled { agent, sender, message_id } => {
                 if let Some(begun) = self.state.agent(&agent).and_then(|known| known.begun) {
                     self.tell_shim(&agent, begun, &ShimCommand::Cancel { sender, message_id })
@@ -186,11 +204,8 @@ impl Supervisor {
     }
 
     fn known(&self, agent: &AgentName) -> Result<&Agent, ApiError> {
-        self.state.agent(agent).filter(|known| !known.removing).ok_or_else(|| {
-            let what = format!("no agent {:?}", agent.as_str());
-            let try_ = "`mozart ps -a` lists the agents";
-            failure::error(failure::NOT_FOUND, what, "no soul of that name was applied", try_)
-        })
+        let known = self.state.agent(agent).filter(|known| !known.removing);
+        known.ok_or_else(|| unknown(agent))
     }
 
     /// Answers the clients whose changes are folded by now.
@@ -237,42 +252,85 @@ impl Supervisor {
         view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), doing)
     }
 
-    fn ps(&mut self, only: Option<&AgentName>, reply: &str) -> Result<(), ApiError> {
-        if let Some(agent) = only {
-            self.known(agent)?;
-        }
-        let agents =
-            self.state.agents().filter(|agent| only.is_none_or(|only| agent.name == *only));
-        let rows: Vec<_> =
-            agents.map(|agent| (self.row(agent), agent.begun, agent.floor)).collect();
-        let (broker, reply) = (self.broker.clone(), reply.to_owned());
-        self.task(async move {
-            let rows = futures_util::stream::iter(rows)
-                .map(|(row, begun, floor)| view::fill(&broker, row, begun, floor))
-                .buffered(AT_ONCE)
-                .collect()
-                .await;
-            send_reply(&broker, reply, &Reply::Ps(rows)).await;
-            Done::Nothing
-        });
+    /// What the log says, at once: for whoever asks again and again.
+    async fn show_briefly(
+        &mut self,
+        only: Option<&AgentName>,
+        reply: &str,
+    ) -> Result<(), ApiError> {
+        let rows = match only {
+            Some(agent) => vec![self.row(self.known(agent)?)],
+            None => self.state.agents().map(|agent| self.row(agent)).collect(),
+        };
+        self.reply(reply, &Reply::Ps(rows)).await;
         Ok(())
     }
 
-    fn inspect(&mut self, agent: &AgentName, reply: &str) -> Result<(), ApiError> {
-        let known = self.known(agent)?;
-        let (row, begun, floor) = (self.row(known), known.begun, known.floor);
-        let config = known.spec.clone();
-        let desired_running = known.desired == Desired::Running;
-        let exit = known.last_exit.clone();
-        let (broker, reply) = (self.broker.clone(), reply.to_owned());
-        self.task(async move {
-            let row = view::fill(&broker, row, begun, floor).await;
-            let detail = AgentDetail { id: row.agent.clone(), row, config, desired_running, exit };
-            send_reply(&broker, reply, &Reply::Inspect(Box::new(detail))).await;
-            Done::Nothing
-        });
+    fn look(&mut self, look: Look) -> Result<(), ApiError> {
+        if let Some(agent) = &look.only {
+            self.known(agent)?;
+        }
+        self.looks.ask(look)?;
+        self.show_next();
         Ok(())
     }
+
+    pub(super) fn shown(&mut self) {
+        self.looks.done();
+        self.show_next();
+    }
+
+    /// Shows agents to all that wait, unless others are just being shown some.
+    fn show_next(&mut self) {
+        let Some(looks) = self.looks.begin() else { return };
+        let is_wanted = |agent: &Agent| {
+            looks.iter().any(|look| look.only.as_ref().is_none_or(|only| *only == agent.name))
+        };
+        let wanted = self.state.agents().filter(|agent| is_wanted(agent));
+        let shown: Vec<_> = wanted
+            .map(|agent| Shown { row: self.row(agent), begun: agent.begun, floor: agent.floor })
+            .collect();
+        let in_detail = looks.iter().filter(|look| look.in_detail);
+        let known = in_detail.filter_map(|look| self.state.agent(look.only.as_ref()?));
+        let details: BTreeMap<_, _> =
+            known.map(|agent| (agent.name.clone(), view::detail(agent, self.row(agent)))).collect();
+        let (reads, broker) = (self.reads.clone(), self.broker.clone());
+        let until = Instant::now() + WITHIN;
+        self.task(async move {
+            let rows: BTreeMap<_, _> = futures_util::stream::iter(shown)
+                .map(async |Shown { row, begun, floor }| {
+                    let known = row.clone();
+                    let filled = timeout_at(until, view::fill(&reads, row, begun, floor)).await;
+                    filled.unwrap_or(known)
+                })
+                .buffered(AT_ONCE)
+                .map(|row| (row.agent.clone(), row))
+                .collect()
+                .await;
+            for Look { reply, only, in_detail } in looks {
+                let answer = match only {
+                    None => Reply::Ps(rows.values().cloned().collect()),
+                    Some(agent) => match (rows.get(&agent), details.get(&agent)) {
+                        (Some(row), Some(detail)) if in_detail => {
+                            let (row, detail) = (row.clone(), detail.clone());
+                            Reply::Inspect(Box::new(AgentDetail { row, ..detail }))
+                        }
+                        (Some(row), _) if !in_detail => Reply::Ps(vec![row.clone()]),
+                        // Removed since it asked.
+                        _ => Reply::Error(unknown(&agent)),
+                    },
+                };
+                send_reply(&broker, reply, &answer).await;
+            }
+            Done::Shown
+        });
+    }
+}
+
+fn unknown(agent: &AgentName) -> ApiError {
+    let what = format!("no agent {:?}", agent.as_str());
+    let try_ = "`mozart ps -a` lists the agents";
+    failure::error(failure::NOT_FOUND, what, "no soul of that name was applied", try_)
 }
 
 async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {

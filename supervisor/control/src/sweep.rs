@@ -57,7 +57,7 @@ impl Supervisor {
         };
         sweep.busy = true;
         let (agent, from) = (agent.name.clone(), sweep.checked.get(&agent.name).copied());
-        let (broker, now) = (self.broker.clone(), self.now());
+        let (broker, now) = (self.reads.clone(), self.now());
         let from = from.unwrap_or(1).max(1);
         self.task(async move {
             let checked = check(&broker, &agent, incarnation, from, now).await;

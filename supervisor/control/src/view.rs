@@ -1,8 +1,8 @@
 //! The state as clients see it: rows of `ps`, and who leads.
 
 use broker::Broker;
-use common::api::{AgentRow, AgentState, Hello};
-use supervisor_core::{Agent, NodePhase, Phase, State};
+use common::api::{AgentDetail, AgentRow, AgentState, Hello};
+use supervisor_core::{Agent, Desired, NodePhase, Phase, State};
 
 /// What a supervisor says of itself and of the fleet. `holder`: who holds the lease, as far as it knows.
 pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
@@ -45,6 +45,17 @@ pub(super) fn row(agent: &Agent, open: u32, doing: Option<&str>) -> AgentRow {
         running_incarnation: running.map(|one| one.number),
         running_generation: running.map(|one| one.generation),
         given_up: agent.given_up.clone(),
+    }
+}
+
+/// Everything that the log knows about an agent, with its row.
+pub(super) fn detail(agent: &Agent, row: AgentRow) -> AgentDetail {
+    AgentDetail {
+        id: agent.name.clone(),
+        row,
+        config: agent.spec.clone(),
+        desired_running: agent.desired == Desired::Running,
+        exit: agent.last_exit.clone(),
     }
 }
 

@@ -329,12 +329,13 @@ impl Parts {
             rest.spawn(nats.keep(home, rest_stop.clone()));
         }
         // A connection each: a flood of one's reports must not hold up the other.
-        let node_broker = match Broker::connect(&self.connect).await {
-            Ok(broker) => broker,
+        let connect = || Broker::connect(&self.connect);
+        let (node_broker, reads) = match tokio::try_join!(connect(), connect()) {
+            Ok(brokers) => brokers,
             Err(error) => {
                 rest_stop.cancel();
                 while rest.join_next().await.is_some() {}
-                return Err(broker::failure("cannot start the node", error));
+                return Err(broker::failure("cannot start the node and the supervisor", error));
             }
         };
         let name = self.node.name.clone();
@@ -345,6 +346,7 @@ impl Parts {
         rest.spawn(control::serve(
             SupervisorOptions { id, succeeds: true },
             self.broker,
+            reads,
             rest_stop.clone(),
         ));
         let flat = |ended: Option<Result<Result<(), ApiError>, tokio::task::JoinError>>| match ended

@@ -192,7 +192,7 @@ async fn view(fleet: Fleet<'_>) -> Option<View> {
     leader?;
     nodes.extend(draining);
     nodes.extend(fleet.home.map(|home| served(home, fleet.client)).unwrap_or_default());
-    Some(View { nodes, agents: fleet.client.rows(None).await.ok() })
+    Some(View { nodes, agents: fleet.client.brief_rows(None).await.ok() })
 }
 
 /// The nodes that serve a data folder, however long they have not been heard of.
