@@ -1,5 +1,6 @@
 //! JetStream's API: requests, their errors, publishing, and reading one record.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
@@ -183,6 +184,21 @@ pub(crate) struct StreamState {
     pub(crate) bytes: u64,
 }
 
+/// A page of a stream's subjects.
+#[derive(Deserialize)]
+struct SubjectPage {
+    #[serde(default)]
+    total: usize,
+    state: SubjectState,
+}
+
+#[derive(Deserialize)]
+struct SubjectState {
+    /// With the number of records of each.
+    #[serde(default)]
+    subjects: BTreeMap<String, u64>,
+}
+
 impl Wire {
     /// Asks JetStream's API. The inner error is what JetStream said; a missing leader is waited for.
     pub(crate) async fn api<T: DeserializeOwned>(
@@ -352,6 +368,23 @@ impl Wire {
     pub(crate) async fn purge_as(&self, stream: &str, body: &serde_json::Value) -> Result<u64> {
         let purged: Purged = self.api(&format!("STREAM.PURGE.{stream}"), body, CALL).await??;
         Ok(purged.purged)
+    }
+
+    /// The subjects of a filter that have records, in order, from the stream's leader. The server tells them from its index, without
+    /// reading a record: a millisecond for an agent's few thousand.
+    pub(crate) async fn subjects(&self, stream: &str, filter: &str) -> Result<Vec<String>> {
+        let what = format!("STREAM.INFO.{stream}");
+        let mut subjects = Vec::new();
+        loop {
+            // What is stored meanwhile moves the later ones on: none is left out.
+            let body = serde_json::json!({ "subjects_filter": filter, "offset": subjects.len() });
+            let page: SubjectPage = self.api(&what, &body, CALL).await??;
+            let is_last = page.state.subjects.is_empty();
+            subjects.extend(page.state.subjects.into_keys());
+            if is_last || subjects.len() >= page.total {
+                return Ok(subjects);
+            }
+        }
     }
 
     /// The last sequence of a stream.

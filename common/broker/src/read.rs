@@ -6,7 +6,8 @@
 //! | Read | Decides | How |
 //! |---|---|---|
 //! | `request_of`, `final_of`, `last_mark`, `dead_letter`, `last_control`, `admitted`, the lease | yes | the leader |
-//! | `open_requests`, `requests_between`, `scan`, `dead_letters` | yes: floors, charges, what is carried away | confirmed |
+//! | which of an agent's messages are open | yes: floors, charges | the leader, by its index of subjects |
+//! | where these begin, `requests_between`, `scan`, `dead_letters` | yes: floors, charges, what is carried away | confirmed |
 //! | `find` | yes: what a user named does not exist | confirmed |
 //! | `events` | yes: a dead letter is written from them, once | confirmed |
 //! | `control_records` | yes: what was charged to whom | confirmed |

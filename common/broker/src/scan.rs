@@ -1,10 +1,12 @@
 //! Reading the journal: by id, in order, and what is still open in it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use common::message::{Envelope, Final, MessageKey};
+use common::subject::JournalSubject;
 use common::{AgentName, ConversationTag, MessageId, Timestamp};
 use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::api::Record;
 use crate::connection::Broker;
@@ -45,6 +47,11 @@ pub struct OpenScan {
 
 /// How many bytes of requests are read at once: on a slow connection little more than one of them comes in time.
 const MOST: u32 = 1 << 20;
+
+/// So many open requests are got one by one; more are met by reading on from the floor.
+const FEW: usize = 64;
+/// How many of these at once.
+const AT_ONCE: usize = 16;
 
 /// A request as the journal holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +140,9 @@ impl Broker {
         Ok(JournalScan { broker: self.clone(), readers, headers_only })
     }
 
-    /// What has no final state among an agent's requests from a sequence on; lists at most `limit`.
+    /// What has no final state among an agent's requests from a sequence on, before which all are settled; lists the first `limit`.
+    ///
+    /// The broker's index of subjects tells which: no record of a finished message is read.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -144,25 +153,56 @@ impl Broker {
         limit: usize,
     ) -> Result<OpenScan> {
         let stream = self.journal_stream(agent);
+        // Before the subjects are: what they lack came later.
         let last_seq = self.wire().last_seq(&stream).await?;
-        let filter = self.subjects().journal_of(agent);
-        let mut reader =
-            Reader::new(self.wire(), stream, filter, from_seq, last_seq).of(self.replicas());
-        let mut open: HashMap<MessageKey, (u64, Timestamp)> = HashMap::new();
-        while let Some(record) = reader.next().await? {
-            let Some(subject) = self.subjects().parse_journal(&record.subject) else {
-                continue;
-            };
-            if subject.is_final {
-                open.remove(&subject.key);
-            } else {
-                open.insert(subject.key, (record.seq, record.at));
+        let subjects = self.wire().subjects(&stream, &self.subjects().journal_of(agent)).await?;
+        let (mut requests, mut finals) = (HashMap::new(), HashSet::new());
+        for subject in subjects {
+            match self.subjects().parse_journal(&subject) {
+                Some(JournalSubject { key, is_final: true, .. }) => {
+                    finals.insert(key);
+                }
+                Some(JournalSubject { key, .. }) => {
+                    requests.insert(key, subject);
+                }
+                None => {}
             }
         }
-        let total = open.len() as u64;
-        let mut open: Vec<_> = open.into_iter().map(|(key, (seq, at))| (seq, key, at)).collect();
-        open.sort_unstable_by_key(|(seq, ..)| *seq);
-        open.truncate(limit);
+        requests.retain(|key, _| !finals.contains(key));
+        let mut total = requests.len() as u64;
+        let mut open = Vec::new();
+        if requests.len() <= FEW {
+            let wire = self.wire();
+            let records = requests.values().map(|subject| wire.last(&stream, subject));
+            let records = futures_util::stream::iter(records).buffer_unordered(AT_ONCE);
+            let records: Vec<_> = records.try_collect().await?;
+            // One that is gone by now was purged.
+            let records = records.iter().flatten();
+            open.extend(
+                records.filter(|record| (from_seq..=last_seq).contains(&record.seq)).filter_map(
+                    |record| {
+                        let subject = self.subjects().parse_journal(&record.subject)?;
+                        Some((record.seq, subject.key, record.at))
+                    },
+                ),
+            );
+            open.sort_unstable_by_key(|(seq, ..)| *seq);
+            total = open.len() as u64;
+            open.truncate(limit);
+        } else {
+            let filter = self.subjects().requests_of(agent);
+            let mut reader =
+                Reader::new(self.wire(), stream, filter, from_seq, last_seq).of(self.replicas());
+            while open.len() < limit
+                && let Some(record) = reader.next().await?
+            {
+                let subject = self.subjects().parse_journal(&record.subject);
+                let key = subject.map(|subject| subject.key);
+                if let Some(key) = key.filter(|key| requests.contains_key(key)) {
+                    open.push((record.seq, key, record.at));
+                }
+            }
+        }
         Ok(OpenScan { open, total, last_seq })
     }
 

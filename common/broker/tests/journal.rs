@@ -131,6 +131,45 @@ async fn a_final_state_that_does_not_parse_is_final() {
 }
 
 #[tokio::test]
+async fn what_is_open_is_found_among_what_is_not_whether_it_is_little_or_much() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let ids: Vec<_> = (0..200).map(|n| format!("m{n:03}")).collect();
+    for id in &ids {
+        broker.send(&envelope("a", id), SOON).await.expect("stored");
+    }
+    let finish = async |id: &str| {
+        let envelope = envelope("a", id);
+        let (key, tag) = (envelope.key(), envelope.tag());
+        broker.publish_final(&key, &tag, &completed(id), "1", SOON).await.expect("an answer");
+    };
+    let open = async |limit: usize| {
+        let scan = broker.open_requests(&agent("a"), 1, limit).await.expect("an answer");
+        let seqs: Vec<_> = scan.open.iter().map(|(seq, ..)| *seq).collect();
+        (scan.total, seqs)
+    };
+    // Not in order: the first and the last stay open for longest.
+    let mut middle: Vec<_> = (1..199).collect();
+    for index in middle.drain(50..150) {
+        finish(&ids[index]).await;
+    }
+    let (total, seqs) = open(3).await;
+    assert_eq!((total, seqs), (100, vec![1, 2, 3]));
+    let (_, seqs) = open(1000).await;
+    assert_eq!(seqs.len(), 100);
+    assert_eq!((seqs[50], seqs[51], seqs[99]), (51, 152, 200));
+    for index in middle {
+        finish(&ids[index]).await;
+    }
+    assert_eq!(open(1000).await, (2, vec![1, 200]));
+    assert_eq!(open(1).await, (2, vec![1]));
+    finish(&ids[0]).await;
+    finish(&ids[199]).await;
+    let scan = broker.open_requests(&agent("a"), 1, 1).await.expect("an answer");
+    assert_eq!((scan.total, scan.open, scan.last_seq), (0, Vec::new(), 400));
+}
+
+#[tokio::test]
 async fn of_many_racing_finals_one_wins_and_only_that_is_republished() {
     let server = Server::start().await;
     for shards in [1, 4] {

@@ -92,8 +92,10 @@ async fn play(port: u16) {
             "STREAM.INFO" => {
                 let metadata = json!({ "mozart-format": "2", "mozart-shards": "1" });
                 let config = json!({ "num_replicas": 3, "metadata": metadata });
-                let state = json!({ "first_seq": 1, "last_seq": 1 });
-                vec![plain(reply, &json!({ "config": config, "state": state }).to_string())]
+                let subjects = json!({ record(stream).0: 1 });
+                let state = json!({ "first_seq": 1, "last_seq": 1, "subjects": subjects });
+                let info = json!({ "config": config, "state": state, "total": 1 });
+                vec![plain(reply, &info.to_string())]
             }
             "STREAM.MSG.GET" => {
                 let (subject, _, body) = record(stream);
