@@ -172,8 +172,11 @@ impl Broker {
         let mut total = requests.len() as u64;
         let mut open = Vec::new();
         if requests.len() <= FEW {
-            let wire = self.wire();
-            let records = requests.values().map(|subject| wire.last(&stream, subject));
+            // Each with what it needs: futures that borrow from a closure's argument cannot be sent to another thread.
+            let records = requests.into_values().map(|subject| {
+                let (wire, stream) = (self.wire().clone(), stream.clone());
+                async move { wire.last(&stream, &subject).await }
+            });
             let records = futures_util::stream::iter(records).buffer_unordered(AT_ONCE);
             let records: Vec<_> = records.try_collect().await?;
             // One that is gone by now was purged.
