@@ -74,11 +74,13 @@ async fn one_that_was_frozen_and_is_still_current_goes_on_and_its_turn_had_all_i
 #[tokio::test]
 async fn one_that_is_fenced_while_no_pull_is_open_finds_out_by_itself() {
     let server = Server::start().await;
-    let mut shim = Shim::start(&server).await;
+    let mut shim = Shim::start_at(&server, server.port, |_| {}).await;
     shim.send("open", "c", "slow 5").await;
     for n in 0..broker::WINDOW {
         shim.send(&format!("m{n}"), "c", "greet").await;
     }
+    // Only now: to store so many may take longer than the worker does.
+    shim.admit().await;
     given_out(&shim, broker::WINDOW.into()).await;
     given(&shim, 1).await;
     fence(&shim).await;
