@@ -46,7 +46,8 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let options = connect::options(global, format!("supervisor {id}"), CONNECT)?;
     let streams =
         StreamOptions { journal_shards: args.journal_shards.unwrap_or(SHARDS), replicas: None };
-    let stop = signals::stop_token()?;
+    let signals = signals::stop()?;
+    let stop = signals.token.clone();
     let create =
         async |options: &ConnectOptions| Broker::connect_and_create(options, &streams).await;
     let Some(broker) = patiently(&options, &stop, create).await else { return Ok(()) };
@@ -67,7 +68,8 @@ fn default_id() -> String {
 /// # Errors
 /// When the broker refuses it, or no shim is found.
 pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError> {
-    let stop = signals::stop_token()?;
+    let signals = signals::stop()?;
+    let stop = signals.token.clone();
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
     let folder = home.claim()?;

@@ -4,6 +4,7 @@ use std::process::exit;
 
 use common::api::ApiError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use common::failure;
@@ -26,16 +27,24 @@ fn listen(kind: SignalKind) -> Result<Signal, ApiError> {
         .map_err(|error| failure::error(failure::FAILED, "cannot listen to signals", error, ""))
 }
 
-/// A token that the first SIGINT or SIGTERM cancels. The second one ends the process as a shell would report it (130).
+/// Whoever listens to signals for a role, for as long as this is kept.
+#[derive(Debug)]
+pub struct Stop {
+    /// Cancelled by the first SIGINT or SIGTERM.
+    pub token: CancellationToken,
+    _listening: JoinSet<()>,
+}
+
+/// Listens to SIGINT and SIGTERM. The second one ends the process as a shell would report it (130).
 ///
 /// # Errors
 /// When the system does not let us listen.
-pub fn stop_token() -> Result<CancellationToken, ApiError> {
+pub fn stop() -> Result<Stop, ApiError> {
     let (mut int, mut term) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let token = CancellationToken::new();
     let stop = token.clone();
-    #[expect(clippy::disallowed_methods, reason = "lives as long as the process")]
-    tokio::spawn(async move {
+    let mut listening = JoinSet::new();
+    listening.spawn(async move {
         let mut next = async || {
             tokio::select! {
                 _ = int.recv() => {}
@@ -48,5 +57,5 @@ pub fn stop_token() -> Result<CancellationToken, ApiError> {
         next().await;
         exit(130);
     });
-    Ok(token)
+    Ok(Stop { token, _listening: listening })
 }

@@ -154,7 +154,8 @@ async fn foreground(
     lock: File,
     souls: Option<Vec<common::api::SoulSource>>,
 ) -> Result<(), ApiError> {
-    let stop = cli::signals::stop_token()?;
+    let signals = cli::signals::stop()?;
+    let stop = signals.token.clone();
     let shim = runtime::binaries::shim()?;
     let wanted = Wanted::from(args);
     let parts = tokio::select! {
