@@ -8,17 +8,20 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use common::api::ApiError;
 use common::failure;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
 use crate::{labels, processes};
 
 const FILE: &str = "identity";
+/// How long another process may take to claim the folder.
+const HELD: Duration = Duration::from_secs(5);
 
 /// What is kept of a data folder's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +92,30 @@ fn write(dir: &Path, mut kept: Kept) -> io::Result<()> {
     fs::rename(&draft, dir.join(FILE))
 }
 
+/// Takes a lock that everybody holds for a moment only. Whoever holds it longer stands still.
+fn hold(lock: &File) -> io::Result<()> {
+    let until = Instant::now() + HELD;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => pause(),
+            Err(Errno::WOULDBLOCK) => {
+                let cause = format!("another mozart has held `identity.lock` for {HELD:?}");
+                return Err(io::Error::new(ErrorKind::WouldBlock, cause));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a lock can only be tried again, and nothing else runs yet"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
 fn random() -> io::Result<String> {
     let mut bytes = [0_u8; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
@@ -139,7 +166,7 @@ impl Home {
         let lock = self.dir.join("identity.lock");
         let lock = File::options().create(true).truncate(false).write(true).open(lock);
         let lock = lock.map_err(failed)?;
-        flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        hold(&lock).map_err(failed)?;
         match find(&self.dir).map_err(failed)? {
             Found::Ours(kept) if kept.path == self.dir => Ok(kept.id),
             Found::Ours(kept) => {
@@ -296,6 +323,20 @@ mod tests {
         ] {
             assert_eq!(kept.is_of(&now), is_it, "{now:?}");
         }
+    }
+
+    #[test]
+    fn whoever_stands_still_amid_a_claim_holds_up_no_other_for_ever() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = home(temp.path());
+        let held = File::create(home.dir.join("identity.lock")).expect("made");
+        flock(&held, FlockOperation::LockExclusive).expect("held");
+        let began = Instant::now();
+        let error = home.claim().expect_err("it is held");
+        assert!(error.cause.contains("another mozart"), "{}", error.cause);
+        assert!(began.elapsed() >= HELD);
+        drop(held);
+        home.claim().expect("it is free");
     }
 
     #[test]
