@@ -45,9 +45,7 @@ impl Broker {
             wire.publish(subject.clone(), headers, secret, crate::wire::CALL).await?;
         }
     }
-}
 
-impl Broker {
     /// Makes this another fleet than the one that its data is a copy of. Only while nothing of it runs.
     ///
     /// # Errors

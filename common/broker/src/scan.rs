@@ -41,7 +41,7 @@ pub struct OpenScan {
     pub open: Vec<(u64, MessageKey, Timestamp)>,
     /// How many there are.
     pub total: u64,
-    /// The last sequence of the stream when the scan ended.
+    /// The last sequence of the stream when the scan began: what came later is not looked at.
     pub last_seq: u64,
 }
 
@@ -194,8 +194,9 @@ impl Broker {
             open.truncate(limit);
         } else {
             let filter = self.subjects().requests_of(agent);
-            let mut reader =
+            let reader =
                 Reader::new(self.wire(), stream, filter, from_seq, last_seq).of(self.replicas());
+            let mut reader = reader.pages(MOST);
             while open.len() < limit
                 && let Some(record) = reader.next().await?
             {
