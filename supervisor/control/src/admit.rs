@@ -3,8 +3,6 @@
 //! After a crash nobody takes messages any more, so the new consumer is prepared while the new shim starts: then nothing but the
 //! record and the word to begin lies between `ready` and the first turn.
 
-use std::sync::Arc;
-
 use broker::{Admission, Admitted, Broker, BrokerError, Retries, WINDOW};
 use common::AgentName;
 use common::codec;
@@ -12,9 +10,9 @@ use common::control::ControlEvent;
 use common::shim::{ConsumerId, ShimCommand};
 use supervisor_core::Predecessor;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::reads::Reads;
 use super::settle::{Open, charge};
 use super::{Done, Supervisor};
 
@@ -47,8 +45,7 @@ struct Handover {
     unrecorded: bool,
     concurrency: usize,
     prepared: Option<Prepared>,
-    reads: Broker,
-    readers: Arc<Semaphore>,
+    reads: Reads,
 }
 
 impl Supervisor {
@@ -57,11 +54,9 @@ impl Supervisor {
         let Some(known) = self.state.agent(agent) else { return };
         let (Some(previous), Some(leading)) = (known.begun, self.leading.as_mut()) else { return };
         let stale = leading.prepared.remove(agent);
-        let (broker, agent, floor) = (self.reads.clone(), agent.clone(), known.floor);
-        let readers = Arc::clone(&self.readers);
+        let (reads, agent, floor) = (self.reads.clone(), agent.clone(), known.floor);
         self.task(async move {
-            let _turn = readers.acquire().await;
-            let made = prepare(&broker, &agent, incarnation, previous, floor, stale).await;
+            let made = prepare(&reads, &agent, incarnation, previous, floor, stale).await;
             match made {
                 Ok(prepared) => Done::Prepared { agent, prepared },
                 // The handover does it then.
@@ -90,15 +85,11 @@ impl Supervisor {
             return self.floor_found(agent, incarnation, prepared.floor);
         }
         let Some(known) = self.state.agent(&agent) else { return };
-        let (broker, previous, floor) = (self.reads.clone(), known.begun, known.floor);
-        let readers = Arc::clone(&self.readers);
+        let (reads, previous, floor) = (self.reads.clone(), known.begun, known.floor);
         self.task(async move {
             let mut retries = Retries::new(format!("where {agent}-{incarnation} begins"));
             loop {
-                let turn = readers.acquire().await;
-                let found = find_floor(&broker, &agent, previous, floor).await;
-                drop(turn);
-                match found {
+                match find_floor(&reads, &agent, previous, floor).await {
                     Ok(floor) => return Done::Floor { agent, incarnation, floor },
                     Err(error) => retries.pause(&error).await,
                 }
@@ -135,18 +126,9 @@ impl Supervisor {
         let broker = self.broker.clone();
         let subject = broker.subjects().shim_command(&agent, &self.token(&agent, incarnation));
         let prepared = self.prepared_for(&agent, incarnation);
-        let (reads, readers) = (self.reads.clone(), Arc::clone(&self.readers));
-        let over = Handover {
-            agent,
-            incarnation,
-            floor,
-            over,
-            unrecorded,
-            concurrency,
-            prepared,
-            reads,
-            readers,
-        };
+        let reads = self.reads.clone();
+        let over =
+            Handover { agent, incarnation, floor, over, unrecorded, concurrency, prepared, reads };
         self.task(async move {
             let admitted = current.run_until_cancelled(over.until_done(&broker, &subject)).await;
             match admitted {
@@ -175,17 +157,18 @@ impl Supervisor {
 }
 
 async fn prepare(
-    broker: &Broker,
+    reads: &Reads,
     agent: &AgentName,
     incarnation: u64,
     previous: u64,
     known: u64,
     stale: Option<Prepared>,
 ) -> Result<Prepared, BrokerError> {
+    let broker = &reads.broker;
     if let Some(stale) = stale {
         broker.delete_consumer(agent, stale.incarnation).await?;
     }
-    let floor = find_floor(broker, agent, Some(previous), known).await?;
+    let floor = find_floor(reads, agent, Some(previous), known).await?;
     let (created, horizon) = tokio::join!(
         broker.create_consumer(agent, incarnation, floor, WINDOW),
         broker.journal_last_seq(agent)
@@ -196,18 +179,18 @@ async fn prepare(
 
 /// The first sequence that may not be settled.
 async fn find_floor(
-    broker: &Broker,
+    reads: &Reads,
     agent: &AgentName,
     previous: Option<u64>,
     known: u64,
 ) -> Result<u64, BrokerError> {
     if let Some(previous) = previous
-        && let Some(consumer) = broker.consumer(agent, previous).await?
+        && let Some(consumer) = reads.broker.consumer(agent, previous).await?
     {
         return Ok(known.max(consumer.ack_floor + 1));
     }
     // No consumer remembers: the journal does.
-    let scan = broker.open_requests(agent, known.max(1), 1).await?;
+    let scan = reads.open_requests(agent, known.max(1), 1).await?;
     Ok(scan.open.first().map_or(scan.last_seq + 1, |(seq, ..)| *seq))
 }
 
@@ -217,10 +200,7 @@ impl Handover {
         let Self { agent, incarnation, .. } = self;
         let mut retries = Retries::new(format!("handing over to {agent}-{incarnation}"));
         loop {
-            let turn = self.readers.acquire().await;
-            let performed = self.perform(broker, subject).await;
-            drop(turn);
-            match performed {
+            match self.perform(broker, subject).await {
                 Ok(handed) => return handed,
                 // Also of what does not pass by itself: nobody but its leader can serve an agent, and somebody may repair it.
                 Err(error) => retries.pause(&error).await,

@@ -8,13 +8,13 @@ mod lease;
 mod looks;
 mod perform;
 mod query;
+mod reads;
 mod settle;
 mod sweep;
 mod timers;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
@@ -26,7 +26,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use supervisor_core::{State, skip, step};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -34,13 +34,12 @@ use broker::Attempt as _;
 use leader::{Leading, Preparing};
 use looks::Looks;
 use query::Waiting;
+use reads::Reads;
 
 /// The leader looks around this often.
 const TICK: Duration = Duration::from_secs(1);
 /// Futures beside the loop, at most; then it stops taking reports and queries until some are done.
 const TASKS: usize = 4096;
-/// Journals that are read at once when consumers are gone, as after a restart of the broker: of all agents, but not all together.
-const READERS: usize = 16;
 /// Shims and nodes report to one queue each; when the loop is behind, the client drops reports, and they are repeated.
 const QUERY_GROUP: &str = "supervisors";
 
@@ -83,11 +82,7 @@ struct Supervisor {
     /// Whether an earlier process of this id is known to be dead.
     succeeds: bool,
     broker: Broker,
-    /// A connection of its own for what reads much: the server works off a connection's requests one after the other, and the
-    /// lease and the log may not wait behind a journal.
-    reads: Broker,
-    /// How many journals are read at once for handovers.
-    readers: Arc<Semaphore>,
+    reads: Reads,
     /// Makes the tokens of the shims' command subjects.
     secret: Uuid,
     /// This run of it, random: its message ids are no other run's, and no other process with its id is taken for it.
@@ -141,8 +136,7 @@ pub async fn serve(
         id: options.id,
         succeeds: options.succeeds,
         broker,
-        reads,
-        readers: Arc::new(Semaphore::new(READERS)),
+        reads: Reads::new(reads),
         secret: Uuid::new_v5(&Uuid::NAMESPACE_OID, secret.as_bytes()),
         run: Uuid::now_v7(),
         state: State::default(),

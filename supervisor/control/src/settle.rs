@@ -9,6 +9,8 @@ use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
 use common::message::MessageKey;
 use common::{AgentName, ConversationId, Timestamp};
 
+use super::reads::Reads;
+
 /// What may have been open in a killed shim.
 pub(super) struct Open<'a> {
     pub(super) agent: &'a AgentName,
@@ -28,8 +30,9 @@ const HELD: usize = broker::WINDOW as usize;
 /// Charges an attempt to each message that was with the killed shim's worker: those on record as delivered by it, and else the
 /// first of each conversation, since a shim hands on what it gets at once and records that within 20 ms. What a later incarnation
 /// has run is not touched. Done again, it charges nothing more.
-pub(super) async fn charge(broker: &Broker, open: &Open<'_>) -> Result<(), BrokerError> {
-    let scan = broker.open_requests(open.agent, open.from, HELD).await?;
+pub(super) async fn charge(reads: &Reads, open: &Open<'_>) -> Result<(), BrokerError> {
+    let broker = &reads.broker;
+    let scan = reads.open_requests(open.agent, open.from, HELD).await?;
     // What came when it was gone, it was not given.
     let end_of_it = match open.delivered {
         Some(_) => None,

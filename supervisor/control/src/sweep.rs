@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker::{Broker, BrokerError};
+use broker::BrokerError;
 use common::api::AgentState;
 use common::{AgentName, Timestamp};
 
+use super::reads::Reads;
 use super::{Done, Supervisor};
 
 /// A message that is open for longer, while its agent has nothing to do, is stuck.
@@ -57,10 +58,10 @@ impl Supervisor {
         };
         sweep.busy = true;
         let (agent, from) = (agent.name.clone(), sweep.checked.get(&agent.name).copied());
-        let (broker, now) = (self.reads.clone(), self.now());
+        let (reads, now) = (self.reads.clone(), self.now());
         let from = from.unwrap_or(1).max(1);
         self.task(async move {
-            let checked = check(&broker, &agent, incarnation, from, now).await;
+            let checked = check(&reads, &agent, incarnation, from, now).await;
             let checked = checked.inspect_err(|error| tracing::warn!("sweeping {agent}: {error}"));
             Done::Swept { agent, checked: checked.ok() }
         });
@@ -113,17 +114,18 @@ impl Supervisor {
 
 /// Checks one agent; the result is the sequence before which nothing is open.
 async fn check(
-    broker: &Broker,
+    reads: &Reads,
     agent: &AgentName,
     incarnation: u64,
     from: u64,
     now: Timestamp,
 ) -> Result<u64, BrokerError> {
+    let broker = &reads.broker;
     let Some(consumer) = broker.consumer(agent, incarnation).await? else { return Ok(from) };
     if consumer.pending > 0 || consumer.ack_pending > 0 {
         return Ok(from);
     }
-    let scan = broker.open_requests(agent, from, 1).await?;
+    let scan = reads.open_requests(agent, from, 1).await?;
     let Some((seq, key, at)) = scan.open.first() else { return Ok(scan.last_seq + 1) };
     if now.since(*at) > STUCK && *seq <= consumer.delivered {
         tracing::warn!(

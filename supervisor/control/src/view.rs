@@ -1,8 +1,9 @@
 //! The state as clients see it: rows of `ps`, and who leads.
 
-use broker::Broker;
 use common::api::{AgentDetail, AgentRow, AgentState, Hello};
 use supervisor_core::{Agent, Desired, NodePhase, Phase, State};
+
+use super::reads::Reads;
 
 /// What a supervisor says of itself and of the fleet. `holder`: who holds the lease, as far as it knows.
 pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
@@ -61,11 +62,12 @@ pub(super) fn detail(agent: &Agent, row: AgentRow) -> AgentDetail {
 
 /// Adds what only the broker knows. Where it does not answer, the figures stay 0.
 pub(super) async fn fill(
-    broker: &Broker,
+    reads: &Reads,
     mut row: AgentRow,
     begun: Option<u64>,
     floor: u64,
 ) -> AgentRow {
+    let broker = &reads.broker;
     let consumer = match begun {
         Some(begun) => broker.consumer(&row.agent, begun).await.ok().flatten(),
         None => None,
@@ -76,7 +78,7 @@ pub(super) async fn fill(
         return row;
     }
     let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1).max(1);
-    if let Ok(scan) = broker.open_requests(&row.agent, from, 1).await {
+    if let Ok(scan) = reads.open_requests(&row.agent, from, 1).await {
         row.inbox = scan.total.saturating_sub(row.inflight);
         row.oldest = scan.open.first().map(|(_, _, at)| *at);
     }

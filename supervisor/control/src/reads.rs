@@ -1,0 +1,42 @@
+//! Reading journals, beside what may not wait for that.
+//!
+//! The server works off a connection's requests one after the other, and the lease and the log may not wait behind a journal: so it is
+//! read over a connection of its own. And not all journals at once, when all are asked for: as after a restart of the broker, which
+//! forgets the consumers. Only reading takes a turn: an agent whose consumer does not answer holds up no other.
+
+use std::sync::Arc;
+
+use broker::{Broker, BrokerError, OpenScan};
+use common::AgentName;
+use tokio::sync::Semaphore;
+
+/// Journals that are read at once.
+const AT_ONCE: usize = 16;
+
+/// A second connection to the broker.
+#[derive(Debug, Clone)]
+pub(super) struct Reads {
+    pub(super) broker: Broker,
+    turns: Arc<Semaphore>,
+}
+
+impl Reads {
+    pub(super) fn new(broker: Broker) -> Self {
+        Self { broker, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// What is open in an agent's journal, as [`Broker::open_requests`] says.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub(super) async fn open_requests(
+        &self,
+        agent: &AgentName,
+        from: u64,
+        limit: usize,
+    ) -> Result<OpenScan, BrokerError> {
+        // Nobody closes it.
+        let _turn = self.turns.acquire().await;
+        self.broker.open_requests(agent, from, limit).await
+    }
+}
