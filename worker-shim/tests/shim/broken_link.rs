@@ -2,7 +2,7 @@
 
 use common::message::Outcome;
 
-use crate::cable::Cable;
+use crate::cable::{self, Cable};
 use crate::support::{INCARNATION, Server, Shim, agent, envelope, until};
 
 #[tokio::test]
@@ -46,20 +46,11 @@ async fn the_worker_goes_on_while_the_broker_is_killed_and_its_answer_is_stored_
 #[tokio::test]
 async fn what_is_lost_with_a_connection_keeps_its_place_and_needs_no_supervisor() {
     let server = Server::start().await;
-    let cable = Cable::to(server.port).await;
-    let mut shim = Shim::start_at(&server, cable.port, |_| {}).await;
-    shim.admit().await;
-    shim.send("m0", "c", "greet").await;
-    shim.answer("m0").await;
-    cable.deafen(1);
+    let (cable, shim) = cable::deaf(&server).await;
     for n in 1..=3 {
         shim.send(&format!("m{n}"), "c", "greet").await;
     }
-    until(async || {
-        let consumer = shim.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
-        consumer.filter(|consumer| consumer.ack_pending == 3)
-    })
-    .await;
+    shim.given_out(3).await;
     shim.send("m4", "c", "greet").await;
     cable.cut();
     for n in 5..=8 {
@@ -160,21 +151,12 @@ async fn twenty_thousand_finished_messages_below_the_floor_cost_a_new_connection
 #[tokio::test]
 async fn a_slow_connection_brings_what_was_lost_a_piece_at_a_time() {
     let server = Server::start().await;
-    let cable = Cable::to(server.port).await;
-    let mut shim = Shim::start_at(&server, cable.port, |_| {}).await;
-    shim.admit().await;
-    shim.send("m0", "c", "greet").await;
-    shim.answer("m0").await;
-    cable.deafen(1);
+    let (cable, shim) = cable::deaf(&server).await;
     // Longer than a look-up of the consumer may take, in all; and so is the whole of it from one look to the next.
     for n in 1..=6 {
         shim.send(&format!("m{n}"), "c", &format!("greet {}", "x".repeat(700_000))).await;
     }
-    until(async || {
-        let consumer = shim.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
-        consumer.filter(|consumer| consumer.ack_pending == 6)
-    })
-    .await;
+    shim.given_out(6).await;
     cable.slow(1_000_000);
     cable.cut();
     let cut = std::time::Instant::now();

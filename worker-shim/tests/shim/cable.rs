@@ -9,6 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
+use crate::support::{Server, Shim};
+
 /// A way to the server. Its links are numbered from 1.
 pub(crate) struct Cable {
     pub(crate) port: u16,
@@ -91,4 +93,15 @@ async fn carry(
             return;
         }
     }
+}
+
+/// A shim at the end of a cable, which has answered `m0`, and does not hear what is given to it from now on.
+pub(crate) async fn deaf(server: &Server) -> (Cable, Shim) {
+    let cable = Cable::to(server.port).await;
+    let mut shim = Shim::start_at(server, cable.port, |_| {}).await;
+    shim.admit().await;
+    shim.send("m0", "c", "greet").await;
+    shim.answer("m0").await;
+    cable.deafen(1);
+    (cable, shim)
 }

@@ -12,15 +12,6 @@ async fn given(shim: &Shim, count: usize) {
     until(async || (shim.witness().len() == count).then_some(())).await;
 }
 
-/// Waits until the consumer has given so many requests out.
-async fn given_out(shim: &Shim, count: u64) {
-    until(async || {
-        let consumer = shim.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
-        consumer.filter(|consumer| consumer.ack_pending >= count)
-    })
-    .await;
-}
-
 /// As a leader does that gives the agent to somebody else.
 async fn fence(shim: &Shim) {
     shim.broker.delete_consumer(&agent(), INCARNATION).await.expect("deleted");
@@ -34,7 +25,7 @@ async fn one_that_was_frozen_and_replaced_meanwhile_goes_on_with_nothing() {
     for n in 0..5 {
         shim.send(&format!("m{n}"), &format!("c{n}"), "greet").await;
     }
-    given_out(&shim, 6).await;
+    shim.given_out(6).await;
     given(&shim, 1).await;
     kill(shim.pid(), Signal::STOP);
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -81,7 +72,7 @@ async fn one_that_is_fenced_while_no_pull_is_open_finds_out_by_itself() {
     }
     // Only now: to store so many may take longer than the worker does.
     shim.admit().await;
-    given_out(&shim, broker::WINDOW.into()).await;
+    shim.given_out(broker::WINDOW.into()).await;
     given(&shim, 1).await;
     fence(&shim).await;
     shim.wait_ready().await;
@@ -99,7 +90,7 @@ async fn one_that_hears_nothing_starts_nothing_until_it_has_looked() {
     shim.admit().await;
     shim.send("open", "c", "slow 9").await;
     shim.send("next", "d", "greet").await;
-    given_out(&shim, 2).await;
+    shim.given_out(2).await;
     given(&shim, 1).await;
     cable.lose(1);
     tokio::time::sleep(Duration::from_secs(11)).await;

@@ -243,6 +243,15 @@ impl Shim {
         until(async || self.final_of(message).await).await
     }
 
+    /// Waits until the consumer has given out so many requests that are not acked.
+    pub(crate) async fn given_out(&self, count: u64) {
+        until(async || {
+            let consumer = self.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
+            consumer.filter(|consumer| consumer.ack_pending >= count)
+        })
+        .await;
+    }
+
     /// The messages that the worker was given, in order.
     pub(crate) fn witness(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.dir.path().join("witness")).unwrap_or_default();

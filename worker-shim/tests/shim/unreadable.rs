@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use common::message::{Final, Outcome};
 use serde_json::Value;
 
-use crate::cable::Cable;
+use crate::cable;
 use crate::support::{INCARNATION, Server, Shim, agent, envelope, key, soon, until};
 
 /// The longest payload that a server takes.
@@ -98,20 +98,11 @@ async fn a_record_larger_than_any_of_ours_that_can_be_read_is_a_message() {
 #[tokio::test]
 async fn one_that_was_lost_with_a_connection_ends_as_soon_as_that_is_back() {
     let server = Server::start().await;
-    let cable = Cable::to(server.port).await;
-    let mut shim = Shim::start_at(&server, cable.port, |_| {}).await;
-    shim.admit().await;
-    shim.send("m0", "c", "greet").await;
-    shim.answer("m0").await;
-    cable.deafen(1);
+    let (cable, mut shim) = cable::deaf(&server).await;
     store_request(&shim, "garbage", b"garbage".to_vec()).await;
     shim.send("m1", "c", "greet").await;
     store_request(&shim, "newer", changed("newer", |it| it["kind"] = "telepathy".into())).await;
-    until(async || {
-        let consumer = shim.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
-        consumer.filter(|consumer| consumer.ack_pending == 3)
-    })
-    .await;
+    shim.given_out(3).await;
     let cut = Instant::now();
     cable.cut();
     for message in ["garbage", "newer"] {
