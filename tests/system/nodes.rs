@@ -174,7 +174,7 @@ async fn a_node_that_stood_still_reports_before_it_obeys() {
         if doubled { Err(said) } else { Ok(()) }
     })
     .await;
-    assert!(frozen.complaints().contains("stood still for"), "{}", frozen.complaints());
+    assert!(frozen.complaints().contains("was suspended for"), "{}", frozen.complaints());
     assert_eq!(identity(fleet, "bound"), bound);
     assert_eq!([identity(other, "a"), identity(other, "late")], moved);
     for agent in ["a", "late"] {

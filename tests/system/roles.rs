@@ -45,7 +45,7 @@ async fn says(role: &Child, words: &str) {
 
 /// How often it said that it waits.
 fn waits(role: &Child) -> usize {
-    role.complaints().lines().filter(|line| line.contains(" waits: ")).count()
+    role.complaints().lines().filter(|line| line.contains(" is waiting: ")).count()
 }
 
 /// Ends a role in order.
@@ -70,9 +70,9 @@ async fn a_node_waits_for_the_broker_and_for_the_first_supervisor() {
     let port = free_port();
     let fleet = fleet_at(port);
     let node = fleet.spawn_cli(["node", "--name", "n"]);
-    says(&node, "node n waits: cannot reach NATS").await;
+    says(&node, "node n is waiting: cannot reach NATS").await;
     let _server = server_at(&fleet, port, "");
-    says(&node, "node n waits: namespace default has no streams yet").await;
+    says(&node, "node n is waiting: namespace default has no streams yet").await;
     let supervisor = fleet.spawn_cli(["supervisor", "--id", "s"]);
     apply(&fleet).await;
     let _row = fleet.wait_state("a", "running").await;
@@ -89,7 +89,7 @@ async fn a_supervisor_waits_for_the_broker() {
     let port = free_port();
     let fleet = fleet_at(port);
     let supervisor = fleet.spawn_cli(["supervisor", "--id", "s"]);
-    says(&supervisor, "supervisor s waits: cannot reach NATS").await;
+    says(&supervisor, "supervisor s is waiting: cannot reach NATS").await;
     let _server = server_at(&fleet, port, "");
     let node = fleet.spawn_cli(["node", "--name", "n"]);
     apply(&fleet).await;
@@ -105,7 +105,7 @@ async fn whoever_waits_can_be_stopped_and_what_no_waiting_mends_is_an_error() {
     let fleet = fleet_at(port);
     for role in [["node", "--name", "n"], ["supervisor", "--id", "s"]] {
         let waiting = fleet.spawn_cli(role);
-        says(&waiting, " waits: ").await;
+        says(&waiting, " is waiting: ").await;
         ends(waiting).await;
         let bad = [&role[..], &["--nats", "nats://not a host"]].concat();
         fleet.cli(bad).await.exit(2).says("try:");

@@ -63,14 +63,14 @@ fn start(read_config: fn() -> Result<ShimConfig, String>) -> ExitCode {
         Ok(runtime) => {
             // As a task: each wake of what `block_on` itself waits for is a write to an eventfd and a poll, even on its own thread.
             let code = runtime.block_on(runtime.spawn(pump::run(config))).unwrap_or_else(|error| {
-                tracing::error!("the pump: {error}");
+                tracing::error!("the shim failed: {error}");
                 1
             });
             // All is said: the node waits for the end, and taking the runtime apart would only make it wait longer.
             std::process::exit(code.into())
         }
         Err(error) => {
-            tracing::error!("no runtime: {error}");
+            tracing::error!("cannot start the async runtime: {error}");
             ExitCode::FAILURE
         }
     }

@@ -167,7 +167,7 @@ pub(crate) async fn settle(
                 let Err(error) = retries.after(error).await else { continue };
                 if final_.response.is_none() && final_.tail.is_empty() {
                     // Nothing is left to cut: no repetition of it can be stored.
-                    tracing::error!("giving a final state up: {error}");
+                    tracing::error!("gave up on storing a final state: {error}");
                     return Done::Settled { seq, won: false, final_ };
                 }
                 final_.status = Outcome::Failed;
@@ -199,7 +199,9 @@ pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadabl
             Ok(_) => return Done::Refused { reply },
             Err(error) => {
                 if let Err(error) = retries.after(error).await {
-                    tracing::error!("refusing a request: {error}");
+                    tracing::error!(
+                        "cannot store the final state of a request that cannot be read: {error}"
+                    );
                     return Done::Refused { reply };
                 }
             }
@@ -217,7 +219,7 @@ pub(crate) async fn events(broker: Broker, mut gate: Gate, seq: u64, batch: Even
             Err(error) => {
                 // The final state carries the whole text; a batch that can never be stored must not stop the turn.
                 if let Err(error) = retries.after(error).await {
-                    tracing::error!("dropping events: {error}");
+                    tracing::error!("dropped events: {error}");
                     return Done::Batch { seq };
                 }
             }
@@ -253,7 +255,7 @@ pub(crate) async fn bury(
             Err(error) => {
                 // The final state says why it failed; a letter that can never be stored must not keep the message.
                 if let Err(error) = retries.after(error).await {
-                    tracing::error!("dropping a dead letter: {error}");
+                    tracing::error!("dropped a dead letter: {error}");
                     return Done::Buried { reply };
                 }
             }

@@ -356,14 +356,14 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
         }
         Event::Disconnected => {
             link.send_modify(|link| link.up = false);
-            tracing::warn!("no connection to the broker");
+            tracing::warn!("disconnected from the broker");
         }
         // Our own doing, as at the end of a command.
         Event::Closed => {
             link.send_modify(|link| link.up = false);
         }
         Event::SlowConsumer(_) | Event::ServerError(_) => {
-            tracing::warn!(%event, "the broker complains");
+            tracing::warn!(%event, "error reported by the broker");
         }
         Event::LameDuckMode | Event::Draining | Event::ClientError(_) => {
             tracing::debug!(%event, "broker");

@@ -192,7 +192,7 @@ impl Broker {
         incarnation: u64,
         silent: &str,
     ) -> Result<String> {
-        tracing::warn!(consumer = silent, "it does not answer: another one takes its place");
+        tracing::warn!(consumer = silent, "the consumer does not answer: creating another one");
         let (stream, subject) = (self.lease_stream(), self.renamed_subject(agent, incarnation));
         let there = self.wire().last(&stream, &subject).await?;
         if let Some(record) = there.as_ref().filter(|record| record.payload != silent.as_bytes()) {

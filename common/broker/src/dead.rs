@@ -156,7 +156,7 @@ impl Broker {
         while let Some(record) = reader.next().await? {
             match Stored::parse(&record) {
                 Ok(letter) => letters.push(letter),
-                Err(error) => tracing::warn!(%error, "skipping a dead letter"),
+                Err(error) => tracing::warn!(%error, "skipped a dead letter that cannot be read"),
             }
         }
         Ok(letters)

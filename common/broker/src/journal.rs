@@ -90,7 +90,7 @@ fn already(there: Stored<Envelope>, envelope: &Envelope) -> SendOutcome {
 /// failed, with what is wrong as the reason.
 pub(crate) fn read_final(record: &Record) -> Stored<Final> {
     Stored::parse(record).unwrap_or_else(|error| {
-        tracing::error!(%error, "a final state that cannot be read");
+        tracing::error!(%error, "cannot read a final state");
         let value = Final {
             status: Outcome::Failed,
             response: None,

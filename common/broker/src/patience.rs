@@ -55,7 +55,7 @@ pub async fn once_there<T, Attempt: Future<Output = Result<T>>>(
         let error = match attempt().await {
             Ok(there) => {
                 if said.is_some() {
-                    tracing::info!("{who}: waits no longer");
+                    tracing::info!("{who}: connected");
                 }
                 return Ok(there);
             }
@@ -64,7 +64,7 @@ pub async fn once_there<T, Attempt: Future<Output = Result<T>>>(
         let Some(missing) = missing(&error) else { return Err(error) };
         let is_said = |(what, at): (Missing, Instant)| what == missing && at.elapsed() < SAID_AGAIN;
         if !said.is_some_and(is_said) {
-            tracing::warn!("{who} waits: {error}");
+            tracing::warn!("{who} is waiting: {error}");
             said = Some((missing, Instant::now()));
         }
         tokio::time::sleep(PAUSE).await;

@@ -275,7 +275,11 @@ async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<Str
         let smaller = wanted["max_bytes"].as_u64().map(|bytes| bytes / 8);
         match smaller {
             Some(bytes) if code::FULL.contains(&error.err_code) && bytes >= 1 << 20 => {
-                tracing::warn!(stream = name, bytes, "little room: a smaller stream");
+                tracing::warn!(
+                    stream = name,
+                    bytes,
+                    "not enough storage: creating a smaller stream"
+                );
                 wanted["max_bytes"] = bytes.into();
             }
             Some(_) | None => return Err(error.into()),
@@ -300,7 +304,7 @@ async fn update(
     if merged == info.config {
         return Ok(Some(info));
     }
-    tracing::info!(stream = name, "bringing the stream's settings up to date");
+    tracing::info!(stream = name, "updating the stream's configuration");
     let updated =
         wire.api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &merged, timeout).await??;
     check_taken(name, &merged, &updated.config)?;

@@ -52,7 +52,7 @@ pub fn stop() -> Result<Stop, ApiError> {
             }
         };
         next().await;
-        tracing::info!("stopping; once more to end at once");
+        tracing::info!("stopping; press Ctrl-C again to exit at once");
         stop.cancel();
         next().await;
         exit(130);

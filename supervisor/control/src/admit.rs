@@ -246,7 +246,7 @@ impl Handover {
 
     fn too_late(&self, later: u64) -> Handed {
         let Self { agent, incarnation, .. } = self;
-        tracing::warn!("{agent}-{incarnation} is not admitted: {agent}-{later} was");
+        tracing::warn!("{agent}-{incarnation} is not admitted: {agent}-{later} is newer");
         Handed::TooLate
     }
 

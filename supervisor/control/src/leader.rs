@@ -87,7 +87,7 @@ impl Leading {
     pub(super) fn awake(&mut self, now_ms: u64) {
         let gap = self.observer.awake(now_ms);
         if gap > 0 {
-            tracing::warn!("stood still for {gap} ms: nobody's silence counts");
+            tracing::warn!("the supervisor was suspended for {gap} ms: all timeouts start over");
             self.timers.postpone(Duration::from_millis(gap));
         }
     }
@@ -186,7 +186,7 @@ impl Supervisor {
         let report: NodeReport = match codec::decode(&message.payload) {
             Ok(report) => report,
             Err(error) => {
-                tracing::warn!("report of node {node}: {error}");
+                tracing::warn!("cannot read a report of node {node}: {error}");
                 return self.node_heard(&node);
             }
         };
@@ -251,7 +251,7 @@ impl Supervisor {
         let report = match codec::decode(&message.payload) {
             Ok(report) => report,
             Err(error) => {
-                tracing::warn!("report of {agent}-{incarnation}: {error}");
+                tracing::warn!("cannot read a report of {agent}-{incarnation}: {error}");
                 self.observe(|eyes, state, now| eyes.shim_heard(state, now, &agent, incarnation));
                 return;
             }

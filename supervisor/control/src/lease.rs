@@ -48,11 +48,11 @@ pub(super) async fn keep(
                 pause
             }
             Ok(Err(error)) => {
-                tracing::warn!("the leader's lease: {error}");
+                tracing::warn!("cannot renew or take the lease: {error}");
                 AGAIN
             }
             Err(_) => {
-                tracing::warn!("the leader's lease: no answer");
+                tracing::warn!("cannot renew or take the lease: no answer");
                 AGAIN
             }
         };
@@ -79,6 +79,6 @@ fn tell(told: &watch::Sender<Option<LeaseState>>, state: Option<LeaseState>) {
 async fn release(lease: &mut Lease) {
     let released = tokio::time::timeout(Duration::from_secs(1), lease.release()).await;
     if !matches!(released, Ok(Ok(()))) {
-        tracing::warn!("the leader's lease is not given up: it ends by itself");
+        tracing::warn!("cannot release the lease: it expires");
     }
 }

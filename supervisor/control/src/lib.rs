@@ -270,7 +270,7 @@ impl Supervisor {
     fn awake(&mut self) {
         let (now, now_ms) = (Moment::now(), self.now_ms());
         if self.leading.as_ref().is_some_and(|leading| leading.until <= now) {
-            tracing::warn!("supervisor {} leads no more: its lease was not renewed", self.id);
+            tracing::warn!("supervisor {} lost the lease: it was not renewed in time", self.id);
             self.leading = None;
             self.holder = None;
         }
@@ -337,7 +337,7 @@ impl Supervisor {
         let is_new = self.competes.send_if_modified(std::mem::take);
         if is_new {
             tracing::error!(
-                "supervisor {} only follows from now on: record {} of the control log: {}",
+                "supervisor {} stops competing for the lease: record {} of the control log: {}",
                 self.id,
                 unreadable.seq,
                 unreadable.why
@@ -378,7 +378,7 @@ impl Supervisor {
                 }
             }
             Done::NotAppended { record, error, waiting } => {
-                tracing::error!("appending to the control log: {error}");
+                tracing::error!("cannot append to the control log: {error}");
                 if let Some(leading) = &mut self.leading {
                     leading.unsaid(&record);
                 }
@@ -430,7 +430,7 @@ impl Supervisor {
                 self.elect();
             }
             (None, Some(_)) => {
-                tracing::info!("supervisor {} leads no more", self.id);
+                tracing::info!("supervisor {} is no longer the leader", self.id);
                 self.leading = None;
             }
             (None, None) => {}

@@ -43,7 +43,9 @@ impl Supervisor {
                 self.tell_nodes(subject, Some(instance), NodeCommandBody::Refused).await;
             }
             Action::Dismiss { agent, incarnation } => {
-                tracing::info!("{agent}-{incarnation} is over, and is told so");
+                tracing::info!(
+                    "dismissing the shim of {agent}-{incarnation}: its incarnation has ended"
+                );
                 let command = ShimCommand::Drain { within: DISMISSED };
                 self.tell_shim(&agent, incarnation, &command).await;
             }
@@ -93,7 +95,7 @@ impl Supervisor {
         let Some(spec) = spec else { return };
         let spec = match serde_json::to_string(spec) {
             Ok(spec) => spec,
-            Err(error) => return tracing::error!("the spec of {agent}: {error}"),
+            Err(error) => return tracing::error!("cannot encode the spec of {agent}: {error}"),
         };
         let token = self.token(&agent, incarnation);
         let of = agent.clone();
@@ -148,10 +150,10 @@ impl Supervisor {
         match codec::encode(&NodeCommand { term, instance, number, body }) {
             Ok(frame) => {
                 if let Err(error) = self.broker.tell(subject, frame.into()).await {
-                    tracing::warn!("commanding nodes: {error}");
+                    tracing::warn!("cannot send a command to the nodes: {error}");
                 }
             }
-            Err(error) => tracing::error!("commanding nodes: {error}"),
+            Err(error) => tracing::error!("cannot send a command to the nodes: {error}"),
         }
         Some(number)
     }
@@ -167,10 +169,12 @@ impl Supervisor {
         match codec::encode(command) {
             Ok(frame) => {
                 if let Err(error) = self.broker.tell(subject, frame.into()).await {
-                    tracing::warn!("commanding {agent}-{incarnation}: {error}");
+                    tracing::warn!("cannot send a command to {agent}-{incarnation}: {error}");
                 }
             }
-            Err(error) => tracing::error!("commanding {agent}-{incarnation}: {error}"),
+            Err(error) => {
+                tracing::error!("cannot send a command to {agent}-{incarnation}: {error}")
+            }
         }
     }
 }

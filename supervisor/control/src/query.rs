@@ -343,9 +343,9 @@ async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {
         }
         Ok(bytes) => {
             if let Err(error) = broker.tell(to, Bytes::from(bytes)).await {
-                tracing::warn!("answering a client: {error}");
+                tracing::warn!("cannot answer a client: {error}");
             }
         }
-        Err(error) => tracing::error!("answering a client: {error}"),
+        Err(error) => tracing::error!("cannot answer a client: {error}"),
     }
 }

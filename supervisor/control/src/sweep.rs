@@ -62,7 +62,8 @@ impl Supervisor {
         let from = from.unwrap_or(1).max(1);
         self.task(async move {
             let checked = check(&reads, &agent, incarnation, from, now).await;
-            let checked = checked.inspect_err(|error| tracing::warn!("sweeping {agent}: {error}"));
+            let checked =
+                checked.inspect_err(|error| tracing::warn!("cannot sweep {agent}: {error}"));
             Done::Swept { agent, checked: checked.ok() }
         });
     }
@@ -74,7 +75,7 @@ impl Supervisor {
             match broker.consumers().await {
                 Ok(consumers) => Done::Consumers(consumers),
                 Err(error) => {
-                    tracing::warn!("looking for stale consumers: {error}");
+                    tracing::warn!("cannot list stale consumers: {error}");
                     Done::Nothing
                 }
             }
@@ -94,9 +95,9 @@ impl Supervisor {
         let broker = self.broker.clone();
         self.task(async move {
             for (agent, incarnation) in stale {
-                tracing::info!("the consumer of {agent}-{incarnation} serves nobody: deleted");
+                tracing::info!("deleted the stale consumer of {agent}-{incarnation}");
                 if let Err(error) = broker.delete_consumer(&agent, incarnation).await {
-                    tracing::warn!("deleting the consumer of {agent}-{incarnation}: {error}");
+                    tracing::warn!("cannot delete the consumer of {agent}-{incarnation}: {error}");
                 }
             }
             Done::Nothing
@@ -129,7 +130,7 @@ async fn check(
     let Some((seq, key, at)) = scan.open.first() else { return Ok(scan.last_seq + 1) };
     if now.since(*at) > STUCK && *seq <= consumer.delivered {
         tracing::warn!(
-            "message {} of {agent} is open since {at} and on its way to nobody: its consumer is made anew",
+            "message {} of {agent} is open since {at} but not pending in the consumer: recreating the consumer",
             key.message_id
         );
         // The shim finds it gone and says ready; the handover then begins with what is open.

@@ -12,19 +12,22 @@ impl Node {
     pub(super) async fn command(&mut self, payload: &[u8]) {
         let NodeCommand { term, instance, number, body } = match codec::decode(payload) {
             Ok(command) => command,
-            Err(error) => return tracing::warn!("command: {error}"),
+            Err(error) => return tracing::warn!("cannot read a command: {error}"),
         };
         let to_any = matches!(body, NodeCommandBody::List) && instance.is_none();
         if !to_any && instance.is_some_and(|instance| instance != self.instance) {
-            return tracing::info!("a command for another process of this node");
+            return tracing::info!("ignored a command for another process of this node");
         }
         if term < self.term {
-            return tracing::info!("refused a command of term {term}: term {} leads", self.term);
+            return tracing::info!(
+                "refused a command of term {term}: the current term is {}",
+                self.term
+            );
         }
         self.term = term;
         // What the node says of what it has taken must stay true: a start that a later command has overtaken comes too late.
         if (term, number) < self.seen && matches!(body, NodeCommandBody::Start(_)) {
-            return tracing::info!("a start that was overtaken: it will be repeated");
+            return tracing::info!("ignored an outdated start command: the leader repeats it");
         }
         // What was said while it stood still is repeated if it still holds.
         if self.stale && matches!(body, NodeCommandBody::Start(_) | NodeCommandBody::Refused) {

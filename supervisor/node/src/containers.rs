@@ -249,7 +249,7 @@ impl Node {
             Ended::No | Ended::Unknown(_) => {
                 let key = (container.agent, container.incarnation);
                 if let Ended::Unknown(error) = ended {
-                    tracing::warn!("how {}-{} ended is not known yet: {error}", key.0, key.1);
+                    tracing::warn!("cannot read the exit of {}-{} yet: {error}", key.0, key.1);
                 }
                 // The next list brings it up again.
                 if let Some(one) = self.running.get_mut(&key) {
@@ -281,7 +281,7 @@ impl Node {
                     engine.remove(&one.container.id).await;
                 }
             }
-            Err(error) => tracing::warn!("what has ended may not be removed: {error}"),
+            Err(error) => tracing::warn!("stopped containers may be left behind: {error}"),
         }
     }
 

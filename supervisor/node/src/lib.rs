@@ -303,7 +303,7 @@ impl Node {
             match input {
                 Input::Tick => self.report_status().await,
                 Input::Seen(Ok(seen)) => self.seen(seen).await,
-                Input::Seen(Err(error)) => tracing::error!("a watch failed: {error}"),
+                Input::Seen(Err(error)) => tracing::error!("a watch task failed: {error}"),
                 Input::News(news) => self.news(news).await,
                 Input::Command(Some(message)) => self.command(&message.payload).await,
                 Input::Command(None) => {
@@ -328,7 +328,7 @@ impl Node {
             self.clear_up().await;
         };
         if tokio::time::timeout(REMOVED, removed).await.is_err() {
-            tracing::warn!("what has ended is not removed within {REMOVED:?}");
+            tracing::warn!("stopped containers were not removed within {REMOVED:?}");
         }
         flushed.attempt("the node's last report")
     }
@@ -370,10 +370,10 @@ impl Node {
         match codec::encode(report) {
             Ok(frame) => {
                 if let Err(error) = self.broker.tell(subject, frame.into()).await {
-                    tracing::warn!("reporting: {error}");
+                    tracing::warn!("cannot send a report: {error}");
                 }
             }
-            Err(error) => tracing::error!("reporting: {error}"),
+            Err(error) => tracing::error!("cannot send a report: {error}"),
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn succeed(folder: &Path, instance: u64) -> Vec<u64> {
     let before = read(&path, &boot);
     if let Err(error) = write(&path, boot, &before, instance) {
         // The next one then waits for our silence.
-        tracing::warn!("taking note of this process in {}: {error}", path.display());
+        tracing::warn!("cannot record this process in {}: {error}", path.display());
     }
     before
 }

@@ -118,7 +118,7 @@ impl Node {
     pub(super) fn watch(&mut self, key: Key, pid: u32) {
         self.watches.spawn(async move {
             let status = ended(pid).await.unwrap_or_else(|error| {
-                tracing::error!("watching {}-{}: {error}", key.0, key.1);
+                tracing::error!("cannot watch {}-{}: {error}", key.0, key.1);
                 None
             });
             Seen::ShimEnded((key, status))

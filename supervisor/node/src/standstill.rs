@@ -23,7 +23,7 @@ impl Node {
         if slept < STOOD_STILL {
             return false;
         }
-        tracing::warn!("the node stood still for {}s", slept.as_secs());
+        tracing::warn!("the node was suspended for {}s", slept.as_secs());
         let now = Instant::now();
         for kill_at in self.running.values_mut().filter_map(|one| one.kill_at.as_mut()) {
             *kill_at = anew(*kill_at, now);

@@ -73,7 +73,7 @@ impl RunFolders {
         if let Err(error) = fs::remove_dir_all(self.of(agent, incarnation))
             && error.kind() != ErrorKind::NotFound
         {
-            tracing::warn!("removing the run folder of {agent}-{incarnation}: {error}");
+            tracing::warn!("cannot remove the run folder of {agent}-{incarnation}: {error}");
         }
     }
 
@@ -96,7 +96,7 @@ impl RunFolders {
             write_private(&run.join(EXIT), &words).map_err(|error| error.to_string())
         });
         if let Err(error) = kept {
-            tracing::warn!("putting the end of {agent}-{incarnation} on record: {error}");
+            tracing::warn!("cannot record the exit of {agent}-{incarnation}: {error}");
         }
     }
 }

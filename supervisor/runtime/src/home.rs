@@ -283,7 +283,7 @@ fn sign(mut file: &fs::File) {
         .and_then(|_| write!(file, "{}", std::process::id()));
     if let Err(error) = signed {
         // On a full disk it holds all the same, for nobody to signal.
-        tracing::warn!("writing to the lock: {error}");
+        tracing::warn!("cannot write the process id to the lock file: {error}");
     }
 }
 

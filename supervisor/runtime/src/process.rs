@@ -163,7 +163,7 @@ impl ProcessRuntime {
             .collect();
         let killed = labels::sweep_where(&self.folders.root, |run| runs.contains(run));
         if killed > 0 {
-            tracing::info!("ended {killed} processes that killed shims left behind");
+            tracing::info!("killed {killed} leftover processes of killed shims");
         }
     }
 }

@@ -76,7 +76,7 @@ impl Nats {
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let (binary, _) = runtime::binaries::nats_server()?;
         if let (Some(access), Some(pid)) = (&known, running(&folder)) {
-            tracing::info!("nats-server runs already, as process {pid}");
+            tracing::info!("nats-server is already running as process {pid}");
             if address.is_some_and(|address| address != access.host) {
                 tracing::warn!(
                     "nats-server listens on {}, where containers do not reach it; try: `mozart down`, then `mozart up`",
@@ -190,7 +190,7 @@ impl Nats {
                     }
                 }
                 () = disk.has_room_again() => {
-                    tracing::warn!("nats-server's disk was full and has room again");
+                    tracing::warn!("nats-server's disk has free space again: restarting it");
                     end(self.pid).await;
                 }
                 () = stop.cancelled() => break,

@@ -42,7 +42,7 @@ impl Acks {
         for reply in self.replies.drain(..) {
             // A lost ack is a redelivery, which the journal answers.
             if let Err(error) = broker.ack(&reply).await {
-                tracing::warn!("acking: {error}");
+                tracing::warn!("cannot ack: {error}");
                 break;
             }
         }

@@ -39,7 +39,7 @@ impl Pump {
                         match self.broker.pull(agent, incarnation, broker::WINDOW).await {
                             Ok(inbox) => self.inbox = Some(inbox),
                             Err(error) => {
-                                tracing::warn!("pulling: {error}");
+                                tracing::warn!("cannot pull: {error}");
                                 inputs.push_back(Input::PullEnded);
                             }
                         }
@@ -75,10 +75,10 @@ impl Pump {
         match codec::encode(report) {
             Ok(frame) => {
                 if let Err(error) = self.broker.tell(subject, frame.into()).await {
-                    tracing::warn!("reporting: {error}");
+                    tracing::warn!("cannot send a report: {error}");
                 }
             }
-            Err(error) => tracing::error!("reporting: {error}"),
+            Err(error) => tracing::error!("cannot send a report: {error}"),
         }
     }
 
@@ -116,7 +116,7 @@ impl Pump {
                 self.perform(todo);
             }
             Ok(ShimCommand::Ping) => self.heartbeat().await,
-            Err(error) => tracing::warn!("command: {error}"),
+            Err(error) => tracing::warn!("cannot read a command: {error}"),
         }
     }
 

@@ -130,7 +130,7 @@ impl Pump {
         if self.logs.were_sent()
             && let Err(error) = self.broker.flush(Duration::from_secs(1)).await
         {
-            tracing::warn!("the last lines of the log may be lost: {error}");
+            tracing::warn!("the last log lines may be lost: {error}");
         }
     }
 }
@@ -149,6 +149,6 @@ pub(super) fn leave(config: &ShimConfig, exit: &ShimExit) {
         }
     };
     if let Err(error) = written {
-        tracing::error!("cannot leave the exit: {error}");
+        tracing::error!("cannot write the exit record: {error}");
     }
 }

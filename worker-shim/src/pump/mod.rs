@@ -86,7 +86,7 @@ impl Pump {
     async fn handle(&mut self, event: Event) -> Option<Exit> {
         match event {
             Event::StoodStill(us) => {
-                tracing::warn!("stood still for {:?}", Duration::from_micros(us));
+                tracing::warn!("suspended for {:?}", Duration::from_micros(us));
                 // Its turns did not: what they said meanwhile is still to be read.
                 self.book.stood_still(us);
                 self.stand(Input::StoodStill).await;

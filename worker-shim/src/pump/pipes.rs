@@ -93,7 +93,7 @@ impl Pipes {
                 bytes.push(b'\n');
                 self.outgoing.extend(bytes);
             }
-            Err(error) => tracing::error!("a line for the worker: {error}"),
+            Err(error) => tracing::error!("cannot encode a line for the worker: {error}"),
         }
         self.write()
     }

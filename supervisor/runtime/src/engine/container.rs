@@ -222,7 +222,11 @@ impl Engine {
         });
         if let Err(error) = noted {
             // The labels say the same, as long as the engine answers.
-            tracing::warn!("noting {}-{}: {error}", container.agent, container.incarnation);
+            tracing::warn!(
+                "cannot write the container note of {}-{}: {error}",
+                container.agent,
+                container.incarnation
+            );
         }
     }
 
@@ -236,7 +240,7 @@ impl Engine {
         match self.inner.connection.remove(id).await {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!("removing container {id}: {error}");
+                tracing::warn!("cannot remove container {id}: {error}");
                 false
             }
         }
@@ -283,12 +287,12 @@ impl Engine {
             let (status, why) = (words::status(&error), say(error));
             if why.contains("paused") {
                 if self.docker().unpause_container(id).await.is_ok() {
-                    tracing::warn!("container {id} was paused: woken, to be stopped");
+                    tracing::warn!("container {id} was paused: unpaused it to stop it");
                 }
             } else if matches!(status, Some(404 | 409)) || why.contains("not running") {
                 return;
             } else {
-                tracing::warn!("{signal} to container {id}: {why}");
+                tracing::warn!("cannot send {signal} to container {id}: {why}");
                 tokio::time::sleep(SOON).await;
             }
         }

@@ -164,7 +164,7 @@ impl Engine {
             if other.0 != id {
                 other = (id, Instant::now());
             } else if other.1.elapsed() > ABANDONED {
-                tracing::warn!("container {name} was left behind by another node: removed");
+                tracing::warn!("removed container {name}, left behind by another node");
                 self.remove(&id).await;
             }
             tokio::time::sleep(PAUSE).await;
