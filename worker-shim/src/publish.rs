@@ -102,7 +102,7 @@ pub(crate) enum Done {
 
 /// Looks for a message's final state and its attempts on record.
 pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
-    let mut retries = Retries::new("looking a message up");
+    let mut retries = Retries::new("looking up a message");
     loop {
         let (final_, mark) = tokio::join!(broker.final_of(&key), broker.last_mark(&key));
         match (final_, mark) {
@@ -139,7 +139,7 @@ pub(crate) async fn finished(broker: Broker, keys: Vec<MessageKey>) -> Done {
             Ok(None) => {}
             // They are asked for again, with those that come until then.
             Err(error) => {
-                tracing::warn!("looking for the ends of questions: {error}");
+                tracing::warn!("cannot look up the final states of questions: {error}");
                 break;
             }
         }
@@ -191,7 +191,7 @@ pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadabl
         tail: Vec::new(),
     };
     let Unreadable { key, conversation, reply, .. } = unreadable;
-    let mut retries = Retries::new("refusing a request");
+    let mut retries = Retries::new("storing the final state of a request that cannot be read");
     loop {
         let publish = broker.publish_final(&key, &conversation, &final_, "refused", STORE_WITHIN);
         let Some(published) = gate.through(publish).await else { continue };
@@ -299,7 +299,7 @@ pub(crate) async fn look(broker: Broker, look: Look) -> Done {
         Ok::<_, BrokerError>((Found::There(Consumer { name, created }), lost, again))
     };
     let (found, lost, again) = looking.await.unwrap_or_else(|error| {
-        tracing::warn!("looking for the consumer: {error}");
+        tracing::warn!("cannot look up the consumer: {error}");
         (Found::NoAnswer, Vec::new(), None)
     });
     Done::Looked { look, found, lost, again }

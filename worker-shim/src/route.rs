@@ -152,7 +152,7 @@ async fn answer(
 }
 
 async fn must_exist(broker: &Broker, agent: &AgentName) -> Result<(), String> {
-    let mut retries = Retries::new(format!("asking for agent {agent}"));
+    let mut retries = Retries::new(format!("looking up agent {agent}"));
     loop {
         match broker.last_control(agent).await {
             Ok(Some(record)) if !matches!(record.event, ControlEvent::AgentRemoved { .. }) => {

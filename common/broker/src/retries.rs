@@ -41,7 +41,7 @@ impl Retries {
 
     /// Waits after a failed try of what nobody can go on without, whatever the error: a read of what decides, a handover.
     pub async fn pause(&mut self, error: &BrokerError) {
-        tracing::warn!("{}: {error}", self.what);
+        tracing::warn!("{} failed, retrying: {error}", self.what);
         tokio::time::sleep(jitter(self.pause)).await;
         self.pause = (self.pause * 2).min(LONGEST);
     }

@@ -87,7 +87,8 @@ impl Supervisor {
         let Some(known) = self.state.agent(&agent) else { return };
         let (reads, previous, floor) = (self.reads.clone(), known.begun, known.floor);
         self.task(async move {
-            let mut retries = Retries::new(format!("where {agent}-{incarnation} begins"));
+            let mut retries =
+                Retries::new(format!("finding the start sequence of {agent}-{incarnation}"));
             loop {
                 match find_floor(&reads, &agent, previous, floor).await {
                     Ok(floor) => return Done::Floor { agent, incarnation, floor },
@@ -198,7 +199,7 @@ impl Handover {
     /// Tries until it is done; the result is that of [`Self::perform`].
     async fn until_done(&self, broker: &Broker, subject: &str) -> Handed {
         let Self { agent, incarnation, .. } = self;
-        let mut retries = Retries::new(format!("handing over to {agent}-{incarnation}"));
+        let mut retries = Retries::new(format!("the handover to {agent}-{incarnation}"));
         loop {
             match self.perform(broker, subject).await {
                 Ok(handed) => return handed,
