@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use system_tests::harness::{Fleet, Output, Signal, eventually, flaky, message, nats_server};
+use system_tests::harness::{Fleet, Output, Signal, eventually, flaky, kill, message, nats_server};
 use tokio::process::{Child, Command};
 
 /// Runs `mozart up -d --wait` with the fleet's souls.
@@ -104,16 +104,41 @@ async fn down_stops_what_a_dead_up_left_behind() {
     }
 }
 
+/// The port of a fleet's server.
+fn port(fleet: &Fleet) -> u16 {
+    let note = fleet.note().expect("it runs");
+    let url = note["url"].as_str().expect("an address").to_owned();
+    url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("with a port")
+}
+
+#[tokio::test]
+async fn a_port_that_is_still_taken_for_a_moment_is_kept() {
+    let mut fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let (old, shim) = (port(&fleet), fleet.shim("a"));
+    let server = fleet.nats_pid().expect("a server");
+    // The keeper first: it would start another server.
+    fleet.kill_up().await;
+    kill(server, Signal::KILL);
+    // As the sockets of a dying server do: it is gone already, and the port is not free yet.
+    let taken = eventually("the port is free", async || {
+        TcpListener::bind(("127.0.0.1", old)).map_err(|error| error.to_string())
+    })
+    .await;
+    let released = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(taken);
+    };
+    tokio::join!(fleet.up(&[]), released);
+    assert_eq!(port(&fleet), old);
+    assert_eq!(fleet.ask("a", "say after").await, "after");
+    assert_eq!(fleet.shim("a"), shim, "it found the server again");
+}
+
 #[tokio::test]
 async fn a_port_that_another_program_took_meanwhile_is_given_up() {
     let mut fleet = Fleet::with(&[("a", &flaky(""))]).await;
     let id = fleet.send("a", "say before").await;
     let _answered = fleet.wait_status(&id, "completed").await;
-    let port = |fleet: &Fleet| -> u16 {
-        let note = fleet.note().expect("it runs");
-        let url = note["url"].as_str().expect("an address").to_owned();
-        url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("with a port")
-    };
     let old = port(&fleet);
     let up = fleet.take_up();
     up.signal(Signal::INT);

@@ -193,8 +193,11 @@ impl Home {
         })
     }
 
-    /// Writes a file for this user only, whole or not at all.
-    fn put(&self, name: &str, content: &[u8]) -> std::io::Result<()> {
+    /// Writes a file of this folder, for this user only, whole or not at all.
+    ///
+    /// # Errors
+    /// When the file system does not take it.
+    pub fn put(&self, name: &str, content: &[u8]) -> std::io::Result<()> {
         let draft = self.dir.join(format!("{name}.{}", std::process::id()));
         let mut out = fs::OpenOptions::new()
             .write(true)

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use common::api::ApiError;
-use common::shim::{Exit, IncarnationExit};
+use common::frame::IncarnationExit;
+use common::shim::Exit;
 
 use common::failure;
 use runtime::Wanted;

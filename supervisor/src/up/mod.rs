@@ -253,7 +253,7 @@ async fn start(
                 Some(engine) => host_address(engine, wanted.runtime.network.as_deref()).await,
                 None => None,
             };
-            let nats = Nats::start(home, wanted.sync, address.as_deref())?;
+            let nats = Nats::start(home, wanted.sync, address.as_deref()).await?;
             (nats.url(), Some(nats))
         }
     };

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,6 +27,10 @@ use runtime::processes::{self, ended};
 const STARTS: u32 = 5;
 /// The pause before a killed server is started again, doubled up to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+
+/// How long the port of an earlier server is waited for before another one is taken. A killed server is gone from the process table a
+/// moment before its sockets are closed, and the shims that run know that port only.
+const PORT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where the server listens and who may use it. Kept, so that what runs finds a restarted one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,7 +68,11 @@ impl Drop for Nats {
 
 impl Nats {
     /// Starts the server, or takes over the one that runs. A new one listens on `address`, or on loopback.
-    pub(super) fn start(home: &Home, sync: Sync, address: Option<&str>) -> Result<Self, ApiError> {
+    pub(super) async fn start(
+        home: &Home,
+        sync: Sync,
+        address: Option<&str>,
+    ) -> Result<Self, ApiError> {
         let folder = home.nats();
         let failed = |error: io::Error| {
             let what = format!("cannot prepare nats-server in {}", folder.display());
@@ -85,17 +93,13 @@ impl Nats {
             }
             return Ok(Self { access: access.clone(), folder, binary, pid, leave: true });
         }
-        let is_free = |host: &str, port| TcpListener::bind((host, port)).is_ok();
         let host = address.filter(|address| is_free(address, 0));
         let host = host.map_or_else(loopback, str::to_owned);
         // Shims that still run know the old address, and no other.
         let may_move = labels::find(&home.run()).is_empty();
+        let stays = |known: &Access| known.host == host || !may_move;
         let access = match known {
-            Some(known)
-                if is_free(&known.host, known.port) && (known.host == host || !may_move) =>
-            {
-                known
-            }
+            Some(known) if stays(&known) && becomes_free(&known).await => known,
             known => Access {
                 // Another program took the port meanwhile, or this is the first start.
                 port: free_port(&host).map_err(failed)?,
@@ -104,13 +108,9 @@ impl Nats {
                 password: known.map_or_else(random, |known| known.password),
             },
         };
-        write_private(
-            &folder.join("access.json"),
-            &serde_json::to_vec(&access).unwrap_or_default(),
-        )
-        .map_err(failed)?;
-        write_private(&folder.join("nats.conf"), config(&access, &folder, sync).as_bytes())
-            .map_err(failed)?;
+        let json = serde_json::to_vec(&access).unwrap_or_default();
+        home.put("nats/access.json", &json).map_err(failed)?;
+        home.put("nats/nats.conf", config(&access, &folder, sync).as_bytes()).map_err(failed)?;
         let pid = spawn(&binary, &folder).map_err(failed)?;
         tracing::info!("nats-server listens on {}:{}, as process {pid}", access.host, access.port);
         Ok(Self { access, folder, binary, pid, leave: false })
@@ -285,6 +285,30 @@ fn running(folder: &Path) -> Option<u32> {
     processes::all().find(is_it)
 }
 
+fn is_free(host: &str, port: u16) -> bool {
+    TcpListener::bind((host, port)).is_ok()
+}
+
+/// Whether the port of an earlier server is free, or becomes so.
+async fn becomes_free(known: &Access) -> bool {
+    let Access { host, port, .. } = known;
+    let deadline = Instant::now() + PORT_WITHIN;
+    let mut waits = false;
+    while !is_free(host, *port) {
+        if Instant::now() > deadline {
+            tracing::warn!(
+                "another program listens on port {port}: nats-server takes a new port, and agents that still run are replaced"
+            );
+            return false;
+        }
+        if !std::mem::replace(&mut waits, true) {
+            tracing::info!("waiting up to {PORT_WITHIN:?} for port {port} to become free");
+        }
+        tokio::time::sleep(PAUSES[0]).await;
+    }
+    true
+}
+
 /// A port that nobody listens on, if possible below those from which the system gives connections their own end: one of those
 /// could take it while the server is restarted, and a client that tries to reach it there could even meet itself.
 fn free_port(host: &str) -> io::Result<u16> {
@@ -292,13 +316,16 @@ fn free_port(host: &str) -> io::Result<u16> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let highest = range.split_whitespace().next().and_then(|first| first.parse().ok());
     let span = highest.unwrap_or(32_768_u16).saturating_sub(LOWEST);
-    let is_free = |port: &u16| TcpListener::bind((host, *port)).is_ok();
     let random = random();
     let tries = random
         .as_bytes()
         .chunks_exact(4)
         .filter_map(|hex| u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-    match tries.filter(|_| span > 0).map(|any| LOWEST + any % span).find(is_free) {
+    match tries
+        .filter(|_| span > 0)
+        .map(|any| LOWEST + any % span)
+        .find(|port| is_free(host, *port))
+    {
         Some(port) => Ok(port),
         None => Ok(TcpListener::bind((host, 0))?.local_addr()?.port()),
     }
@@ -310,11 +337,4 @@ fn random() -> String {
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     debug_assert!(filled.is_ok_and(|filled| filled == bytes.len()), "up to 256 bytes come whole");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write as _;
-    let mut file =
-        fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
 }
