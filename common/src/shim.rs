@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
-pub use crate::frame::*;
 
 /// How a process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

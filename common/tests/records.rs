@@ -6,10 +6,11 @@ use common::api::Query;
 use common::codec::{self, decode, encode};
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::event::{self, Event, EventBody};
-use common::message::{Final, Outcome};
-use common::shim::{
-    Exit, NodeCommand, NodeCommandBody, NodeReport, ShimCommand, ShimReport, StartIncarnation,
+use common::frame::{
+    NodeCommand, NodeCommandBody, NodeReport, ShimCommand, ShimReport, StartIncarnation,
 };
+use common::message::{Final, Outcome};
+use common::shim::Exit;
 use common::spec::AgentSpec;
 use common::worker::{self, FromWorker};
 use common::{AgentName, NodeName, Timestamp};

@@ -7,7 +7,7 @@ use broker::{Admission, Admitted, Broker, BrokerError, Retries, WINDOW};
 use common::AgentName;
 use common::codec;
 use common::control::ControlEvent;
-use common::shim::{ConsumerId, ShimCommand};
+use common::frame::{ConsumerId, ShimCommand};
 use supervisor_core::Predecessor;
 
 use tokio_util::sync::CancellationToken;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker::{Moment, TransientMessage};
 use common::control::{ControlEvent, ControlRecord, Timer};
-use common::shim::{NodeCommandBody, NodeReport, ShimReport};
+use common::frame::{NodeCommandBody, NodeReport, ShimReport};
 use common::{AgentName, NodeName, codec};
 use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
 use tokio_util::sync::DropGuard;

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
-use common::shim::{Heartbeat, NodeStatus};
+use common::frame::{Heartbeat, NodeStatus};
 use common::{AgentName, NodeName, Timestamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;

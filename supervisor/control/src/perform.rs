@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::codec;
-use common::shim::{NodeCommand, NodeCommandBody, ShimCommand, StartIncarnation};
+use common::frame::{NodeCommand, NodeCommandBody, ShimCommand, StartIncarnation};
 use common::{AgentName, NodeName};
 use supervisor_core::{Action, Predecessor};
 use uuid::Uuid;

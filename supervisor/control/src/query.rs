@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::AgentName;
 use common::api::{AgentDetail, AgentRow, ApiError, Applied, Query, Reply, SoulSource};
 use common::control::ControlEvent;
-use common::shim::ShimCommand;
+use common::frame::ShimCommand;
 use common::soul;
 use common::spec::AgentSpec;
 use futures_util::StreamExt as _;

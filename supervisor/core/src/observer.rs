@@ -14,7 +14,7 @@ mod nodes;
 use common::AgentName;
 
 use common::control::ControlEvent;
-use common::shim::{Heartbeat, NodeStatus};
+use common::frame::{Heartbeat, NodeStatus};
 
 use crate::action::Action;
 use crate::state::{Incarnation, NodePhase, Phase, State};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use common::codec;
-use common::shim::{NodeCommand, NodeCommandBody, NodeReport, StartIncarnation};
+use common::frame::{NodeCommand, NodeCommandBody, NodeReport, StartIncarnation};
 
 use super::running::{self, Key, Running};
 use super::{GRACE, Node};

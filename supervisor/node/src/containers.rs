@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::shim::{IncarnationExit, ShimExit, StartIncarnation};
+use common::frame::{IncarnationExit, StartIncarnation};
+use common::shim::ShimExit;
 use tokio_util::sync::CancellationToken;
 
 use super::running::{Key, Running, Seen, Starting};

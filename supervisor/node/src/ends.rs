@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use common::shim::{IncarnationExit, NodeReport};
+use common::frame::{IncarnationExit, NodeReport};
 
 use super::Node;
 use super::running::{EndedShim, Seen};

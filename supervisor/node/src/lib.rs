@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use broker::{Broker, ConnectOptions, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
-use common::shim::{IncarnationExit, NodeReport, NodeStatus, RunningIncarnation};
+use common::frame::{IncarnationExit, NodeReport, NodeStatus, RunningIncarnation};
 use common::{AgentName, NodeName, codec};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use common::shim::{Exit, ShimExit, StartIncarnation};
+use common::frame::StartIncarnation;
+use common::shim::{Exit, ShimExit};
 use common::spec::AgentSpec;
 use common::{AgentName, Timestamp};
 use rustix::process::Signal;

@@ -7,7 +7,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use common::api::ApiError;
-use common::shim::{Exit, IncarnationExit, ShimExit};
+use common::frame::IncarnationExit;
+use common::shim::{Exit, ShimExit};
 use common::{AgentName, NodeName, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -8,7 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::shim::{CONFIG_ENV, LABEL_ENV, ShimConfig, StartIncarnation};
+use common::frame::StartIncarnation;
+use common::shim::{CONFIG_ENV, LABEL_ENV, ShimConfig};
 use common::spec::AgentSpec;
 use common::{AgentName, Namespace, NodeName, Timestamp};
 

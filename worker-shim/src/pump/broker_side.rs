@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use broker::{InboxItem, Request, Requested, Unreadable};
+use common::frame::{Heartbeat, ShimCommand, ShimReport};
 use common::message::Envelope;
-use common::shim::{Heartbeat, ShimCommand, ShimReport};
 use common::worker::ToWorker;
 use common::{Timestamp, codec};
 

@@ -18,7 +18,8 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use broker::{Broker, Inbox};
-use common::shim::{Exit, ShimConfig, ShimReport};
+use common::frame::ShimReport;
+use common::shim::{Exit, ShimConfig};
 use rustix::process::Signal;
 
 use self::acks::Acks;

@@ -75,8 +75,8 @@ async fn a_new_connection_before_the_first_message_brings_nothing_from_below_the
     let horizon = shim.broker.journal_last_seq(&agent()).await.expect("an answer");
     let floor = horizon + 1;
     shim.broker.create_consumer(&agent(), INCARNATION, floor, broker::WINDOW).await.expect("made");
-    let consumer = common::shim::ConsumerId::default();
-    shim.command(&common::shim::ShimCommand::Begin { horizon, floor, consumer }).await;
+    let consumer = common::frame::ConsumerId::default();
+    shim.command(&common::frame::ShimCommand::Begin { horizon, floor, consumer }).await;
     shim.heartbeat().await;
     cable.cut();
     shim.send("new", "c", "greet").await;
@@ -95,8 +95,8 @@ async fn a_consumer_of_the_name_that_is_another_ones_is_gone() {
     let made = shim.broker.consumer(&agent(), INCARNATION).await.expect("an answer");
     let created = made.expect("it is there").created.as_millis() * 1_000_000;
     let name = shim.broker.subjects().consumer(&agent(), INCARNATION);
-    let consumer = common::shim::ConsumerId { name, created };
-    let begin = common::shim::ShimCommand::Begin { horizon: 0, floor: 1, consumer };
+    let consumer = common::frame::ConsumerId { name, created };
+    let begin = common::frame::ShimCommand::Begin { horizon: 0, floor: 1, consumer };
     shim.command(&begin).await;
     shim.send("first", "c", "greet").await;
     shim.answer("first").await;
@@ -136,8 +136,8 @@ async fn twenty_thousand_finished_messages_below_the_floor_cost_a_new_connection
     shim.wait_ready().await;
     let floor = horizon + 1;
     shim.broker.create_consumer(&agent(), INCARNATION, floor, broker::WINDOW).await.expect("made");
-    let consumer = common::shim::ConsumerId::default();
-    shim.command(&common::shim::ShimCommand::Begin { horizon, floor, consumer }).await;
+    let consumer = common::frame::ConsumerId::default();
+    shim.command(&common::frame::ShimCommand::Begin { horizon, floor, consumer }).await;
     shim.heartbeat().await;
     cable.cut();
     shim.send("new", "c", "greet").await;

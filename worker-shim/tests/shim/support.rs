@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use broker::{Broker, ConnectOptions, SendOutcome, StreamOptions, Subscription};
 use common::codec;
+use common::frame::{Heartbeat, ShimCommand, ShimReport};
 use common::message::{Envelope, Final, Kind, MessageKey};
-use common::shim::{CONFIG_ENV, Heartbeat, ShimCommand, ShimConfig, ShimExit, ShimReport};
+use common::shim::{CONFIG_ENV, ShimConfig, ShimExit};
 use common::spec::AgentSpec;
 use common::{AgentName, ConversationId, MessageId, Namespace, SenderName, Timestamp};
 use tempfile::TempDir;
@@ -195,7 +196,7 @@ impl Shim {
         self.wait_ready().await;
         self.broker.create_consumer(&agent(), INCARNATION, 1, broker::WINDOW).await.expect("made");
         let horizon = self.broker.journal_last_seq(&agent()).await.expect("an answer");
-        let (floor, consumer) = (0, common::shim::ConsumerId::default());
+        let (floor, consumer) = (0, common::frame::ConsumerId::default());
         self.command(&ShimCommand::Begin { horizon, floor, consumer }).await;
     }
 

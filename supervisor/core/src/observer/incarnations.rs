@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::control::ControlEvent;
-use common::shim::{Exit, IncarnationExit, NodeStatus};
+use common::frame::{IncarnationExit, NodeStatus};
+use common::shim::Exit;
 use common::{AgentName, NodeName};
 
 use super::memory::About;

@@ -2,7 +2,7 @@
 
 use common::NodeName;
 use common::control::ControlEvent;
-use common::shim::NodeStatus;
+use common::frame::NodeStatus;
 
 use super::memory::About;
 use super::{Observer, Outcome};

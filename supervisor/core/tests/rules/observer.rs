@@ -5,7 +5,8 @@ mod succession;
 
 use common::Timestamp;
 use common::control::ControlEvent;
-use common::shim::{Exit, Heartbeat, IncarnationExit, NodeStatus, RunningIncarnation};
+use common::frame::{Heartbeat, IncarnationExit, NodeStatus, RunningIncarnation};
+use common::shim::Exit;
 use supervisor_core::{Action, Observer, Outcome, ShimReady};
 
 use crate::fleet::{Fleet, code, mender, node_name, soul};

@@ -1,7 +1,7 @@
 //! What a supervisor hears.
 
 use common::control::ControlEvent;
-use common::shim::{Heartbeat, IncarnationExit, NodeStatus};
+use common::frame::{Heartbeat, IncarnationExit, NodeStatus};
 use common::{AgentName, NodeName};
 use supervisor_core::{Action, Outcome, ShimReady};
 

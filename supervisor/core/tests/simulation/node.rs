@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::shim::{Exit, IncarnationExit, NodeStatus, RunningIncarnation};
+use common::frame::{IncarnationExit, NodeStatus, RunningIncarnation};
+use common::shim::Exit;
 use common::{AgentName, NodeName, Timestamp};
 
 use crate::Flaw;

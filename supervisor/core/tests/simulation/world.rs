@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 
 use common::control::{ControlEvent, ControlRecord};
-use common::shim::{IncarnationExit, NodeStatus};
+use common::frame::{IncarnationExit, NodeStatus};
 use common::{AgentName, NodeName, Timestamp};
 
 use crate::Flaw;

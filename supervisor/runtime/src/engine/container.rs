@@ -7,7 +7,8 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
     ListContainersOptionsBuilder,
 };
-use common::shim::{Exit, IncarnationExit, ShimConfig, ShimExit, StartIncarnation, WorkerUser};
+use common::frame::{IncarnationExit, StartIncarnation};
+use common::shim::{Exit, ShimConfig, ShimExit, WorkerUser};
 use common::spec::AgentSpec;
 use common::{AgentName, Timestamp};
 use serde::{Deserialize, Serialize};

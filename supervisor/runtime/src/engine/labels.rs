@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use common::AgentName;
-use common::shim::StartIncarnation;
+use common::frame::StartIncarnation;
 
 use super::EngineOptions;
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount};
 use common::AgentName;
-use common::shim::{CONTAINER, StartIncarnation};
+use common::frame::StartIncarnation;
+use common::shim::CONTAINER;
 use common::spec::{AgentSpec, Limits};
 
 use super::image::Image;
