@@ -426,10 +426,16 @@ impl Subjects {
         format!("{}.flush", self.prefix)
     }
 
-    /// Questions and requests to the supervisors.
+    /// Questions and requests to the supervisors, one of which gets each.
     #[must_use]
     pub fn query(&self) -> String {
         format!("{}.query", self.prefix)
+    }
+
+    /// Questions that every supervisor answers.
+    #[must_use]
+    pub fn query_of_all(&self) -> String {
+        format!("{}.query._all", self.prefix)
     }
 }
 

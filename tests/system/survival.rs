@@ -202,7 +202,8 @@ async fn questions_do_not_wait_for_a_supervisor_that_stands_still() {
         let began = Instant::now();
         let _rows = fleet.cli(["ps"]).await.ok();
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(4), "{took:?}");
+        // Whichever of the two is asked first: after half a second both are.
+        assert!(took < Duration::from_secs(3), "{took:?}");
     }
     second.signal(Signal::KILL);
 }

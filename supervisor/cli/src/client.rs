@@ -18,8 +18,8 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(3);
 /// How long a supervisor may take to answer.
 const QUERY: Duration = Duration::from_secs(5);
 
-/// A question that changes nothing is asked again after this long, and then after twice as long each time: one of several supervisors
-/// gets it, and that one may stand still.
+/// A question that changes nothing goes to one of the supervisors. That one may stand still: after this long all are asked, and again
+/// after twice as long each time.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// A client's connection.
@@ -116,15 +116,17 @@ impl Client {
         }
     }
 
-    /// Asks again and again, and takes the first answer to any of it.
+    /// Asks one supervisor, then all of them, again and again, and takes the first answer to any of it.
     async fn ask_again(&self, payload: Bytes, timeout: Duration) -> Result<Bytes, BrokerError> {
         let deadline = Instant::now() + timeout;
         let mut asked = JoinSet::new();
         let mut pause = AGAIN;
+        let mut whom = self.broker.subjects().query();
         loop {
             let (broker, payload) = (self.broker.clone(), payload.clone());
             let rest = deadline.saturating_duration_since(Instant::now());
-            asked.spawn(async move { broker.ask(broker.subjects().query(), payload, rest).await });
+            let to = std::mem::replace(&mut whom, broker.subjects().query_of_all());
+            asked.spawn(async move { broker.ask(to, payload, rest).await });
             let is_last = rest <= pause;
             tokio::select! {
                 Some(answer) = asked.join_next() => {

@@ -199,6 +199,8 @@ impl Supervisor {
         let mut nodes = self.broker.subscribe(subjects.node_reports(), None).await.attempt(WHAT)?;
         let queries = self.broker.subscribe(subjects.query(), Some(QUERY_GROUP)).await;
         let mut queries: Subscription = queries.attempt(WHAT)?;
+        let asked_all = self.broker.subscribe(subjects.query_of_all(), None).await;
+        let mut asked_all: Subscription = asked_all.attempt(WHAT)?;
         let (lease, mut held) = watch::channel(None);
         let run = self.run.to_string();
         let competing = self.broker.lease(&self.id, &run, lease::TTL);
@@ -225,6 +227,7 @@ impl Supervisor {
                 Some(message) = shims.next(), if room => Input::Shim(message),
                 Some(message) = nodes.next(), if room => Input::Node(message),
                 Some(message) = queries.next(), if room => Input::Query(message),
+                Some(message) = asked_all.next(), if room => Input::Query(message),
                 Ok(()) = held.changed() => Input::Lease(held.borrow_and_update().clone()),
                 Ok(()) = link.changed() => Input::Link(*link.borrow_and_update()),
                 () = timer => Input::Timer,
