@@ -144,7 +144,7 @@ mod tests {
 
     fn record(event: ControlEvent) -> ControlRecord {
         let at = Timestamp::from_millis(0);
-        ControlRecord { at, term: Some(1), author: "s".to_owned(), event }
+        ControlRecord { id: None, at, term: Some(1), author: "s".to_owned(), event }
     }
 
     #[test]

@@ -248,7 +248,8 @@ async fn rest(
     let agents = ground.agents()?;
     loop {
         let open = agents.iter().map(|agent| broker.open_requests(agent, 1, 1));
-        let open: u64 = try_join_all(open).await?.iter().map(|scan| scan.total).sum();
+        let open = try_join_all(open).await.map_err(|error| format!("what is open: {error}"))?;
+        let open: u64 = open.iter().map(|scan| scan.total).sum();
         if open == 0 || Instant::now() > until {
             break;
         }
@@ -258,7 +259,11 @@ async fn rest(
         let accepted = ledgers.iter().flat_map(|ledger| ledger.accepted.clone()).collect();
         let witnessed = witnessed(&ground.witness())?;
         let (attempts, injected) = (ground.attempts()?, injected.clone());
-        let facts = Facts::collect(broker, accepted, attempts, injected, witnessed).await?;
+        let began = Instant::now();
+        let facts = Facts::collect(broker, accepted, attempts, injected, witnessed).await;
+        let facts = facts.map_err(|error| {
+            format!("reading all that is stored, after {:.1?}: {error}", began.elapsed())
+        })?;
         let verdict = judge(&facts);
         // A dead letter follows its message's final state.
         let waits = verdict.faults.iter().any(|fault| matches!(fault, Fault::NoDeadLetter(_)));

@@ -209,7 +209,9 @@ impl Drop for OwnEngine {
             if left.is_empty() {
                 break;
             }
-            for one in left {
+            // What is in a container names no folder of ours: it is known by what started it, as long as that is there.
+            let within = |one: &proc::Process| left.iter().any(|known| known.pid == one.parent);
+            for one in proc::all().filter(within).chain(left.iter().cloned()) {
                 proc::kill(one.pid, Signal::KILL);
             }
         }
