@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use broker::{Broker, ConnectOptions, Subscription};
+use common::codec;
+use common::frame::{NodeCommand, NodeCommandBody, NodeReport, NodeStatus};
 use serde_json::Value;
 use system_tests::harness::{Child, Fleet, Signal, always, eventually, flaky, started_at};
 
@@ -14,7 +17,7 @@ struct Ground {
     other: Fleet,
     port: u16,
     _server: tokio::process::Child,
-    _supervisor: Child,
+    supervisor: Child,
 }
 
 impl Ground {
@@ -25,7 +28,19 @@ impl Ground {
         let other = Fleet::new(&[]).env("NATS_URL", &url);
         let server = server_at(&fleet, port, "");
         let supervisor = fleet.spawn_cli(["supervisor", "--id", "s"]);
-        Self { fleet, other, port, _server: server, _supervisor: supervisor }
+        Self { fleet, other, port, _server: server, supervisor }
+    }
+
+    /// A connection, to speak as a leader does.
+    async fn broker(&self) -> Broker {
+        let options = ConnectOptions {
+            url: format!("nats://127.0.0.1:{}", self.port),
+            creds: None,
+            name: "test".to_owned(),
+            namespace: "default".parse().expect("valid"),
+            timeout: Duration::from_secs(10),
+        };
+        Broker::connect(&options).await.expect("the broker answers")
     }
 
     /// How often each number was given out.
@@ -182,4 +197,70 @@ async fn a_node_that_stood_still_reports_before_it_obeys() {
     }
     let done = fleet.wait_status_within(Duration::from_secs(60), &long, "completed").await;
     assert_eq!(done.row.attempts, 2, "{done:?}");
+}
+
+/// What a node says next of itself.
+async fn status(reports: &mut Subscription) -> NodeStatus {
+    loop {
+        let report = tokio::time::timeout(Duration::from_secs(20), reports.next()).await;
+        let report = report.expect("a report within 20s").expect("the client is open");
+        if let Ok(NodeReport::Running(status)) = codec::decode(&report.payload) {
+            return status;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_node_refuses_a_leader_that_was_deposed_while_it_was_gone() {
+    let ground = Ground::new();
+    let Ground { fleet, other, supervisor, .. } = &ground;
+    let node = fleet.spawn_cli(["node", "--name", "n"]);
+    apply(fleet).await;
+    let _row = fleet.wait_state("a", "running").await;
+    let before = identity(fleet, "a");
+    let broker = ground.broker().await;
+    let name = "n".parse().expect("valid");
+    let mut reports =
+        broker.subscribe(broker.subjects().node_reports(), None).await.expect("subscribed");
+    let deposed = status(&mut reports).await.term;
+
+    node.signal(Signal::KILL);
+    supervisor.signal(Signal::KILL);
+    let successor = other.spawn_cli(["supervisor", "--id", "t"]);
+    let elected = eventually("another supervisor leads", async || {
+        let newest = broker.newest_term().await.map_err(|error| error.to_string())?;
+        if newest > deposed { Ok(newest) } else { Err(newest.to_string()) }
+    })
+    .await;
+    // No leader is there to tell the node: it finds out by itself.
+    successor.signal(Signal::KILL);
+    let _node = fleet.spawn_cli(["node", "--name", "n"]);
+    let known = eventually("the node has found its agent", async || {
+        let known = status(&mut reports).await;
+        if known.running.is_empty() { Err(format!("{known:?}")) } else { Ok(known) }
+    })
+    .await;
+    assert_eq!(known.term, elected);
+
+    let stop = async |term| {
+        let (agent, within) = ("a".parse().expect("valid"), Duration::from_secs(1));
+        let body = NodeCommandBody::Stop { agent, incarnation: 1, within };
+        let command = NodeCommand { term, instance: Some(known.instance), number: u64::MAX, body };
+        let frame = codec::encode(&command).expect("it fits");
+        broker.tell(broker.subjects().node_command(&name), frame.into()).await.expect("sent");
+    };
+    stop(deposed).await;
+    always(Duration::from_secs(3), "its agent goes on", async || {
+        let found = fleet.processes_of("a").len();
+        if found == 2 { Ok(()) } else { Err(format!("{found} processes")) }
+    })
+    .await;
+    assert_eq!(identity(fleet, "a"), before);
+    // The same words of the one that was elected last are obeyed.
+    stop(elected).await;
+    eventually("the agent ends", async || {
+        let left = fleet.processes_of("a");
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+    })
+    .await;
 }

@@ -14,8 +14,7 @@ impl Node {
             Ok(command) => command,
             Err(error) => return tracing::warn!("cannot read a command: {error}"),
         };
-        let to_any = matches!(body, NodeCommandBody::List) && instance.is_none();
-        if !to_any && instance.is_some_and(|instance| instance != self.instance) {
+        if instance.is_some_and(|instance| instance != self.instance) {
             return tracing::info!("ignored a command for another process of this node");
         }
         if term < self.term {
