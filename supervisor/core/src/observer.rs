@@ -128,8 +128,12 @@ impl Observer {
         if status.seen.0 < self.term && self.memory.may_ask(&status.node) {
             out.push(Outcome::Do(Action::Ask { node: status.node.clone() }));
         }
-        self.unwanted(state, status, &mut out);
-        self.absent(state, status, &mut out);
+        self.orphans(state, status, &mut out);
+        // What it says of the others counts once the log knows it as the one who speaks for its name.
+        if Self::speaks_for(state, &status.node, Some(status.instance)) {
+            self.unwanted(state, status, &mut out);
+            self.absent(state, status, &mut out);
+        }
         out
     }
 

@@ -12,7 +12,7 @@ use super::memory::About;
 use super::{Observer, Outcome};
 use crate::action::Action;
 use crate::resume;
-use crate::state::{Incarnation, NodePhase, Phase, State};
+use crate::state::{Agent, Incarnation, NodePhase, Phase, State};
 
 /// How long, in milliseconds, an incarnation must be missing from its node's reports to be gone: a report may have been on its
 /// way when the incarnation started.
@@ -113,59 +113,67 @@ impl Observer {
         }
     }
 
+    /// What a process was to start that is dead, as the lock of its folder says, and that its successor did not find: no later word
+    /// can bring it up.
+    pub(super) fn orphans(&mut self, state: &State, status: &NodeStatus, out: &mut Vec<Outcome>) {
+        let is_orphan = |one: &Incarnation| {
+            one.phase == Phase::Starting
+                && one.instance != status.instance
+                && status.succeeds.contains(&one.instance)
+        };
+        for (agent, one) in missing(state, status).filter(|(_, one)| is_orphan(one)) {
+            out.extend(self.news(gone(&agent.name, one)));
+        }
+    }
+
     /// Whatever should run there and does not is started again, if it is still to say ready, and has ended otherwise.
     pub(super) fn absent(&mut self, state: &State, status: &NodeStatus, out: &mut Vec<Outcome>) {
-        let running = status.running.iter().map(|one| (&one.agent, one.incarnation));
-        let ended = status.exits.iter().map(|one| (&one.agent, one.incarnation));
-        let reported: BTreeSet<_> = running.chain(ended).collect();
-        // A lost node's incarnations are gone already; the fold has let go of them.
-        let is_there = state.node(&status.node).is_some_and(|node| node.phase != NodePhase::Lost);
-        if !is_there {
-            return;
-        }
-        for agent in state.agents() {
-            for one in agent.incarnations() {
-                if one.node != status.node || reported.contains(&(&agent.name, one.number)) {
-                    continue;
+        for (agent, one) in missing(state, status) {
+            // A report that was on its way when the incarnation was started knows nothing of it; and a command may be lost.
+            // What the node answers to a later question tells the two apart.
+            let told = self.memory.told_of(&agent.name, one.number);
+            if status.seen < (self.term, told) {
+                if self.memory.may_ask(&status.node) {
+                    out.push(Outcome::Do(Action::Ask { node: status.node.clone() }));
                 }
-                // Whoever was to start it is dead, as the lock of their folder says, and whoever reports has looked for what it
-                // may have started before it said anything: no later word can bring it up.
-                let is_orphan = one.phase == Phase::Starting
-                    && one.instance != status.instance
-                    && status.succeeds.contains(&one.instance);
-                if is_orphan {
+                continue;
+            }
+            if self.memory.absent_for(&agent.name, one.number) < ABSENT {
+                continue;
+            }
+            match one.phase {
+                // Whether the process that was to start it did so is known by nobody: its number is not used again.
+                Phase::Starting if one.instance != status.instance => {
                     out.extend(self.news(gone(&agent.name, one)));
-                    continue;
                 }
-                // A report that was on its way when the incarnation was started knows nothing of it; and a command may be lost.
-                // What the node answers to a later question tells the two apart.
-                let told = self.memory.told_of(&agent.name, one.number);
-                if status.seen < (self.term, told) {
-                    if self.memory.may_ask(&status.node) {
-                        out.push(Outcome::Do(Action::Ask { node: status.node.clone() }));
+                Phase::Starting => {
+                    if self.memory.may_start(&agent.name, one.number) {
+                        out.push(Outcome::Do(resume::start(agent, one)));
                     }
-                    continue;
                 }
-                if self.memory.absent_for(&agent.name, one.number) < ABSENT {
-                    continue;
-                }
-                match one.phase {
-                    // Whether the process that was to start it did so is known by nobody: its number is not used again.
-                    Phase::Starting if one.instance != status.instance => {
-                        out.extend(self.news(gone(&agent.name, one)));
-                    }
-                    Phase::Starting => {
-                        if self.memory.may_start(&agent.name, one.number) {
-                            out.push(Outcome::Do(resume::start(agent, one)));
-                        }
-                    }
-                    Phase::Ready | Phase::Draining => {
-                        out.extend(self.news(gone(&agent.name, one)));
-                    }
+                Phase::Ready | Phase::Draining => {
+                    out.extend(self.news(gone(&agent.name, one)));
                 }
             }
         }
     }
+}
+
+/// What should run on a node that is there, and is not in its report. A lost node's incarnations are gone already.
+fn missing<'a>(
+    state: &'a State,
+    status: &'a NodeStatus,
+) -> impl Iterator<Item = (&'a Agent, &'a Incarnation)> {
+    let running = status.running.iter().map(|one| (&one.agent, one.incarnation));
+    let ended = status.exits.iter().map(|one| (&one.agent, one.incarnation));
+    let reported: BTreeSet<_> = running.chain(ended).collect();
+    let is_there = state.node(&status.node).is_some_and(|node| node.phase != NodePhase::Lost);
+    let agents = is_there.then(|| state.agents()).into_iter().flatten();
+    agents.flat_map(|agent| agent.incarnations().map(move |one| (agent, one))).filter(
+        move |(agent, one)| {
+            one.node == status.node && !reported.contains(&(&agent.name, one.number))
+        },
+    )
 }
 
 fn known<'a>(

@@ -242,6 +242,23 @@ fn a_node_that_was_started_anew_takes_over_once_its_predecessor_is_silent() {
 }
 
 #[test]
+fn what_a_process_says_of_incarnations_counts_once_the_log_knows_it() {
+    let mut fleet = running();
+    let mut eyes = eyes(0);
+    eyes.node_report(&fleet.state, 1_000, &report(&[1]));
+    // Its first record is on its way for long, or is lost.
+    let mut said: Vec<_> = (4_000..30_000)
+        .step_by(1_000)
+        .flat_map(|now| eyes.node_report(&fleet.state, now, &twin(&[9])))
+        .collect();
+    said.dedup();
+    assert_eq!(said, [seen(&twin(&[]))]);
+    fleet.node_of("alpha", 2);
+    let said = [30_000, 31_000, 32_000].map(|now| eyes.node_report(&fleet.state, now, &twin(&[])));
+    assert_eq!(said, [vec![], vec![], vec![gone(1)]]);
+}
+
+#[test]
 fn a_node_that_knows_its_predecessor_to_be_dead_takes_over_at_once() {
     let fleet = running();
     let mut eyes = eyes(0);
