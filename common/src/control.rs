@@ -10,6 +10,10 @@ use crate::{AgentName, NodeName, Timestamp};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ControlRecord {
+    /// What its author calls it, once and for all: a record that is written again has the same id, and is folded once. None in
+    /// records of the first two versions of the rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// When, by its author's clock: shown to people, and nothing is decided by it. The fold's time is the log's own.
     pub at: Timestamp,
     /// The leader's term, in records that only a leader may write, other than its election: the sequence of that is the term.

@@ -207,6 +207,7 @@ fn every_control_record_is_read_as_it_was_written() {
     ];
     for event in events {
         let record = ControlRecord {
+            id: None,
             at: Timestamp::from_millis(1_700_000_000_123),
             term: event.is_leaders().then_some(3),
             author: "s".into(),
@@ -221,6 +222,7 @@ fn every_control_record_is_read_as_it_was_written() {
 #[test]
 fn a_control_record_is_plain_json() {
     let record = ControlRecord {
+        id: None,
         at: Timestamp::from_millis(1_700_000_000_123),
         term: Some(3),
         author: "s".into(),

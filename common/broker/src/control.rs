@@ -63,12 +63,13 @@ impl Broker {
         self.subjects().stream("CONTROL")
     }
 
-    /// Appends a record, with `id` as its message id: repeated within 5 s until the broker answers.
+    /// Appends a record, with its id as the message's: repeated within 5 s until the broker answers.
     ///
     /// # Errors
     /// When it does not.
-    pub async fn append_control(&self, record: &ControlRecord, id: &str) -> Result<Appended> {
-        if id.contains(['\r', '\n']) {
+    pub async fn append_control(&self, record: &ControlRecord) -> Result<Appended> {
+        let id = record.id.as_deref();
+        if id.is_some_and(|id| id.contains(['\r', '\n'])) {
             return Err(BrokerError::other("an id with a line break"));
         }
         let payload = encode(record)?;
@@ -79,7 +80,9 @@ impl Broker {
         };
         let headers = || {
             let mut headers = HeaderMap::new();
-            headers.insert(header::MESSAGE_ID, id);
+            if let Some(id) = id {
+                headers.insert(header::MESSAGE_ID, id);
+            }
             headers
         };
         match self.wire().publish(subject, headers, payload, CALL).await?.0 {

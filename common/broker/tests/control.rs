@@ -8,6 +8,7 @@ use crate::support::{Server, agent, is_alone, soon};
 
 fn record(name: &str, at: u64) -> ControlRecord {
     ControlRecord {
+        id: None,
         at: Timestamp::from_millis(at),
         term: None,
         author: "test".into(),
@@ -20,8 +21,8 @@ async fn next(follower: &mut ControlFollower) -> ControlItem {
 }
 
 async fn append(broker: &Broker, name: &str, at: u64) -> u64 {
-    let (record, id) = (record(name, at), format!("{name}-{at}"));
-    let appended = broker.append_control(&record, &id).await;
+    let record = ControlRecord { id: Some(format!("{name}-{at}")), ..record(name, at) };
+    let appended = broker.append_control(&record).await;
     appended.expect("appended").seq
 }
 
@@ -248,8 +249,8 @@ async fn the_newest_election_is_found_whatever_came_after_it() {
     let mut say = async |term: Option<u64>, event: ControlEvent| {
         seq += 1;
         let at = Timestamp::default();
-        let record = ControlRecord { at, term, author: "test".into(), event };
-        let appended = broker.append_control(&record, &seq.to_string()).await.expect("appended");
+        let record = ControlRecord { id: None, at, term, author: "test".into(), event };
+        let appended = broker.append_control(&record).await.expect("appended");
         assert_eq!(appended.seq, seq);
         broker.newest_term().await.expect("an answer")
     };

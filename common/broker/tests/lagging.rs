@@ -27,7 +27,7 @@ fn record(stream: &str) -> (String, String, Vec<u8>) {
         "MOZART_test_CONTROL" => {
             let event = ControlEvent::AgentStopped { agent: agent("a") };
             let at = common::Timestamp::from_millis(1);
-            let record = ControlRecord { at, term: None, author: "cli".into(), event };
+            let record = ControlRecord { id: None, at, term: None, author: "cli".into(), event };
             let body = serde_json::to_vec(&record).expect("JSON");
             ("mozart.test.control.a".into(), String::new(), body)
         }

@@ -116,10 +116,11 @@ async fn a_full_account_takes_final_states_dead_letters_and_control_records() {
     let letter = DeadLetter::new(stored[0].clone(), &completed("x"), [], Vec::new());
     assert!(broker.bury(&letter).await.expect("stored"));
     let record = ControlRecord {
+        id: None,
         at: common::Timestamp::from_millis(1),
         term: None,
         author: "me".into(),
         event: ControlEvent::AgentStopped { agent: agent("a") },
     };
-    broker.append_control(&record, "1").await.expect("stored");
+    broker.append_control(&record).await.expect("stored");
 }

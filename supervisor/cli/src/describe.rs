@@ -88,6 +88,7 @@ mod tests {
         let agent = AgentName::new("a").expect("valid");
         let exit = Exit { code: Some(1), ..Exit::default() };
         let record = ControlRecord {
+            id: None,
             at: Timestamp::from_millis(0),
             term: Some(4),
             author: "s1".to_owned(),

@@ -104,6 +104,7 @@ mod tests {
     fn a_record_is_one_line_with_its_number() {
         let agent = AgentName::new("writer").expect("valid");
         let record = ControlRecord {
+            id: None,
             at: Timestamp::from_millis(0),
             term: None,
             author: "cli".to_owned(),

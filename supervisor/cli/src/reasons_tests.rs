@@ -8,7 +8,13 @@ use super::*;
 use common::control::{ControlEvent, ControlRecord};
 
 fn record(at: u64, event: ControlEvent) -> ControlRecord {
-    ControlRecord { at: Timestamp::from_millis(at), term: Some(1), author: "t".to_owned(), event }
+    ControlRecord {
+        id: None,
+        at: Timestamp::from_millis(at),
+        term: Some(1),
+        author: "t".to_owned(),
+        event,
+    }
 }
 
 /// The agent `a` after these records.

@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     fn record(term: Option<u64>, event: ControlEvent) -> ControlRecord {
-        ControlRecord { at: Timestamp::default(), term, author: "s".into(), event }
+        ControlRecord { id: None, at: Timestamp::default(), term, author: "s".into(), event }
     }
 
     fn elected(run: &str) -> ControlRecord {

@@ -361,12 +361,13 @@ impl Supervisor {
     fn append(&mut self, event: ControlEvent, term: Option<u64>, waiting: Option<Waiting>) {
         let author = if waiting.is_some() { "cli".to_owned() } else { self.id.clone() };
         // By this host's clock, for people.
-        let record = ControlRecord { at: SystemTime::now().into(), term, author, event };
+        let at = SystemTime::now().into();
         self.appended += 1;
-        let id = format!("{}.{}", self.run, self.appended);
+        let id = Some(format!("{}.{}", self.run, self.appended));
+        let record = ControlRecord { id, at, term, author, event };
         let broker = self.broker.clone();
         self.task(async move {
-            match broker.append_control(&record, &id).await {
+            match broker.append_control(&record).await {
                 Ok(appended) => Done::Appended { seq: appended.seq, waiting },
                 Err(error) => Done::NotAppended { record: Box::new(record), error, waiting },
             }

@@ -16,6 +16,7 @@ mod explain;
 mod life;
 mod observer;
 mod placement;
+mod recent;
 mod replace;
 mod resume;
 mod rollback;
@@ -38,7 +39,8 @@ pub use step::{skip, step};
 /// The rules that this build leads by.
 ///
 /// 2: starts that fail are counted by node, and an incarnation that comes back with its node is taken up again.
-pub const RULES: u32 = 2;
+/// 3: a record that the log stored twice counts once.
+pub const RULES: u32 = 3;
 
 /// The oldest rules that this build folds.
 pub const OLDEST_RULES: u32 = 1;

@@ -10,6 +10,7 @@ use common::{AgentName, NodeName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
+use crate::recent::Recent;
 
 /// The fleet, as of one sequence of the log.
 ///
@@ -27,6 +28,9 @@ pub struct State {
     /// The rules by which records are folded.
     #[serde(default = "first_rules")]
     pub(crate) rules: u32,
+    /// What a record that is stored twice is known by.
+    #[serde(default)]
+    pub(crate) recent: Recent,
     /// The first record that this build cannot read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unreadable: Option<Unreadable>,
@@ -49,6 +53,7 @@ impl Default for State {
             term: 0,
             leader: None,
             rules: first_rules(),
+            recent: Recent::default(),
             unreadable: None,
             agents: BTreeMap::new(),
             nodes: BTreeMap::new(),

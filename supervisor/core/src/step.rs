@@ -16,10 +16,14 @@ use crate::{OLDEST_RULES, RULES};
 /// `seq` and `at` are the log's own: its sequence, and when the log stored it. The log's clock may step back; the fold's time
 /// does not.
 ///
-/// A record that was folded already (`seq` not above the state's), that a deposed leader wrote, or that speaks of an
-/// incarnation that is not there any more changes nothing.
+/// A record that was folded already (`seq` not above the state's, or an id that was just folded), that a deposed leader wrote, or
+/// that speaks of an incarnation that is not there any more changes nothing.
 pub fn step(state: &mut State, seq: u64, at: Timestamp, record: &ControlRecord) -> Vec<Action> {
     if !pass(state, seq, at) {
+        return Vec::new();
+    }
+    let is_new = record.id.as_ref().is_none_or(|id| state.recent.note(id));
+    if !is_new && state.rules >= 3 {
         return Vec::new();
     }
     let mut actions = Vec::new();

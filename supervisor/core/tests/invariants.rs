@@ -162,7 +162,7 @@ impl Run {
         let at = Timestamp::from_millis(self.now);
         // An author's clock decides nothing.
         let odd = Timestamp::from_millis(u64::from(one.later).wrapping_mul(31_337));
-        let record = ControlRecord { at: odd, term, author: "test".into(), event };
+        let record = ControlRecord { id: None, at: odd, term, author: "test".into(), event };
         self.log.push((at, record.clone()));
         let before = self.state.clone();
         let seq = self.log.len() as u64;

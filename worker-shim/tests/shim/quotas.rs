@@ -57,8 +57,8 @@ async fn questions_to_an_agent_that_does_not_run_are_refused_once_many_are_open(
     // It exists, and answers nobody.
     let event = ControlEvent::AgentStopped { agent: other() };
     let at = Timestamp::from_millis(1);
-    let record = ControlRecord { at, term: None, author: "cli".into(), event };
-    shim.broker.append_control(&record, "1").await.expect("stored");
+    let record = ControlRecord { id: None, at, term: None, author: "cli".into(), event };
+    shim.broker.append_control(&record).await.expect("stored");
     let before = bytes(&shim, "JOURNAL").await;
     for message in ["m1", "m2", "m3"] {
         shim.send(message, "c", "ask 400 100").await;

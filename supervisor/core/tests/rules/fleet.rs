@@ -92,7 +92,7 @@ impl Fleet {
         let at = Timestamp::from_millis(self.now);
         // An author's clock decides nothing.
         let odd = Timestamp::from_millis(self.seq.wrapping_mul(7_777_777) % 3_000_000);
-        let record = ControlRecord { at: odd, term, author: "test".into(), event };
+        let record = ControlRecord { id: None, at: odd, term, author: "test".into(), event };
         step(&mut self.state, self.seq, at, &record)
     }
 

@@ -129,7 +129,7 @@ fn a_record_that_was_folded_already_changes_nothing() {
     let event =
         ControlEvent::AgentApplied { spec: Box::new(soul("a", "v1")), force: true, asked: None };
     let at = Timestamp::from_millis(1);
-    let record = ControlRecord { at, term: None, author: "cli".into(), event };
+    let record = ControlRecord { id: None, at, term: None, author: "cli".into(), event };
     let mut state = State::default();
     step(&mut state, 7, at, &record);
     let once = state.clone();
@@ -150,4 +150,25 @@ fn a_new_leader_finds_all_that_is_outstanding() {
     fleet.ready(2);
     let actions = fleet.stop();
     assert_eq!(fleet.resume(), actions);
+}
+
+#[test]
+fn a_record_that_was_stored_twice_counts_once() {
+    // The rules before these counted it twice, and what was written under them still is.
+    for (rules, generation) in [(2, 3), (supervisor_core::RULES, 2)] {
+        let mut fleet = Fleet::with_mender(soul("mender", "v1"));
+        fleet.elect_by(rules);
+        let at = Timestamp::from_millis(fleet.now);
+        let spec = Box::new(soul("mender", "v2"));
+        let event = ControlEvent::AgentApplied { spec, force: true, asked: None };
+        let id = Some("run.1".to_owned());
+        let record = ControlRecord { id, at, term: None, author: "cli".into(), event };
+        let mut state = fleet.state;
+        for _ in 0..2 {
+            let seq = state.seq() + 1;
+            step(&mut state, seq, at, &record);
+        }
+        let mender = state.agent(&mender()).expect("it is there");
+        assert_eq!(mender.generation, generation, "rules {rules}");
+    }
 }

@@ -136,9 +136,13 @@ impl World {
         };
         // Whatever the clock of whoever wrote it shows.
         let at = Timestamp::from_millis(self.rng.between(0, 10_000_000_000));
-        let record = ControlRecord { at, term: None, author: "cli".into(), event };
-        let delay = self.rng.between(1, 200);
-        self.later(delay, Event::Append { record: Box::new(record), from: None });
+        let id = Some(format!("cli.{}", self.fresh()));
+        let record = ControlRecord { id, at, term: None, author: "cli".into(), event };
+        let times = if self.rng.percent(20) { 2 } else { 1 };
+        for _ in 0..times {
+            let delay = self.rng.between(1, 5_000);
+            self.later(delay, Event::Append { record: Box::new(record.clone()), from: None });
+        }
     }
 
     fn some_spec(&mut self, agent: AgentName) -> AgentSpec {

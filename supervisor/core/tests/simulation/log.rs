@@ -1,6 +1,6 @@
 //! The control log, and beside it the judge: a fold of every record as it is stored, which all replicas must agree with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::control::{ControlEvent, ControlRecord};
 use common::{AgentName, Timestamp};
@@ -28,6 +28,7 @@ pub(crate) struct Log {
     records: Vec<Stored>,
     /// The state after each record, and what it led to.
     folded: Vec<(State, Vec<Action>)>,
+    ids: BTreeSet<String>,
     started: BTreeMap<AgentName, u64>,
     admitted: BTreeMap<AgentName, u64>,
 }
@@ -66,6 +67,10 @@ impl Log {
         let changed = !(actions.is_empty() && same(&before, &state));
         if deposed && changed {
             return Err(format!("a deposed leader decided: {record:?}"));
+        }
+        let is_new = record.id.clone().is_none_or(|id| self.ids.insert(id));
+        if !is_new && changed && before.rules() >= 3 {
+            return Err(format!("a record counts twice: {record:?}"));
         }
         self.judge(&state, &actions)?;
         let bytes = serde_json::to_vec(record).expect("a record is plain");
@@ -148,6 +153,9 @@ pub(crate) fn fold(
     if flaw == Flaw::ObeyDeposedLeaders && record.term.is_some() && !is_election {
         let term = Some(state.term());
         return step(state, seq, at, &ControlRecord { term, ..record.clone() });
+    }
+    if flaw == Flaw::CountTwice {
+        return step(state, seq, at, &ControlRecord { id: None, ..record.clone() });
     }
     let actions = step(state, seq, at, record);
     if flaw == Flaw::ForgetTombstones {

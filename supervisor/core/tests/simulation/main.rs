@@ -28,6 +28,8 @@ enum Flaw {
     None,
     /// The fold obeys whoever once led.
     ObeyDeposedLeaders,
+    /// A record that the log stored twice counts twice.
+    CountTwice,
     /// What a removed agent leaves behind is forgotten, so that its numbers are given again.
     ForgetTombstones,
     /// An admission leaves the consumers of earlier incarnations as they are.
@@ -103,6 +105,11 @@ fn caught(flaw: Flaw) -> String {
 #[test]
 fn obeying_a_deposed_leader_is_noticed() {
     assert!(caught(Flaw::ObeyDeposedLeaders).contains("deposed leader"));
+}
+
+#[test]
+fn a_record_that_counts_twice_is_noticed() {
+    assert!(caught(Flaw::CountTwice).contains("counts twice"));
 }
 
 #[test]

@@ -353,7 +353,8 @@ impl World {
         let at = Timestamp::from_millis(u64::try_from(at).unwrap_or(0));
         let author = replica.name.clone();
         replica.next_out += 1;
-        replica.outbox.insert(replica.next_out, ControlRecord { at, term, author, event });
+        let id = Some(format!("{}.{}", replica.run, replica.next_out));
+        replica.outbox.insert(replica.next_out, ControlRecord { id, at, term, author, event });
         let out = replica.next_out;
         self.write(index, out);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 
-use common::control::{ControlEvent, ControlRecord};
+use common::control::ControlRecord;
 use common::frame::{IncarnationExit, NodeStatus};
 use common::{AgentName, NodeName, Timestamp};
 
@@ -389,7 +389,7 @@ impl World {
         let before = self.log.state();
         let at = Timestamp::from_millis(1_000_000 + self.now + self.log_clock);
         let changed = self.log.append(record, at, self.now, self.flaw)?;
-        if let ControlEvent::LeaderElected { .. } = record.event {
+        if self.log.state().term() != before.term() {
             self.led_since = Some(self.now);
         }
         if changed { self.judge_ends(record, &before) } else { Ok(()) }
