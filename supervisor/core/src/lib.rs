@@ -5,7 +5,7 @@
 //! fails: time is the log's, maps are ordered, and a record that makes no sense changes nothing.
 //!
 //! What a record means never changes. A rule of the fold has a version, an election says which one counts from there on, and
-//! every build folds the current one and the one before ([`RULES`], [`OLDEST_RULES`]). What it cannot read makes a replica a
+//! every build folds the current one and those before ([`OLDEST_RULES`] to [`RULES`]). What it cannot read makes a replica a
 //! follower ([`State::unreadable`]).
 //!
 //! [`Observer`] is the leader's eyes: it turns the reports of nodes and shims into records, and only into new ones.
