@@ -16,6 +16,9 @@ use super::{describe, output, table};
 use crate::args::{Global, duration};
 use broker::Attempt;
 
+/// So many records that do not parse are named; the rest is counted.
+const UNREADABLE: usize = 3;
+
 /// `mozart journal`.
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
@@ -127,16 +130,23 @@ async fn scan(
     let mut scan = broker.scan(agent, 1, false).await.attempt(WHAT)?;
     let mut requests = Vec::new();
     let mut finals = BTreeMap::new();
+    let mut unreadable = 0_usize;
     loop {
         match scan.next().await {
             Ok(Some(item)) => file(item, &mut requests, &mut finals),
             Ok(None) => break,
             // One record that does not parse is shown, and hides no other.
             Err(cause @ broker::BrokerError::Malformed { .. }) => {
-                output::note(format!("warning: {cause}"));
+                unreadable += 1;
+                if unreadable <= UNREADABLE {
+                    output::note(format!("warning: {cause}"));
+                }
             }
             Err(cause) => return Err(broker::failure(WHAT, cause)),
         }
+    }
+    if let Some(more @ 1..) = unreadable.checked_sub(UNREADABLE) {
+        output::note(format!("warning: {more} more records do not parse"));
     }
     // Shards are read one after the other.
     requests.sort_by_key(|(at, _): &(Timestamp, Envelope)| *at);
