@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::shim::{EXIT_KEY, Exit, ShimConfig, ShimExit};
 use common::worker::ToWorker;
@@ -10,12 +10,13 @@ use rustix::process::Signal;
 
 use super::Pump;
 use super::event::{Event, Sources};
+use super::patience::Patience;
 use crate::clock::boot_us;
 use crate::standing::Input;
 use crate::{child, memory};
 
-/// How long the last words may take once the worker is gone.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the broker may take to answer, where it matters whether it does.
+const ANSWERS: Duration = Duration::from_secs(1);
 /// What is read of a dead worker's pipes, in reads: more than a pipe holds, and not for ever if others go on writing.
 const PIPEFULS: usize = 64;
 
@@ -60,8 +61,7 @@ impl Pump {
         self.perform(todo);
         // Our own children hold no message: they go while the last words are on their way.
         child::sweep(self.pipes.worker.pid);
-        let deadline = tokio::time::Instant::now() + LAST_WORDS;
-        let clean = tokio::time::timeout_at(deadline, self.last_words(from)).await.is_ok();
+        let clean = self.last_words(from).await;
         let code = match (exit.code, exit.signal) {
             (Some(code), _) => code,
             (None, Some(signal)) => 128 + signal,
@@ -94,8 +94,10 @@ impl Pump {
         self.take_rest();
     }
 
-    /// The pipes are closed and questions need no answer any more, so nothing but the broker and the clock has anything to say any more.
-    async fn last_words(&mut self, mut from: Sources) {
+    /// Whether all that is left to say was stored. The pipes are closed and questions need no answer any more, so nothing but the broker
+    /// and the clock has anything to say any more.
+    async fn last_words(&mut self, mut from: Sources) -> bool {
+        let mut patience = Patience::begin(Instant::now(), self.ending.asked);
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         self.pipes.stdout_open = false;
         self.pipes.stderr_open = false;
@@ -106,8 +108,14 @@ impl Pump {
             if self.book.is_idle() && self.logs.are_stored() && self.tasks.needed() == 0 {
                 break;
             }
+            if patience.due() <= Instant::now() {
+                let is_there = patience.asks() && self.broker.flush(ANSWERS).await.is_ok();
+                if patience.ends(Instant::now(), is_there) {
+                    return false;
+                }
+            }
             // Nothing else has a time any more.
-            sleep.as_mut().reset(self.standing_due().into());
+            sleep.as_mut().reset(self.standing_due().min(patience.due()).into());
             let event = self.next(&mut from, sleep.as_mut()).await;
             match event {
                 Event::Link(_) | Event::Done(_) | Event::StoodStill(_) | Event::Item(_) => {
@@ -117,8 +125,8 @@ impl Pump {
                     let heard = boot_us().saturating_sub(self.quiet_us());
                     self.stand(Input::Tick { heard_us: heard, idle: false }).await;
                 }
+                Event::Terminate => patience.told(Instant::now()),
                 Event::Child
-                | Event::Terminate
                 | Event::Command(_)
                 | Event::Stdout(_)
                 | Event::Stderr(_)
@@ -132,6 +140,7 @@ impl Pump {
         {
             tracing::warn!("the last log lines may be lost: {error}");
         }
+        true
     }
 }
 

@@ -5,6 +5,7 @@ mod broker_side;
 mod deeds;
 mod end;
 mod event;
+mod patience;
 mod pipes;
 mod questions;
 mod stage;

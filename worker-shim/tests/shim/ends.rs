@@ -1,5 +1,7 @@
 //! Every way for a shim or its worker to end.
 
+use std::time::Duration;
+
 use common::event::EventBody;
 use common::message::Outcome;
 use rustix::process::Signal;
@@ -33,6 +35,49 @@ async fn a_worker_killed_in_a_turn_leaves_an_error_and_settled_books() {
     let error = EventBody::Error { error: "exit code 137 (signal 9)".into() };
     last_event(&shim, "m", |body| *body == error).await;
     assert_eq!(shim.final_of("m").await, None, "it has attempts left");
+}
+
+#[tokio::test]
+async fn an_attempt_that_ends_while_the_broker_is_frozen_is_on_record_once_it_is_back() {
+    let server = Server::start().await;
+    let mut shim = Shim::start(&server).await;
+    let worker = shim.heartbeat().await.worker_pid;
+    shim.send("first", "c", "slow 1").await;
+    shim.send("second", "d", "hang").await;
+    shim.given_out(2).await;
+    until(async || (shim.witness().len() == 1).then_some(())).await;
+    kill(server.pid(), Signal::STOP);
+    // It was held by the shim: its turn begins while the broker hears nothing.
+    until(async || (shim.witness().len() == 2).then_some(())).await;
+    kill(worker, Signal::KILL);
+    // Longer than the last words may take where the broker answers.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    kill(server.pid(), Signal::CONT);
+    let (_, exit) = shim.end().await;
+    assert_eq!((exit.clean, exit.exit.signal, exit.finished), (true, Some(9), 1));
+    assert_eq!(shim.answer("first").await.status, Outcome::Completed);
+    let error = EventBody::Error { error: "exit code 137 (signal 9)".into() };
+    last_event(&shim, "second", |body| *body == error).await;
+}
+
+#[tokio::test]
+async fn a_shim_that_is_told_to_end_does_not_wait_for_a_frozen_broker() {
+    let server = Server::start().await;
+    let mut shim = Shim::start(&server).await;
+    let worker = shim.heartbeat().await.worker_pid;
+    shim.send("m", "c", "slow 1").await;
+    until(async || (shim.witness().len() == 1).then_some(())).await;
+    kill(server.pid(), Signal::STOP);
+    kill(worker, Signal::KILL);
+    // For longer than the last words may take, and shorter than the shim waits for the broker.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    kill(shim.pid(), Signal::TERM);
+    let asked = std::time::Instant::now();
+    let (_, exit) = shim.end().await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    assert_eq!((exit.clean, exit.exit.signal), (false, Some(9)));
+    kill(server.pid(), Signal::CONT);
 }
 
 #[tokio::test]

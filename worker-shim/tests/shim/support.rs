@@ -100,6 +100,10 @@ impl Server {
         .await
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// kill -9, then again on the same port and the same files.
     pub(crate) async fn kill_and_revive(&mut self) {
         self.child.kill().await.expect("it ran");
