@@ -34,6 +34,7 @@ async fn campaign(runtime: Runtime, cluster: bool, agents: usize, rate: f64) {
     let folder = tempfile::Builder::new().prefix("mozart-test-chaos-").tempdir();
     let folder = folder.expect("a folder");
     let options = Options {
+        copies: matches!(runtime, Runtime::Process) && !cluster,
         runtime,
         cluster,
         length: Duration::from_secs(60),

@@ -2,7 +2,8 @@
 
 A message is `<milliseconds> <pieces> <text>`: the answer is the agent's name and the message backwards, in so many pieces over
 that time. Where the text begins with `ask:<agent>`, that agent is asked first, and whatever it answers is as well. Each turn that begins is written down in `$WITNESS/<agent>` as `<message> <pid> <incarnation> <began> <born>`, the times in
-nanoseconds on the machine's monotonic clock: a witness that the checker believes more than the shim.
+nanoseconds on the machine's monotonic clock: a witness that the checker believes more than the shim. A worker of a copied data folder
+writes nothing: its turns are those of another fleet.
 """
 
 import json
@@ -60,7 +61,9 @@ def main():
         line = json.loads(raw)
         if line["type"] == "init":
             agent, incarnation = line["agent"]["name"], line["incarnation"]
-            witness = os.open(f"{os.environ['WITNESS']}/{agent}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            is_copy = "/copy-" in os.environ.get("MOZART_RUN", "")
+            notes = os.devnull if is_copy else f"{os.environ['WITNESS']}/{agent}"
+            witness = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         elif line["type"] == "route_response":
             answered.setdefault(line["requestId"], threading.Event()).set()
         elif line["type"] in ("chat", "route"):

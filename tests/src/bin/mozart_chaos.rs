@@ -36,6 +36,9 @@ struct Args {
     /// Inject requests that nobody can read
     #[arg(long)]
     garbage: bool,
+    /// Start copies of the data folder beside the original
+    #[arg(long)]
+    copies: bool,
     /// Give every process but the servers a wall clock that is an hour off; the binaries must be dynamic: `cargo build`
     #[arg(long)]
     skew: bool,
@@ -92,6 +95,11 @@ async fn run(args: Args) -> Result<bool, Problem> {
     if args.servers > 1 && matches!(runtime, Runtime::Docker(_)) {
         return Err("on three servers, agents are processes".into());
     }
+    if args.copies && (args.servers > 1 || matches!(runtime, Runtime::Docker(_))) {
+        return Err(
+            "copies are of a data folder of `mozart up`, with agents that are processes".into()
+        );
+    }
     let options = Options {
         runtime,
         cluster: args.servers > 1,
@@ -101,6 +109,7 @@ async fn run(args: Args) -> Result<bool, Problem> {
         rate: args.rate,
         freezes: args.freeze.into_iter().map(Duration::from_secs).collect(),
         garbage: args.garbage,
+        copies: args.copies,
         clocks: args.skew,
         curious: args.curious,
         folder: match (&args.folder, &fresh) {

@@ -53,7 +53,7 @@ pub(super) fn repeated(log: &Log) -> Vec<String> {
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     let mut repeated = Vec::new();
     for (seq, _, record) in log {
-        // With its author's time in milliseconds, no record is as another.
+        // With its id and its author's time, no record is as another.
         let text = serde_json::to_string(record).unwrap_or_default();
         if let Some(first) = seen.insert(text.clone(), *seq) {
             repeated.push(format!("{first} and {seq}: {text}"));

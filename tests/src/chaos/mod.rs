@@ -2,6 +2,7 @@
 
 mod clocks;
 mod containers;
+mod copies;
 mod ends;
 mod garbage;
 mod ground;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, sleep};
 use crate::checker::{Facts, Fault, Life, Verdict, judge, witnessed};
 use crate::harness::Runtime;
 use containers::Strangers;
+use copies::Copied;
 use ground::{Ground, agent_name};
 use load::{Ledger, Sender};
 use random::Random;
@@ -66,6 +68,8 @@ pub struct Options {
     pub freezes: Vec<Duration>,
     /// Whether requests are injected that nobody can read.
     pub garbage: bool,
+    /// Whether copies of the data folder are started beside the original: of `mozart up`, with agents that are processes.
+    pub copies: bool,
     /// Whether every process but the servers has another wall clock.
     pub clocks: bool,
     /// A folder that is empty or not there yet.
@@ -140,14 +144,25 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
             false => Ok(BTreeMap::new()),
         }
     };
-    let (struck, ledgers, injected, ended) =
-        tokio::join!(raging, try_join_all(senders), injecting, keeping);
+    let copying = async {
+        match options.copies {
+            true => copies::copy(&ground, &teller, stopped.clone()).await,
+            false => Ok(Copied::default()),
+        }
+    };
+    let (struck, ledgers, injected, ended, copied) =
+        tokio::join!(raging, try_join_all(senders), injecting, keeping, copying);
     let ((mut struck, besieged), ledgers, injected, ended) = (struck?, ledgers?, injected?, ended?);
-    let faults = struck.merge(besieged);
+    let copied = copied?;
+    let mut faults = struck.merge(besieged);
+    faults.extend(copied.faults);
     let healed = Instant::now();
     writeln!(out, "healed; waiting for the last answers")?;
     let (facts, verdict) = rest(&ground, &broker, &ledgers, &injected).await?;
     report(out, &ledgers, &struck, &verdict, healed.elapsed())?;
+    if options.copies {
+        writeln!(out, "copies:   {} ran beside the original", copied.ran)?;
+    }
     if !ended.is_empty() {
         writeln!(out, "ended by themselves, and started again: {}", ended.join(", "))?;
     }
@@ -186,7 +201,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     let log = ends::control(&broker, None).await?;
     let repeated = ends::repeated(&log);
     if !repeated.is_empty() {
-        // No fault: every record may be repeated. But a wish of somebody's is granted twice then.
+        // No fault: the fold counts them once.
         writeln!(out, "control:  {} records are stored twice, such as", repeated.len())?;
         repeated.iter().take(TOLD).try_for_each(|one| writeln!(out, "          {one}"))?;
     }

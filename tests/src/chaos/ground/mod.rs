@@ -172,10 +172,19 @@ impl Ground {
 
     /// Runs the command line; its exit code and what it said.
     pub(super) async fn cli(&self, args: &[&str]) -> Result<(i32, String), Problem> {
+        self.cli_in(&self.home(), args).await
+    }
+
+    /// Runs the command line with another data folder.
+    pub(super) async fn cli_in(
+        &self,
+        home: &Path,
+        args: &[&str],
+    ) -> Result<(i32, String), Problem> {
         let mut command = Command::new(&self.mozart);
         command
             .args(args)
-            .env("MOZART_DIR", self.home())
+            .env("MOZART_DIR", home)
             .env_remove("MOZART_NETWORK")
             .envs(self.runtime.env())
             .env_remove("NATS_URL")
@@ -385,6 +394,11 @@ impl Ground {
 
     fn end(&self) {
         running::end(&self.home(), &self.runtime, self.label.get().cloned());
+    }
+
+    /// Ends what is left of another data folder.
+    pub(super) fn end_in(&self, home: &Path) {
+        running::end(home, &self.runtime, None);
     }
 }
 
