@@ -39,6 +39,8 @@ pub(crate) struct Turn {
     pending_bytes: usize,
     flush_us: Option<u64>,
     in_flight: bool,
+    /// When the events under way, or the final state, were first sent.
+    sent_us: Option<u64>,
     text: String,
     /// Bytes of events beside texts.
     said: usize,
@@ -72,6 +74,7 @@ impl Turn {
             pending_bytes: 0,
             flush_us: None,
             in_flight: false,
+            sent_us: None,
             text: String::new(),
             said: 0,
             acknowledged: false,
@@ -181,7 +184,7 @@ impl Turn {
     }
 
     /// The next events to publish. One publish is under way at a time: that keeps their order.
-    pub(crate) fn take_batch(&mut self) -> Vec<Event> {
+    pub(crate) fn take_batch(&mut self, now: Now) -> Vec<Event> {
         let mut bytes = 0;
         let fits = |(_, size): &&(Event, usize)| {
             bytes += size;
@@ -194,6 +197,7 @@ impl Turn {
         });
         let batch: Vec<Event> = batch.collect();
         self.in_flight = !batch.is_empty();
+        self.sent_us = self.in_flight.then_some(now.us);
         if self.pending.is_empty() {
             self.flush_us = None;
         }
@@ -203,13 +207,20 @@ impl Turn {
     /// The batch under way is stored.
     pub(crate) fn batch_stored(&mut self) {
         self.in_flight = false;
+        self.sent_us = None;
+    }
+
+    /// Since when the broker owes an answer; none while it does not.
+    pub(crate) fn sent_us(&self) -> Option<u64> {
+        self.sent_us
     }
 
     /// The unpublished events, if they are few enough for the final state.
-    pub(crate) fn take_tail(&mut self) -> Option<Vec<Event>> {
+    pub(crate) fn take_tail(&mut self, now: Now) -> Option<Vec<Event>> {
         if self.in_flight || self.pending_bytes > TAIL {
             return None;
         }
+        self.sent_us = Some(now.us);
         self.pending_bytes = 0;
         self.flush_us = None;
         Some(self.pending.drain(..).map(|(event, _)| event).collect())
@@ -218,6 +229,7 @@ impl Turn {
     /// Undoes [`Self::take_tail`]: the events are to be published on their own, at once.
     pub(crate) fn put_back(&mut self, tail: Vec<Event>) {
         self.flush_us = Some(0);
+        self.sent_us = None;
         // All of a tail fits one batch, whatever each of them takes.
         self.pending = tail.into_iter().map(|event| (event, FRAME)).collect();
         self.pending_bytes = self.pending.len() * FRAME;

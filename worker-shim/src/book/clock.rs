@@ -44,7 +44,7 @@ impl Book {
                     message_id: held.envelope.message_id.clone(),
                     conversation_id: held.envelope.conversation_id.clone(),
                     attempt: turn.attempt,
-                    events: turn.take_batch(),
+                    events: turn.take_batch(now),
                 });
             }
         }
@@ -55,10 +55,13 @@ impl Book {
     pub(crate) fn batch_stored(&mut self, now: Now, seq: u64) -> Vec<Do> {
         let mut todo = Vec::new();
         match self.held.get_mut(&seq).map(|held| &mut held.phase) {
-            Some(Phase::Open(turn)) => turn.batch_stored(),
+            Some(Phase::Open(turn)) => {
+                turn.batch_stored();
+                self.schedule(now, &mut todo);
+            }
             Some(Phase::Settling { turn, .. }) => {
                 turn.batch_stored();
-                self.send_final(seq, &mut todo);
+                self.send_final(now, seq, &mut todo);
             }
             Some(Phase::Waiting { last, .. }) => {
                 if let Some(turn) = last {

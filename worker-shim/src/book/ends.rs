@@ -40,7 +40,7 @@ impl Book {
             at: now.at,
             tail: Vec::new(),
         };
-        self.settle(seq, turn, final_, todo);
+        self.settle(now, seq, turn, final_, todo);
     }
 
     /// An attempt ended without an answer: another one later, or the end.
@@ -78,7 +78,7 @@ impl Book {
                 at: now.at,
                 tail: Vec::new(),
             };
-            self.settle(seq, turn, final_, todo);
+            self.settle(now, seq, turn, final_, todo);
         }
     }
 
@@ -101,7 +101,7 @@ impl Book {
             at: now.at,
             tail: Vec::new(),
         };
-        self.settle(seq, Turn::silent(attempts, now), final_, todo);
+        self.settle(now, seq, Turn::silent(attempts, now), final_, todo);
     }
 
     /// Takes a message's turn away from the worker. What becomes of the message is the caller's to say.
@@ -128,7 +128,7 @@ impl Book {
     }
 
     /// Ends a message: its last events, then its final state.
-    fn settle(&mut self, seq: u64, turn: Turn, mut final_: Final, todo: &mut Vec<Do>) {
+    fn settle(&mut self, now: Now, seq: u64, turn: Turn, mut final_: Final, todo: &mut Vec<Do>) {
         let Some(held) = self.held.get_mut(&seq) else {
             return;
         };
@@ -140,17 +140,17 @@ impl Book {
         }
         held.phase = Phase::Settling { turn, final_: Some(Box::new(final_)) };
         self.index(seq);
-        self.send_final(seq, todo);
+        self.send_final(now, seq, todo);
     }
 
     /// Sends the final state once no event of the turn is left to publish before it.
-    pub(super) fn send_final(&mut self, seq: u64, todo: &mut Vec<Do>) {
+    pub(super) fn send_final(&mut self, now: Now, seq: u64, todo: &mut Vec<Do>) {
         let Some(Held { envelope, phase: Phase::Settling { turn, final_: waiting }, .. }) =
             self.held.get_mut(&seq)
         else {
             return;
         };
-        let Some(tail) = turn.take_tail() else {
+        let Some(tail) = turn.take_tail(now) else {
             return;
         };
         let Some(mut final_) = waiting.take() else {

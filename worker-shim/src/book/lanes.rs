@@ -9,6 +9,8 @@ use crate::turn::Turn;
 
 /// What a line to the worker takes beside the text of a message, about.
 const LINE: usize = 256;
+/// No turn begins while the broker has owed an answer for so long. A broker that is well answers within milliseconds.
+const OWED_US: u64 = 1_000_000;
 
 impl Book {
     /// A delivery.
@@ -185,6 +187,9 @@ impl Book {
         self.lacks_room = false;
         while self.open.len() + self.fetching < self.rules.concurrency {
             let Some(seq) = self.startable(now) else { return };
+            if self.is_owed_an_answer(now) {
+                return;
+            }
             if self.room == 0 {
                 self.lacks_room = true;
                 return;
@@ -192,6 +197,13 @@ impl Book {
             self.begin(now, seq, todo);
         }
         self.refuse_deadlocks(now, todo);
+    }
+
+    /// Whether the broker has owed an answer for so long that it may be frozen or gone: the attempt of a turn that began now would be on
+    /// record nowhere, should this process be killed before the broker is back.
+    fn is_owed_an_answer(&self, now: Now) -> bool {
+        let sent = self.active().filter_map(|held| held.turn()?.sent_us());
+        sent.min().is_some_and(|sent| now.us.saturating_sub(sent) >= OWED_US)
     }
 
     /// The oldest message that can start. From when one waits that needs the worker for itself until it is over, only that one

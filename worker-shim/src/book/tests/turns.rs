@@ -251,3 +251,29 @@ fn the_workers_end_in_the_last_attempt_fails_the_message() {
     assert_eq!((final_.attempts, final_.reason.as_deref()), (3, Some("exit code 9")));
     assert!(matches!(&*desk.stored(&todo, true), [Do::Bury { .. }]));
 }
+
+#[test]
+fn no_turn_begins_while_the_broker_owes_an_answer_for_a_second() {
+    // Of events that are under way.
+    let mut desk = Desk::new(2);
+    desk.deliver(1, "m1", "a");
+    let batches = desk.book.take_batches(desk.now(), true);
+    assert_eq!(batches.len(), 1);
+    desk.us += SECOND - 1;
+    assert_eq!(told(&desk.deliver(2, "m2", "b")), ["m2"], "it may still be on its way");
+    let todo = desk.line(done("m2", "x"));
+    desk.stored(&todo, true);
+    desk.us += 1;
+    assert_eq!(told(&desk.deliver(3, "m3", "c")), [""; 0]);
+    assert_eq!(told(&desk.after(10 * SECOND)), [""; 0]);
+    let now = desk.now();
+    assert_eq!(told(&desk.book.batch_stored(now, 1)), ["m3"]);
+
+    // Of a final state.
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m1", "a");
+    let todo = desk.line(done("m1", "x"));
+    desk.us += SECOND;
+    assert_eq!(told(&desk.deliver(2, "m2", "b")), [""; 0]);
+    assert_eq!(told(&desk.stored(&todo, true)), ["m2"]);
+}
