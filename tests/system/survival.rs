@@ -3,6 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use common::AgentName;
+use common::message::MessageKey;
 use system_tests::harness::{Fleet, Signal, alive, eventually, flaky, kill, message, started_at};
 use tokio::process::Command;
 
@@ -206,4 +208,37 @@ async fn questions_do_not_wait_for_a_supervisor_that_stands_still() {
         assert!(took < Duration::from_secs(3), "{took:?}");
     }
     second.signal(Signal::KILL);
+}
+
+#[tokio::test]
+async fn what_is_open_before_the_floor_is_done_once_its_consumer_is_made_anew() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let first = fleet.send("a", "say first").await;
+    let _done = fleet.wait_status(&first, "completed").await;
+    assert_eq!(fleet.ask("a", "say second").await, "second");
+    // The next incarnation begins after what is settled.
+    let _restarted = fleet.cli(["restart", "a"]).await.ok();
+    let _row = fleet.wait_incarnation("a", 2).await;
+    assert_eq!(fleet.ask("a", "say third").await, "third");
+
+    let broker = fleet.broker().await;
+    let agent: AgentName = "a".parse().expect("valid");
+    let key = MessageKey {
+        agent: agent.clone(),
+        sender: "user".parse().expect("valid"),
+        message_id: first.parse().expect("valid"),
+    };
+    let stream = broker.subjects().journal_stream(broker.subjects().shard(&agent));
+    let purge = format!("$JS.API.STREAM.PURGE.{stream}");
+    let filter = serde_json::json!({ "filter": broker.subjects().final_of(&key) });
+    let purged = broker.ask(purge, filter.to_string().into(), Duration::from_secs(5)).await;
+    let purged: serde_json::Value =
+        serde_json::from_slice(&purged.expect("an answer")).expect("JSON");
+    assert_eq!(purged["purged"], 1, "{purged}");
+    // What the sweeper does about a message that is open and pending nowhere.
+    broker.delete_consumer(&agent, 2).await.expect("deleted");
+    let done = fleet.wait_status(&first, "completed").await;
+    assert_eq!(done.row.response.as_deref(), Some("first"));
+    assert_eq!(fleet.ask("a", "say fourth").await, "fourth");
+    assert_eq!(fleet.row("a").await["incarnation"], 2);
 }

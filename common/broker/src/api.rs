@@ -169,6 +169,50 @@ pub(crate) struct StreamInfo {
     /// The answering server's clock.
     #[serde(default)]
     pub(crate) ts: Option<Timestamp>,
+    #[serde(default)]
+    cluster: Cluster,
+}
+
+/// Where a stream's copies are, as its leader knows.
+#[derive(Debug, Default, Deserialize)]
+struct Cluster {
+    /// The other copies; none of a stream without any.
+    #[serde(default)]
+    replicas: Vec<Peer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Peer {
+    /// When it was last heard, in nanoseconds before the answer.
+    #[serde(default)]
+    active: u64,
+}
+
+impl Cluster {
+    /// Whether most of the stream's servers were heard lately. A leader that stood still, or is cut off, may not know for seconds that it
+    /// is none any more; another one is elected after 4 s at the earliest, and heartbeats go out every second (nats-server 2.15).
+    fn is_heard(&self) -> bool {
+        const LATELY: Duration = Duration::from_secs(3);
+        let heard = self.replicas.iter().filter(|peer| Duration::from_nanos(peer.active) < LATELY);
+        2 * (heard.count() + 1) > self.replicas.len() + 1
+    }
+}
+
+/// An answer of a stream's leader, who may be none any more.
+trait OfLeader: DeserializeOwned {
+    fn cluster(&self) -> &Cluster;
+}
+
+impl OfLeader for StreamInfo {
+    fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl OfLeader for SubjectPage {
+    fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
 }
 
 /// A stream's state.
@@ -190,11 +234,23 @@ struct SubjectPage {
     #[serde(default)]
     total: usize,
     state: SubjectState,
+    #[serde(default)]
+    cluster: Cluster,
+}
+
+/// What the index of a stream says of a filter, all of it as of one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// The last sequence of the stream at that moment.
+    pub(crate) last_seq: u64,
+    /// The subjects that have records, and how many.
+    pub(crate) subjects: BTreeMap<String, u64>,
 }
 
 #[derive(Deserialize)]
 struct SubjectState {
-    /// With the number of records of each.
+    #[serde(default)]
+    last_seq: u64,
     #[serde(default)]
     subjects: BTreeMap<String, u64>,
 }
@@ -261,12 +317,28 @@ impl Wire {
         }
     }
 
-    /// The last record of a subject or filter, from the stream's leader: what decisions are made on.
+    /// The last record of a subject or filter, from the stream's leader: what decisions are made on. That there is none is confirmed.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Record>> {
-        self.last_within(stream, subject, CALL).await
+        let deadline = Instant::now() + CALL;
+        loop {
+            let last = self.last_within(stream, subject, CALL).await?;
+            if last.is_some() || self.has(stream, subject, 0).await? {
+                return Ok(last);
+            }
+            pause(deadline, CALL).await?;
+        }
     }
 
-    /// The same, within a time of its own.
+    /// Whether so many records of a filter are all there are: in a cluster a leader that is none any more may have told.
+    async fn has(&self, stream: &str, filter: &str, count: usize) -> Result<bool> {
+        if self.client.server_info().cluster.is_none() {
+            return Ok(true);
+        }
+        let index = self.index(stream, filter).await?;
+        Ok(index.subjects.values().sum::<u64>() <= count as u64)
+    }
+
+    /// The same, within a time of its own, and unconfirmed: for what a compare-and-set follows.
     pub(crate) async fn last_within(
         &self,
         stream: &str,
@@ -277,15 +349,17 @@ impl Wire {
         self.get(stream, &body, timeout).await
     }
 
-    /// All records of a filter that matches few, from the stream's leader.
+    /// All records of a filter that matches few, from the stream's leader; that these are all is confirmed.
     pub(crate) async fn all_of(&self, stream: &str, filter: &str) -> Result<Vec<Record>> {
+        let deadline = Instant::now() + CALL;
         let mut records: Vec<Record> = Vec::new();
         loop {
             let next = records.last().map_or(1, |last| last.seq + 1);
             let body = serde_json::json!({ "seq": next, "next_by_subj": filter });
             match self.get(stream, &body, CALL).await? {
                 Some(record) => records.push(record),
-                None => return Ok(records),
+                None if self.has(stream, filter, records.len()).await? => return Ok(records),
+                None => pause(deadline, CALL).await?,
             }
         }
     }
@@ -343,6 +417,25 @@ impl Wire {
         }
     }
 
+    /// The same as [`Self::api`], of a stream's leader that most of its servers have answered lately.
+    async fn of_leader<T: OfLeader>(
+        &self,
+        stream: &str,
+        body: &serde_json::Value,
+        timeout: Duration,
+    ) -> Result<std::result::Result<T, ApiError>> {
+        let what = format!("STREAM.INFO.{stream}");
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let told = self.api::<T>(&what, body, left).await;
+            match told.map_err(|error| of_whole(error, timeout))? {
+                Ok(told) if !told.cluster().is_heard() => pause(deadline, timeout).await?,
+                told => return Ok(told),
+            }
+        }
+    }
+
     /// A stream's configuration and state, from its leader.
     pub(crate) async fn stream_info(
         &self,
@@ -350,9 +443,8 @@ impl Wire {
         timeout: Duration,
     ) -> Result<std::result::Result<StreamInfo, ApiError>> {
         let asked = Moment::now();
-        let what = format!("STREAM.INFO.{stream}");
         let info: std::result::Result<StreamInfo, ApiError> =
-            self.api(&what, &serde_json::json!({}), timeout).await?;
+            self.of_leader(stream, &serde_json::json!({}), timeout).await?;
         if let Ok(StreamInfo { ts: Some(stamp), .. }) = &info {
             self.clock.learn(asked, Moment::now(), *stamp);
         }
@@ -370,19 +462,29 @@ impl Wire {
         Ok(purged.purged)
     }
 
-    /// The subjects of a filter that have records, in order, from the stream's leader. The server tells them from its index, without
-    /// reading a record: a millisecond for an agent's few thousand.
-    pub(crate) async fn subjects(&self, stream: &str, filter: &str) -> Result<Vec<String>> {
-        let what = format!("STREAM.INFO.{stream}");
-        let mut subjects = Vec::new();
+    /// The subjects of a filter that have records, from the stream's leader. The server tells them from its index, without reading a
+    /// record: a millisecond for an agent's few thousand. Sequence and subjects are those of one server: of two that know differently
+    /// much, the one would settle what the other does not have.
+    pub(crate) async fn index(&self, stream: &str, filter: &str) -> Result<Index> {
+        let deadline = Instant::now() + CALL;
+        let mut index = Index::default();
         loop {
             // What is stored meanwhile moves the later ones on: none is left out.
-            let body = serde_json::json!({ "subjects_filter": filter, "offset": subjects.len() });
-            let page: SubjectPage = self.api(&what, &body, CALL).await??;
+            let offset = index.subjects.len();
+            let body = serde_json::json!({ "subjects_filter": filter, "offset": offset });
+            let page: SubjectPage = self.of_leader(stream, &body, CALL).await??;
+            if offset == 0 {
+                index.last_seq = page.state.last_seq;
+            } else if page.state.last_seq < index.last_seq {
+                // Of a server that is behind.
+                index = Index::default();
+                pause(deadline, CALL).await?;
+                continue;
+            }
             let is_last = page.state.subjects.is_empty();
-            subjects.extend(page.state.subjects.into_keys());
-            if is_last || subjects.len() >= page.total {
-                return Ok(subjects);
+            index.subjects.extend(page.state.subjects);
+            if is_last || index.subjects.len() >= page.total {
+                return Ok(index);
             }
         }
     }
@@ -396,4 +498,26 @@ impl Wire {
 /// A timeout of a part is a timeout of the whole.
 fn of_whole(error: BrokerError, timeout: Duration) -> BrokerError {
     if matches!(error, BrokerError::Timeout(_)) { BrokerError::Timeout(timeout) } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leader that heard its followers so many seconds ago.
+    fn leader(heard: &[u64]) -> Cluster {
+        let peer = |seconds: &u64| Peer { active: seconds * 1_000_000_000 };
+        Cluster { replicas: heard.iter().map(peer).collect() }
+    }
+
+    #[test]
+    fn a_leader_that_most_servers_have_not_answered_lately_is_not_believed() {
+        assert!(leader(&[]).is_heard(), "a stream without copies");
+        assert!(leader(&[0, 1]).is_heard());
+        assert!(leader(&[60, 2]).is_heard(), "one of three is away");
+        assert!(!leader(&[60, 61]).is_heard(), "it stood still for a minute");
+        assert!(!leader(&[3]).is_heard());
+        assert!(leader(&[0, 0, 60, 60]).is_heard());
+        assert!(!leader(&[0, 60, 60, 60]).is_heard());
+    }
 }

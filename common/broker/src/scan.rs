@@ -1,19 +1,22 @@
 //! Reading the journal: by id, in order, and what is still open in it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use common::message::{Envelope, Final, MessageKey};
 use common::subject::JournalSubject;
 use common::{AgentName, ConversationTag, MessageId, Timestamp};
 use futures_util::future::try_join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::time::Instant;
 
-use crate::api::Record;
+use crate::api::{Index, Record};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::inbox::{Unreadable, believe};
 use crate::journal::{Stored, read_final};
 use crate::read::Reader;
+use crate::wire::{CALL, pause};
 
 /// One item of a journal scan.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +37,9 @@ pub struct JournalItem {
     pub is_final: bool,
 }
 
+/// An open request: its sequence, its name, and when the broker stored it.
+type OpenRequest = (u64, MessageKey, Timestamp);
+
 /// What is open in an agent's journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenScan {
@@ -41,8 +47,17 @@ pub struct OpenScan {
     pub open: Vec<(u64, MessageKey, Timestamp)>,
     /// How many there are.
     pub total: u64,
+    /// The first one that is before the sequence asked for, where something went wrong with that: looked for among few only.
+    pub earlier: Option<u64>,
     /// The last sequence of the stream when the scan began: what came later is not looked at.
     pub last_seq: u64,
+}
+
+/// Open requests, as far as they were asked for, and how many there are.
+struct Found {
+    open: Vec<OpenRequest>,
+    total: u64,
+    earlier: Option<u64>,
 }
 
 /// How many bytes of requests are read at once: on a slow connection little more than one of them comes in time.
@@ -142,7 +157,8 @@ impl Broker {
 
     /// What has no final state among an agent's requests from a sequence on, before which all are settled; lists the first `limit`.
     ///
-    /// The broker's index of subjects tells which: no record of a finished message is read.
+    /// The broker's index of subjects tells which: no record of a finished message is read. Nothing counts as settled because a server
+    /// does not have it.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -153,11 +169,29 @@ impl Broker {
         limit: usize,
     ) -> Result<OpenScan> {
         let stream = self.journal_stream(agent);
-        // Before the subjects are: what they lack came later.
-        let last_seq = self.wire().last_seq(&stream).await?;
-        let subjects = self.wire().subjects(&stream, &self.subjects().journal_of(agent)).await?;
+        let deadline = Instant::now() + CALL;
+        loop {
+            let index = self.wire().index(&stream, &self.subjects().journal_of(agent)).await?;
+            let last_seq = index.last_seq;
+            let open = self.open_of(index);
+            let found = if open.len() <= FEW {
+                self.get_open(&stream, open, from_seq..=last_seq).await?
+            } else {
+                self.read_open(agent, open, from_seq..=last_seq, limit).await?
+            };
+            if let Some(Found { mut open, total, earlier }) = found {
+                open.truncate(limit);
+                return Ok(OpenScan { open, total, earlier, last_seq });
+            }
+            // What the index names is not there: it was purged just now, or a server answered that is behind.
+            pause(deadline, CALL).await?;
+        }
+    }
+
+    /// The requests without a final state, with their subjects.
+    fn open_of(&self, index: Index) -> HashMap<MessageKey, String> {
         let (mut requests, mut finals) = (HashMap::new(), HashSet::new());
-        for subject in subjects {
+        for subject in index.subjects.into_keys() {
             match self.subjects().parse_journal(&subject) {
                 Some(JournalSubject { key, is_final: true, .. }) => {
                     finals.insert(key);
@@ -169,45 +203,71 @@ impl Broker {
             }
         }
         requests.retain(|key, _| !finals.contains(key));
-        let mut total = requests.len() as u64;
+        requests
+    }
+
+    /// Where open requests are, one by one: those within a range, and how many these are. None if one is not there.
+    async fn get_open(
+        &self,
+        stream: &str,
+        open: HashMap<MessageKey, String>,
+        within: RangeInclusive<u64>,
+    ) -> Result<Option<Found>> {
+        // Each with what it needs: futures that borrow from a closure's argument cannot be sent to another thread.
+        let records = open.into_values().map(|subject| {
+            let (wire, stream) = (self.wire().clone(), stream.to_owned());
+            async move { wire.last_within(&stream, &subject, CALL).await }
+        });
+        let records = futures_util::stream::iter(records).buffer_unordered(AT_ONCE);
+        let records: Vec<_> = records.try_collect().await?;
+        let Some(records) = records.into_iter().collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let before = records.iter().map(|record| record.seq).filter(|seq| seq < within.start());
+        let earlier = before.min();
+        let within = records.iter().filter(|record| within.contains(&record.seq));
+        let named = within.filter_map(|record| {
+            let subject = self.subjects().parse_journal(&record.subject)?;
+            Some((record.seq, subject.key, record.at))
+        });
+        let mut open: Vec<_> = named.collect();
+        open.sort_unstable_by_key(|(seq, ..)| *seq);
+        let total = open.len() as u64;
+        Ok(Some(Found { open, total, earlier }))
+    }
+
+    /// The same of more of them, by reading on from the floor, up to a limit.
+    async fn read_open(
+        &self,
+        agent: &AgentName,
+        mut left: HashMap<MessageKey, String>,
+        within: RangeInclusive<u64>,
+        limit: usize,
+    ) -> Result<Option<Found>> {
+        let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
+        let (from, until) = (*within.start(), *within.end());
+        let reader =
+            Reader::new(self.wire(), stream.clone(), filter, from, until).of(self.replicas());
+        let mut reader = reader.pages(MOST);
+        let total = left.len() as u64;
         let mut open = Vec::new();
-        if requests.len() <= FEW {
-            // Each with what it needs: futures that borrow from a closure's argument cannot be sent to another thread.
-            let records = requests.into_values().map(|subject| {
-                let (wire, stream) = (self.wire().clone(), stream.clone());
-                async move { wire.last(&stream, &subject).await }
-            });
-            let records = futures_util::stream::iter(records).buffer_unordered(AT_ONCE);
-            let records: Vec<_> = records.try_collect().await?;
-            // One that is gone by now was purged.
-            let records = records.iter().flatten();
-            open.extend(
-                records.filter(|record| (from_seq..=last_seq).contains(&record.seq)).filter_map(
-                    |record| {
-                        let subject = self.subjects().parse_journal(&record.subject)?;
-                        Some((record.seq, subject.key, record.at))
-                    },
-                ),
-            );
-            open.sort_unstable_by_key(|(seq, ..)| *seq);
-            total = open.len() as u64;
-            open.truncate(limit);
-        } else {
-            let filter = self.subjects().requests_of(agent);
-            let reader =
-                Reader::new(self.wire(), stream, filter, from_seq, last_seq).of(self.replicas());
-            let mut reader = reader.pages(MOST);
-            while open.len() < limit
-                && let Some(record) = reader.next().await?
+        while open.len() < limit {
+            let Some(record) = reader.next().await? else {
+                // The rest must be before the floor: a few of them tell.
+                let few = left.into_iter().take(FEW).collect();
+                let rest = self.get_open(&stream, few, within).await?;
+                let rest = rest.filter(|rest| rest.open.is_empty());
+                let total = open.len() as u64;
+                return Ok(rest.map(|Found { earlier, .. }| Found { open, total, earlier }));
+            };
+            let subject = self.subjects().parse_journal(&record.subject);
+            if let Some(key) = subject.map(|subject| subject.key)
+                && left.remove(&key).is_some()
             {
-                let subject = self.subjects().parse_journal(&record.subject);
-                let key = subject.map(|subject| subject.key);
-                if let Some(key) = key.filter(|key| requests.contains_key(key)) {
-                    open.push((record.seq, key, record.at));
-                }
+                open.push((record.seq, key, record.at));
             }
         }
-        Ok(OpenScan { open, total, last_seq })
+        Ok(Some(Found { open, total, earlier: None }))
     }
 
     /// An agent's requests from one sequence to another, both included, whatever became of them: the first of them, and whether

@@ -8,7 +8,7 @@ use crate::support::{Server, agent, is_alone, soon};
 
 fn record(name: &str, at: u64) -> ControlRecord {
     ControlRecord {
-        id: None,
+        id: Some(format!("{name}-{at}")),
         at: Timestamp::from_millis(at),
         term: None,
         author: "test".into(),
@@ -21,8 +21,7 @@ async fn next(follower: &mut ControlFollower) -> ControlItem {
 }
 
 async fn append(broker: &Broker, name: &str, at: u64) -> u64 {
-    let record = ControlRecord { id: Some(format!("{name}-{at}")), ..record(name, at) };
-    let appended = broker.append_control(&record).await;
+    let appended = broker.append_control(&record(name, at)).await;
     appended.expect("appended").seq
 }
 

@@ -228,8 +228,8 @@ impl Handover {
             }
             _ => None,
         };
-        let horizon = match prepared {
-            Some((_, horizon)) => horizon,
+        let (horizon, floor) = match prepared {
+            Some((_, horizon)) => (horizon, self.floor),
             None => self.swap(broker).await?,
         };
         if let Some(later) = broker.admitted(agent).await?
@@ -238,7 +238,7 @@ impl Handover {
             broker.delete_consumer(agent, incarnation).await?;
             return Ok(self.too_late(later.incarnation));
         }
-        self.begin(broker, subject, horizon).await?;
+        self.begin(broker, subject, horizon, floor).await?;
         if let Some((previous, _)) = prepared {
             broker.delete_consumer(agent, previous).await?;
         }
@@ -251,36 +251,42 @@ impl Handover {
         Handed::TooLate
     }
 
-    async fn begin(&self, broker: &Broker, subject: &str, horizon: u64) -> Result<(), BrokerError> {
-        let Self { agent, incarnation, floor, .. } = self;
+    async fn begin(
+        &self,
+        broker: &Broker,
+        subject: &str,
+        horizon: u64,
+        floor: u64,
+    ) -> Result<(), BrokerError> {
+        let Self { agent, incarnation, .. } = self;
         // By its creation the shim knows it from another one of the name.
         let Some(made) = broker.consumer(agent, *incarnation).await? else {
             return Err(BrokerError::Other(format!("{agent}-{incarnation} has no consumer")));
         };
         let name = broker.subjects().consumer(agent, *incarnation);
         let created = made.created.as_millis().saturating_mul(1_000_000);
-        let (floor, consumer) = (*floor, ConsumerId { name, created });
+        let consumer = ConsumerId { name, created };
         let frame = codec::encode(&ShimCommand::Begin { horizon, floor, consumer })
             .map_err(|error| BrokerError::Other(error.to_string()))?;
         broker.tell(subject.to_owned(), frame.into()).await
     }
 
-    /// Puts the new consumer in the place of the old ones; the result is the horizon. Done before, it changes nothing.
-    async fn swap(&self, broker: &Broker) -> Result<u64, BrokerError> {
+    /// Puts the new consumer in the place of the old ones; the result is the horizon and the floor. Done before, it changes nothing.
+    async fn swap(&self, broker: &Broker) -> Result<(u64, u64), BrokerError> {
         let (agent, mut start) = (&self.agent, self.floor.max(1));
         for previous in &self.over {
             start = self.settle(broker, *previous, start).await?;
         }
         if broker.consumer(agent, self.incarnation).await?.is_none() {
-            if self.over.is_empty()
-                && let Some(first) = self.reads.open_requests(agent, start, 1).await?.open.first()
-            {
-                // The agent's first incarnation, or one whose consumer the broker forgot: it begins with what is open.
-                start = first.0;
+            if self.over.is_empty() {
+                // The agent's first incarnation, or one whose consumer the broker forgot or the sweeper removed: it begins with what is
+                // open, also where that is before the floor.
+                let scan = self.reads.open_requests(agent, start, 1).await?;
+                start = scan.earlier.or(scan.open.first().map(|first| first.0)).unwrap_or(start);
             }
             broker.create_consumer(agent, self.incarnation, start, WINDOW).await?;
         }
-        broker.journal_last_seq(agent).await
+        Ok((broker.journal_last_seq(agent).await?, start.min(self.floor)))
     }
 
     /// Takes the consumer away from one that took messages before, and settles its books; the result is where the next begins.
