@@ -263,6 +263,16 @@ impl Wire {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<std::result::Result<T, ApiError>> {
+        Ok(self.api_timed(what, body, timeout).await?.map(|(answer, _)| answer))
+    }
+
+    /// The same, with the moment at which what was answered had been asked: retries are none of the answer's way.
+    async fn api_timed<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<std::result::Result<(T, Moment), ApiError>> {
         let subject = Subject::from(format!("$JS.API.{what}"));
         let body = Bytes::from(serde_json::to_vec(body).map_err(BrokerError::other)?);
         let deadline = Instant::now() + timeout;
@@ -276,7 +286,8 @@ impl Wire {
             let head: ErrorOf = serde_json::from_slice(payload).map_err(BrokerError::other)?;
             match head.error {
                 None => {
-                    return serde_json::from_slice(payload).map(Ok).map_err(BrokerError::other);
+                    let parsed = serde_json::from_slice(payload).map_err(BrokerError::other)?;
+                    return Ok(Ok((parsed, answer.asked)));
                 }
                 Some(error) if error.is_transient() => pause(deadline, timeout).await?,
                 Some(error) => return Ok(Err(error)),
@@ -417,20 +428,20 @@ impl Wire {
         }
     }
 
-    /// The same as [`Self::api`], of a stream's leader that most of its servers have answered lately.
+    /// The same as [`Self::api_timed`], of a stream's leader that most of its servers have answered lately.
     async fn of_leader<T: OfLeader>(
         &self,
         stream: &str,
         body: &serde_json::Value,
         timeout: Duration,
-    ) -> Result<std::result::Result<T, ApiError>> {
+    ) -> Result<std::result::Result<(T, Moment), ApiError>> {
         let what = format!("STREAM.INFO.{stream}");
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let told = self.api::<T>(&what, body, left).await;
+            let told = self.api_timed::<T>(&what, body, left).await;
             match told.map_err(|error| of_whole(error, timeout))? {
-                Ok(told) if !told.cluster().is_heard() => pause(deadline, timeout).await?,
+                Ok((told, _)) if !told.cluster().is_heard() => pause(deadline, timeout).await?,
                 told => return Ok(told),
             }
         }
@@ -442,13 +453,13 @@ impl Wire {
         stream: &str,
         timeout: Duration,
     ) -> Result<std::result::Result<StreamInfo, ApiError>> {
-        let asked = Moment::now();
-        let info: std::result::Result<StreamInfo, ApiError> =
-            self.of_leader(stream, &serde_json::json!({}), timeout).await?;
-        if let Ok(StreamInfo { ts: Some(stamp), .. }) = &info {
-            self.clock.learn(asked, Moment::now(), *stamp);
-        }
-        Ok(info)
+        let told = self.of_leader::<StreamInfo>(stream, &serde_json::json!({}), timeout).await?;
+        Ok(told.map(|(info, asked)| {
+            if let Some(stamp) = info.ts {
+                self.clock.learn(asked, Moment::now(), stamp);
+            }
+            info
+        }))
     }
 
     /// Removes the records of a filter; how many there were.
@@ -472,7 +483,7 @@ impl Wire {
             // What is stored meanwhile moves the later ones on: none is left out.
             let offset = index.subjects.len();
             let body = serde_json::json!({ "subjects_filter": filter, "offset": offset });
-            let page: SubjectPage = self.of_leader(stream, &body, CALL).await??;
+            let (page, _) = self.of_leader::<SubjectPage>(stream, &body, CALL).await??;
             if offset == 0 {
                 index.last_seq = page.state.last_seq;
             } else if page.state.last_seq < index.last_seq {

@@ -81,6 +81,11 @@ impl Estimate {
     fn show(&self, now: Moment) -> Timestamp {
         Timestamp::from_millis(now.millis().saturating_add(self.offset).try_into().unwrap_or(0))
     }
+
+    fn show_at_least(&self, now: Moment) -> Timestamp {
+        let shown = now.millis().saturating_add(self.offset).saturating_sub(self.error_at(now));
+        Timestamp::from_millis(shown.try_into().unwrap_or(0))
+    }
 }
 
 impl ServerClock {
@@ -93,8 +98,16 @@ impl ServerClock {
 
     /// What the broker's clock shows at a moment; none before the first answer.
     pub(crate) fn at(&self, now: Moment) -> Option<Timestamp> {
-        let estimate = *self.estimate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        estimate.map(|estimate| estimate.show(now))
+        self.estimate().map(|estimate| estimate.show(now))
+    }
+
+    /// The earliest that it may show, by what the answers were worth.
+    pub(crate) fn at_least(&self, now: Moment) -> Option<Timestamp> {
+        self.estimate().map(|estimate| estimate.show_at_least(now))
+    }
+
+    fn estimate(&self) -> Option<Estimate> {
+        *self.estimate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -133,6 +146,17 @@ mod tests {
         // 10,000 s later the quick one may be 2 s off.
         learn(&clock, 10_002_000, 10_002_200, 10_501_180);
         assert_eq!(shown(&clock, 10_002_100), Some(10_501_180));
+    }
+
+    #[test]
+    fn what_a_slow_answer_does_not_tell_is_left_open() {
+        let clock = ServerClock::default();
+        // Stamped at its end, after 2 s.
+        learn(&clock, 1000, 3000, 503_000);
+        let least = |now| clock.at_least(at(now)).map(Timestamp::as_millis);
+        assert_eq!((shown(&clock, 3000), least(3000)), (Some(504_000), Some(502_999)));
+        learn(&clock, 4000, 4002, 504_001);
+        assert_eq!((shown(&clock, 5000), least(5000)), (Some(505_000), Some(504_998)));
     }
 
     #[test]

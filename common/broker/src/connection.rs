@@ -143,6 +143,13 @@ impl Broker {
         self.wire().clock.at(Moment::now()).unwrap_or_else(|| std::time::SystemTime::now().into())
     }
 
+    /// The earliest that the broker's clock may show by now: for what may be late and must not be early, such as the end of somebody's
+    /// patience. An answer of a slow broker leaves open for half of its way when it was stamped.
+    #[must_use]
+    pub fn now_at_least(&self) -> Timestamp {
+        self.wire().clock.at_least(Moment::now()).unwrap_or_else(|| self.now())
+    }
+
     /// The largest record that the server and the journal's format take, in bytes.
     #[must_use]
     pub fn max_record(&self) -> usize {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::clock::ServerClock;
+use crate::clock::{Moment, ServerClock};
 use crate::connection::Link;
 use crate::error::{BrokerError, Result};
 
@@ -34,6 +34,8 @@ pub(crate) struct Wire {
 pub(crate) struct Answer {
     pub(crate) message: Message,
     pub(crate) tries: u32,
+    /// When that try began.
+    pub(crate) asked: Moment,
 }
 
 impl Wire {
@@ -75,6 +77,7 @@ impl Wire {
         loop {
             let epoch = self.up(deadline, timeout).await?;
             tries += 1;
+            let asked_at = Moment::now();
             let mut request = Request::new().payload(payload.clone()).timeout(None);
             if let Some(headers) = headers() {
                 request = request.headers(headers);
@@ -88,7 +91,7 @@ impl Wire {
             };
             let until = deadline.min(Instant::now() + ANSWERED_WITHIN);
             match timeout_at(until, asked).await {
-                Ok(Some(Ok(message))) => return Ok(Answer { message, tries }),
+                Ok(Some(Ok(message))) => return Ok(Answer { message, tries, asked: asked_at }),
                 Ok(Some(Err(error))) => {
                     self.repeatable(subject, &error)?;
                     pause(deadline, timeout).await?;

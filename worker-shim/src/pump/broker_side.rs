@@ -207,7 +207,7 @@ impl Pump {
     /// its sender's clock, which may be any: what lies between them is what the sender meant.
     fn left(&self, envelope: &Envelope, at: Timestamp) -> Option<Duration> {
         let within = envelope.deadline?.since(envelope.created_at);
-        let stored_for = self.broker.now().since(at);
+        let stored_for = self.broker.now_at_least().since(at);
         Some(within.saturating_sub(stored_for))
     }
 
