@@ -4,9 +4,12 @@
 //! The marks of a message are few and small. They are written along with the events that they belong to, and leave when the
 //! message is final.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 use common::event::{Event, EventBody};
 use common::message::{Final, MessageKey};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::api::header;
@@ -60,6 +63,13 @@ impl Broker {
         };
         let subject = self.subjects().attempts(&batch.key());
         self.wire().publish(subject, HeaderMap::new, encode(&mark)?, CALL).await.map(|_| ())
+    }
+
+    /// Whether what happens in attempts can be stored now: the streams have leaders that answer within a time.
+    pub async fn takes_attempts(&self, within: Duration) -> bool {
+        let streams = [self.attempts_stream(), self.events_stream()];
+        let asked = streams.map(async |stream| self.wire().stream_info(&stream, within).await);
+        join_all(asked).await.iter().all(|told| matches!(told, Ok(Ok(_))))
     }
 
     /// What is on record about a message's attempts: the furthest mark, whatever came last, since an earlier incarnation may be

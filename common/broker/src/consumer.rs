@@ -34,6 +34,8 @@ const MAX_DELIVER: u32 = 20;
 /// A consumer's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumerState {
+    /// The stream sequence that it was made to begin with.
+    pub start: u64,
     /// Everything up to this stream sequence is acked.
     pub ack_floor: u64,
     /// The last stream sequence that was given out.
@@ -49,12 +51,20 @@ pub struct ConsumerState {
 #[derive(Deserialize)]
 struct Info {
     created: Timestamp,
+    #[serde(default)]
+    config: Config,
     delivered: Position,
     ack_floor: Position,
     #[serde(default)]
     num_pending: u64,
     #[serde(default)]
     num_ack_pending: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct Config {
+    #[serde(default)]
+    opt_start_seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +101,7 @@ pub(crate) async fn info(
     };
     match answer {
         Ok(info) => Ok(Some(ConsumerState {
+            start: info.config.opt_start_seq,
             ack_floor: info.ack_floor.stream_seq,
             delivered: info.delivered.stream_seq,
             pending: info.num_pending,

@@ -66,7 +66,7 @@ fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Opti
 }
 
 impl Broker {
-    fn events_stream(&self) -> String {
+    pub(crate) fn events_stream(&self) -> String {
         self.subjects().stream("EVENTS")
     }
 

@@ -128,12 +128,21 @@ impl Client {
             let to = std::mem::replace(&mut whom, broker.subjects().query_of_all());
             asked.spawn(async move { broker.ask(to, payload, rest).await });
             let is_last = rest <= pause;
-            tokio::select! {
-                Some(answer) = asked.join_next() => {
-                    return answer.unwrap_or_else(|cause| Err(BrokerError::Other(cause.to_string())));
+            let mut again = std::pin::pin!(tokio::time::sleep(pause));
+            loop {
+                tokio::select! {
+                    Some(answer) = asked.join_next() => {
+                        let answer = answer
+                            .unwrap_or_else(|cause| Err(BrokerError::Other(cause.to_string())));
+                        // That one was not heard says nothing of the others.
+                        if answer.is_ok() || asked.is_empty() {
+                            return answer;
+                        }
+                    }
+                    () = &mut again, if !is_last => break,
                 }
-                () = tokio::time::sleep(pause), if !is_last => pause *= 2,
             }
+            pause *= 2;
         }
     }
 

@@ -277,7 +277,9 @@ impl Handover {
         for previous in &self.over {
             start = self.settle(broker, *previous, start).await?;
         }
-        if broker.consumer(agent, self.incarnation).await?.is_none() {
+        if let Some(made) = broker.consumer(agent, self.incarnation).await? {
+            start = made.start;
+        } else {
             if self.over.is_empty() {
                 // The agent's first incarnation, or one whose consumer the broker forgot or the sweeper removed: it begins with what is
                 // open, also where that is before the floor.

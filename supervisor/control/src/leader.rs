@@ -122,6 +122,10 @@ impl Leading {
             }
             return false;
         };
+        if state.term() != state.seq() {
+            // Stored twice, and folded once: no new term.
+            return false;
+        }
         self.electing = false;
         self.pending.clear();
         self.timers = Timers::default();
@@ -403,6 +407,30 @@ mod tests {
         leading.electing = true;
         leading.unsaid(&elected("mine"));
         assert!(!leading.electing);
+    }
+
+    #[test]
+    fn an_election_that_is_stored_twice_is_one_election() {
+        let mut state = State::default();
+        let mut leading = Leading::new(1, Moment::now(), 0);
+        let mut fold = |leading: &mut Leading, seq, record: &ControlRecord| {
+            let actions = supervisor_core::step(&mut state, seq, Timestamp::default(), record);
+            leading.folded(&state, "mine", 0, record, actions)
+        };
+        let ours = ControlRecord { id: Some("mine.1".into()), ..elected("mine") };
+        assert!(fold(&mut leading, 7, &ours));
+        let first = leading.next_number();
+        assert!(!fold(&mut leading, 9, &ours));
+        assert_eq!(leading.term(), Some(7));
+        assert!(leading.next_number() > first, "numbers of one term never go back");
+        // Another one's old one: it ends nothing.
+        let another = ControlRecord { id: Some("other.1".into()), ..elected("another") };
+        assert!(!fold(&mut leading, 10, &another));
+        assert_eq!(leading.term(), None);
+        let again = ControlRecord { id: Some("mine.2".into()), ..elected("mine") };
+        assert!(fold(&mut leading, 11, &again));
+        assert!(!fold(&mut leading, 12, &another));
+        assert_eq!(leading.term(), Some(11));
     }
 
     #[test]

@@ -97,9 +97,13 @@ impl Nats {
         let host = host.map_or_else(loopback, str::to_owned);
         // Shims that still run know the old address, and no other.
         let may_move = labels::find(&home.run()).is_empty();
-        let stays = |known: &Access| known.host == host || !may_move;
+        let stays = match &known {
+            Some(known) if may_move => known.host == host && is_free(&known.host, known.port),
+            Some(known) => becomes_free(known).await,
+            None => false,
+        };
         let access = match known {
-            Some(known) if stays(&known) && becomes_free(&known).await => known,
+            Some(known) if stays => known,
             known => Access {
                 // Another program took the port meanwhile, or this is the first start.
                 port: free_port(&host).map_err(failed)?,
@@ -289,15 +293,15 @@ fn is_free(host: &str, port: u16) -> bool {
     TcpListener::bind((host, port)).is_ok()
 }
 
-/// Whether the port of an earlier server is free, or becomes so.
+/// Whether the address of an earlier server is free, or becomes so.
 async fn becomes_free(known: &Access) -> bool {
     let Access { host, port, .. } = known;
     let deadline = Instant::now() + PORT_WITHIN;
     let mut waits = false;
-    while !is_free(host, *port) {
-        if Instant::now() > deadline {
+    while let Err(error) = TcpListener::bind((host.as_str(), *port)) {
+        if error.kind() != io::ErrorKind::AddrInUse || Instant::now() > deadline {
             tracing::warn!(
-                "another program listens on port {port}: nats-server takes a new port, and agents that still run are replaced"
+                "nats-server cannot listen on {host}:{port} ({error}): it takes a new address, and agents that still run are replaced"
             );
             return false;
         }

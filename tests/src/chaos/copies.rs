@@ -32,7 +32,7 @@ pub(super) async fn copy(
     out: &Teller<'_>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Copied, Problem> {
-    let mut copied = Copied::default();
+    let (mut copied, mut tried) = (Copied::default(), 0);
     for number in 0.. {
         tokio::select! {
             biased;
@@ -65,7 +65,12 @@ pub(super) async fn copy(
             copied.faults.push(format!("the copy's `mozart down` left {left:?}"));
         }
         ground.end_in(&home);
-        tokio::fs::remove_dir_all(&home).await?;
+        // What was just killed may still be writing: it is in the campaign's folder, which goes as a whole.
+        let _left = tokio::fs::remove_dir_all(&home).await;
+        tried += 1;
+    }
+    if tried > 0 && copied.ran == 0 {
+        copied.faults.push(format!("none of {tried} copies of the data folder ran"));
     }
     Ok(copied)
 }

@@ -54,6 +54,7 @@ impl Book {
     /// A batch of [`Self::take_batches`] is stored.
     pub(crate) fn batch_stored(&mut self, now: Now, seq: u64) -> Vec<Do> {
         let mut todo = Vec::new();
+        self.answered_us = now.us;
         match self.held.get_mut(&seq).map(|held| &mut held.phase) {
             Some(Phase::Open(turn)) => {
                 turn.batch_stored();

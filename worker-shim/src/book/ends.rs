@@ -171,6 +171,7 @@ impl Book {
     /// A [`Do::Settle`] is stored, as it then was, or another final state was there first.
     pub(crate) fn settled(&mut self, now: Now, seq: u64, won: bool, final_: Box<Final>) -> Vec<Do> {
         let mut todo = Vec::new();
+        self.answered_us = now.us;
         let sent = |held: &&Held| matches!(held.phase, Phase::Settling { final_: None, .. });
         if self.held.get(&seq).filter(sent).is_some() {
             self.finished += 1;

@@ -9,7 +9,7 @@ use crate::turn::Turn;
 
 /// What a line to the worker takes beside the text of a message, about.
 const LINE: usize = 256;
-/// No turn begins while the broker has owed an answer for so long. A broker that is well answers within milliseconds.
+/// No turn begins while the broker owes an answer and has given none for so long. One that is well answers within milliseconds.
 const OWED_US: u64 = 1_000_000;
 
 impl Book {
@@ -199,11 +199,12 @@ impl Book {
         self.refuse_deadlocks(now, todo);
     }
 
-    /// Whether the broker has owed an answer for so long that it may be frozen or gone: the attempt of a turn that began now would be on
-    /// record nowhere, should this process be killed before the broker is back.
+    /// Whether the broker owes an answer and has given none for so long that it may be frozen or gone: the attempt of a turn that began
+    /// now would be on record nowhere, should this process be killed before the broker is back. One that is slow is neither.
     fn is_owed_an_answer(&self, now: Now) -> bool {
-        let sent = self.active().filter_map(|held| held.turn()?.sent_us());
-        sent.min().is_some_and(|sent| now.us.saturating_sub(sent) >= OWED_US)
+        let sent = self.active().filter_map(|held| held.turn()?.sent_us()).min();
+        let silent = |sent: u64| now.us.saturating_sub(sent.max(self.answered_us)) >= OWED_US;
+        sent.is_some_and(silent)
     }
 
     /// The oldest message that can start. From when one waits that needs the worker for itself until it is over, only that one

@@ -200,6 +200,8 @@ pub(crate) struct Book {
     cancelled: VecDeque<MessageKey>,
     paused: bool,
     stopped: bool,
+    /// When the broker last answered a publish.
+    answered_us: u64,
     pub(crate) finished: u64,
     pub(crate) lost_finals: u64,
 }
@@ -226,6 +228,7 @@ impl Book {
             cancelled: VecDeque::new(),
             paused: false,
             stopped: false,
+            answered_us: 0,
             finished: 0,
             lost_finals: 0,
         }

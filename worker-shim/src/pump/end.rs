@@ -109,7 +109,7 @@ impl Pump {
                 break;
             }
             if patience.due() <= Instant::now() {
-                let is_there = patience.asks() && self.broker.flush(ANSWERS).await.is_ok();
+                let is_there = patience.asks() && self.broker.takes_attempts(ANSWERS).await;
                 if patience.ends(Instant::now(), is_there) {
                     return false;
                 }

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// So long while the broker answers, or once somebody has asked for the end.
-const ANSWERED: Duration = Duration::from_secs(3);
+/// So long once somebody has asked for the end.
+const TOLD: Duration = Duration::from_secs(3);
+/// So often it is looked whether the broker answers. Where it does so twice in a row, something else is wrong.
+const LOOKS: Duration = Duration::from_secs(6);
 /// So long in all. While the broker does not answer, nobody can start a successor, and nobody else knows of the last attempts.
 const IN_ALL: Duration = Duration::from_secs(600);
 
@@ -20,7 +22,8 @@ pub(super) struct Patience {
 impl Patience {
     /// Begins. `told`: somebody has asked for the end.
     pub(super) fn begin(now: Instant, told: bool) -> Self {
-        Self { due: now + ANSWERED, end: now + IN_ALL, was_there: false, told }
+        let due = now + if told { TOLD } else { LOOKS };
+        Self { due, end: now + IN_ALL, was_there: false, told }
     }
 
     /// When to ask whether it is at its end.
@@ -32,7 +35,7 @@ impl Patience {
     pub(super) fn told(&mut self, now: Instant) {
         if !self.told {
             self.told = true;
-            self.due = now + ANSWERED;
+            self.due = now + TOLD;
         }
     }
 
@@ -47,7 +50,7 @@ impl Patience {
             return true;
         }
         self.was_there = is_there;
-        self.due = now + ANSWERED;
+        self.due = now + LOOKS;
         false
     }
 }
@@ -71,11 +74,11 @@ mod tests {
 
     #[test]
     fn it_lasts_for_as_long_as_the_broker_is_away_and_a_little_longer() {
-        assert_eq!(ends(false, |_| true), 6);
-        assert_eq!(ends(false, |second| second > 60), 66);
+        assert_eq!(ends(false, |_| true), 12);
+        assert_eq!(ends(false, |second| second > 60), 72);
         assert_eq!(ends(false, |_| false), 600);
         // Each time that it goes away again, too.
-        assert_eq!(ends(false, |second| second % 6 == 0 || second > 90), 93);
+        assert_eq!(ends(false, |second| second % 12 == 0 || second > 90), 102);
     }
 
     #[test]
@@ -87,8 +90,8 @@ mod tests {
         for _ in 0..2 {
             patience.told(later);
         }
-        assert_eq!(patience.due(), later + ANSWERED);
-        patience.told(later + ANSWERED);
+        assert_eq!(patience.due(), later + TOLD);
+        patience.told(later + TOLD);
         assert!(patience.ends(patience.due(), false));
     }
 }

@@ -42,7 +42,7 @@ async fn an_attempt_that_ends_while_the_broker_is_frozen_is_on_record_once_it_is
     let server = Server::start().await;
     let mut shim = Shim::start(&server).await;
     let worker = shim.heartbeat().await.worker_pid;
-    shim.send("first", "c", "slow 1").await;
+    shim.send("first", "c", "slow 0.5").await;
     shim.send("second", "d", "hang").await;
     shim.given_out(2).await;
     until(async || (shim.witness().len() == 1).then_some(())).await;

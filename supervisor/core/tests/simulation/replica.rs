@@ -294,7 +294,8 @@ impl World {
             replica.follows_only = true;
             replica.step_down();
         }
-        if replica.role == Role::Follower {
+        let is_taken = replica.state.term() == replica.state.seq();
+        if replica.role == Role::Follower || !is_taken {
             return;
         }
         replica.timers.clear();

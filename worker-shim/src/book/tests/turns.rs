@@ -255,14 +255,12 @@ fn the_workers_end_in_the_last_attempt_fails_the_message() {
 #[test]
 fn no_turn_begins_while_the_broker_owes_an_answer_for_a_second() {
     // Of events that are under way.
-    let mut desk = Desk::new(2);
+    let mut desk = Desk::new(3);
     desk.deliver(1, "m1", "a");
     let batches = desk.book.take_batches(desk.now(), true);
     assert_eq!(batches.len(), 1);
     desk.us += SECOND - 1;
     assert_eq!(told(&desk.deliver(2, "m2", "b")), ["m2"], "it may still be on its way");
-    let todo = desk.line(done("m2", "x"));
-    desk.stored(&todo, true);
     desk.us += 1;
     assert_eq!(told(&desk.deliver(3, "m3", "c")), [""; 0]);
     assert_eq!(told(&desk.after(10 * SECOND)), [""; 0]);
@@ -276,4 +274,20 @@ fn no_turn_begins_while_the_broker_owes_an_answer_for_a_second() {
     desk.us += SECOND;
     assert_eq!(told(&desk.deliver(2, "m2", "b")), [""; 0]);
     assert_eq!(told(&desk.stored(&todo, true)), ["m2"]);
+}
+
+#[test]
+fn a_broker_that_is_slow_holds_up_no_turn() {
+    let mut desk = Desk::new(3);
+    for (seq, message) in [(1, "m1"), (2, "m2")] {
+        desk.deliver(seq, message, message);
+    }
+    // Each answer takes 1.6 s, and they come in turn.
+    let batches = desk.book.take_batches(desk.now(), true);
+    assert_eq!(batches.len(), 2);
+    desk.us += 8 * SECOND / 10;
+    let now = desk.now();
+    desk.book.batch_stored(now, 1);
+    desk.us += 8 * SECOND / 10;
+    assert_eq!(told(&desk.deliver(3, "m3", "m3")), ["m3"], "one answered 0.8 s ago");
 }
