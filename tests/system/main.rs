@@ -3,6 +3,7 @@
 mod attempts;
 mod bad_souls;
 mod bad_workers;
+mod bench;
 mod carry;
 mod chaos;
 mod checker;

@@ -37,9 +37,9 @@ impl Waiters {
         Waiter { id, answer }
     }
 
-    /// An answer came; its id is the last token of its subject.
+    /// An answer came; in its subject its conversation follows its id.
     pub(crate) fn answered(&self, subject: &str, payload: Bytes) {
-        let id = subject.rsplit('.').next().unwrap_or_default();
+        let id = subject.rsplit('.').nth(1).unwrap_or_default();
         if let Some(waiter) = self.map(|map| map.remove(id)) {
             // It may have given up.
             drop(waiter.send(payload));
