@@ -333,7 +333,7 @@ impl Wire {
         let deadline = Instant::now() + CALL;
         loop {
             let last = self.last_within(stream, subject, CALL).await?;
-            if last.is_some() || self.has(stream, subject, 0).await? {
+            if last.is_some() || self.are_all(stream, subject, 0).await? {
                 return Ok(last);
             }
             pause(deadline, CALL).await?;
@@ -341,7 +341,7 @@ impl Wire {
     }
 
     /// Whether so many records of a filter are all there are: in a cluster a leader that is none any more may have told.
-    async fn has(&self, stream: &str, filter: &str, count: usize) -> Result<bool> {
+    async fn are_all(&self, stream: &str, filter: &str, count: usize) -> Result<bool> {
         if self.client.server_info().cluster.is_none() {
             return Ok(true);
         }
@@ -349,7 +349,7 @@ impl Wire {
         Ok(index.subjects.values().sum::<u64>() <= count as u64)
     }
 
-    /// The same, within a time of its own, and unconfirmed: for what a compare-and-set follows.
+    /// The last record, within a time of its own, and unconfirmed: for what a compare-and-set follows.
     pub(crate) async fn last_within(
         &self,
         stream: &str,
@@ -369,7 +369,7 @@ impl Wire {
             let body = serde_json::json!({ "seq": next, "next_by_subj": filter });
             match self.get(stream, &body, CALL).await? {
                 Some(record) => records.push(record),
-                None if self.has(stream, filter, records.len()).await? => return Ok(records),
+                None if self.are_all(stream, filter, records.len()).await? => return Ok(records),
                 None => pause(deadline, CALL).await?,
             }
         }
