@@ -14,6 +14,8 @@ TEST_ENV := MOZART_NATS_SERVER='$(CURDIR)/.tools/nats-server' MOZART_TEST_SHIM='
 
 # Static: it runs in any container, also FROM scratch. With --target the flags stay away from build scripts and macros.
 STATIC := RUSTFLAGS='-Ctarget-feature=+crt-static' cargo build --target $(HOST)
+# A shim at a fixed address has nothing to relocate when it starts. Its tables stay pages of the file, which all shims share: 0.2 MiB less for each.
+SHIM := RUSTFLAGS='-Ctarget-feature=+crt-static -Crelocation-model=static' cargo build --target $(HOST)
 
 # Arguments of `make test` and `make bench`: names, filters.
 ARGS ?=
@@ -33,7 +35,7 @@ setup: ## nats-server 2.15.1 and cargo-nextest into .tools/, pinned by sha256
 .PHONY: build
 build: ## target/release/mozart, and beside it mozart-shim; both static
 	$(STATIC) --release -p supervisor
-	$(STATIC) --profile shim -p worker-shim
+	$(SHIM) --profile shim -p worker-shim
 	@mkdir -p target/release
 	@install -m 755 target/$(HOST)/release/mozart target/$(HOST)/shim/mozart-shim target/release/
 

@@ -3,7 +3,7 @@
 use async_nats::HeaderMap;
 use common::event::{self, Event};
 use common::message::MessageKey;
-use common::{AgentName, ConversationId, MessageId, SenderName};
+use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 
 use crate::api::{Published, header};
 use crate::connection::Broker;
@@ -93,13 +93,23 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn events(&self, key: &MessageKey) -> Result<Vec<EventBatch>> {
+        let stored = self.stored_events(key).await?;
+        Ok(stored.into_iter().map(|(_, batch)| batch).collect())
+    }
+
+    /// The same, with the times at which the broker stored them.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn stored_events(&self, key: &MessageKey) -> Result<Vec<(Timestamp, EventBatch)>> {
         let (stream, filter) = (self.events_stream(), self.subjects().events(key));
         let reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX).of(self.replicas());
         let records = reader.rest().await?;
         Ok(records
             .iter()
             .filter_map(|record| {
-                self.event_batch(&record.subject, &record.headers, &record.payload)
+                let batch = self.event_batch(&record.subject, &record.headers, &record.payload);
+                Some((record.at, batch?))
             })
             .collect())
     }

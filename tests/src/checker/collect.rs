@@ -7,8 +7,9 @@ use std::path::Path;
 use broker::{Broker, BrokerError, JournalScan};
 use common::event::{Event, EventBody, attempt_of};
 use common::message::MessageKey;
-use common::{AgentName, MessageId};
+use common::{AgentName, MessageId, Timestamp};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{Accepted, Facts, Life, Notes, Placed, Run, Turn};
 
@@ -34,13 +35,16 @@ impl Facts {
         }
         let runs = stream::iter(facts.lives.keys().cloned().map(|key| runs(broker, key)));
         let runs: Vec<_> = runs.buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
+        let mut handed_out: BTreeMap<MessageKey, Vec<(Run, u64)>> = BTreeMap::new();
         for (key, runs) in runs {
-            let life = facts.lives.entry(key).or_default();
-            life.runs.extend(runs);
+            let life = facts.lives.entry(key.clone()).or_default();
+            life.runs.extend(runs.iter().map(|(run, _)| *run));
+            handed_out.insert(key, runs);
         }
         for (key, life) in &mut facts.lives {
             let noted = (key.agent.clone(), key.message_id.clone());
             life.witnessed = witnessed.remove(&noted).unwrap_or_default();
+            life.believe_the_stream(handed_out.get(key).map(Vec::as_slice).unwrap_or_default());
         }
         facts.unstored = witnessed;
         Ok(facts)
@@ -91,6 +95,24 @@ impl Life {
         self.witnessed = self.runs.iter().map(noted).collect();
     }
 
+    /// A worker that is stopped reads late what it was given in time: a turn had begun by the time at which the stream stored that it was
+    /// given out. `handed_out` is by the clock of the notes. Believed only where an incarnation has a record for each of its notes.
+    pub(super) fn believe_the_stream(&mut self, handed_out: &[(Run, u64)]) {
+        let mut stored: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (run, at) in handed_out {
+            stored.entry(run.incarnation).or_default().push(*at);
+        }
+        self.witnessed.sort_unstable_by_key(|turn| (turn.incarnation, turn.began));
+        for noted in self.witnessed.chunk_by_mut(|one, other| one.incarnation == other.incarnation) {
+            let of = noted.first().and_then(|turn| stored.get_mut(&turn.incarnation));
+            let Some(of) = of.filter(|of| of.len() == noted.len()) else { continue };
+            of.sort_unstable();
+            for (turn, at) in noted.iter_mut().zip(of) {
+                turn.began = turn.began.min(*at);
+            }
+        }
+    }
+
     /// Runs that were too quick for an event of their own.
     fn tail_runs(&mut self, tail: &[Event], incarnation: u64) {
         self.runs.extend(delivered(tail).map(|attempt| Run { attempt, incarnation }));
@@ -102,15 +124,31 @@ fn delivered(events: &[Event]) -> impl Iterator<Item = u32> {
     events.iter().filter(delivered).map(|event| attempt_of(event.seq))
 }
 
-/// The runs of a message that are on record in EVENTS.
-async fn runs(broker: &Broker, key: MessageKey) -> Result<(MessageKey, Vec<Run>), BrokerError> {
-    let batches = broker.events(&key).await?;
-    let run = |incarnation| move |attempt| Run { attempt, incarnation };
-    let runs = batches
-        .iter()
-        .flat_map(|batch| delivered(&batch.events).map(run(batch.incarnation)))
-        .collect();
-    Ok((key, runs))
+/// The runs of a message that are on record in EVENTS, and when that was stored, by the clock of the workers' notes.
+async fn runs(
+    broker: &Broker,
+    key: MessageKey,
+) -> Result<(MessageKey, Vec<(Run, u64)>), BrokerError> {
+    let batches = broker.stored_events(&key).await?;
+    let by_notes = clock_of_notes();
+    let runs = batches.iter().flat_map(|(at, batch)| {
+        let (at, incarnation) = (by_notes(*at), batch.incarnation);
+        delivered(&batch.events).map(move |attempt| (Run { attempt, incarnation }, at))
+    });
+    Ok((key, runs.collect()))
+}
+
+/// From nats-server's clock, which is this machine's, to the one of the notes. Rounded up: a record's time is in whole milliseconds.
+fn clock_of_notes() -> impl Fn(Timestamp) -> u64 {
+    let nanos = |clock| {
+        let time = clock_gettime(clock);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    let less = nanos(ClockId::Realtime) - nanos(ClockId::Monotonic);
+    move |at| {
+        let at = i128::from(at.as_millis() + 1) * 1_000_000;
+        u64::try_from(at - less).unwrap_or_default()
+    }
 }
 
 /// Reads the notes of the workers in a folder: a file for each agent, and in it a line

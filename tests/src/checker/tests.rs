@@ -339,6 +339,26 @@ fn a_turn_that_begins_after_a_later_incarnation_has_begun_is_seen() {
 }
 
 #[test]
+fn a_stopped_worker_that_reads_late_what_it_was_given_in_time_is_no_fault() {
+    let run = Run { attempt: 1, incarnation: 1 };
+    let second = Run { attempt: 2, incarnation: 2 };
+    // `b` is given to incarnation 1 at 2, to 2 at 10; the first worker was stopped, and reads it at 11.
+    let stored = |handed_out: &[(Run, u64)]| {
+        after(|life| {
+            life.runs = BTreeSet::from([run, second]);
+            life.witnessed = vec![turn(1, 11), turn(2, 10)];
+            life.believe_the_stream(handed_out);
+        })
+    };
+    assert_eq!(stored(&[(run, 2), (second, 10)]), []);
+    let late = [&[][..], &[(run, 11)], &[(second, 2)], &[(run, 2), (Run { attempt: 3, ..run }, 3)]];
+    for handed_out in late {
+        let faults = stored(handed_out);
+        assert!(matches!(faults[..], [Fault::LateTurn { incarnation: 1, .. }, ..]), "{faults:?}");
+    }
+}
+
+#[test]
 fn a_later_incarnation_that_begins_when_the_earlier_one_has_stopped_is_no_fault() {
     assert_eq!(after(|life| life.witnessed.push(turn(2, 4))), []);
 }

@@ -13,7 +13,8 @@ pub struct Turn {
     pub pid: u32,
     /// The incarnation that it works for.
     pub incarnation: u64,
-    /// When it began, on the machine's monotonic clock, in nanoseconds.
+    /// When it began, on the machine's monotonic clock, in nanoseconds: when its worker read it, or the stream stored that it was
+    /// given out, whichever was earlier.
     pub began: u64,
     /// When its worker was started, on the same clock. A process id is used again, also in the next container: both together are not.
     pub born: u64,
