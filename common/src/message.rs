@@ -246,19 +246,28 @@ impl DeadLetter {
         history: impl IntoIterator<Item = (u64, Event)>,
         log: Vec<String>,
     ) -> Self {
-        let tail = final_.tail.iter().map(|event| (final_.incarnation.unwrap_or(0), event.clone()));
-        let mut attempts = Vec::new();
-        for (incarnation, event) in history.into_iter().chain(tail) {
-            if let EventBody::Error { error } = event.body {
-                let attempt = crate::event::attempt_of(event.seq);
-                attempts.push(AttemptEnd { attempt, incarnation, error });
-            }
-        }
-        attempts.sort_by_key(|end| (end.attempt, end.incarnation));
-        attempts.dedup_by_key(|end| end.attempt);
+        let attempts = attempt_ends(final_, history);
         let reason = final_.reason.clone().unwrap_or_default();
         Self { envelope, reason, attempts, log, at: final_.at, redriven_as: None, cut: false }
     }
+}
+
+/// How a message's attempts ended that brought no answer, from its final state and its history.
+pub fn attempt_ends(
+    final_: &Final,
+    history: impl IntoIterator<Item = (u64, Event)>,
+) -> Vec<AttemptEnd> {
+    let tail = final_.tail.iter().map(|event| (final_.incarnation.unwrap_or(0), event.clone()));
+    let mut attempts = Vec::new();
+    for (incarnation, event) in history.into_iter().chain(tail) {
+        if let EventBody::Error { error } = event.body {
+            let attempt = crate::event::attempt_of(event.seq);
+            attempts.push(AttemptEnd { attempt, incarnation, error });
+        }
+    }
+    attempts.sort_by_key(|end| (end.attempt, end.incarnation));
+    attempts.dedup_by_key(|end| end.attempt);
+    attempts
 }
 
 /// How one attempt ended.

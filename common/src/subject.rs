@@ -171,7 +171,45 @@ impl Subjects {
         if self.shards > 1 { format!("{base}_{shard}") } else { base }
     }
 
-    /// The name of another stream: `EVENTS`, `ATTEMPTS`, `CONTROL`, `DEAD`, `LOGS`.
+    /// The finished messages of a conversation that have left the journal.
+    #[must_use]
+    pub fn history(&self, agent: &AgentName, conversation: &ConversationTag) -> String {
+        format!("{}.history.{agent}.{conversation}", self.prefix)
+    }
+
+    /// Those of an agent.
+    #[must_use]
+    pub fn history_of(&self, agent: &AgentName) -> String {
+        format!("{}.history.{agent}.*", self.prefix)
+    }
+
+    /// Everything that HISTORY takes.
+    #[must_use]
+    pub fn history_filter(&self) -> String {
+        format!("{}.history.*.*", self.prefix)
+    }
+
+    /// Parses a subject of [`Self::history`].
+    #[must_use]
+    pub fn parse_history(&self, subject: &str) -> Option<(AgentName, ConversationTag)> {
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix(".history.")?;
+        let (agent, conversation) = rest.split_once('.')?;
+        Some((AgentName::new(agent).ok()?, ConversationTag::new(conversation).ok()?))
+    }
+
+    /// A part of the index of HISTORY; see the `broker` package for what the parts are.
+    #[must_use]
+    pub fn index(&self, bucket: &str) -> String {
+        format!("{}.index.{bucket}", self.prefix)
+    }
+
+    /// Everything that INDEX takes.
+    #[must_use]
+    pub fn index_filter(&self) -> String {
+        format!("{}.index.*", self.prefix)
+    }
+
+    /// The name of another stream: `HISTORY`, `INDEX`, `EVENTS`, `ATTEMPTS`, `CONTROL`, `DEAD`, `LOGS`.
     #[must_use]
     pub fn stream(&self, what: &str) -> String {
         format!("MOZART_{}_{what}", self.namespace)

@@ -45,6 +45,8 @@ pub(crate) mod code {
     /// Account, server or stream has no room.
     pub(crate) const FULL: [u64; 5] = [10002, 10023, 10028, 10047, 10077];
     pub(crate) const NO_JETSTREAM: [u64; 2] = [10039, 10076];
+    pub(crate) const SEQUENCE_NOT_FOUND: u64 = 10043;
+    pub(crate) const NOT_DELETED: u64 = 10057;
     /// The same message id is being stored right now.
     pub(crate) const IN_PROCESS: u64 = 10158;
 }
@@ -62,6 +64,14 @@ pub(crate) struct ApiError {
 impl ApiError {
     fn is_full(&self) -> bool {
         code::FULL.contains(&self.err_code) || self.description.contains("no space left")
+    }
+
+    /// Whether a record was not removed because it was not there.
+    fn is_missing(&self) -> bool {
+        let why = ["no message found", "not found", "deleted"];
+        self.err_code == code::SEQUENCE_NOT_FOUND
+            || (self.err_code == code::NOT_DELETED
+                && why.iter().any(|why| self.description.contains(why)))
     }
 
     /// Whether asking again may help: a stream without a leader, a server that starts.
@@ -97,6 +107,17 @@ struct PubAck {
     duplicate: bool,
     #[serde(default)]
     error: Option<ApiError>,
+}
+
+/// What a stream says to a publish that is not repeated.
+pub(crate) struct Acknowledged;
+
+impl Acknowledged {
+    /// The sequence at which it was stored.
+    pub(crate) fn parse(payload: &[u8]) -> Result<u64> {
+        let ack: PubAck = serde_json::from_slice(payload).map_err(BrokerError::other)?;
+        ack.error.map_or(Ok(ack.seq), |error| Err(error.into()))
+    }
 }
 
 /// What became of a publish.
@@ -150,6 +171,9 @@ impl Record {
 }
 
 #[derive(Deserialize)]
+struct Done {}
+
+#[derive(Deserialize)]
 struct Purged {
     #[serde(default)]
     purged: u64,
@@ -164,6 +188,9 @@ struct Got {
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamInfo {
     pub(crate) config: serde_json::Value,
+    /// When it was made: another one of the name has another.
+    #[serde(default)]
+    pub(crate) created: String,
     #[serde(default)]
     pub(crate) state: StreamState,
     /// The answering server's clock.
@@ -398,6 +425,11 @@ impl Wire {
         }))
     }
 
+    /// The record at a sequence, from the stream's leader.
+    pub(crate) async fn at(&self, stream: &str, seq: u64) -> Result<Option<Record>> {
+        self.get(stream, &serde_json::json!({ "seq": seq }), CALL).await
+    }
+
     /// The first record of a filter from `seq` on, and how many come after it.
     pub(crate) async fn first(
         &self,
@@ -471,6 +503,17 @@ impl Wire {
     pub(crate) async fn purge_as(&self, stream: &str, body: &serde_json::Value) -> Result<u64> {
         let purged: Purged = self.api(&format!("STREAM.PURGE.{stream}"), body, CALL).await??;
         Ok(purged.purged)
+    }
+
+    /// Removes one record. One that is not there is as good as removed.
+    pub(crate) async fn delete(&self, stream: &str, seq: u64) -> Result<()> {
+        // Its bytes stay in the file until the server rewrites that: erasing them would do so at once, for each.
+        let body = serde_json::json!({ "seq": seq, "no_erase": true });
+        match self.api::<Done>(&format!("STREAM.MSG.DELETE.{stream}"), &body, CALL).await? {
+            Ok(Done {}) => Ok(()),
+            Err(error) if error.is_missing() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The subjects of a filter that have records, from the stream's leader. The server tells them from its index, without reading a

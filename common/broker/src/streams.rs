@@ -57,7 +57,8 @@ const KEPT: [&str; 9] = [
 ];
 
 /// Settings that a server may ignore without a word.
-const CHECKED: [&str; 8] = [
+const CHECKED: [&str; 9] = [
+    "allow_atomic",
     "allow_direct",
     "allow_msg_ttl",
     "discard",
@@ -242,9 +243,27 @@ impl Plan {
         self.stream(format!("KV_{bucket}"), &subjects, settings)
     }
 
+    /// Written in atomic batches with a compare-and-set, each of them synced once: no message ids.
+    fn archived(&self, name: &str, subjects: String) -> Value {
+        let settings = json!({
+            "discard": "new",
+            "duplicate_window": SECOND,
+            "allow_atomic": true,
+        });
+        self.stream(self.subjects.stream(name), &[subjects], settings)
+    }
+
     fn others(&self) -> Vec<Value> {
         let journals = (0..self.subjects.shards()).map(|shard| self.journal(shard));
-        let rest = [self.events(), self.attempts(), self.logs(), self.dead(), self.lease()];
+        let rest = [
+            self.archived("HISTORY", self.subjects.history_filter()),
+            self.archived("INDEX", self.subjects.index_filter()),
+            self.events(),
+            self.attempts(),
+            self.logs(),
+            self.dead(),
+            self.lease(),
+        ];
         journals.chain(rest).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod cluster;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -176,6 +176,24 @@ impl Server {
         }
     }
 
+    fn stream_folder(&self, stream: &str) -> PathBuf {
+        self.dir.path().join("js/jetstream/$G/streams").join(stream)
+    }
+
+    /// The files of a stream, while the server is dead.
+    pub(crate) fn copy_of_stream(&self, stream: &str) -> TempDir {
+        let copy = tempfile::tempdir().expect("a folder");
+        copy_all(&self.stream_folder(stream), copy.path());
+        copy
+    }
+
+    /// Puts them back.
+    pub(crate) fn restore_stream(&self, stream: &str, copy: &TempDir) {
+        let folder = self.stream_folder(stream);
+        std::fs::remove_dir_all(&folder).expect("it is there");
+        copy_all(copy.path(), &folder);
+    }
+
     pub(crate) async fn kill_and_revive(&mut self) {
         self.kill().await;
         self.revive().await;
@@ -211,6 +229,19 @@ impl Server {
     /// A client of the same server that keeps to no rules.
     pub(crate) async fn client(&self) -> async_nats::Client {
         async_nats::connect(self.url()).await.expect("a client")
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_all(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).expect("a file");
+        }
     }
 }
 

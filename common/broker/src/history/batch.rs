@@ -1,0 +1,56 @@
+//! Writing several records at once: all of them or none, as an atomic batch (nats-server 2.12). The server syncs once for all.
+
+use async_nats::{HeaderMap, Request};
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::api::Acknowledged;
+use crate::connection::queued;
+use crate::error::{BrokerError, Result};
+use crate::wire::{CALL, Wire};
+
+/// The most records of a batch that a server takes.
+pub(super) const MOST: usize = 1000;
+
+const BATCH: &str = "Nats-Batch-Id";
+const NUMBER: &str = "Nats-Batch-Sequence";
+const COMMIT: &str = "Nats-Batch-Commit";
+const EXPECTED: &str = "Nats-Expected-Last-Sequence";
+
+/// A record that is to be written.
+#[derive(Debug, Clone)]
+pub(super) struct New {
+    pub(super) subject: String,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Bytes,
+}
+
+/// Writes records, only if `after` is the stream's last sequence, where it is given. The result is the last one's sequence.
+///
+/// After an error they may be there, all of them, or may come to be: `after` tells whoever tries again.
+pub(super) async fn write(wire: &Wire, records: &[New], after: Option<u64>) -> Result<u64> {
+    let id = Uuid::now_v7().to_string();
+    let Some((last, rest)) = records.split_last() else {
+        return Err(BrokerError::other("an empty batch"));
+    };
+    let headers = |record: &New, number: usize| {
+        let mut headers = record.headers.clone();
+        headers.insert(BATCH, id.as_str());
+        headers.insert(NUMBER, number.to_string());
+        if let (1, Some(after)) = (number, after) {
+            headers.insert(EXPECTED, after.to_string());
+        }
+        headers
+    };
+    for (number, record) in (1..).zip(rest) {
+        let subject = record.subject.clone();
+        let headers = headers(record, number);
+        queued(wire.client.publish_with_headers(subject, headers, record.payload.clone())).await?;
+    }
+    let mut headers = headers(last, records.len());
+    headers.insert(COMMIT, "1");
+    let commit = Request::new().headers(headers).payload(last.payload.clone()).timeout(Some(CALL));
+    let answer = wire.client.send_request(last.subject.clone(), commit).await;
+    let answer = answer.map_err(BrokerError::other)?;
+    Acknowledged::parse(&answer.payload)
+}

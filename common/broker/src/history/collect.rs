@@ -1,0 +1,196 @@
+//! Reading a journal in order for what has been finished long enough.
+
+use std::collections::BTreeMap;
+
+use common::message::MessageKey;
+use common::subject::JournalSubject;
+use common::{ConversationTag, Timestamp};
+
+use super::plan::Held;
+use crate::api::{Record, StreamInfo};
+use crate::connection::Broker;
+use crate::error::{BrokerError, Result};
+use crate::read::Reader;
+
+/// The most messages that are archived at once. Each has a record or two, and a part of the index of its own at worst.
+pub(super) const MESSAGES: usize = 400;
+/// The most bytes of them.
+const BYTES: usize = 4 << 20;
+/// Requests are kept up to so many bytes until their final states are read: most come soon after.
+const KEPT: usize = 8 << 20;
+/// How much is read at once.
+const PAGE: u32 = 1 << 20;
+
+/// A finished message, as the journal has it.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) key: MessageKey,
+    pub(super) conversation: ConversationTag,
+    /// None if it was not there any more.
+    pub(super) request: Option<Record>,
+    pub(super) final_: Record,
+}
+
+impl Pair {
+    /// Its place in the order of requests.
+    pub(super) fn seq(&self) -> u64 {
+        self.request.as_ref().map_or(self.final_.seq, |request| request.seq)
+    }
+}
+
+/// What is archived by now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Until {
+    /// What was stored before this,
+    pub(super) at: Timestamp,
+    /// and what was stored before that, if more finished messages come after it
+    pub(super) settled: Timestamp,
+    /// than these.
+    pub(super) hot: u64,
+}
+
+impl Until {
+    /// Whether a record's time has come; so many records are after it.
+    fn has_come(&self, record: &Record, after: u64) -> bool {
+        // A finished message has two records.
+        record.at < self.at || (record.at < self.settled && after / 2 > self.hot)
+    }
+}
+
+/// Finished messages, in the order of their final states.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) pairs: Vec<Pair>,
+    /// Whether there may be more by now.
+    pub(super) more: bool,
+}
+
+/// One journal stream, read up to a sequence.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    /// Everything before this was read.
+    next: u64,
+    held: Held,
+    recent: Recent,
+    /// When what comes next was stored.
+    waits_for: Option<Timestamp>,
+}
+
+/// The last requests read.
+#[derive(Debug, Default)]
+struct Recent {
+    records: BTreeMap<u64, Record>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn add(&mut self, record: Record) {
+        self.bytes += record.payload.len();
+        self.records.insert(record.seq, record);
+        while self.bytes > KEPT
+            && let Some((_, oldest)) = self.records.pop_first()
+        {
+            self.bytes -= oldest.payload.len();
+        }
+    }
+
+    fn take(&mut self, seq: u64) -> Option<Record> {
+        let record = self.records.remove(&seq)?;
+        self.bytes -= record.payload.len();
+        Some(record)
+    }
+}
+
+impl Shard {
+    /// Before this, nothing is open.
+    pub(super) fn settled(&self) -> u64 {
+        self.held.first().unwrap_or(self.next)
+    }
+
+    /// Reads on.
+    pub(super) async fn collect(
+        &mut self,
+        broker: &Broker,
+        stream: &str,
+        info: &StreamInfo,
+        until: &Until,
+    ) -> Result<Collected> {
+        let mut collected = Collected::default();
+        if self.waits_for.is_some_and(|at| at >= until.at) && info.state.messages / 2 <= until.hot {
+            return Ok(collected);
+        }
+        self.next = self.next.max(info.state.first_seq).max(1);
+        let last = info.state.last_seq;
+        let reader = Reader::new(broker.wire(), stream.to_owned(), ">".to_owned(), self.next, last);
+        let mut reader = reader.of(broker.replicas()).pages(PAGE);
+        let mut bytes = 0;
+        while let Some(record) = reader.next().await? {
+            if !until.has_come(&record, last.saturating_sub(record.seq)) {
+                self.waits_for = Some(record.at);
+                return Ok(collected);
+            }
+            self.next = record.seq + 1;
+            let Some(pair) = self.read(broker, stream, record).await? else { continue };
+            let request = pair.request.as_ref().map_or(0, |request| request.payload.len());
+            bytes += request + pair.final_.payload.len();
+            collected.pairs.push(pair);
+            if collected.pairs.len() == MESSAGES || bytes > BYTES {
+                collected.more = true;
+                return Ok(collected);
+            }
+        }
+        self.waits_for = None;
+        Ok(collected)
+    }
+
+    /// A record; with a final state, the message that it finishes.
+    async fn read(
+        &mut self,
+        broker: &Broker,
+        stream: &str,
+        record: Record,
+    ) -> Result<Option<Pair>> {
+        let Some(named) = broker.subjects().parse_journal(&record.subject) else {
+            // Nobody's: it goes with what is around it.
+            tracing::warn!(
+                "record {} of {stream} is on {}, which names no message",
+                record.seq,
+                record.subject
+            );
+            return Ok(None);
+        };
+        let JournalSubject { key, conversation, is_final } = named;
+        if !is_final {
+            self.held.request(&key, record.seq);
+            self.recent.add(record);
+            return Ok(None);
+        }
+        let request = match self.held.finish(&key) {
+            None => None,
+            Some(seq) => match self.recent.take(seq) {
+                Some(request) => Some(request),
+                None => self.fetch(broker, stream, &key, seq).await?,
+            },
+        };
+        Ok(Some(Pair { key, conversation, request, final_: record }))
+    }
+
+    /// A request that was read long ago.
+    async fn fetch(
+        &self,
+        broker: &Broker,
+        stream: &str,
+        key: &MessageKey,
+        seq: u64,
+    ) -> Result<Option<Record>> {
+        let Some(record) = broker.wire().at(stream, seq).await? else {
+            // A server that lags, or somebody removed it.
+            return Err(BrokerError::Other(format!("request {seq} of {stream} is gone")));
+        };
+        let named = broker.subjects().parse_journal(&record.subject);
+        if named.is_some_and(|named| named.key == *key) {
+            return Ok(Some(record));
+        }
+        Err(BrokerError::Other(format!("request {seq} of {stream} is another one's")))
+    }
+}

@@ -1,0 +1,134 @@
+//! HISTORY: finished messages that have left the journal, and how they are found.
+//!
+//! The journal costs the server memory for every subject, and every message has subjects of its own: so it holds what is open and what
+//! has just finished. [`Archiver`] copies the rest to HISTORY, where a conversation is one subject, and removes it from the journal. INDEX
+//! tells where in HISTORY a message is ([`index`]).
+
+mod archive;
+mod batch;
+mod collect;
+mod commit;
+mod index;
+mod plan;
+mod record;
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use common::MessageId;
+use common::message::MessageKey;
+
+use crate::api::Record;
+use crate::connection::Broker;
+use crate::error::{BrokerError, Result};
+use crate::read::Reader;
+
+pub use archive::{ArchiveOptions, Archiver, Round};
+use index::IndexId;
+pub use record::Archived;
+
+/// Which part of a message a record is, where it has two.
+const PART: &str = "Mozart-Part";
+const FIRST: &str = "1";
+const SECOND: &str = "2";
+
+/// What is looked up by a beginning of an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beginning {
+    /// The messages whose ids begin so.
+    Found(BTreeSet<MessageId>),
+    /// It begins no UUID, or too many.
+    Unclear,
+}
+
+impl Broker {
+    pub(crate) fn history_stream(&self) -> String {
+        self.subjects().stream("HISTORY")
+    }
+
+    pub(crate) fn index_stream(&self) -> String {
+        self.subjects().stream("INDEX")
+    }
+
+    /// The finished messages of this id that have left the journal: more than one if several agents were sent the same id.
+    ///
+    /// Reads what the index holds of the hour in which the message was sent.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn archived(&self, id: &MessageId) -> Result<Vec<Archived>> {
+        let whole = IndexId::of(id);
+        let mut found = Vec::new();
+        for seq in self.indexed(&index::bucket(id), &(whole..=whole)).await? {
+            let archived = self.archived_at(seq).await?;
+            found.extend(archived.filter(|archived| archived.key.message_id == *id));
+        }
+        Ok(found)
+    }
+
+    /// The finished message of this name, if it has left the journal.
+    ///
+    /// # Errors
+    /// As [`Broker::archived`].
+    pub async fn archived_of(&self, key: &MessageKey) -> Result<Option<Archived>> {
+        let all = self.archived(&key.message_id).await?;
+        // The same id may have been sent again, long after.
+        Ok(all.into_iter().rfind(|archived| archived.key == *key))
+    }
+
+    /// The ids of messages that have left the journal and begin so.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn archived_ids(&self, beginning: &str) -> Result<Beginning> {
+        let Some((ids, hours)) = index::beginning(beginning) else { return Ok(Beginning::Unclear) };
+        let mut found = BTreeSet::new();
+        for hour in hours {
+            for seq in self.indexed(&hour, &ids).await? {
+                let archived = self.archived_at(seq).await?;
+                found.extend(archived.map(|archived| archived.key.message_id));
+                // Two tell as much as all of them.
+                if found.len() > 1 {
+                    return Ok(Beginning::Found(found));
+                }
+            }
+        }
+        Ok(Beginning::Found(found))
+    }
+
+    /// The sequences in HISTORY that a part of the index has for ids in a range, oldest first.
+    async fn indexed(&self, bucket: &str, ids: &RangeInclusive<IndexId>) -> Result<BTreeSet<u64>> {
+        let (stream, subject) = (self.index_stream(), self.subjects().index(bucket));
+        let reader = Reader::new(self.wire(), stream, subject, 1, u64::MAX).of(self.replicas());
+        let records = reader.rest().await?;
+        Ok(records.iter().flat_map(|record| index::within(&record.payload, ids)).collect())
+    }
+
+    /// What HISTORY has at a sequence, if it is still there.
+    async fn archived_at(&self, seq: u64) -> Result<Option<Archived>> {
+        let stream = self.history_stream();
+        let Some(first) = self.wire().at(&stream, seq).await? else { return Ok(None) };
+        let mut records = vec![first];
+        if records.iter().any(|record| record.header(PART) == Some(FIRST)) {
+            let Some(second) = self.wire().at(&stream, seq + 1).await? else { return Ok(None) };
+            records.push(second);
+        }
+        self.read_archived(&records).map(Some)
+    }
+
+    /// A message from its records.
+    fn read_archived(&self, records: &[Record]) -> Result<Archived> {
+        let Some(first) = records.first() else {
+            return Err(BrokerError::other("a message without records"));
+        };
+        let Some(names) = self.subjects().parse_history(&first.subject) else {
+            let cause = "not a subject of HISTORY".to_owned();
+            return Err(BrokerError::Malformed {
+                subject: first.subject.clone(),
+                seq: first.seq,
+                cause,
+            });
+        };
+        record::read(&first.subject, names, first.seq, records.iter().map(|record| &record.payload))
+    }
+}

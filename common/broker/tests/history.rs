@@ -1,0 +1,364 @@
+//! From the journal to HISTORY: nothing lost, nothing twice, whatever happens in between.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use broker::{ArchiveOptions, Archived, Archiver, Beginning, Broker, SendOutcome};
+use common::event::{Event, EventBody, sequence};
+use common::message::{Envelope, Outcome};
+use common::{ConversationId, MessageId};
+use futures_util::FutureExt as _;
+use uuid::Uuid;
+
+use crate::events::batch;
+use crate::support::{SOON, Server, agent, completed, envelope, is_alone, key, message, soon};
+
+/// Everything that is finished leaves at once.
+const AT_ONCE: ArchiveOptions = ArchiveOptions { hot: Duration::ZERO, most: u64::MAX };
+
+async fn send(broker: &Broker, agent: &str, id: &str) -> Envelope {
+    let mut envelope = envelope(agent, id);
+    envelope.conversation_id = ConversationId::new("c").expect("valid");
+    envelope.message = format!("text of {id}");
+    let sent = soon(broker.send(&envelope, SOON)).await.expect("an answer");
+    assert!(matches!(sent, SendOutcome::Stored { .. }), "{sent:?}");
+    envelope
+}
+
+async fn finish(broker: &Broker, envelope: &Envelope) {
+    let won = completed(&format!("answer to {}", envelope.message_id));
+    let (key, tag) = (envelope.key(), envelope.tag());
+    soon(broker.publish_final(&key, &tag, &won, "1.1", SOON)).await.expect("an answer");
+}
+
+async fn finished(broker: &Broker, agent: &str, ids: &[&str]) {
+    for id in ids {
+        let envelope = send(broker, agent, id).await;
+        finish(broker, &envelope).await;
+    }
+}
+
+/// Archives until nothing is left to do.
+async fn archive(broker: &Broker) -> usize {
+    let mut archiver = Archiver::new(broker.clone(), AT_ONCE);
+    let mut archived = 0;
+    let (mut idle, mut refused) = (0, 0);
+    while idle <= broker.subjects().shards() {
+        let round = match soon(archiver.round()).await {
+            Ok(round) => round,
+            // What another one had on its way came to be: seen from the next round on.
+            Err(error) if refused < 3 && error.to_string().contains("wrong last sequence") => {
+                refused += 1;
+                continue;
+            }
+            Err(error) => panic!("a round: {error}"),
+        };
+        archived += round.archived;
+        idle = if round.archived + round.removed > 0 || round.more { 0 } else { idle + 1 };
+    }
+    archived
+}
+
+async fn one(broker: &Broker, id: &str) -> Archived {
+    let mut found = soon(broker.archived(&message(id))).await.expect("an answer");
+    assert_eq!(found.len(), 1, "{id}: {found:?}");
+    found.remove(0)
+}
+
+/// How many records a stream has, and the sequence of its first.
+async fn records(server: &Server, stream: &str) -> (u64, u64) {
+    let client = server.client().await;
+    let info = format!("$JS.API.STREAM.INFO.MOZART_test_{stream}");
+    let info = client.request(info, "".into()).await.expect("an answer");
+    let info: serde_json::Value = serde_json::from_slice(&info.payload).expect("JSON");
+    let number = |name: &str| info["state"][name].as_u64().expect("a number");
+    (number("messages"), number("first_seq"))
+}
+
+#[tokio::test]
+async fn what_is_finished_leaves_the_journal_and_is_found_by_its_id() {
+    let mut server = Server::start().await;
+    let broker = server.broker().await;
+    finished(&broker, "a", &["m1", "m2"]).await;
+    let open = send(&broker, "a", "open").await;
+    finished(&broker, "b", &["m3"]).await;
+    assert_eq!(archive(&broker).await, 3);
+
+    // The open one is all that is left, though what came after it is gone.
+    assert_eq!(records(&server, "JOURNAL").await.0, 1);
+    let scan = broker.open_requests(&agent("a"), 1, 10).await.expect("a scan");
+    assert_eq!(scan.open.iter().map(|(_, key, _)| key.clone()).collect::<Vec<_>>(), [open.key()]);
+
+    server.kill_and_revive().await;
+    let archived = one(&broker, "m2").await;
+    let request = archived.request.expect("it has one");
+    assert_eq!((request.value.message.as_str(), request.seq), ("text of m2", 3));
+    assert_eq!(archived.final_.value.response.as_deref(), Some("answer to m2"));
+    assert_eq!((archived.final_.seq, archived.key), (4, key("a", "m2")));
+    assert_eq!(one(&broker, "m3").await.key.agent, agent("b"));
+    assert_eq!(broker.archived(&message("open")).await.expect("an answer"), []);
+
+    // When it is finished, it follows.
+    finish(&broker, &open).await;
+    assert_eq!(archive(&broker).await, 1);
+    assert_eq!(records(&server, "JOURNAL").await.0, 0);
+    assert_eq!(one(&broker, "open").await.final_.value.status, Outcome::Completed);
+}
+
+#[tokio::test]
+async fn what_is_younger_than_the_hot_time_stays_unless_there_is_too_much() {
+    let server = Server::start().await;
+    let broker = server.broker_of(2).await;
+    finished(&broker, "a", &["m1", "m2", "m3", "m4", "m5", "m6"]).await;
+    let hot = Duration::from_secs(3600);
+    let mut archiver = Archiver::new(broker.clone(), ArchiveOptions { hot, most: u64::MAX });
+    for _ in 0..4 {
+        let round = soon(archiver.round()).await.expect("a round");
+        assert_eq!((round.archived, round.removed, round.more), (0, 0, false));
+    }
+    // Nothing of the last minute goes, however much it is.
+    let mut archiver = Archiver::new(broker.clone(), ArchiveOptions { hot, most: 0 });
+    for _ in 0..4 {
+        assert_eq!(soon(archiver.round()).await.expect("a round").archived, 0);
+    }
+    // The clock is the broker's: no host's is asked.
+    let hot = Duration::ZERO;
+    let mut archiver = Archiver::new(broker.clone(), ArchiveOptions { hot, most: 2 });
+    let mut archived = 0;
+    for _ in 0..4 {
+        archived += soon(archiver.round()).await.expect("a round").archived;
+    }
+    assert_eq!(archived, 6);
+}
+
+#[tokio::test]
+async fn an_archiver_that_is_stopped_anywhere_loses_nothing_and_copies_nothing_twice() {
+    let server = Server::start().await;
+    let mut finished_in = None;
+    for steps in 1..400 {
+        let broker = server.broker_in(&format!("n{steps}"), 1).await;
+        finished(&broker, "a", &["m1", "m2"]).await;
+        let open = send(&broker, "a", "open").await;
+        finished(&broker, "a", &["m3"]).await;
+
+        let mut stopped = Archiver::new(broker.clone(), AT_ONCE);
+        let done = stop_after(steps, stopped.round()).await;
+        drop(stopped);
+        let ids = ["m1", "m2", "m3"];
+        // At any time: in the journal or in HISTORY, or in both.
+        for id in ids {
+            let hot = broker.final_of(&key("a", id)).await.expect("an answer");
+            let cold = broker.archived_of(&key("a", id)).await.expect("an answer");
+            assert!(hot.is_some() || cold.is_some(), "{id} is gone after {steps} steps");
+        }
+        archive(&broker).await;
+        for id in ids {
+            one(&broker, id).await;
+        }
+        let scan = broker.open_requests(&agent("a"), 1, 10).await.expect("a scan");
+        assert_eq!((scan.total, &scan.open[0].1), (1, &open.key()), "after {steps} steps");
+        assert_eq!(broker.count_requests(&agent("a")).await.expect("a count"), 1);
+        if done {
+            finished_in = Some(steps);
+            break;
+        }
+    }
+    let steps = finished_in.expect("a round has an end");
+    assert!(steps > 10, "stopped at {steps} places only");
+}
+
+/// Runs a future until it has waited so many times; whether it came to its end.
+async fn stop_after<T>(steps: usize, future: impl Future<Output = T>) -> bool {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..steps {
+        if (&mut future).now_or_never().is_some() {
+            return true;
+        }
+        // An answer may be on its way: whatever comes within this time is a step of its own.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn two_archivers_at_once_copy_nothing_twice() {
+    let server = Server::start().await;
+    let broker = server.broker_of(2).await;
+    let ids: Vec<String> = (0..40).map(|n| format!("m{n}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        finished(&broker, if n % 3 == 0 { "a" } else { "b" }, &[id]).await;
+    }
+    let other = server.broker_of(2).await;
+    let mut archivers = [Archiver::new(broker.clone(), AT_ONCE), Archiver::new(other, AT_ONCE)];
+    let [first, second] = &mut archivers;
+    for _ in 0..10 {
+        // One may be refused: that is what keeps them apart.
+        let rounds = soon(async { tokio::join!(first.round(), second.round()) }).await;
+        assert!(rounds.0.is_ok() || rounds.1.is_ok(), "{rounds:?}");
+    }
+    archive(&broker).await;
+    for id in &ids {
+        one(&broker, id).await;
+    }
+    assert_eq!(records(&server, "HISTORY").await.0, 40);
+}
+
+#[tokio::test]
+async fn what_a_power_cut_brings_back_is_not_archived_twice() {
+    if !is_alone() {
+        return;
+    }
+    let mut server = Server::start().await;
+    let broker = server.broker().await;
+    let held = send(&broker, "a", "held").await;
+    finished(&broker, "a", &["m1", "m2"]).await;
+    // The journal's files as they are before the removals, which a power cut may undo.
+    server.kill().await;
+    let before = server.copy_of_stream("MOZART_test_JOURNAL");
+    server.revive().await;
+    assert_eq!(archive(&broker).await, 2);
+    assert_eq!(records(&server, "JOURNAL").await.0, 1);
+    server.kill().await;
+    server.restore_stream("MOZART_test_JOURNAL", &before);
+    server.revive().await;
+    assert_eq!(records(&server, "JOURNAL").await.0, 5);
+
+    finished(&broker, "a", &["m3"]).await;
+    assert_eq!(archive(&broker).await, 1);
+    assert_eq!(records(&server, "HISTORY").await.0, 3);
+    assert_eq!(records(&server, "JOURNAL").await.0, 1);
+    assert_eq!(broker.request_of(&held.key()).await.expect("an answer").expect("open").seq, 1);
+}
+
+#[tokio::test]
+async fn a_journal_that_was_made_anew_begins_anew() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    finished(&broker, "a", &["m1", "m2", "m3"]).await;
+    archive(&broker).await;
+    let client = server.client().await;
+    let delete = "$JS.API.STREAM.DELETE.MOZART_test_JOURNAL";
+    client.request(delete, "".into()).await.expect("an answer");
+    let broker = server.broker().await;
+    // Its sequences are those of the three.
+    finished(&broker, "a", &["m4"]).await;
+    assert_eq!(archive(&broker).await, 1);
+    for id in ["m1", "m2", "m3", "m4"] {
+        one(&broker, id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_can_read_is_archived_with_its_refusal() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let client = server.client().await;
+    let subject = "mozart.test.journal.a.user.bad.-.request";
+    client.request(subject, "{garbage \u{1f980}".into()).await.expect("an answer");
+    let mut refused = completed("");
+    refused.status = Outcome::Failed;
+    let named = envelope("a", "bad");
+    broker
+        .publish_final(&key("a", "bad"), &named.tag(), &refused, "1", SOON)
+        .await
+        .expect("an answer");
+    // And a final state of nothing.
+    let nothing = envelope("a", "nothing");
+    broker
+        .publish_final(&key("a", "nothing"), &nothing.tag(), &refused, "1", SOON)
+        .await
+        .expect("an answer");
+
+    assert_eq!(archive(&broker).await, 2);
+    assert_eq!(records(&server, "JOURNAL").await.0, 0);
+    let bad = one(&broker, "bad").await;
+    assert_eq!((bad.request, bad.unreadable.as_deref()), (None, Some("{garbage \u{1f980}")));
+    assert_eq!(bad.final_.value.status, Outcome::Failed);
+    assert_eq!(one(&broker, "nothing").await.request, None);
+}
+
+#[tokio::test]
+async fn a_message_that_fits_no_record_with_its_answer_has_two() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let size = broker.max_record() - 1000;
+    let mut large = envelope("a", "large");
+    large.message = "x".repeat(size);
+    soon(broker.send(&large, SOON)).await.expect("stored");
+    let answer = completed(&"y".repeat(size));
+    broker.publish_final(&large.key(), &large.tag(), &answer, "1", SOON).await.expect("stored");
+    finished(&broker, "a", &["small"]).await;
+
+    assert_eq!(archive(&broker).await, 2);
+    assert_eq!(records(&server, "HISTORY").await.0, 3);
+    let archived = one(&broker, "large").await;
+    assert_eq!(archived.request.expect("it has one").value, large);
+    assert_eq!(archived.final_.value.response, answer.response);
+    assert_eq!(one(&broker, "small").await.final_.seq, 4);
+}
+
+#[tokio::test]
+async fn how_attempts_ended_is_kept_and_the_streamed_text_is_not() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let request = send(&broker, "a", "m1").await;
+    let at = common::Timestamp::from_millis(5);
+    let error = EventBody::Error { error: "exit code 1".into() };
+    let mut events = batch(1, 2, vec![error]);
+    events.conversation_id = request.conversation_id.clone();
+    broker.publish_events(&events).await.expect("stored");
+    let mut answer = completed("the answer");
+    answer.attempts = 2;
+    let text = EventBody::Text { text: "the answer".into() };
+    answer.tail = vec![Event { seq: sequence(2, 2), at, body: text }];
+    broker.publish_final(&request.key(), &request.tag(), &answer, "2", SOON).await.expect("stored");
+
+    assert_eq!(archive(&broker).await, 1);
+    let archived = one(&broker, "m1").await;
+    let ends = archived.attempts.iter().map(|end| (end.attempt, end.error.as_str()));
+    assert_eq!(ends.collect::<Vec<_>>(), [(1, "exit code 1")]);
+    assert_eq!(archived.final_.value.tail, []);
+}
+
+#[tokio::test]
+async fn ids_are_found_by_how_they_begin() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let ids: BTreeSet<MessageId> = (0..3).map(|_| MessageId::from(Uuid::now_v7())).collect();
+    for id in &ids {
+        finished(&broker, "a", &[id.as_str()]).await;
+    }
+    archive(&broker).await;
+    let found = async |beginning: &str| broker.archived_ids(beginning).await.expect("an answer");
+    for id in &ids {
+        let found = found(id.as_str()).await;
+        assert_eq!(found, Beginning::Found(BTreeSet::from([id.clone()])));
+    }
+    let first = ids.first().expect("three");
+    // Within the same minute: two of them tell that it is not one.
+    let Beginning::Found(several) = found(&first.as_str()[..8]).await else { panic!("unclear") };
+    assert!(several.len() == 2 && several.is_subset(&ids), "{several:?}");
+    assert_eq!(found("ffffffff").await, Beginning::Found(BTreeSet::new()));
+    assert_eq!(found("01").await, Beginning::Unclear);
+    assert_eq!(found("order-1").await, Beginning::Unclear);
+}
+
+#[tokio::test]
+async fn a_lost_index_is_made_anew_from_history() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    finished(&broker, "a", &["m1", "m2"]).await;
+    archive(&broker).await;
+    let client = server.client().await;
+    let purge = "$JS.API.STREAM.PURGE.MOZART_test_INDEX";
+    client.request(purge, "".into()).await.expect("an answer");
+    assert_eq!(broker.archived(&message("m1")).await.expect("an answer"), []);
+    finished(&broker, "a", &["m3"]).await;
+    assert_eq!(archive(&broker).await, 1);
+    for id in ["m1", "m2", "m3"] {
+        one(&broker, id).await;
+    }
+    if is_alone() {
+        assert_eq!(records(&server, "HISTORY").await, (3, 1));
+    }
+}
