@@ -158,6 +158,15 @@ pub struct Final {
     pub tail: Vec<Event>,
 }
 
+impl Final {
+    /// Whether both end a message alike. How the answer was streamed is left out: that is not kept for ever.
+    #[must_use]
+    pub fn same_end(&self, other: &Self) -> bool {
+        let without = |final_: &Self| Self { tail: Vec::new(), ..final_.clone() };
+        without(self) == without(other)
+    }
+}
+
 /// Where a message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -127,6 +127,12 @@ impl Subjects {
         self.sharded(format!("{}.journal.*.*.{message}.*.request", self.prefix), shard)
     }
 
+    /// All requests of one shard.
+    #[must_use]
+    pub fn requests_in(&self, shard: u32) -> String {
+        self.sharded(format!("{}.journal.*.*.*.*.request", self.prefix), shard)
+    }
+
     /// Everything that one journal stream takes.
     #[must_use]
     pub fn journal_filter(&self, shard: u32) -> String {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker::ArchiveOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cli::args::{Global, RuntimeArgs, duration};
 use common::NodeName;
@@ -70,10 +71,36 @@ pub(crate) struct UpArgs {
     #[arg(long, value_enum, default_value_t, hide = true)]
     pub(crate) sync: Sync,
     #[command(flatten)]
+    pub(crate) keep: KeepArgs,
+    #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
     /// The lock of the data folder is this process's stdin: `--detach` starts the process that stays so
     #[arg(long, hide = true, conflicts_with = "detach")]
     pub(crate) locked: bool,
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeepArgs {
+    /// How long a finished message stays in the journal before it moves to the history. Sending it again with its id is
+    /// harmless for that long
+    #[arg(long, env = "MOZART_HOT", default_value = "24h", value_parser = duration, value_name = "TIME")]
+    pub(crate) hot: Duration,
+    /// How many finished messages stay there at most
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub(crate) hot_messages: u64,
+}
+
+impl KeepArgs {
+    pub(crate) fn archive(&self) -> ArchiveOptions {
+        ArchiveOptions { hot: self.hot, most: self.hot_messages }
+    }
+
+    /// As words of a command line.
+    pub(crate) fn words(&self) -> [String; 4] {
+        let hot = humantime::format_duration(self.hot).to_string();
+        ["--hot".to_owned(), hot, "--hot-messages".to_owned(), self.hot_messages.to_string()]
+    }
 }
 
 /// When the nats-server that `up` starts syncs its writes.
@@ -103,6 +130,8 @@ pub(crate) struct SupervisorArgs {
     /// Journal streams of a new namespace
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) journal_shards: Option<u32>,
+    #[command(flatten)]
+    pub(crate) keep: KeepArgs,
 }
 
 /// `mozart node`.

@@ -43,6 +43,8 @@ async fn campaign(runtime: Runtime, cluster: bool, agents: usize, rate: f64) {
         rate,
         freezes: vec![FREEZE],
         garbage: true,
+        // So that the archiver is at work, too.
+        hot: Some(Duration::from_secs(5)),
         // Each process has another one where they are processes of their own.
         clocks: cluster,
         curious: false,

@@ -20,6 +20,8 @@ pub(crate) struct Asked {
     pub(crate) envelope: Envelope,
     /// How long its answer is worth waiting for.
     pub(crate) within: Option<Duration>,
+    /// Whether an earlier attempt may have asked it.
+    pub(crate) again: bool,
 }
 
 /// Turns a worker's question into a message, or says why it cannot be one.
@@ -71,7 +73,8 @@ pub(crate) fn envelope(
         path,
         redrive_of: None,
     };
-    Ok(Asked { envelope, within })
+    let again = question.asker.as_ref().is_some_and(|asker| asker.attempt > 1);
+    Ok(Asked { envelope, within, again })
 }
 
 /// The same question of the same turn has the same id, in every attempt: a caller that crashed finds the answer to what it asked.
@@ -88,9 +91,9 @@ fn id(me: &AgentName, incarnation: u64, question: &Question, to: &AgentName) -> 
 
 /// Asks, and waits for the answer or the deadline. `known`: the agent is there, as it was a moment ago.
 pub(crate) async fn ask(broker: Broker, gate: Gate, asked: Asked, known: bool) -> Done {
-    let Asked { envelope, within } = asked;
+    let Asked { envelope, within, again } = asked;
     let request_id = envelope.request_id.clone().unwrap_or_default();
-    let answering = answer(&broker, gate, &envelope, known);
+    let answering = answer(&broker, gate, &envelope, known, again);
     let answered = match within {
         None => Some(answering.await),
         Some(within) => tokio::time::timeout(within, answering).await.ok(),
@@ -106,6 +109,7 @@ async fn answer(
     mut gate: Gate,
     envelope: &Envelope,
     known: bool,
+    mut again: bool,
 ) -> Result<String, String> {
     let key = envelope.key();
     if !known {
@@ -116,12 +120,20 @@ async fn answer(
     let mut done = broker.subscribe(done, None).await.map_err(|error| error.to_string())?;
     let mut retries = Retries::new("storing a question");
     loop {
-        let sending = broker.send(envelope, STORE_WITHIN);
-        let Some(sent) = gate.through(sending).await else { continue };
+        let sending = async {
+            match again {
+                true => broker.send_again(envelope, STORE_WITHIN).await,
+                false => broker.send(envelope, STORE_WITHIN).await,
+            }
+        };
+        let sent = gate.through(sending).await;
+        // What is not known to be stored may be.
+        again = true;
+        let Some(sent) = sent else { continue };
         match sent {
             Ok(SendOutcome::Stored { .. }) => break,
             Ok(SendOutcome::Already { .. }) => {
-                if let Ok(Some(stored)) = broker.final_of(&key).await {
+                if let Ok(Some(stored)) = broker.outcome_of(&key).await {
                     return outcome(stored.value);
                 }
                 break;
@@ -143,7 +155,7 @@ async fn answer(
             }
             Ok(None) => return Err("the connection is closed".to_owned()),
             Err(_) => {
-                if let Ok(Some(stored)) = broker.final_of(&key).await {
+                if let Ok(Some(stored)) = broker.outcome_of(&key).await {
                     return outcome(stored.value);
                 }
             }

@@ -147,6 +147,17 @@ impl Broker {
         }
     }
 
+    /// Stores a message that may have been sent before, however long ago: what has left the journal since is looked for first.
+    ///
+    /// # Errors
+    /// As [`Broker::send`].
+    pub async fn send_again(&self, envelope: &Envelope, timeout: Duration) -> Result<SendOutcome> {
+        match self.message_of(&envelope.key()).await? {
+            Some(there) => Ok(already(there, envelope)),
+            None => self.send(envelope, timeout).await,
+        }
+    }
+
     /// Stores a message's final state, if it has none. `conversation` is that of its request; `author` must differ between any two that may try at once
     /// (such as `<incarnation>.<attempt>`): it makes a repeated try of one's own recognisable.
     ///

@@ -1,41 +1,20 @@
-//! Reading the journal: by id, in order, and what is still open in it.
+//! What is still open in the journal.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use common::message::{Envelope, Final, MessageKey};
+use common::message::{Envelope, MessageKey};
 use common::subject::JournalSubject;
-use common::{AgentName, ConversationTag, MessageId, Timestamp};
-use futures_util::future::try_join_all;
+use common::{AgentName, Timestamp};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
-use crate::api::{Index, Record};
+use crate::api::Index;
 use crate::connection::Broker;
-use crate::error::{BrokerError, Result};
+use crate::error::Result;
 use crate::inbox::{Unreadable, believe};
-use crate::journal::{Stored, read_final};
 use crate::read::Reader;
 use crate::wire::{CALL, pause};
-
-/// One item of a journal scan.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JournalItem {
-    /// Whose it is.
-    pub key: MessageKey,
-    /// Its conversation's tag.
-    pub conversation: ConversationTag,
-    /// Its sequence in the stream of its shard.
-    pub seq: u64,
-    /// When the broker stored it.
-    pub at: Timestamp,
-    /// Request or final state; both none in a headers-only scan.
-    pub request: Option<Envelope>,
-    /// See `request`.
-    pub final_: Option<Final>,
-    /// Whether it is the final state.
-    pub is_final: bool,
-}
 
 /// An open request: its sequence, its name, and when the broker stored it.
 type OpenRequest = (u64, MessageKey, Timestamp);
@@ -100,61 +79,6 @@ impl Requested {
 }
 
 impl Broker {
-    /// Finds messages by id alone, in all shards.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn find(&self, message: &MessageId) -> Result<Vec<Stored<Envelope>>> {
-        let subjects = self.subjects();
-        let shards = (0..subjects.shards()).map(|shard| {
-            let filter = subjects.request_anywhere(message, shard);
-            let stream = subjects.journal_stream(shard);
-            let reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX);
-            reader.of(self.replicas()).rest()
-        });
-        let found = try_join_all(shards).await?;
-        found
-            .iter()
-            .flatten()
-            // What is not on its own agent's shard, or not an envelope, is not one of ours.
-            .filter(|record| subjects.parse_journal(&record.subject).is_some())
-            .filter_map(|record| match Stored::parse(record) {
-                Err(BrokerError::Malformed { .. }) => None,
-                parsed => Some(parsed),
-            })
-            .collect()
-    }
-
-    /// Reads requests and finals in order: of one agent, or of all shards one after the other. `headers_only` leaves the bodies out.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub async fn scan(
-        &self,
-        agent: Option<&AgentName>,
-        from_seq: u64,
-        headers_only: bool,
-    ) -> Result<JournalScan> {
-        let subjects = self.subjects();
-        let parts: Vec<(String, String)> = match agent {
-            Some(agent) => vec![(self.journal_stream(agent), subjects.journal_of(agent))],
-            // With a filter the server counts what is left anew for every batch.
-            None => (0..subjects.shards())
-                .map(|shard| (subjects.journal_stream(shard), ">".to_owned()))
-                .collect(),
-        };
-        let ends = parts.iter().map(|(stream, _)| self.wire().last_seq(stream));
-        let ends = try_join_all(ends).await?;
-        let readers = parts
-            .into_iter()
-            .zip(ends)
-            .map(|((stream, filter), end)| {
-                Reader::new(self.wire(), stream, filter, from_seq, end).of(self.replicas())
-            })
-            .collect();
-        Ok(JournalScan { broker: self.clone(), readers, headers_only })
-    }
-
     /// What has no final state among an agent's requests from a sequence on, before which all are settled; lists the first `limit`.
     ///
     /// The broker's index of subjects tells which: no record of a finished message is read. Nothing counts as settled because a server
@@ -308,6 +232,18 @@ impl Broker {
         Ok((requests.collect(), more))
     }
 
+    /// How many messages an agent has had, as far as they are kept.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn count_messages(&self, agent: &AgentName) -> Result<u64> {
+        let (stream, filter) = (self.history_stream(), self.subjects().history_of(agent));
+        let (hot, cold) =
+            tokio::try_join!(self.count_requests(agent), self.wire().first(&stream, &filter, 1))?;
+        // A message of two records counts twice: there are few.
+        Ok(hot + cold.map_or(0, |(_, more)| more + 1))
+    }
+
     /// How many requests an agent has in the journal.
     ///
     /// # Errors
@@ -325,57 +261,5 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn journal_last_seq(&self, agent: &AgentName) -> Result<u64> {
         self.wire().last_seq(&self.journal_stream(agent)).await
-    }
-}
-
-/// A scan under way; reads up to what was stored when it began.
-#[derive(Debug)]
-pub struct JournalScan {
-    broker: Broker,
-    readers: VecDeque<Reader>,
-    headers_only: bool,
-}
-
-impl JournalScan {
-    /// The next item; none at the end.
-    ///
-    /// # Errors
-    /// When the broker does not answer, or a record does not parse: the scan can go on after that one.
-    pub async fn next(&mut self) -> Result<Option<JournalItem>> {
-        while let Some(reader) = self.readers.front_mut() {
-            match reader.next().await? {
-                Some(record) => return self.item(&record).map(Some),
-                None => self.readers.pop_front(),
-            };
-        }
-        Ok(None)
-    }
-
-    fn item(&self, record: &Record) -> Result<JournalItem> {
-        let subjects = self.broker.subjects();
-        let Some(subject) = subjects.parse_journal(&record.subject) else {
-            return Err(BrokerError::Malformed {
-                subject: record.subject.clone(),
-                seq: record.seq,
-                cause: "not a journal subject".into(),
-            });
-        };
-        let (mut request, mut final_) = (None, None);
-        if !self.headers_only {
-            if subject.is_final {
-                final_ = Some(read_final(record).value);
-            } else {
-                request = Some(record.parse()?);
-            }
-        }
-        Ok(JournalItem {
-            key: subject.key,
-            conversation: subject.conversation,
-            seq: record.seq,
-            at: record.at,
-            request,
-            final_,
-            is_final: subject.is_final,
-        })
     }
 }

@@ -272,7 +272,9 @@ async fn a_request_that_nobody_can_read_is_archived_with_its_refusal() {
     assert_eq!(archive(&broker).await, 2);
     assert_eq!(records(&server, "JOURNAL").await.0, 0);
     let bad = one(&broker, "bad").await;
-    assert_eq!((bad.request, bad.unreadable.as_deref()), (None, Some("{garbage \u{1f980}")));
+    let unreadable = bad.unreadable.expect("its bytes");
+    assert_eq!((unreadable.value.as_str(), unreadable.seq), ("{garbage \u{1f980}", 1));
+    assert_eq!(bad.request, None);
     assert_eq!(bad.final_.value.status, Outcome::Failed);
     assert_eq!(one(&broker, "nothing").await.request, None);
 }

@@ -47,7 +47,7 @@ impl Answer {
     /// When the broker does not answer.
     pub(crate) async fn look(&self) -> Result<Option<Final>, ApiError> {
         let what = format!("cannot look up the answer to {}", self.key.message_id);
-        let stored = self.broker.final_of(&self.key).await.attempt(what)?;
+        let stored = self.broker.outcome_of(&self.key).await.attempt(what)?;
         Ok(stored.map(|stored| stored.value))
     }
 

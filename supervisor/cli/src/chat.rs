@@ -81,7 +81,7 @@ pub(crate) async fn one(
     const STORE: Duration = Duration::from_secs(30);
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     let mut watch = Watch::open(client, &envelope.key()).await?;
-    let known = send::store(client, envelope, args.timeout.unwrap_or(STORE)).await?;
+    let known = send::store(client, envelope, &args.message, args.timeout.unwrap_or(STORE)).await?;
     if known == Known::Already {
         watch.look().await?;
     }

@@ -80,7 +80,7 @@ async fn letters(
 async fn is_on_its_way(client: &Client, message: &MessageRef) -> bool {
     const LATELY: Duration = Duration::from_secs(10);
     let Ok(request) = message.resolve(&client.broker).await else { return false };
-    match client.broker.final_of(&request.value.key()).await {
+    match client.broker.outcome_of(&request.value.key()).await {
         Ok(Some(Stored { value, .. })) => {
             value.status == Outcome::Failed && now().since(value.at) < LATELY
         }
@@ -187,11 +187,11 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
     let whole = match letter.cut {
         false => letter.envelope.clone(),
         // Only its beginning fitted the letter.
-        true => match client.broker.request_of(&letter.envelope.key()).await.attempt(what())? {
+        true => match client.broker.message_of(&letter.envelope.key()).await.attempt(what())? {
             Some(request) => request.value,
             None => {
                 let cause =
-                    "the message did not fit its letter, and is not in the journal any more";
+                    "the message did not fit its letter, and is gone from journal and history";
                 return Err(failure::error(failure::NOT_FOUND, what(), cause, "`mozart send`"));
             }
         },

@@ -205,7 +205,7 @@ async fn message(
 ) -> Result<u8, ApiError> {
     let what = || format!("cannot look at message {}", request.message_id);
     let (broker, key, name) = (&client.broker, request.key(), &request.agent);
-    let final_ = broker.final_of(&key).await.attempt(what())?.map(|stored| stored.value);
+    let final_ = broker.outcome_of(&key).await.attempt(what())?.map(|stored| stored.value);
     let mut batches = broker.events(&key).await.attempt(what())?;
     batches.extend(final_.as_ref().and_then(|final_| tail(&request, final_)));
     let dead = broker.dead_letter(&key).await.attempt(what())?.map(|stored| stored.value);

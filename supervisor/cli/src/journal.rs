@@ -127,7 +127,7 @@ async fn scan(
     agent: Option<&AgentName>,
 ) -> Result<Vec<(Envelope, Option<Final>)>, ApiError> {
     const WHAT: &str = "cannot read the journal";
-    let mut scan = broker.scan(agent, 1, false).await.attempt(WHAT)?;
+    let mut scan = broker.scan(agent).await.attempt(WHAT)?;
     let mut requests = Vec::new();
     let mut finals = BTreeMap::new();
     let mut unreadable = 0_usize;
@@ -190,7 +190,8 @@ pub(crate) async fn detail(
 ) -> Result<MessageDetail, ApiError> {
     let request = message.resolve(broker).await?.value;
     let what = || format!("cannot read message {}", request.message_id);
-    let final_ = broker.final_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
+    let final_ =
+        broker.outcome_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
     let batches = events(broker, &request).await?;
     let row = row(request, final_.as_ref(), &batches);
     Ok(MessageDetail { row, history: history(batches, final_) })
@@ -202,7 +203,7 @@ pub(crate) async fn detail(
 /// When the broker does not answer.
 pub(crate) async fn status(broker: &Broker, request: &Envelope) -> Result<Status, ApiError> {
     let what = format!("cannot look up message {}", request.message_id);
-    if let Some(final_) = broker.final_of(&request.key()).await.attempt(what)? {
+    if let Some(final_) = broker.outcome_of(&request.key()).await.attempt(what)? {
         return Ok(final_.value.status.into());
     }
     Ok(open_status(&events(broker, request).await?))

@@ -1,8 +1,9 @@
-//! How a message is named on the command line: `ID`, `AGENT/ID` or `AGENT/SENDER/ID`.
+//! How a message is named on the command line: `ID`, `AGENT/ID` or `AGENT/SENDER/ID`. An id can be shortened to how it begins, where no
+//! other one begins so.
 
 use std::str::FromStr;
 
-use broker::{Broker, Stored};
+use broker::{Beginning, Broker, Stored};
 use common::api::ApiError;
 use common::id::InvalidId;
 use common::message::{Envelope, MessageKey};
@@ -57,22 +58,46 @@ impl MessageRef {
                 sender: sender.clone(),
                 message_id: self.message_id.clone(),
             };
-            let found = broker.request_of(&key).await.attempt(what())?;
-            return self.only(found.into_iter().collect());
+            let found = broker.message_of(&key).await.attempt(what())?;
+            if found.is_some() {
+                return self.only(found.into_iter().collect());
+            }
         }
         let found = broker.find(&self.message_id).await.attempt(what())?;
-        self.only(found)
+        if !found.is_empty() {
+            return self.only(found);
+        }
+        let whole = self.completed(broker).await?;
+        let found = broker.find(&whole.message_id).await.attempt(what())?;
+        whole.only(found)
+    }
+
+    /// The same of the one id that begins like this one.
+    async fn completed(&self, broker: &Broker) -> Result<Self, ApiError> {
+        let id = &self.message_id;
+        let what = format!("no message {id}");
+        match broker.ids(id.as_str()).await.attempt(format!("cannot look up message {id}"))? {
+            Beginning::Found(ids) => match (ids.first(), ids.len()) {
+                (Some(whole), 1) => Ok(Self { message_id: whole.clone(), ..self.clone() }),
+                (None, _) => Err(unknown(what, "it is neither in the journal nor in the history")),
+                (Some(one), _) => {
+                    Err(unknown(what, format!("several ids begin like this, such as {one}")))
+                }
+            },
+            Beginning::Unclear => Err(unknown(
+                what,
+                "if this is the beginning of an id, it is too short to find it by",
+            )),
+        }
     }
 
     fn only(&self, mut found: Vec<Stored<Envelope>>) -> Result<Stored<Envelope>, ApiError> {
         found.retain(|stored| self.names(&stored.value));
         match (found.pop(), found.as_slice()) {
             (Some(stored), []) => Ok(stored),
-            (None, _) => Err(failure::error(
-                failure::NOT_FOUND,
+            (None, _) => Err(unknown(
                 format!("no message {}", self.message_id),
-                "it is not in the journal",
-                "`mozart journal ls`",
+                "no message of that id is of this agent and sender",
             )),
             (Some(last), _) => {
                 found.push(last);
@@ -80,6 +105,10 @@ impl MessageRef {
             }
         }
     }
+}
+
+fn unknown(what: String, cause: impl std::fmt::Display) -> ApiError {
+    failure::error(failure::NOT_FOUND, what, cause, "`mozart journal ls`")
 }
 
 fn ambiguous(id: &MessageId, found: &[Stored<Envelope>]) -> ApiError {

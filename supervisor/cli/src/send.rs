@@ -103,7 +103,7 @@ pub(crate) async fn run(global: &Global, args: SendArgs) -> Result<u8, ApiError>
     let envelope = args.message.envelope(args.agent, text);
     let answer =
         if args.wait { Some(Answer::listen(&client.broker, &envelope.key()).await?) } else { None };
-    let known = store(&client, &envelope, args.timeout).await?;
+    let known = store(&client, &envelope, &args.message, args.timeout).await?;
     match answer {
         Some(answer) => wait(&client, &envelope, answer, known, deadline).await,
         None => {
@@ -173,10 +173,17 @@ pub(crate) enum Known {
 pub(crate) async fn store(
     client: &Client,
     envelope: &Envelope,
+    args: &MessageArgs,
     timeout: Duration,
 ) -> Result<Known, ApiError> {
     let what = format!("cannot store message {}", envelope.message_id);
-    match client.broker.send(envelope, timeout).await.attempt(what)? {
+    let broker = &client.broker;
+    let sent = match args.id {
+        // Whoever gives an id may have used it before.
+        Some(_) => broker.send_again(envelope, timeout).await,
+        None => broker.send(envelope, timeout).await,
+    };
+    match sent.attempt(what)? {
         SendOutcome::Stored { .. } => Ok(Known::New),
         SendOutcome::Already { .. } => Ok(Known::Already),
         SendOutcome::Conflict { stored } => Err(failure::error(

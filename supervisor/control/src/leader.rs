@@ -62,6 +62,8 @@ pub(super) struct Leading {
     /// Consumers made before their incarnations are ready.
     pub(super) prepared: BTreeMap<AgentName, Prepared>,
     pub(super) sweep: Sweep,
+    /// Ends the archiver of this leadership.
+    pub(super) archiving: Option<DropGuard>,
 }
 
 impl Leading {
@@ -80,6 +82,7 @@ impl Leading {
             swapped: BTreeMap::new(),
             prepared: BTreeMap::new(),
             sweep: Sweep::default(),
+            archiving: None,
         }
     }
 

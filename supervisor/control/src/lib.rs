@@ -3,6 +3,7 @@
 //! One task owns the state, the leader's eyes and the timers; everything that waits for the broker is a future beside it.
 
 mod admit;
+mod archive;
 mod leader;
 mod lease;
 mod looks;
@@ -17,7 +18,9 @@ mod view;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
+use broker::{
+    ArchiveOptions, Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage,
+};
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
 use common::frame::{Heartbeat, NodeStatus};
@@ -51,6 +54,8 @@ pub struct SupervisorOptions {
     /// Whether no other process of this id can run, as its data folder's lock says: then the lease of an earlier one is taken over at
     /// once.
     pub succeeds: bool,
+    /// What the journal keeps of finished messages.
+    pub archive: ArchiveOptions,
 }
 
 /// What comes back from a future beside the loop.
@@ -83,6 +88,8 @@ struct Supervisor {
     succeeds: bool,
     broker: Broker,
     reads: Reads,
+    /// What the journal keeps of finished messages.
+    archive: ArchiveOptions,
     /// Makes the tokens of the shims' command subjects.
     secret: Uuid,
     /// This run of it, random: its message ids are no other run's, and no other process with its id is taken for it.
@@ -137,6 +144,7 @@ pub async fn serve(
         succeeds: options.succeeds,
         broker,
         reads: Reads::new(reads),
+        archive: options.archive,
         secret: Uuid::new_v5(&Uuid::NAMESPACE_OID, secret.as_bytes()),
         run: Uuid::now_v7(),
         state: State::default(),
@@ -238,6 +246,7 @@ impl Supervisor {
             match input {
                 Input::Log(item) => {
                     if self.fold(item.attempt(WHAT)?) == Folded::Leads {
+                        self.keep_archiving();
                         self.hear_nodes_again().await;
                     }
                 }

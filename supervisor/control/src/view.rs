@@ -72,7 +72,7 @@ pub(super) async fn fill(
         Some(begun) => broker.consumer(&row.agent, begun).await.ok().flatten(),
         None => None,
     };
-    row.message_count = broker.count_requests(&row.agent).await.unwrap_or(0);
+    row.message_count = broker.count_messages(&row.agent).await.unwrap_or(0);
     let waiting = consumer.map(|consumer| consumer.pending + consumer.ack_pending);
     if waiting == Some(0) {
         return row;

@@ -77,6 +77,7 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
         command.env("MOZART_NAMESPACE", namespace.as_str());
     }
     command.args(args.runtime.options().words());
+    command.args(args.keep.words());
     if let Some(name) = &args.name {
         command.args(["--name", name.as_str()]);
     }
@@ -165,6 +166,10 @@ mod tests {
             "--network",
             "n",
             "--dev",
+            "--hot",
+            "1h",
+            "--hot-messages",
+            "9",
         ];
         let crate::args::Cli { global, command: given } = crate::args::Cli::parse_from(given);
         let crate::args::Command::Up(args) = given else { panic!("it is `up`") };
@@ -173,6 +178,8 @@ mod tests {
         let words: Vec<_> = command.get_args().collect();
         let containers = "--runtime docker --base-image python:3 --network n --dev".split(' ');
         let expected = ["up", "--locked"].into_iter().chain(containers);
+        let keep = ["--hot", "1h", "--hot-messages", "9"];
+        let expected = expected.chain(keep);
         let expected: Vec<_> =
             expected.chain(["--name", "n", "--journal-shards", "3", "-v"]).collect();
         assert_eq!(words, expected);

@@ -108,7 +108,13 @@ async fn in_order(
         global.nats = noted.nats_pid.is_none().then(|| noted.url.clone());
         global.namespace = Some(noted.namespace.clone());
     }
-    let wanted = super::Wanted { name: None, sync: Sync::Always, journal_shards: None, runtime };
+    let wanted = super::Wanted {
+        name: None,
+        sync: Sync::Always,
+        journal_shards: None,
+        archive: broker::ArchiveOptions::default(),
+        runtime,
+    };
     // Nothing is started any more.
     let shim = runtime::binaries::shim().unwrap_or_else(|_| "mozart-shim".into());
     let parts = start(&global, &wanted, home, shim).await?;

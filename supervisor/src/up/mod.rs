@@ -10,7 +10,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker::{Attempt as _, Broker, ConnectOptions, StreamOptions};
+use broker::{ArchiveOptions, Attempt as _, Broker, ConnectOptions, StreamOptions};
 use common::api::ApiError;
 use common::{NodeName, Timestamp};
 use tokio::task::JoinSet;
@@ -209,16 +209,18 @@ struct Wanted {
     name: Option<NodeName>,
     sync: Sync,
     journal_shards: Option<u32>,
+    archive: ArchiveOptions,
     runtime: RuntimeOptions,
 }
 
 impl From<&UpArgs> for Wanted {
     fn from(args: &UpArgs) -> Self {
-        let UpArgs { name, sync, journal_shards, runtime, .. } = args;
+        let UpArgs { name, sync, journal_shards, keep, runtime, .. } = args;
         Self {
             name: name.clone(),
             sync: *sync,
             journal_shards: *journal_shards,
+            archive: keep.archive(),
             runtime: runtime.options(),
         }
     }
@@ -230,6 +232,7 @@ struct Parts {
     connect: ConnectOptions,
     nats: Option<Nats>,
     node: NodeOptions,
+    archive: ArchiveOptions,
     /// The data folder's id.
     folder: String,
 }
@@ -315,7 +318,7 @@ async fn start(
         runtime: wanted.runtime.clone(),
         engine,
     };
-    Ok(Parts { broker, connect, nats, node, folder })
+    Ok(Parts { broker, connect, nats, node, archive: wanted.archive, folder })
 }
 
 impl Parts {
@@ -345,7 +348,7 @@ impl Parts {
         let folder = self.folder.get(..8).unwrap_or(&self.folder);
         let id = format!("{name}-{folder}");
         rest.spawn(control::serve(
-            SupervisorOptions { id, succeeds: true },
+            SupervisorOptions { id, succeeds: true, archive: self.archive },
             self.broker,
             reads,
             rest_stop.clone(),

@@ -33,6 +33,9 @@ struct Args {
     /// Freeze `mozart up`, nats-server and shims for this many seconds, too; may be said several times
     #[arg(long, value_name = "SECONDS")]
     freeze: Vec<u64>,
+    /// Archive finished messages after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    hot: Option<u64>,
     /// Inject requests that nobody can read
     #[arg(long)]
     garbage: bool,
@@ -108,6 +111,7 @@ async fn run(args: Args) -> Result<bool, Problem> {
         agents: args.agents,
         rate: args.rate,
         freezes: args.freeze.into_iter().map(Duration::from_secs).collect(),
+        hot: args.hot.map(Duration::from_secs),
         garbage: args.garbage,
         copies: args.copies,
         clocks: args.skew,

@@ -147,8 +147,15 @@ impl Sender<'_> {
         };
         let longest = self.ground.patience(LONGEST);
         let until = Instant::now() + longest;
+        let mut tries = 0;
         loop {
-            match self.broker.send(&envelope, TRY).await {
+            tries += 1;
+            let sent = match tries {
+                1 => self.broker.send(&envelope, TRY).await,
+                // It may be stored, answered and archived by now.
+                _ => self.broker.send_again(&envelope, TRY).await,
+            };
+            match sent {
                 Ok(SendOutcome::Stored { .. } | SendOutcome::Already { .. }) => return Ok(()),
                 Ok(SendOutcome::Conflict { stored }) => {
                     return Err(format!("a conflict with {stored:?}"));

@@ -66,6 +66,8 @@ pub struct Options {
     pub rate: f64,
     /// For how long processes are frozen, beside the seconds of other blows; 25 s and more may end a shim.
     pub freezes: Vec<Duration>,
+    /// How long finished messages stay in the journal, if not as usual.
+    pub hot: Option<Duration>,
     /// Whether requests are injected that nobody can read.
     pub garbage: bool,
     /// Whether copies of the data folder are started beside the original: of `mozart up`, with agents that are processes.

@@ -29,7 +29,7 @@ impl Facts {
         mut witnessed: Notes,
     ) -> Result<Self, BrokerError> {
         let mut facts = Self { accepted, attempts, injected, ..Self::default() };
-        facts.read_journal(broker, broker.scan(None, 1, false).await?).await?;
+        facts.read_journal(broker, broker.scan(None).await?).await?;
         for letter in broker.dead_letters(None).await? {
             facts.lives.entry(letter.value.envelope.key()).or_default().dead = true;
         }

@@ -149,14 +149,16 @@ impl Archiver {
             purged = settled;
         }
         let requests = messages.iter().filter_map(|places| places.request);
-        self.delete(stream, requests.filter(|seq| *seq >= purged)).await?;
+        let requests: Vec<u64> = requests.filter(|seq| *seq >= purged).collect();
         let finals = messages.iter().map(|places| places.final_);
-        self.delete(stream, finals.filter(|seq| *seq >= purged)).await
+        let finals: Vec<u64> = finals.filter(|seq| *seq >= purged).collect();
+        self.delete(stream, requests).await?;
+        self.delete(stream, finals).await
     }
 
-    async fn delete(&self, stream: &str, seqs: impl Iterator<Item = u64>) -> Result<()> {
+    async fn delete(&self, stream: &str, seqs: Vec<u64>) -> Result<()> {
         let wire = self.broker.wire();
-        let deletes = seqs.map(|seq| {
+        let deletes = seqs.into_iter().map(|seq| {
             let (wire, stream) = (wire.clone(), stream.to_owned());
             async move { wire.delete(&stream, seq).await }
         });

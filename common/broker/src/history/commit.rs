@@ -199,7 +199,8 @@ impl Broker {
                 Ok(value) => Some(Stored { value, seq: record.seq, at: record.at }),
                 Err(_) => {
                     let text = &record.payload[..record.payload.len().min(UNREADABLE)];
-                    unreadable = Some(String::from_utf8_lossy(text).into_owned());
+                    let value = String::from_utf8_lossy(text).into_owned();
+                    unreadable = Some(Stored { value, seq: record.seq, at: record.at });
                     None
                 }
             }
@@ -253,9 +254,9 @@ impl Entries {
 }
 
 /// Batches that a server takes, the two records of a message in one.
-fn split(records: &[New]) -> impl Iterator<Item = &[New]> {
-    let mut rest = records;
-    std::iter::from_fn(move || {
+fn split(records: &[New]) -> Vec<&[New]> {
+    let (mut rest, mut batches) = (records, Vec::new());
+    while !rest.is_empty() {
         let mut end = rest.len().min(batch::MOST);
         let is_second =
             |record: &New| record.headers.get(PART).is_some_and(|part| part.as_str() == SECOND);
@@ -264,8 +265,9 @@ fn split(records: &[New]) -> impl Iterator<Item = &[New]> {
         }
         let (some, others) = rest.split_at(end);
         rest = others;
-        (!some.is_empty()).then_some(some)
-    })
+        batches.push(some);
+    }
+    batches
 }
 
 #[cfg(test)]
@@ -297,8 +299,8 @@ mod tests {
     fn two_records_of_one_message_are_written_together() {
         let mut records: Vec<_> = (0..batch::MOST - 1).map(|_| record(None)).collect();
         records.extend([record(Some(FIRST)), record(Some(SECOND)), record(None)]);
-        let sizes: Vec<_> = split(&records).map(<[New]>::len).collect();
+        let sizes: Vec<_> = split(&records).into_iter().map(<[New]>::len).collect();
         assert_eq!(sizes, [batch::MOST - 1, 3]);
-        assert_eq!(split(&[]).count(), 0);
+        assert_eq!(split(&[]).len(), 0);
     }
 }

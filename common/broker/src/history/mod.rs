@@ -11,6 +11,7 @@ mod commit;
 mod index;
 mod plan;
 mod record;
+mod scan;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -26,6 +27,7 @@ use crate::read::Reader;
 pub use archive::{ArchiveOptions, Archiver, Round};
 use index::IndexId;
 pub use record::Archived;
+pub use scan::{JournalItem, JournalScan};
 
 /// Which part of a message a record is, where it has two.
 const PART: &str = "Mozart-Part";

@@ -25,7 +25,7 @@ pub struct Archived {
     /// What its attempts ended with, other than the one that answered.
     pub attempts: Vec<AttemptEnd>,
     /// What was in the place of a request that nobody could read: its bytes, as far as they are text.
-    pub unreadable: Option<String>,
+    pub unreadable: Option<Stored<String>>,
 }
 
 /// Where and when the journal stored something.
@@ -83,7 +83,7 @@ fn without_text(mut final_: Final) -> Final {
 pub(super) struct Finished {
     pub(super) key: MessageKey,
     pub(super) request: Option<Stored<Envelope>>,
-    pub(super) unreadable: Option<String>,
+    pub(super) unreadable: Option<Stored<String>>,
     pub(super) final_: Stored<Final>,
     pub(super) attempts: Vec<AttemptEnd>,
 }
@@ -92,11 +92,12 @@ pub(super) struct Finished {
 pub(super) fn payloads(finished: Finished, max: usize) -> Result<Vec<Bytes>> {
     let Finished { key, request, unreadable, final_, attempts } = finished;
     let requested = request.as_ref().map(|stored| Place { seq: stored.seq, at: stored.at });
+    let unread = unreadable.as_ref().map(|stored| Place { seq: stored.seq, at: stored.at });
     let mut first = Part {
         key: Some(key),
         request: request.map(|stored| stored.value),
-        unreadable,
-        requested,
+        unreadable: unreadable.map(|stored| stored.value),
+        requested: requested.or(unread),
         ..Part::default()
     };
     let mut second = Part {
@@ -134,15 +135,18 @@ pub(super) fn read<'a>(
     if key.agent != agent {
         return Err(malformed(format!("it is of agent {}", key.agent)));
     }
-    let place = |value, Place { seq, at }| Stored { value, seq, at };
     Ok(Archived {
         key,
         conversation,
         seq,
-        request: request.zip(requested).map(|(request, at)| place(request, at)),
+        request: request.zip(requested).map(|(value, Place { seq, at })| Stored { value, seq, at }),
         final_: Stored { value: final_, seq: finished.seq, at: finished.at },
         attempts,
-        unreadable,
+        unreadable: unreadable.zip(requested).map(|(bytes, Place { seq, at })| Stored {
+            value: bytes,
+            seq,
+            at,
+        }),
     })
 }
 

@@ -210,7 +210,7 @@ impl Import {
             )
         };
         let known = known(client, &self.name).await?;
-        let count = client.broker.count_requests(&self.name).await.attempt(&self.what)?;
+        let count = client.broker.count_messages(&self.name).await.attempt(&self.what)?;
         if known.is_none() && count == 0 {
             return Ok(false);
         }

@@ -40,7 +40,7 @@ pub(super) async fn spool(
     let mut file = BufWriter::new(slice::spool(folder).map_err(no_room)?);
     let mut counts = Counts::default();
     let mut open: HashSet<(SenderName, MessageId)> = HashSet::new();
-    let mut scan = broker.scan(Some(agent), 1, false).await.attempt(WHAT)?;
+    let mut scan = broker.scan(Some(agent)).await.attempt(WHAT)?;
     loop {
         let item = match scan.next().await {
             Ok(Some(item)) => item,

@@ -71,15 +71,15 @@ pub(super) async fn compare(
         let (there, same, id) = match line {
             Line::Request { record, .. } => {
                 let record = renamed(*record, agent);
-                let there = broker.request_of(&record.key()).await.attempt(LOOK)?;
+                let there = broker.message_of(&record.key()).await.attempt(LOOK)?;
                 agreement.requests += u64::from(there.is_some());
                 let same = there.as_ref().is_some_and(|there| there.value.same_content(&record));
                 (there.is_some(), same, record.message_id)
             }
             Line::Final { sender, message_id, record, .. } => {
                 let key = key(agent, sender, message_id);
-                let there = broker.final_of(&key).await.attempt(LOOK)?;
-                let same = there.as_ref().is_some_and(|there| there.value == *record);
+                let there = broker.outcome_of(&key).await.attempt(LOOK)?;
+                let same = there.as_ref().is_some_and(|there| there.value.same_end(&record));
                 (there.is_some(), same, key.message_id)
             }
             Line::DeadLetter { .. } => continue,

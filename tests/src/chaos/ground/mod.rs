@@ -50,6 +50,8 @@ pub(super) struct Ground {
     apart: Option<Apart>,
     /// Other clocks for everybody, if there are to be any.
     clocks: Option<Clocks>,
+    /// How long finished messages stay in the journal, if not as usual.
+    hot: Option<Duration>,
 }
 
 /// What `mozart up` says about itself.
@@ -65,6 +67,11 @@ struct Running {
 #[derive(Debug, Deserialize)]
 struct Row {
     state: String,
+}
+
+/// What tells supervisors how long finished messages stay in the journal.
+fn hot_env(hot: Option<Duration>) -> Option<(&'static str, String)> {
+    hot.map(|hot| ("MOZART_HOT", format!("{}s", hot.as_secs())))
 }
 
 /// The name of an agent by its number.
@@ -85,7 +92,7 @@ pub(super) fn answer(agent: &AgentName, text: &str) -> String {
 impl Ground {
     /// Lays out a folder with souls.
     pub(super) fn prepare(options: &Options) -> Result<Self, Problem> {
-        let Options { folder, agents, runtime, freezes, seed, cluster, clocks, .. } = options;
+        let Options { folder, agents, runtime, freezes, seed, cluster, clocks, hot, .. } = options;
         let souls = folder.join("souls");
         fs::create_dir_all(souls.join("witness"))?;
         let place = match runtime {
@@ -121,7 +128,9 @@ impl Ground {
             false => None,
         };
         let worn = clocks.clone();
+        let env = hot_env(*hot);
         let dress = move |command: &mut std::process::Command, place| {
+            command.envs(env.clone());
             command.envs(worn.iter().flat_map(|clocks| clocks.env(place)));
         };
         let apart = match cluster {
@@ -137,6 +146,7 @@ impl Ground {
             label: OnceLock::new(),
             apart,
             clocks,
+            hot: *hot,
         })
     }
 
@@ -191,6 +201,7 @@ impl Ground {
             .env_remove("NATS_CREDS")
             .env_remove("MOZART_NAMESPACE")
             .envs(self.clocks.iter().flat_map(Clocks::next_env))
+            .envs(hot_env(self.hot))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         if let Some(apart) = &self.apart {

@@ -1,0 +1,111 @@
+//! Finding messages by their names, wherever they are: in the journal, else in HISTORY. What leaves the one is in the other before, so
+//! that this order misses nothing.
+
+use std::collections::BTreeSet;
+
+use common::MessageId;
+use common::message::{Envelope, Final, MessageKey};
+use futures_util::future::try_join_all;
+
+use crate::connection::Broker;
+use crate::error::{BrokerError, Result};
+use crate::history::Beginning;
+use crate::journal::Stored;
+use crate::read::Reader;
+use crate::wire::CALL;
+
+/// In a journal with more records than this, ids cannot be looked up by how they begin: all of them would have to be read.
+const LISTED: u64 = 100_000;
+
+impl Broker {
+    /// Finds messages by id alone.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn find(&self, message: &MessageId) -> Result<Vec<Stored<Envelope>>> {
+        let mut found = self.find_hot(message).await?;
+        for archived in self.archived(message).await? {
+            if !found.iter().any(|stored| stored.value.key() == archived.key) {
+                found.extend(archived.request);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn find_hot(&self, message: &MessageId) -> Result<Vec<Stored<Envelope>>> {
+        let subjects = self.subjects();
+        let shards = (0..subjects.shards()).map(|shard| {
+            let filter = subjects.request_anywhere(message, shard);
+            let stream = subjects.journal_stream(shard);
+            let reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX);
+            reader.of(self.replicas()).rest()
+        });
+        let found = try_join_all(shards).await?;
+        found
+            .iter()
+            .flatten()
+            // What is not on its own agent's shard, or not an envelope, is not one of ours.
+            .filter(|record| subjects.parse_journal(&record.subject).is_some())
+            .filter_map(|record| match Stored::parse(record) {
+                Err(BrokerError::Malformed { .. }) => None,
+                parsed => Some(parsed),
+            })
+            .collect()
+    }
+
+    /// A message by its whole name.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn message_of(&self, key: &MessageKey) -> Result<Option<Stored<Envelope>>> {
+        if let Some(request) = self.request_of(key).await? {
+            return Ok(Some(request));
+        }
+        Ok(self.archived_of(key).await?.and_then(|archived| archived.request))
+    }
+
+    /// A message's final state: for those who wait for it, however long.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn outcome_of(&self, key: &MessageKey) -> Result<Option<Stored<Final>>> {
+        if let Some(final_) = self.final_of(key).await? {
+            return Ok(Some(final_));
+        }
+        match self.request_of(key).await {
+            // What is open is in the journal: only what is not there is looked for elsewhere.
+            Ok(Some(_)) | Err(BrokerError::Malformed { .. }) => Ok(None),
+            Ok(None) => Ok(self.archived_of(key).await?.map(|archived| archived.final_)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The ids that begin like this; two tell as much as all of them.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn ids(&self, beginning: &str) -> Result<Beginning> {
+        let mut found = BTreeSet::new();
+        let mut all = true;
+        for shard in 0..self.subjects().shards() {
+            let stream = self.subjects().journal_stream(shard);
+            if self.wire().stream_info(&stream, CALL).await??.state.messages > LISTED {
+                all = false;
+                continue;
+            }
+            let filter = self.subjects().requests_in(shard);
+            let index = self.wire().index(&stream, &filter).await?;
+            let named =
+                index.subjects.keys().filter_map(|subject| self.subjects().parse_journal(subject));
+            let ids = named.map(|named| named.key.message_id);
+            found.extend(ids.filter(|id| id.as_str().starts_with(beginning)));
+        }
+        match self.archived_ids(beginning).await? {
+            Beginning::Found(archived) => found.extend(archived),
+            Beginning::Unclear if found.len() > 1 => {}
+            // There may be others like it.
+            Beginning::Unclear => return Ok(Beginning::Unclear),
+        }
+        Ok(if all || found.len() > 1 { Beginning::Found(found) } else { Beginning::Unclear })
+    }
+}
