@@ -121,6 +121,12 @@ impl Subjects {
         self.journal(agent, format_args!("*.*.*.*"))
     }
 
+    /// Requests and final states of an agent's conversation.
+    #[must_use]
+    pub fn conversation_of(&self, agent: &AgentName, conversation: &ConversationTag) -> String {
+        self.journal(agent, format_args!("*.*.{conversation}.*"))
+    }
+
     /// A request by its id alone, whoever sent it and to whom, in one shard.
     #[must_use]
     pub fn request_anywhere(&self, message: &MessageId, shard: u32) -> String {

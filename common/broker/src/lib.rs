@@ -5,6 +5,7 @@ mod address;
 mod admitted;
 mod api;
 mod attempts;
+mod back;
 mod clock;
 mod connection;
 mod consumer;
@@ -40,7 +41,10 @@ pub use control::{Appended, ControlFollower, ControlItem, Extent};
 pub use error::{BrokerError, Result};
 pub use events::{EventBatch, EventFollower};
 pub use failure::{Attempt, failure};
-pub use history::{ArchiveOptions, Archived, Archiver, Beginning, JournalItem, JournalScan, Round};
+pub use history::{
+    ArchiveOptions, Archived, Archiver, Beginning, Cursor, JournalItem, JournalScan, ListQuery,
+    Listed, Listing, Round,
+};
 pub use inbox::{Delivery, Inbox, InboxItem, Unreadable};
 pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Done, Supervisor};
 
-/// The pause after a look at every journal stream that found nothing to do.
+/// The pause after a round that found nothing more to do.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// After a round, this many times as long passes until the next: a fifth of the broker's time at most.
@@ -20,19 +20,17 @@ impl Supervisor {
         let over = CancellationToken::new();
         leading.archiving = Some(over.clone().drop_guard());
         let archiver = Archiver::new(self.reads.broker.clone(), self.archive);
-        let shards = self.broker.subjects().shards();
         let idle = IDLE.min(self.archive.hot / 2).max(Duration::from_secs(1));
         self.task(async move {
-            let _ended = over.run_until_cancelled(keep(archiver, shards, idle)).await;
+            let _ended = over.run_until_cancelled(keep(archiver, idle)).await;
             Done::Nothing
         });
     }
 }
 
 /// Archives for ever: at its pace while there is more to do, else every now and then.
-async fn keep(mut archiver: Archiver, shards: u32, idle: Duration) -> ! {
+async fn keep(mut archiver: Archiver, idle: Duration) -> ! {
     let mut retries = Retries::new("archiving finished messages");
-    let mut found_nothing = 0;
     loop {
         let began = Moment::now();
         let pause = match archiver.round().await {
@@ -41,19 +39,13 @@ async fn keep(mut archiver: Archiver, shards: u32, idle: Duration) -> ! {
                 if round.archived + round.removed > 0 {
                     tracing::debug!("archived {}, removed {}", round.archived, round.removed);
                 }
-                found_nothing = if round.more { 0 } else { found_nothing + 1 };
-                Moment::now().since(began) * PAUSES
+                if round.more { (Moment::now().since(began) * PAUSES).min(idle) } else { idle }
             }
             Err(error) => {
                 retries.pause(&error).await;
                 continue;
             }
         };
-        if found_nothing >= shards {
-            found_nothing = 0;
-            tokio::time::sleep(idle).await;
-        } else {
-            tokio::time::sleep(pause.min(idle)).await;
-        }
+        tokio::time::sleep(pause).await;
     }
 }

@@ -1,22 +1,22 @@
 //! The archiver: from the journal to HISTORY, crash-safe at every step.
 //!
-//! A round takes what was finished long enough ago in one journal stream, and then, in this order: writes it to HISTORY, reads it back,
+//! A round takes what was finished first, if that is long enough ago, and then, in this order: writes it to HISTORY, reads it back,
 //! indexes it, and removes it from the journal, each request before its final state, so that no message ever looks open again. After a crash
 //! in between, the next archiver begins with what is in HISTORY: what is marked there as archived is removed and not copied.
 //!
 //! Two archivers at once do no harm: a write to HISTORY is refused if there is one that its author has not seen.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use common::Timestamp;
 use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
 
-use super::collect::{Collected, Pair, Shard, Until};
+use super::collect::{BYTES, MESSAGES, Pair, Shard, Until};
 use super::commit::Progress;
 use crate::api::StreamInfo;
 use crate::connection::Broker;
-use crate::error::Result;
+use crate::error::{BrokerError, Result};
 use crate::wire::CALL;
 
 /// What just finished stays for this long, however much that is: somebody may still be reading it.
@@ -63,10 +63,7 @@ pub struct Archiver {
 #[derive(Debug)]
 struct Known {
     progress: Progress,
-    /// By the name of the stream.
-    shards: HashMap<String, Shard>,
-    /// The next one's turn.
-    turn: u32,
+    shards: Vec<Shard>,
 }
 
 impl Archiver {
@@ -76,7 +73,7 @@ impl Archiver {
         Self { broker, options, known: None }
     }
 
-    /// Archives what is due in the next journal stream, up to 400 messages.
+    /// Archives what is due, up to 400 messages.
     ///
     /// # Errors
     /// When the broker does not answer, or another archiver was faster: the next round begins with what is there then.
@@ -85,8 +82,7 @@ impl Archiver {
             Some(known) => known,
             None => Known {
                 progress: self.broker.archive_progress().await?,
-                shards: HashMap::new(),
-                turn: 0,
+                shards: (0..self.broker.subjects().shards()).map(|_| Shard::default()).collect(),
             },
         };
         let round = self.advance(&mut known).await?;
@@ -95,49 +91,78 @@ impl Archiver {
     }
 
     async fn advance(&self, known: &mut Known) -> Result<Round> {
-        let broker = &self.broker;
-        let shards = broker.subjects().shards();
-        let number = known.turn % shards;
-        known.turn = number + 1;
-        let stream = broker.subjects().journal_stream(number);
-        let info = broker.wire().stream_info(&stream, CALL).await??;
-        let now = info.ts.unwrap_or_default();
-        let until = until(&self.options, shards, now);
-        let shard = known.shards.entry(stream.clone()).or_default();
-        let Collected { pairs, more } = shard.collect(broker, &stream, &info, &until).await?;
-        let mark = known.progress.marks.of(number, &info.created);
-        if mark > info.state.last_seq {
-            tracing::warn!(
-                "{stream} ends at {}, and was archived up to {mark}: it has lost records",
-                info.state.last_seq
-            );
+        let journals = self.journals().await?;
+        let now = journals.iter().filter_map(|journal| journal.info.ts).max().unwrap_or_default();
+        let until = until(&self.options, journals.len(), now);
+        let due = self.due(known, &journals, &until).await?;
+        let more = known.shards.iter().any(|shard| shard.finished().is_some());
+        let mut places: Vec<Vec<Places>> = journals.iter().map(|_| Vec::new()).collect();
+        let mut fresh = Vec::new();
+        for (number, pair) in due {
+            let Some(journal) = journals.get(number) else { continue };
+            places[number].push(Places::of(&pair));
+            let mark = known.progress.marks.of(journal.shard, &journal.info.created);
+            if pair.final_.seq > mark || !self.is_archived(&pair).await? {
+                fresh.push((journal.shard, journal.info.created.clone(), pair));
+            }
         }
-        let (mut left, mut fresh): (Vec<_>, Vec<_>) =
-            pairs.into_iter().partition(|pair| pair.final_.seq <= mark);
-        // What is marked as archived is looked for before it goes.
-        let mut found = Vec::new();
-        for pair in left.drain(..) {
-            let there = broker.archived(&pair.key.message_id).await?;
-            let is_it = |seq| there.iter().any(|archived| archived.final_.seq == seq);
-            if is_it(pair.final_.seq) { found.push(pair) } else { fresh.push(pair) }
-        }
-        let remove: Vec<_> = found.iter().chain(&fresh).map(places).collect();
         let archived = fresh.len();
         if archived > 0 {
-            broker.archive(number, &info.created, fresh, &mut known.progress).await?;
+            self.broker.archive(fresh, &mut known.progress).await?;
         }
-        let removed = remove.len();
-        if removed > 0 {
-            self.remove(&stream, &info, shard.settled(), remove).await?;
+        let mut removed = 0;
+        for ((journal, shard), places) in journals.iter().zip(&known.shards).zip(places) {
+            removed += places.len();
+            if !places.is_empty() {
+                self.remove(journal, shard.settled(), places).await?;
+            }
         }
         Ok(Round { archived, removed, more })
+    }
+
+    async fn journals(&self) -> Result<Vec<Journal>> {
+        let subjects = self.broker.subjects();
+        let told = (0..subjects.shards()).map(async |shard| {
+            let stream = subjects.journal_stream(shard);
+            let info = self.broker.wire().stream_info(&stream, CALL).await??;
+            Ok::<_, BrokerError>(Journal { shard, stream, info })
+        });
+        try_join_all(told).await
+    }
+
+    /// The messages that were finished first, of all journal streams, each with the number of its own.
+    async fn due(
+        &self,
+        known: &mut Known,
+        journals: &[Journal],
+        until: &Until,
+    ) -> Result<Vec<(usize, Pair)>> {
+        let (mut due, mut bytes) = (Vec::new(), 0);
+        while due.len() < MESSAGES && bytes < BYTES {
+            for (shard, Journal { stream, info, .. }) in known.shards.iter_mut().zip(journals) {
+                shard.fill(&self.broker, stream, info, until).await?;
+            }
+            let finished = known.shards.iter().enumerate();
+            let finished = finished.filter_map(|(number, shard)| Some((shard.finished()?, number)));
+            let Some((_, number)) = finished.min() else { break };
+            let pair = known.shards.get_mut(number).and_then(Shard::take);
+            bytes += pair.as_ref().map_or(0, Pair::bytes);
+            due.extend(pair.map(|pair| (number, pair)));
+        }
+        Ok(due)
+    }
+
+    /// Whether HISTORY has a message that is marked as archived: it is looked for before it goes.
+    async fn is_archived(&self, pair: &Pair) -> Result<bool> {
+        let there = self.broker.archived(&pair.key.message_id).await?;
+        let final_ = (pair.final_.seq, pair.final_.at);
+        Ok(there.iter().any(|archived| (archived.final_.seq, archived.final_.at) == final_))
     }
 
     /// Removes messages from the journal that are in HISTORY. Everything before `settled` is.
     async fn remove(
         &self,
-        stream: &str,
-        info: &StreamInfo,
+        Journal { stream, info, .. }: &Journal,
         settled: u64,
         messages: Vec<Places>,
     ) -> Result<()> {
@@ -177,12 +202,23 @@ struct Places {
     final_: u64,
 }
 
-fn places(pair: &Pair) -> Places {
-    Places { request: pair.request.as_ref().map(|request| request.seq), final_: pair.final_.seq }
+impl Places {
+    fn of(pair: &Pair) -> Self {
+        let request = pair.request.as_ref().map(|request| request.seq);
+        Self { request, final_: pair.final_.seq }
+    }
+}
+
+/// A journal stream as it is at the beginning of a round.
+#[derive(Debug)]
+struct Journal {
+    shard: u32,
+    stream: String,
+    info: StreamInfo,
 }
 
 /// What is due at a moment of the broker's clock, in a journal of so many streams.
-fn until(options: &ArchiveOptions, shards: u32, now: Timestamp) -> Until {
+fn until(options: &ArchiveOptions, shards: usize, now: Timestamp) -> Until {
     let before = |ago: Duration| {
         let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
         Timestamp::from_millis(now.as_millis().saturating_sub(ago))
@@ -190,6 +226,6 @@ fn until(options: &ArchiveOptions, shards: u32, now: Timestamp) -> Until {
     Until {
         at: before(options.hot),
         settled: before(options.hot.min(SETTLED)),
-        hot: options.most / u64::from(shards.max(1)),
+        hot: options.most / shards.max(1) as u64,
     }
 }

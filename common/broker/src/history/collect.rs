@@ -1,6 +1,6 @@
 //! Reading a journal in order for what has been finished long enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use common::message::MessageKey;
 use common::subject::JournalSubject;
@@ -15,11 +15,13 @@ use crate::read::Reader;
 /// The most messages that are archived at once. Each has a record or two, and a part of the index of its own at worst.
 pub(super) const MESSAGES: usize = 400;
 /// The most bytes of them.
-const BYTES: usize = 4 << 20;
+pub(super) const BYTES: usize = 4 << 20;
 /// Requests are kept up to so many bytes until their final states are read: most come soon after.
 const KEPT: usize = 8 << 20;
 /// How much is read at once.
 const PAGE: u32 = 1 << 20;
+/// How many messages of a shard wait for their turn.
+const AHEAD: usize = 100;
 
 /// A finished message, as the journal has it.
 #[derive(Debug)]
@@ -32,9 +34,18 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Its place in the order of requests.
-    pub(super) fn seq(&self) -> u64 {
+    /// When it was asked.
+    pub(super) fn asked(&self) -> Timestamp {
+        self.request.as_ref().map_or(self.final_.at, |request| request.at)
+    }
+
+    /// Its first record in the journal.
+    fn first(&self) -> u64 {
         self.request.as_ref().map_or(self.final_.seq, |request| request.seq)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.request.as_ref().map_or(0, |request| request.payload.len()) + self.final_.payload.len()
     }
 }
 
@@ -57,14 +68,6 @@ impl Until {
     }
 }
 
-/// Finished messages, in the order of their final states.
-#[derive(Debug, Default)]
-pub(super) struct Collected {
-    pub(super) pairs: Vec<Pair>,
-    /// Whether there may be more by now.
-    pub(super) more: bool,
-}
-
 /// One journal stream, read up to a sequence.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -72,7 +75,9 @@ pub(super) struct Shard {
     next: u64,
     held: Held,
     recent: Recent,
-    /// When what comes next was stored.
+    /// Finished messages, in the order of their final states.
+    ready: VecDeque<Pair>,
+    /// Whether what comes next is not due yet, and when it was stored.
     waits_for: Option<Timestamp>,
 }
 
@@ -102,45 +107,53 @@ impl Recent {
 }
 
 impl Shard {
-    /// Before this, nothing is open.
+    /// Before this, everything has been taken.
     pub(super) fn settled(&self) -> u64 {
-        self.held.first().unwrap_or(self.next)
+        let ready = self.ready.iter().map(Pair::first).min();
+        [self.held.first(), ready].into_iter().flatten().min().unwrap_or(self.next)
     }
 
-    /// Reads on.
-    pub(super) async fn collect(
+    /// When the next message was finished.
+    pub(super) fn finished(&self) -> Option<Timestamp> {
+        self.ready.front().map(|pair| pair.final_.at)
+    }
+
+    /// The next message.
+    pub(super) fn take(&mut self) -> Option<Pair> {
+        self.ready.pop_front()
+    }
+
+    /// Reads on until there is a next message, if one is due.
+    pub(super) async fn fill(
         &mut self,
         broker: &Broker,
         stream: &str,
         info: &StreamInfo,
         until: &Until,
-    ) -> Result<Collected> {
-        let mut collected = Collected::default();
-        if self.waits_for.is_some_and(|at| at >= until.at) && info.state.messages / 2 <= until.hot {
-            return Ok(collected);
+    ) -> Result<()> {
+        let is_early = self.waits_for.is_some_and(|at| at >= until.at);
+        if !self.ready.is_empty() || (is_early && info.state.messages / 2 <= until.hot) {
+            return Ok(());
         }
         self.next = self.next.max(info.state.first_seq).max(1);
+        self.waits_for = None;
         let last = info.state.last_seq;
         let reader = Reader::new(broker.wire(), stream.to_owned(), ">".to_owned(), self.next, last);
         let mut reader = reader.of(broker.replicas()).pages(PAGE);
         let mut bytes = 0;
-        while let Some(record) = reader.next().await? {
+        while self.ready.len() < AHEAD && bytes < BYTES {
+            let Some(record) = reader.next().await? else { return Ok(()) };
             if !until.has_come(&record, last.saturating_sub(record.seq)) {
                 self.waits_for = Some(record.at);
-                return Ok(collected);
+                return Ok(());
             }
-            self.next = record.seq + 1;
-            let Some(pair) = self.read(broker, stream, record).await? else { continue };
-            let request = pair.request.as_ref().map_or(0, |request| request.payload.len());
-            bytes += request + pair.final_.payload.len();
-            collected.pairs.push(pair);
-            if collected.pairs.len() == MESSAGES || bytes > BYTES {
-                collected.more = true;
-                return Ok(collected);
-            }
+            let seq = record.seq;
+            let pair = self.read(broker, stream, record).await?;
+            self.next = seq + 1;
+            bytes += pair.as_ref().map_or(0, Pair::bytes);
+            self.ready.extend(pair);
         }
-        self.waits_for = None;
-        Ok(collected)
+        Ok(())
     }
 
     /// A record; with a final state, the message that it finishes.
@@ -152,11 +165,8 @@ impl Shard {
     ) -> Result<Option<Pair>> {
         let Some(named) = broker.subjects().parse_journal(&record.subject) else {
             // Nobody's: it goes with what is around it.
-            tracing::warn!(
-                "record {} of {stream} is on {}, which names no message",
-                record.seq,
-                record.subject
-            );
+            let Record { seq, subject, .. } = &record;
+            tracing::warn!("record {seq} of {stream} is on {subject}, which names no message");
             return Ok(None);
         };
         let JournalSubject { key, conversation, is_final } = named;
@@ -169,28 +179,22 @@ impl Shard {
             None => None,
             Some(seq) => match self.recent.take(seq) {
                 Some(request) => Some(request),
-                None => self.fetch(broker, stream, &key, seq).await?,
+                None => Some(fetch(broker, stream, &key, seq).await?),
             },
         };
         Ok(Some(Pair { key, conversation, request, final_: record }))
     }
+}
 
-    /// A request that was read long ago.
-    async fn fetch(
-        &self,
-        broker: &Broker,
-        stream: &str,
-        key: &MessageKey,
-        seq: u64,
-    ) -> Result<Option<Record>> {
-        let Some(record) = broker.wire().at(stream, seq).await? else {
-            // A server that lags, or somebody removed it.
-            return Err(BrokerError::Other(format!("request {seq} of {stream} is gone")));
-        };
-        let named = broker.subjects().parse_journal(&record.subject);
-        if named.is_some_and(|named| named.key == *key) {
-            return Ok(Some(record));
-        }
-        Err(BrokerError::Other(format!("request {seq} of {stream} is another one's")))
+/// A request that was read long ago.
+async fn fetch(broker: &Broker, stream: &str, key: &MessageKey, seq: u64) -> Result<Record> {
+    let Some(record) = broker.wire().at(stream, seq).await? else {
+        // Of a server that lags; or somebody removed it.
+        return Err(BrokerError::Other(format!("request {seq} of {stream} is gone")));
+    };
+    let named = broker.subjects().parse_journal(&record.subject);
+    if named.is_some_and(|named| named.key == *key) {
+        return Ok(record);
     }
+    Err(BrokerError::Other(format!("request {seq} of {stream} is another one's")))
 }

@@ -70,12 +70,17 @@ impl Marks {
         mark.map_or(0, |mark| mark.seq)
     }
 
-    pub(super) fn set(&mut self, shard: u32, mark: Mark) {
-        self.0.insert(shard, mark);
+    /// A final state is archived. They are not in the order of the journal where they are archived together: the furthest counts, as
+    /// long as the stream is the same.
+    pub(super) fn add(&mut self, shard: u32, mark: Mark) {
+        let known = self.0.entry(shard).or_default();
+        if known.made != mark.made || known.seq < mark.seq {
+            *known = mark;
+        }
     }
 
-    fn add(&mut self, other: Self) {
-        self.0.extend(other.0);
+    fn of_one(shard: u32, seq: u64, made: &str) -> Self {
+        Self(BTreeMap::from([(shard, Mark { seq, made: made.to_owned() })]))
     }
 }
 
@@ -107,8 +112,9 @@ impl Broker {
         let mut reader = reader.of(self.replicas());
         let mut entries = Entries::default();
         while let Some(record) = reader.next().await? {
-            if let Some(origin) = record.header(ORIGIN) {
-                marks.add(Marks::read(origin));
+            let origin = record.header(ORIGIN).map(Marks::read).unwrap_or_default();
+            for (shard, mark) in origin.0 {
+                marks.add(shard, mark);
             }
             if let Some(id) = record.header(ID).and_then(|id| MessageId::new(id).ok()) {
                 entries.add(&id, record.seq);
@@ -124,23 +130,19 @@ impl Broker {
         Ok(Progress { last, marks })
     }
 
-    /// Copies messages to HISTORY, reads them back, and indexes them. `made`: when their journal stream was.
+    /// Copies messages to HISTORY, in the order in which they were asked, reads them back, and indexes them. Each comes with its shard, and
+    /// with when that journal stream was made.
     pub(super) async fn archive(
         &self,
-        shard: u32,
-        made: &str,
-        pairs: Vec<Pair>,
+        mut pairs: Vec<(u32, String, Pair)>,
         progress: &mut Progress,
     ) -> Result<()> {
-        let mark = pairs.iter().map(|pair| pair.final_.seq).max().unwrap_or_default();
-        progress.marks.set(shard, Mark { seq: mark, made: made.to_owned() });
-        let mut pairs = pairs;
-        pairs.sort_by_key(Pair::seq);
+        pairs.sort_by_key(|(.., pair)| pair.asked());
         let mut records = Vec::new();
         let mut entries = Entries::default();
-        for pair in pairs {
-            let mut origin = Marks::default();
-            origin.set(shard, Mark { seq: pair.final_.seq, made: made.to_owned() });
+        for (shard, made, pair) in pairs {
+            let origin = Marks::of_one(shard, pair.final_.seq, &made);
+            progress.marks.add(shard, Mark { seq: pair.final_.seq, made });
             let id = pair.key.message_id.clone();
             entries.add(&id, progress.last + 1 + records.len() as u64);
             records.extend(self.records(pair, &id, &origin).await?);
@@ -288,11 +290,22 @@ mod tests {
     fn marks_are_read_as_they_were_written() {
         let mut marks = Marks::default();
         assert_eq!(Marks::read(&marks.write()), marks);
-        marks.set(0, Mark { seq: 7, made: "2026-11-29T12:00:00.1Z".into() });
-        marks.set(3, Mark { seq: 9, made: "x".into() });
+        marks.add(0, Mark { seq: 7, made: "2026-11-29T12:00:00.1Z".into() });
+        marks.add(3, Mark { seq: 9, made: "x".into() });
         assert_eq!(Marks::read(&marks.write()), marks);
         assert_eq!((marks.of(3, "x"), marks.of(3, "y"), marks.of(1, "x")), (9, 0, 0));
         assert_eq!(Marks::read("garbage 1:2 x:1:1"), Marks::default());
+    }
+
+    #[test]
+    fn the_furthest_of_a_stream_counts_and_the_last_of_two() {
+        let mut marks = Marks::default();
+        for (seq, made, known) in [(7, "x", 7), (5, "x", 7), (2, "y", 2), (3, "y", 3), (1, "y", 3)]
+        {
+            marks.add(0, Mark { seq, made: made.into() });
+            assert_eq!(marks.of(0, made), known);
+        }
+        assert_eq!(marks.of(0, "x"), 0);
     }
 
     #[test]

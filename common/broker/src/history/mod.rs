@@ -9,6 +9,7 @@ mod batch;
 mod collect;
 mod commit;
 mod index;
+mod list;
 mod plan;
 mod record;
 mod scan;
@@ -26,6 +27,7 @@ use crate::read::Reader;
 
 pub use archive::{ArchiveOptions, Archiver, Round};
 use index::IndexId;
+pub use list::{Cursor, ListQuery, Listed, Listing};
 pub use record::Archived;
 pub use scan::{JournalItem, JournalScan};
 

@@ -1,0 +1,107 @@
+//! Reading a stream from its end: the newest records first, whatever comes before them.
+//!
+//! Direct gets only go forward. So each page is found by counting: the server tells how many records of a filter come after a sequence
+//! without reading them, and a few such answers tell where the last hundred begin.
+
+use crate::api::Record;
+use crate::api::StreamState;
+use crate::error::Result;
+use crate::read::Reader;
+use crate::wire::{CALL, Wire};
+
+/// A page has at most this many times as many records as are wanted.
+const SLACK: u64 = 4;
+
+/// A read under way, towards the start.
+#[derive(Debug)]
+pub(crate) struct BackReader {
+    wire: Wire,
+    stream: String,
+    filter: String,
+    replicas: usize,
+    /// Everything from here on was read.
+    before: u64,
+    first: u64,
+    /// How many records a page should have.
+    page: u64,
+    /// In the stream's order.
+    records: Vec<Record>,
+}
+
+impl BackReader {
+    /// Reads the filter's records before a sequence, or from the end, in pages of about so many.
+    pub(crate) async fn new(
+        wire: &Wire,
+        (stream, filter): (String, String),
+        replicas: usize,
+        before: Option<u64>,
+        page: u64,
+    ) -> Result<Self> {
+        let StreamState { first_seq, last_seq, .. } = wire.stream_info(&stream, CALL).await??.state;
+        let before = before.unwrap_or(u64::MAX).min(last_seq + 1);
+        Ok(Self {
+            wire: wire.clone(),
+            stream,
+            filter,
+            replicas,
+            before,
+            first: first_seq.max(1),
+            page: page.max(1),
+            records: Vec::new(),
+        })
+    }
+
+    /// The next one; none at the start.
+    pub(crate) async fn next(&mut self) -> Result<Option<Record>> {
+        while self.records.is_empty() && self.before > self.first {
+            let from = self.begin().await?;
+            let (stream, filter) = (self.stream.clone(), self.filter.clone());
+            let reader = Reader::new(&self.wire, stream, filter, from, self.before - 1);
+            self.records = reader.of(self.replicas).rest().await?;
+            self.before = from;
+        }
+        Ok(self.records.pop())
+    }
+
+    /// Where the next page begins.
+    async fn begin(&self) -> Result<u64> {
+        if self.filter == ">" {
+            // Every sequence is one of its records, or was.
+            return Ok(self.before.saturating_sub(self.page).max(self.first));
+        }
+        let after = self.count(self.before).await?;
+        let all = self.count(self.first).await?.saturating_sub(after);
+        if all <= self.page * SLACK {
+            return Ok(self.first);
+        }
+        // As if they were evenly spread; else further, and back.
+        let sequences = self.before - self.first;
+        let mut width = (sequences / all).max(1).saturating_mul(self.page);
+        let (mut far, mut near) = (self.first, self.before);
+        loop {
+            let from = self.before.saturating_sub(width).clamp(far, near);
+            let count = self.count(from).await?.saturating_sub(after);
+            if count < self.page {
+                near = from;
+            } else if count > self.page * SLACK {
+                far = from;
+            } else {
+                return Ok(from);
+            }
+            if near <= far + 1 {
+                return Ok(far);
+            }
+            width = if far == self.first && count < self.page {
+                width.saturating_mul(2).min(self.before - far)
+            } else {
+                self.before - (far + (near - far) / 2)
+            };
+        }
+    }
+
+    /// How many records there are from a sequence on.
+    async fn count(&self, from: u64) -> Result<u64> {
+        let first = self.wire.first(&self.stream, &self.filter, from).await?;
+        Ok(first.map_or(0, |(_, more)| more + 1))
+    }
+}
