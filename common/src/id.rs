@@ -154,12 +154,18 @@ impl ConversationTag {
         Self(Self::NONE.into())
     }
 
-    /// The tag of a message's conversation: FNV-1a over the id, in base32.
+    /// The tag of a message's conversation: FNV-1a over its id, in base32.
     #[must_use]
     pub fn of(conversation: &ConversationId, message: &MessageId) -> Self {
         if conversation.as_str() == message.as_str() {
             return Self::none();
         }
+        Self::of_conversation(conversation)
+    }
+
+    /// The tag of a conversation that a sender named.
+    #[must_use]
+    pub fn of_conversation(conversation: &ConversationId) -> Self {
         let hash = conversation.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });

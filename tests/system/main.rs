@@ -12,6 +12,7 @@ mod compose;
 mod containers;
 mod copies;
 mod doctor;
+mod history;
 mod messages;
 mod nodes;
 mod own_engine;

@@ -1,28 +1,32 @@
-//! `mozart journal`: what the journal and the events say about messages.
+//! `mozart journal`: what the journal, the history and the events say about messages.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker::{Broker, EventBatch, JournalItem};
+use broker::{Broker, Cursor, EventBatch, ListQuery};
 use clap::{Args, Subcommand, ValueEnum};
 use common::api::{ApiError, MessageDetail, MessageRow};
-use common::event::{Event, EventBody};
-use common::message::{Envelope, Final, MessageKey, Status};
-use common::{AgentName, Timestamp};
+use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
+use common::message::{AttemptEnd, Envelope, Final, Status};
+use common::{AgentName, ConversationId, ConversationTag, Timestamp};
 
 use super::client::{Client, now};
 use super::reference::MessageRef;
 use super::{describe, output, table};
 use crate::args::{Global, duration};
 use broker::Attempt;
+use common::failure;
 
-/// So many records that do not parse are named; the rest is counted.
-const UNREADABLE: usize = 3;
+/// What fits a screen.
+const SCREEN: usize = 50;
+/// What programs get unless they ask for another number.
+const PROGRAMS: usize = 1000;
+/// So many messages are looked at for those of a status; then it is said where to go on.
+const LOOKED: usize = 20_000;
 
 /// `mozart journal`.
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
-    /// List messages, oldest first
+    /// List the newest messages, oldest first
     Ls(LsArgs),
     /// Show a message with everything that happened to it
     Show(ShowArgs),
@@ -37,9 +41,15 @@ pub struct LsArgs {
     /// Only what stands so; repeat for more
     #[arg(long, value_enum, value_name = "STATUS")]
     status: Vec<StatusArg>,
-    /// Only the last N
-    #[arg(long, value_name = "N")]
+    /// Only this conversation's, of one agent
+    #[arg(long, value_name = "ID")]
+    conversation: Option<ConversationId>,
+    /// How many at most [default: 50, in JSON 1000]
+    #[arg(long, value_name = "N", value_parser = limit)]
     limit: Option<usize>,
+    /// Only those before a place that an earlier list has named
+    #[arg(long, value_name = "PLACE")]
+    before: Option<Cursor>,
     /// Only what was sent within this time
     #[arg(long, value_parser = duration, value_name = "TIME")]
     since: Option<Duration>,
@@ -60,6 +70,14 @@ enum StatusArg {
 }
 
 impl StatusArg {
+    /// Whether what stands so is open.
+    fn is_open(self) -> bool {
+        match self {
+            Self::Pending | Self::Delivered | Self::Acknowledged | Self::Open => true,
+            Self::Completed | Self::Failed | Self::Cancelled | Self::Expired => false,
+        }
+    }
+
     fn matches(self, status: Status) -> bool {
         match self {
             Self::Pending => status == Status::Pending,
@@ -72,6 +90,11 @@ impl StatusArg {
             Self::Open => !status.is_final(),
         }
     }
+}
+
+/// A number of messages: at least one.
+pub(crate) fn limit(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or("a number from 1 on is expected".to_owned())
 }
 
 /// `mozart journal show`.
@@ -94,80 +117,59 @@ pub(crate) async fn run(global: &Global, command: JournalCommand) -> Result<u8, 
 }
 
 async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
-    let mut entries = scan(&client.broker, args.agent.as_ref()).await?;
-    if let Some(since) = args.since {
-        let now = now();
-        entries.retain(|(request, _)| now.since(request.created_at) <= since);
+    const WHAT: &str = "cannot read the journal";
+    if args.conversation.is_some() && args.agent.is_none() {
+        let cause = "a conversation is of one agent";
+        return Err(failure::error(failure::USAGE, "whose conversation?", cause, "--agent NAME"));
     }
-    let mut rows = Vec::new();
-    // From the newest, so that a limit spares the look at older ones' events.
-    while let Some((request, final_)) = entries.pop() {
-        if args.limit.is_some_and(|limit| rows.len() >= limit) {
+    let limit = args.limit.unwrap_or(if client.json() { PROGRAMS } else { SCREEN });
+    let is_wanted =
+        |status| args.status.is_empty() || args.status.iter().any(|one| one.matches(status));
+    let query = ListQuery {
+        agent: args.agent.clone(),
+        conversation: args.conversation.as_ref().map(ConversationTag::of_conversation),
+        after: args.before.clone(),
+        about: limit,
+        hot: !args.status.is_empty() && args.status.iter().all(|status| status.is_open()),
+    };
+    let now = now();
+    let mut listing = client.broker.list(&query).await.attempt(WHAT)?;
+    let (mut rows, mut looked, mut more) = (Vec::new(), 0, false);
+    while let Some(listed) = listing.next().await.attempt(WHAT)? {
+        if args.since.is_some_and(|since| now.since(listed.request.at) > since) {
             break;
         }
-        let events =
-            if final_.is_some() { Vec::new() } else { events(&client.broker, &request).await? };
-        let row = row(request, final_.as_ref(), &events);
-        if args.status.is_empty() || args.status.iter().any(|wanted| wanted.matches(row.status)) {
-            rows.push(row);
+        looked += 1;
+        let request = listed.request.value;
+        let final_ = listed.final_.map(|stored| stored.value);
+        let is_of = |wanted: &ConversationId| *wanted == request.conversation_id;
+        if args.conversation.as_ref().is_none_or(is_of) {
+            let events = match final_ {
+                Some(_) => Vec::new(),
+                None => events(&client.broker, &request).await?,
+            };
+            let row = row(request, final_.as_ref(), &events);
+            rows.extend(Some(row).filter(|row| is_wanted(row.status)));
+        }
+        if rows.len() >= limit || looked >= LOOKED {
+            more = true;
+            break;
         }
     }
     rows.reverse();
     if client.json() {
         output::json(&rows)?;
     } else {
-        output::line(render(&rows, now()))?;
+        output::line(render(&rows, now))?;
+    }
+    let unreadable = listing.unreadable();
+    if unreadable > 0 {
+        output::note(format!("warning: {unreadable} records do not parse"));
+    }
+    if more {
+        output::note(format!("older ones: add --before {}", listing.place()));
     }
     Ok(0)
-}
-
-/// All requests with their final states, in the order they were sent.
-async fn scan(
-    broker: &Broker,
-    agent: Option<&AgentName>,
-) -> Result<Vec<(Envelope, Option<Final>)>, ApiError> {
-    const WHAT: &str = "cannot read the journal";
-    let mut scan = broker.scan(agent).await.attempt(WHAT)?;
-    let mut requests = Vec::new();
-    let mut finals = BTreeMap::new();
-    let mut unreadable = 0_usize;
-    loop {
-        match scan.next().await {
-            Ok(Some(item)) => file(item, &mut requests, &mut finals),
-            Ok(None) => break,
-            // One record that does not parse is shown, and hides no other.
-            Err(cause @ broker::BrokerError::Malformed { .. }) => {
-                unreadable += 1;
-                if unreadable <= UNREADABLE {
-                    output::note(format!("warning: {cause}"));
-                }
-            }
-            Err(cause) => return Err(broker::failure(WHAT, cause)),
-        }
-    }
-    if let Some(more @ 1..) = unreadable.checked_sub(UNREADABLE) {
-        output::note(format!("warning: {more} more records do not parse"));
-    }
-    // Shards are read one after the other.
-    requests.sort_by_key(|(at, _): &(Timestamp, Envelope)| *at);
-    let join = |(_, request): (Timestamp, Envelope)| {
-        let final_ = finals.remove(&request.key());
-        (request, final_)
-    };
-    Ok(requests.into_iter().map(join).collect())
-}
-
-fn file(
-    item: JournalItem,
-    requests: &mut Vec<(Timestamp, Envelope)>,
-    finals: &mut BTreeMap<MessageKey, Final>,
-) {
-    if let Some(request) = item.request {
-        requests.push((item.at, request));
-    }
-    if let Some(final_) = item.final_ {
-        finals.insert(item.key, final_);
-    }
 }
 
 async fn show(client: &Client, message: &MessageRef) -> Result<u8, ApiError> {
@@ -193,8 +195,24 @@ pub(crate) async fn detail(
     let final_ =
         broker.outcome_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
     let batches = events(broker, &request).await?;
+    let mut ends = Vec::new();
+    if let Some(final_) = final_.as_ref().filter(|final_| final_.attempts > 1)
+        && batches.is_empty()
+    {
+        // EVENTS keeps less than the history does.
+        let archived = broker.archived_of(&request.key()).await.attempt(what())?;
+        let attempts = archived.map(|archived| archived.attempts).unwrap_or_default();
+        ends = attempts.into_iter().map(|end| ended(end, final_.at)).collect();
+    }
     let row = row(request, final_.as_ref(), &batches);
-    Ok(MessageDetail { row, history: history(batches, final_) })
+    ends.extend(history(batches, final_));
+    Ok(MessageDetail { row, history: ends })
+}
+
+/// An attempt's end as the event that it was; when that was is not kept.
+fn ended(end: AttemptEnd, at: Timestamp) -> Event {
+    let AttemptEnd { attempt, error, .. } = end;
+    Event { seq: sequence(attempt, ATTEMPT_STRIDE), at, body: EventBody::Error { error } }
 }
 
 /// Where a message stands.

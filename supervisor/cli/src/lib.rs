@@ -17,6 +17,7 @@ mod describe;
 mod doctor;
 mod events;
 mod explain;
+mod history;
 mod inspect;
 mod journal;
 mod lifecycle;
@@ -63,6 +64,10 @@ pub enum Command {
     /// Read the journal of messages
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Read a conversation with an agent
+    History(history::HistoryArgs),
+    /// List an agent's conversations
+    Conversations(history::ConversationsArgs),
     /// Read, repeat and drop dead letters
     #[command(subcommand)]
     Dead(dead::DeadCommand),
@@ -139,6 +144,8 @@ async fn dispatch(
         Command::Attach(args) => chat::attach(global, &args).await,
         Command::Cancel(args) => cancel::run(global, &args).await,
         Command::Journal(command) => journal::run(global, command).await,
+        Command::History(args) => history::run(global, &args).await,
+        Command::Conversations(args) => history::conversations(global, &args).await,
         Command::Dead(command) => dead::run(global, command).await,
         Command::Start(args) => lifecycle::change(global, args, Change::Start).await,
         Command::Stop(args) => lifecycle::change(global, args, Change::Stop).await,

@@ -1,6 +1,6 @@
 //! Messages, the newest first: of the journal and of HISTORY as one, a page at a time, however many there are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -147,6 +147,35 @@ impl Broker {
             given: HashSet::new(),
             later: query.after.is_some(),
         })
+    }
+
+    /// How many messages each of an agent's conversations has; those that are conversations of their own are together.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn conversation_sizes(
+        &self,
+        agent: &AgentName,
+    ) -> Result<BTreeMap<ConversationTag, u64>> {
+        let subjects = self.subjects();
+        let (history, journal) = (self.history_stream(), self.journal_stream(agent));
+        let (history_of, requests_of) = (subjects.history_of(agent), subjects.requests_of(agent));
+        let (cold, hot) = tokio::try_join!(
+            self.wire().index(&history, &history_of),
+            self.wire().index(&journal, &requests_of)
+        )?;
+        let mut sizes = BTreeMap::new();
+        for (subject, count) in cold.subjects {
+            if let Some((_, tag)) = subjects.parse_history(&subject) {
+                *sizes.entry(tag).or_default() += count;
+            }
+        }
+        for subject in hot.subjects.keys() {
+            if let Some(named) = subjects.parse_journal(subject) {
+                *sizes.entry(named.conversation).or_default() += 1;
+            }
+        }
+        Ok(sizes)
     }
 
     fn history_filter(&self, query: &ListQuery) -> String {
