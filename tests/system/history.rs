@@ -3,13 +3,13 @@
 use std::fs;
 
 use serde_json::Value;
-use system_tests::harness::{Fleet, Until, eventually};
+use system_tests::harness::{Fleet, eventually};
 
 const ECHO: &str = "MODEL test/model\nSOUL You repeat.\nCONCURRENCY 4";
 
 /// A fleet that archives what is a second old.
 async fn fleet(souls: &[(&str, &str)]) -> Fleet {
-    let mut fleet = Fleet::prepare(souls).env("MOZART_HOT", "1s");
+    let mut fleet = Fleet::new(souls).env("MOZART_HOT", "1s");
     fleet.all_up().await;
     fleet
 }
@@ -20,8 +20,9 @@ async fn archived(fleet: &Fleet, id: &str) {
     let id = common::MessageId::new(id).expect("an id");
     eventually("the message is archived", async || {
         let cold = broker.archived(&id).await.expect("an answer");
-        let hot = broker.count_requests(&cold.first()?.key.agent).await.expect("a count");
-        (hot == 0).then_some(())
+        let Some(archived) = cold.first() else { return Err("nothing is".to_owned()) };
+        let hot = broker.count_requests(&archived.key.agent).await.expect("a count");
+        if hot == 0 { Ok(()) } else { Err(format!("{hot} are still in the journal")) }
     })
     .await;
 }
@@ -128,7 +129,7 @@ async fn what_has_left_the_journal_travels_with_its_agent() {
     let path = file.to_str().expect("text");
     from.cli(["stop", "echo"]).await.ok();
     from.cli(["wait", "echo", "--for", "stopped"]).await.ok();
-    from.cli(["export", "echo", "--file", path]).await.ok();
+    from.cli(["export", "echo", path]).await.ok();
     assert!(fs::metadata(&file).expect("it is there").len() > 0);
 
     let to = fleet(&[("other", ECHO)]).await;
