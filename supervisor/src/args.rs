@@ -93,7 +93,7 @@ pub(crate) struct KeepArgs {
 
 impl KeepArgs {
     pub(crate) fn archive(&self) -> ArchiveOptions {
-        ArchiveOptions { hot: self.hot, most: self.hot_messages }
+        ArchiveOptions { hot: self.hot, most: self.hot_messages, ..ArchiveOptions::default() }
     }
 
     /// As words of a command line.

@@ -127,18 +127,18 @@ async fn what_has_left_the_journal_travels_with_its_agent() {
     archived(&from, &id).await;
     let file = from.souls().join("echo.mozart");
     let path = file.to_str().expect("text");
-    from.cli(["stop", "echo"]).await.ok();
-    from.cli(["wait", "echo", "--for", "stopped"]).await.ok();
-    from.cli(["export", "echo", path]).await.ok();
+    let _done = from.cli(["stop", "echo"]).await.ok();
+    let _done = from.cli(["wait", "echo", "--for", "stopped"]).await.ok();
+    let _done = from.cli(["export", "echo", path]).await.ok();
     assert!(fs::metadata(&file).expect("it is there").len() > 0);
 
     let to = fleet(&[("other", ECHO)]).await;
-    to.cli(["import", path]).await.ok();
+    let _done = to.cli(["import", path]).await.ok();
     let shown = to.json(["journal", "show", &id]).await;
     assert_eq!((&shown["status"], &shown["response"]), (&"completed".into(), &"hello".into()));
     // Imported again, it is there already: also after it has left the journal here.
     archived(&to, &id).await;
-    to.cli(["import", path]).await.ok();
+    let _done = to.cli(["import", path]).await.ok();
     assert_eq!(
         to.json(["journal", "ls", "--agent", "echo"]).await.as_array().map(Vec::len),
         Some(1)

@@ -19,9 +19,6 @@ use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::wire::CALL;
 
-/// What just finished stays for this long, however much that is: somebody may still be reading it.
-const SETTLED: Duration = Duration::from_secs(60);
-
 /// Removals that are under way at once.
 const AT_ONCE: usize = 32;
 
@@ -30,13 +27,16 @@ const AT_ONCE: usize = 32;
 pub struct ArchiveOptions {
     /// For this long.
     pub hot: Duration,
-    /// At most so many messages; above that, the oldest leave sooner.
+    /// At most so many messages; above that, the oldest leave sooner,
     pub most: u64,
+    /// but none within this time: somebody may still be reading it.
+    pub settled: Duration,
 }
 
 impl Default for ArchiveOptions {
     fn default() -> Self {
-        Self { hot: Duration::from_secs(24 * 3600), most: 200_000 }
+        let (hot, settled) = (Duration::from_secs(24 * 3600), Duration::from_secs(60));
+        Self { hot, most: 200_000, settled }
     }
 }
 
@@ -225,7 +225,7 @@ fn until(options: &ArchiveOptions, shards: usize, now: Timestamp) -> Until {
     };
     Until {
         at: before(options.hot),
-        settled: before(options.hot.min(SETTLED)),
+        settled: before(options.hot.min(options.settled)),
         hot: options.most / shards.max(1) as u64,
     }
 }

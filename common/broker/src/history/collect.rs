@@ -64,7 +64,7 @@ impl Until {
     /// Whether a record's time has come; so many records are after it.
     fn has_come(&self, record: &Record, after: u64) -> bool {
         // A finished message has two records.
-        record.at < self.at || (record.at < self.settled && after / 2 > self.hot)
+        record.at < self.at || (record.at < self.settled && after / 2 >= self.hot)
     }
 }
 

@@ -15,6 +15,7 @@ mod failover;
 mod figure;
 mod fleet;
 mod floors;
+mod history;
 mod memory;
 mod ours;
 mod outcome;
@@ -61,6 +62,9 @@ struct Args {
     /// How often the leader is killed
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     failovers: u32,
+    /// How many messages have finished, for what history costs
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..))]
+    messages: u32,
     /// How results are written to stdout
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -70,7 +74,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 15] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 16] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -86,6 +90,7 @@ const SCENARIOS: [(&[u8], &str, Scenario); 15] = [
     (&[13], "replace-docker", Scenario::ReplaceDocker),
     (&[14], "restart-docker", Scenario::RestartDocker),
     (&[15], "memory-docker", Scenario::MemoryDocker),
+    (&[16, 17, 18], "history", Scenario::History),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +110,7 @@ enum Scenario {
     ReplaceDocker,
     RestartDocker,
     MemoryDocker,
+    History,
 }
 
 fn main() -> ExitCode {
@@ -139,6 +145,7 @@ fn run(args: Args) -> Result<()> {
         pairs: args.pairs,
         replacements: args.replacements,
         failovers: args.failovers,
+        messages: args.messages,
         window: Duration::try_from_secs_f64(args.seconds)?,
         data: args.data,
         which: args.which,
@@ -165,6 +172,7 @@ fn run(args: Args) -> Result<()> {
                 Scenario::ReplaceProcess => {
                     replace::run(&plan, &mut report, Runtime::Process).await
                 }
+                Scenario::History => history::run(&plan, &mut report).await,
                 Scenario::RestartDocker => container::restart(&plan, &mut report).await,
                 Scenario::MemoryDocker => container::memory(&plan, &mut report).await,
                 Scenario::ReplaceDocker => replace::run(&plan, &mut report, Runtime::Docker).await,
