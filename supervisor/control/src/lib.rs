@@ -70,8 +70,8 @@ enum Done {
     Prepared { agent: AgentName, prepared: admit::Prepared },
     /// An incarnation takes messages; `swapped`: its consumer took the place of another incarnation's just now.
     Admitted { agent: AgentName, incarnation: u64, swapped: bool },
-    /// A sweep of one agent.
-    Swept { agent: AgentName, checked: Option<u64> },
+    /// A look at some agents.
+    Swept(Vec<(AgentName, sweep::Checked)>),
     /// Clients were shown what they asked to see.
     Shown,
     /// The consumers that there are.
@@ -407,7 +407,7 @@ impl Supervisor {
             Done::Admitted { agent, incarnation, swapped } => {
                 self.admitted(agent, incarnation, swapped);
             }
-            Done::Swept { agent, checked } => self.swept(agent, checked),
+            Done::Swept(checked) => self.swept(checked),
             Done::Shown => self.shown(),
             Done::Consumers(consumers) => self.drop_consumers(consumers),
             Done::Nothing => {}

@@ -1,6 +1,7 @@
 //! The sweeper: finds messages that are neither final nor on their way to anybody, and has their consumer made anew.
 //!
-//! It is the backstop behind redelivery and `max_deliver`: one agent a tick, only those that seem to have nothing to do.
+//! It is the backstop behind redelivery and `max_deliver`: all agents within seconds, but only those that seem to have nothing to do, and of
+//! them only the journals of those that were given something since the last look. So its cost is that of what happens, not of what there is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use broker::BrokerError;
 use common::api::AgentState;
 use common::{AgentName, Timestamp};
+use futures_util::StreamExt as _;
 
 use super::reads::Reads;
 use super::{Done, Supervisor};
@@ -18,17 +20,40 @@ const STUCK: Duration = Duration::from_secs(60);
 /// Consumers of incarnations that are no more are looked for this often, in ticks of a second.
 const CONSUMERS_EVERY: u32 = 60;
 
+/// All agents are looked at within so many ticks, but no more than this many in one.
+const ROUND: usize = 10;
+const MOST: usize = 200;
+/// So many of them at once.
+const AT_ONCE: usize = 8;
+
 /// How far each agent's journal has been swept.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     ticks: u32,
     after: Option<AgentName>,
     busy: bool,
-    checked: BTreeMap<AgentName, u64>,
+    checked: BTreeMap<AgentName, Checked>,
+}
+
+/// What a look at an agent found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Checked {
+    /// Nothing is open before this sequence.
+    from: u64,
+    /// What its consumer had given out when nothing was open at all; none if something was. As long as it gives out nothing more, there
+    /// is nothing to look for.
+    delivered: Option<u64>,
+}
+
+/// An agent that seems to have nothing to do.
+struct Idle {
+    agent: AgentName,
+    incarnation: u64,
+    checked: Checked,
 }
 
 impl Supervisor {
-    /// Sweeps the next agent, in the order of names, one at a time.
+    /// Sweeps the next agents, in the order of names.
     pub(super) fn sweep_next(&mut self) {
         let state = &self.state;
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.term().is_some()) else {
@@ -43,28 +68,35 @@ impl Supervisor {
             return;
         }
         let after = sweep.after.take();
-        let next =
-            state.agents().find(|agent| after.as_ref().is_none_or(|after| agent.name > *after));
-        let Some(agent) = next else { return };
-        sweep.after = Some(agent.name.clone());
-        let idle = self
-            .heartbeats
-            .get(&agent.name)
-            .is_some_and(|(number, heartbeat)| agent.begun == Some(*number) && heartbeat.held == 0);
-        let Some(incarnation) =
-            agent.begun.filter(|_| idle && agent.state() == AgentState::Running)
-        else {
+        let count = state.agents().count().div_ceil(ROUND).clamp(1, MOST);
+        let rest =
+            state.agents().filter(|agent| after.as_ref().is_none_or(|name| agent.name > *name));
+        let next: Vec<_> = rest.take(count).collect();
+        sweep.after = next.last().map(|agent| agent.name.clone());
+        let heartbeats = &self.heartbeats;
+        let idle: Vec<_> = next
+            .into_iter()
+            .filter_map(|agent| {
+                let (number, heartbeat) = heartbeats.get(&agent.name)?;
+                let incarnation = agent.begun.filter(|begun| begun == number)?;
+                let is_idle = heartbeat.held == 0 && agent.state() == AgentState::Running;
+                let nothing = Checked { from: 1, delivered: None };
+                let checked = sweep.checked.get(&agent.name).copied().unwrap_or(nothing);
+                is_idle.then(|| Idle { agent: agent.name.clone(), incarnation, checked })
+            })
+            .collect();
+        if idle.is_empty() {
             return;
-        };
+        }
         sweep.busy = true;
-        let (agent, from) = (agent.name.clone(), sweep.checked.get(&agent.name).copied());
         let (reads, now) = (self.reads.clone(), self.now());
-        let from = from.unwrap_or(1).max(1);
         self.task(async move {
-            let checked = check(&reads, &agent, incarnation, from, now).await;
-            let checked =
-                checked.inspect_err(|error| tracing::warn!("cannot sweep {agent}: {error}"));
-            Done::Swept { agent, checked: checked.ok() }
+            let looks = idle.into_iter().map(|idle| {
+                let reads = reads.clone();
+                async move { check(&reads, idle, now).await }
+            });
+            let looks = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE);
+            Done::Swept(looks.filter_map(std::future::ready).collect().await)
         });
     }
 
@@ -104,37 +136,47 @@ impl Supervisor {
         });
     }
 
-    pub(super) fn swept(&mut self, agent: AgentName, checked: Option<u64>) {
+    pub(super) fn swept(&mut self, checked: Vec<(AgentName, Checked)>) {
         let Some(leading) = &mut self.leading else { return };
         leading.sweep.busy = false;
-        if let Some(checked) = checked {
-            leading.sweep.checked.insert(agent, checked);
+        leading.sweep.checked.extend(checked);
+    }
+}
+
+/// Checks one agent; none if the broker does not tell.
+async fn check(reads: &Reads, idle: Idle, now: Timestamp) -> Option<(AgentName, Checked)> {
+    let agent = idle.agent.clone();
+    match look(reads, idle, now).await {
+        Ok(checked) => Some((agent, checked)),
+        Err(error) => {
+            tracing::warn!("cannot sweep {agent}: {error}");
+            None
         }
     }
 }
 
-/// Checks one agent; the result is the sequence before which nothing is open.
-async fn check(
+async fn look(
     reads: &Reads,
-    agent: &AgentName,
-    incarnation: u64,
-    from: u64,
+    Idle { agent, incarnation, checked }: Idle,
     now: Timestamp,
-) -> Result<u64, BrokerError> {
+) -> Result<Checked, BrokerError> {
     let broker = &reads.broker;
-    let Some(consumer) = broker.consumer(agent, incarnation).await? else { return Ok(from) };
-    if consumer.pending > 0 || consumer.ack_pending > 0 {
-        return Ok(from);
+    let Some(consumer) = broker.consumer(&agent, incarnation).await? else { return Ok(checked) };
+    let is_busy = consumer.pending > 0 || consumer.ack_pending > 0;
+    if is_busy || checked.delivered == Some(consumer.delivered) {
+        return Ok(checked);
     }
-    let scan = reads.open_requests(agent, from, 1).await?;
-    let Some((seq, key, at)) = scan.open.first() else { return Ok(scan.last_seq + 1) };
+    let scan = reads.open_requests(&agent, checked.from.max(1), 1).await?;
+    let Some((seq, key, at)) = scan.open.first() else {
+        return Ok(Checked { from: scan.last_seq + 1, delivered: Some(consumer.delivered) });
+    };
     if now.since(*at) > STUCK && *seq <= consumer.delivered {
         tracing::warn!(
             "message {} of {agent} is open since {at} but not pending in the consumer: recreating the consumer",
             key.message_id
         );
         // The shim finds it gone and says ready; the handover then begins with what is open.
-        broker.delete_consumer(agent, incarnation).await?;
+        broker.delete_consumer(&agent, incarnation).await?;
     }
-    Ok(*seq)
+    Ok(Checked { from: *seq, delivered: None })
 }
