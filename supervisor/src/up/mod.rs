@@ -4,6 +4,7 @@ mod containers;
 mod detach;
 mod disk;
 mod down;
+mod memory;
 mod nats;
 
 use std::fs::File;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
+use super::memory;
 use crate::args::Sync;
 use common::failure;
 use runtime::home::{Home, Running};
@@ -259,6 +260,7 @@ fn spawn(binary: &Path, folder: &Path) -> io::Result<u32> {
     let child = Command::new(binary)
         .arg("-c")
         .arg(folder.join("nats.conf"))
+        .envs(memory::bound())
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
