@@ -5,6 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use broker::{Broker, BrokerError, ConnectOptions, StreamOptions};
 use bytes::Bytes;
 use common::Timestamp;
+use futures_util::StreamExt;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -185,4 +187,26 @@ async fn the_servers_clock_is_told_and_that_of_its_own_machine_is_ours() {
     let after = Timestamp::from(SystemTime::now());
     assert!(before <= theirs && theirs <= after, "{before} {theirs} {after}");
     assert!(!broker.server_id().is_empty());
+}
+
+#[tokio::test]
+async fn a_try_that_got_no_answer_does_not_set_the_servers_clock_forward() {
+    // JetStream is played: the first question is lost, the second is answered at once.
+    let server = Server::start_plain().await;
+    let client = server.client().await;
+    let mut questions = client.subscribe("$JS.API.STREAM.INFO.*").await.expect("subscribed");
+    client.flush().await.expect("flushed");
+    let jetstream = async {
+        let _lost = questions.next().await.expect("a question");
+        let again = questions.next().await.expect("the same one");
+        let config = json!({ "num_replicas": 1, "metadata": { "mozart-format": "2", "mozart-shards": "1" } });
+        let info = json!({ "config": config, "ts": Timestamp::from(SystemTime::now()) });
+        let reply = again.reply.expect("somebody waits");
+        client.publish(reply, info.to_string().into()).await.expect("answered");
+    };
+    let options = server.options();
+    let (broker, ()) = soon(async { tokio::join!(Broker::connect(&options), jetstream) }).await;
+    let broker = broker.expect("connected");
+    let ahead = broker.now().since(SystemTime::now().into());
+    assert!(ahead < Duration::from_millis(300), "{ahead:?}");
 }
