@@ -58,6 +58,9 @@ pub struct AgentSpec {
     /// `REPLACE`; without it `start-first`, unless a sanctum is writable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace: Option<Replace>,
+    /// `KEEP`.
+    #[serde(default, skip_serializing_if = "Keep::is_default")]
+    pub keep: Keep,
     /// `LABEL`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -89,6 +92,7 @@ impl AgentSpec {
             timeout: Timeouts::default(),
             restart: Restart::default(),
             replace: None,
+            keep: Keep::default(),
             labels: BTreeMap::new(),
             require: BTreeMap::new(),
         }
@@ -212,6 +216,29 @@ impl Default for Timeouts {
     }
 }
 
+/// `KEEP`: how long what an agent leaves is kept, if not as long as the fleet's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keep {
+    /// Its finished messages, counted from when they left the journal; zero: they leave it for nowhere.
+    #[serde(default, with = "maybe_millis", skip_serializing_if = "Option::is_none")]
+    pub history: Option<Duration>,
+    /// The events of its turns.
+    #[serde(default, with = "maybe_millis", skip_serializing_if = "Option::is_none")]
+    pub events: Option<Duration>,
+    /// What its workers wrote to stderr.
+    #[serde(default, with = "maybe_millis", skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Duration>,
+}
+
+impl Keep {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// When a worker that exited is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -264,6 +291,32 @@ pub enum Replace {
     StartFirst,
     /// The old one is gone before the new one starts.
     StopFirst,
+}
+
+/// Durations that may be missing, as [`millis`].
+mod maybe_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::millis;
+
+    #[derive(Serialize, Deserialize)]
+    struct Millis(#[serde(with = "millis")] Duration);
+
+    #[expect(clippy::ref_option, reason = "the form that serde calls")]
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration.map(Millis).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Millis>::deserialize(from)?.map(|Millis(duration)| duration))
+    }
 }
 
 /// Durations as whole milliseconds.

@@ -21,17 +21,18 @@ pub(super) enum Keyword {
     Timeout,
     Restart,
     Replace,
+    Keep,
     Label,
     Require,
 }
 
 use Keyword::{
-    Attempts, Concurrency, Env, If, Image, Label, Limit, Model, Replace, Require, Restart, Sanctum,
-    Schedule, Secret, Skill, Soul, Timeout, Worker,
+    Attempts, Concurrency, Env, If, Image, Keep, Label, Limit, Model, Replace, Require, Restart,
+    Sanctum, Schedule, Secret, Skill, Soul, Timeout, Worker,
 };
 
 impl Keyword {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Model,
         Soul,
         If,
@@ -48,6 +49,7 @@ impl Keyword {
         Timeout,
         Restart,
         Replace,
+        Keep,
         Label,
         Require,
     ];
@@ -70,6 +72,7 @@ impl Keyword {
             Timeout => "TIMEOUT",
             Restart => "RESTART",
             Replace => "REPLACE",
+            Keep => "KEEP",
             Label => "LABEL",
             Require => "REQUIRE",
         }
@@ -94,6 +97,7 @@ impl Keyword {
             Timeout => "TIMEOUT turn=10m drain=30s ready=60s",
             Restart => "RESTART always max=10/10m backoff=1s..60s",
             Replace => "REPLACE start-first",
+            Keep => "KEEP history=90d events=72h logs=7d",
             Label => "LABEL name=value",
             Require => "REQUIRE name=value",
         }
@@ -103,7 +107,7 @@ impl Keyword {
         match self {
             If | Schedule | Skill | Sanctum | Env | Secret | Label | Require => true,
             Model | Soul | Worker | Image | Limit | Concurrency | Attempts | Timeout | Restart
-            | Replace => false,
+            | Replace | Keep => false,
         }
     }
 

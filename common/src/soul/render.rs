@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::spec::{AgentSpec, IfThen, Replace, Restart, RestartPolicy, Sanctum, Schedule};
+use crate::spec::{AgentSpec, IfThen, Keep, Replace, Restart, RestartPolicy, Sanctum, Schedule};
 
 /// Writes a spec as a soul, which [`parse`](super::parse) reads as the same spec, given the same name and path. Nothing is left
 /// to the parser's defaults, except what has none. Paths are written as they are: relative ones are from the soul's folder.
@@ -92,6 +92,22 @@ fn life(out: &mut Text, spec: &AgentSpec) {
         Some(Replace::StartFirst) => out.line("REPLACE", "start-first"),
         Some(Replace::StopFirst) => out.line("REPLACE", "stop-first"),
         None => {}
+    }
+    keep(out, spec.keep);
+}
+
+fn keep(out: &mut Text, Keep { history, events, logs }: Keep) {
+    let kept = [("history", history), ("events", events), ("logs", logs)];
+    let words: Vec<String> = kept
+        .into_iter()
+        .filter_map(|(name, age)| {
+            let age = age?;
+            let age = if age.is_zero() { "0".to_owned() } else { duration(age) };
+            Some(format!("{name}={age}"))
+        })
+        .collect();
+    if !words.is_empty() {
+        out.line("KEEP", &words.join(" "));
     }
 }
 

@@ -20,9 +20,6 @@ pub(super) const BYTES: usize = 4 << 20;
 const KEPT: usize = 8 << 20;
 /// How much is read at once.
 const PAGE: u32 = 1 << 20;
-/// How many messages of a shard wait for their turn.
-const AHEAD: usize = 100;
-
 /// A finished message, as the journal has it.
 #[derive(Debug)]
 pub(super) struct Pair {
@@ -75,6 +72,8 @@ pub(super) struct Shard {
     next: u64,
     held: Held,
     recent: Recent,
+    /// In the middle of a page, as long as what comes next may be due.
+    reader: Option<Reader>,
     /// Finished messages, in the order of their final states.
     ready: VecDeque<Pair>,
     /// Whether what comes next is not due yet, and when it was stored.
@@ -138,21 +137,27 @@ impl Shard {
         self.next = self.next.max(info.state.first_seq).max(1);
         self.waits_for = None;
         let last = info.state.last_seq;
-        let reader = Reader::new(broker.wire(), stream.to_owned(), ">".to_owned(), self.next, last);
-        let mut reader = reader.of(broker.replicas()).pages(PAGE);
-        let mut bytes = 0;
-        while self.ready.len() < AHEAD && bytes < BYTES {
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => {
+                let (wire, stream) = (broker.wire(), stream.to_owned());
+                let reader = Reader::new(wire, stream, ">".to_owned(), self.next, last);
+                reader.of(broker.replicas()).pages(PAGE)
+            }
+        };
+        while self.ready.is_empty() {
             let Some(record) = reader.next().await? else { return Ok(()) };
             if !until.has_come(&record, last.saturating_sub(record.seq)) {
+                // What was read of what comes after it would be old by the time it is due.
                 self.waits_for = Some(record.at);
                 return Ok(());
             }
             let seq = record.seq;
             let pair = self.read(broker, stream, record).await?;
             self.next = seq + 1;
-            bytes += pair.as_ref().map_or(0, Pair::bytes);
             self.ready.extend(pair);
         }
+        self.reader = Some(reader);
         Ok(())
     }
 

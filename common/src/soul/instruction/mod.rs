@@ -138,6 +138,7 @@ fn one(
         Keyword::Timeout => options::timeout(rest, &mut context.spec.timeout, problems),
         Keyword::Restart => life::restart(rest, &mut context.spec.restart, problems),
         Keyword::Replace => context.spec.replace = Some(life::replace(rest)?),
+        Keyword::Keep => options::keep(rest, &mut context.spec.keep, problems),
         Keyword::Label => {
             let (name, value) = value::label(rest, keyword)?;
             context.once("LABEL", name.as_str(), name)?;

@@ -1,10 +1,10 @@
-//! `key=value` options: `LIMIT`, `TIMEOUT`, and what `RESTART` shares with them.
+//! `key=value` options: `LIMIT`, `TIMEOUT`, `KEEP`, and what `RESTART` shares with them.
 
-use super::value::{comment_help, duration, in_range};
+use super::value::{age, comment_help, duration, in_range};
 use crate::soul::source::{Checked, Problem, Problems};
 use crate::soul::suggest::{closest, did_you_mean, one_of, quoted};
 use crate::soul::text::Part;
-use crate::spec::{Limits, Timeouts};
+use crate::spec::{Keep, Limits, Timeouts};
 
 /// Less than this is a forgotten unit: no worker starts in it, and Docker refuses it.
 const MEMORY_MIN: u64 = 6 << 20;
@@ -121,6 +121,18 @@ pub(super) fn timeout(rest: Part<'_>, timeouts: &mut Timeouts, problems: &mut Pr
             "turn" => timeouts.turn = duration,
             "drain" => timeouts.drain = duration,
             _ => timeouts.ready = duration,
+        }
+        Ok(())
+    });
+}
+
+pub(super) fn keep(rest: Part<'_>, keep: &mut Keep, problems: &mut Problems<'_>) {
+    each(rest, &["history", "events", "logs"], problems, |key, value| {
+        let age = age(value)?;
+        match key {
+            "history" => keep.history = Some(age),
+            "events" => keep.events = Some(age),
+            _ => keep.logs = Some(age),
         }
         Ok(())
     });

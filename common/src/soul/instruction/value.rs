@@ -83,6 +83,27 @@ pub(super) fn duration(word: Part<'_>, zero: bool) -> Checked<Duration> {
     Ok(Duration::from_millis(millis))
 }
 
+/// How long something is kept: whole seconds, up to ten years; `0` is not at all.
+pub(super) fn age(word: Part<'_>) -> Checked<Duration> {
+    const LONGEST: Duration = Duration::from_secs(3660 * 24 * 3600);
+    let text = word.as_str();
+    let expected = "expected `0`, or a time up to ten years, such as `12h`, `30d` or `1y`";
+    let problem = |help: Option<String>| {
+        Problem::new(word.span(), format!("a time of {}", quoted(text)), expected).help(help)
+    };
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if !text.is_empty() && text.len() < 10 && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(problem(Some(did_you_mean(format!("{text}d")))));
+    }
+    let parsed = (text.len() <= 64).then(|| humantime::parse_duration(text));
+    match parsed {
+        Some(Ok(exact)) if exact <= LONGEST => Ok(Duration::from_secs(exact.as_secs())),
+        _ => Err(problem(None)),
+    }
+}
+
 /// `NAME=value`, the value plain, `"quoted"` or `'quoted'`.
 pub(super) fn assignment(rest: Part<'_>, keyword: Keyword) -> Checked<(Part<'_>, String)> {
     let expected = || format!("expected `{}`", keyword.usage());

@@ -103,7 +103,9 @@ impl Up {
         self.run(&["down"])?;
         let began = Instant::now();
         self.start()?;
-        self.run(&["send", "agent-0", "still there?", "--wait", "--timeout", "120s"])?;
+        let agents = fleet::names(1)?;
+        let Some(agent) = agents.first() else { return fail("no agent") };
+        self.run(&["send", agent.as_str(), "still there?", "--wait", "--timeout", "120s"])?;
         let took = began.elapsed().as_secs_f64();
         let status = format!("/proc/{}/status", self.running()?.nats_pid);
         let Some(memory) = kilobytes(Path::new(&status), "VmRSS:") else {
@@ -227,16 +229,18 @@ async fn finish(broker: &Broker, envelope: &Envelope) -> Result<()> {
 /// How long people wait for what they ask.
 fn commands(up: &Up, filled: &Filled, report: &mut Report) -> Result<()> {
     let (cold, hot) = (filled.first.as_str(), filled.last.as_str());
+    let agents = fleet::names(1)?;
+    let Some(agent) = agents.first().map(AgentName::as_str) else { return fail("no agent") };
     let commands: [(&str, &[&str], f64); 7] = [
         ("journal ls --limit 50", &["journal", "ls", "--limit", "50"], 100.0),
         ("journal show, hot", &["journal", "show", hot], 100.0),
         ("journal show, cold", &["journal", "show", cold], 100.0),
         ("explain, cold", &["explain", cold], 100.0),
-        ("explain of an agent", &["explain", "agent-0"], 100.0),
+        ("explain of an agent", &["explain", agent], 100.0),
         ("ps", &["ps"], 100.0),
         (
             "the last 20 of a conversation of 10,000",
-            &["history", "agent-0", "--conversation", "long", "--limit", "20"],
+            &["history", agent, "--conversation", "long", "--limit", "20"],
             50.0,
         ),
     ];
