@@ -7,6 +7,7 @@ use broker::ArchiveOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cli::args::{Global, RuntimeArgs, duration};
 use common::NodeName;
+use control::Retention;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or invalid soul, 3 not found, 4 conflict, 5 timeout,
@@ -89,18 +90,59 @@ pub(crate) struct KeepArgs {
     /// How many finished messages stay there at most
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     pub(crate) hot_messages: u64,
+    /// How long, or how much of it, the history is kept: 30d, 10GiB, or both [default: all of it]
+    #[arg(long, value_name = "TIME|SIZE", value_parser = kept)]
+    pub(crate) keep_history: Vec<Kept>,
 }
 
 impl KeepArgs {
-    pub(crate) fn archive(&self) -> ArchiveOptions {
-        ArchiveOptions { hot: self.hot, most: self.hot_messages, ..ArchiveOptions::default() }
+    pub(crate) fn retention(&self) -> Retention {
+        let archive =
+            ArchiveOptions { hot: self.hot, most: self.hot_messages, ..ArchiveOptions::default() };
+        let mut retention = Retention { archive, ..Retention::default() };
+        for kept in &self.keep_history {
+            match kept {
+                Kept::For(time) => retention.history = Some(*time),
+                Kept::Bytes(bytes) => retention.bytes = Some(*bytes),
+            }
+        }
+        retention
     }
 
     /// As words of a command line.
-    pub(crate) fn words(&self) -> [String; 4] {
-        let hot = humantime::format_duration(self.hot).to_string();
-        ["--hot".to_owned(), hot, "--hot-messages".to_owned(), self.hot_messages.to_string()]
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = vec!["--hot".to_owned(), humantime::format_duration(self.hot).to_string()];
+        words.extend(["--hot-messages".to_owned(), self.hot_messages.to_string()]);
+        for kept in &self.keep_history {
+            words.push("--keep-history".to_owned());
+            words.push(match kept {
+                Kept::For(time) => humantime::format_duration(*time).to_string(),
+                Kept::Bytes(bytes) => format!("{bytes}B"),
+            });
+        }
+        words
     }
+}
+
+/// A bound of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    For(Duration),
+    Bytes(u64),
+}
+
+/// A time such as `30d`, or a size such as `10GiB`.
+fn kept(text: &str) -> Result<Kept, String> {
+    const UNITS: [(&str, u64); 4] =
+        [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+    for (unit, bytes) in UNITS {
+        let count = text.strip_suffix(unit).and_then(|count| count.parse::<u64>().ok());
+        if let Some(bytes) = count.and_then(|count| count.checked_mul(bytes)) {
+            return Ok(Kept::Bytes(bytes));
+        }
+    }
+    let time = humantime::parse_duration(text).map(Kept::For);
+    time.map_err(|_| "expected a time such as 30d, or a size such as 10GiB".to_owned())
 }
 
 /// When the nats-server that `up` starts syncs its writes.
@@ -175,6 +217,29 @@ mod tests {
             serde_json::from_str::<RuntimeOptions>(&text).expect("what was written"),
             options
         );
+    }
+
+    #[test]
+    fn the_history_is_bounded_by_time_and_by_size() {
+        assert_eq!(kept("30d"), Ok(Kept::For(Duration::from_secs(30 * 24 * 3600))));
+        assert_eq!(kept("10GiB"), Ok(Kept::Bytes(10 << 30)));
+        assert_eq!(kept("7B"), Ok(Kept::Bytes(7)));
+        for bad in ["", "30", "GiB", "-1GiB", "99999999999999GiB", "x"] {
+            assert!(kept(bad).is_err(), "{bad}");
+        }
+        let words = ["mozart", "supervisor", "--keep-history", "30d", "--keep-history", "1MiB"];
+        let Command::Supervisor(args) = Cli::parse_from(words).command else { panic!("it is one") };
+        let retention = args.keep.retention();
+        assert_eq!(
+            (retention.history.map(|time| time.as_secs()), retention.bytes),
+            (Some(2_592_000), Some(1 << 20))
+        );
+        let again =
+            ["mozart", "supervisor"].map(str::to_owned).into_iter().chain(args.keep.words());
+        let Command::Supervisor(again) = Cli::parse_from(again).command else {
+            panic!("it is one")
+        };
+        assert_eq!(again.keep.retention(), retention);
     }
 
     #[test]

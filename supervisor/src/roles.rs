@@ -54,8 +54,8 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let broker = broker.attempt("cannot start the supervisor")?;
     let Some(reads) = patiently(&options, &stop, Broker::connect).await else { return Ok(()) };
     let reads = reads.attempt("cannot start the supervisor")?;
-    let archive = args.keep.archive();
-    control::serve(SupervisorOptions { id, succeeds: false, archive }, broker, reads, stop).await
+    let retention = args.keep.retention();
+    control::serve(SupervisorOptions { id, succeeds: false, retention }, broker, reads, stop).await
 }
 
 /// An id that tells supervisors apart: host and process.

@@ -448,6 +448,18 @@ impl Wire {
         }))
     }
 
+    /// The first record of a filter that was stored at a time or later.
+    pub(crate) async fn first_since(
+        &self,
+        stream: &str,
+        filter: &str,
+        at: Timestamp,
+    ) -> Result<Option<Record>> {
+        let request = Subject::from(format!("$JS.API.DIRECT.GET.{stream}"));
+        let body = serde_json::json!({ "start_time": at, "batch": 1, "next_by_subj": filter });
+        self.direct(&request, body.to_string().into()).await
+    }
+
     async fn direct(&self, request: &Subject, body: Bytes) -> Result<Option<Record>> {
         let answer = self.request(request, || None, body, CALL).await?;
         match answer.message.status {
@@ -506,9 +518,9 @@ impl Wire {
     }
 
     /// Removes one record. One that is not there is as good as removed.
-    pub(crate) async fn delete(&self, stream: &str, seq: u64) -> Result<()> {
-        // Its bytes stay in the file until the server rewrites that: erasing them would do so at once, for each.
-        let body = serde_json::json!({ "seq": seq, "no_erase": true });
+    pub(crate) async fn delete(&self, stream: &str, seq: u64, erase: bool) -> Result<()> {
+        // Erased, its bytes are overwritten at once, which takes some milliseconds; else they stay until the server drops the file.
+        let body = serde_json::json!({ "seq": seq, "no_erase": !erase });
         match self.api::<Done>(&format!("STREAM.MSG.DELETE.{stream}"), &body, CALL).await? {
             Ok(Done {}) => Ok(()),
             Err(error) if error.is_missing() => Ok(()),

@@ -1,9 +1,14 @@
-//! The leader's archiver: moves finished messages from the journal to HISTORY while it leads, and leaves the broker most of its time.
+//! The leader's archiver: moves finished messages from the journal to HISTORY while it leads, and leaves the broker most of its time. And
+//! what removes what is kept no longer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use broker::{Archiver, Moment, Retries};
-use tokio_util::sync::CancellationToken;
+use broker::{ArchiveOptions, Archiver, Broker, BrokerError, Moment, Retries};
+use common::AgentName;
+use common::spec::Keep;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Done, Supervisor};
 
@@ -13,26 +18,133 @@ const IDLE: Duration = Duration::from_secs(5);
 /// After a round, this many times as long passes until the next: a fifth of the broker's time at most.
 const PAUSES: u32 = 4;
 
+/// What is kept no longer is looked for this often, in ticks of a second; more often where something is kept for a short time.
+const PRUNE_EVERY: u64 = 3600;
+/// That is done so many times within the time for which something is kept.
+const TIMES: u64 = 10;
+
+/// How long the fleet keeps what leaves the journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// What is in the journal before.
+    pub archive: ArchiveOptions,
+    /// For so long from then on; for ever, if not said.
+    pub history: Option<Duration>,
+    /// At most so many bytes of it.
+    pub bytes: Option<u64>,
+}
+
+/// What a leadership has for it.
+pub(super) struct Keeping {
+    /// Agents of which nothing is kept.
+    unkept: watch::Sender<BTreeSet<AgentName>>,
+    ticks: u64,
+    /// Ends the archiver of this leadership.
+    _archiving: DropGuard,
+}
+
 impl Supervisor {
     /// Archives as long as this leadership lasts. Another leader's archiver that does not know yet that it is over does no harm.
     pub(super) fn keep_archiving(&mut self) {
+        let unkept = watch::Sender::new(self.unkept());
         let Some(leading) = self.leading.as_mut() else { return };
         let over = CancellationToken::new();
-        leading.archiving = Some(over.clone().drop_guard());
-        let archiver = Archiver::new(self.reads.broker.clone(), self.archive);
-        let idle = IDLE.min(self.archive.hot / 2).max(Duration::from_secs(1));
+        let told = unkept.subscribe();
+        leading.keeping = Some(Keeping { unkept, ticks: 0, _archiving: over.clone().drop_guard() });
+        let options = self.retention.archive;
+        let archiver = Archiver::new(self.reads.broker.clone(), options);
+        let idle = IDLE.min(options.hot / 2).max(Duration::from_secs(1));
         self.task(async move {
-            let _ended = over.run_until_cancelled(keep(archiver, idle)).await;
+            let _ended = over.run_until_cancelled(keep(archiver, told, idle)).await;
+            Done::Nothing
+        });
+    }
+
+    fn unkept(&self) -> BTreeSet<AgentName> {
+        let unkept =
+            self.state.agents().filter(|agent| agent.spec.keep.history == Some(Duration::ZERO));
+        unkept.map(|agent| agent.name.clone()).collect()
+    }
+
+    /// Removes what is kept no longer, every now and then.
+    pub(super) fn prune_sometimes(&mut self) {
+        let unkept = self.unkept();
+        let keeps: Vec<(AgentName, Keep)> = (self.state.agents())
+            .filter(|agent| !agent.spec.keep.is_default())
+            .map(|agent| (agent.name.clone(), agent.spec.keep))
+            .collect();
+        let retention = self.retention;
+        let Some(keeping) = self.leading.as_mut().and_then(|leading| leading.keeping.as_mut())
+        else {
+            return;
+        };
+        keeping.unkept.send_if_modified(|known| {
+            let is_new = *known != unkept;
+            *known = unkept;
+            is_new
+        });
+        keeping.ticks += 1;
+        if !keeping.ticks.is_multiple_of(every(&retention, &keeps)) {
+            return;
+        }
+        let broker = self.reads.broker.clone();
+        self.task(async move {
+            if let Err(error) = prune(&broker, retention, keeps).await {
+                tracing::warn!("cannot remove what is kept no longer: {error}");
+            }
             Done::Nothing
         });
     }
 }
 
+/// How often it is looked for, in ticks: seldom, but often within the shortest time for which something is kept.
+fn every(retention: &Retention, keeps: &[(AgentName, Keep)]) -> u64 {
+    let times = keeps.iter().flat_map(|(_, keep)| [keep.history, keep.events, keep.logs]);
+    let shortest = times.chain([retention.history]).flatten().map(|time| time.as_secs()).min();
+    shortest.map_or(PRUNE_EVERY, |shortest| (shortest / TIMES).clamp(1, PRUNE_EVERY))
+}
+
+async fn prune(
+    broker: &Broker,
+    retention: Retention,
+    keeps: Vec<(AgentName, Keep)>,
+) -> Result<(), BrokerError> {
+    let mut dropped = 0;
+    for (agent, Keep { history, events, logs }) in keeps {
+        if let Some(history) = history {
+            dropped += broker.drop_history(Some(&agent), history).await?;
+        }
+        // Of whom nothing is kept, the text of turns goes with the messages.
+        let hot = (history == Some(Duration::ZERO)).then_some(retention.archive.hot);
+        if let Some(events) = [events, hot].into_iter().flatten().min() {
+            dropped += broker.drop_events(&agent, events).await?;
+        }
+        if let Some(logs) = [logs, hot].into_iter().flatten().min() {
+            dropped += broker.drop_logs(&agent, logs).await?;
+        }
+    }
+    if let Some(history) = retention.history {
+        dropped += broker.drop_history(None, history).await?;
+    }
+    if let Some(bytes) = retention.bytes {
+        dropped += broker.bound_history(bytes).await?;
+    }
+    if dropped > 0 {
+        tracing::info!("removed {dropped} records that are kept no longer");
+    }
+    Ok(())
+}
+
 /// Archives for ever: at its pace while there is more to do, else every now and then.
-async fn keep(mut archiver: Archiver, idle: Duration) -> ! {
+async fn keep(
+    mut archiver: Archiver,
+    mut unkept: watch::Receiver<BTreeSet<AgentName>>,
+    idle: Duration,
+) -> ! {
     let mut retries = Retries::new("archiving finished messages");
     loop {
         let began = Moment::now();
+        archiver.keep_nothing_of(unkept.borrow_and_update().clone());
         let pause = match archiver.round().await {
             Ok(round) => {
                 retries = Retries::new("archiving finished messages");
@@ -47,5 +159,25 @@ async fn keep(mut archiver: Archiver, idle: Duration) -> ! {
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_for_a_short_time_is_looked_for_often() {
+        let of = |history: Option<u64>, logs: Option<u64>| {
+            let logs = logs.map(Duration::from_secs);
+            let keep = Keep { logs, ..Keep::default() };
+            let retention =
+                Retention { history: history.map(Duration::from_secs), ..Retention::default() };
+            every(&retention, &[(AgentName::new("a").expect("valid"), keep)])
+        };
+        assert_eq!(of(None, None), PRUNE_EVERY);
+        assert_eq!(of(Some(30 * 24 * 3600), None), PRUNE_EVERY);
+        assert_eq!(of(Some(30 * 24 * 3600), Some(100)), 10);
+        assert_eq!(of(None, Some(0)), 1);
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::DropGuard;
 
 use super::Supervisor;
 use super::admit::Prepared;
+use super::archive::Keeping;
 use super::sweep::Sweep;
 use super::timers::Timers;
 
@@ -62,8 +63,8 @@ pub(super) struct Leading {
     /// Consumers made before their incarnations are ready.
     pub(super) prepared: BTreeMap<AgentName, Prepared>,
     pub(super) sweep: Sweep,
-    /// Ends the archiver of this leadership.
-    pub(super) archiving: Option<DropGuard>,
+    /// What is kept, and for how long.
+    pub(super) keeping: Option<Keeping>,
 }
 
 impl Leading {
@@ -82,7 +83,7 @@ impl Leading {
             swapped: BTreeMap::new(),
             prepared: BTreeMap::new(),
             sweep: Sweep::default(),
-            archiving: None,
+            keeping: None,
         }
     }
 
@@ -323,6 +324,7 @@ impl Supervisor {
         let outcomes = self.observe(|eyes, state, now| eyes.tick(state, now));
         self.follow(outcomes.unwrap_or_default()).await;
         self.sweep_next();
+        self.prune_sometimes();
     }
 
     /// Timers that are due become records: the fold decides what they mean. While a node still prepares a start, as by pulling an

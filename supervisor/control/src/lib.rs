@@ -18,9 +18,7 @@ mod view;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use broker::{
-    ArchiveOptions, Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage,
-};
+use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
 use common::frame::{Heartbeat, NodeStatus};
@@ -33,6 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use archive::Retention;
 use broker::Attempt as _;
 use leader::{Leading, Preparing};
 use looks::Looks;
@@ -54,8 +53,8 @@ pub struct SupervisorOptions {
     /// Whether no other process of this id can run, as its data folder's lock says: then the lease of an earlier one is taken over at
     /// once.
     pub succeeds: bool,
-    /// What the journal keeps of finished messages.
-    pub archive: ArchiveOptions,
+    /// How long finished messages are kept, and where.
+    pub retention: Retention,
 }
 
 /// What comes back from a future beside the loop.
@@ -88,8 +87,7 @@ struct Supervisor {
     succeeds: bool,
     broker: Broker,
     reads: Reads,
-    /// What the journal keeps of finished messages.
-    archive: ArchiveOptions,
+    retention: Retention,
     /// Makes the tokens of the shims' command subjects.
     secret: Uuid,
     /// This run of it, random: its message ids are no other run's, and no other process with its id is taken for it.
@@ -144,7 +142,7 @@ pub async fn serve(
         succeeds: options.succeeds,
         broker,
         reads: Reads::new(reads),
-        archive: options.archive,
+        retention: options.retention,
         secret: Uuid::new_v5(&Uuid::NAMESPACE_OID, secret.as_bytes()),
         run: Uuid::now_v7(),
         state: State::default(),

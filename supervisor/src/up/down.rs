@@ -112,7 +112,7 @@ async fn in_order(
         name: None,
         sync: Sync::Always,
         journal_shards: None,
-        archive: broker::ArchiveOptions::default(),
+        retention: control::Retention::default(),
         runtime,
     };
     // Nothing is started any more.

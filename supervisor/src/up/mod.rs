@@ -11,7 +11,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker::{ArchiveOptions, Attempt as _, Broker, ConnectOptions, StreamOptions};
+use broker::{Attempt as _, Broker, ConnectOptions, StreamOptions};
 use common::api::ApiError;
 use common::{NodeName, Timestamp};
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ use crate::args::{Sync, UpArgs};
 use cli::connect;
 use cli::output;
 use common::failure;
-use control::{self, SupervisorOptions};
+use control::{self, Retention, SupervisorOptions};
 use nats::Nats;
 use node::{self, NodeOptions};
 use runtime::engine::{Connection, host_address};
@@ -210,7 +210,7 @@ struct Wanted {
     name: Option<NodeName>,
     sync: Sync,
     journal_shards: Option<u32>,
-    archive: ArchiveOptions,
+    retention: Retention,
     runtime: RuntimeOptions,
 }
 
@@ -221,7 +221,7 @@ impl From<&UpArgs> for Wanted {
             name: name.clone(),
             sync: *sync,
             journal_shards: *journal_shards,
-            archive: keep.archive(),
+            retention: keep.retention(),
             runtime: runtime.options(),
         }
     }
@@ -233,7 +233,7 @@ struct Parts {
     connect: ConnectOptions,
     nats: Option<Nats>,
     node: NodeOptions,
-    archive: ArchiveOptions,
+    retention: Retention,
     /// The data folder's id.
     folder: String,
 }
@@ -319,7 +319,7 @@ async fn start(
         runtime: wanted.runtime.clone(),
         engine,
     };
-    Ok(Parts { broker, connect, nats, node, archive: wanted.archive, folder })
+    Ok(Parts { broker, connect, nats, node, retention: wanted.retention, folder })
 }
 
 impl Parts {
@@ -349,7 +349,7 @@ impl Parts {
         let folder = self.folder.get(..8).unwrap_or(&self.folder);
         let id = format!("{name}-{folder}");
         rest.spawn(control::serve(
-            SupervisorOptions { id, succeeds: true, archive: self.archive },
+            SupervisorOptions { id, succeeds: true, retention: self.retention },
             self.broker,
             reads,
             rest_stop.clone(),

@@ -6,9 +6,10 @@
 //!
 //! Two archivers at once do no harm: a write to HISTORY is refused if there is one that its author has not seen.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::Timestamp;
+use common::{AgentName, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 
@@ -56,6 +57,8 @@ pub struct Round {
 pub struct Archiver {
     broker: Broker,
     options: ArchiveOptions,
+    /// Agents of which nothing is kept.
+    unkept: BTreeSet<AgentName>,
     known: Option<Known>,
 }
 
@@ -70,7 +73,12 @@ impl Archiver {
     /// An archiver. Nothing is read until its first round.
     #[must_use]
     pub fn new(broker: Broker, options: ArchiveOptions) -> Self {
-        Self { broker, options, known: None }
+        Self { broker, options, unkept: BTreeSet::new(), known: None }
+    }
+
+    /// From the next round on, the messages of these agents are not copied: they are erased.
+    pub fn keep_nothing_of(&mut self, agents: BTreeSet<AgentName>) {
+        self.unkept = agents;
     }
 
     /// Archives what is due, up to 400 messages.
@@ -100,7 +108,11 @@ impl Archiver {
         let mut fresh = Vec::new();
         for (number, pair) in due {
             let Some(journal) = journals.get(number) else { continue };
-            places[number].push(Places::of(&pair));
+            let erase = self.unkept.contains(&pair.key.agent);
+            places[number].push(Places { erase, ..Places::of(&pair) });
+            if erase {
+                continue;
+            }
             let mark = known.progress.marks.of(journal.shard, &journal.info.created);
             if pair.final_.seq > mark || !self.is_archived(&pair).await? {
                 fresh.push((journal.shard, journal.info.created.clone(), pair));
@@ -167,6 +179,10 @@ impl Archiver {
         messages: Vec<Places>,
     ) -> Result<()> {
         let mut purged = 0;
+        let (erased, messages): (Vec<_>, Vec<_>) = messages.into_iter().partition(|it| it.erase);
+        let requests = erased.iter().filter_map(|places| places.request).collect();
+        self.delete(stream, requests, true).await?;
+        self.delete(stream, erased.iter().map(|places| places.final_).collect(), true).await?;
         // With replicas, one that lags may have been read: then only what was seen goes.
         if self.broker.replicas() == 1 && settled > info.state.first_seq {
             let body = serde_json::json!({ "seq": settled });
@@ -177,15 +193,15 @@ impl Archiver {
         let requests: Vec<u64> = requests.filter(|seq| *seq >= purged).collect();
         let finals = messages.iter().map(|places| places.final_);
         let finals: Vec<u64> = finals.filter(|seq| *seq >= purged).collect();
-        self.delete(stream, requests).await?;
-        self.delete(stream, finals).await
+        self.delete(stream, requests, false).await?;
+        self.delete(stream, finals, false).await
     }
 
-    async fn delete(&self, stream: &str, seqs: Vec<u64>) -> Result<()> {
+    async fn delete(&self, stream: &str, seqs: Vec<u64>, erase: bool) -> Result<()> {
         let wire = self.broker.wire();
         let deletes = seqs.into_iter().map(|seq| {
             let (wire, stream) = (wire.clone(), stream.to_owned());
-            async move { wire.delete(&stream, seq).await }
+            async move { wire.delete(&stream, seq, erase).await }
         });
         let mut deletes = futures_util::stream::iter(deletes).buffer_unordered(AT_ONCE);
         while let Some(deleted) = deletes.next().await {
@@ -200,12 +216,14 @@ impl Archiver {
 struct Places {
     request: Option<u64>,
     final_: u64,
+    /// Whether its text is to be gone at once.
+    erase: bool,
 }
 
 impl Places {
     fn of(pair: &Pair) -> Self {
         let request = pair.request.as_ref().map(|request| request.seq);
-        Self { request, final_: pair.final_.seq }
+        Self { request, final_: pair.final_.seq, erase: false }
     }
 }
 

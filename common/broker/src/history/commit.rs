@@ -24,7 +24,7 @@ use crate::read::Reader;
 /// Which final state a record was made from: `<shard>:<sequence>:<when the journal stream was made>`.
 const ORIGIN: &str = "Mozart-Origin";
 /// Up to where HISTORY is indexed.
-const UNTIL: &str = "Mozart-Until";
+pub(super) const UNTIL: &str = "Mozart-Until";
 /// What is archived of each journal stream, as [`ORIGIN`], separated by blanks.
 const MARKS: &str = "Mozart-Marks";
 /// The id that a record of HISTORY is indexed by.

@@ -9,6 +9,7 @@ mod batch;
 mod collect;
 mod commit;
 mod index;
+mod keep;
 mod list;
 mod plan;
 mod record;

@@ -180,6 +180,21 @@ impl Server {
         self.dir.path().join("js/jetstream/$G/streams").join(stream)
     }
 
+    /// Whether a text is in any of the server's files.
+    pub(crate) fn stored(&self, text: &str) -> bool {
+        fn any(folder: &Path, text: &[u8]) -> bool {
+            std::fs::read_dir(folder).expect("a folder").any(|entry| {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    return any(&path, text);
+                }
+                let bytes = std::fs::read(path).unwrap_or_default();
+                bytes.windows(text.len()).any(|window| window == text)
+            })
+        }
+        any(self.dir.path(), text.as_bytes())
+    }
+
     /// The files of a stream, while the server is dead.
     pub(crate) fn copy_of_stream(&self, stream: &str) -> TempDir {
         let copy = tempfile::tempdir().expect("a folder");

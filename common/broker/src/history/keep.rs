@@ -1,0 +1,109 @@
+//! How long things are kept: removing what is older, without looking at what is not.
+
+use std::time::Duration;
+
+use common::{AgentName, Timestamp};
+
+use super::commit::UNTIL;
+use crate::connection::Broker;
+use crate::error::Result;
+use crate::wire::CALL;
+
+impl Broker {
+    /// Removes what left the journal longer ago than this: of one agent, or of all. How many records that were.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn drop_history(&self, agent: Option<&AgentName>, older: Duration) -> Result<u64> {
+        let filter = agent.map(|agent| self.subjects().history_of(agent));
+        let dropped = self.drop_older(&self.history_stream(), filter, older).await?;
+        if agent.is_none() && dropped > 0 {
+            self.trim_index().await?;
+        }
+        Ok(dropped)
+    }
+
+    /// Removes the oldest of what has left the journal until the rest has so many bytes. How many records that were.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn bound_history(&self, bytes: u64) -> Result<u64> {
+        let stream = self.history_stream();
+        let state = self.wire().stream_info(&stream, CALL).await??.state;
+        if state.bytes <= bytes {
+            return Ok(0);
+        }
+        // As if all records had one size: the next time it is looked at again.
+        let sequences = u128::from(state.last_seq.saturating_sub(state.first_seq) + 1);
+        let over = u128::from(state.bytes - bytes);
+        let go = sequences * over / u128::from(state.bytes.max(1)) + 1;
+        let seq = state.first_seq.saturating_add(u64::try_from(go).unwrap_or(u64::MAX));
+        let body = serde_json::json!({ "seq": seq });
+        let dropped = self.wire().purge_as(&stream, &body).await?;
+        self.trim_index().await?;
+        Ok(dropped)
+    }
+
+    /// Removes an agent's events that are older than this. How many records that were.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn drop_events(&self, agent: &AgentName, older: Duration) -> Result<u64> {
+        let filter = self.subjects().events_of(agent);
+        self.drop_older(&self.events_stream(), Some(filter), older).await
+    }
+
+    /// Removes what an agent's workers wrote longer ago than this. How many records that were.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn drop_logs(&self, agent: &AgentName, older: Duration) -> Result<u64> {
+        let filter = self.subjects().logs_of(agent);
+        self.drop_older(&self.subjects().stream("LOGS"), Some(filter), older).await
+    }
+
+    /// Time is that of the stream's leader, which stored the records.
+    async fn drop_older(
+        &self,
+        stream: &str,
+        filter: Option<String>,
+        older: Duration,
+    ) -> Result<u64> {
+        let info = self.wire().stream_info(stream, CALL).await??;
+        let Some(now) = info.ts else { return Ok(0) };
+        let older = u64::try_from(older.as_millis()).unwrap_or(u64::MAX);
+        let cut = Timestamp::from_millis(now.as_millis().saturating_sub(older));
+        let all = filter.as_deref().unwrap_or(">");
+        let Some(first) = self.wire().first(stream, all, 1).await? else { return Ok(0) };
+        if first.0.at >= cut {
+            return Ok(0);
+        }
+        let kept = self.wire().first_since(stream, all, cut).await?;
+        let seq = kept.map_or(info.state.last_seq + 1, |record| record.seq);
+        let body = match filter {
+            Some(filter) => serde_json::json!({ "seq": seq, "filter": filter }),
+            None => serde_json::json!({ "seq": seq }),
+        };
+        self.wire().purge_as(stream, &body).await
+    }
+
+    /// Removes the records of INDEX that are only about what HISTORY has no more.
+    async fn trim_index(&self) -> Result<()> {
+        let (history, index) = (self.history_stream(), self.index_stream());
+        let first = self.wire().stream_info(&history, CALL).await??.state.first_seq;
+        let state = self.wire().stream_info(&index, CALL).await??.state;
+        // Up to where HISTORY is indexed only rises, but for what an archiver wrote that was over: what is kept in vain costs little.
+        let (mut from, mut to) = (state.first_seq, state.last_seq);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let record = self.wire().at(&index, middle).await?;
+            let until =
+                record.as_ref().and_then(|record| record.header(UNTIL)?.parse::<u64>().ok());
+            if until.is_some_and(|until| until < first) { from = middle + 1 } else { to = middle }
+        }
+        if from > state.first_seq {
+            self.wire().purge_as(&index, &serde_json::json!({ "seq": from })).await?;
+        }
+        Ok(())
+    }
+}
