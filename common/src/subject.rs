@@ -171,7 +171,7 @@ impl Subjects {
         if self.shards > 1 { format!("{base}_{shard}") } else { base }
     }
 
-    /// The name of another stream: `EVENTS`, `ATTEMPTS`, `CONTROL`, `DEAD`, `LOGS`.
+    /// The name of another stream: `EVENTS`, `ATTEMPTS`, `CONTROL`, `SNAPSHOTS`, `DEAD`, `LOGS`.
     #[must_use]
     pub fn stream(&self, what: &str) -> String {
         format!("MOZART_{}_{what}", self.namespace)
@@ -308,6 +308,26 @@ impl Subjects {
     #[must_use]
     pub fn control_filter(&self) -> String {
         format!("{}.control.>", self.prefix)
+    }
+
+    /// The chunks of a snapshot of the control log, as of one of its records.
+    #[must_use]
+    pub fn snapshot(&self, seq: u64) -> String {
+        format!("{}.snapshot.{seq}", self.prefix)
+    }
+
+    /// Everything that SNAPSHOTS takes.
+    #[must_use]
+    pub fn snapshot_filter(&self) -> String {
+        format!("{}.snapshot.*", self.prefix)
+    }
+
+    /// The sequence in a subject of [`Self::snapshot`].
+    #[must_use]
+    pub fn parse_snapshot(&self, subject: &str) -> Option<u64> {
+        let seq = subject.strip_prefix(&self.prefix)?.strip_prefix(".snapshot.")?.parse().ok()?;
+        // `007` and `+7` are other subjects than `7`.
+        (self.snapshot(seq) == subject).then_some(seq)
     }
 
     /// A dead letter.
@@ -517,6 +537,15 @@ mod tests {
         assert_eq!(subjects.parse_events(&subjects.dead(&key())), None);
         for wrong in ["mozart.t.events.writer.m1", "mozart.t.events.writer.user.m1.x", ""] {
             assert_eq!(subjects.parse_events(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_named_by_the_plain_sequence_of_a_record() {
+        let subjects = subjects(1);
+        assert_eq!(subjects.parse_snapshot(&subjects.snapshot(70)), Some(70));
+        for wrong in ["mozart.t.snapshot.070", "mozart.t.snapshot.+7", "mozart.t.snapshot.7.0", ""] {
+            assert_eq!(subjects.parse_snapshot(wrong), None, "{wrong}");
         }
     }
 

@@ -26,6 +26,7 @@ pub mod reference;
 mod retries;
 mod room;
 mod scan;
+mod snapshot;
 mod streams;
 mod wire;
 
@@ -45,4 +46,5 @@ pub use logs::LogFollower;
 pub use patience::once_there;
 pub use retries::Retries;
 pub use scan::{JournalItem, JournalScan, OpenScan, Request, Requested};
+pub use snapshot::Loaded;
 pub use streams::StreamOptions;

@@ -151,6 +151,13 @@ impl Plan {
         self.stream(self.subjects.stream("CONTROL"), &subjects, settings)
     }
 
+    /// Written by a leader after every some thousand records, in chunks; it removes all but the newest.
+    fn snapshots(&self) -> Value {
+        let settings = json!({ "discard": "new", "duplicate_window": 120 * SECOND });
+        let subjects = [self.subjects.snapshot_filter()];
+        self.stream(self.subjects.stream("SNAPSHOTS"), &subjects, settings)
+    }
+
     fn journal(&self, shard: u32) -> Value {
         let settings = json!({
             "discard": "new",
@@ -244,7 +251,14 @@ impl Plan {
 
     fn others(&self) -> Vec<Value> {
         let journals = (0..self.subjects.shards()).map(|shard| self.journal(shard));
-        let rest = [self.events(), self.attempts(), self.logs(), self.dead(), self.lease()];
+        let rest = [
+            self.snapshots(),
+            self.events(),
+            self.attempts(),
+            self.logs(),
+            self.dead(),
+            self.lease(),
+        ];
         journals.chain(rest).collect()
     }
 }
