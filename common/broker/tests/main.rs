@@ -14,4 +14,5 @@ mod lagging;
 mod lease;
 mod logs;
 mod room;
+mod snapshot;
 mod streams;

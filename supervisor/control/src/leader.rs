@@ -320,6 +320,7 @@ impl Supervisor {
         let outcomes = self.observe(|eyes, state, now| eyes.tick(state, now));
         self.follow(outcomes.unwrap_or_default()).await;
         self.sweep_next();
+        self.take_snapshot();
     }
 
     /// Timers that are due become records: the fold decides what they mean. While a node still prepares a start, as by pulling an

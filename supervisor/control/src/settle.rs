@@ -101,16 +101,17 @@ async fn conversation_of(
 async fn ended_at(broker: &Broker, open: &Open<'_>) -> Result<Option<Timestamp>, BrokerError> {
     let from = broker.control_last_seq().await?.saturating_sub(LOOKED_BACK);
     let mut ended = None;
-    let begun = |_, at, record: &ControlRecord| match &record.event {
-        // The first that was written: a leader that is none any more may have written another.
-        ControlEvent::IncarnationExited { incarnation, .. } if *incarnation == open.incarnation => {
+    let begun = |_, at, record: &ControlRecord| {
+        if let ControlEvent::IncarnationExited { incarnation, .. } = &record.event
+            && *incarnation == open.incarnation
+        {
+            // The first that was written: a leader that is none any more may have written another.
             ended = Some(at);
-            None
         }
-        ControlEvent::IncarnationAllocated { incarnation, .. } => {
-            (*incarnation <= open.incarnation).then_some(())
-        }
-        _ => None,
+        let ControlEvent::IncarnationAllocated { incarnation, .. } = &record.event else {
+            return None;
+        };
+        (*incarnation <= open.incarnation).then_some(())
     };
     broker.look_back(open.agent, from, begun).await?;
     // By the log's clock, as the requests' times are the journal's: no host's.
