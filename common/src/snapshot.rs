@@ -79,8 +79,12 @@ impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Damaged(how) => write!(f, "it is damaged: {how}"),
-            Self::Format(format) => write!(f, "it is of format {format}, which this build does not know"),
-            Self::Rules(rules) => write!(f, "it is of rules {rules}, which this build does not fold"),
+            Self::Format(format) => {
+                write!(f, "it is of format {format}, which this build does not know")
+            }
+            Self::Rules(rules) => {
+                write!(f, "it is of rules {rules}, which this build does not fold")
+            }
             Self::Content(how) => write!(f, "its content cannot be read: {how}"),
             Self::Beyond { last } => write!(
                 f,
@@ -119,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_snapshot_belongs_to_the_log_whose_record_it_ends_with_and_to_no_other() {
-        let head = SnapshotHead { format: 1, seq: 10, last: logged(7, Some("s.1")), term: 3, rules: 3 };
+        let head =
+            SnapshotHead { format: 1, seq: 10, last: logged(7, Some("s.1")), term: 3, rules: 3 };
         let same = || Some(head.last.clone());
         let rows = [
             // The first record, the last one, what is at 10, and the doubt.

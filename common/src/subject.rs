@@ -544,7 +544,8 @@ mod tests {
     fn a_snapshot_is_named_by_the_plain_sequence_of_a_record() {
         let subjects = subjects(1);
         assert_eq!(subjects.parse_snapshot(&subjects.snapshot(70)), Some(70));
-        for wrong in ["mozart.t.snapshot.070", "mozart.t.snapshot.+7", "mozart.t.snapshot.7.0", ""] {
+        for wrong in ["mozart.t.snapshot.070", "mozart.t.snapshot.+7", "mozart.t.snapshot.7.0", ""]
+        {
             assert_eq!(subjects.parse_snapshot(wrong), None, "{wrong}");
         }
     }

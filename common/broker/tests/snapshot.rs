@@ -109,15 +109,15 @@ async fn the_newest_that_is_whole_is_used_and_the_others_are_named() {
     assert_eq!(found(&broker).await, (Some(9), vec![]));
     // A chunk of the newest is missing: its records are 7 to 9.
     remove(&server, 8).await;
-    let missing = |of: u64, chunk: u64| {
-        (of, Doubt::Damaged(format!("chunk {chunk} of 3 is missing")))
-    };
+    let missing =
+        |of: u64, chunk: u64| (of, Doubt::Damaged(format!("chunk {chunk} of 3 is missing")));
     assert_eq!(found(&broker).await, (Some(6), vec![missing(9, 2)]));
     // And one of the next has another content.
     let stolen = api(&server, "STREAM.MSG.GET.MOZART_test_SNAPSHOTS", json!({ "seq": 6 })).await;
     assert_eq!(stolen["message"]["subject"], "mozart.test.snapshot.6");
     let taken = server.client().await;
-    let got = taken.request("$JS.API.DIRECT.GET.MOZART_test_SNAPSHOTS", r#"{"seq":6}"#.into()).await;
+    let got =
+        taken.request("$JS.API.DIRECT.GET.MOZART_test_SNAPSHOTS", r#"{"seq":6}"#.into()).await;
     let got = got.expect("an answer");
     remove(&server, 6).await;
     let mut headers = HeaderMap::new();

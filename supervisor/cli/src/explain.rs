@@ -81,8 +81,7 @@ async fn fold(client: &Client) -> Result<Fleet, ApiError> {
     const WHAT: &str = "cannot read the control log";
     let answers = client.ask_within(&Query::Hello, Duration::from_secs(1));
     let log = async {
-        let loaded =
-            client.broker.load_snapshot(supervisor_core::restore).await.attempt(WHAT)?;
+        let loaded = client.broker.load_snapshot(supervisor_core::restore).await.attempt(WHAT)?;
         for (seq, doubt) in &loaded.doubted {
             output::note(format!("warning: snapshot {seq} of the control log is skipped: {doubt}"));
         }

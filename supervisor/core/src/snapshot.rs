@@ -94,13 +94,10 @@ pub fn restore(head: &SnapshotHead, json: &[u8]) -> Result<State, Doubt> {
         return Err(Doubt::Rules(head.rules));
     }
     let content = |how: String| Doubt::Content(how);
-    let state: State =
-        serde_json::from_slice(json).map_err(|error| content(error.to_string()))?;
+    let state: State = serde_json::from_slice(json).map_err(|error| content(error.to_string()))?;
     if (state.seq, state.term, state.rules) != (head.seq, head.term, head.rules) {
-        let named = format!(
-            "it is of record {}, term {} and rules {}",
-            state.seq, state.term, state.rules
-        );
+        let named =
+            format!("it is of record {}, term {} and rules {}", state.seq, state.term, state.rules);
         return Err(content(named));
     }
     match &state.unreadable {
@@ -214,7 +211,9 @@ mod tests {
         assert_eq!(with(|head| head.format = OLDEST_SNAPSHOT_FORMAT - 1), Doubt::Format(0));
         assert_eq!(with(|head| head.rules = RULES + 1), Doubt::Rules(RULES + 1));
         assert_eq!(with(|head| head.rules = OLDEST_RULES - 1), Doubt::Rules(0));
-        for other in [with(|head| head.seq = 8), with(|head| head.term = 5), with(|head| head.rules = 1)] {
+        for other in
+            [with(|head| head.seq = 8), with(|head| head.term = 5), with(|head| head.rules = 1)]
+        {
             assert!(matches!(other, Doubt::Content(_)), "{other}");
         }
         for bad in [&b""[..], b"{", b"null", b"{}"] {

@@ -257,7 +257,10 @@ fn a_field_of_the_state_that_is_new_is_a_new_format_of_snapshots() {
         std::fs::write(&path, &found).expect("writable");
     }
     let expected = std::fs::read_to_string(&path).expect("the fields of this format are listed");
-    assert_eq!(found, expected, "another set of fields is another SNAPSHOT_FORMAT, with its own list");
+    assert_eq!(
+        found, expected,
+        "another set of fields is another SNAPSHOT_FORMAT, with its own list"
+    );
 }
 
 #[test]

@@ -103,7 +103,8 @@ impl Life {
             stored.entry(run.incarnation).or_default().push(*at);
         }
         self.witnessed.sort_unstable_by_key(|turn| (turn.incarnation, turn.began));
-        for noted in self.witnessed.chunk_by_mut(|one, other| one.incarnation == other.incarnation) {
+        for noted in self.witnessed.chunk_by_mut(|one, other| one.incarnation == other.incarnation)
+        {
             let of = noted.first().and_then(|turn| stored.get_mut(&turn.incarnation));
             let Some(of) = of.filter(|of| of.len() == noted.len()) else { continue };
             of.sort_unstable();

@@ -122,30 +122,29 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Joins the chunks that are stored for one sequence. They may be those of several writes, whole or not.
-///
-/// # Errors
-/// How it is damaged.
-pub(super) fn join(seq: u64, records: &[Record]) -> Result<(SnapshotHead, Vec<u8>), String> {
-    let mut damage = None;
+/// What the chunks of one write come to: a head and its content, or how they are damaged.
+pub(super) type Joined = Result<(SnapshotHead, Vec<u8>), String>;
+
+/// Joins the chunks that are stored for one sequence. They may be those of several writes, as by another build, or for a log that was
+/// there before: each is whole or damaged by itself.
+pub(super) fn join(seq: u64, records: &[Record]) -> Vec<Joined> {
+    let mut all = Vec::new();
     let mut writes = BTreeMap::<&str, Vec<Part<'_>>>::new();
     for record in records {
         match Part::of(record) {
             Ok(part) => writes.entry(part.sha256).or_default().push(part),
-            Err(how) => damage = Some(how),
+            Err(how) => all.push(Err(how)),
         }
     }
-    for (sha256, parts) in writes {
-        match joined(seq, sha256, &parts) {
-            Ok(whole) => return Ok(whole),
-            Err(how) => damage = Some(how),
-        }
+    all.extend(writes.iter().map(|(sha256, parts)| joined(seq, sha256, parts)));
+    if all.is_empty() {
+        all.push(Err("there are no chunks".to_owned()));
     }
-    Err(damage.unwrap_or_else(|| "there are no chunks".to_owned()))
+    all
 }
 
 /// The chunks of one write.
-fn joined(seq: u64, sha256: &str, parts: &[Part<'_>]) -> Result<(SnapshotHead, Vec<u8>), String> {
+fn joined(seq: u64, sha256: &str, parts: &[Part<'_>]) -> Joined {
     let Some(first) = parts.first() else { return Err("there are no chunks".to_owned()) };
     let mut payloads = vec![None; first.count];
     for part in parts {
@@ -199,6 +198,14 @@ mod tests {
         stored(cut(&head(Some("s.1")), &text(length), size).expect("not too many"))
     }
 
+    /// What they come to, if they are of one write.
+    fn one(seq: u64, records: &[Record]) -> Joined {
+        let mut all = join(seq, records);
+        assert!(!all.is_empty());
+        let whole = all.iter().position(Result::is_ok);
+        all.swap_remove(whole.unwrap_or(0))
+    }
+
     #[test]
     fn what_is_cut_is_joined_whatever_its_size_and_the_order_of_its_chunks() {
         for (length, size, count) in
@@ -208,7 +215,7 @@ mod tests {
             assert_eq!(records.len(), count, "{length} by {size}");
             assert!(records.iter().all(|record| record.payload.len() <= size));
             records.reverse();
-            assert_eq!(join(9, &records), Ok((head(Some("s.1")), text(length).to_vec())));
+            assert_eq!(one(9, &records), Ok((head(Some("s.1")), text(length).to_vec())));
         }
     }
 
@@ -216,7 +223,7 @@ mod tests {
     fn an_id_that_no_header_takes_comes_back() {
         for id in [None, Some(""), Some(" a\r\nb\u{0}\u{e9}\" ")] {
             let chunks = cut(&head(id), &text(3), 2).expect("not too many");
-            assert_eq!(join(9, &stored(chunks)).expect("whole").0, head(id));
+            assert_eq!(one(9, &stored(chunks)).expect("whole").0, head(id));
         }
     }
 
@@ -225,10 +232,10 @@ mod tests {
         for (gone, named) in [(0, "chunk 1 of 3"), (1, "chunk 2 of 3"), (2, "chunk 3 of 3")] {
             let mut records = cut_of(9, 4);
             records.remove(gone);
-            let how = join(9, &records).expect_err("damaged");
+            let how = one(9, &records).expect_err("damaged");
             assert_eq!(how, format!("{named} is missing"));
         }
-        assert_eq!(join(9, &[]).expect_err("nothing"), "there are no chunks");
+        assert_eq!(one(9, &[]).expect_err("nothing"), "there are no chunks");
     }
 
     #[test]
@@ -238,29 +245,34 @@ mod tests {
             let mut payload = records[chunk].payload.to_vec();
             payload[0] ^= 1;
             records[chunk].payload = payload.into();
-            let how = join(9, &records).expect_err("damaged");
+            let how = one(9, &records).expect_err("damaged");
             assert!(how.contains("checksum"), "{how}");
         }
         let mut records = cut_of(9, 4);
         records[1].payload = records[1].payload.slice(..3);
-        assert!(join(9, &records).expect_err("cut").contains("checksum"));
+        assert!(one(9, &records).expect_err("cut").contains("checksum"));
     }
 
     #[test]
     fn a_head_that_changed_is_noticed_also_if_all_chunks_agree_on_it() {
-        for (name, value) in
-            [(FORMAT, "2"), (SEQ, "10"), (TERM, "4"), (RULES, "3"), (LAST_AT, "78"), (LAST_ID, "\"x\"")]
-        {
+        for (name, value) in [
+            (FORMAT, "2"),
+            (SEQ, "10"),
+            (TERM, "4"),
+            (RULES, "3"),
+            (LAST_AT, "78"),
+            (LAST_ID, "\"x\""),
+        ] {
             let mut records = cut_of(9, 4);
             for record in &mut records {
                 record.headers.insert(name, value);
             }
-            let how = join(9, &records).expect_err(name);
+            let how = one(9, &records).expect_err(name);
             assert!(how.contains("checksum"), "{name}: {how}");
             // And if only one does not.
             records = cut_of(9, 4);
             records[1].headers.insert(name, value);
-            let how = join(9, &records).expect_err(name);
+            let how = one(9, &records).expect_err(name);
             assert!(how.contains("do not agree"), "{name}: {how}");
         }
     }
@@ -276,22 +288,22 @@ mod tests {
                 }
             }
             records[0].headers = headers;
-            let how = join(9, &records).expect_err(name);
+            let how = one(9, &records).expect_err(name);
             assert!(how.contains(name), "{how}");
             for bad in ["", "-1", "x", "99999999999999999999"] {
                 let mut records = cut_of(3, 4);
                 records[0].headers.insert(name, bad);
-                join(9, &records).expect_err(name);
+                one(9, &records).expect_err(name);
             }
         }
         for count in ["0", "1025", "18446744073709551615"] {
             let mut records = cut_of(3, 4);
             records[0].headers.insert(CHUNKS, count);
-            assert!(join(9, &records).expect_err(count).contains(CHUNKS));
+            assert!(one(9, &records).expect_err(count).contains(CHUNKS));
         }
         let mut records = cut_of(3, 4);
         records[0].headers.insert(CHUNK_NUMBER, "1");
-        assert_eq!(join(9, &records).expect_err("one too far"), "chunk 2 of 1");
+        assert_eq!(one(9, &records).expect_err("one too far"), "chunk 2 of 1");
     }
 
     #[test]
@@ -303,17 +315,24 @@ mod tests {
             let mut records: Vec<Record> = other[..torn].to_vec();
             records.extend(whole.clone());
             records.push(whole[1].clone());
-            let joined = join(9, &records).expect("one is whole");
-            assert_eq!(joined.1, text(9));
+            let joined = join(9, &records);
+            assert_eq!(joined.len(), if torn == 0 { 1 } else { 2 });
+            let good: Vec<_> = joined.into_iter().flatten().collect();
+            assert_eq!(good, [(head(Some("s.1")), text(9).to_vec())]);
         }
         let mut records = other[..2].to_vec();
         records.extend_from_slice(&whole[2..]);
-        assert!(join(9, &records).expect_err("none is whole").contains("missing"));
+        for how in join(9, &records) {
+            assert!(how.expect_err("none is whole").contains("missing"));
+        }
+        // Both are whole.
+        let records = [other, whole].concat();
+        assert_eq!(join(9, &records).into_iter().flatten().count(), 2);
     }
 
     #[test]
     fn a_snapshot_under_another_sequence_is_none_of_it() {
-        assert_eq!(join(8, &cut_of(9, 4)).expect_err("of 9"), "it is of record 9");
+        assert_eq!(one(8, &cut_of(9, 4)).expect_err("of 9"), "it is of record 9");
     }
 
     #[test]

@@ -72,11 +72,13 @@ impl Broker {
                 Published::WrongLast => return Err(BrokerError::other("wrong last sequence")),
             }
         }
-        match self.read_snapshot(head.seq, |head, json| Ok((head.clone(), json.to_vec()))).await? {
-            Ok(read) if read == (head.clone(), json.to_vec()) => Ok(()),
-            Ok(_) => Err(BrokerError::Other(format!("another snapshot {} is there", head.seq))),
-            Err(doubt) => Err(BrokerError::Other(format!("snapshot {}: {doubt}", head.seq))),
-        }
+        let written = head.clone();
+        let is_it = move |head: &SnapshotHead, read: &[u8]| match *head == written && read == json {
+            true => Ok(()),
+            false => Err(Doubt::Content("it is not what was written".to_owned())),
+        };
+        let read = self.read_snapshot(head.seq, is_it).await?;
+        read.map_err(|doubt| BrokerError::Other(format!("snapshot {}: {doubt}", head.seq)))
     }
 
     /// The newest snapshot that is whole, belongs to the log, and that `restore` takes.
@@ -143,27 +145,35 @@ impl Broker {
             None
         };
         let log = LogView { first: extent.first, last: extent.last, there };
-        let judged = move |head: &SnapshotHead, json: &[u8]| {
-            match head.doubt(&log) {
-                Some(doubt) => Err(doubt),
-                None => Ok((head.clone(), restore(head, json)?)),
-            }
+        let judged = move |head: &SnapshotHead, json: &[u8]| match head.doubt(&log) {
+            Some(doubt) => Err(doubt),
+            None => Ok((head.clone(), restore(head, json)?)),
         };
         self.read_snapshot(seq, judged).await
     }
 
-    /// Reads a snapshot, and what `restore` makes of it.
+    /// Reads a snapshot, and what `restore` makes of it: of the first that it takes, where several are there for one sequence.
     async fn read_snapshot<T: Send + 'static>(
         &self,
         seq: u64,
-        restore: impl FnOnce(&SnapshotHead, &[u8]) -> std::result::Result<T, Doubt> + Send + 'static,
+        restore: impl Fn(&SnapshotHead, &[u8]) -> std::result::Result<T, Doubt> + Send + 'static,
     ) -> Result<std::result::Result<T, Doubt>> {
         let (stream, subject) = (self.snapshot_stream(), self.subjects().snapshot(seq));
         let reader = Reader::new(self.wire(), stream, subject, 1, u64::MAX).of(self.replicas());
         let records = reader.rest().await?;
         apart(move || {
-            let (head, json) = chunks::join(seq, &records).map_err(Doubt::Damaged)?;
-            restore(&head, &json)
+            let mut doubts = Vec::new();
+            for joined in chunks::join(seq, &records) {
+                let restored =
+                    joined.map_err(Doubt::Damaged).and_then(|(head, json)| restore(&head, &json));
+                match restored {
+                    Ok(restored) => return Ok(restored),
+                    Err(doubt) => doubts.push(doubt),
+                }
+            }
+            // Something that is just being written may be beside what is of no use to anybody.
+            doubts.sort_by_key(Doubt::is_foreign);
+            Err(doubts.swap_remove(0))
         })
         .await
     }

@@ -40,7 +40,8 @@ fn trimmed(what: &str, first: u64) -> ApiError {
     let cause = format!(
         "the control log begins with record {first}: what came before is gone, and no snapshot covers it"
     );
-    let try_ = "restore the streams CONTROL and SNAPSHOTS from a backup (docs/operating.md, Backups)";
+    let try_ =
+        "restore the streams CONTROL and SNAPSHOTS from a backup (docs/operating.md, Backups)";
     common::failure::error(common::failure::CONFLICT, what, cause, try_)
 }
 
@@ -108,3 +109,6 @@ async fn tidy(broker: &Broker, now: Timestamp) -> Result<(), BrokerError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
