@@ -1,7 +1,7 @@
 //! Snapshots of the fold: a start goes on from one, and the leader takes one after every some thousand records. What to write, to
 //! believe and to remove is decided in `supervisor_core`.
 
-use broker::{Broker, BrokerError, Loaded};
+use broker::{Broker, BrokerError, Loaded, Moment};
 use bytes::Bytes;
 use common::Timestamp;
 use common::api::ApiError;
@@ -53,12 +53,18 @@ impl Supervisor {
         if !self.snapshots.is_due(seq) || self.acting().is_none() {
             return;
         }
+        let began = Moment::now();
         let Some((head, json)) = snapshot(&self.state, &self.last) else { return };
+        let copied = Moment::now().since(began);
         self.snapshots.begun();
         // Neither clock alone decides what is old: the log's never goes back, also if a server's was once wrong.
         let broker = self.reads.broker.clone();
         let now = self.now().min(broker.now());
         self.task(async move {
+            let bytes = json.len();
+            tracing::info!(
+                "taking snapshot {seq} of the control log: {bytes} bytes, copied in {copied:?}"
+            );
             let written = write(&broker, head, json.into(), now).await;
             let failed = |error| tracing::warn!("cannot write snapshot {seq}: {error}");
             Done::Snapshot { seq, written: written.map_err(failed).is_ok() }
@@ -81,9 +87,8 @@ async fn write(
     json: Bytes,
     now: Timestamp,
 ) -> Result<(), BrokerError> {
-    let (seq, bytes) = (head.seq, json.len());
     broker.write_snapshot(&head, json).await?;
-    tracing::info!("snapshot {seq} of the control log is written: {bytes} bytes");
+    tracing::info!("snapshot {} of the control log is written", head.seq);
     // It is there, whatever becomes of the rest: that is done again with the next one.
     if let Err(error) = tidy(broker, now).await {
         tracing::warn!("cannot remove what snapshots make needless: {error}");

@@ -15,6 +15,7 @@ mod failover;
 mod figure;
 mod fleet;
 mod floors;
+mod long_log;
 mod memory;
 mod ours;
 mod outcome;
@@ -61,6 +62,9 @@ struct Args {
     /// How often the leader is killed
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     failovers: u32,
+    /// How many records the control log has with which a supervisor starts
+    #[arg(long, default_value_t = 1_000_000)]
+    records: u64,
     /// How results are written to stdout
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -70,7 +74,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 15] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 16] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -86,6 +90,7 @@ const SCENARIOS: [(&[u8], &str, Scenario); 15] = [
     (&[13], "replace-docker", Scenario::ReplaceDocker),
     (&[14], "restart-docker", Scenario::RestartDocker),
     (&[15], "memory-docker", Scenario::MemoryDocker),
+    (&[21], "long-log", Scenario::LongLog),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +110,7 @@ enum Scenario {
     ReplaceDocker,
     RestartDocker,
     MemoryDocker,
+    LongLog,
 }
 
 fn main() -> ExitCode {
@@ -139,6 +145,7 @@ fn run(args: Args) -> Result<()> {
         pairs: args.pairs,
         replacements: args.replacements,
         failovers: args.failovers,
+        records: args.records,
         window: Duration::try_from_secs_f64(args.seconds)?,
         data: args.data,
         which: args.which,
@@ -167,6 +174,7 @@ fn run(args: Args) -> Result<()> {
                 }
                 Scenario::RestartDocker => container::restart(&plan, &mut report).await,
                 Scenario::MemoryDocker => container::memory(&plan, &mut report).await,
+                Scenario::LongLog => long_log::run(&plan, &mut report).await,
                 Scenario::ReplaceDocker => replace::run(&plan, &mut report, Runtime::Docker).await,
             }
         })?;

@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) replacements: u32,
     /// How often the leader is killed.
     pub(crate) failovers: u32,
+    /// How many records a long control log has.
+    pub(crate) records: u64,
     /// How long one measurement takes.
     pub(crate) window: Duration,
     /// Where the data goes.
