@@ -55,7 +55,8 @@ impl Broker {
         let (of, whole) = (head.clone(), json.clone());
         let cut = apart(move || chunks::cut(&of, &whole, size)).await?;
         let Some(cut) = cut else {
-            return Err(BrokerError::TooLarge { size: json.len(), max: size });
+            let size = json.len();
+            return Err(BrokerError::Other(format!("a snapshot of {size} bytes is too large")));
         };
         let subject = self.subjects().snapshot(head.seq);
         for (number, chunk) in cut.into_iter().enumerate() {
@@ -200,16 +201,21 @@ impl Broker {
         self.wire().purge(&self.snapshot_stream(), &subject).await.map(drop)
     }
 
-    /// The sequence of the log's first record that was stored at a time or later; of the next one, if there is none.
+    /// The sequence of the log's first record that was stored at a time or later; of the next one, if there is none; 0 if a replica that
+    /// lags leaves that open.
     ///
     /// # Errors
     /// When the broker does not answer.
     pub async fn control_since(&self, at: Timestamp) -> Result<u64> {
         let (stream, filter) = (self.control_stream(), self.subjects().control_filter());
-        // Read first: what is stored meanwhile is younger.
-        let last = self.control_last_seq().await?;
-        let first = self.wire().since(&stream, &filter, at).await?;
-        Ok(first.map_or(last + 1, |record| record.seq))
+        if let Some(first) = self.wire().since(&stream, &filter, at).await? {
+            return Ok(first.seq);
+        }
+        match self.wire().last(&stream, &filter).await? {
+            Some(last) if last.at >= at => Ok(0),
+            Some(last) => Ok(last.seq + 1),
+            None => Ok(self.control_extent().await?.first),
+        }
     }
 
     /// Removes the log's records before a sequence. Only what snapshots cover may go.
