@@ -67,6 +67,9 @@ pub enum Doubt {
     },
 }
 
+/// The sequence of a snapshot, and the doubt about it; none of a good one.
+pub type Judged = (u64, Option<Doubt>);
+
 impl Doubt {
     /// Whether it can be of no use to any build: what it was taken of is another log.
     #[must_use]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::Timestamp;
-use common::snapshot::{Doubt, Logged, SnapshotHead};
+use common::snapshot::{Doubt, Judged, Logged, SnapshotHead};
 
 use crate::state::State;
 use crate::{OLDEST_RULES, RULES};
@@ -109,10 +109,10 @@ pub fn restore(head: &SnapshotHead, json: &[u8]) -> Result<State, Doubt> {
 /// Which snapshots can go, of those that there are: any order, each with the doubt about it. Kept are the newest that are good, and
 /// what is newer: another build may read that, or another leader is just writing it. Of another log none is kept.
 #[must_use]
-pub fn needless(judged: &[(u64, Option<Doubt>)]) -> Vec<u64> {
+pub fn needless(judged: &[Judged]) -> Vec<u64> {
     let good = good(judged);
     let Some(oldest) = good.get(SNAPSHOTS_KEPT - 1).or(good.last()) else { return Vec::new() };
-    let goes = |(seq, doubt): &&(u64, Option<Doubt>)| match doubt {
+    let goes = |(seq, doubt): &&Judged| match doubt {
         Some(doubt) => doubt.is_foreign() || good.first() > Some(seq),
         None => seq < oldest,
     };
@@ -130,14 +130,14 @@ pub fn old_before(now: Timestamp) -> Timestamp {
 /// is not old. What two good snapshots cover can go once it is old. The record that the older one ends with stays: it shows that the
 /// snapshot is of this log.
 #[must_use]
-pub fn trimmed_to(judged: &[(u64, Option<Doubt>)], first: u64, young: u64) -> Option<u64> {
+pub fn trimmed_to(judged: &[Judged], first: u64, young: u64) -> Option<u64> {
     let covered = *good(judged).get(SNAPSHOTS_KEPT - 1)?;
     let to = covered.min(young);
     (to > first).then_some(to)
 }
 
 /// The sequences of the good ones, newest first.
-fn good(judged: &[(u64, Option<Doubt>)]) -> Vec<u64> {
+fn good(judged: &[Judged]) -> Vec<u64> {
     let good = judged.iter().filter(|(_, doubt)| doubt.is_none()).map(|(seq, _)| *seq);
     let mut good: Vec<u64> = good.collect();
     good.sort_unstable_by(|a, b| b.cmp(a));
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn two_good_ones_are_kept_and_nothing_that_may_be_of_use() {
         let beyond = || Some(Doubt::Beyond { last: 45 });
-        let rows: [(&[(u64, Option<Doubt>)], &[u64]); 9] = [
+        let rows: [(&[Judged], &[u64]); 9] = [
             (&[], &[]),
             (&[(10, None)], &[]),
             (&[(20, None), (10, None)], &[]),
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn the_log_loses_what_is_old_and_covered_twice() {
         let two = [(30_000, None), (20_000, None)];
-        let rows: [(&[(u64, Option<Doubt>)], u64, u64, Option<u64>); 8] = [
+        let rows: [(&[Judged], u64, u64, Option<u64>); 8] = [
             // All is old; all is young; some is.
             (&two, 1, 35_000, Some(20_000)),
             (&two, 1, 1, None),

@@ -233,7 +233,7 @@ fn keys(value: &Value, place: &str, found: &mut BTreeSet<String>) {
             }
         }
         Value::Array(values) => values.iter().for_each(|value| keys(value, place, found)),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

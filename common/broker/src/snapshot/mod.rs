@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use common::snapshot::{Doubt, LogView, Logged, SnapshotHead};
+use common::snapshot::{Doubt, Judged, LogView, Logged, SnapshotHead};
 use common::{AgentName, Timestamp};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -109,7 +109,7 @@ impl Broker {
     pub async fn judge_snapshots<T: Send + 'static>(
         &self,
         restore: impl Fn(&SnapshotHead, &[u8]) -> std::result::Result<T, Doubt> + Copy + Send + 'static,
-    ) -> Result<(Extent, Vec<(u64, Option<Doubt>)>)> {
+    ) -> Result<(Extent, Vec<Judged>)> {
         let seqs = self.snapshots().await?;
         let extent = self.control_extent().await?;
         let mut judged = Vec::new();

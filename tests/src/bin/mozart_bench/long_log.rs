@@ -51,21 +51,22 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 
     let mut whole = Vec::new();
     for number in 0..plan.pairs.min(2) {
-        whole.push(starts.start(&format!("whole{number}")).await?.1);
+        whole.push(starts.start(&format!("whole{number}"), None).await?.1);
     }
     // One that goes on leads, and takes a snapshot.
-    let (leader, _) = starts.start("leader").await?;
+    let (leader, _) = starts.start("leader", None).await?;
     let seq = process::until("a snapshot", LONGEST, async || {
         let (_, judged) = broker.judge_snapshots(|_, _| Ok(())).await?;
         Ok(judged.into_iter().find(|(_, doubt)| doubt.is_none()).map(|(seq, _)| seq))
     })
     .await?;
+    note(&starts.said("leader", "taking snapshot"));
     drop(leader);
     log.grow((seq + YOUNGER).saturating_sub(broker.control_last_seq().await?)).await?;
     let younger = broker.control_last_seq().await? - seq;
     let mut times = Vec::new();
     for number in 0..plan.pairs {
-        times.push(starts.start(&format!("snapshot{number}")).await?.1);
+        times.push(starts.start(&format!("snapshot{number}"), Some(seq)).await?.1);
     }
     let records = broker.control_last_seq().await?;
     let name = format!("supervisor's start, {records} records, {younger} after the snapshot, p50");
@@ -83,9 +84,19 @@ struct Starts<'a> {
 }
 
 impl Starts<'_> {
-    /// Starts one; it runs, and the seconds that it took to fold the log.
-    async fn start(&self, id: &str) -> Result<(Owned, f64)> {
-        let log = self.folder.join(format!("{id}.log"));
+    fn log(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}.log"))
+    }
+
+    /// The first line of its log with these words.
+    fn said(&self, id: &str, words: &str) -> String {
+        let log = process::read(&self.log(id)).unwrap_or_default();
+        log.lines().find(|line| line.contains(words)).unwrap_or_default().to_owned()
+    }
+
+    /// Starts one; it runs, and the seconds that it took to fold the log. `from`: the snapshot from which it has to go on, if any.
+    async fn start(&self, id: &str, from: Option<u64>) -> Result<(Owned, f64)> {
+        let log = self.log(id);
         let mut command = std::process::Command::new(&self.mozart);
         command.args(["--nats", &self.url, "--namespace", self.namespace.as_str(), "--dir"]);
         command.arg(self.folder.join("home")).args(["supervisor", "--id", id]);
@@ -100,6 +111,11 @@ impl Starts<'_> {
             if started.has_ended() { fail(said) } else { Ok(None) }
         })
         .await?;
+        let goes_on = from.map(|seq| format!("goes on from snapshot {seq} "));
+        let said = self.said(id, goes_on.as_deref().unwrap_or("goes on from snapshot"));
+        if said.is_empty() == goes_on.is_some() {
+            return fail(format!("supervisor {id} was to start from {from:?}: {said:?}"));
+        }
         Ok((started, took.as_secs_f64()))
     }
 }
