@@ -12,6 +12,7 @@ pub mod id;
 pub mod log;
 pub mod message;
 pub mod shim;
+pub mod snapshot;
 #[cfg(feature = "soul")]
 pub mod soul;
 pub mod spec;

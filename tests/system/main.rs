@@ -20,6 +20,7 @@ mod replace;
 mod roles;
 mod routing;
 mod seed_rows;
+mod snapshots;
 mod streams;
 mod survival;
 mod up_down;

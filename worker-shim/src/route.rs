@@ -170,7 +170,13 @@ async fn must_exist(broker: &Broker, agent: &AgentName) -> Result<(), String> {
             Ok(Some(record)) if !matches!(record.event, ControlEvent::AgentRemoved { .. }) => {
                 return Ok(());
             }
-            Ok(_) => return Err(format!("there is no agent `{agent}`")),
+            Ok(Some(_)) => return Err(format!("there is no agent `{agent}`")),
+            // The log may hold nothing any more of an agent that goes on running.
+            Ok(None) => match broker.agent_in_snapshot(agent).await {
+                Ok(Some((_, true))) => return Ok(()),
+                Ok(_) => return Err(format!("there is no agent `{agent}`")),
+                Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,
+            },
             // Its last record is of a newer version: there is an agent.
             Err(BrokerError::Malformed { .. }) => return Ok(()),
             Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,

@@ -425,9 +425,22 @@ impl Wire {
         }))
     }
 
-    /// The record at a sequence, from the stream's leader.
+    /// The record at a sequence, from the stream's leader; none if it has none there.
     pub(crate) async fn at(&self, stream: &str, seq: u64) -> Result<Option<Record>> {
         self.get(stream, &serde_json::json!({ "seq": seq }), CALL).await
+    }
+
+    /// The first record of a filter that was stored at a time or later.
+    pub(crate) async fn since(
+        &self,
+        stream: &str,
+        filter: &str,
+        at: Timestamp,
+    ) -> Result<Option<Record>> {
+        let request = Subject::from(format!("$JS.API.DIRECT.GET.{stream}"));
+        // A time is taken by batches alone.
+        let body = serde_json::json!({ "start_time": at, "batch": 1, "next_by_subj": filter });
+        self.direct(&request, body.to_string().into()).await
     }
 
     /// The first record of a filter from `seq` on, and how many come after it.
@@ -446,18 +459,6 @@ impl Wire {
             let pending = pending.and_then(|count| count.parse().ok());
             (record, pending.unwrap_or_default())
         }))
-    }
-
-    /// The first record of a filter that was stored at a time or later.
-    pub(crate) async fn first_since(
-        &self,
-        stream: &str,
-        filter: &str,
-        at: Timestamp,
-    ) -> Result<Option<Record>> {
-        let request = Subject::from(format!("$JS.API.DIRECT.GET.{stream}"));
-        let body = serde_json::json!({ "start_time": at, "batch": 1, "next_by_subj": filter });
-        self.direct(&request, body.to_string().into()).await
     }
 
     async fn direct(&self, request: &Subject, body: Bytes) -> Result<Option<Record>> {

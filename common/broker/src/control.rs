@@ -2,6 +2,7 @@
 
 use async_nats::HeaderMap;
 use common::control::ControlRecord;
+use common::snapshot::Logged;
 use common::{AgentName, Timestamp};
 use serde::Deserialize;
 
@@ -12,6 +13,12 @@ use crate::follow::{End, Followed, Follower, Source};
 use crate::journal::encode;
 use crate::read::Reader;
 use crate::wire::CALL;
+
+/// How far back a look goes at first, in sequences of the log: what is looked for is mostly new.
+const NEAR: u64 = 1_024;
+
+/// How far at most at once: so much of the log may be about one agent, and is held.
+const FAR: u64 = 65_536;
 
 /// Where an appended record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +66,7 @@ pub enum ControlItem {
 }
 
 impl Broker {
-    fn control_stream(&self) -> String {
+    pub(crate) fn control_stream(&self) -> String {
         self.subjects().stream("CONTROL")
     }
 
@@ -123,25 +130,41 @@ impl Broker {
         record.map(|record| record.parse()).transpose()
     }
 
-    /// What the log holds about an agent, with the times at which it was stored. What does not parse is left out.
+    /// Looks through what the log holds about an agent from its end back to sequence `from`, until `look` finds what it looks for. What
+    /// does not parse is left out.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn control_records(
+    pub async fn look_back<T>(
         &self,
         agent: &AgentName,
-    ) -> Result<Vec<(Timestamp, ControlRecord)>> {
+        from: u64,
+        mut look: impl FnMut(u64, Timestamp, &ControlRecord) -> Option<T>,
+    ) -> Result<Option<T>> {
         let (stream, subject) = (self.control_stream(), self.subjects().control(agent));
-        let reader = Reader::new(self.wire(), stream, subject, 1, u64::MAX).of(self.replicas());
-        let records = reader.rest().await?;
-        let parsed = records.iter().filter_map(|record| Some((record.at, record.parse().ok()?)));
-        Ok(parsed.collect())
+        let extent = self.control_extent().await?;
+        let (first, mut end, mut width) = (extent.first.max(from), extent.last + 1, NEAR);
+        while end > first {
+            // The server finds an agent's records from one sequence on, and not back from one.
+            let begin = end.saturating_sub(width).max(first);
+            let reader = Reader::new(self.wire(), stream.clone(), subject.clone(), begin, end - 1);
+            let records = reader.of(self.replicas()).rest().await?;
+            for record in records.iter().rev() {
+                let Ok(parsed) = record.parse() else { continue };
+                if let Some(found) = look(record.seq, record.at, &parsed) {
+                    return Ok(Some(found));
+                }
+            }
+            (end, width) = (begin, (4 * width).min(FAR));
+        }
+        Ok(None)
     }
 
     /// The term of the newest election on record; 0 before the first one.
     ///
     /// Read from the records that are about no agent, as elections are. The last of them names the term of its author, and newer
-    /// elections come after that one's: so this reads what one leadership has said of nodes, and no more.
+    /// elections come after that one's: so this reads what one leadership has said of nodes, and no more. Where the log was trimmed, a
+    /// snapshot knows what was before it.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -154,22 +177,33 @@ impl Broker {
         let is_election =
             |record: &Record| kind_of(&record.payload).as_deref() == Some("leaderElected");
         let (stream, subject) = (self.control_stream(), self.subjects().control_fleet());
-        let Some(last) = self.wire().last(&stream, &subject).await? else { return Ok(0) };
+        let Some(last) = self.wire().last(&stream, &subject).await? else {
+            return self.term_before_log(1).await;
+        };
         if is_election(&last) {
             return Ok(last.seq);
         }
         let head = last.parse::<Head>().ok();
         // Not what cannot be true: whoever believed that would obey nobody any more.
         let term = head.and_then(|head| head.term).filter(|term| *term < last.seq).unwrap_or(0);
-        let reader = Reader::new(self.wire(), stream, subject, term + 1, last.seq);
+        let mut newest = term.max(self.term_before_log(term + 1).await?);
+        let reader = Reader::new(self.wire(), stream, subject, newest + 1, last.seq);
         let mut reader = reader.of(self.replicas());
-        let mut newest = term;
         while let Some(record) = reader.next().await? {
             if is_election(&record) {
                 newest = record.seq;
             }
         }
         Ok(newest)
+    }
+
+    /// The newest term as of the newest snapshot, if the log begins after a sequence; else 0, since then the log tells it.
+    async fn term_before_log(&self, seq: u64) -> Result<u64> {
+        if self.control_extent().await?.first <= seq {
+            return Ok(0);
+        }
+        let loaded = self.load_snapshot(|_, _| Ok(())).await?;
+        Ok(loaded.found.map_or(0, |(head, ())| head.term))
     }
 
     /// The last sequence of the log.
@@ -227,6 +261,12 @@ impl ControlFollower {
             }
         })
     }
+}
+
+/// What a record is told from others by.
+pub(crate) fn logged(at: Timestamp, payload: &[u8]) -> Logged {
+    let id = serde_json::from_slice::<ControlRecord>(payload).ok().and_then(|record| record.id);
+    Logged { at, id }
 }
 
 /// The `type` of what may be a record of a newer version.

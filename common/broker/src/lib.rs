@@ -29,6 +29,7 @@ pub mod reference;
 mod retries;
 mod room;
 mod scan;
+mod snapshot;
 mod streams;
 mod wire;
 
@@ -52,4 +53,5 @@ pub use logs::LogFollower;
 pub use patience::once_there;
 pub use retries::Retries;
 pub use scan::{OpenScan, Request, Requested};
+pub use snapshot::Loaded;
 pub use streams::StreamOptions;

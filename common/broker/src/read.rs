@@ -10,7 +10,7 @@
 //! | where these begin, `requests_between`, `scan`, `dead_letters` | yes: floors, charges, what is carried away | confirmed |
 //! | `find` | yes: what a user named does not exist | confirmed |
 //! | `events` | yes: a dead letter is written from them, once | confirmed |
-//! | `control_records` | yes: what was charged to whom | confirmed |
+//! | `look_back`, snapshots | yes: what was charged to whom; what a fleet goes on from | confirmed |
 //! | `count_requests`, the count of finals of `room`, `logs` | no: they are shown, or an estimate | any replica |
 //! | followers (`follow_control`, `follow_events`, `follow_logs`) | no: what they miss comes later | any replica |
 //!

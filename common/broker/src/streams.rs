@@ -152,6 +152,13 @@ impl Plan {
         self.stream(self.subjects.stream("CONTROL"), &subjects, settings)
     }
 
+    /// Written by a leader after every some thousand records, in chunks; it removes all but the newest.
+    fn snapshots(&self) -> Value {
+        let settings = json!({ "discard": "new", "duplicate_window": 120 * SECOND });
+        let subjects = [self.subjects.snapshot_filter()];
+        self.stream(self.subjects.stream("SNAPSHOTS"), &subjects, settings)
+    }
+
     fn journal(&self, shard: u32) -> Value {
         let settings = json!({
             "discard": "new",
@@ -258,6 +265,7 @@ impl Plan {
         let rest = [
             self.archived("HISTORY", self.subjects.history_filter()),
             self.archived("INDEX", self.subjects.index_filter()),
+            self.snapshots(),
             self.events(),
             self.attempts(),
             self.logs(),

@@ -48,7 +48,7 @@ async fn streams_have_three_replicas_where_there_are_three_servers() {
     let cluster = Cluster::start().await;
     let broker = cluster.broker().await;
     assert_eq!(broker.replicas(), 3);
-    for stream in ["JOURNAL", "ATTEMPTS", "CONTROL", "DEAD", "LOGS", "EVENTS"] {
+    for stream in ["JOURNAL", "ATTEMPTS", "CONTROL", "SNAPSHOTS", "DEAD", "LOGS", "EVENTS"] {
         let info = ask(&cluster, 0, &format!("STREAM.INFO.MOZART_test_{stream}")).await;
         assert_eq!(info["config"]["num_replicas"], 3, "{stream}");
         let storage = if stream == "EVENTS" { "memory" } else { "file" };

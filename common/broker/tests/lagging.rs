@@ -149,7 +149,8 @@ async fn what_a_replica_lacks_and_the_leader_has_is_waited_for() {
     let (broker, _jetstream) = connect(&server).await;
     assert_eq!(broker.replicas(), 3);
     let (a, m1) = (agent("a"), key("a", "m1"));
-    assert_eq!(broker.control_records(&a).await.expect("an answer").len(), 1);
+    let seq = broker.look_back(&a, 1, |seq, _, _| Some(seq)).await.expect("an answer");
+    assert_eq!(seq, Some(1));
     assert_eq!(broker.events(&m1).await.expect("an answer").len(), 1);
     assert_eq!(broker.find(&message("m1")).await.expect("an answer").len(), 1);
 }

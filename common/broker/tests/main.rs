@@ -15,4 +15,5 @@ mod lagging;
 mod lease;
 mod logs;
 mod room;
+mod snapshot;
 mod streams;

@@ -44,15 +44,19 @@ fn verdict(event: &ControlEvent) -> Option<bool> {
 /// When the broker does not answer.
 pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, ApiError> {
     let what = || format!("cannot look up agent {agent}");
-    let Some(last) = broker.last_control(agent).await.attempt(what())? else {
-        return Ok(false);
-    };
-    if let Some(known) = verdict(&last.event) {
+    let last = broker.last_control(agent).await.attempt(what())?;
+    if let Some(known) = last.as_ref().and_then(|last| verdict(&last.event)) {
         return Ok(known);
     }
+    let is_whole = broker.control_extent().await.attempt(what())?.first <= 1;
+    if last.is_none() && is_whole {
+        return Ok(false);
+    }
+    let taken = broker.agent_in_snapshot(agent).await.attempt(what())?;
+    let (seq, there) = taken.unwrap_or((0, false));
     // Not by following the log: a replica that lags has its end before that of the log, and "there is nothing" would be believed of it.
-    let records = broker.control_records(agent).await.attempt(what())?;
-    Ok(records.iter().rev().find_map(|(_, record)| verdict(&record.event)).unwrap_or(false))
+    let said = broker.look_back(agent, seq + 1, |_, _, record| verdict(&record.event)).await;
+    Ok(said.attempt(what())?.unwrap_or(there))
 }
 
 /// Demands that the agent is registered.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use broker::ControlItem;
+use broker::{Broker, ControlItem, Extent};
 use clap::Args;
 use common::AgentName;
 use common::api::ApiError;
@@ -42,7 +42,12 @@ struct Numbered<'a> {
 pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiError> {
     const WHAT: &str = "cannot read the control log";
     let client = Client::connect(global).await?;
-    let mut log = client.broker.follow_control(1, args.agent.as_ref()).await.attempt(WHAT)?;
+    let extent = client.broker.control_extent().await.attempt(WHAT)?;
+    let from = begin(&client.broker, args, extent).await.attempt(WHAT)?;
+    if from <= extent.first && extent.first > 1 {
+        output::note(gone(extent.first));
+    }
+    let mut log = client.broker.follow_control(from, args.agent.as_ref()).await.attempt(WHAT)?;
     let mut stored = VecDeque::new();
     loop {
         match log.next().await.attempt(WHAT)? {
@@ -76,6 +81,29 @@ pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiErr
             ControlItem::CaughtUp => {}
         }
     }
+}
+
+/// Where the last records that are wanted begin: the log is not read up to there.
+async fn begin(broker: &Broker, args: &EventsArgs, extent: Extent) -> broker::Result<u64> {
+    let Some(tail) = args.tail else { return Ok(1) };
+    let tail = u64::try_from(tail).unwrap_or(u64::MAX);
+    let Some(agent) = &args.agent else { return Ok((extent.last + 1).saturating_sub(tail).max(1)) };
+    if tail == 0 {
+        return Ok(extent.last + 1);
+    }
+    let mut left = tail;
+    let last = |seq, _, _: &ControlRecord| {
+        left -= 1;
+        (left == 0).then_some(seq)
+    };
+    Ok(broker.look_back(agent, 1, last).await?.unwrap_or(1))
+}
+
+/// Says that the log does not begin with its first record.
+fn gone(first: u64) -> String {
+    format!(
+        "note: the control log begins with record #{first}; older records were removed, as snapshots and time allow"
+    )
 }
 
 fn malformed(seq: u64, cause: &str) {

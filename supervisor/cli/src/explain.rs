@@ -26,6 +26,9 @@ use common::failure;
 /// How many messages before the one in question are looked at.
 const AHEAD: usize = 50;
 
+/// How many of an agent's last records are looked at.
+const RECORDS: usize = 500;
+
 /// `mozart explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -37,7 +40,6 @@ pub struct ExplainArgs {
 /// The control log, folded here.
 struct Fleet {
     state: State,
-    records: Vec<(u64, ControlRecord)>,
     /// Whether a supervisor answers.
     supervised: bool,
 }
@@ -79,25 +81,45 @@ async fn fold(client: &Client) -> Result<Fleet, ApiError> {
     const WHAT: &str = "cannot read the control log";
     let answers = client.ask_within(&Query::Hello, Duration::from_secs(1));
     let log = async {
-        let mut log = client.broker.follow_control(1, None).await.attempt(WHAT)?;
-        let (mut state, mut records) = (State::default(), Vec::new());
+        let loaded = client.broker.load_snapshot(supervisor_core::restore).await.attempt(WHAT)?;
+        for (seq, doubt) in &loaded.doubted {
+            output::note(format!("warning: snapshot {seq} of the control log is skipped: {doubt}"));
+        }
+        if !loaded.is_whole() {
+            let first = loaded.extent.first;
+            output::note(format!(
+                "warning: the control log begins with record {first}, and no snapshot covers what came before it"
+            ));
+        }
+        let mut state = loaded.found.map(|(_, state)| state).unwrap_or_default();
+        let from = state.seq() + 1;
+        let mut log = client.broker.follow_control(from, None).await.attempt(WHAT)?;
         loop {
             match log.next().await.attempt(WHAT)? {
                 ControlItem::Record { seq, at, record } => {
                     // What is to be done is the leader's business.
                     let _actions = supervisor_core::step(&mut state, seq, at, &record);
-                    records.push((seq, *record));
                 }
                 ControlItem::Malformed { seq, at, kind, .. } => {
                     supervisor_core::skip(&mut state, seq, at, kind);
                 }
-                ControlItem::CaughtUp => return Ok((state, records)),
+                ControlItem::CaughtUp => return Ok(state),
             }
         }
     };
     let (answer, log) = tokio::join!(answers, log);
-    let (state, records) = log?;
-    Ok(Fleet { state, records, supervised: answer.is_ok() })
+    Ok(Fleet { state: log?, supervised: answer.is_ok() })
+}
+
+/// The last records about an agent, newest first: how it came to be as it is, and how its last incarnations ended.
+async fn records(broker: &Broker, name: &AgentName) -> Result<Vec<(u64, ControlRecord)>, ApiError> {
+    let mut records = Vec::new();
+    let take = |seq, _, record: &ControlRecord| {
+        records.push((seq, record.clone()));
+        (records.len() >= RECORDS).then_some(())
+    };
+    broker.look_back(name, 1, take).await.attempt("cannot read the control log")?;
+    Ok(records)
 }
 
 const UNSUPERVISED: &str = "No supervisor answers: nothing is started or restarted meanwhile; what runs goes on answering. \
@@ -138,12 +160,9 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
     } else {
         Vec::new()
     };
-    let of_agent = |(_, record): &&(u64, ControlRecord)| record.event.agent() == Some(name);
-    let mut recent: Vec<String> = fleet
-        .records
+    let recent = records(&client.broker, name).await?;
+    let mut recent: Vec<String> = recent
         .iter()
-        .rev()
-        .filter(of_agent)
         .take(8)
         .map(|(seq, record)| format!("{}  #{seq}  {}", record.at, describe::control(record)))
         .collect();
@@ -222,7 +241,7 @@ async fn message(
         }
     }
     let facts = Facts {
-        exits: exits(fleet, name),
+        exits: exits(&records(broker, name).await?),
         agent: agent.cloned(),
         final_,
         batches,
@@ -261,12 +280,12 @@ fn tail(request: &Envelope, final_: &Final) -> Option<EventBatch> {
 }
 
 /// How the agent's incarnations ended.
-fn exits(fleet: &Fleet, name: &AgentName) -> BTreeMap<u64, String> {
+fn exits(records: &[(u64, ControlRecord)]) -> BTreeMap<u64, String> {
     let exit = |(_, record): &(u64, ControlRecord)| {
-        let ControlEvent::IncarnationExited { agent, incarnation, exit, .. } = &record.event else {
+        let ControlEvent::IncarnationExited { incarnation, exit, .. } = &record.event else {
             return None;
         };
-        (agent == name).then(|| (*incarnation, exit.describe()))
+        Some((*incarnation, exit.describe()))
     };
-    fleet.records.iter().filter_map(exit).collect()
+    records.iter().filter_map(exit).collect()
 }

@@ -325,6 +325,7 @@ impl Supervisor {
         self.follow(outcomes.unwrap_or_default()).await;
         self.sweep_next();
         self.prune_sometimes();
+        self.take_snapshot();
     }
 
     /// Timers that are due become records: the fold decides what they mean. While a node still prepares a start, as by pulling an

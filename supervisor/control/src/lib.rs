@@ -11,6 +11,7 @@ mod perform;
 mod query;
 mod reads;
 mod settle;
+mod snapshot;
 mod sweep;
 mod timers;
 mod view;
@@ -22,11 +23,12 @@ use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, Transi
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
 use common::frame::{Heartbeat, NodeStatus};
+use common::snapshot::Logged;
 use common::{AgentName, NodeName, Timestamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use supervisor_core::{State, skip, step};
+use supervisor_core::{Snapshots, State, skip, step};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -71,6 +73,8 @@ enum Done {
     Admitted { agent: AgentName, incarnation: u64, swapped: bool },
     /// A look at some agents.
     Swept(Vec<(AgentName, sweep::Checked)>),
+    /// A snapshot as of a sequence was taken, or could not be.
+    Snapshot { seq: u64, written: bool },
     /// Clients were shown what they asked to see.
     Shown,
     /// The consumers that there are.
@@ -93,6 +97,9 @@ struct Supervisor {
     /// This run of it, random: its message ids are no other run's, and no other process with its id is taken for it.
     run: Uuid,
     state: State,
+    /// The record that it ends with.
+    last: Logged,
+    snapshots: Snapshots,
     /// When the last record was read.
     read: Moment,
     started: Moment,
@@ -129,14 +136,13 @@ pub async fn serve(
     let who = format!("supervisor {}", options.id);
     let opening = broker::once_there(&who, || async {
         let secret = broker.fleet_secret().await?;
-        let extent = broker.control_extent().await?;
-        Ok((secret, extent, broker.follow_control(1, None).await?))
+        let loaded = broker.load_snapshot(supervisor_core::restore).await?;
+        let from = loaded.found.as_ref().map_or(1, |(head, _)| head.seq + 1);
+        Ok((secret, loaded, broker.follow_control(from, None).await?))
     });
     let Some(opened) = stop.run_until_cancelled(opening).await else { return Ok(()) };
-    let (secret, extent, log) = opened.attempt(WHAT)?;
-    if extent.first > 1 {
-        return Err(trimmed(WHAT, extent.first));
-    }
+    let (secret, loaded, log) = opened.attempt(WHAT)?;
+    let start = snapshot::start(WHAT, &options.id, loaded)?;
     let supervisor = Supervisor {
         id: options.id,
         succeeds: options.succeeds,
@@ -145,7 +151,9 @@ pub async fn serve(
         retention: options.retention,
         secret: Uuid::new_v5(&Uuid::NAMESPACE_OID, secret.as_bytes()),
         run: Uuid::now_v7(),
-        state: State::default(),
+        snapshots: Snapshots::since(start.state.seq()),
+        state: start.state,
+        last: start.last,
         read: Moment::now(),
         started: Moment::now(),
         competes: watch::Sender::new(true),
@@ -160,15 +168,6 @@ pub async fn serve(
         leading: None,
     };
     supervisor.go(log, stop).await
-}
-
-/// A log that does not begin with its first record: whoever folded it would take all that it does not mention for unwanted.
-fn trimmed(what: &str, first: u64) -> ApiError {
-    let cause = format!(
-        "the control log begins with record {first}: what came before is gone, and no snapshot covers it"
-    );
-    let try_ = "restore the stream CONTROL from a backup; or, with every agent stopped, purge it and apply the souls again";
-    common::failure::error(common::failure::CONFLICT, what, cause, try_)
 }
 
 /// What the supervisor's loop waits for.
@@ -308,7 +307,7 @@ impl Supervisor {
         match item {
             ControlItem::CaughtUp => return Folded::CaughtUp,
             ControlItem::Malformed { seq, at, kind, cause, .. } => {
-                self.read_up_to(seq, at);
+                self.read_up_to(seq, at, None);
                 // Whatever has a type was written by some version of this; the rest means nothing to any.
                 let newer = kind
                     .map(|kind| format!("it is a {kind:?} that this build cannot read: {cause}"));
@@ -316,7 +315,7 @@ impl Supervisor {
                 skip(&mut self.state, seq, at, newer);
             }
             ControlItem::Record { seq, at, record } => {
-                self.read_up_to(seq, at);
+                self.read_up_to(seq, at, record.id.clone());
                 let actions = step(&mut self.state, seq, at, &record);
                 self.note_removed(&record);
                 let (run, now_ms) = (self.run.to_string(), self.now_ms());
@@ -331,8 +330,11 @@ impl Supervisor {
     }
 
     /// The next record is here. The log has no gaps: what is missing was removed, and may have meant anything.
-    fn read_up_to(&mut self, seq: u64, at: Timestamp) {
+    fn read_up_to(&mut self, seq: u64, at: Timestamp, id: Option<String>) {
         self.read = Moment::now();
+        if seq > self.state.seq() {
+            self.last = Logged { at, id };
+        }
         let next = self.state.seq() + 1;
         if seq > next {
             let last = seq - 1;
@@ -406,6 +408,7 @@ impl Supervisor {
                 self.admitted(agent, incarnation, swapped);
             }
             Done::Swept(checked) => self.swept(checked),
+            Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
             Done::Shown => self.shown(),
             Done::Consumers(consumers) => self.drop_consumers(consumers),
             Done::Nothing => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use broker::{Broker, BrokerError, EventBatch};
-use common::control::ControlEvent;
+use common::control::{ControlEvent, ControlRecord};
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
 use common::message::MessageKey;
 use common::{AgentName, ConversationId, Timestamp};
@@ -26,6 +26,9 @@ pub(super) struct Open<'a> {
 
 /// Requests looked at: what a shim can hold at once.
 const HELD: usize = broker::WINDOW as usize;
+
+/// So far back in the log an incarnation's end is looked for, at most: it is a matter of seconds, and then at the end of the log.
+const LOOKED_BACK: u64 = 1_000_000;
 
 /// Charges an attempt to each message that was with the killed shim's worker: those on record as delivered by it, and else the
 /// first of each conversation, since a shim hands on what it gets at once and records that within 20 ms. What a later incarnation
@@ -93,15 +96,26 @@ async fn conversation_of(
     }
 }
 
-/// When an incarnation was seen to have ended; none if it was not: its node is lost.
+/// When an incarnation was seen to have ended; none if it was not: its node is lost. Its end comes after its beginning, so the log is
+/// read back to there.
 async fn ended_at(broker: &Broker, open: &Open<'_>) -> Result<Option<Timestamp>, BrokerError> {
-    let records = broker.control_records(open.agent).await?;
-    let exited = records.into_iter().find(|(_, record)| {
-        matches!(record.event, ControlEvent::IncarnationExited { incarnation, .. }
-            if incarnation == open.incarnation)
-    });
+    let from = broker.control_last_seq().await?.saturating_sub(LOOKED_BACK);
+    let mut ended = None;
+    let begun = |_, at, record: &ControlRecord| {
+        if let ControlEvent::IncarnationExited { incarnation, .. } = &record.event
+            && *incarnation == open.incarnation
+        {
+            // The first that was written: a leader that is none any more may have written another.
+            ended = Some(at);
+        }
+        let ControlEvent::IncarnationAllocated { incarnation, .. } = &record.event else {
+            return None;
+        };
+        (*incarnation <= open.incarnation).then_some(())
+    };
+    broker.look_back(open.agent, from, begun).await?;
     // By the log's clock, as the requests' times are the journal's: no host's.
-    Ok(exited.map(|(at, _)| at))
+    Ok(ended)
 }
 
 /// Records that an attempt ended with the shim. `known`: the last attempt on record.

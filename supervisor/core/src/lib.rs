@@ -20,6 +20,7 @@ mod recent;
 mod replace;
 mod resume;
 mod rollback;
+mod snapshot;
 mod state;
 mod step;
 mod text;
@@ -30,6 +31,10 @@ pub use explain::explain;
 pub use observer::{Observer, Outcome, ShimReady};
 pub use placement::{allocate, place};
 pub use resume::resume;
+pub use snapshot::{
+    LOG_KEPT, OLDEST_SNAPSHOT_FORMAT, SNAPSHOT_EVERY, SNAPSHOT_FORMAT, SNAPSHOTS_KEPT, Snapshots,
+    needless, old_before, restore, snapshot, trimmed_to,
+};
 pub use state::{
     Admission, Agent, Desired, Hold, Incarnation, Leader, Node, NodePhase, Phase, Predecessor,
     State, Tombstone, Unreadable, Wanted,

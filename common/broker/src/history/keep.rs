@@ -78,7 +78,7 @@ impl Broker {
         if first.0.at >= cut {
             return Ok(0);
         }
-        let kept = self.wire().first_since(stream, all, cut).await?;
+        let kept = self.wire().since(stream, all, cut).await?;
         let seq = kept.map_or(info.state.last_seq + 1, |record| record.seq);
         let body = match filter {
             Some(filter) => serde_json::json!({ "seq": seq, "filter": filter }),

@@ -16,6 +16,7 @@ mod figure;
 mod fleet;
 mod floors;
 mod history;
+mod long_log;
 mod memory;
 mod ours;
 mod outcome;
@@ -65,6 +66,9 @@ struct Args {
     /// How many messages have finished, for what history costs
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..))]
     messages: u32,
+    /// How many records the control log has with which a supervisor starts
+    #[arg(long, default_value_t = 1_000_000)]
+    records: u64,
     /// How results are written to stdout
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -74,7 +78,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 16] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 17] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -91,6 +95,7 @@ const SCENARIOS: [(&[u8], &str, Scenario); 16] = [
     (&[14], "restart-docker", Scenario::RestartDocker),
     (&[15], "memory-docker", Scenario::MemoryDocker),
     (&[16, 17, 18], "history", Scenario::History),
+    (&[21], "long-log", Scenario::LongLog),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +116,7 @@ enum Scenario {
     RestartDocker,
     MemoryDocker,
     History,
+    LongLog,
 }
 
 fn main() -> ExitCode {
@@ -146,6 +152,7 @@ fn run(args: Args) -> Result<()> {
         replacements: args.replacements,
         failovers: args.failovers,
         messages: args.messages,
+        records: args.records,
         window: Duration::try_from_secs_f64(args.seconds)?,
         data: args.data,
         which: args.which,
@@ -175,6 +182,7 @@ fn run(args: Args) -> Result<()> {
                 Scenario::History => history::run(&plan, &mut report).await,
                 Scenario::RestartDocker => container::restart(&plan, &mut report).await,
                 Scenario::MemoryDocker => container::memory(&plan, &mut report).await,
+                Scenario::LongLog => long_log::run(&plan, &mut report).await,
                 Scenario::ReplaceDocker => replace::run(&plan, &mut report, Runtime::Docker).await,
             }
         })?;

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) failovers: u32,
     /// How many messages have finished.
     pub(crate) messages: u32,
+    /// How many records a long control log has.
+    pub(crate) records: u64,
     /// How long one measurement takes.
     pub(crate) window: Duration,
     /// Where the data goes.
