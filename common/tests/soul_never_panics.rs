@@ -18,7 +18,7 @@ const GOOD: [&str; 6] = [
     "MODEL m\nSOUL s\nSKILL a/b\nSANCTUM data:/data:ro\nSANCTUM \"a b:/x\"\nWORKER [\"python3\", \"w\\u00f6.py\"]\nIMAGE r.io:5000/a/b:1@sha256:00\n",
     "\u{feff}MODEL m\nSOUL äöü 你好 👋🏽\nENV A=\"x\\ny\"\nENV B='z'\nSECRET K\nWORKER exec node w.js\n",
     "MODEL m\nSOUL s\nLIMIT memory=512m cpus=1.5 pids=128\nCONCURRENCY 4\nATTEMPTS 5\nTIMEOUT turn=1h30m drain=1s ready=5ms\n\
-     RESTART on-failure max=10/10m backoff=1s..60s\nREPLACE stop-first\nLABEL a=b\nREQUIRE zone=eu\n",
+     RESTART on-failure max=10/10m backoff=1s..60s\nREPLACE stop-first\nKEEP history=0 logs=7d\nLABEL a=b\nREQUIRE zone=eu\n",
 ];
 
 /// Bytes that mean something, or that are easily mishandled.

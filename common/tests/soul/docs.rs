@@ -50,6 +50,7 @@ fn every_instruction_is_shown() {
         "TIMEOUT",
         "RESTART",
         "REPLACE",
+        "KEEP",
         "LABEL",
         "REQUIRE",
     ] {

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use common::soul::{parse, parse_bytes};
+use common::soul::{parse, parse_bytes, render};
 use common::spec::{
-    AgentSpec, IfThen, Limits, Replace, Restart, RestartPolicy, Sanctum, Schedule, Timeouts,
+    AgentSpec, IfThen, Keep, Limits, Replace, Restart, RestartPolicy, Sanctum, Schedule, Timeouts,
 };
 
 use crate::{soul, writer};
@@ -205,6 +205,26 @@ fn bounds_have_units() {
     }
     for (text, milli) in [("1", 1000), ("0.001", 1), ("0.25", 250), ("1024", 1_024_000)] {
         assert_eq!(with(&format!("LIMIT cpus={text}")).limits.milli_cpus, Some(milli));
+    }
+}
+
+#[test]
+fn what_is_kept_is_said_in_times_and_read_back() {
+    let spec = with("KEEP history=90d events=36h");
+    let keep = Keep {
+        history: Some(Duration::from_secs(90 * 24 * 3600)),
+        events: Some(Duration::from_secs(36 * 3600)),
+        logs: None,
+    };
+    assert_eq!(spec.keep, keep);
+    assert_eq!(with("KEEP history=0").keep.history, Some(Duration::ZERO));
+    assert!(with("ATTEMPTS 3").keep.is_default());
+    for line in ["KEEP history=0 logs=7d", "KEEP events=1y"] {
+        let spec = with(line);
+        let again = parse(spec.name.clone(), Path::new("/x/a.soul"), &render(&spec));
+        assert_eq!(again.expect("it parses").keep, spec.keep, "{line}");
+        let json = serde_json::to_string(&spec).expect("plain");
+        assert_eq!(serde_json::from_str::<AgentSpec>(&json).expect("what we wrote"), spec);
     }
 }
 

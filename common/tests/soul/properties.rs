@@ -50,6 +50,7 @@ fn fragment() -> impl Strategy<Value = String> {
         "TIMEOUT",
         "RESTART",
         "REPLACE",
+        "KEEP",
         "LABEL",
         "REQUIRE",
         "model",
