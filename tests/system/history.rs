@@ -1,6 +1,7 @@
 //! What has left the journal is as before to everybody who asks for it.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use system_tests::harness::{Fleet, eventually};
@@ -143,4 +144,35 @@ async fn what_has_left_the_journal_travels_with_its_agent() {
         to.json(["journal", "ls", "--agent", "echo"]).await.as_array().map(Vec::len),
         Some(1)
     );
+}
+
+/// Whether a text is in any file of a folder.
+fn is_in(folder: &Path, text: &str) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return is_in(&path, text);
+        }
+        let bytes = fs::read(path).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn an_agent_that_keeps_nothing_leaves_no_text() {
+    let mute = "MODEL test/model\nSOUL You repeat.\nKEEP history=0";
+    let fleet = fleet(&[("echo", ECHO), ("mute", mute)]).await;
+    for agent in ["echo", "mute"] {
+        let text = format!("the words for {agent}");
+        assert_eq!(fleet.ask(agent, &text).await, text);
+    }
+    let data = fleet.home().join("nats/data");
+    assert!(is_in(&data, "the words for mute"));
+    eventually("the text is gone", async || {
+        if is_in(&data, "the words for mute") { Err("it is in a file".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    assert!(is_in(&data, "the words for echo"));
+    let rows = fleet.json(["journal", "ls", "--agent", "mute"]).await;
+    assert_eq!(rows, serde_json::json!([]));
 }

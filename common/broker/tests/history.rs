@@ -519,3 +519,32 @@ async fn of_whom_nothing_is_kept_no_text_is_left() {
     }
     assert!(server.stored("text of kept") && server.stored("text of open"));
 }
+
+#[tokio::test]
+async fn what_is_erased_is_in_no_file() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    for agent_name in ["a", "b"] {
+        let text = EventBody::Text { text: format!("words of {agent_name}") };
+        let mut events = batch(1, 1, vec![EventBody::Delivered { incarnation: 7 }, text]);
+        events.agent = agent(agent_name);
+        broker.publish_events(&events).await.expect("stored");
+    }
+    let written = async |text: &str, is: bool| {
+        soon(async {
+            while server.stored(text) != is {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    written("words of a", true).await;
+    let hour = Duration::from_secs(3600);
+    assert_eq!(broker.erase_traces(&agent("a"), hour).await.expect("an answer"), 0);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(broker.erase_traces(&agent("a"), Duration::ZERO).await.expect("an answer"), 1);
+    written("words of a", false).await;
+    written("words of b", true).await;
+    assert_eq!(broker.events(&key("b", "m1")).await.expect("an answer").len(), 1);
+    assert_eq!(broker.events(&key("a", "m1")).await.expect("an answer"), []);
+}

@@ -114,12 +114,14 @@ async fn prune(
         if let Some(history) = history {
             dropped += broker.drop_history(Some(&agent), history).await?;
         }
-        // Of whom nothing is kept, the text of turns goes with the messages.
-        let hot = (history == Some(Duration::ZERO)).then_some(retention.archive.hot);
-        if let Some(events) = [events, hot].into_iter().flatten().min() {
+        if history == Some(Duration::ZERO) {
+            // The text of turns goes with the messages.
+            dropped += broker.erase_traces(&agent, retention.archive.hot).await?;
+        }
+        if let Some(events) = events {
             dropped += broker.drop_events(&agent, events).await?;
         }
-        if let Some(logs) = [logs, hot].into_iter().flatten().min() {
+        if let Some(logs) = logs {
             dropped += broker.drop_logs(&agent, logs).await?;
         }
     }

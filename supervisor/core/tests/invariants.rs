@@ -138,6 +138,8 @@ struct Run {
     now: u64,
     started: BTreeMap<AgentName, u64>,
     admitted: BTreeMap<AgentName, u64>,
+    /// What each incarnation was started for.
+    generations: BTreeMap<(AgentName, u64), u64>,
     timers: BTreeSet<(AgentName, Timer, u64, Timestamp)>,
 }
 
@@ -152,7 +154,13 @@ impl Run {
 
     fn make(&mut self, one: &Move) {
         self.now += u64::from(one.later);
-        let event = one.event(&self.state);
+        let mut event = one.event(&self.state);
+        if let ControlEvent::IncarnationReturned { agent, incarnation, generation, .. } = &mut event
+            && let Some(known) = self.generations.get(&(agent.clone(), *incarnation))
+        {
+            // Of which generation it is, the node has from whoever started it: that is never another one.
+            *generation = *known;
+        }
         let elects = matches!(event, ControlEvent::LeaderElected { .. });
         let term = if one.stale {
             self.state.term().checked_sub(1)
@@ -183,6 +191,12 @@ impl Run {
         }
         for action in &actions {
             self.take(action);
+        }
+        for agent in self.state.agents() {
+            for one in agent.incarnations() {
+                let of = (agent.name.clone(), one.number);
+                self.generations.entry(of).or_insert(one.generation);
+            }
         }
         for agent in self.state.agents() {
             check_agent(&self.state, agent);

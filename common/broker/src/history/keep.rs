@@ -7,7 +7,11 @@ use common::{AgentName, Timestamp};
 use super::commit::UNTIL;
 use crate::connection::Broker;
 use crate::error::Result;
+use crate::read::Reader;
 use crate::wire::CALL;
+
+/// So many records are erased at once: each takes the server some milliseconds.
+const ERASED: u64 = 1000;
 
 impl Broker {
     /// Removes what left the journal longer ago than this: of one agent, or of all. How many records that were.
@@ -62,24 +66,58 @@ impl Broker {
         self.drop_older(&self.subjects().stream("LOGS"), Some(filter), older).await
     }
 
-    /// Time is that of the stream's leader, which stored the records.
+    /// Erases what there is of an agent beside its messages and is older than this: events, logs and dead letters. Unlike what is removed,
+    /// what is erased is in no file of the server's any more. How many records that were, up to a bound: there may be more.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn erase_traces(&self, agent: &AgentName, older: Duration) -> Result<u64> {
+        let subjects = self.subjects();
+        let traces = [
+            (self.events_stream(), subjects.events_of(agent)),
+            (subjects.stream("LOGS"), subjects.logs_of(agent)),
+            (subjects.stream("DEAD"), subjects.dead_of(agent)),
+        ];
+        let mut erased = 0;
+        for (stream, filter) in traces {
+            let Some(cut) = self.cut(&stream, older).await? else { continue };
+            let reader = Reader::new(self.wire(), stream.clone(), filter, 1, u64::MAX);
+            let mut reader = reader.of(self.replicas());
+            while erased < ERASED
+                && let Some(record) = reader.next().await?
+                && record.at < cut
+            {
+                self.wire().delete(&stream, record.seq, true).await?;
+                erased += 1;
+            }
+        }
+        Ok(erased)
+    }
+
+    /// The moment that was so long ago, by the clock of the stream's leader, which stored the records.
+    async fn cut(&self, stream: &str, older: Duration) -> Result<Option<Timestamp>> {
+        let info = self.wire().stream_info(stream, CALL).await??;
+        let older = u64::try_from(older.as_millis()).unwrap_or(u64::MAX);
+        let ago = |now: Timestamp| Timestamp::from_millis(now.as_millis().saturating_sub(older));
+        Ok(info.ts.map(ago))
+    }
+
     async fn drop_older(
         &self,
         stream: &str,
         filter: Option<String>,
         older: Duration,
     ) -> Result<u64> {
-        let info = self.wire().stream_info(stream, CALL).await??;
-        let Some(now) = info.ts else { return Ok(0) };
-        let older = u64::try_from(older.as_millis()).unwrap_or(u64::MAX);
-        let cut = Timestamp::from_millis(now.as_millis().saturating_sub(older));
+        let Some(cut) = self.cut(stream, older).await? else { return Ok(0) };
+        // Asked before it is looked for what stays: what is stored meanwhile does.
+        let last = self.wire().last_seq(stream).await?;
         let all = filter.as_deref().unwrap_or(">");
         let Some(first) = self.wire().first(stream, all, 1).await? else { return Ok(0) };
         if first.0.at >= cut {
             return Ok(0);
         }
         let kept = self.wire().since(stream, all, cut).await?;
-        let seq = kept.map_or(info.state.last_seq + 1, |record| record.seq);
+        let seq = kept.map_or(last + 1, |record| record.seq);
         let body = match filter {
             Some(filter) => serde_json::json!({ "seq": seq, "filter": filter }),
             None => serde_json::json!({ "seq": seq }),
