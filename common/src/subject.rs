@@ -109,6 +109,13 @@ impl Subjects {
         self.journal(agent, format_args!("{sender}.{message_id}.*.final"))
     }
 
+    /// A message's request and final state, whatever its conversation.
+    #[must_use]
+    pub fn message_of(&self, key: &MessageKey) -> String {
+        let MessageKey { agent, sender, message_id } = key;
+        self.journal(agent, format_args!("{sender}.{message_id}.*.*"))
+    }
+
     /// All requests to an agent: the filter of its consumer.
     #[must_use]
     pub fn requests_of(&self, agent: &AgentName) -> String {

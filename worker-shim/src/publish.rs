@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use broker::{Broker, BrokerError, EventBatch, FinalOutcome, Requested, Retries, Unreadable};
+use broker::{
+    Broker, BrokerError, EventBatch, FinalOutcome, Requested, Retries, Standing, Unreadable,
+};
 use common::log::LogLine;
 use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
-use common::{AgentName, ConversationTag};
+use common::{AgentName, ConversationTag, Timestamp};
 use tokio::sync::watch;
 
 use crate::standing::{Consumer, Found};
@@ -104,15 +106,33 @@ pub(crate) enum Done {
 pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
     let mut retries = Retries::new("looking up a message");
     loop {
-        let (final_, mark) = tokio::join!(broker.final_of(&key), broker.last_mark(&key));
-        match (final_, mark) {
-            (Ok(final_), Ok(mark)) => {
+        let (standing, mark) = tokio::join!(broker.standing_of(&key), broker.last_mark(&key));
+        match (standing, mark) {
+            (Ok(standing), Ok(mark)) => {
                 let attempts = mark.map_or(0, |mark| mark.attempt);
-                let final_ = final_.map(|stored| Box::new(stored.value));
+                let final_ = match standing {
+                    Standing::Open => None,
+                    Standing::Final(stored) => Some(Box::new(stored.value)),
+                    // Whoever delivered it had it: it was finished since, and is not kept.
+                    Standing::Gone => Some(Box::new(gone(broker.now()))),
+                };
                 return Done::LookedUp { seq, final_, attempts };
             }
             (Err(error), _) | (_, Err(error)) => retries.pause(&error).await,
         }
+    }
+}
+
+/// The end of a message that is not there any more.
+fn gone(at: Timestamp) -> Final {
+    Final {
+        status: Outcome::Cancelled,
+        response: None,
+        reason: Some("it is not kept any more".to_owned()),
+        attempts: 0,
+        incarnation: None,
+        at,
+        tail: Vec::new(),
     }
 }
 
@@ -158,11 +178,13 @@ pub(crate) async fn settle(
 ) -> Done {
     let mut retries = Retries::new("storing a final state");
     loop {
-        let publish = broker.publish_final(&key, &conversation, &final_, &author, STORE_WITHIN);
+        let publish = broker.settle(&key, &conversation, seq, &final_, &author, STORE_WITHIN);
         let Some(published) = gate.through(publish).await else { continue };
         match published {
             Ok(FinalOutcome::Won) => return Done::Settled { seq, won: true, final_ },
-            Ok(FinalOutcome::Lost(_)) => return Done::Settled { seq, won: false, final_ },
+            Ok(FinalOutcome::Lost(_) | FinalOutcome::Gone) => {
+                return Done::Settled { seq, won: false, final_ };
+            }
             Err(error) => {
                 let Err(error) = retries.after(error).await else { continue };
                 if final_.response.is_none() && final_.tail.is_empty() {
@@ -190,10 +212,10 @@ pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadabl
         at: broker.now(),
         tail: Vec::new(),
     };
-    let Unreadable { key, conversation, reply, .. } = unreadable;
+    let Unreadable { key, conversation, seq, reply, .. } = unreadable;
     let mut retries = Retries::new("storing the final state of a request that cannot be read");
     loop {
-        let publish = broker.publish_final(&key, &conversation, &final_, "refused", STORE_WITHIN);
+        let publish = broker.settle(&key, &conversation, seq, &final_, "refused", STORE_WITHIN);
         let Some(published) = gate.through(publish).await else { continue };
         match published {
             Ok(_) => return Done::Refused { reply },

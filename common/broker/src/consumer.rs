@@ -311,7 +311,7 @@ impl Broker {
     /// # Errors
     /// When the client's queue stays full for 1 s.
     pub async fn ack(&self, reply: &str) -> Result<()> {
-        self.settle(reply, Bytes::from_static(b"+ACK")).await
+        self.answer(reply, Bytes::from_static(b"+ACK")).await
     }
 
     /// Keeps a delivery from being redelivered for another `ack_wait`.
@@ -319,10 +319,10 @@ impl Broker {
     /// # Errors
     /// As [`Broker::ack`].
     pub async fn in_progress(&self, reply: &str) -> Result<()> {
-        self.settle(reply, Bytes::from_static(b"+WPI")).await
+        self.answer(reply, Bytes::from_static(b"+WPI")).await
     }
 
-    async fn settle(&self, reply: &str, how: Bytes) -> Result<()> {
+    async fn answer(&self, reply: &str, how: Bytes) -> Result<()> {
         queued(self.wire().client.publish(reply.to_owned(), how)).await
     }
 }

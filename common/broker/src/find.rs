@@ -17,6 +17,17 @@ use crate::wire::CALL;
 /// In a journal with more records than this, ids cannot be looked up by how they begin: all of them would have to be read.
 const LISTED: u64 = 100_000;
 
+/// How a message stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standing {
+    /// It has no final state.
+    Open,
+    /// It has one.
+    Final(Stored<Final>),
+    /// It is nowhere: nobody sent it, or it is not kept.
+    Gone,
+}
+
 impl Broker {
     /// Finds messages by id alone.
     ///
@@ -69,15 +80,35 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn outcome_of(&self, key: &MessageKey) -> Result<Option<Stored<Final>>> {
-        if let Some(final_) = self.final_of(key).await? {
-            return Ok(Some(final_));
+        Ok(match self.standing_of(key).await? {
+            Standing::Final(final_) => Some(final_),
+            Standing::Open | Standing::Gone => None,
+        })
+    }
+
+    /// How a message stands.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn standing_of(&self, key: &MessageKey) -> Result<Standing> {
+        // The stream's index tells both, without a body: on a slow connection a request may take long.
+        let stream = self.journal_stream(&key.agent);
+        let index = self.wire().index(&stream, &self.subjects().message_of(key)).await?;
+        let named = index.subjects.keys().filter_map(|it| self.subjects().parse_journal(it));
+        let (finals, requests): (Vec<_>, Vec<_>) = named.partition(|named| named.is_final);
+        if finals.is_empty() && !requests.is_empty() {
+            return Ok(Standing::Open);
         }
-        match self.request_of(key).await {
-            // What is open is in the journal: only what is not there is looked for elsewhere.
-            Ok(Some(_)) | Err(BrokerError::Malformed { .. }) => Ok(None),
-            Ok(None) => Ok(self.archived_of(key).await?.map(|archived| archived.final_)),
-            Err(error) => Err(error),
+        if !finals.is_empty()
+            && let Some(final_) = self.final_of(key).await?
+        {
+            return Ok(Standing::Final(final_));
         }
+        // Nothing is there, or it left just now.
+        Ok(match self.archived_of(key).await? {
+            Some(archived) => Standing::Final(archived.final_),
+            None => Standing::Gone,
+        })
     }
 
     /// The ids that begin like this; two tell as much as all of them.

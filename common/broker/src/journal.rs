@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::api::{Published, Record, header};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
+use crate::find::Standing;
 use crate::wire::pause;
 
 /// What became of a [`Broker::send`].
@@ -42,6 +43,8 @@ pub enum FinalOutcome {
     Won,
     /// Another one was first.
     Lost(Box<Final>),
+    /// The message is not there any more, neither in the journal nor in HISTORY.
+    Gone,
 }
 
 /// A record with its place in the stream.
@@ -161,12 +164,47 @@ impl Broker {
     /// Stores a message's final state, if it has none. `conversation` is that of its request; `author` must differ between any two that may try at once
     /// (such as `<incarnation>.<attempt>`): it makes a repeated try of one's own recognisable.
     ///
+    /// Whoever has the request at hand uses [`Broker::settle`].
+    ///
     /// # Errors
     /// As [`Broker::send`].
     pub async fn publish_final(
         &self,
         key: &MessageKey,
         conversation: &ConversationTag,
+        final_: &Final,
+        author: &str,
+        timeout: Duration,
+    ) -> Result<FinalOutcome> {
+        let any = self.subjects().final_of(key);
+        self.end(key, conversation, first_of(&any), final_, author, timeout).await
+    }
+
+    /// The same, and only while the request is where it was found, at that sequence: a message that has got its final state may have left
+    /// the journal since, with its final state, and must not get another.
+    ///
+    /// # Errors
+    /// As [`Broker::send`].
+    pub async fn settle(
+        &self,
+        key: &MessageKey,
+        conversation: &ConversationTag,
+        request: u64,
+        final_: &Final,
+        author: &str,
+        timeout: Duration,
+    ) -> Result<FinalOutcome> {
+        let mut only = HeaderMap::new();
+        only.insert(header::EXPECTED_LAST, request.to_string());
+        only.insert(header::EXPECTED_OF, self.subjects().message_of(key));
+        self.end(key, conversation, only, final_, author, timeout).await
+    }
+
+    async fn end(
+        &self,
+        key: &MessageKey,
+        conversation: &ConversationTag,
+        condition: HeaderMap,
         final_: &Final,
         author: &str,
         timeout: Duration,
@@ -179,7 +217,7 @@ impl Broker {
         let subject = self.subjects().final_(key, conversation);
         let any = self.subjects().final_of(key);
         let headers = || {
-            let mut headers = first_of(&any);
+            let mut headers = condition.clone();
             headers.insert(AUTHOR, author);
             headers
         };
@@ -203,6 +241,14 @@ impl Broker {
                 } else {
                     Ok(FinalOutcome::Lost(Box::new(read_final(&there).value)))
                 };
+            }
+            match self.standing_of(key).await? {
+                Standing::Open => {}
+                Standing::Final(there) => {
+                    self.clear_marks(key, final_).await;
+                    return Ok(FinalOutcome::Lost(Box::new(there.value)));
+                }
+                Standing::Gone => return Ok(FinalOutcome::Gone),
             }
             pause(deadline, timeout).await?;
         }

@@ -42,6 +42,7 @@ pub use control::{Appended, ControlFollower, ControlItem, Extent};
 pub use error::{BrokerError, Result};
 pub use events::{EventBatch, EventFollower};
 pub use failure::{Attempt, failure};
+pub use find::Standing;
 pub use history::{
     ArchiveOptions, Archived, Archiver, Beginning, Cursor, JournalItem, JournalScan, ListQuery,
     Listed, Listing, Round,

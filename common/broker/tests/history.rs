@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use broker::{ArchiveOptions, Archived, Archiver, Beginning, Broker, ListQuery, SendOutcome};
+use broker::{
+    ArchiveOptions, Archived, Archiver, Beginning, Broker, FinalOutcome, ListQuery, SendOutcome,
+    Standing,
+};
 use common::event::{Event, EventBody, sequence};
 use common::message::{Envelope, Outcome};
 use common::{ConversationId, MessageId};
@@ -547,4 +550,33 @@ async fn what_is_erased_is_in_no_file() {
     written("words of b", true).await;
     assert_eq!(broker.events(&key("b", "m1")).await.expect("an answer").len(), 1);
     assert_eq!(broker.events(&key("a", "m1")).await.expect("an answer"), []);
+}
+
+#[tokio::test]
+async fn what_has_left_the_journal_gets_no_second_final_state() {
+    let server = Server::start().await;
+    let broker = server.broker_of(2).await;
+    let message = send(&broker, "a", "m1").await;
+    let seq = broker.request_of(&message.key()).await.expect("an answer").expect("stored").seq;
+    let (key, tag, late) = (message.key(), message.tag(), completed("late"));
+    let settle = async |seq: u64, author: &str| {
+        let settled = broker.settle(&key, &tag, seq, &late, author, SOON).await;
+        settled.expect("an answer")
+    };
+    let first = completed("first");
+    let won = broker.settle(&key, &tag, seq, &first, "1.1", SOON).await.expect("an answer");
+    assert_eq!(won, FinalOutcome::Won);
+    // Its own try once more, and another's.
+    let again = broker.settle(&key, &tag, seq, &first, "1.1", SOON).await.expect("an answer");
+    assert_eq!(again, FinalOutcome::Won);
+    assert_eq!(settle(seq, "2.1").await, FinalOutcome::Lost(Box::new(first.clone())));
+    archive(&broker).await;
+    assert!(
+        matches!(settle(seq, "2.1").await, FinalOutcome::Lost(there) if there.same_end(&first))
+    );
+    assert_eq!(broker.final_of(&key).await.expect("an answer"), None);
+    broker.drop_history(None, Duration::ZERO).await.expect("an answer");
+    assert_eq!(settle(seq, "2.1").await, FinalOutcome::Gone);
+    assert_eq!(broker.standing_of(&key).await.expect("an answer"), Standing::Gone);
+    assert_eq!(broker.final_of(&key).await.expect("an answer"), None);
 }

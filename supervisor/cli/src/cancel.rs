@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker::FinalOutcome;
+use broker::{FinalOutcome, Stored};
 use clap::Args;
 use common::api::{ApiError, Query};
 use common::message::{Final, Outcome, Status};
@@ -30,7 +30,7 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
     const STORE: Duration = Duration::from_secs(10);
     const TELL: Duration = Duration::from_secs(2);
     let client = Client::connect(global).await?;
-    let request = args.message.resolve(&client.broker).await?.value;
+    let Stored { value: request, seq, .. } = args.message.resolve(&client.broker).await?;
     let id = &request.message_id;
     let what = || format!("cannot cancel message {id}");
     let mark = client.broker.last_mark(&request.key()).await.attempt(what())?;
@@ -45,10 +45,15 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
     };
     let author = format!("cli.{}", uuid::Uuid::now_v7());
     let outcome =
-        client.broker.publish_final(&request.key(), &request.tag(), &final_, &author, STORE).await;
-    if let FinalOutcome::Lost(first) = outcome.attempt(what())? {
-        let status = Status::from(first.status).as_str();
-        let cause = format!("it is {status} since {}", first.at);
+        client.broker.settle(&request.key(), &request.tag(), seq, &final_, &author, STORE).await;
+    let late = match outcome.attempt(what())? {
+        FinalOutcome::Won => None,
+        FinalOutcome::Lost(first) => {
+            Some(format!("it is {} since {}", Status::from(first.status).as_str(), first.at))
+        }
+        FinalOutcome::Gone => Some("it has ended, and is not kept any more".to_owned()),
+    };
+    if let Some(cause) = late {
         let try_ = format!("`mozart journal show {id}`");
         return Err(failure::error(failure::CONFLICT, what(), cause, try_));
     }

@@ -168,7 +168,7 @@ async fn store(
 }
 
 async fn send(broker: &Broker, request: &Envelope) -> Result<bool, ApiError> {
-    match broker.send(request, STORE).await.attempt(WHAT)? {
+    match broker.send_again(request, STORE).await.attempt(WHAT)? {
         SendOutcome::Stored { .. } => Ok(true),
         SendOutcome::Already { .. } => Ok(false),
         SendOutcome::Conflict { .. } => {
@@ -186,9 +186,15 @@ async fn end(
 ) -> Result<(), ApiError> {
     // Of the same archive it is the same: then it is ours, also when the import is repeated.
     let author = format!("import.{}", final_.at.as_millis());
+    // By an import that was interrupted; it may have left the journal since.
+    if let Some(there) = broker.outcome_of(key).await.attempt(WHAT)?
+        && there.value.same_end(final_)
+    {
+        return Ok(());
+    }
     match broker.publish_final(key, tag, final_, &author, STORE).await.attempt(WHAT)? {
-        FinalOutcome::Won => Ok(()),
-        FinalOutcome::Lost(there) if *there == *final_ => Ok(()),
+        FinalOutcome::Won | FinalOutcome::Gone => Ok(()),
+        FinalOutcome::Lost(there) if there.same_end(final_) => Ok(()),
         FinalOutcome::Lost(_) => {
             output::note(format!(
                 "warning: message {} has another final state here, which stays",
