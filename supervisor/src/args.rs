@@ -83,14 +83,13 @@ pub(crate) struct UpArgs {
 /// How long things are kept.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KeepArgs {
-    /// How long a finished message stays in the journal before it moves to the history. Sending it again with its id is
-    /// harmless for that long
+    /// How long a finished message stays in the journal before it moves to the history
     #[arg(long, env = "MOZART_HOT", default_value = "24h", value_parser = duration, value_name = "TIME")]
     pub(crate) hot: Duration,
     /// How many finished messages stay there at most
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     pub(crate) hot_messages: u64,
-    /// How long, or how much of it, the history is kept: 30d, 10GiB, or both [default: all of it]
+    /// How much history to keep: a time (30d), a size (10GiB), or both [default: all of it]
     #[arg(long, value_name = "TIME|SIZE", value_parser = kept)]
     pub(crate) keep_history: Vec<Kept>,
 }

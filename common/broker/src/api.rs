@@ -536,21 +536,27 @@ impl Wire {
         let deadline = Instant::now() + CALL;
         let mut index = Index::default();
         loop {
-            // What is stored meanwhile moves the later ones on: none is left out.
-            let offset = index.subjects.len();
+            // What is stored meanwhile moves the later ones on: none is left out. What is removed moves them back: so each page begins
+            // with the last subject of the one before, which tells.
+            let known = index.subjects.len();
+            let offset = known.saturating_sub(1);
             let body = serde_json::json!({ "subjects_filter": filter, "offset": offset });
             let (page, _) = self.of_leader::<SubjectPage>(stream, &body, CALL).await??;
-            if offset == 0 {
+            let begins = page.state.subjects.first_key_value();
+            let overlaps = index
+                .subjects
+                .last_key_value()
+                .is_none_or(|(last, _)| begins.is_some_and(|(first, _)| first <= last));
+            if known == 0 {
                 index.last_seq = page.state.last_seq;
-            } else if page.state.last_seq < index.last_seq {
-                // Of a server that is behind.
+            } else if page.state.last_seq < index.last_seq || !overlaps {
+                // Of a server that is behind, or with some left out.
                 index = Index::default();
                 pause(deadline, CALL).await?;
                 continue;
             }
-            let is_last = page.state.subjects.is_empty();
             index.subjects.extend(page.state.subjects);
-            if is_last || index.subjects.len() >= page.total {
+            if index.subjects.len() == known || index.subjects.len() >= page.total {
                 return Ok(index);
             }
         }

@@ -143,7 +143,7 @@ impl Reader {
         let mut answers = client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;
         let body = serde_json::json!({
             "seq": self.next,
-            "batch": BATCH,
+            "batch": u64::from(BATCH).min(self.until.saturating_sub(self.next).saturating_add(1)),
             "max_bytes": self.page_bytes,
             "next_by_subj": self.filter,
         });

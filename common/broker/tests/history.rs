@@ -580,3 +580,38 @@ async fn what_has_left_the_journal_gets_no_second_final_state() {
     assert_eq!(broker.standing_of(&key).await.expect("an answer"), Standing::Gone);
     assert_eq!(broker.final_of(&key).await.expect("an answer"), None);
 }
+
+#[tokio::test]
+async fn an_archiver_that_lives_on_notices_that_the_journal_was_made_anew() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    finished(&broker, "a", &["m1", "m2", "m3"]).await;
+    let mut archiver = Archiver::new(broker.clone(), AT_ONCE);
+    assert_eq!(soon(archiver.round()).await.expect("a round").archived, 3);
+    let client = server.client().await;
+    let delete = "$JS.API.STREAM.DELETE.MOZART_test_JOURNAL";
+    client.request(delete, "".into()).await.expect("an answer");
+    let broker = server.broker().await;
+    let open = send(&broker, "a", "open").await;
+    finished(&broker, "a", &["m4", "m5", "m6"]).await;
+    soon(archiver.round()).await.expect_err("it is another stream");
+    assert_eq!(soon(archiver.round()).await.expect("a round").archived, 3);
+    assert_eq!(broker.request_of(&open.key()).await.expect("an answer").expect("open").seq, 1);
+    for id in ["m1", "m4", "m6"] {
+        one(&broker, id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_round_says_whether_there_is_more() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let ids: Vec<String> = (0..410).map(|n| format!("m{n}")).collect();
+    let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+    finished(&broker, "a", &all).await;
+    let mut archiver = Archiver::new(broker.clone(), AT_ONCE);
+    let round = soon(archiver.round()).await.expect("a round");
+    assert_eq!((round.archived, round.more), (400, true));
+    let round = soon(archiver.round()).await.expect("a round");
+    assert_eq!((round.archived, round.more), (10, false));
+}

@@ -51,7 +51,7 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
         FinalOutcome::Lost(first) => {
             Some(format!("it is {} since {}", Status::from(first.status).as_str(), first.at))
         }
-        FinalOutcome::Gone => Some("it has ended, and is not kept any more".to_owned()),
+        FinalOutcome::Gone => Some("it has ended and is no longer kept".to_owned()),
     };
     if let Some(cause) = late {
         let try_ = format!("`mozart journal show {id}`");

@@ -197,7 +197,7 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
         },
     };
     let again = again(&whole, seq, now());
-    match client.broker.send(&again, STORE).await.attempt(what())? {
+    match client.broker.send_again(&again, STORE).await.attempt(what())? {
         SendOutcome::Stored { .. } | SendOutcome::Already { .. } => {}
         SendOutcome::Conflict { .. } => {
             let cause = format!("another message has the id {}", again.message_id);

@@ -26,10 +26,10 @@ pub struct HistoryArgs {
     /// Only this conversation
     #[arg(long, value_name = "ID")]
     conversation: Option<ConversationId>,
-    /// How many turns at most, the last ones
+    /// Show at most the last N turns
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = limit)]
     limit: usize,
-    /// Only those before a place that an earlier call has named
+    /// Only turns before a place printed by an earlier call
     #[arg(long, value_name = "PLACE")]
     before: Option<Cursor>,
 }
@@ -39,7 +39,7 @@ pub struct HistoryArgs {
 pub struct ConversationsArgs {
     /// The agent
     agent: AgentName,
-    /// How many at most, the last ones
+    /// Show at most the last N conversations
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = limit)]
     limit: usize,
 }
@@ -111,7 +111,7 @@ pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiEr
         }
     }
     if turns.len() == args.limit {
-        output::note(format!("older ones: add --before {}", listing.place()));
+        output::note(format!("for older ones, add --before {}", listing.place()));
     }
     Ok(0)
 }

@@ -38,16 +38,16 @@ pub struct LsArgs {
     /// Only this agent's
     #[arg(long)]
     agent: Option<AgentName>,
-    /// Only what stands so; repeat for more
+    /// Only messages with this status; repeat for several
     #[arg(long, value_enum, value_name = "STATUS")]
     status: Vec<StatusArg>,
-    /// Only this conversation's, of one agent
+    /// Only this conversation (needs --agent)
     #[arg(long, value_name = "ID")]
     conversation: Option<ConversationId>,
     /// How many at most [default: 50, in JSON 1000]
     #[arg(long, value_name = "N", value_parser = limit)]
     limit: Option<usize>,
-    /// Only those before a place that an earlier list has named
+    /// Only messages before a place printed by an earlier list
     #[arg(long, value_name = "PLACE")]
     before: Option<Cursor>,
     /// Only what was sent within this time
@@ -119,7 +119,7 @@ pub(crate) async fn run(global: &Global, command: JournalCommand) -> Result<u8, 
 async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     const WHAT: &str = "cannot read the journal";
     if args.conversation.is_some() && args.agent.is_none() {
-        let cause = "a conversation is of one agent";
+        let cause = "a conversation belongs to one agent";
         return Err(failure::error(failure::USAGE, "whose conversation?", cause, "--agent NAME"));
     }
     let limit = args.limit.unwrap_or(if client.json() { PROGRAMS } else { SCREEN });
@@ -136,10 +136,17 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     let mut listing = client.broker.list(&query).await.attempt(WHAT)?;
     let (mut rows, mut looked, mut more) = (Vec::new(), 0, false);
     while let Some(listed) = listing.next().await.attempt(WHAT)? {
-        if args.since.is_some_and(|since| now.since(listed.request.at) > since) {
-            break;
-        }
         looked += 1;
+        if let Some(since) = args.since
+            && now.since(listed.request.at) > since
+        {
+            // The history is in the order in which messages finished: what finished before has nothing younger behind it.
+            let finished = listed.final_.as_ref().filter(|_| listed.archived);
+            if looked >= LOOKED || finished.is_some_and(|final_| now.since(final_.at) > since) {
+                break;
+            }
+            continue;
+        }
         let request = listed.request.value;
         let final_ = listed.final_.map(|stored| stored.value);
         let is_of = |wanted: &ConversationId| *wanted == request.conversation_id;
@@ -164,10 +171,11 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     }
     let unreadable = listing.unreadable();
     if unreadable > 0 {
-        output::note(format!("warning: {unreadable} records do not parse"));
+        let records = if unreadable == 1 { "record" } else { "records" };
+        output::note(format!("warning: {unreadable} {records} cannot be read"));
     }
     if more {
-        output::note(format!("older ones: add --before {}", listing.place()));
+        output::note(format!("for older ones, add --before {}", listing.place()));
     }
     Ok(0)
 }

@@ -86,7 +86,7 @@ impl MessageRef {
             },
             Beginning::Unclear => Err(unknown(
                 what,
-                "if this is the beginning of an id, it is too short to find it by",
+                "only ids that are UUIDs can be shortened, and not to a few digits",
             )),
         }
     }
@@ -97,7 +97,7 @@ impl MessageRef {
             (Some(stored), []) => Ok(stored),
             (None, _) => Err(unknown(
                 format!("no message {}", self.message_id),
-                "no message of that id is of this agent and sender",
+                "no message with that id belongs to this agent and sender",
             )),
             (Some(last), _) => {
                 found.push(last);

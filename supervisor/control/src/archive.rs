@@ -39,6 +39,8 @@ pub(super) struct Keeping {
     /// Agents of which nothing is kept.
     unkept: watch::Sender<BTreeSet<AgentName>>,
     ticks: u64,
+    /// Whether what is kept no longer is being removed.
+    pruning: bool,
     /// Ends the archiver of this leadership.
     _archiving: DropGuard,
 }
@@ -50,7 +52,12 @@ impl Supervisor {
         let Some(leading) = self.leading.as_mut() else { return };
         let over = CancellationToken::new();
         let told = unkept.subscribe();
-        leading.keeping = Some(Keeping { unkept, ticks: 0, _archiving: over.clone().drop_guard() });
+        leading.keeping = Some(Keeping {
+            unkept,
+            ticks: 0,
+            pruning: false,
+            _archiving: over.clone().drop_guard(),
+        });
         let options = self.retention.archive;
         let archiver = Archiver::new(self.reads.broker.clone(), options);
         let idle = IDLE.min(options.hot / 2).max(Duration::from_secs(1));
@@ -84,16 +91,23 @@ impl Supervisor {
             is_new
         });
         keeping.ticks += 1;
-        if !keeping.ticks.is_multiple_of(every(&retention, &keeps)) {
+        if keeping.pruning || !keeping.ticks.is_multiple_of(every(&retention, &keeps)) {
             return;
         }
+        keeping.pruning = true;
         let broker = self.reads.broker.clone();
         self.task(async move {
             if let Err(error) = prune(&broker, retention, keeps).await {
                 tracing::warn!("cannot remove what is kept no longer: {error}");
             }
-            Done::Nothing
+            Done::Pruned
         });
+    }
+
+    pub(super) fn pruned(&mut self) {
+        if let Some(keeping) = self.leading.as_mut().and_then(|leading| leading.keeping.as_mut()) {
+            keeping.pruning = false;
+        }
     }
 }
 

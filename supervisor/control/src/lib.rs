@@ -71,6 +71,8 @@ enum Done {
     Prepared { agent: AgentName, prepared: admit::Prepared },
     /// An incarnation takes messages; `swapped`: its consumer took the place of another incarnation's just now.
     Admitted { agent: AgentName, incarnation: u64, swapped: bool },
+    /// What is kept no longer was removed.
+    Pruned,
     /// A look at some agents.
     Swept(Vec<(AgentName, sweep::Checked)>),
     /// A snapshot as of a sequence was taken, or could not be.
@@ -409,6 +411,7 @@ impl Supervisor {
             }
             Done::Swept(checked) => self.swept(checked),
             Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
+            Done::Pruned => self.pruned(),
             Done::Shown => self.shown(),
             Done::Consumers(consumers) => self.drop_consumers(consumers),
             Done::Nothing => {}

@@ -15,6 +15,7 @@ use futures_util::future::try_join_all;
 
 use super::collect::{BYTES, MESSAGES, Pair, Shard, Until};
 use super::commit::Progress;
+use super::record::Archived;
 use crate::api::StreamInfo;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
@@ -100,10 +101,10 @@ impl Archiver {
 
     async fn advance(&self, known: &mut Known) -> Result<Round> {
         let journals = self.journals().await?;
-        let now = journals.iter().filter_map(|journal| journal.info.ts).max().unwrap_or_default();
-        let until = until(&self.options, journals.len(), now);
-        let due = self.due(known, &journals, &until).await?;
-        let more = known.shards.iter().any(|shard| shard.finished().is_some());
+        for (shard, Journal { stream, info, .. }) in known.shards.iter_mut().zip(&journals) {
+            shard.begin(stream, info)?;
+        }
+        let (due, more) = self.due(known, &journals).await?;
         let mut places: Vec<Vec<Places>> = journals.iter().map(|_| Vec::new()).collect();
         let mut fresh = Vec::new();
         for (number, pair) in due {
@@ -142,17 +143,19 @@ impl Archiver {
         try_join_all(told).await
     }
 
-    /// The messages that were finished first, of all journal streams, each with the number of its own.
+    /// The messages that were finished first, of all journal streams, each with the number of its own; and whether there may be more.
     async fn due(
         &self,
         known: &mut Known,
         journals: &[Journal],
-        until: &Until,
-    ) -> Result<Vec<(usize, Pair)>> {
+    ) -> Result<(Vec<(usize, Pair)>, bool)> {
         let (mut due, mut bytes) = (Vec::new(), 0);
         while due.len() < MESSAGES && bytes < BYTES {
             for (shard, Journal { stream, info, .. }) in known.shards.iter_mut().zip(journals) {
-                shard.fill(&self.broker, stream, info, until).await?;
+                // By the clock of whoever stored the records.
+                let now = info.ts.unwrap_or_default();
+                let until = until(&self.options, journals.len(), now);
+                shard.fill(&self.broker, stream, info, &until).await?;
             }
             let finished = known.shards.iter().enumerate();
             let finished = finished.filter_map(|(number, shard)| Some((shard.finished()?, number)));
@@ -161,14 +164,18 @@ impl Archiver {
             bytes += pair.as_ref().map_or(0, Pair::bytes);
             due.extend(pair.map(|pair| (number, pair)));
         }
-        Ok(due)
+        let more = due.len() == MESSAGES || bytes >= BYTES;
+        Ok((due, more))
     }
 
     /// Whether HISTORY has a message that is marked as archived: it is looked for before it goes.
     async fn is_archived(&self, pair: &Pair) -> Result<bool> {
         let there = self.broker.archived(&pair.key.message_id).await?;
         let final_ = (pair.final_.seq, pair.final_.at);
-        Ok(there.iter().any(|archived| (archived.final_.seq, archived.final_.at) == final_))
+        let is_it = |archived: &Archived| {
+            archived.key == pair.key && (archived.final_.seq, archived.final_.at) == final_
+        };
+        Ok(there.iter().any(is_it))
     }
 
     /// Removes messages from the journal that are in HISTORY. Everything before `settled` is.

@@ -25,10 +25,10 @@ pub(super) struct New {
     pub(super) payload: Bytes,
 }
 
-/// Writes records, only if `after` is the stream's last sequence, where it is given. The result is the last one's sequence.
+/// Writes records, only if `after` is the stream's last sequence. The result is the last one's sequence.
 ///
 /// After an error they may be there, all of them, or may come to be: `after` tells whoever tries again.
-pub(super) async fn write(wire: &Wire, records: &[New], after: Option<u64>) -> Result<u64> {
+pub(super) async fn write(wire: &Wire, records: &[New], after: u64) -> Result<u64> {
     let id = Uuid::now_v7().to_string();
     let Some((last, rest)) = records.split_last() else {
         return Err(BrokerError::other("an empty batch"));
@@ -37,7 +37,7 @@ pub(super) async fn write(wire: &Wire, records: &[New], after: Option<u64>) -> R
         let mut headers = record.headers.clone();
         headers.insert(BATCH, id.as_str());
         headers.insert(NUMBER, number.to_string());
-        if let (1, Some(after)) = (number, after) {
+        if number == 1 {
             headers.insert(EXPECTED, after.to_string());
         }
         headers

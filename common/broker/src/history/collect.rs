@@ -68,8 +68,12 @@ impl Until {
 /// One journal stream, read up to a sequence.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
+    /// When the stream was made: another one of its name has sequences of its own.
+    made: String,
     /// Everything before this was read.
     next: u64,
+    /// Whether nothing more was due when this was last looked at in a round.
+    dry: bool,
     held: Held,
     recent: Recent,
     /// In the middle of a page, as long as what comes next may be due.
@@ -122,6 +126,20 @@ impl Shard {
         self.ready.pop_front()
     }
 
+    /// Begins a round.
+    ///
+    /// # Errors
+    /// When the stream is not the one that was read.
+    pub(super) fn begin(&mut self, stream: &str, info: &StreamInfo) -> Result<()> {
+        let is_other = !self.made.is_empty() && self.made != info.created;
+        if is_other || info.state.last_seq.saturating_add(1) < self.next {
+            return Err(BrokerError::Other(format!("{stream} is not the one that was read")));
+        }
+        self.made.clone_from(&info.created);
+        self.dry = false;
+        Ok(())
+    }
+
     /// Reads on until there is a next message, if one is due.
     pub(super) async fn fill(
         &mut self,
@@ -131,7 +149,8 @@ impl Shard {
         until: &Until,
     ) -> Result<()> {
         let is_early = self.waits_for.is_some_and(|at| at >= until.at);
-        if !self.ready.is_empty() || (is_early && info.state.messages / 2 <= until.hot) {
+        let is_early = is_early && info.state.messages / 2 <= until.hot;
+        if self.dry || is_early || !self.ready.is_empty() {
             return Ok(());
         }
         self.next = self.next.max(info.state.first_seq).max(1);
@@ -146,10 +165,14 @@ impl Shard {
             }
         };
         while self.ready.is_empty() {
-            let Some(record) = reader.next().await? else { return Ok(()) };
+            let Some(record) = reader.next().await? else {
+                self.dry = true;
+                return Ok(());
+            };
             if !until.has_come(&record, last.saturating_sub(record.seq)) {
                 // What was read of what comes after it would be old by the time it is due.
                 self.waits_for = Some(record.at);
+                self.dry = true;
                 return Ok(());
             }
             let seq = record.seq;

@@ -89,6 +89,8 @@ impl Marks {
 pub(super) struct Progress {
     /// The last sequence of HISTORY: all of it is indexed.
     pub(super) last: u64,
+    /// The last sequence of INDEX.
+    index: u64,
     pub(super) marks: Marks,
 }
 
@@ -97,7 +99,8 @@ impl Broker {
     pub(super) async fn archive_progress(&self) -> Result<Progress> {
         let (history, index) = (self.history_stream(), self.index_stream());
         let last = self.wire().last_seq(&history).await?;
-        let indexed = match self.wire().last_seq(&index).await? {
+        let mut end = self.wire().last_seq(&index).await?;
+        let indexed = match end {
             0 => None,
             seq => self.wire().at(&index, seq).await?,
         };
@@ -105,6 +108,10 @@ impl Broker {
         let mut until: u64 = until.unwrap_or(0);
         let marks = indexed.as_ref().and_then(|record| record.header(MARKS));
         let mut marks = marks.map(Marks::read).unwrap_or_default();
+        if until > last {
+            // Another HISTORY, or an older copy of it.
+            until = 0;
+        }
         if until < last {
             tracing::info!("indexing HISTORY from {} to {last}", until + 1);
         }
@@ -121,13 +128,14 @@ impl Broker {
             }
             until = record.seq;
             if entries.count >= super::collect::MESSAGES {
-                self.write_index(std::mem::take(&mut entries), until, &marks).await?;
+                let entries = std::mem::take(&mut entries);
+                end = self.write_index(entries, until, &marks, end).await?;
             }
         }
         if entries.count > 0 {
-            self.write_index(entries, until, &marks).await?;
+            end = self.write_index(entries, until, &marks, end).await?;
         }
-        Ok(Progress { last, marks })
+        Ok(Progress { last, index: end, marks })
     }
 
     /// Copies messages to HISTORY, in the order in which they were asked, reads them back, and indexes them. Each comes with its shard, and
@@ -149,14 +157,16 @@ impl Broker {
         }
         for some in split(&records) {
             let after = progress.last;
-            let last = batch::write(self.wire(), some, Some(after)).await?;
+            let last = batch::write(self.wire(), some, after).await?;
             self.read_back(some, after).await?;
             if last != after + some.len() as u64 {
                 return Err(BrokerError::other("HISTORY has gaps"));
             }
             progress.last = last;
         }
-        self.write_index(entries, progress.last, &progress.marks).await
+        let Progress { last, index, marks } = &mut *progress;
+        *index = self.write_index(entries, *last, marks, *index).await?;
+        Ok(())
     }
 
     /// The records of a message.
@@ -224,7 +234,14 @@ impl Broker {
         Err(BrokerError::other("HISTORY does not have what was written to it"))
     }
 
-    async fn write_index(&self, entries: Entries, until: u64, marks: &Marks) -> Result<()> {
+    /// Only onto the sequence that its author knows: up to where HISTORY is indexed never goes back.
+    async fn write_index(
+        &self,
+        entries: Entries,
+        until: u64,
+        marks: &Marks,
+        after: u64,
+    ) -> Result<u64> {
         let marks = marks.write();
         let record = |(bucket, entries): (String, Vec<(IndexId, u64)>)| {
             let mut headers = HeaderMap::new();
@@ -237,7 +254,7 @@ impl Broker {
             }
         };
         let records: Vec<_> = entries.buckets.into_iter().map(record).collect();
-        batch::write(self.wire(), &records, None).await.map(|_| ())
+        batch::write(self.wire(), &records, after).await
     }
 }
 

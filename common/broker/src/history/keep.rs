@@ -109,15 +109,20 @@ impl Broker {
         older: Duration,
     ) -> Result<u64> {
         let Some(cut) = self.cut(stream, older).await? else { return Ok(0) };
-        // Asked before it is looked for what stays: what is stored meanwhile does.
-        let last = self.wire().last_seq(stream).await?;
         let all = filter.as_deref().unwrap_or(">");
         let Some(first) = self.wire().first(stream, all, 1).await? else { return Ok(0) };
         if first.0.at >= cut {
             return Ok(0);
         }
         let kept = self.wire().since(stream, all, cut).await?;
-        let seq = kept.map_or(last + 1, |record| record.seq);
+        let seq = match kept {
+            Some(record) => record.seq,
+            // A replica that lags may lack what stays: the leader tells which is the last.
+            None => match self.wire().last(stream, all).await? {
+                Some(last) if last.at < cut => last.seq + 1,
+                Some(_) | None => return Ok(0),
+            },
+        };
         let body = match filter {
             Some(filter) => serde_json::json!({ "seq": seq, "filter": filter }),
             None => serde_json::json!({ "seq": seq }),

@@ -60,7 +60,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let numbers = text.split('.').map(str::parse).collect::<std::result::Result<_, _>>();
-        numbers.map(Self).map_err(|_| "not a place that a list has named".to_owned())
+        numbers.map(Self).map_err(|_| "not a place printed by a list".to_owned())
     }
 }
 
@@ -114,7 +114,7 @@ impl Broker {
         if let Some(Cursor(places)) = &query.after
             && places.len() != streams.len()
         {
-            return Err(BrokerError::other("the place is of another list"));
+            return Err(BrokerError::other("the place is from another list"));
         }
         let about = query.about.clamp(10, 1000) as u64;
         let mut sources = Vec::new();

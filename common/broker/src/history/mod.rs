@@ -111,13 +111,15 @@ impl Broker {
 
     /// What HISTORY has at a sequence, if it is still there.
     async fn archived_at(&self, seq: u64) -> Result<Option<Archived>> {
+        // That nothing is there is confirmed: a message that is taken for lost may be sent again.
         let stream = self.history_stream();
-        let Some(first) = self.wire().at(&stream, seq).await? else { return Ok(None) };
-        let mut records = vec![first];
-        if records.iter().any(|record| record.header(PART) == Some(FIRST)) {
-            let Some(second) = self.wire().at(&stream, seq + 1).await? else { return Ok(None) };
-            records.push(second);
+        let reader = Reader::new(self.wire(), stream, ">".to_owned(), seq, seq + 1);
+        let mut records = reader.of(self.replicas()).rest().await?;
+        if records.first().is_none_or(|first| first.seq != seq) {
+            return Ok(None);
         }
+        let is_first = records.first().is_some_and(|first| first.header(PART) == Some(FIRST));
+        records.truncate(if is_first { 2 } else { 1 });
         self.read_archived(&records).map(Some)
     }
 

@@ -6,7 +6,7 @@ use common::message::{Envelope, Final, MessageKey};
 use common::{AgentName, ConversationTag, Timestamp};
 use futures_util::future::try_join_all;
 
-use super::{FIRST, PART, record::Archived};
+use super::{FIRST, PART, SECOND, record::Archived};
 use crate::api::Record;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
@@ -126,6 +126,10 @@ impl JournalScan {
                         self.parts.pop_front();
                         continue;
                     };
+                    if first.header(PART) == Some(SECOND) {
+                        // Its first record is kept no longer.
+                        continue;
+                    }
                     let mut records = vec![first];
                     if records.iter().any(|record| record.header(PART) == Some(FIRST)) {
                         records.extend(reader.next().await?);

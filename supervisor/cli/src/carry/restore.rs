@@ -187,12 +187,11 @@ async fn end(
     // Of the same archive it is the same: then it is ours, also when the import is repeated.
     let author = format!("import.{}", final_.at.as_millis());
     // By an import that was interrupted; it may have left the journal since.
-    if let Some(there) = broker.outcome_of(key).await.attempt(WHAT)?
-        && there.value.same_end(final_)
-    {
-        return Ok(());
-    }
-    match broker.publish_final(key, tag, final_, &author, STORE).await.attempt(WHAT)? {
+    let there = match broker.outcome_of(key).await.attempt(WHAT)? {
+        Some(there) => FinalOutcome::Lost(Box::new(there.value)),
+        None => broker.publish_final(key, tag, final_, &author, STORE).await.attempt(WHAT)?,
+    };
+    match there {
         FinalOutcome::Won | FinalOutcome::Gone => Ok(()),
         FinalOutcome::Lost(there) if there.same_end(final_) => Ok(()),
         FinalOutcome::Lost(_) => {
