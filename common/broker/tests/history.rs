@@ -17,10 +17,10 @@ use crate::events::batch;
 use crate::support::{SOON, Server, agent, completed, envelope, is_alone, key, message, soon};
 
 /// Everything that is finished leaves at once.
-const AT_ONCE: ArchiveOptions =
+pub(crate) const AT_ONCE: ArchiveOptions =
     ArchiveOptions { hot: Duration::ZERO, most: u64::MAX, settled: Duration::ZERO };
 
-async fn send(broker: &Broker, agent: &str, id: &str) -> Envelope {
+pub(crate) async fn send(broker: &Broker, agent: &str, id: &str) -> Envelope {
     let mut envelope = envelope(agent, id);
     envelope.conversation_id = ConversationId::new("c").expect("valid");
     envelope.message = format!("text of {id}");
@@ -35,7 +35,7 @@ async fn finish(broker: &Broker, envelope: &Envelope) {
     soon(broker.publish_final(&key, &tag, &won, "1.1", SOON)).await.expect("an answer");
 }
 
-async fn finished(broker: &Broker, agent: &str, ids: &[&str]) {
+pub(crate) async fn finished(broker: &Broker, agent: &str, ids: &[&str]) {
     for id in ids {
         let envelope = send(broker, agent, id).await;
         finish(broker, &envelope).await;
@@ -43,7 +43,7 @@ async fn finished(broker: &Broker, agent: &str, ids: &[&str]) {
 }
 
 /// Archives until nothing is left to do.
-async fn archive(broker: &Broker) -> usize {
+pub(crate) async fn archive(broker: &Broker) -> usize {
     let mut archiver = Archiver::new(broker.clone(), AT_ONCE);
     let mut archived = 0;
     let (mut idle, mut refused) = (0, 0);
@@ -63,14 +63,14 @@ async fn archive(broker: &Broker) -> usize {
     archived
 }
 
-async fn one(broker: &Broker, id: &str) -> Archived {
+pub(crate) async fn one(broker: &Broker, id: &str) -> Archived {
     let mut found = soon(broker.archived(&message(id))).await.expect("an answer");
     assert_eq!(found.len(), 1, "{id}: {found:?}");
     found.remove(0)
 }
 
 /// How many records a stream has, and the sequence of its first.
-async fn records(server: &Server, stream: &str) -> (u64, u64) {
+pub(crate) async fn records(server: &Server, stream: &str) -> (u64, u64) {
     let client = server.client().await;
     let info = format!("$JS.API.STREAM.INFO.MOZART_test_{stream}");
     let info = client.request(info, "".into()).await.expect("an answer");
@@ -439,117 +439,6 @@ async fn a_list_begins_with_the_newest_and_goes_on_where_it_ended() {
 fn envelope_in(agent: &str, id: &str, conversation: &str) -> Envelope {
     let conversation_id = ConversationId::new(conversation).expect("valid");
     Envelope { conversation_id, ..envelope(agent, id) }
-}
-
-#[tokio::test]
-async fn what_is_older_than_it_is_kept_goes_and_the_index_with_it() {
-    let server = Server::start().await;
-    let broker = server.broker().await;
-    for agent in ["a", "b"] {
-        finished(&broker, agent, &[&format!("{agent}-old")]).await;
-    }
-    archive(&broker).await;
-    let age = Duration::from_millis(1500);
-    tokio::time::sleep(age).await;
-    for agent in ["a", "b"] {
-        finished(&broker, agent, &[&format!("{agent}-new")]).await;
-    }
-    archive(&broker).await;
-    let hour = Duration::from_secs(3600);
-    assert_eq!(broker.drop_history(None, hour).await.expect("an answer"), 0);
-    assert_eq!(broker.drop_history(Some(&agent("a")), hour).await.expect("an answer"), 0);
-    assert_eq!(broker.drop_history(Some(&agent("c")), age).await.expect("an answer"), 0);
-    // One agent's.
-    assert_eq!(broker.drop_history(Some(&agent("a")), age).await.expect("an answer"), 1);
-    assert_eq!(broker.archived(&message("a-old")).await.expect("an answer"), []);
-    for id in ["b-old", "a-new", "b-new"] {
-        one(&broker, id).await;
-    }
-    // All.
-    assert_eq!(broker.drop_history(None, age).await.expect("an answer"), 1);
-    assert_eq!(broker.archived(&message("b-old")).await.expect("an answer"), []);
-    one(&broker, "a-new").await;
-    let (index, first) = records(&server, "INDEX").await;
-    assert!(index > 0 && first > 1, "{index} records from {first}");
-    // To the last one.
-    assert_eq!(broker.drop_history(None, Duration::ZERO).await.expect("an answer"), 2);
-    finished(&broker, "a", &["a-last"]).await;
-    assert_eq!(archive(&broker).await, 1);
-    one(&broker, "a-last").await;
-}
-
-#[tokio::test]
-async fn a_history_of_a_size_loses_its_oldest() {
-    let server = Server::start().await;
-    let broker = server.broker().await;
-    let ids: Vec<String> = (0..50).map(|n| format!("m{n}")).collect();
-    let all: Vec<&str> = ids.iter().map(String::as_str).collect();
-    finished(&broker, "a", &all).await;
-    archive(&broker).await;
-    assert_eq!(broker.bound_history(1 << 30).await.expect("an answer"), 0);
-    let bytes = async || {
-        let client = server.client().await;
-        let info = client.request("$JS.API.STREAM.INFO.MOZART_test_HISTORY", "".into()).await;
-        let info: serde_json::Value =
-            serde_json::from_slice(&info.expect("an answer").payload).expect("JSON");
-        info["state"]["bytes"].as_u64().expect("a number")
-    };
-    let half = bytes().await / 2;
-    let dropped = broker.bound_history(half).await.expect("an answer");
-    assert!((20..=30).contains(&dropped), "{dropped}");
-    assert!(bytes().await <= half + half / 10);
-    assert_eq!(broker.archived(&message("m0")).await.expect("an answer"), []);
-    one(&broker, "m49").await;
-}
-
-#[tokio::test]
-async fn of_whom_nothing_is_kept_no_text_is_left() {
-    let server = Server::start().await;
-    let broker = server.broker().await;
-    let open = send(&broker, "a", "open").await;
-    finished(&broker, "a", &["secret-1"]).await;
-    finished(&broker, "b", &["kept"]).await;
-    finished(&broker, "a", &["secret-2"]).await;
-    assert!(server.stored("text of secret-1"));
-    let mut archiver = Archiver::new(broker.clone(), AT_ONCE);
-    archiver.keep_nothing_of(BTreeSet::from([agent("a")]));
-    let round = soon(archiver.round()).await.expect("a round");
-    assert_eq!((round.archived, round.removed), (1, 3));
-    assert_eq!(records(&server, "HISTORY").await.0, 1);
-    assert_eq!(broker.request_of(&open.key()).await.expect("an answer").expect("open").seq, 1);
-    for text in ["text of secret-1", "answer to secret-2"] {
-        assert!(!server.stored(text), "{text} is still in a file");
-    }
-    assert!(server.stored("text of kept") && server.stored("text of open"));
-}
-
-#[tokio::test]
-async fn what_is_erased_is_in_no_file() {
-    let server = Server::start().await;
-    let broker = server.broker().await;
-    for agent_name in ["a", "b"] {
-        let text = EventBody::Text { text: format!("words of {agent_name}") };
-        let mut events = batch(1, 1, vec![EventBody::Delivered { incarnation: 7 }, text]);
-        events.agent = agent(agent_name);
-        broker.publish_events(&events).await.expect("stored");
-    }
-    let written = async |text: &str, is: bool| {
-        soon(async {
-            while server.stored(text) != is {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
-    };
-    written("words of a", true).await;
-    let hour = Duration::from_secs(3600);
-    assert_eq!(broker.erase_traces(&agent("a"), hour).await.expect("an answer"), 0);
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(broker.erase_traces(&agent("a"), Duration::ZERO).await.expect("an answer"), 1);
-    written("words of a", false).await;
-    written("words of b", true).await;
-    assert_eq!(broker.events(&key("b", "m1")).await.expect("an answer").len(), 1);
-    assert_eq!(broker.events(&key("a", "m1")).await.expect("an answer"), []);
 }
 
 #[tokio::test]
