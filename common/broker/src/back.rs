@@ -3,8 +3,7 @@
 //! Direct gets only go forward. So each page is found by counting: the server tells how many records of a filter come after a sequence
 //! without reading them, and a few such answers tell where the last hundred begin.
 
-use crate::api::Record;
-use crate::api::StreamState;
+use crate::api::{Record, StreamState};
 use crate::error::Result;
 use crate::read::Reader;
 use crate::wire::{CALL, Wire};

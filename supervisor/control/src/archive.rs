@@ -23,6 +23,9 @@ const PRUNE_EVERY: u64 = 3600;
 /// That is done so many times within the time for which something is kept.
 const TIMES: u64 = 10;
 
+/// For events and logs that are not kept at all.
+const SOON: Duration = Duration::from_secs(600);
+
 /// How long the fleet keeps what leaves the journal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
@@ -113,7 +116,14 @@ impl Supervisor {
 
 /// How often it is looked for, in ticks: seldom, but often within the shortest time for which something is kept.
 fn every(retention: &Retention, keeps: &[(AgentName, Keep)]) -> u64 {
-    let times = keeps.iter().flat_map(|(_, keep)| [keep.history, keep.events, keep.logs]);
+    // What is not kept at all goes with the hot time, or within a minute: not with every tick, whether anything happens or not.
+    let or = |time: Option<Duration>, none: Duration| {
+        time.map(|time| if time.is_zero() { none } else { time })
+    };
+    let times = keeps.iter().flat_map(|(_, keep)| {
+        let history = or(keep.history, retention.archive.hot);
+        [history, or(keep.events, SOON), or(keep.logs, SOON)]
+    });
     let shortest = times.chain([retention.history]).flatten().map(|time| time.as_secs()).min();
     shortest.map_or(PRUNE_EVERY, |shortest| (shortest / TIMES).clamp(1, PRUNE_EVERY))
 }
@@ -194,6 +204,15 @@ mod tests {
         assert_eq!(of(None, None), PRUNE_EVERY);
         assert_eq!(of(Some(30 * 24 * 3600), None), PRUNE_EVERY);
         assert_eq!(of(Some(30 * 24 * 3600), Some(100)), 10);
-        assert_eq!(of(None, Some(0)), 1);
+        assert_eq!(of(None, Some(5)), 1);
+    }
+
+    #[test]
+    fn what_is_not_kept_at_all_is_not_looked_for_all_the_time() {
+        let zero = Some(Duration::ZERO);
+        let of =
+            |keep| every(&Retention::default(), &[(AgentName::new("a").expect("valid"), keep)]);
+        assert_eq!(of(Keep { history: zero, ..Keep::default() }), PRUNE_EVERY);
+        assert_eq!(of(Keep { logs: zero, ..Keep::default() }), 60);
     }
 }

@@ -135,7 +135,7 @@ impl Broker {
         let (history, index) = (self.history_stream(), self.index_stream());
         let first = self.wire().stream_info(&history, CALL).await??.state.first_seq;
         let state = self.wire().stream_info(&index, CALL).await??.state;
-        // Up to where HISTORY is indexed only rises, but for what an archiver wrote that was over: what is kept in vain costs little.
+        // Up to where HISTORY is indexed only rises: each record is written onto the one that its author knew as the last.
         let (mut from, mut to) = (state.first_seq, state.last_seq);
         while from < to {
             let middle = from + (to - from) / 2;
