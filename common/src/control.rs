@@ -68,6 +68,25 @@ pub enum ControlEvent {
         agent: AgentName,
     },
 
+    /// Messages of an agent were erased on request. Shown, and ignored by the fold. What was in them is not on record.
+    MessagesForgotten {
+        /// The agent, which need not exist any more.
+        agent: AgentName,
+        /// Who asked for it: a user and a host.
+        by: String,
+        /// Whether this was about one of its conversations; else about all of them.
+        conversation: bool,
+        /// Only what was stored before this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Timestamp>,
+        /// How many messages.
+        messages: u64,
+        /// How many records of all streams.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+
     // What the leader saw or decided: ignored unless their term is the newest.
     /// A supervisor took the lease. The sequence of this record is its term: it rises with every election, whatever became of
     /// the lease.
@@ -258,6 +277,7 @@ impl ControlEvent {
             | Self::AgentRestarted { agent }
             | Self::AgentReplaced { agent }
             | Self::AgentRemoved { agent }
+            | Self::MessagesForgotten { agent, .. }
             | Self::IncarnationAllocated { agent, .. }
             | Self::IncarnationReturned { agent, .. }
             | Self::IncarnationReady { agent, .. }
@@ -276,6 +296,36 @@ impl ControlEvent {
         }
     }
 
+    /// What a record says about whether its agent is registered; none if it says nothing of that.
+    #[must_use]
+    pub fn is_registered(&self) -> Option<bool> {
+        match self {
+            Self::AgentApplied { .. }
+            | Self::AgentStarted { .. }
+            | Self::AgentStopped { .. }
+            | Self::AgentRestarted { .. }
+            | Self::AgentReplaced { .. } => Some(true),
+            Self::AgentRemoved { .. } => Some(false),
+            // An incarnation may end after its agent was removed, and messages may be forgotten then.
+            Self::MessagesForgotten { .. }
+            | Self::LeaderElected { .. }
+            | Self::NodeSeen { .. }
+            | Self::NodeDraining { .. }
+            | Self::NodeLost { .. }
+            | Self::IncarnationAllocated { .. }
+            | Self::IncarnationReturned { .. }
+            | Self::IncarnationReady { .. }
+            | Self::IncarnationBegun { .. }
+            | Self::IncarnationExited { .. }
+            | Self::StartFailed { .. }
+            | Self::IncarnationDrained { .. }
+            | Self::IncarnationHung { .. }
+            | Self::IncarnationStable { .. }
+            | Self::TimerFired { .. }
+            | Self::Unknown => None,
+        }
+    }
+
     /// Whether only a leader may write it.
     #[must_use]
     pub fn is_leaders(&self) -> bool {
@@ -286,6 +336,7 @@ impl ControlEvent {
             | Self::AgentRestarted { .. }
             | Self::AgentReplaced { .. }
             | Self::AgentRemoved { .. }
+            | Self::MessagesForgotten { .. }
             | Self::Unknown => false,
             Self::LeaderElected { .. }
             | Self::NodeSeen { .. }

@@ -37,6 +37,21 @@ pub struct JournalSubject {
     pub is_final: bool,
 }
 
+/// A stream that has subjects which name nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// A journal stream.
+    Journal(u32),
+    /// HISTORY.
+    History,
+    /// EVENTS.
+    Events,
+    /// LOGS.
+    Logs,
+    /// DEAD.
+    Dead,
+}
+
 impl Subjects {
     /// The subjects of a namespace whose journal has `shards` streams (1 to [`MAX_SHARDS`]).
     #[must_use]
@@ -226,6 +241,39 @@ impl Subjects {
     #[must_use]
     pub fn index_filter(&self) -> String {
         format!("{}.index.*", self.prefix)
+    }
+
+    /// A subject of a stream that names nothing, the nth of them: what is stored there is there to be removed at once.
+    #[must_use]
+    pub fn filler(&self, filled: Filled, n: u32) -> String {
+        let Self { prefix, .. } = self;
+        match filled {
+            Filled::Journal(shard) => self.sharded(format!("{prefix}.journal._._._._.{n}"), shard),
+            Filled::History => format!("{prefix}.history._.{n}"),
+            Filled::Events => format!("{prefix}.events._._.{n}"),
+            Filled::Logs => format!("{prefix}.logs._.{n}"),
+            Filled::Dead => format!("{prefix}.dead._._.{n}"),
+        }
+    }
+
+    /// All subjects of [`Self::filler`].
+    #[must_use]
+    pub fn fillers(&self, filled: Filled) -> String {
+        let Self { prefix, .. } = self;
+        match filled {
+            Filled::Journal(shard) => self.sharded(format!("{prefix}.journal._.*.*.*.*"), shard),
+            Filled::History => format!("{prefix}.history._.*"),
+            Filled::Events => format!("{prefix}.events._.*.*"),
+            Filled::Logs => format!("{prefix}.logs._.*"),
+            Filled::Dead => format!("{prefix}.dead._.*.*"),
+        }
+    }
+
+    /// Whether a subject is one of [`Self::filler`]. No agent has that name.
+    #[must_use]
+    pub fn is_filler(&self, subject: &str) -> bool {
+        let rest = subject.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('.'));
+        rest.is_some_and(|rest| rest.split('.').nth(1) == Some("_"))
     }
 
     /// The name of another stream: `HISTORY`, `INDEX`, `EVENTS`, `ATTEMPTS`, `CONTROL`, `SNAPSHOTS`, `DEAD`, `LOGS`.

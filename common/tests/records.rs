@@ -174,6 +174,15 @@ fn every_control_record_is_read_as_it_was_written() {
         ControlEvent::AgentRestarted { agent: of() },
         ControlEvent::AgentReplaced { agent: of() },
         ControlEvent::AgentRemoved { agent: of() },
+        ControlEvent::MessagesForgotten {
+            agent: of(),
+            by: "ada@host".into(),
+            conversation: true,
+            before: Some(Timestamp::from_millis(1)),
+            messages: 2,
+            records: 9,
+            bytes: 1 << 40,
+        },
         ControlEvent::LeaderElected { supervisor: "s".into(), run: "r".into(), rules: 2 },
         ControlEvent::IncarnationAllocated {
             agent: of(),

@@ -1,10 +1,11 @@
 //! What has left the journal is as before to everybody who asks for it.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 use system_tests::harness::{Fleet, eventually};
+
+use crate::forget::is_in;
 
 const ECHO: &str = "MODEL test/model\nSOUL You repeat.\nCONCURRENCY 4";
 
@@ -144,18 +145,6 @@ async fn what_has_left_the_journal_travels_with_its_agent() {
         to.json(["journal", "ls", "--agent", "echo"]).await.as_array().map(Vec::len),
         Some(1)
     );
-}
-
-/// Whether a text is in any file of a folder.
-fn is_in(folder: &Path, text: &str) -> bool {
-    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
-        let path = entry.path();
-        if path.is_dir() {
-            return is_in(&path, text);
-        }
-        let bytes = fs::read(path).unwrap_or_default();
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
-    })
 }
 
 #[tokio::test]

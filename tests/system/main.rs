@@ -12,6 +12,7 @@ mod compose;
 mod containers;
 mod copies;
 mod doctor;
+mod forget;
 mod history;
 mod messages;
 mod nodes;

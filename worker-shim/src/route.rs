@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker::{Broker, BrokerError, Retries, SendOutcome};
-use common::control::ControlEvent;
+use common::control::{ControlEvent, ControlRecord};
 use common::message::{Cause, Envelope, Final, Kind, MAX_HOPS, MAX_TEXT, Outcome};
 use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 use uuid::Uuid;
@@ -166,21 +166,23 @@ async fn answer(
 async fn must_exist(broker: &Broker, agent: &AgentName) -> Result<(), String> {
     let mut retries = Retries::new(format!("looking up agent {agent}"));
     loop {
-        match broker.last_control(agent).await {
-            Ok(Some(record)) if !matches!(record.event, ControlEvent::AgentRemoved { .. }) => {
-                return Ok(());
-            }
-            Ok(Some(_)) => return Err(format!("there is no agent `{agent}`")),
-            // The log may hold nothing any more of an agent that goes on running.
-            Ok(None) => match broker.agent_in_snapshot(agent).await {
-                Ok(Some((_, true))) => return Ok(()),
-                Ok(_) => return Err(format!("there is no agent `{agent}`")),
-                Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,
-            },
+        match is_registered(broker, agent).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(format!("there is no agent `{agent}`")),
             // Its last record is of a newer version: there is an agent.
             Err(BrokerError::Malformed { .. }) => return Ok(()),
             Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,
         }
+    }
+}
+
+/// Whether there is such an agent. What its incarnations do is on record: it is there, or was a moment ago.
+async fn is_registered(broker: &Broker, agent: &AgentName) -> Result<bool, BrokerError> {
+    match broker.last_control(agent).await? {
+        Some(ControlRecord { event: ControlEvent::MessagesForgotten { .. }, .. }) | None => {
+            broker.is_registered(agent).await
+        }
+        Some(record) => Ok(record.event.is_registered().unwrap_or(true)),
     }
 }
 

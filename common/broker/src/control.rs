@@ -130,6 +130,26 @@ impl Broker {
         record.map(|record| record.parse()).transpose()
     }
 
+    /// Whether an agent is registered, by the last record that says so. The newest record is nearly always enough: else what the
+    /// log holds of the agent is read back, and a snapshot tells what it has no more.
+    ///
+    /// # Errors
+    /// When the broker does not answer; when the agent's last record is of a newer version.
+    pub async fn is_registered(&self, agent: &AgentName) -> Result<bool> {
+        let last = self.last_control(agent).await?;
+        if let Some(known) = last.as_ref().and_then(|last| last.event.is_registered()) {
+            return Ok(known);
+        }
+        let is_whole = self.control_extent().await?.first <= 1;
+        if last.is_none() && is_whole {
+            return Ok(false);
+        }
+        let (seq, there) = self.agent_in_snapshot(agent).await?.unwrap_or((0, false));
+        // Not by following the log: a replica that lags has its end before that of the log, and "there is nothing" would be believed of it.
+        let said = self.look_back(agent, seq + 1, |_, _, record| record.event.is_registered());
+        Ok(said.await?.unwrap_or(there))
+    }
+
     /// Looks through what the log holds about an agent from its end back to sequence `from`, until `look` finds what it looks for. What
     /// does not parse is left out.
     ///

@@ -15,7 +15,7 @@ use crate::wire::CALL;
 const INCARNATION: &str = "Mozart-Incarnation";
 const ATTEMPT: &str = "Mozart-Attempt";
 const SEQ: &str = "Mozart-Seq";
-const CONVERSATION: &str = "Mozart-Conversation";
+pub(crate) const CONVERSATION: &str = "Mozart-Conversation";
 
 /// Events of one message that go out as one EVENTS message.
 #[derive(Debug, Clone, PartialEq)]

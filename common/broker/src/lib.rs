@@ -17,6 +17,7 @@ mod failure;
 mod find;
 mod fleet;
 mod follow;
+mod forget;
 mod history;
 mod inbox;
 mod journal;
@@ -26,6 +27,7 @@ mod patience;
 mod read;
 #[cfg(feature = "reference")]
 pub mod reference;
+mod remove;
 mod retries;
 mod room;
 mod scan;
@@ -43,6 +45,7 @@ pub use error::{BrokerError, Result};
 pub use events::{EventBatch, EventFollower};
 pub use failure::{Attempt, failure};
 pub use find::Standing;
+pub use forget::{Erased, Forget, Forgotten};
 pub use history::{
     ArchiveOptions, Archived, Archiver, Beginning, Cursor, JournalItem, JournalScan, ListQuery,
     Listed, Listing, Round,

@@ -11,7 +11,7 @@ use crate::follow::{End, Followed, Follower, Source};
 use crate::read::Reader;
 
 /// One JSON object a line; a line that does not parse is left out.
-fn decode(payload: &[u8], incarnation: u64) -> impl Iterator<Item = LogLine> {
+pub(crate) fn decode(payload: &[u8], incarnation: u64) -> impl Iterator<Item = LogLine> {
     payload.split(|byte| *byte == b'\n').filter_map(move |line| {
         let mut line: LogLine = serde_json::from_slice(line).ok()?;
         line.incarnation = incarnation;

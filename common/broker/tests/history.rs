@@ -29,7 +29,7 @@ pub(crate) async fn send(broker: &Broker, agent: &str, id: &str) -> Envelope {
     envelope
 }
 
-async fn finish(broker: &Broker, envelope: &Envelope) {
+pub(crate) async fn finish(broker: &Broker, envelope: &Envelope) {
     let won = completed(&format!("answer to {}", envelope.message_id));
     let (key, tag) = (envelope.key(), envelope.tag());
     soon(broker.publish_final(&key, &tag, &won, "1.1", SOON)).await.expect("an answer");
@@ -177,7 +177,7 @@ async fn an_archiver_that_is_stopped_anywhere_loses_nothing_and_copies_nothing_t
 }
 
 /// Runs a future until it has waited so many times; whether it came to its end.
-async fn stop_after<T>(steps: usize, future: impl Future<Output = T>) -> bool {
+pub(crate) async fn stop_after<T>(steps: usize, future: impl Future<Output = T>) -> bool {
     let mut future = std::pin::pin!(future);
     for _ in 0..steps {
         if (&mut future).now_or_never().is_some() {

@@ -3,60 +3,17 @@
 use broker::Broker;
 use common::AgentName;
 use common::api::ApiError;
-use common::control::ControlEvent;
 
 use super::client::Client;
 use broker::Attempt;
 use common::failure;
-
-/// What a record says about its agent's existence; none where it says nothing certain.
-///
-/// A leader's record may come after the removal that it is a consequence of: an exit proves nothing.
-fn verdict(event: &ControlEvent) -> Option<bool> {
-    match event {
-        ControlEvent::AgentApplied { .. }
-        | ControlEvent::AgentStarted { .. }
-        | ControlEvent::AgentStopped { .. }
-        | ControlEvent::AgentRestarted { .. }
-        | ControlEvent::AgentReplaced { .. } => Some(true),
-        ControlEvent::AgentRemoved { .. } => Some(false),
-        ControlEvent::LeaderElected { .. }
-        | ControlEvent::NodeSeen { .. }
-        | ControlEvent::NodeDraining { .. }
-        | ControlEvent::NodeLost { .. }
-        | ControlEvent::IncarnationAllocated { .. }
-        | ControlEvent::IncarnationReturned { .. }
-        | ControlEvent::IncarnationReady { .. }
-        | ControlEvent::IncarnationBegun { .. }
-        | ControlEvent::IncarnationExited { .. }
-        | ControlEvent::StartFailed { .. }
-        | ControlEvent::IncarnationDrained { .. }
-        | ControlEvent::IncarnationHung { .. }
-        | ControlEvent::IncarnationStable { .. }
-        | ControlEvent::TimerFired { .. }
-        | ControlEvent::Unknown => None,
-    }
-}
 
 /// Whether the agent is registered.
 ///
 /// # Errors
 /// When the broker does not answer.
 pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, ApiError> {
-    let what = || format!("cannot look up agent {agent}");
-    let last = broker.last_control(agent).await.attempt(what())?;
-    if let Some(known) = last.as_ref().and_then(|last| verdict(&last.event)) {
-        return Ok(known);
-    }
-    let is_whole = broker.control_extent().await.attempt(what())?.first <= 1;
-    if last.is_none() && is_whole {
-        return Ok(false);
-    }
-    let taken = broker.agent_in_snapshot(agent).await.attempt(what())?;
-    let (seq, there) = taken.unwrap_or((0, false));
-    // Not by following the log: a replica that lags has its end before that of the log, and "there is nothing" would be believed of it.
-    let said = broker.look_back(agent, seq + 1, |_, _, record| verdict(&record.event)).await;
-    Ok(said.attempt(what())?.unwrap_or(there))
+    broker.is_registered(agent).await.attempt(format!("cannot look up agent {agent}"))
 }
 
 /// Demands that the agent is registered.
@@ -94,6 +51,8 @@ pub(crate) fn did_you_mean<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a
 
 #[cfg(test)]
 mod tests {
+    use common::control::ControlEvent;
+
     use super::*;
 
     #[test]
@@ -120,7 +79,7 @@ mod tests {
             exit: common::shim::Exit::default(),
             clean: true,
         };
-        assert_eq!(verdict(&exited), None);
-        assert_eq!(verdict(&ControlEvent::AgentRemoved { agent }), Some(false));
+        assert_eq!(exited.is_registered(), None);
+        assert_eq!(ControlEvent::AgentRemoved { agent }.is_registered(), Some(false));
     }
 }

@@ -1,11 +1,11 @@
 //! The options that every command takes, those of whatever runs agents, and how times are written.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use common::Namespace;
+use common::{Namespace, Timestamp};
 use runtime::engine::BASE_IMAGE;
 use runtime::{RuntimeOptions, Wanted};
 
@@ -124,6 +124,23 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}: expected a time such as 30s, 5m or 1h 30m"))
 }
 
+/// A moment: a date, a date with a time, or how long ago it was.
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
+    let at = |time: SystemTime| Ok(Timestamp::from(time));
+    let full =
+        if text.len() == "2026-11-01".len() { format!("{text}T00:00:00Z") } else { text.into() };
+    if let Ok(time) = humantime::parse_rfc3339_weak(&full) {
+        return at(time);
+    }
+    let ago = humantime::parse_duration(text).ok();
+    match ago.and_then(|ago| SystemTime::now().checked_sub(ago)) {
+        Some(time) => at(time),
+        None => {
+            Err("expected 2026-11-01, 2026-11-01T12:00:00Z, or how long ago: 30d, 12h".to_owned())
+        }
+    }
+}
+
 /// A path, also an empty one: a variable that is set to nothing is like one that is not set.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
@@ -146,6 +163,19 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         for bad in ["", "x", "-1", "5 parsecs"] {
             assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn moments_are_dates_or_so_long_ago() {
+        let day = moment("2026-11-01").expect("a day");
+        assert_eq!(day.to_string(), "2026-11-01T00:00:00.000Z");
+        assert_eq!(moment("2026-11-01T00:00:00Z"), Ok(day));
+        assert_eq!(moment("2026-11-01 00:00:00"), Ok(day));
+        let ago = Timestamp::from(SystemTime::now()).since(moment("2h").expect("a time ago"));
+        assert!((7_200..7_260).contains(&ago.as_secs()), "{ago:?}");
+        for bad in ["", "yesterday", "-1h", "2026-13-01", "99999999y"] {
+            assert!(moment(bad).is_err(), "{bad:?}");
         }
     }
 }

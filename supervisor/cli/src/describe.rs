@@ -31,6 +31,21 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         ControlEvent::AgentRestarted { .. } => "restart asked for".to_owned(),
         ControlEvent::AgentReplaced { .. } => "replacement asked for".to_owned(),
         ControlEvent::AgentRemoved { .. } => "removal asked for".to_owned(),
+        ControlEvent::MessagesForgotten {
+            by,
+            conversation,
+            before,
+            messages,
+            records,
+            bytes,
+            ..
+        } => {
+            let of = if *conversation { " of a conversation" } else { "" };
+            let until =
+                before.as_ref().map(|before| format!(" from before {before}")).unwrap_or_default();
+            let bytes = table::bytes(*bytes);
+            format!("{messages} messages{of}{until} erased for {by}: {records} records, {bytes}")
+        }
         ControlEvent::LeaderElected { supervisor, .. } => format!("supervisor {supervisor} leads"),
         ControlEvent::NodeSeen { node, runtimes, .. } => {
             format!("node {node} is there, runs {}", runtimes.join(", "))

@@ -17,6 +17,7 @@ mod describe;
 mod doctor;
 mod events;
 mod explain;
+mod forget;
 mod history;
 mod inspect;
 mod journal;
@@ -68,6 +69,10 @@ pub enum Command {
     History(history::HistoryArgs),
     /// List an agent's conversations
     Conversations(history::ConversationsArgs),
+    /// Erase what was said to an agent and what it answered, from every stream and its files
+    ///
+    /// What has no final state yet stays. What the agent itself has kept elsewhere, as in a SANCTUM, and what was exported is not looked for.
+    Forget(forget::ForgetArgs),
     /// Read, repeat and drop dead letters
     #[command(subcommand)]
     Dead(dead::DeadCommand),
@@ -146,6 +151,7 @@ async fn dispatch(
         Command::Journal(command) => journal::run(global, command).await,
         Command::History(args) => history::run(global, &args).await,
         Command::Conversations(args) => history::conversations(global, &args).await,
+        Command::Forget(args) => forget::run(global, &args).await,
         Command::Dead(command) => dead::run(global, command).await,
         Command::Start(args) => lifecycle::change(global, args, Change::Start).await,
         Command::Stop(args) => lifecycle::change(global, args, Change::Stop).await,

@@ -47,6 +47,11 @@ pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
     or_none(at.map(|at| format!("in {}", short(at.since(now)))))
 }
 
+/// A number of bytes: `812 B`, `1.50 GiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
 /// A text on one line, cut to `max` characters.
 pub(crate) fn one_line(text: &str, max: usize) -> String {
     let mut line = String::new();

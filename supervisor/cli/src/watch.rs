@@ -185,6 +185,7 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         | ControlEvent::AgentApplied { .. }
         | ControlEvent::AgentStarted { .. }
         | ControlEvent::AgentReplaced { .. }
+        | ControlEvent::MessagesForgotten { .. }
         | ControlEvent::LeaderElected { .. }
         | ControlEvent::NodeSeen { .. }
         | ControlEvent::NodeDraining { .. }

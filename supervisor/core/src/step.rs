@@ -145,7 +145,9 @@ impl Fold<'_> {
             ControlEvent::TimerFired { agent, timer, incarnation } => {
                 self.on(agent, |life| life.timer(*timer, *incarnation))
             }
-            ControlEvent::LeaderElected { .. } | ControlEvent::Unknown => {}
+            ControlEvent::MessagesForgotten { .. }
+            | ControlEvent::LeaderElected { .. }
+            | ControlEvent::Unknown => {}
         }
     }
 

@@ -105,6 +105,15 @@ impl Move {
             22 => ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation },
             23 => ControlEvent::IncarnationBegun { agent, incarnation },
             25 => ControlEvent::IncarnationDrained { agent, incarnation },
+            26 => ControlEvent::MessagesForgotten {
+                agent,
+                by: "ada@host".into(),
+                conversation: false,
+                before: None,
+                messages: 1,
+                records: 2,
+                bytes: 3,
+            },
             24 => ControlEvent::IncarnationHung { agent, incarnation, silent_for: 30 },
             27 | 28 => ControlEvent::IncarnationReturned {
                 agent,

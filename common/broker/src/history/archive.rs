@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{AgentName, Timestamp};
-use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 
 use super::collect::{BYTES, MESSAGES, Pair, Shard, Until};
@@ -20,9 +19,6 @@ use crate::api::StreamInfo;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::wire::CALL;
-
-/// Removals that are under way at once.
-const AT_ONCE: usize = 32;
 
 /// What the journal keeps of what is finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,8 +184,10 @@ impl Archiver {
         let mut purged = 0;
         let (erased, messages): (Vec<_>, Vec<_>) = messages.into_iter().partition(|it| it.erase);
         let requests = erased.iter().filter_map(|places| places.request).collect();
-        self.delete(stream, requests, true).await?;
-        self.delete(stream, erased.iter().map(|places| places.final_).collect(), true).await?;
+        self.broker.remove(stream, requests, true).await?;
+        self.broker
+            .remove(stream, erased.iter().map(|places| places.final_).collect(), true)
+            .await?;
         // With replicas, one that lags may have been read: then only what was seen goes.
         if self.broker.replicas() == 1 && settled > info.state.first_seq {
             let body = serde_json::json!({ "seq": settled });
@@ -200,21 +198,8 @@ impl Archiver {
         let requests: Vec<u64> = requests.filter(|seq| *seq >= purged).collect();
         let finals = messages.iter().map(|places| places.final_);
         let finals: Vec<u64> = finals.filter(|seq| *seq >= purged).collect();
-        self.delete(stream, requests, false).await?;
-        self.delete(stream, finals, false).await
-    }
-
-    async fn delete(&self, stream: &str, seqs: Vec<u64>, erase: bool) -> Result<()> {
-        let wire = self.broker.wire();
-        let deletes = seqs.into_iter().map(|seq| {
-            let (wire, stream) = (wire.clone(), stream.to_owned());
-            async move { wire.delete(&stream, seq, erase).await }
-        });
-        let mut deletes = futures_util::stream::iter(deletes).buffer_unordered(AT_ONCE);
-        while let Some(deleted) = deletes.next().await {
-            deleted?;
-        }
-        Ok(())
+        self.broker.remove(stream, requests, false).await?;
+        self.broker.remove(stream, finals, false).await
     }
 }
 

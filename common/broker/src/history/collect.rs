@@ -194,7 +194,9 @@ impl Shard {
         let Some(named) = broker.subjects().parse_journal(&record.subject) else {
             // Nobody's: it goes with what is around it.
             let Record { seq, subject, .. } = &record;
-            tracing::warn!("record {seq} of {stream} is on {subject}, which names no message");
+            if !broker.subjects().is_filler(subject) {
+                tracing::warn!("record {seq} of {stream} is on {subject}, which names no message");
+            }
             return Ok(None);
         };
         let JournalSubject { key, conversation, is_final } = named;

@@ -229,6 +229,9 @@ impl Source {
     /// Looks for the next message.
     async fn advance(&mut self, broker: &Broker) -> Result<()> {
         while let Some(record) = self.reader.next().await? {
+            if broker.subjects().is_filler(&record.subject) {
+                continue;
+            }
             let read = match self.is_history {
                 true => self.archived(broker, record)?,
                 false => self.stored(broker, &record),

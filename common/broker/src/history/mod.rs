@@ -123,8 +123,13 @@ impl Broker {
         self.read_archived(&records).map(Some)
     }
 
+    /// Whether a record of HISTORY is the first of two.
+    pub(crate) fn is_first_part(&self, record: &Record) -> bool {
+        record.header(PART) == Some(FIRST)
+    }
+
     /// A message from its records.
-    fn read_archived(&self, records: &[Record]) -> Result<Archived> {
+    pub(crate) fn read_archived(&self, records: &[Record]) -> Result<Archived> {
         let Some(first) = records.first() else {
             return Err(BrokerError::other("a message without records"));
         };

@@ -126,8 +126,9 @@ impl JournalScan {
                         self.parts.pop_front();
                         continue;
                     };
-                    if first.header(PART) == Some(SECOND) {
-                        // Its first record is kept no longer.
+                    let is_filler = self.broker.subjects().is_filler(&first.subject);
+                    // Of one second record the first is kept no longer.
+                    if is_filler || first.header(PART) == Some(SECOND) {
                         continue;
                     }
                     let mut records = vec![first];
@@ -145,6 +146,7 @@ impl JournalScan {
                         None => {
                             self.parts.pop_front();
                         }
+                        Some(record) if self.broker.subjects().is_filler(&record.subject) => {}
                         Some(record) => {
                             let item = self.stored(&record);
                             self.ready.extend(item);

@@ -175,6 +175,7 @@ impl Memory {
             | ControlEvent::AgentRestarted { .. }
             | ControlEvent::AgentReplaced { .. }
             | ControlEvent::AgentRemoved { .. }
+            | ControlEvent::MessagesForgotten { .. }
             | ControlEvent::LeaderElected { .. }
             | ControlEvent::IncarnationAllocated { .. }
             | ControlEvent::IncarnationReady { .. }

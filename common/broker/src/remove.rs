@@ -1,0 +1,88 @@
+//! Removing records for good: not only from a stream, but also from the files of the server.
+//!
+//! The server removes a record by noting that it is gone. Its bytes stay in its block, a file of up to 8 MiB, until the block is dropped or
+//! rewritten. The server does that when less than half of a block is in use, but never to the block that it writes to.
+//!
+//! - A record is *erased* by overwriting it. The server writes the whole block anew for each: 7 ms with a full one (measured, nats-server
+//!   2.15.1, 2 cores).
+//! - What was removed before cannot be erased any more. [`Broker::drop_bytes`] has the block rewritten that the server writes to, where most of it lies.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use common::subject::Filled;
+use futures_util::StreamExt as _;
+
+use crate::api::Published;
+use crate::connection::Broker;
+use crate::error::Result;
+use crate::wire::CALL;
+
+/// Removals that are under way at once.
+const AT_ONCE: usize = 32;
+
+/// The largest block of the server: `defaultLargeBlockSize` in its filestore.go.
+const BLOCK: u64 = 8 << 20;
+
+/// Records that fill a block have this size.
+const FILLER: usize = 512 << 10;
+
+impl Broker {
+    /// Removes records of a stream. Those that are not there are as good as removed.
+    pub(crate) async fn remove(&self, stream: &str, seqs: Vec<u64>, erase: bool) -> Result<()> {
+        let deletes = seqs.into_iter().map(|seq| {
+            let (wire, stream) = (self.wire().clone(), stream.to_owned());
+            async move { wire.delete(&stream, seq, erase).await }
+        });
+        let mut deletes = futures_util::stream::iter(deletes).buffer_unordered(AT_ONCE);
+        while let Some(deleted) = deletes.next().await {
+            deleted?;
+        }
+        Ok(())
+    }
+
+    /// Has the bytes of removed records leave the file that the server writes to: fills it up, so that another one is begun, and
+    /// removes what it was filled with, so that less than half of it is in use. The server then writes it anew, without what was removed.
+    ///
+    /// Not where that would push out records of others, or where the stream has no files. What is in older files leaves them when half of
+    /// what is beside it has left.
+    ///
+    /// # Errors
+    /// When the broker does not answer or has no room.
+    pub(crate) async fn drop_bytes(&self, filled: Filled) -> Result<()> {
+        let stream = self.filled_stream(filled);
+        let info = self.wire().stream_info(&stream, CALL).await??;
+        let bound = info.config["max_bytes"].as_u64().unwrap_or(u64::MAX);
+        let has_files = info.config["storage"] == "file";
+        // Without records there are no files.
+        if !has_files || info.state.messages == 0 || info.state.bytes + 2 * BLOCK > bound {
+            return Ok(());
+        }
+        let filler = Bytes::from(vec![b' '; FILLER.min(self.max_record())]);
+        let count = BLOCK / filler.len() as u64 + 1;
+        let mut fillers = Vec::new();
+        for n in 0..u32::try_from(count).unwrap_or(u32::MAX) {
+            let subject = self.subjects().filler(filled, n);
+            let stored = self.wire().publish(subject, HeaderMap::new, filler.clone(), CALL).await?;
+            if let Published::Stored(seq) | Published::Duplicate(seq) = stored.0 {
+                fillers.push(seq);
+            }
+        }
+        // One by one and in order: that is when the server looks at how much of a block is in use.
+        for seq in fillers {
+            self.wire().delete(&stream, seq, false).await?;
+        }
+        // What an earlier one left that was interrupted, and what was stored twice.
+        self.wire().purge(&stream, &self.subjects().fillers(filled)).await?;
+        Ok(())
+    }
+
+    pub(crate) fn filled_stream(&self, filled: Filled) -> String {
+        match filled {
+            Filled::Journal(shard) => self.subjects().journal_stream(shard),
+            Filled::History => self.history_stream(),
+            Filled::Events => self.events_stream(),
+            Filled::Logs => self.subjects().stream("LOGS"),
+            Filled::Dead => self.subjects().stream("DEAD"),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `mozart forget`: what was said to an agent is erased.
+
+use broker::{Attempt as _, Broker, Forget, Forgotten};
+use clap::Args;
+use common::api::ApiError;
+use common::control::{ControlEvent, ControlRecord};
+use common::{AgentName, ConversationId, Timestamp};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::client::{Client, now};
+use super::progress::Progress;
+use super::{output, table};
+use crate::args::{Global, moment};
+
+/// `mozart forget`.
+#[derive(Debug, Args)]
+pub struct ForgetArgs {
+    /// The agent; it may be removed already
+    agent: AgentName,
+    /// Only this conversation
+    #[arg(long, value_name = "ID")]
+    conversation: Option<ConversationId>,
+    /// Only messages sent before this: 2026-11-01, 2026-11-01T12:00:00Z, or 30d for 30 days ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    before: Option<Timestamp>,
+    /// Show what would be erased, and erase nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What was forgotten, in JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    agent: &'a AgentName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conversation_id: Option<&'a ConversationId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Timestamp>,
+    dry_run: bool,
+    messages: u64,
+    open: u64,
+    records: u64,
+    bytes: u64,
+    streams: Vec<Stream>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stream {
+    stream: &'static str,
+    records: u64,
+    bytes: u64,
+}
+
+/// Erases what is finished, and says in the control log how much that was.
+///
+/// # Errors
+/// 3 if there is no such agent and nothing of it. When the broker does not answer: the next call goes on.
+pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let broker = &client.broker;
+    let ForgetArgs { agent, conversation, before, dry_run } = args;
+    let what = Forget { agent: agent.clone(), conversation: conversation.clone(), before: *before };
+    let failed = || format!("cannot erase the messages of {agent}");
+    let progress = Progress::new();
+    progress.say(format!("looking for what there is of {agent}"));
+    let there = broker.forgettable(&what).await.attempt(failed())?;
+    if there.total().records == 0 && there.open == 0 {
+        super::agents::require(&client, agent).await?;
+    }
+    let all = there.total().records;
+    let forgotten = if *dry_run || all == 0 {
+        there
+    } else {
+        let told = |done: &Forgotten| {
+            progress.say(format!("{} of {all} records are erased", done.total().records));
+        };
+        let forgotten = broker.forget(&what, told).await.attempt(failed())?;
+        record(broker, args, &forgotten).await.attempt("cannot say so in the control log")?;
+        forgotten
+    };
+    drop(progress);
+    show(&client, args, &forgotten)?;
+    if forgotten.open > 0 {
+        let open = forgotten.open;
+        output::note(format!(
+            "{open} messages have no final state yet and stay; `mozart cancel` ends one"
+        ));
+    }
+    Ok(0)
+}
+
+/// Who erased how much, and not what.
+async fn record(
+    broker: &Broker,
+    args: &ForgetArgs,
+    forgotten: &Forgotten,
+) -> Result<(), broker::BrokerError> {
+    let total = forgotten.total();
+    let event = ControlEvent::MessagesForgotten {
+        agent: args.agent.clone(),
+        by: somebody(),
+        conversation: args.conversation.is_some(),
+        before: args.before,
+        messages: forgotten.messages,
+        records: total.records,
+        bytes: total.bytes,
+    };
+    let record = ControlRecord {
+        id: Some(Uuid::now_v7().to_string()),
+        at: now(),
+        term: None,
+        author: "cli".to_owned(),
+        event,
+    };
+    broker.append_control(&record).await.map(|_| ())
+}
+
+/// The user and the host of this process, as far as they are known here.
+fn somebody() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    format!("{user}@{host}")
+}
+
+fn show(client: &Client, args: &ForgetArgs, forgotten: &Forgotten) -> Result<(), ApiError> {
+    let total = forgotten.total();
+    let streams = forgotten.streams.iter().filter(|(_, erased)| erased.records > 0);
+    let streams = streams.map(|(stream, erased)| Stream {
+        stream,
+        records: erased.records,
+        bytes: erased.bytes,
+    });
+    let shown = Shown {
+        agent: &args.agent,
+        conversation_id: args.conversation.as_ref(),
+        before: args.before,
+        dry_run: args.dry_run,
+        messages: forgotten.messages,
+        open: forgotten.open,
+        records: total.records,
+        bytes: total.bytes,
+        streams: streams.collect(),
+    };
+    if client.json() {
+        return output::json(&shown);
+    }
+    let verb = if args.dry_run { "would be erased" } else { "are erased" };
+    let head = format!(
+        "{} messages of {} {verb}: {} records, {}",
+        shown.messages,
+        args.agent,
+        total.records,
+        table::bytes(total.bytes)
+    );
+    output::line(head)?;
+    let rows = shown
+        .streams
+        .iter()
+        .map(|one| vec![one.stream.to_owned(), one.records.to_string(), table::bytes(one.bytes)]);
+    if shown.streams.is_empty() {
+        return Ok(());
+    }
+    output::line(table::table(&["STREAM", "RECORDS", "BYTES"], rows))
+}
