@@ -16,6 +16,7 @@ pub mod snapshot;
 #[cfg(feature = "soul")]
 pub mod soul;
 pub mod spec;
+pub mod storage;
 pub mod subject;
 pub mod time;
 pub mod worker;

@@ -7,8 +7,11 @@
 //! subjects, so that a conversation can be read by subject; it is no part of the name, and whatever is to be there once is
 //! compared over all tags.
 
+mod filler;
+
 use std::fmt::Write as _;
 
+pub use self::filler::Filled;
 use crate::message::MessageKey;
 use crate::{AgentName, ConversationTag, MessageId, Namespace, NodeName, SenderName};
 
@@ -35,21 +38,6 @@ pub struct JournalSubject {
     pub conversation: ConversationTag,
     /// Whether it is the final state; else it is the request.
     pub is_final: bool,
-}
-
-/// A stream that has subjects which name nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filled {
-    /// A journal stream.
-    Journal(u32),
-    /// HISTORY.
-    History,
-    /// EVENTS.
-    Events,
-    /// LOGS.
-    Logs,
-    /// DEAD.
-    Dead,
 }
 
 impl Subjects {
@@ -243,37 +231,15 @@ impl Subjects {
         format!("{}.index.*", self.prefix)
     }
 
-    /// A subject of a stream that names nothing, the nth of them: what is stored there is there to be removed at once.
+    /// The agent that a stored record is about, by its subject; none for the fleet's.
     #[must_use]
-    pub fn filler(&self, filled: Filled, n: u32) -> String {
-        let Self { prefix, .. } = self;
-        match filled {
-            Filled::Journal(shard) => self.sharded(format!("{prefix}.journal._._._._.{n}"), shard),
-            Filled::History => format!("{prefix}.history._.{n}"),
-            Filled::Events => format!("{prefix}.events._._.{n}"),
-            Filled::Logs => format!("{prefix}.logs._.{n}"),
-            Filled::Dead => format!("{prefix}.dead._._.{n}"),
-        }
-    }
-
-    /// All subjects of [`Self::filler`].
-    #[must_use]
-    pub fn fillers(&self, filled: Filled) -> String {
-        let Self { prefix, .. } = self;
-        match filled {
-            Filled::Journal(shard) => self.sharded(format!("{prefix}.journal._.*.*.*.*"), shard),
-            Filled::History => format!("{prefix}.history._.*"),
-            Filled::Events => format!("{prefix}.events._.*.*"),
-            Filled::Logs => format!("{prefix}.logs._.*"),
-            Filled::Dead => format!("{prefix}.dead._.*.*"),
-        }
-    }
-
-    /// Whether a subject is one of [`Self::filler`]. No agent has that name.
-    #[must_use]
-    pub fn is_filler(&self, subject: &str) -> bool {
-        let rest = subject.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('.'));
-        rest.is_some_and(|rest| rest.split('.').nth(1) == Some("_"))
+    pub fn agent_of(&self, subject: &str) -> Option<AgentName> {
+        const OF_AGENTS: [&str; 7] =
+            ["journal", "history", "events", "attempts", "control", "dead", "logs"];
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        let mut tokens = rest.split('.');
+        let kind = tokens.next()?;
+        OF_AGENTS.contains(&kind).then(|| AgentName::new(tokens.next()?).ok())?
     }
 
     /// The name of another stream: `HISTORY`, `INDEX`, `EVENTS`, `ATTEMPTS`, `CONTROL`, `SNAPSHOTS`, `DEAD`, `LOGS`.
@@ -555,6 +521,12 @@ impl Subjects {
     #[must_use]
     pub fn query(&self) -> String {
         format!("{}.query", self.prefix)
+    }
+
+    /// How full the disk under the broker is: answered by whoever runs beside it.
+    #[must_use]
+    pub fn disk(&self) -> String {
+        format!("{}.disk", self.prefix)
     }
 
     /// Questions that every supervisor answers.

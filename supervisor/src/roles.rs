@@ -55,7 +55,9 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let Some(reads) = patiently(&options, &stop, Broker::connect).await else { return Ok(()) };
     let reads = reads.attempt("cannot start the supervisor")?;
     let retention = args.keep.retention();
-    control::serve(SupervisorOptions { id, succeeds: false, retention }, broker, reads, stop).await
+    let store = args.store.filter(|store| !store.as_os_str().is_empty());
+    let options = SupervisorOptions { id, succeeds: false, retention, store };
+    control::serve(options, broker, reads, stop).await
 }
 
 /// An id that tells supervisors apart: host and process.

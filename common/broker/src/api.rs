@@ -9,12 +9,12 @@ use async_nats::{HeaderMap, StatusCode, Subject};
 use bytes::Bytes;
 use common::Timestamp;
 use serde::de::DeserializeOwned;
-use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
+pub(crate) use crate::record::Record;
 use crate::wire::{CALL, Wire, pause};
 
 /// Header names, as the server spells them.
@@ -131,45 +131,6 @@ pub(crate) enum Published {
     WrongLast,
 }
 
-/// A stored record.
-#[derive(Debug, Clone)]
-pub(crate) struct Record {
-    pub(crate) subject: String,
-    pub(crate) seq: u64,
-    pub(crate) at: Timestamp,
-    pub(crate) headers: HeaderMap,
-    pub(crate) payload: Bytes,
-}
-
-impl Record {
-    pub(crate) fn header(&self, name: &'static str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.as_str())
-    }
-
-    /// Reads what a direct get answers with.
-    pub(crate) fn from_direct(message: async_nats::Message) -> Result<Self> {
-        let headers = message.headers.unwrap_or_default();
-        let text = |name: &'static str| headers.get(name).map(|value| value.as_str());
-        let seq = text(header::SEQUENCE).and_then(|seq| seq.parse().ok());
-        let at = text(header::TIME_STAMP).and_then(|at| {
-            Timestamp::deserialize(StrDeserializer::<serde::de::value::Error>::new(at)).ok()
-        });
-        let (Some(subject), Some(seq), Some(at)) = (text(header::SUBJECT), seq, at) else {
-            return Err(BrokerError::other("a direct get without its headers"));
-        };
-        Ok(Self { subject: subject.to_owned(), seq, at, headers, payload: message.payload })
-    }
-
-    /// Parses the payload.
-    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.payload).map_err(|error| BrokerError::Malformed {
-            subject: self.subject.clone(),
-            seq: self.seq,
-            cause: error.to_string(),
-        })
-    }
-}
-
 #[derive(Deserialize)]
 struct Done {}
 
@@ -253,6 +214,8 @@ pub(crate) struct StreamState {
     pub(crate) messages: u64,
     #[serde(default)]
     pub(crate) bytes: u64,
+    #[serde(default)]
+    pub(crate) num_subjects: u64,
 }
 
 /// A page of a stream's subjects.

@@ -21,9 +21,10 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         BrokerError::NoStreams(_) => {
             (UNREACHABLE, "`mozart up`, or check --namespace (MOZART_NAMESPACE)")
         }
-        BrokerError::Full(_) => {
-            (LIMIT, "free disk space, or raise the bound of the stream, the account or the server")
-        }
+        BrokerError::Full(_) => (
+            LIMIT,
+            "`mozart usage --storage` shows what takes the room; free some, or raise the bound",
+        ),
         BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
         BrokerError::Outdated { .. } => {
             (UNREACHABLE, "another --namespace, or a new data folder (MOZART_DIR)")

@@ -11,6 +11,7 @@ mod connection;
 mod consumer;
 mod control;
 mod dead;
+mod disk;
 mod error;
 mod events;
 mod failure;
@@ -25,6 +26,7 @@ mod lease;
 mod logs;
 mod patience;
 mod read;
+mod record;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod remove;
@@ -33,6 +35,7 @@ mod room;
 mod scan;
 mod snapshot;
 mod streams;
+mod usage;
 mod wire;
 
 pub use admitted::{Admission, Admitted};
@@ -59,3 +62,4 @@ pub use retries::Retries;
 pub use scan::{OpenScan, Request, Requested};
 pub use snapshot::Loaded;
 pub use streams::StreamOptions;
+pub use usage::{AgentUsage, StreamUsage};

@@ -1,21 +1,21 @@
 //! Room in the journal: new messages are refused before it is full, so that those which are open can still get their final
 //! states.
 //!
+//! The bounds are those of the stream, of the account, and of the disk under the server, if somebody runs there who tells (`disk.rs`).
+//!
 //! How full it is, is asked of the stream's leader: once in a while, and sooner the less room is left. In between a sender counts what
 //! it stores itself. So several senders can pass the watermark together, by what they send in that time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use common::storage::{Disk, REFUSE};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::api::StreamInfo;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
-
-/// Of what a journal may hold, requests may fill this many percent.
-const WATERMARK: u64 = 95;
 
 /// The least that is set aside for the final state of each open message.
 const FINAL: u64 = 1024;
@@ -68,22 +68,24 @@ struct Bound {
     of: &'static str,
     limit: u64,
     used: u64,
+    /// What is kept free of requests.
+    margin: u64,
 }
 
 impl Bound {
     fn new(of: &'static str, limit: i64, used: u64) -> Option<Self> {
         let limit = u64::try_from(limit).ok().filter(|limit| *limit > 0)?;
-        Some(Self { of, limit, used })
+        Some(Self { of, limit, used, margin: limit - limit / 100 * REFUSE })
     }
 
-    /// What is above the watermark.
-    fn margin(&self) -> u64 {
-        self.limit - self.limit / 100 * WATERMARK
+    fn disk(disk: Disk) -> Self {
+        let margin = disk.margin();
+        Self { of: "the broker's disk", limit: disk.total, used: disk.used(), margin }
     }
 
     /// What is left for requests if so many bytes are set aside for final states.
     fn left(&self, aside: u64) -> u64 {
-        self.limit.saturating_sub(self.used).saturating_sub(aside.max(self.margin()))
+        self.limit.saturating_sub(self.used).saturating_sub(aside.max(self.margin))
     }
 }
 
@@ -149,14 +151,16 @@ impl Broker {
     async fn measure(&self, shard: u32) -> Result<Space> {
         let stream = self.subjects().journal_stream(shard);
         let none = serde_json::json!({});
-        let (info, account) = tokio::join!(
+        let (info, account, disk) = tokio::join!(
             self.wire().stream_info(&stream, WITHIN),
-            self.wire().api::<Account>("INFO", &none, WITHIN)
+            self.wire().api::<Account>("INFO", &none, WITHIN),
+            self.disk(WITHIN)
         );
         let info = info??;
         // An account without limits of its own is bounded by its servers, which tell that to operators alone.
         let account = account.ok().and_then(std::result::Result::ok).unwrap_or_default();
-        let bounds = bounds(&info, &account);
+        let mut bounds = bounds(&info, &account);
+        bounds.extend(disk.map(Bound::disk));
         let reserve = FINAL.max(info.state.bytes / info.state.messages.max(1));
         let Some(least) = space(&bounds, info.state.messages, reserve) else {
             return Ok(Space::unlimited());
@@ -187,11 +191,11 @@ fn bounds(info: &StreamInfo, account: &Account) -> Vec<Bound> {
 fn space(bounds: &[Bound], open: u64, reserve: u64) -> Option<Space> {
     let aside = open.saturating_mul(reserve);
     let least = bounds.iter().min_by_key(|bound| bound.left(aside))?;
-    let Bound { of, limit, used } = least;
-    let why = if aside > least.margin() {
+    let Bound { of, limit, used, margin } = least;
+    let why = if aside > *margin {
         format!("what is left is for the answers to {open} open messages")
     } else {
-        format!("it takes new messages up to {WATERMARK} %")
+        format!("it takes new messages up to {} bytes", limit - margin)
     };
     Some(Space {
         left: least.left(aside),
@@ -205,8 +209,12 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    fn bound(of: &'static str, limit: u64, used: u64) -> Bound {
+        Bound::new(of, limit.try_into().expect("small"), used).expect("it is one")
+    }
+
     fn left(limit: u64, used: u64, open: u64) -> u64 {
-        let bound = Bound { of: "the journal", limit, used };
+        let bound = bound("the journal", limit, used);
         space(&[bound], open, FINAL).expect("a bound").left
     }
 
@@ -223,12 +231,14 @@ mod tests {
 
     #[test]
     fn the_tightest_bound_counts() {
-        let wide = Bound { of: "the journal", limit: 100 * MIB, used: MIB };
-        let tight = Bound { of: "the account", limit: 100 * MIB, used: 99 * MIB };
+        let wide = bound("the journal", 100 * MIB, MIB);
+        let tight = bound("the account", 100 * MIB, 99 * MIB);
         let space = |open| super::space(&[wide, tight], open, FINAL).expect("bounds");
         assert_eq!(space(3).left, 0);
         assert!(space(3).cause.starts_with("the account holds"));
-        assert!(space(3).cause.ends_with("up to 95 %"));
+        assert!(space(3).cause.ends_with("up to 99614720 bytes"), "{}", space(3).cause);
+        let disk = Bound::disk(Disk { total: 100 * MIB, free: 6 * MIB });
+        assert_eq!(super::space(&[wide, disk], 0, FINAL).expect("bounds").left, MIB);
         assert!(space(6000).cause.ends_with("6000 open messages"));
         assert_eq!(super::space(&[], 1, FINAL), None);
         assert_eq!(Bound::new("the journal", -1, 1), None);

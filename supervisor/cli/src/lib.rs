@@ -36,6 +36,7 @@ mod souls;
 pub mod start;
 mod stream;
 mod table;
+mod usage;
 mod watch;
 
 use clap::Subcommand;
@@ -109,6 +110,8 @@ pub enum Command {
     Events(events::EventsArgs),
     /// Say why an agent or a message is as it is, and what to try; needs no supervisor
     Explain(explain::ExplainArgs),
+    /// Show what takes the room
+    Usage(usage::UsageArgs),
     /// Check everything that mozart stands on
     Doctor(doctor::DoctorArgs),
     /// Print the completions for a shell
@@ -166,6 +169,7 @@ async fn dispatch(
         Command::Logs(args) => logs::run(global, &args).await,
         Command::Events(args) => events::run(global, &args).await,
         Command::Explain(args) => explain::run(global, &args).await,
+        Command::Usage(args) => usage::run(global, &args).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Completions(args) => completions::run(grammar, &args),
     }

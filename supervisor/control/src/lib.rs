@@ -4,6 +4,7 @@
 
 mod admit;
 mod archive;
+mod disk;
 mod leader;
 mod lease;
 mod looks;
@@ -17,6 +18,7 @@ mod timers;
 mod view;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
@@ -57,6 +59,8 @@ pub struct SupervisorOptions {
     pub succeeds: bool,
     /// How long finished messages are kept, and where.
     pub retention: Retention,
+    /// Where the broker keeps its streams, if that is on this machine: the disk is watched.
+    pub store: Option<PathBuf>,
 }
 
 /// What comes back from a future beside the loop.
@@ -169,7 +173,11 @@ pub async fn serve(
         nodes: HashMap::new(),
         leading: None,
     };
-    supervisor.go(log, stop).await
+    let told = supervisor.broker.clone();
+    tokio::select! {
+        ended = supervisor.go(log, stop) => ended,
+        () = disk::watch(&told, options.store) => Ok(()),
+    }
 }
 
 /// What the supervisor's loop waits for.

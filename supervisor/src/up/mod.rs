@@ -329,6 +329,7 @@ impl Parts {
         let mut node = JoinSet::new();
         let mut rest = JoinSet::new();
         // First of all: what follows needs it.
+        let store = self.nats.is_some().then(|| home.nats());
         if let Some(nats) = self.nats {
             let home = home.clone();
             rest.spawn(nats.keep(home, rest_stop.clone()));
@@ -349,7 +350,7 @@ impl Parts {
         let folder = self.folder.get(..8).unwrap_or(&self.folder);
         let id = format!("{name}-{folder}");
         rest.spawn(control::serve(
-            SupervisorOptions { id, succeeds: true, retention: self.retention },
+            SupervisorOptions { id, succeeds: true, retention: self.retention, store },
             self.broker,
             reads,
             rest_stop.clone(),

@@ -234,6 +234,9 @@ fn config(access: &Access, folder: &Path, sync: Sync) -> String {
     };
     let data = folder.join("data");
     let log = folder.join("nats.log");
+    // The disk itself is the bound, and is watched: by default it would be three quarters of what is free at the start.
+    let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+    let max = disk.map_or_else(|_| String::new(), |bytes| format!("max_file_store: {bytes}\n  "));
     format!(
         "# Written by `mozart up`; changes are lost.
 server_name: mozart
@@ -247,7 +250,7 @@ jetstream {{
   store_dir: {data:?}
   # A stored record survives a power cut: the default syncs every two minutes.
   sync_interval: {sync}
-  max_memory_store: 1GB
+  {max}max_memory_store: 1GB
   limits {{ default_max_consumers: 20000 }}
 }}
 authorization {{ user: {user:?}, password: {password:?} }}

@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
-use super::{Check, Health, check};
+use common::storage::{Disk, Level};
 
-/// Less free space than this is a warning, in bytes.
+use super::{Check, Health, check};
+use crate::table;
+
+/// Less free space than this is a warning, in bytes, however small the disk.
 const SPACE: u64 = 1 << 30;
 
 /// The disk of the data folder.
 pub(super) fn space(dir: &Path) -> Check {
     let existing = dir.ancestors().find(|folder| folder.exists()).unwrap_or(dir);
-    match free(existing) {
-        Ok(free) => {
+    match measure(existing) {
+        Ok(disk) => {
             let try_ = "free some, or --dir DIR: a full disk takes no messages";
-            judge(free, &dir.display().to_string(), try_)
+            judge(disk, &dir.display().to_string(), try_)
         }
         Err(error) => check("disk", Health::Warn, format!("{}: {error}", dir.display()), ""),
     }
@@ -22,19 +25,22 @@ pub(super) fn space(dir: &Path) -> Check {
 /// The disk of the engine's images and containers; none where that is not to be seen, as of one in another machine.
 pub(super) fn of_engine(root: &Path) -> Option<Check> {
     let try_ = "free some: a full disk starts no containers";
-    Some(judge(free(root).ok()?, &format!("{}, the engine's", root.display()), try_))
+    Some(judge(measure(root).ok()?, &format!("{}, the engine's", root.display()), try_))
 }
 
-fn free(folder: &Path) -> rustix::io::Result<u64> {
+fn measure(folder: &Path) -> rustix::io::Result<Disk> {
     let stat = rustix::fs::statvfs(folder)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok(Disk::of_blocks(stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_frsize))
 }
 
-fn judge(free: u64, place: &str, try_: &str) -> Check {
-    let found = format!("{} MiB free in {place}", free >> 20);
-    match free {
-        0..SPACE => check("disk", Health::Warn, found, try_),
-        _ => check("disk", Health::Ok, found, ""),
+fn judge(disk: Disk, place: &str, try_: &str) -> Check {
+    let (percent, free) = (disk.percent(), table::bytes(disk.free));
+    let found = format!("{percent} % full, {free} free in {place}");
+    match disk.level() {
+        Level::Full => check("disk", Health::Fail, found, try_),
+        Level::Low => check("disk", Health::Warn, found, try_),
+        Level::Fine if disk.free < SPACE => check("disk", Health::Warn, found, try_),
+        Level::Fine => check("disk", Health::Ok, found, ""),
     }
 }
 
@@ -44,8 +50,11 @@ mod tests {
 
     #[test]
     fn little_room_is_a_warning_and_a_foreign_disk_nothing() {
-        assert_eq!(judge(SPACE - 1, "/x", "t").health, Health::Warn);
-        assert_eq!(judge(SPACE, "/x", "t").health, Health::Ok);
+        let health = |total, free| judge(Disk { total, free }, "/x", "t").health;
+        assert_eq!(health(10 * SPACE, 9 * SPACE), Health::Ok);
+        assert_eq!(health(10 * SPACE, 2 * SPACE), Health::Warn);
+        assert_eq!(health(10 * SPACE, SPACE / 4), Health::Fail);
+        assert_eq!(health(SPACE, SPACE - 1), Health::Warn);
         assert!(of_engine(Path::new("/nowhere/at/all")).is_none());
         assert!(of_engine(Path::new("/")).is_some());
     }

@@ -10,6 +10,7 @@ mod monitor;
 mod only;
 mod processes;
 mod programs;
+mod storage;
 
 use clap::Args;
 use common::api::ApiError;
@@ -86,7 +87,7 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
     let home = Home::locate(global.home.as_deref()).ok();
     let programs = Programs::find().await;
     let noted = home.as_ref().and_then(|home| home.read_running().ok()?);
-    let runtime = noted.and_then(|noted| noted.runtime);
+    let runtime = noted.as_ref().and_then(|noted| noted.runtime.clone());
     let wanted = runtime.map_or(Wanted::Auto, |runtime| runtime.runtime);
     let engine = Found::look(wanted).await;
     let is_for_containers = engine.is_there() && wanted != Wanted::Process;
@@ -100,6 +101,8 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
             checks.extend(broker::checks(broker).await);
             let ours = durability::ours(global, home.as_ref());
             checks.extend(durability::checks(broker, ours.as_deref(), &args.monitor).await);
+            let server = noted.as_ref().and_then(|noted| noted.nats_pid);
+            checks.extend(storage::checks(broker, server.filter(|_| ours.is_some())).await);
             checks.push(clock::broker(broker).await);
             checks.extend(engine.clock());
             let hello = client.hello().await;

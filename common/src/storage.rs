@@ -1,0 +1,133 @@
+//! How full the disk under the broker is, and what follows from that.
+
+use serde::{Deserialize, Serialize};
+
+/// From this share of a disk or of a stream on people are warned, in percent.
+pub const WARN: u64 = 80;
+
+/// From this share on new messages are refused, in percent: final states and the control log have the rest.
+pub const REFUSE: u64 = 95;
+
+/// A large disk is not nearly full with this many bytes free, whatever share that is:
+const ENOUGH: u64 = 20 << 30;
+
+/// nor full with these.
+const LEAST: u64 = 5 << 30;
+
+/// A file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// The bytes that can be used, used or not.
+    pub total: u64,
+    /// Those that are free.
+    pub free: u64,
+}
+
+/// How full something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// There is room.
+    Fine,
+    /// Something has to be done before long.
+    Low,
+    /// New messages are refused.
+    Full,
+}
+
+impl Level {
+    /// Of a bound that is used up to some share.
+    #[must_use]
+    pub fn of(used: u64, limit: u64) -> Self {
+        let percent = u128::from(used) * 100 / u128::from(limit.max(1));
+        if percent >= u128::from(REFUSE) {
+            Self::Full
+        } else if percent >= u128::from(WARN) {
+            Self::Low
+        } else {
+            Self::Fine
+        }
+    }
+}
+
+impl Disk {
+    /// As a file system tells it: blocks in all, free ones, those of them that are not for root alone, and their size.
+    #[must_use]
+    pub fn of_blocks(all: u64, free: u64, available: u64, size: u64) -> Self {
+        // What is for root alone makes the disk smaller for everybody else.
+        let used = all.saturating_sub(free);
+        let bytes = |blocks: u64| blocks.saturating_mul(size);
+        Self { total: bytes(used.saturating_add(available)), free: bytes(available) }
+    }
+
+    /// The bytes that are used.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.total.saturating_sub(self.free)
+    }
+
+    /// How much of it is used, in percent.
+    #[must_use]
+    pub fn percent(&self) -> u64 {
+        u64::try_from(u128::from(self.used()) * 100 / u128::from(self.total.max(1))).unwrap_or(100)
+    }
+
+    /// What is kept free of new messages, in bytes.
+    #[must_use]
+    pub fn margin(&self) -> u64 {
+        (self.total - self.total / 100 * REFUSE).min(LEAST)
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match Level::of(self.used(), self.total) {
+            Level::Full if self.free >= ENOUGH => Level::Fine,
+            Level::Full if self.free >= LEAST => Level::Low,
+            Level::Low if self.free >= ENOUGH => Level::Fine,
+            level => level,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn level(total: u64, free: u64) -> Level {
+        Disk { total, free }.level()
+    }
+
+    #[test]
+    fn a_disk_is_low_at_80_percent_and_full_at_95() {
+        for total in [100, 100 << 20, 50 * GIB] {
+            let part = total / 100;
+            assert_eq!(level(total, 21 * part), Level::Fine);
+            assert_eq!(level(total, 20 * part), Level::Low);
+            assert_eq!(level(total, 6 * part), Level::Low);
+            assert_eq!(level(total, 5 * part), Level::Full);
+            assert_eq!(level(total, 0), Level::Full);
+        }
+        assert_eq!(Disk { total: 200, free: 50 }.percent(), 75);
+        assert_eq!(level(0, 0), Level::Fine, "no such disk");
+    }
+
+    #[test]
+    fn a_large_disk_has_room_with_less() {
+        assert_eq!(level(1000 * GIB, 100 * GIB), Level::Fine);
+        assert_eq!(level(1000 * GIB, 19 * GIB), Level::Low);
+        assert_eq!(level(1000 * GIB, 4 * GIB), Level::Full);
+        assert_eq!(Disk { total: 1000 * GIB, free: 0 }.margin(), LEAST);
+        assert_eq!(Disk { total: 1000, free: 0 }.margin(), 50);
+    }
+
+    #[test]
+    fn bounds_have_the_same_levels() {
+        assert_eq!(Level::of(79, 100), Level::Fine);
+        assert_eq!(Level::of(80, 100), Level::Low);
+        assert_eq!(Level::of(95, 100), Level::Full);
+        assert_eq!(Level::of(u64::MAX, u64::MAX), Level::Full);
+    }
+}
