@@ -81,12 +81,12 @@ impl Disk {
     /// How full it is.
     #[must_use]
     pub fn level(&self) -> Level {
-        match Level::of(self.used(), self.total) {
-            Level::Full if self.free >= ENOUGH => Level::Fine,
-            Level::Full if self.free >= LEAST => Level::Low,
-            Level::Low if self.free >= ENOUGH => Level::Fine,
-            level => level,
-        }
+        let at_most = match self.free {
+            ENOUGH.. => Level::Fine,
+            LEAST..ENOUGH => Level::Low,
+            0..LEAST => Level::Full,
+        };
+        Level::of(self.used(), self.total).min(at_most)
     }
 }
 

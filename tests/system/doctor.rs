@@ -40,7 +40,8 @@ async fn writes_that_are_synced_late_fail() {
         assert_eq!(found_health, health, "{found}");
         assert_eq!(found.contains("power cut"), sync == "lazy", "{found}");
         // Everything else is in order, on one machine and of one build.
-        for check in ["shim", "broker", "log", "supervisor", "nodes", "versions", "leftovers"] {
+        let others = ["shim", "broker", "log", "supervisor", "nodes", "versions", "leftovers"];
+        for check in others.into_iter().chain(["streams", "memory", "room"]) {
             assert_eq!(one(&output, check).0, "ok", "{output}");
         }
         let clocks = self::found(&output, "clock");

@@ -13,6 +13,7 @@ mod containers;
 mod copies;
 mod doctor;
 mod forget;
+mod full_disk;
 mod history;
 mod messages;
 mod nodes;

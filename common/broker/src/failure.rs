@@ -23,7 +23,7 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         }
         BrokerError::Full(_) => (
             LIMIT,
-            "`mozart usage --storage` shows what takes the room; free some, or raise the bound",
+            "`mozart usage --storage` shows what takes the room; free disk space, keep less, or raise the bound",
         ),
         BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
         BrokerError::Outdated { .. } => {

@@ -48,18 +48,30 @@ impl Record {
         })
     }
 
-    /// What it takes in a stream, about: 22 bytes of the server's own header, 8 of its checksum, and what is in between.
+    /// What it takes in a file of the server (`fileStoreMsgSizeRaw` of its filestore.go).
     pub(crate) fn size(&self) -> u64 {
-        const FRAME: usize = 30;
-        // A direct get adds headers of its own, which are not stored.
-        const ADDED: &str = "Nats-";
-        let stored = |name: &str| {
-            !name.starts_with(ADDED) || name == header::MESSAGE_ID || name == header::TTL
-        };
-        let headers = self.headers.iter().filter(|(name, _)| stored(name.as_ref()));
-        let headers = headers.flat_map(|(name, values)| {
-            values.iter().map(|value| AsRef::<str>::as_ref(name).len() + value.as_str().len() + 4)
+        /// Header and checksum of a record.
+        const FRAME: usize = 22 + 8;
+        /// What is before and after its headers: their length, the first line and the last.
+        const HEADERS: usize = 4 + "NATS/1.0\r\n".len() + "\r\n".len();
+        /// What a direct get adds, and is not stored.
+        const ADDED: [&str; 7] = [
+            header::SUBJECT,
+            header::SEQUENCE,
+            header::LAST_SEQUENCE,
+            header::TIME_STAMP,
+            header::NUM_PENDING,
+            "Nats-Stream",
+            "Nats-UpTo-Sequence",
+        ];
+        let stored = self.headers.iter().filter_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            let lines =
+                values.iter().map(|value| name.len() + ": ".len() + value.as_str().len() + 2);
+            (!ADDED.contains(&name)).then(|| lines.sum::<usize>())
         });
-        (FRAME + self.subject.len() + headers.sum::<usize>() + self.payload.len()) as u64
+        let headers: usize = stored.sum();
+        let headers = if headers > 0 { HEADERS + headers } else { 0 };
+        (FRAME + self.subject.len() + headers + self.payload.len()) as u64
     }
 }

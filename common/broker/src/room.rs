@@ -195,7 +195,7 @@ fn space(bounds: &[Bound], open: u64, reserve: u64) -> Option<Space> {
     let why = if aside > *margin {
         format!("what is left is for the answers to {open} open messages")
     } else {
-        format!("it takes new messages up to {} bytes", limit - margin)
+        format!("{margin} are kept for answers and the control log")
     };
     Some(Space {
         left: least.left(aside),
@@ -236,7 +236,11 @@ mod tests {
         let space = |open| super::space(&[wide, tight], open, FINAL).expect("bounds");
         assert_eq!(space(3).left, 0);
         assert!(space(3).cause.starts_with("the account holds"));
-        assert!(space(3).cause.ends_with("up to 99614720 bytes"), "{}", space(3).cause);
+        assert!(
+            space(3).cause.ends_with("5242880 are kept for answers and the control log"),
+            "{}",
+            space(3).cause
+        );
         let disk = Bound::disk(Disk { total: 100 * MIB, free: 6 * MIB });
         assert_eq!(super::space(&[wide, disk], 0, FINAL).expect("bounds").left, MIB);
         assert!(space(6000).cause.ends_with("6000 open messages"));

@@ -299,7 +299,7 @@ async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<Str
             continue;
         }
         // The server sets `max_bytes` aside at once: on a small disk less will do.
-        let smaller = wanted["max_bytes"].as_u64().map(|bytes| bytes / 8);
+        let smaller = wanted["max_bytes"].as_u64().map(|bytes| bytes / 16);
         match smaller {
             Some(bytes) if code::FULL.contains(&error.err_code) && bytes >= 1 << 20 => {
                 tracing::warn!(

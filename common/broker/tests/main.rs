@@ -19,3 +19,4 @@ mod retention;
 mod room;
 mod snapshot;
 mod streams;
+mod usage;

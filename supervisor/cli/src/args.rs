@@ -133,8 +133,9 @@ pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
         return at(time);
     }
     let ago = humantime::parse_duration(text).ok();
-    match ago.and_then(|ago| SystemTime::now().checked_sub(ago)) {
-        Some(time) => at(time),
+    let then = ago.and_then(|ago| SystemTime::now().checked_sub(ago));
+    match then.filter(|then| *then >= SystemTime::UNIX_EPOCH) {
+        Some(then) => at(then),
         None => {
             Err("expected 2026-11-01, 2026-11-01T12:00:00Z, or how long ago: 30d, 12h".to_owned())
         }

@@ -106,7 +106,7 @@ fn every_log_of_an_earlier_version_folds_alike() {
 }
 
 /// Every kind of record. A new one has no place in [`kind`] until it is added here, too.
-const KINDS: [&str; 21] = [
+const KINDS: [&str; 22] = [
     "agentApplied",
     "agentStarted",
     "agentStopped",

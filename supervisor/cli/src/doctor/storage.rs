@@ -33,10 +33,8 @@ pub(super) async fn checks(broker: &Broker, server: Option<u32>) -> Vec<Check> {
             table::bytes(disk.free),
             table::bytes(forecast.growth)
         );
-        let level = match disk.level() {
-            Level::Fine if forecast.growth > disk.free.saturating_sub(disk.margin()) => Level::Low,
-            level => level,
-        };
+        let is_enough = forecast.growth <= disk.free.saturating_sub(disk.margin());
+        let level = disk.level().max(if is_enough { Level::Fine } else { Level::Low });
         checks.push(judge("room", level, room));
     }
     checks
