@@ -120,3 +120,19 @@ async fn what_is_erased_is_in_no_file() {
     assert_eq!(broker.events(&key("b", "m1")).await.expect("an answer").len(), 1);
     assert_eq!(broker.events(&key("a", "m1")).await.expect("an answer"), []);
 }
+
+#[tokio::test]
+async fn what_was_kept_before_it_was_not_to_be_is_erased_as_well() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    for name in ["a", "b"] {
+        finished(&broker, name, &[&format!("{name}-1"), &format!("{name}-2")]).await;
+    }
+    archive(&broker).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let hour = Duration::from_secs(3600);
+    assert_eq!(broker.erase_traces(&agent("a"), hour).await.expect("an answer"), 2);
+    for (id, is_there) in [("a-1", false), ("a-2", false), ("b-1", true), ("b-2", true)] {
+        assert_eq!(server.stored(&format!("answer to {id}")), is_there, "{id}");
+    }
+}

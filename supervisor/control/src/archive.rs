@@ -135,12 +135,17 @@ async fn prune(
 ) -> Result<(), BrokerError> {
     let mut dropped = 0;
     for (agent, Keep { history, events, logs }) in keeps {
-        if let Some(history) = history {
-            dropped += broker.drop_history(Some(&agent), history).await?;
-        }
-        if history == Some(Duration::ZERO) {
+        match history {
             // The text of turns goes with the messages.
-            dropped += broker.erase_traces(&agent, retention.archive.hot).await?;
+            Some(Duration::ZERO) => {
+                let mut erased = 1;
+                while erased > 0 {
+                    erased = broker.erase_traces(&agent, retention.archive.hot).await?;
+                    dropped += erased;
+                }
+            }
+            Some(history) => dropped += broker.drop_history(Some(&agent), history).await?,
+            None => {}
         }
         if let Some(events) = events {
             dropped += broker.drop_events(&agent, events).await?;

@@ -66,20 +66,22 @@ impl Broker {
         self.drop_older(&self.subjects().stream("LOGS"), Some(filter), older).await
     }
 
-    /// Erases what there is of an agent beside its messages and is older than this: events, logs and dead letters. Unlike what is removed,
-    /// what is erased is in no file of the server's any more. How many records that were, up to a bound: there may be more.
+    /// Erases what there is of an agent whose messages are not kept: what is in HISTORY, from before that was said; and events, logs and dead
+    /// letters that are older than this. Unlike what is removed, what is erased is in no file of the server's any more. How many records that
+    /// were, up to a bound: there may be more.
     ///
     /// # Errors
     /// When the broker does not answer.
     pub async fn erase_traces(&self, agent: &AgentName, older: Duration) -> Result<u64> {
         let subjects = self.subjects();
         let traces = [
-            (self.events_stream(), subjects.events_of(agent)),
-            (subjects.stream("LOGS"), subjects.logs_of(agent)),
-            (subjects.stream("DEAD"), subjects.dead_of(agent)),
+            (self.history_stream(), subjects.history_of(agent), Duration::ZERO),
+            (self.events_stream(), subjects.events_of(agent), older),
+            (subjects.stream("LOGS"), subjects.logs_of(agent), older),
+            (subjects.stream("DEAD"), subjects.dead_of(agent), older),
         ];
         let mut erased = 0;
-        for (stream, filter) in traces {
+        for (stream, filter, older) in traces {
             let Some(cut) = self.cut(&stream, older).await? else { continue };
             let reader = Reader::new(self.wire(), stream.clone(), filter, 1, u64::MAX);
             let mut reader = reader.of(self.replicas());
