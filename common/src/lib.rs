@@ -17,6 +17,7 @@ pub mod snapshot;
 pub mod soul;
 pub mod spec;
 pub mod subject;
+pub mod tally;
 pub mod time;
 pub mod worker;
 

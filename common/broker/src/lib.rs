@@ -23,6 +23,7 @@ mod journal;
 mod lease;
 mod logs;
 mod patience;
+mod quiet;
 mod read;
 #[cfg(feature = "reference")]
 pub mod reference;

@@ -10,6 +10,7 @@ use super::plan::Held;
 use crate::api::{Record, StreamInfo};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
+use crate::quiet::Quiet;
 use crate::read::Reader;
 
 /// The most messages that are archived at once. Each has a record or two, and a part of the index of its own at worst.
@@ -193,8 +194,13 @@ impl Shard {
     ) -> Result<Option<Pair>> {
         let Some(named) = broker.subjects().parse_journal(&record.subject) else {
             // Nobody's: it goes with what is around it.
+            static NOBODYS: Quiet = Quiet::new();
             let Record { seq, subject, .. } = &record;
-            tracing::warn!("record {seq} of {stream} is on {subject}, which names no message");
+            if let Some(others) = NOBODYS.count() {
+                tracing::warn!(
+                    "record {seq} of {stream} is on {subject}, which names no message{others}"
+                );
+            }
             return Ok(None);
         };
         let JournalSubject { key, conversation, is_final } = named;
