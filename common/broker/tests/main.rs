@@ -14,6 +14,7 @@ mod journal;
 mod lagging;
 mod lease;
 mod logs;
+mod pages;
 mod retention;
 mod room;
 mod snapshot;
