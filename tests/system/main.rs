@@ -13,6 +13,7 @@ mod containers;
 mod copies;
 mod doctor;
 mod history;
+mod lists;
 mod messages;
 mod nodes;
 mod own_engine;

@@ -11,6 +11,7 @@ mod perform;
 mod query;
 mod reads;
 mod settle;
+mod show;
 mod snapshot;
 mod sweep;
 mod timers;
