@@ -77,6 +77,11 @@ impl BackReader {
         })
     }
 
+    /// The sequence before which it reads on.
+    pub(crate) fn before(&self) -> u64 {
+        self.before
+    }
+
     /// The next one; none at the start.
     pub(crate) async fn next(&mut self) -> Result<Option<Record>> {
         while self.records.is_empty() && self.before > self.first {

@@ -29,7 +29,7 @@ pub(crate) async fn send(broker: &Broker, agent: &str, id: &str) -> Envelope {
     envelope
 }
 
-async fn finish(broker: &Broker, envelope: &Envelope) {
+pub(crate) async fn finish(broker: &Broker, envelope: &Envelope) {
     let won = completed(&format!("answer to {}", envelope.message_id));
     let (key, tag) = (envelope.key(), envelope.tag());
     soon(broker.publish_final(&key, &tag, &won, "1.1", SOON)).await.expect("an answer");

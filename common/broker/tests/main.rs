@@ -14,6 +14,7 @@ mod journal;
 mod lagging;
 mod lease;
 mod logs;
+mod moving;
 mod pages;
 mod retention;
 mod room;
