@@ -17,6 +17,8 @@ use super::{Done, Supervisor, view};
 const AT_ONCE: usize = 16;
 /// Agents of one page, at most, whatever is asked for: about half of what fits a reply where nothing is wrong with them.
 const PAGE: usize = 1000;
+/// The bytes of a reply around its rows, at most.
+const AROUND: usize = 1024;
 /// What is not known of their journals by then is not shown: clients wait for 5 s.
 const WITHIN: Duration = Duration::from_secs(3);
 
@@ -141,7 +143,7 @@ impl Supervisor {
     /// The agents whose names come after one, as many as are wanted and fit a reply; and whether there are more.
     fn page(&self, after: Option<&AgentName>, limit: usize) -> (Vec<(&Agent, AgentRow)>, bool) {
         let rows = self.state.agents_after(after).map(|agent| (agent, self.row(agent)));
-        let room = self.broker.max_record();
+        let room = self.broker.max_record().saturating_sub(AROUND);
         fit(rows, |(_, row)| size(row), limit.clamp(1, PAGE), room)
     }
 }
