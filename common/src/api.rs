@@ -52,13 +52,20 @@ pub enum Query {
         /// The agent.
         agent: AgentName,
     },
-    /// Lists agents.
+    /// Lists agents, in the order of their names.
     Ps {
         /// One agent only.
         agent: Option<AgentName>,
         /// Leaves out what only the journal knows (`messageCount`, `inbox`, `oldest`): for whoever asks again and again.
         #[serde(default)]
         brief: bool,
+        /// Only those whose names come after this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<AgentName>,
+        /// At most so many, and no more than fit the reply, which is then a [`Reply::PsPage`]. Without it all of them are sent, or an
+        /// error where they do not fit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
     },
     /// Everything known about one agent.
     Inspect {
@@ -101,8 +108,10 @@ pub struct SoulSource {
 pub enum Reply {
     /// Done; for `Apply` and the lifecycle.
     Agents(Vec<Applied>),
-    /// For `Ps`.
+    /// For `Ps` without a limit.
     Ps(Vec<AgentRow>),
+    /// For `Ps` with a limit.
+    PsPage(AgentPage),
     /// For `Inspect`.
     Inspect(Box<AgentDetail>),
     /// For `Hello`.
@@ -240,6 +249,16 @@ pub struct AgentRow {
     pub given_up: Option<String>,
 }
 
+/// A page of `ps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentPage {
+    /// Its rows, in the order of the agents' names.
+    pub rows: Vec<AgentRow>,
+    /// Whether there are agents after the last of them.
+    pub more: bool,
+}
+
 /// Everything known about one agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -302,4 +321,24 @@ pub struct MessageDetail {
     pub row: MessageRow,
     /// What happened, in order.
     pub history: Vec<Event>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_versions_ask_is_understood() {
+        let all = Query::Ps { agent: None, brief: false, after: None, limit: None };
+        for earlier in [r#"{"op":"ps"}"#, r#"{"op":"ps","agent":null,"brief":false}"#] {
+            assert_eq!(serde_json::from_str::<Query>(earlier).ok(), Some(all.clone()), "{earlier}");
+        }
+        // And what this one asks without a page is what they know.
+        let text = serde_json::to_string(&all).expect("plain");
+        assert_eq!(text, r#"{"op":"ps","agent":null,"brief":false}"#);
+        let after = AgentName::new("a1").ok();
+        let page = Query::Ps { agent: None, brief: true, after, limit: Some(7) };
+        let text = serde_json::to_string(&page).expect("plain");
+        assert_eq!(text, r#"{"op":"ps","agent":null,"brief":true,"after":"a1","limit":7}"#);
+    }
 }

@@ -18,6 +18,7 @@ pub mod soul;
 pub mod spec;
 pub mod storage;
 pub mod subject;
+pub mod tally;
 pub mod time;
 pub mod worker;
 

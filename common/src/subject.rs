@@ -413,6 +413,20 @@ impl Subjects {
         format!("{}.dead.{agent}.*.*", self.prefix)
     }
 
+    /// The dead letters of all messages that have these names; none is any.
+    #[must_use]
+    pub fn dead_named(
+        &self,
+        agent: Option<&AgentName>,
+        sender: Option<&SenderName>,
+        message: Option<&MessageId>,
+    ) -> String {
+        let agent = agent.map_or("*", AgentName::as_str);
+        let sender = sender.map_or("*", SenderName::as_str);
+        let message = message.map_or("*", MessageId::as_str);
+        format!("{}.dead.{agent}.{sender}.{message}", self.prefix)
+    }
+
     /// Parses a subject of [`Self::dead`].
     #[must_use]
     pub fn parse_dead(&self, subject: &str) -> Option<MessageKey> {

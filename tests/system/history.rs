@@ -103,7 +103,16 @@ async fn a_list_is_read_page_by_page_and_a_conversation_as_a_chat() {
         }
     }
     assert_eq!(pages, sent);
-    fleet.cli(["journal", "ls", "--before", "1.2"]).await.exit(1).says("another list");
+    fleet.cli(["journal", "ls", "--before", "1.2"]).await.exit(2).says("another list");
+    let page = fleet.cli(["journal", "ls", "--limit", "1"]).await.ok();
+    let place = page.stderr.lines().find_map(|line| line.split("--before ").nth(1));
+    let place = place.expect("there are more");
+    for other in [["--agent", "echo"], ["--status", "open"]] {
+        let mixed = ["journal", "ls", "--before", place, other[0], other[1]];
+        fleet.cli(mixed).await.exit(2).says("another list");
+    }
+    let other = fleet.cli(["history", "echo", "--before", place]).await.exit(2);
+    other.says("another list");
     fleet.cli(["journal", "ls", "--before", "x"]).await.exit(2).says("--before");
     fleet.cli(["journal", "ls", "--limit", "0"]).await.exit(2).says("--limit");
     fleet.cli(["journal", "ls", "--conversation", "one"]).await.exit(2).says("--agent");

@@ -15,6 +15,7 @@ mod doctor;
 mod forget;
 mod full_disk;
 mod history;
+mod lists;
 mod messages;
 mod nodes;
 mod own_engine;

@@ -16,7 +16,7 @@ use crate::roles::{apply, fleet_at, free_port, server_at};
 /// A leader takes one after so many records.
 const EVERY: u64 = 10_000;
 
-async fn connect(port: u16) -> Broker {
+pub(crate) async fn connect(port: u16) -> Broker {
     let options = ConnectOptions {
         url: format!("nats://127.0.0.1:{port}"),
         creds: None,

@@ -35,6 +35,11 @@ pub(crate) fn boot_us() -> u64 {
     seconds * 1_000_000 + nanos / 1000
 }
 
+/// The same in milliseconds.
+pub(crate) fn boot_ms() -> u64 {
+    boot_us() / 1000
+}
+
 /// A duration in whole microseconds.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

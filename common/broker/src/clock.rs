@@ -36,6 +36,12 @@ impl Moment {
         Self(self.0.saturating_add(time))
     }
 
+    /// Milliseconds since the machine started.
+    #[must_use]
+    pub fn since_boot_ms(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn millis(self) -> i64 {
         i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
     }

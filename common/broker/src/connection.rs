@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::address::Address;
 use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
+use crate::quiet::Quiet;
 use crate::room::Room;
 use crate::streams::{self, Made};
 use crate::wire::{Wire, jitter};
@@ -312,13 +313,14 @@ async fn client_options(
     link: &Arc<watch::Sender<Link>>,
 ) -> Result<async_nats::ConnectOptions> {
     let link = Arc::clone(link);
+    let complaints = Quiet::new();
     let mut client = async_nats::ConnectOptions::new()
         .name(&options.name)
         .ping_interval(Duration::from_secs(10))
         .connection_timeout(share(options.timeout, address.servers.len()))
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
-            note(&link, &event);
+            note(&link, &complaints, &event);
             std::future::ready(())
         });
     match &address.login {
@@ -352,7 +354,7 @@ fn reconnect_delay(attempt: usize) -> Duration {
     jitter(Duration::from_millis(millis))
 }
 
-fn note(link: &watch::Sender<Link>, event: &Event) {
+fn note(link: &watch::Sender<Link>, complaints: &Quiet, event: &Event) {
     match event {
         Event::Connected => {
             link.send_modify(|link| {
@@ -370,7 +372,10 @@ fn note(link: &watch::Sender<Link>, event: &Event) {
             link.send_modify(|link| link.up = false);
         }
         Event::SlowConsumer(_) | Event::ServerError(_) => {
-            tracing::warn!(%event, "error reported by the broker");
+            // A forbidden publish has one each.
+            if let Some(others) = complaints.count() {
+                tracing::warn!("error reported by the broker: {event}{others}");
+            }
         }
         Event::LameDuckMode | Event::Draining | Event::ClientError(_) => {
             tracing::debug!(%event, "broker");

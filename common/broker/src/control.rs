@@ -7,6 +7,7 @@ use common::{AgentName, Timestamp};
 use serde::Deserialize;
 
 use crate::api::{Published, Record, header};
+use crate::back::{BackReader, Last};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::follow::{End, Followed, Follower, Source};
@@ -65,6 +66,42 @@ pub enum ControlItem {
     CaughtUp,
 }
 
+impl ControlItem {
+    fn new(seq: u64, at: Timestamp, subject: String, payload: &[u8]) -> Self {
+        match serde_json::from_slice(payload) {
+            Ok(record) => Self::Record { seq, at, record: Box::new(record) },
+            Err(error) => {
+                let (kind, cause) = (kind_of(payload), error.to_string());
+                Self::Malformed { seq, at, subject, kind, cause }
+            }
+        }
+    }
+}
+
+/// A page of the log, in its order.
+#[derive(Debug)]
+pub struct ControlPage {
+    last: Last,
+}
+
+impl ControlPage {
+    /// The next record, or what does not parse; none at the end.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn next(&mut self) -> Result<Option<ControlItem>> {
+        let record = self.last.next().await?;
+        Ok(record
+            .map(|record| ControlItem::new(record.seq, record.at, record.subject, &record.payload)))
+    }
+
+    /// Whether the log holds earlier ones.
+    #[must_use]
+    pub fn has_earlier(&self) -> bool {
+        self.last.has_earlier()
+    }
+}
+
 impl Broker {
     pub(crate) fn control_stream(&self) -> String {
         self.subjects().stream("CONTROL")
@@ -107,17 +144,33 @@ impl Broker {
         from_seq: u64,
         agent: Option<&AgentName>,
     ) -> Result<ControlFollower> {
-        let source = Source {
-            stream: self.control_stream(),
-            filter: match agent {
-                Some(agent) => self.subjects().control(agent),
-                None => self.subjects().control_filter(),
-            },
-            from: from_seq,
-            end: End::Firm,
-        };
+        let (stream, filter) = (self.control_stream(), self.control_of(agent));
+        let source = Source { stream, filter, from: from_seq, end: End::Firm };
         let inner = Follower::start(self.wire(), source).await?;
         Ok(ControlFollower { inner })
+    }
+
+    /// The last `limit` records before a sequence, of all or of one agent: what comes before them is counted, and not read.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn control_page(
+        &self,
+        agent: Option<&AgentName>,
+        before: u64,
+        limit: u64,
+    ) -> Result<ControlPage> {
+        let of = (self.control_stream(), self.control_of(agent));
+        let (wire, replicas) = (self.wire(), self.replicas());
+        let last = BackReader::new(wire, of, replicas, Some(before), limit).await?.last().await?;
+        Ok(ControlPage { last })
+    }
+
+    fn control_of(&self, agent: Option<&AgentName>) -> String {
+        match agent {
+            Some(agent) => self.subjects().control(agent),
+            None => self.subjects().control_filter(),
+        }
     }
 
     /// The last record about an agent: how a client or a shim tells whether the agent exists.
@@ -268,16 +321,7 @@ impl ControlFollower {
         Ok(match self.inner.next().await? {
             Followed::CaughtUp => ControlItem::CaughtUp,
             Followed::Message { seq, at, message } => {
-                match serde_json::from_slice(&message.payload) {
-                    Ok(record) => ControlItem::Record { seq, at, record: Box::new(record) },
-                    Err(error) => ControlItem::Malformed {
-                        seq,
-                        at,
-                        subject: message.subject.into_string(),
-                        kind: kind_of(&message.payload),
-                        cause: error.to_string(),
-                    },
-                }
+                ControlItem::new(seq, at, message.subject.into_string(), &message.payload)
             }
         })
     }

@@ -3,18 +3,25 @@
 use std::borrow::Cow;
 
 use async_nats::HeaderMap;
-use common::AgentName;
 use common::message::{DeadLetter, MessageKey};
+use common::subject::Subjects;
+use common::{AgentName, MessageId, SenderName};
 
 use crate::api::{Published, header};
+use crate::back::{BackReader, Last};
 use crate::connection::Broker;
 use crate::error::Result;
+use crate::find::LISTED;
+use crate::history::Beginning;
 use crate::journal::{Stored, encode, first_of};
 use crate::read::Reader;
 use crate::wire::CALL;
 
 /// The longest text of an attempt's end, of a log line, or of a reason that a letter without room keeps.
 const SHORT: usize = 256;
+
+/// So many are removed at once: their names are held.
+const DROPPED: usize = 500;
 
 /// The letter as it fits a record.
 fn fitting(letter: &DeadLetter, max: usize) -> Result<Cow<'_, DeadLetter>> {
@@ -140,26 +147,72 @@ impl Broker {
         record.as_ref().map(Stored::parse).transpose()
     }
 
-    /// All dead letters, of one agent or of all, oldest first.
+    /// All dead letters that are there now, of one agent or of all, oldest first. One that is replaced meanwhile comes at most once, as
+    /// it was.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn dead_letters(&self, agent: Option<&AgentName>) -> Result<Vec<Stored<DeadLetter>>> {
+    pub async fn dead_letters(&self, agent: Option<&AgentName>) -> Result<DeadLetters> {
+        let source = LetterSource::All(self.dead_reader(agent).await?);
+        Ok(DeadLetters { source, unreadable: 0 })
+    }
+
+    /// The last `limit` dead letters before a sequence, or of all there are, oldest first.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn dead_page(
+        &self,
+        agent: Option<&AgentName>,
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<DeadLetters> {
+        let of = (self.dead_stream(), self.subjects().dead_named(agent, None, None));
+        let reader = BackReader::new(self.wire(), of, self.replicas(), before, limit).await?;
+        Ok(DeadLetters { source: LetterSource::Last(reader.last().await?), unreadable: 0 })
+    }
+
+    async fn dead_reader(&self, agent: Option<&AgentName>) -> Result<Reader> {
         let stream = self.dead_stream();
         let last_seq = self.wire().last_seq(&stream).await?;
-        let filter = match agent {
-            Some(agent) => self.subjects().dead_of(agent),
-            None => self.subjects().dead_filter(),
-        };
-        let mut reader = Reader::new(self.wire(), stream, filter, 1, last_seq).of(self.replicas());
-        let mut letters = Vec::new();
-        while let Some(record) = reader.next().await? {
-            match Stored::parse(&record) {
-                Ok(letter) => letters.push(letter),
-                Err(error) => tracing::warn!(%error, "skipped a dead letter that cannot be read"),
-            }
+        let filter = self.subjects().dead_named(agent, None, None);
+        Ok(Reader::new(self.wire(), stream, filter, 1, last_seq).of(self.replicas()))
+    }
+
+    /// The dead letters of the messages that have this id, of one agent and sender or of any.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or one of them does not parse.
+    pub async fn dead_named(
+        &self,
+        agent: Option<&AgentName>,
+        sender: Option<&SenderName>,
+        message: &MessageId,
+    ) -> Result<Vec<Stored<DeadLetter>>> {
+        let filter = self.subjects().dead_named(agent, sender, Some(message));
+        let records = self.wire().all_of(&self.dead_stream(), &filter).await?;
+        records.iter().map(Stored::parse).collect()
+    }
+
+    /// The ids that begin like this and have dead letters. Where these are too many to list, those of all messages, as [`Self::ids`].
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn dead_ids(
+        &self,
+        agent: Option<&AgentName>,
+        sender: Option<&SenderName>,
+        beginning: &str,
+    ) -> Result<Beginning> {
+        let stream = self.dead_stream();
+        if self.wire().stream_info(&stream, CALL).await??.state.messages > LISTED {
+            return self.ids(beginning).await;
         }
-        Ok(letters)
+        let filter = self.subjects().dead_named(agent, sender, None);
+        let index = self.wire().index(&stream, &filter).await?;
+        let keys = index.subjects.keys().filter_map(|subject| self.subjects().parse_dead(subject));
+        let ids = keys.map(|key| key.message_id).filter(|id| id.as_str().starts_with(beginning));
+        Ok(Beginning::Found(ids.collect()))
     }
 
     /// Removes a dead letter. False: not there.
@@ -169,5 +222,106 @@ impl Broker {
     pub async fn drop_dead_letter(&self, key: &MessageKey) -> Result<bool> {
         let removed = self.wire().purge(&self.dead_stream(), &self.subjects().dead(key)).await?;
         Ok(removed > 0)
+    }
+
+    /// Removes the dead letters that are there now, of one agent or of all: also those that cannot be read.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn drop_dead_letters(&self, agent: Option<&AgentName>) -> Result<DeadDrop> {
+        let filter = self.subjects().dead_named(agent, None, None);
+        let reader = self.dead_reader(agent).await?;
+        Ok(DeadDrop { broker: self.clone(), reader, filter })
+    }
+}
+
+/// Dead letters, one after the other.
+#[derive(Debug)]
+pub struct DeadLetters {
+    source: LetterSource,
+    unreadable: usize,
+}
+
+#[derive(Debug)]
+enum LetterSource {
+    All(Reader),
+    Last(Last),
+}
+
+impl DeadLetters {
+    /// The next one; none at the end. What does not parse is left out, and counted.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn next(&mut self) -> Result<Option<Stored<DeadLetter>>> {
+        loop {
+            let record = match &mut self.source {
+                LetterSource::All(reader) => reader.next().await?,
+                LetterSource::Last(last) => last.next().await?,
+            };
+            let Some(record) = record else { return Ok(None) };
+            match Stored::parse(&record) {
+                Ok(letter) => return Ok(Some(letter)),
+                Err(_) if Subjects::is_filler(&record.subject) => {}
+                Err(_) => self.unreadable += 1,
+            }
+        }
+    }
+
+    /// Whether there are earlier ones than those of this page.
+    #[must_use]
+    pub fn has_earlier(&self) -> bool {
+        match &self.source {
+            LetterSource::All(_) => false,
+            LetterSource::Last(last) => last.has_earlier(),
+        }
+    }
+
+    /// How many were met that do not parse.
+    #[must_use]
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
+    }
+}
+
+/// Dead letters on their way out, some at a time: memory does not grow with their number.
+#[derive(Debug)]
+pub struct DeadDrop {
+    broker: Broker,
+    reader: Reader,
+    filter: String,
+}
+
+impl DeadDrop {
+    /// Removes the next ones, and tells whose they were; none at the end.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn next(&mut self) -> Result<Option<Vec<MessageKey>>> {
+        let (mut keys, mut last) = (Vec::new(), 0);
+        while keys.len() < DROPPED
+            && let Some(record) = self.reader.next().await?
+        {
+            last = record.seq;
+            keys.extend(self.broker.subjects().parse_dead(&record.subject));
+        }
+        if last == 0 {
+            return Ok(None);
+        }
+        // One request for all of them, up to the last that was seen: what has been stored since stays.
+        let body = serde_json::json!({ "filter": self.filter, "seq": last + 1 });
+        let stream = self.broker.dead_stream();
+        let purged = self.broker.wire().purge_as(&stream, &body).await?;
+        if purged >= keys.len() as u64 {
+            return Ok(Some(keys));
+        }
+        // Some have been replaced or dropped since they were read, or an earlier try of this purge removed them.
+        let mut gone = Vec::new();
+        for key in keys {
+            if self.broker.dead_letter(&key).await?.is_none() {
+                gone.push(key);
+            }
+        }
+        Ok(Some(gone))
     }
 }

@@ -90,6 +90,9 @@ pub enum BrokerError {
         /// The parser's words.
         cause: String,
     },
+    /// A place that is given to another list than the one that it is of.
+    #[error("the place is from another list")]
+    OtherList,
     /// Anything else that the broker said.
     #[error("the broker said: {0}")]
     Other(String),
@@ -125,6 +128,7 @@ impl BrokerError {
             | Self::Outdated { .. }
             | Self::NotTaken { .. }
             | Self::TooLarge { .. }
+            | Self::OtherList
             | Self::Malformed { .. } => false,
         }
     }

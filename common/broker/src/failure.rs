@@ -35,6 +35,9 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             (TIMEOUT, "run it again: the same id makes that harmless; `mozart doctor` checks NATS")
         }
         BrokerError::Malformed { .. } => (FAILED, "use the mozart version that wrote the record"),
+        BrokerError::OtherList => {
+            (USAGE, "the options that it was printed for, or no --before to begin with the newest")
+        }
         BrokerError::Other(_) => (FAILED, "`mozart doctor`"),
     };
     error(code, what, cause, try_)
@@ -70,5 +73,6 @@ mod tests {
         assert_eq!(code(BrokerError::Full(text())), 9);
         assert_eq!(code(BrokerError::TooLarge { size: 2, max: 1 }), 9);
         assert_eq!(code(BrokerError::Timeout(Duration::ZERO)), 5);
+        assert_eq!(code(BrokerError::OtherList), 2);
     }
 }

@@ -15,7 +15,7 @@ use crate::read::Reader;
 use crate::wire::CALL;
 
 /// In a journal with more records than this, ids cannot be looked up by how they begin: all of them would have to be read.
-const LISTED: u64 = 100_000;
+pub(crate) const LISTED: u64 = 100_000;
 
 /// How a message stands.
 #[derive(Debug, Clone, PartialEq)]

@@ -14,6 +14,7 @@ use crate::api::{Published, Record, header};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::find::Standing;
+use crate::quiet::Quiet;
 use crate::wire::pause;
 
 /// What became of a [`Broker::send`].
@@ -92,8 +93,11 @@ fn already(there: Stored<Envelope>, envelope: &Envelope) -> SendOutcome {
 /// What does not parse is final nevertheless: its subject says so, and no other can be stored. To its readers the message
 /// failed, with what is wrong as the reason.
 pub(crate) fn read_final(record: &Record) -> Stored<Final> {
+    static UNREADABLE: Quiet = Quiet::new();
     Stored::parse(record).unwrap_or_else(|error| {
-        tracing::error!(%error, "cannot read a final state");
+        if let Some(others) = UNREADABLE.count() {
+            tracing::error!("cannot read a final state: {error}{others}");
+        }
         let value = Final {
             status: Outcome::Failed,
             response: None,

@@ -25,6 +25,7 @@ mod journal;
 mod lease;
 mod logs;
 mod patience;
+mod quiet;
 mod read;
 mod record;
 #[cfg(feature = "reference")]
@@ -43,7 +44,8 @@ pub use attempts::AttemptMark;
 pub use clock::Moment;
 pub use connection::{Broker, ConnectOptions, Link, Subscription, TransientMessage};
 pub use consumer::{ConsumerState, WINDOW};
-pub use control::{Appended, ControlFollower, ControlItem, Extent};
+pub use control::{Appended, ControlFollower, ControlItem, ControlPage, Extent};
+pub use dead::{DeadDrop, DeadLetters};
 pub use error::{BrokerError, Result};
 pub use events::{EventBatch, EventFollower};
 pub use failure::{Attempt, failure};

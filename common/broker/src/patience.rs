@@ -37,6 +37,7 @@ fn missing(error: &BrokerError) -> Option<Missing> {
         | BrokerError::Outdated { .. }
         | BrokerError::NotTaken { .. }
         | BrokerError::TooLarge { .. }
+        | BrokerError::OtherList
         | BrokerError::Malformed { .. } => None,
     }
 }

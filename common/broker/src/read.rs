@@ -5,9 +5,9 @@
 //!
 //! | Read | Decides | How |
 //! |---|---|---|
-//! | `request_of`, `final_of`, `last_mark`, `dead_letter`, `last_control`, `admitted`, the lease | yes | the leader |
+//! | `request_of`, `final_of`, `last_mark`, `dead_letter`, `dead_named`, `last_control`, `admitted`, the lease | yes | the leader |
 //! | which of an agent's messages are open | yes: floors, charges | the leader, by its index of subjects |
-//! | where these begin, `requests_between`, `scan`, `dead_letters` | yes: floors, charges, what is carried away | confirmed |
+//! | where these begin, `requests_between`, `scan`, `dead_letters`, `drop_dead_letters` | yes: floors, charges, what is carried away | confirmed |
 //! | `find` | yes: what a user named does not exist | confirmed |
 //! | `events` | yes: a dead letter is written from them, once | confirmed |
 //! | `look_back`, snapshots | yes: what was charged to whom; what a fleet goes on from | confirmed |
@@ -48,6 +48,9 @@ pub(crate) struct Reader {
     ended: bool,
     /// The most bytes of a page.
     page_bytes: u32,
+    /// About how many records there are still, if that is known: no more are asked for at once. The server would send as many as it may
+    /// of what comes after the end.
+    expected: Option<u64>,
     /// Whether a replica answers that may not have the newest records: then its end is compared with the leader's.
     replicated: bool,
 }
@@ -75,6 +78,7 @@ impl Reader {
             page: VecDeque::new(),
             ended: false,
             page_bytes: BATCH_BYTES,
+            expected: None,
             replicated: false,
         }
     }
@@ -82,6 +86,12 @@ impl Reader {
     /// The same, of a stream with so many replicas.
     pub(crate) fn of(mut self, replicas: usize) -> Self {
         self.replicated = replicas > 1;
+        self
+    }
+
+    /// The same, where so many records are to be read.
+    pub(crate) fn expecting(mut self, records: u64) -> Self {
+        self.expected = Some(records);
         self
     }
 
@@ -141,9 +151,11 @@ impl Reader {
         let client = &self.wire.client;
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;
+        let most = self.until.saturating_sub(self.next).saturating_add(1);
+        let most = self.expected.map_or(most, |expected| most.min(expected.max(1)));
         let body = serde_json::json!({
             "seq": self.next,
-            "batch": u64::from(BATCH).min(self.until.saturating_sub(self.next).saturating_add(1)),
+            "batch": u64::from(BATCH).min(most),
             "max_bytes": self.page_bytes,
             "next_by_subj": self.filter,
         });
@@ -176,6 +188,7 @@ impl Reader {
             }
             last = record.seq;
             self.next = record.seq + 1;
+            self.expected = self.expected.map(|expected| expected.saturating_sub(1));
             self.page.push_back(record);
         }
     }

@@ -5,7 +5,7 @@ use common::message::{AttemptEnd, DeadLetter};
 
 use crate::support::{Server, agent, envelope, key, message, namesakes};
 
-fn letter(name: &str, id: &str) -> DeadLetter {
+pub(crate) fn letter(name: &str, id: &str) -> DeadLetter {
     DeadLetter {
         envelope: envelope(name, id),
         reason: "exit code 1".into(),
@@ -35,11 +35,16 @@ async fn a_letter_is_buried_once_redriven_once_and_gone_when_dropped() {
     assert!(broker.rebury(&redriven, there.seq).await.expect("an answer"));
     assert!(!broker.rebury(&first, there.seq).await.expect("an answer"));
 
-    let all = broker.dead_letters(None).await.expect("an answer");
-    assert_eq!(all.len(), 2);
-    let of_a = broker.dead_letters(Some(&a)).await.expect("an answer");
-    let of_a: Vec<_> = of_a.into_iter().map(|stored| stored.value).collect();
-    assert_eq!(of_a, [redriven]);
+    let all = async |of| {
+        let mut letters = broker.dead_letters(of).await.expect("an answer");
+        let mut all = Vec::new();
+        while let Some(stored) = letters.next().await.expect("an answer") {
+            all.push(stored.value);
+        }
+        all
+    };
+    assert_eq!(all(None).await.len(), 2);
+    assert_eq!(all(Some(&a)).await, [redriven]);
 
     assert!(broker.drop_dead_letter(&m1).await.expect("an answer"));
     assert!(!broker.drop_dead_letter(&m1).await.expect("an answer"));

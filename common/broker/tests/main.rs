@@ -15,6 +15,8 @@ mod journal;
 mod lagging;
 mod lease;
 mod logs;
+mod moving;
+mod pages;
 mod retention;
 mod room;
 mod snapshot;

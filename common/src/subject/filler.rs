@@ -44,10 +44,37 @@ impl Subjects {
         }
     }
 
-    /// Whether a subject is one of [`Self::filler`]. No agent has that name.
+    /// Whether a subject is one of [`Self::filler`], of any namespace. No agent has that name.
     #[must_use]
-    pub fn is_filler(&self, subject: &str) -> bool {
-        let rest = subject.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('.'));
-        rest.is_some_and(|rest| rest.split('.').nth(1) == Some("_"))
+    pub fn is_filler(subject: &str) -> bool {
+        // `mozart`, the namespace, what it is, and whose.
+        subject.split('.').nth(3) == Some("_")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Namespace;
+
+    #[test]
+    fn fillers_are_of_their_streams_and_name_no_message() {
+        for shards in [1, 4] {
+            let subjects = Subjects::new(Namespace::new("t").expect("valid"), shards);
+            let all =
+                [Filled::Journal(0), Filled::History, Filled::Events, Filled::Logs, Filled::Dead];
+            for filled in all {
+                let subject = subjects.filler(filled, 7);
+                assert!(Subjects::is_filler(&subject), "{subject}");
+                assert_eq!(subjects.parse_journal(&subject), None);
+                assert_eq!(subjects.parse_history(&subject), None);
+                assert_eq!(subjects.parse_events(&subject), None);
+                assert_eq!(subjects.parse_logs(&subject), None);
+                assert_eq!(subjects.agent_of(&subject), None);
+            }
+        }
+        for other in ["mozart.t.history.a.-", "mozart._.history.a.-", "mozart.t.events.a.user._"] {
+            assert!(!Subjects::is_filler(other), "{other}");
+        }
     }
 }

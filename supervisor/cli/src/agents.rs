@@ -24,9 +24,14 @@ pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), Ap
     if exists(&client.broker, agent).await? {
         return Ok(());
     }
+    Err(meant(client, agent).await)
+}
+
+/// That there is no such agent, with the name that was probably meant, as far as a supervisor tells the names.
+pub(crate) async fn meant(client: &Client, agent: &AgentName) -> ApiError {
     let rows = client.brief_rows(None).await.unwrap_or_default();
     let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
-    Err(unknown(agent, &names))
+    unknown(agent, &names)
 }
 
 /// That there is no such agent, with the name that was probably meant.

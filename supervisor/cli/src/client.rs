@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, BrokerError, ConnectOptions};
 use bytes::Bytes;
-use common::api::{AgentRow, ApiError, Applied, Hello, Query, Reply};
+use common::api::{AgentPage, AgentRow, ApiError, Applied, Hello, Query, Reply};
 use common::{AgentName, SenderName, Timestamp};
 use tokio::task::JoinSet;
 
@@ -39,6 +39,11 @@ pub(crate) fn user() -> SenderName {
     #[expect(clippy::expect_used, reason = "a literal that is a valid name")]
     SenderName::new("user").expect("`user` is a valid name")
 }
+
+/// Agents whose journals are asked for one answer: well within the time for it.
+const PAGE: usize = 200;
+/// Agents of one answer that asks no journal.
+const BRIEF_PAGE: usize = 1000;
 
 impl Client {
     /// Connects.
@@ -170,9 +175,21 @@ impl Client {
         agent: Option<&AgentName>,
         brief: bool,
     ) -> Result<Vec<AgentRow>, ApiError> {
-        let agent = agent.cloned();
-        let reply = self.ask(&Query::Ps { agent, brief }).await?;
-        if let Reply::Ps(rows) = reply { Ok(rows) } else { Err(unexpected(&reply)) }
+        if let Some(agent) = agent.cloned() {
+            let query = Query::Ps { agent: Some(agent), brief, after: None, limit: None };
+            let reply = self.ask(&query).await?;
+            return if let Reply::Ps(rows) = reply { Ok(rows) } else { Err(unexpected(&reply)) };
+        }
+        let (mut pages, mut rows) = (self.pages(None, brief), Vec::new());
+        while let Some(page) = pages.next(usize::MAX).await? {
+            rows.extend(page);
+        }
+        Ok(rows)
+    }
+
+    /// The rows of all agents whose names come after one, a page at a time: however many there are, each answer fits a message.
+    pub(crate) fn pages(&self, after: Option<AgentName>, brief: bool) -> Pages<'_> {
+        Pages { client: self, after, brief, more: true }
     }
 
     /// A request that changes agents.
@@ -191,6 +208,54 @@ impl Client {
     pub(crate) async fn hello(&self) -> Result<Hello, ApiError> {
         let reply = self.ask(&Query::Hello).await?;
         if let Reply::Hello(hello) = reply { Ok(hello) } else { Err(unexpected(&reply)) }
+    }
+}
+
+/// Rows, page by page.
+#[derive(Debug)]
+pub(crate) struct Pages<'a> {
+    client: &'a Client,
+    after: Option<AgentName>,
+    brief: bool,
+    more: bool,
+}
+
+impl Pages<'_> {
+    /// The next rows, at most so many and at least one; none at the end.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn next(&mut self, most: usize) -> Result<Option<Vec<AgentRow>>, ApiError> {
+        if !self.more {
+            return Ok(None);
+        }
+        let page = if self.brief { BRIEF_PAGE } else { PAGE };
+        let (after, limit) = (self.after.clone(), Some(page.min(most)));
+        let query = Query::Ps { agent: None, brief: self.brief, after, limit };
+        let reply = self.client.ask(&query).await?;
+        let rows = if let Reply::PsPage(AgentPage { rows, more }) = reply {
+            self.more = more;
+            rows
+        } else if let Reply::Ps(mut rows) = reply {
+            // A supervisor of the version before sends all of them.
+            rows.retain(|row| self.after.as_ref().is_none_or(|after| row.agent > *after));
+            self.more = rows.len() > most;
+            rows.truncate(most);
+            rows
+        } else {
+            return Err(unexpected(&reply));
+        };
+        let Some(last) = rows.last() else {
+            self.more = false;
+            return Ok(None);
+        };
+        self.after = Some(last.agent.clone());
+        Ok(Some(rows))
+    }
+
+    /// Whether there may be agents after those that were given.
+    pub(crate) fn has_more(&self) -> bool {
+        self.more
     }
 }
 

@@ -12,8 +12,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::client::{Client, now};
-use super::reference::MessageRef;
-use super::{output, table};
+use super::lifecycle::Failures;
+use super::list::List;
+use super::output::{self, Array};
+use super::page::{self, PageArgs};
+use super::reference::{MessageRef, NotOne, only_id};
+use super::table;
 use crate::args::Global;
 use broker::Attempt;
 use common::failure;
@@ -24,12 +28,8 @@ const REDRIVEN: Uuid = Uuid::from_u128(0x6d6f_7a61_7274_5e64_9264_7265_6472_6976
 /// `mozart dead`.
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
-    /// List dead letters, oldest first
-    Ls {
-        /// Only this agent's
-        #[arg(long)]
-        agent: Option<AgentName>,
-    },
+    /// List the newest dead letters, oldest first
+    Ls(LsArgs),
     /// Show a dead letter with every attempt and the worker's last log lines
     Show {
         /// The message: ID, AGENT/ID or AGENT/SENDER/ID
@@ -39,6 +39,16 @@ pub enum DeadCommand {
     Redrive(SelectArgs),
     /// Remove dead letters; the journal keeps the messages
     Drop(SelectArgs),
+}
+
+/// `mozart dead ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Only this agent's
+    #[arg(long)]
+    agent: Option<AgentName>,
+    #[command(flatten)]
+    page: PageArgs<u64>,
 }
 
 /// Which dead letters.
@@ -62,19 +72,14 @@ pub struct SelectArgs {
 pub(crate) async fn run(global: &Global, command: DeadCommand) -> Result<u8, ApiError> {
     let client = Client::connect(global).await?;
     match command {
-        DeadCommand::Ls { agent } => ls(&client, agent.as_ref()).await,
+        DeadCommand::Ls(args) => ls(&client, &args).await,
         DeadCommand::Show { message } => show(&client, &message).await,
         DeadCommand::Redrive(select) => redrive_all(&client, &select).await,
         DeadCommand::Drop(select) => drop_all(&client, &select).await,
     }
 }
 
-async fn letters(
-    client: &Client,
-    agent: Option<&AgentName>,
-) -> Result<Vec<Stored<DeadLetter>>, ApiError> {
-    client.broker.dead_letters(agent).await.attempt("cannot read the dead letters")
-}
+const WHAT: &str = "cannot read the dead letters";
 
 /// Whether a message has failed just now: its letter is stored after its final state, and before it is done with.
 async fn is_on_its_way(client: &Client, message: &MessageRef) -> bool {
@@ -92,50 +97,73 @@ async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>
     const WAIT: Duration = Duration::from_secs(3);
     const AGAIN: Duration = Duration::from_millis(50);
     let until = Instant::now() + WAIT;
-    let mut found = loop {
-        let mut found = letters(client, message.agent.as_ref()).await?;
-        found.retain(|stored| message.names(&stored.value.envelope));
-        if !found.is_empty() || Instant::now() > until || !is_on_its_way(client, message).await {
+    let found = loop {
+        let found = named(client, message).await?;
+        if found.is_ok() || Instant::now() > until || !is_on_its_way(client, message).await {
             break found;
         }
         tokio::time::sleep(AGAIN).await;
     };
     let id = &message.message_id;
-    match (found.pop(), found.len()) {
-        (Some(letter), 0) => Ok(letter),
-        (None, _) => Err(failure::error(
+    let mut letters = found.map_err(|why| {
+        failure::error(
             failure::NOT_FOUND,
             format!("no dead letter {id}"),
-            "no message of that id was given up, or its letter was dropped",
+            why.or("no message of that id was given up, or its letter was dropped"),
             format!("`mozart dead ls`, `mozart journal show {id}`"),
-        )),
-        (Some(_), others) => Err(failure::error(
-            failure::NOT_FOUND,
-            format!("{} dead letters have the id {id}", others + 1),
-            "agents have messages of the same id",
-            format!("AGENT/{id}"),
-        )),
+        )
+    })?;
+    if letters.len() > 1 {
+        let names = letters.iter().map(|letter| {
+            let Envelope { agent, sender, message_id, .. } = &letter.value.envelope;
+            format!("{agent}/{sender}/{message_id}")
+        });
+        let what = format!("{} dead letters have the id {id}", letters.len());
+        let names = names.collect::<Vec<_>>().join(", ");
+        return Err(failure::error(failure::NOT_FOUND, what, names, "name one of them in full"));
     }
+    letters.pop().ok_or_else(|| failure::error(failure::NOT_FOUND, WHAT, "it is gone", ""))
 }
 
-async fn selected(
+/// The dead letters of the messages that are named, at least one: by their id, else by how it begins.
+async fn named(
     client: &Client,
-    select: &SelectArgs,
-) -> Result<Vec<Stored<DeadLetter>>, ApiError> {
-    match &select.message {
-        Some(message) => Ok(vec![one(client, message).await?]),
-        None => letters(client, select.agent.as_ref()).await,
+    message: &MessageRef,
+) -> Result<Result<Vec<Stored<DeadLetter>>, NotOne>, ApiError> {
+    let (agent, sender) = (message.agent.as_ref(), message.sender.as_ref());
+    let of = async |id: &MessageId| client.broker.dead_named(agent, sender, id).await.attempt(WHAT);
+    let letters = of(&message.message_id).await?;
+    if !letters.is_empty() {
+        return Ok(Ok(letters));
     }
+    let beginning = message.message_id.as_str();
+    let ids = client.broker.dead_ids(agent, sender, beginning).await.attempt(WHAT)?;
+    let whole = match only_id(&ids) {
+        Ok(whole) => whole,
+        Err(why) => return Ok(Err(why)),
+    };
+    let letters = of(whole).await?;
+    Ok(if letters.is_empty() { Err(NotOne::none()) } else { Ok(letters) })
 }
 
-async fn ls(client: &Client, agent: Option<&AgentName>) -> Result<u8, ApiError> {
-    let letters = letters(client, agent).await?;
-    if client.json() {
-        let letters: Vec<Shown<'_>> =
-            letters.iter().map(|stored| Shown::new(&stored.value)).collect();
-        output::json(&letters)?;
-    } else {
-        output::line(render(&letters, now()))?;
+async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
+    let limit = args.page.limit(client.json()) as u64;
+    let (agent, before) = (args.agent.as_ref(), args.page.before);
+    let mut letters = client.broker.dead_page(agent, before, limit).await.attempt(WHAT)?;
+    let (now, mut first) = (now(), None);
+    let mut list = List::new(client.json(), HEADERS);
+    let listed = async {
+        while let Some(Stored { value: letter, seq, .. }) = letters.next().await.attempt(WHAT)? {
+            first.get_or_insert(seq);
+            list.item(&Shown::new(&letter), |shown| cells(shown.letter, now))?;
+        }
+        Ok(())
+    };
+    let listed = listed.await;
+    list.end(listed)?;
+    page::unreadable(letters.unreadable());
+    if let Some(first) = first.filter(|_| letters.has_earlier()) {
+        page::older(first);
     }
     Ok(0)
 }
@@ -151,18 +179,61 @@ async fn show(client: &Client, message: &MessageRef) -> Result<u8, ApiError> {
 }
 
 async fn redrive_all(client: &Client, select: &SelectArgs) -> Result<u8, ApiError> {
-    let mut done = Vec::new();
-    for letter in selected(client, select).await? {
-        let redriven = redrive(client, letter).await?;
-        if !client.json() {
-            output::line(redriven.message_id.as_str())?;
+    let mut done = Done::new(client);
+    let result = redrive_each(client, select, &mut done).await;
+    done.end(result)
+}
+
+async fn redrive_each(
+    client: &Client,
+    select: &SelectArgs,
+    done: &mut Done,
+) -> Result<u8, ApiError> {
+    if let Some(message) = &select.message {
+        let redriven = redrive(client, one(client, message).await?).await?;
+        done.add(&redriven, &redriven.message_id)?;
+        return Ok(0);
+    }
+    let mut failures = Failures::new(client.output);
+    // Those that there are now: one that is marked as redriven moves to the end, and is met no second time.
+    let mut letters = client.broker.dead_letters(select.agent.as_ref()).await.attempt(WHAT)?;
+    while let Some(letter) = letters.next().await.attempt(WHAT)? {
+        match redrive(client, letter).await {
+            Ok(redriven) => done.add(&redriven, &redriven.message_id)?,
+            // One that cannot be sent again keeps no other from it.
+            Err(error) if [failure::NOT_FOUND, failure::CONFLICT].contains(&error.code) => {
+                failures.add(error);
+            }
+            Err(error) => return Err(error),
         }
-        done.push(redriven);
     }
-    if client.json() {
-        output::json(&done)?;
+    page::unreadable(letters.unreadable());
+    failures.end()
+}
+
+/// What was done, told as it is done: an id a line, or one array.
+struct Done {
+    array: Option<Array>,
+}
+
+impl Done {
+    fn new(client: &Client) -> Self {
+        Self { array: client.json().then(Array::new) }
     }
-    Ok(0)
+
+    fn add(&mut self, item: &impl Serialize, id: &MessageId) -> Result<(), ApiError> {
+        match &mut self.array {
+            Some(array) => array.item(item),
+            None => output::line(id.as_str()),
+        }
+    }
+
+    fn end(self, result: Result<u8, ApiError>) -> Result<u8, ApiError> {
+        match self.array {
+            Some(array) => array.end(result),
+            None => result,
+        }
+    }
 }
 
 /// What became of a dead message.
@@ -237,19 +308,28 @@ fn again(dead: &Envelope, seq: u64, at: Timestamp) -> Envelope {
 }
 
 async fn drop_all(client: &Client, select: &SelectArgs) -> Result<u8, ApiError> {
-    let mut dropped = Vec::new();
-    for Stored { value: letter, .. } in selected(client, select).await? {
-        let (key, id) = (letter.envelope.key(), letter.envelope.message_id);
+    let mut done = Done::new(client);
+    let result = drop_each(client, select, &mut done).await;
+    done.end(result)
+}
+
+async fn drop_each(client: &Client, select: &SelectArgs, done: &mut Done) -> Result<u8, ApiError> {
+    const WHAT: &str = "cannot drop the dead letters";
+    if let Some(message) = &select.message {
+        let envelope = one(client, message).await?.value.envelope;
+        let (key, id) = (envelope.key(), envelope.message_id);
         let what = format!("cannot drop dead letter {id}");
         if client.broker.drop_dead_letter(&key).await.attempt(what)? {
-            if !client.json() {
-                output::line(id.as_str())?;
-            }
-            dropped.push(id);
+            done.add(&id, &id)?;
         }
+        return Ok(0);
     }
-    if client.json() {
-        output::json(&dropped)?;
+    let mut dropping =
+        client.broker.drop_dead_letters(select.agent.as_ref()).await.attempt(WHAT)?;
+    while let Some(dropped) = dropping.next().await.attempt(WHAT)? {
+        for key in dropped {
+            done.add(&key.message_id, &key.message_id)?;
+        }
     }
     Ok(0)
 }
@@ -270,20 +350,19 @@ impl<'a> Shown<'a> {
     }
 }
 
-fn render(letters: &[Stored<DeadLetter>], now: Timestamp) -> String {
-    let headers = ["MESSAGE", "AGENT", "SENDER", "ATTEMPTS", "AGE", "REDRIVEN-AS", "REASON"];
-    let cells = |Stored { value: letter, .. }: &Stored<DeadLetter>| {
-        vec![
-            letter.envelope.message_id.to_string(),
-            letter.envelope.agent.to_string(),
-            letter.envelope.sender.to_string(),
-            letter.attempts.len().to_string(),
-            table::age(Some(letter.at), now),
-            table::or_none(letter.redriven_as.as_ref()),
-            table::one_line(&letter.reason, 60),
-        ]
-    };
-    table::table(&headers, letters.iter().map(cells))
+const HEADERS: [&str; 7] =
+    ["MESSAGE", "AGENT", "SENDER", "ATTEMPTS", "AGE", "REDRIVEN-AS", "REASON"];
+
+fn cells(letter: &DeadLetter, now: Timestamp) -> [String; HEADERS.len()] {
+    [
+        letter.envelope.message_id.to_string(),
+        letter.envelope.agent.to_string(),
+        letter.envelope.sender.to_string(),
+        letter.attempts.len().to_string(),
+        table::age(Some(letter.at), now),
+        table::or_none(letter.redriven_as.as_ref()),
+        table::one_line(&letter.reason, 60),
+    ]
 }
 
 fn render_one(letter: &DeadLetter) -> String {

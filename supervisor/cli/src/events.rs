@@ -1,7 +1,5 @@
 //! `mozart events`: the control log, with no supervisor needed.
 
-use std::collections::VecDeque;
-
 use broker::{Broker, ControlItem, Extent};
 use clap::Args;
 use common::AgentName;
@@ -10,9 +8,12 @@ use common::control::ControlRecord;
 use serde::Serialize;
 
 use super::client::Client;
-use super::{describe, output};
+use super::output::{self, Array};
+use super::{describe, page};
 use crate::args::{Global, Output};
 use broker::Attempt;
+
+const WHAT: &str = "cannot read the control log";
 
 /// `mozart events`.
 #[derive(Debug, Args)]
@@ -22,9 +23,12 @@ pub struct EventsArgs {
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,
-    /// Only the last N of the stored ones
-    #[arg(long, value_name = "N")]
-    tail: Option<usize>,
+    /// Only the last N of the stored ones [default: 50, in JSON 1000]
+    #[arg(long, value_name = "N", visible_alias = "tail")]
+    limit: Option<usize>,
+    /// Only those before a record, by its number
+    #[arg(long, value_name = "SEQ", conflicts_with = "follow")]
+    before: Option<u64>,
 }
 
 /// A record with its number, in JSON.
@@ -35,68 +39,82 @@ struct Numbered<'a> {
     record: &'a ControlRecord,
 }
 
-/// Shows the control log, one record a line; JSON lines with `--follow`, else one array.
+/// Shows the end of the control log, one record a line; JSON lines with `--follow`, else one array.
 ///
 /// # Errors
 /// When the broker does not answer.
 pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiError> {
-    const WHAT: &str = "cannot read the control log";
     let client = Client::connect(global).await?;
     let extent = client.broker.control_extent().await.attempt(WHAT)?;
-    let from = begin(&client.broker, args, extent).await.attempt(WHAT)?;
-    if from <= extent.first && extent.first > 1 {
+    if client.json() && !args.follow {
+        let mut array = Array::new();
+        let shown =
+            stored(&client, args, extent, |seq, record| array.item(&Numbered { seq, record }));
+        let shown = shown.await;
+        return array.end(shown).map(|()| 0);
+    }
+    stored(&client, args, extent, |seq, record| show(client.output, seq, record)).await?;
+    if args.follow {
+        follow(&client.broker, client.output, args, extent.last + 1).await?;
+    }
+    Ok(0)
+}
+
+/// Shows the last of the stored records, and says how to see those before them.
+async fn stored(
+    client: &Client,
+    args: &EventsArgs,
+    extent: Extent,
+    mut show: impl FnMut(u64, &ControlRecord) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
+    let limit = args.limit.unwrap_or_else(|| page::usual(client.json())) as u64;
+    if limit == 0 {
+        return Ok(());
+    }
+    let before = args.before.unwrap_or(u64::MAX).min(extent.last + 1);
+    let page = client.broker.control_page(args.agent.as_ref(), before, limit).await;
+    let mut page = page.attempt(WHAT)?;
+    if !page.has_earlier() && extent.first > 1 {
         output::note(gone(extent.first));
     }
-    let mut log = client.broker.follow_control(from, args.agent.as_ref()).await.attempt(WHAT)?;
-    let mut stored = VecDeque::new();
-    loop {
-        match log.next().await.attempt(WHAT)? {
+    let mut first = None;
+    while let Some(item) = page.next().await.attempt(WHAT)? {
+        match item {
             ControlItem::Record { seq, record, .. } => {
-                stored.push_back((seq, record));
-                if args.tail.is_some_and(|tail| stored.len() > tail) {
-                    stored.pop_front();
-                }
+                first.get_or_insert(seq);
+                show(seq, &record)?;
             }
-            ControlItem::Malformed { seq, cause, .. } => malformed(seq, &cause),
-            ControlItem::CaughtUp => break,
+            ControlItem::Malformed { seq, cause, .. } => {
+                first.get_or_insert(seq);
+                malformed(seq, &cause);
+            }
+            ControlItem::CaughtUp => {}
         }
     }
-    if client.json() && !args.follow {
-        let numbered: Vec<Numbered<'_>> =
-            stored.iter().map(|(seq, record)| Numbered { seq: *seq, record }).collect();
-        output::json(&numbered)?;
-        return Ok(0);
+    if let Some(first) = first.filter(|_| page.has_earlier()) {
+        match args.follow {
+            true => output::note(format!("for older ones, --before {first} without --follow")),
+            false => page::older(first),
+        }
     }
-    for (seq, record) in &stored {
-        show(client.output, *seq, record)?;
-    }
-    drop(stored);
-    if !args.follow {
-        return Ok(0);
-    }
+    Ok(())
+}
+
+/// Shows what comes, for ever.
+async fn follow(
+    broker: &Broker,
+    output: Output,
+    args: &EventsArgs,
+    from: u64,
+) -> Result<(), ApiError> {
+    let mut log = broker.follow_control(from, args.agent.as_ref()).await.attempt(WHAT)?;
     loop {
         match log.next().await.attempt(WHAT)? {
-            ControlItem::Record { seq, record, .. } => show(client.output, seq, &record)?,
+            ControlItem::Record { seq, record, .. } => show(output, seq, &record)?,
             ControlItem::Malformed { seq, cause, .. } => malformed(seq, &cause),
             ControlItem::CaughtUp => {}
         }
     }
-}
-
-/// Where the last records that are wanted begin: the log is not read up to there.
-async fn begin(broker: &Broker, args: &EventsArgs, extent: Extent) -> broker::Result<u64> {
-    let Some(tail) = args.tail else { return Ok(1) };
-    let tail = u64::try_from(tail).unwrap_or(u64::MAX);
-    let Some(agent) = &args.agent else { return Ok((extent.last + 1).saturating_sub(tail).max(1)) };
-    if tail == 0 {
-        return Ok(extent.last + 1);
-    }
-    let mut left = tail;
-    let last = |seq, _, _: &ControlRecord| {
-        left -= 1;
-        (left == 0).then_some(seq)
-    };
-    Ok(broker.look_back(agent, 1, last).await?.unwrap_or(1))
 }
 
 /// Says that the log does not begin with its first record.

@@ -29,6 +29,9 @@ const AHEAD: usize = 50;
 /// How many of an agent's last records are looked at.
 const RECORDS: usize = 500;
 
+/// How many of an agent's dead letters are looked at.
+const LETTERS: u64 = 200;
+
 /// `mozart explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -144,10 +147,16 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
         ),
     });
     why.extend(consumer(&client.broker, fleet, name).await?);
-    let letters = client.broker.dead_letters(Some(name)).await.attempt(what())?;
-    let dead = letters.iter().filter(|letter| letter.value.redriven_as.is_none()).count();
+    let mut letters = client.broker.dead_page(Some(name), None, LETTERS).await.attempt(what())?;
+    let mut dead = 0;
+    while let Some(letter) = letters.next().await.attempt(what())? {
+        dead += u64::from(letter.value.redriven_as.is_none());
+    }
     if dead > 0 {
-        let dead = count(dead as u64, "of its messages was", "of its messages were");
+        let dead = match letters.has_earlier() {
+            true => format!("{dead} or more of its messages were"),
+            false => count(dead, "of its messages was", "of its messages were"),
+        };
         why.push(format!("{dead} given up: `mozart dead ls --agent {name}`."));
     }
     let troubled = agent.is_none_or(|agent| {

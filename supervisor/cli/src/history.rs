@@ -10,7 +10,7 @@ use common::{AgentName, ConversationId, ConversationTag, Timestamp};
 use serde::Serialize;
 
 use super::client::{Client, now};
-use super::journal::limit;
+use super::page::{self, limit};
 use super::{output, table};
 use crate::args::Global;
 use broker::Attempt as _;
@@ -111,7 +111,7 @@ pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiEr
         }
     }
     if turns.len() == args.limit {
-        output::note(format!("for older ones, add --before {}", listing.place()));
+        page::older(listing.place());
     }
     Ok(0)
 }

@@ -10,16 +10,13 @@ use common::message::{AttemptEnd, Envelope, Final, Status};
 use common::{AgentName, ConversationId, ConversationTag, Timestamp};
 
 use super::client::{Client, now};
+use super::page::{self, PageArgs};
 use super::reference::MessageRef;
 use super::{describe, output, table};
 use crate::args::{Global, duration};
 use broker::Attempt;
 use common::failure;
 
-/// What fits a screen.
-const SCREEN: usize = 50;
-/// What programs get unless they ask for another number.
-const PROGRAMS: usize = 1000;
 /// So many messages are looked at for those of a status; then it is said where to go on.
 const LOOKED: usize = 20_000;
 
@@ -44,12 +41,8 @@ pub struct LsArgs {
     /// Only this conversation (needs --agent)
     #[arg(long, value_name = "ID")]
     conversation: Option<ConversationId>,
-    /// How many at most [default: 50, in JSON 1000]
-    #[arg(long, value_name = "N", value_parser = limit)]
-    limit: Option<usize>,
-    /// Only messages before a place printed by an earlier list
-    #[arg(long, value_name = "PLACE")]
-    before: Option<Cursor>,
+    #[command(flatten)]
+    page: PageArgs<Cursor>,
     /// Only what was sent within this time
     #[arg(long, value_parser = duration, value_name = "TIME")]
     since: Option<Duration>,
@@ -92,11 +85,6 @@ impl StatusArg {
     }
 }
 
-/// A number of messages: at least one.
-pub(crate) fn limit(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|limit| *limit > 0).ok_or("a number from 1 on is expected".to_owned())
-}
-
 /// `mozart journal show`.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
@@ -122,13 +110,13 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
         let cause = "a conversation belongs to one agent";
         return Err(failure::error(failure::USAGE, "whose conversation?", cause, "--agent NAME"));
     }
-    let limit = args.limit.unwrap_or(if client.json() { PROGRAMS } else { SCREEN });
+    let limit = args.page.limit(client.json());
     let is_wanted =
         |status| args.status.is_empty() || args.status.iter().any(|one| one.matches(status));
     let query = ListQuery {
         agent: args.agent.clone(),
         conversation: args.conversation.as_ref().map(ConversationTag::of_conversation),
-        after: args.before.clone(),
+        after: args.page.before.clone(),
         about: limit,
         hot: !args.status.is_empty() && args.status.iter().all(|status| status.is_open()),
     };
@@ -169,13 +157,9 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     } else {
         output::line(render(&rows, now))?;
     }
-    let unreadable = listing.unreadable();
-    if unreadable > 0 {
-        let records = if unreadable == 1 { "record" } else { "records" };
-        output::note(format!("warning: {unreadable} {records} cannot be read"));
-    }
+    page::unreadable(listing.unreadable());
     if more {
-        output::note(format!("for older ones, add --before {}", listing.place()));
+        page::older(listing.place());
     }
     Ok(0)
 }

@@ -74,6 +74,60 @@ pub fn json(value: &impl Serialize) -> Result<(), ApiError> {
     }
 }
 
+/// Writes a JSON array to stdout as its items come, so that it need not be held: as [`json`] would write it.
+#[derive(Debug)]
+pub(crate) struct Array {
+    is_empty: bool,
+    is_pretty: bool,
+}
+
+impl Array {
+    /// One without items yet: nothing is written.
+    pub(crate) fn new() -> Self {
+        Self { is_empty: true, is_pretty: stdout_is_terminal() }
+    }
+
+    /// The next item.
+    ///
+    /// # Errors
+    /// As [`bytes()`].
+    pub(crate) fn item(&mut self, value: &impl Serialize) -> Result<(), ApiError> {
+        let text = item(value, self.is_empty, self.is_pretty)
+            .map_err(|cause| failure::error(failure::FAILED, "cannot write JSON", cause, ""))?;
+        self.is_empty = false;
+        bytes(text.as_bytes())
+    }
+
+    /// Ends it, with what the work on it came to. Where that failed, the document is ended nevertheless: it says what was done by then.
+    ///
+    /// # Errors
+    /// That of the work, else as [`bytes()`].
+    pub(crate) fn end<T>(self, result: Result<T, ApiError>) -> Result<T, ApiError> {
+        match (self.is_empty, self.is_pretty) {
+            (true, _) if result.is_err() => {}
+            (true, _) => line("[]")?,
+            (false, true) => line("\n]")?,
+            (false, false) => line("]")?,
+        }
+        result
+    }
+}
+
+/// An item of an array, with what is between it and the one before.
+fn item(
+    value: &impl Serialize,
+    is_first: bool,
+    is_pretty: bool,
+) -> Result<String, serde_json::Error> {
+    let comma = if is_first { "[" } else { "," };
+    Ok(if is_pretty {
+        let text = serde_json::to_string_pretty(value)?.replace('\n', "\n  ");
+        format!("{comma}\n  {text}")
+    } else {
+        format!("{comma}{}", serde_json::to_string(value)?)
+    })
+}
+
 /// Writes a line to stderr. That nobody reads it is no error.
 pub fn note(text: impl AsRef<str>) {
     let mut stderr = io::stderr().lock();
@@ -123,6 +177,23 @@ fn error_text(error: &ApiError, terminal: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_is_the_same_in_pieces() {
+        let items = [serde_json::json!({ "a": [1, 2] }), serde_json::json!("x\ny")];
+        for is_pretty in [true, false] {
+            let mut text = String::new();
+            for (place, value) in items.iter().enumerate() {
+                text.push_str(&item(value, place == 0, is_pretty).expect("plain"));
+            }
+            text.push_str(if is_pretty { "\n]" } else { "]" });
+            let whole = match is_pretty {
+                true => serde_json::to_string_pretty(&items),
+                false => serde_json::to_string(&items),
+            };
+            assert_eq!(text, whole.expect("plain"));
+        }
+    }
 
     #[test]
     fn an_error_says_what_why_and_what_to_try() {

@@ -1,5 +1,6 @@
 //! `mozart ps`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,8 +8,11 @@ use common::api::{AgentRow, AgentState, ApiError};
 use common::{AgentName, Timestamp};
 
 use super::client::{Client, now};
+use super::list::List;
+use super::page::limit;
 use super::{output, table};
 use crate::args::Global;
+use common::failure;
 
 const HEADERS: [&str; 11] = [
     "AGENT",
@@ -35,6 +39,12 @@ pub struct PsArgs {
     /// Show it again whenever something changes
     #[arg(short, long)]
     watch: bool,
+    /// How many at most [default: all]
+    #[arg(long, value_name = "N", value_parser = limit, conflicts_with = "agents")]
+    limit: Option<usize>,
+    /// Only those whose names come after this one
+    #[arg(long, value_name = "NAME", conflicts_with = "agents")]
+    after: Option<AgentName>,
 }
 
 /// Lists agents.
@@ -46,19 +56,58 @@ pub(crate) async fn run(global: &Global, args: &PsArgs) -> Result<u8, ApiError> 
     if args.watch {
         return watch(&client, args).await;
     }
-    let rows = client.rows(None).await?;
-    let unknown = args.agents.iter().find(|agent| rows.iter().all(|row| row.agent != **agent));
-    if let Some(agent) = unknown {
-        let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
-        return Err(super::agents::unknown(agent, &names));
-    }
-    let rows = wanted(rows, args);
-    if client.json() {
-        output::json(&rows)?;
+    // Before anything is shown.
+    let named = named(&client, args, true).await?;
+    let now = now();
+    let mut list = List::new(client.json(), HEADERS);
+    let show = |row| list.item(&row, |row| cells(row, now));
+    let left_out = if args.agents.is_empty() {
+        each(&client, args, show).await
     } else {
-        output::line(render(&rows, now()))?;
+        named.into_iter().try_for_each(show).map(|()| None)
+    };
+    if let Some(last) = list.end(left_out)? {
+        output::note(format!("there are more agents: for the next ones, add --after {last}"));
     }
     Ok(0)
+}
+
+/// The rows of the agents that are named, in the order of their names.
+async fn named(
+    client: &Client,
+    args: &PsArgs,
+    demand_all: bool,
+) -> Result<Vec<AgentRow>, ApiError> {
+    let mut rows = Vec::new();
+    for agent in args.agents.iter().collect::<BTreeSet<_>>() {
+        match client.rows(Some(agent)).await {
+            Ok(row) => rows.extend(row),
+            Err(error) if error.code != failure::NOT_FOUND => return Err(error),
+            Err(_) if demand_all => return Err(super::agents::meant(client, agent).await),
+            Err(_) => {}
+        }
+    }
+    Ok(rows)
+}
+
+/// Shows the agents that are wanted, as they come. Where `--limit` ended the list, the last one that it shows.
+async fn each(
+    client: &Client,
+    args: &PsArgs,
+    mut show: impl FnMut(AgentRow) -> Result<(), ApiError>,
+) -> Result<Option<AgentName>, ApiError> {
+    let mut pages = client.pages(args.after.clone(), false);
+    let (mut left, mut last) = (args.limit.unwrap_or(usize::MAX), None);
+    while left > 0
+        && let Some(rows) = pages.next(left).await?
+    {
+        for row in rows.into_iter().filter(|row| args.all || row.state != AgentState::Stopped) {
+            left -= 1;
+            last = Some(row.agent.clone());
+            show(row)?;
+        }
+    }
+    Ok(last.filter(|_| pages.has_more()))
 }
 
 /// Shows the list again every second, as long as nobody interrupts.
@@ -69,7 +118,14 @@ async fn watch(client: &Client, args: &PsArgs) -> Result<u8, ApiError> {
     let mut last = None;
     loop {
         tick.tick().await;
-        let rows = wanted(client.rows(None).await?, args);
+        let mut rows = named(client, args, false).await?;
+        if args.agents.is_empty() {
+            each(client, args, |row| {
+                rows.push(row);
+                Ok(())
+            })
+            .await?;
+        }
         if client.json() {
             if last.as_ref() != Some(&rows) {
                 output::json_line(&rows)?;
@@ -83,24 +139,13 @@ async fn watch(client: &Client, args: &PsArgs) -> Result<u8, ApiError> {
     }
 }
 
-fn wanted(mut rows: Vec<AgentRow>, args: &PsArgs) -> Vec<AgentRow> {
-    rows.retain(|row| {
-        if args.agents.is_empty() {
-            args.all || row.state != AgentState::Stopped
-        } else {
-            args.agents.contains(&row.agent)
-        }
-    });
-    rows
-}
-
 fn render(rows: &[AgentRow], now: Timestamp) -> String {
-    table::table(&HEADERS, rows.iter().map(|row| cells(row, now)))
+    table::table(&HEADERS, rows.iter().map(|row| cells(row, now).to_vec()))
 }
 
-fn cells(row: &AgentRow, now: Timestamp) -> Vec<String> {
+fn cells(row: &AgentRow, now: Timestamp) -> [String; HEADERS.len()] {
     let started = row.started_at.filter(|_| row.state == AgentState::Running);
-    vec![
+    [
         row.agent.to_string(),
         row.generation.to_string(),
         row.state.as_str().to_owned(),
@@ -159,16 +204,5 @@ pub(crate) mod tests {
         let cells = cells(&row, Timestamp::from_millis(1_000));
         assert_eq!((cells[4].as_str(), cells[9].as_str()), ("<none>", "exit code 1"));
         assert_eq!(cells[10], "in 3s");
-    }
-
-    #[test]
-    fn stopped_agents_are_shown_when_asked_for() {
-        let rows = || vec![row("a", AgentState::Running), row("b", AgentState::Stopped)];
-        let count = |agents: &[&str], all| {
-            let agents = agents.iter().map(|name| AgentName::new(name).expect("valid")).collect();
-            wanted(rows(), &PsArgs { agents, all, watch: false }).len()
-        };
-        assert_eq!((count(&[], false), count(&[], true)), (1, 2));
-        assert_eq!((count(&["b"], false), count(&["c"], true)), (1, 0));
     }
 }

@@ -16,7 +16,7 @@ use common::failure;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRef {
     pub(crate) agent: Option<AgentName>,
-    sender: Option<SenderName>,
+    pub(crate) sender: Option<SenderName>,
     pub(crate) message_id: MessageId,
 }
 
@@ -75,20 +75,11 @@ impl MessageRef {
     /// The same of the one id that begins like this one.
     async fn completed(&self, broker: &Broker) -> Result<Self, ApiError> {
         let id = &self.message_id;
-        let what = format!("no message {id}");
-        match broker.ids(id.as_str()).await.attempt(format!("cannot look up message {id}"))? {
-            Beginning::Found(ids) => match (ids.first(), ids.len()) {
-                (Some(whole), 1) => Ok(Self { message_id: whole.clone(), ..self.clone() }),
-                (None, _) => Err(unknown(what, "it is neither in the journal nor in the history")),
-                (Some(one), _) => {
-                    Err(unknown(what, format!("several ids begin like this, such as {one}")))
-                }
-            },
-            Beginning::Unclear => Err(unknown(
-                what,
-                "only ids that are UUIDs can be shortened, and not to a few digits",
-            )),
-        }
+        let ids = broker.ids(id.as_str()).await.attempt(format!("cannot look up message {id}"))?;
+        let none = "it is neither in the journal nor in the history";
+        let whole =
+            only_id(&ids).map_err(|why| unknown(format!("no message {id}"), why.or(none)))?;
+        Ok(Self { message_id: whole.clone(), ..self.clone() })
     }
 
     fn only(&self, mut found: Vec<Stored<Envelope>>) -> Result<Stored<Envelope>, ApiError> {
@@ -103,6 +94,42 @@ impl MessageRef {
                 found.push(last);
                 Err(ambiguous(&self.message_id, &found))
             }
+        }
+    }
+}
+
+/// Why a beginning is not that of one id.
+#[derive(Debug)]
+pub(crate) struct NotOne(Option<String>);
+
+impl NotOne {
+    /// No id begins so.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// In words; `none`: what is to be said where no id begins so.
+    pub(crate) fn or(self, none: &str) -> String {
+        self.0.unwrap_or_else(|| none.to_owned())
+    }
+}
+
+/// The one id that begins so.
+///
+/// # Errors
+/// When there is none, or more than one, or nobody can tell.
+pub(crate) fn only_id(ids: &Beginning) -> Result<&MessageId, NotOne> {
+    match ids {
+        Beginning::Found(ids) => match (ids.first(), ids.len()) {
+            (Some(whole), 1) => Ok(whole),
+            (None, _) => Err(NotOne(None)),
+            (Some(one), _) => {
+                Err(NotOne(Some(format!("several ids begin like this, such as {one}"))))
+            }
+        },
+        Beginning::Unclear => {
+            let why = "only ids that are UUIDs can be shortened, and not to a few digits";
+            Err(NotOne(Some(why.to_owned())))
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What `mozart up` does as a client, once the parts run: waits for a supervisor, registers souls, waits for agents.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use broker::ConnectOptions;
 use common::AgentName;
-use common::api::{AgentState, ApiError, Query, SoulSource};
+use common::api::{AgentRow, AgentState, ApiError, Query, SoulSource};
 use common::failure;
 
 use crate::args::Output;
@@ -71,25 +72,51 @@ pub async fn wait_running(
 ) -> Result<(), ApiError> {
     let until = Instant::now() + within;
     let progress = Progress::new();
+    let agents: BTreeSet<&AgentName> = agents.iter().collect();
     loop {
+        let asked = Instant::now();
         let rows = client.brief_rows(None).await?;
-        let not_yet: Vec<String> = rows
-            .iter()
-            .filter(|row| agents.contains(&row.agent) && row.state != AgentState::Running)
-            .map(|row| {
-                let why =
-                    row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-                format!("{} is {}{why}", row.agent, row.state.as_str())
-            })
-            .collect();
-        if not_yet.is_empty() {
+        let is_late =
+            |row: &&AgentRow| agents.contains(&row.agent) && row.state != AgentState::Running;
+        let late: Vec<&AgentRow> = rows.iter().filter(is_late).collect();
+        if late.is_empty() {
             return Ok(());
         }
         if Instant::now() > until {
-            let (what, cause) = ("not everything runs yet", not_yet.join(", "));
+            let (what, cause) = ("not everything runs yet", some(&late));
             return Err(failure::error(failure::TIMEOUT, what, cause, "mozart explain AGENT"));
         }
-        progress.say(not_yet.join(", "));
-        tokio::time::sleep(LOOK).await;
+        progress.say(some(&late));
+        // With thousands of agents, no more than half of the time is spent on looking.
+        tokio::time::sleep(LOOK.max(asked.elapsed())).await;
+    }
+}
+
+/// How agents stand: the first few of them, and how many there are.
+fn some(rows: &[&AgentRow]) -> String {
+    const NAMED: usize = 10;
+    let words = rows.iter().take(NAMED).map(|row| {
+        let why = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        format!("{} is {}{why}", row.agent, row.state.as_str())
+    });
+    let words = words.collect::<Vec<_>>().join(", ");
+    match rows.len().saturating_sub(NAMED) {
+        0 => words,
+        more => format!("{words}, and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ps::tests::row;
+
+    #[test]
+    fn a_few_are_named_and_the_others_counted() {
+        let rows: Vec<AgentRow> =
+            (0..12).map(|n| row(&format!("a{n}"), AgentState::Starting)).collect();
+        let rows: Vec<&AgentRow> = rows.iter().collect();
+        assert_eq!(some(&rows[..2]), "a0 is starting, a1 is starting");
+        assert!(some(&rows).ends_with("a9 is starting, and 2 more"), "{}", some(&rows));
     }
 }

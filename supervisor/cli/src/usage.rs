@@ -7,7 +7,7 @@ use common::api::ApiError;
 use serde::Serialize;
 
 use super::client::{Client, now};
-use super::journal::limit;
+use super::page::limit;
 use super::progress::Progress;
 use super::{output, table};
 use crate::args::Global;

@@ -194,7 +194,9 @@ impl Supervisor {
         let report: NodeReport = match codec::decode(&message.payload) {
             Ok(report) => report,
             Err(error) => {
-                tracing::warn!("cannot read a report of node {node}: {error}");
+                if let Some(others) = self.unread.nodes.count(self.now_ms()) {
+                    tracing::warn!("cannot read a report of node {node}: {error}{others}");
+                }
                 return self.node_heard(&node);
             }
         };
@@ -259,7 +261,11 @@ impl Supervisor {
         let report = match codec::decode(&message.payload) {
             Ok(report) => report,
             Err(error) => {
-                tracing::warn!("cannot read a report of {agent}-{incarnation}: {error}");
+                if let Some(others) = self.unread.shims.count(self.now_ms()) {
+                    tracing::warn!(
+                        "cannot read a report of {agent}-{incarnation}: {error}{others}"
+                    );
+                }
                 self.observe(|eyes, state, now| eyes.shim_heard(state, now, &agent, incarnation));
                 return;
             }
@@ -326,6 +332,9 @@ impl Supervisor {
         self.sweep_next();
         self.prune_sometimes();
         self.take_snapshot();
+        for words in self.unread.due(self.now_ms()) {
+            tracing::warn!("{words}");
+        }
     }
 
     /// Timers that are due become records: the fold decides what they mean. While a node still prepares a start, as by pulling an

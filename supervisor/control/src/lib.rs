@@ -12,9 +12,11 @@ mod perform;
 mod query;
 mod reads;
 mod settle;
+mod show;
 mod snapshot;
 mod sweep;
 mod timers;
+mod unread;
 mod view;
 
 use std::collections::HashMap;
@@ -41,6 +43,7 @@ use leader::{Leading, Preparing};
 use looks::Looks;
 use query::Waiting;
 use reads::Reads;
+use unread::Unread;
 
 /// The leader looks around this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -125,6 +128,7 @@ struct Supervisor {
     /// The last report of each node, and when it came.
     nodes: HashMap<NodeName, (u64, NodeStatus)>,
     leading: Option<Leading>,
+    unread: Unread,
 }
 
 /// Serves until `stop`. `reads` is a second connection to the same broker.
@@ -172,6 +176,7 @@ pub async fn serve(
         preparing: HashMap::new(),
         nodes: HashMap::new(),
         leading: None,
+        unread: Unread::default(),
     };
     let told = supervisor.broker.clone();
     tokio::select! {
@@ -321,7 +326,11 @@ impl Supervisor {
                 // Whatever has a type was written by some version of this; the rest means nothing to any.
                 let newer = kind
                     .map(|kind| format!("it is a {kind:?} that this build cannot read: {cause}"));
-                tracing::error!("record {seq} of the control log cannot be read: {cause}");
+                if let Some(others) = self.unread.records.count(self.now_ms()) {
+                    tracing::error!(
+                        "record {seq} of the control log cannot be read: {cause}{others}"
+                    );
+                }
                 skip(&mut self.state, seq, at, newer);
             }
             ControlItem::Record { seq, at, record } => {

@@ -14,10 +14,21 @@ const WAITING: usize = 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) reply: String,
-    /// One agent, or all.
-    pub(super) only: Option<AgentName>,
-    /// Everything that is known of it.
-    pub(super) in_detail: bool,
+    pub(super) wanted: Wanted,
+}
+
+/// Whom it wants to see, and how much of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    All,
+    /// As many as fit, and at most so many, of those whose names come after this one.
+    Page {
+        after: Option<AgentName>,
+        limit: usize,
+    },
+    One(AgentName),
+    /// With everything that is known of it.
+    Detail(AgentName),
 }
 
 /// All of them.
@@ -62,7 +73,7 @@ mod tests {
     use super::*;
 
     fn look(reply: usize) -> Look {
-        Look { reply: reply.to_string(), only: None, in_detail: false }
+        Look { reply: reply.to_string(), wanted: Wanted::All }
     }
 
     #[test]

@@ -1,29 +1,20 @@
 //! What clients ask. Any supervisor answers: changes are appended to the log, and answered once the fold has seen them.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use broker::TransientMessage;
 use bytes::Bytes;
 use common::AgentName;
-use common::api::{AgentDetail, AgentRow, ApiError, Applied, Query, Reply, SoulSource};
+use common::api::{ApiError, Applied, Query, Reply, SoulSource};
 use common::control::ControlEvent;
 use common::frame::ShimCommand;
 use common::soul;
 use common::spec::AgentSpec;
-use futures_util::StreamExt as _;
 use supervisor_core::Agent;
-use tokio::time::{Instant, timeout_at};
 
-use super::looks::Look;
-use super::{Done, Supervisor, view};
+use super::looks::Wanted;
+use super::{Supervisor, view};
 use common::failure;
-
-/// Agents whose journals are asked at once for those who look.
-const AT_ONCE: usize = 16;
-/// What is not known of their journals by then is not shown: clients wait for 5 s.
-const WITHIN: Duration = Duration::from_secs(3);
 
 /// A client that waits for its changes to be folded.
 #[derive(Debug)]
@@ -33,13 +24,6 @@ pub(super) struct Waiting {
     agents: Vec<Before>,
     /// Whether this record is the last one of the request: the answer comes after it.
     last: bool,
-}
-
-/// An agent as it is shown, but for what only the broker knows.
-struct Shown {
-    row: AgentRow,
-    begun: Option<u64>,
-    floor: u64,
 }
 
 /// An agent before a change.
@@ -86,13 +70,18 @@ impl Supervisor {
             Query::Remove { agent } => {
                 self.change(agent, &reply, |agent| ControlEvent::AgentRemoved { agent })
             }
-            Query::Ps { agent, brief: true } => self.show_briefly(agent.as_ref(), &reply).await,
-            Query::Ps { agent, brief: false } => {
-                self.look(Look { reply: reply.clone(), only: agent, in_detail: false })
+            Query::Ps { agent, brief, after, limit } => {
+                let wanted = match (agent, limit) {
+                    (Some(agent), _) => Wanted::One(agent),
+                    (None, Some(limit)) => Wanted::Page { after, limit },
+                    (None, None) => Wanted::All,
+                };
+                match brief {
+                    true => self.show_briefly(&wanted, &reply).await,
+                    false => self.look(reply.clone(), wanted),
+                }
             }
-            Query::Inspect { agent } => {
-                self.look(Look { reply: reply.clone(), only: Some(agent), in_detail: true })
-            }
+            Query::Inspect { agent } => self.look(reply.clone(), Wanted::Detail(agent)),
             Query::Cancelled { agent, sender, message_id } => {
                 if let Some(begun) = self.state.agent(&agent).and_then(|known| known.begun) {
                     self.tell_shim(&agent, begun, &ShimCommand::Cancel { sender, message_id })
@@ -203,7 +192,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn known(&self, agent: &AgentName) -> Result<&Agent, ApiError> {
+    pub(super) fn known(&self, agent: &AgentName) -> Result<&Agent, ApiError> {
         let known = self.state.agent(agent).filter(|known| !known.removing);
         known.ok_or_else(|| unknown(agent))
     }
@@ -236,108 +225,22 @@ impl Supervisor {
         self.reply(&waiting.reply, &Reply::Error(error)).await;
     }
 
-    async fn reply(&mut self, to: &str, reply: &Reply) {
+    pub(super) async fn reply(&mut self, to: &str, reply: &Reply) {
         send_reply(&self.broker, to.to_owned(), reply).await;
-    }
-
-    /// An agent as clients see it, but for what only the broker knows.
-    fn row(&self, agent: &Agent) -> AgentRow {
-        let held =
-            self.heartbeats.get(&agent.name).filter(|(number, _)| agent.begun == Some(*number));
-        let doing = self
-            .preparing
-            .get(&agent.name)
-            .filter(|known| known.is_fresh(agent.incarnation, self.now_ms()))
-            .map(|known| known.doing.as_str());
-        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), doing)
-    }
-
-    /// What the log says, at once: for whoever asks again and again.
-    async fn show_briefly(
-        &mut self,
-        only: Option<&AgentName>,
-        reply: &str,
-    ) -> Result<(), ApiError> {
-        let rows = match only {
-            Some(agent) => vec![self.row(self.known(agent)?)],
-            None => self.state.agents().map(|agent| self.row(agent)).collect(),
-        };
-        self.reply(reply, &Reply::Ps(rows)).await;
-        Ok(())
-    }
-
-    fn look(&mut self, look: Look) -> Result<(), ApiError> {
-        if let Some(agent) = &look.only {
-            self.known(agent)?;
-        }
-        self.looks.ask(look)?;
-        self.show_next();
-        Ok(())
-    }
-
-    pub(super) fn shown(&mut self) {
-        self.looks.done();
-        self.show_next();
-    }
-
-    /// Shows agents to all that wait, unless others are just being shown some.
-    fn show_next(&mut self) {
-        let Some(looks) = self.looks.begin() else { return };
-        let is_wanted = |agent: &Agent| {
-            looks.iter().any(|look| look.only.as_ref().is_none_or(|only| *only == agent.name))
-        };
-        let wanted = self.state.agents().filter(|agent| is_wanted(agent));
-        let shown: Vec<_> = wanted
-            .map(|agent| Shown { row: self.row(agent), begun: agent.begun, floor: agent.floor })
-            .collect();
-        let in_detail = looks.iter().filter(|look| look.in_detail);
-        let known = in_detail.filter_map(|look| self.state.agent(look.only.as_ref()?));
-        let details: BTreeMap<_, _> =
-            known.map(|agent| (agent.name.clone(), view::detail(agent, self.row(agent)))).collect();
-        let (reads, broker) = (self.reads.clone(), self.broker.clone());
-        let until = Instant::now() + WITHIN;
-        self.task(async move {
-            let rows: BTreeMap<_, _> = futures_util::stream::iter(shown)
-                .map(async |Shown { row, begun, floor }| {
-                    let known = row.clone();
-                    let filled = timeout_at(until, view::fill(&reads, row, begun, floor)).await;
-                    filled.unwrap_or(known)
-                })
-                .buffered(AT_ONCE)
-                .map(|row| (row.agent.clone(), row))
-                .collect()
-                .await;
-            for Look { reply, only, in_detail } in looks {
-                let answer = match only {
-                    None => Reply::Ps(rows.values().cloned().collect()),
-                    Some(agent) => match (rows.get(&agent), details.get(&agent)) {
-                        (Some(row), Some(detail)) if in_detail => {
-                            let (row, detail) = (row.clone(), detail.clone());
-                            Reply::Inspect(Box::new(AgentDetail { row, ..detail }))
-                        }
-                        (Some(row), _) if !in_detail => Reply::Ps(vec![row.clone()]),
-                        // Removed since it asked.
-                        _ => Reply::Error(unknown(&agent)),
-                    },
-                };
-                send_reply(&broker, reply, &answer).await;
-            }
-            Done::Shown
-        });
     }
 }
 
-fn unknown(agent: &AgentName) -> ApiError {
+pub(super) fn unknown(agent: &AgentName) -> ApiError {
     let what = format!("no agent {:?}", agent.as_str());
     let try_ = "`mozart ps -a` lists the agents";
     failure::error(failure::NOT_FOUND, what, "no soul of that name was applied", try_)
 }
 
-async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {
+pub(super) async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {
     match serde_json::to_vec(reply) {
         Ok(bytes) if bytes.len() > broker.max_record() => {
             let cause = format!("{} bytes, at most {} fit", bytes.len(), broker.max_record());
-            let try_ = "ask for one agent: `mozart inspect AGENT`";
+            let try_ = "ask for one agent: `mozart inspect AGENT`, or use this version of mozart, which asks for pages";
             let error = failure::error(failure::LIMIT, "the answer is too large", cause, try_);
             Box::pin(send_reply(broker, to, &Reply::Error(error))).await;
         }

@@ -1,6 +1,7 @@
 //! What the log says, folded: agents, their incarnations, nodes, the leader.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use common::api::AgentState;
@@ -72,6 +73,12 @@ impl State {
     /// All agents, by name.
     pub fn agents(&self) -> impl Iterator<Item = &Agent> {
         self.agents.values()
+    }
+
+    /// Those whose names come after one, in the order of their names.
+    pub fn agents_after(&self, name: Option<&AgentName>) -> impl Iterator<Item = &Agent> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.agents.range::<AgentName, _>((from, Bound::Unbounded)).map(|(_, agent)| agent)
     }
 
     /// A node.

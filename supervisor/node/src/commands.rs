@@ -1,36 +1,55 @@
 //! What a leader tells a node, done: each command may come twice, and does the same as once.
 
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
+use broker::Moment;
 use common::codec;
 use common::frame::{NodeCommand, NodeCommandBody, NodeReport, StartIncarnation};
+use common::tally::Tally;
 
 use super::running::{self, Key, Running};
 use super::{GRACE, Node};
+
+/// Commands that were not taken: told in few words however many come.
+#[derive(Debug, Default)]
+pub(super) struct Untaken {
+    unreadable: Tally,
+    /// Outdated, or meant for somebody else.
+    ignored: Tally,
+}
+
+fn now_ms() -> u64 {
+    Moment::now().since_boot_ms()
+}
 
 impl Node {
     pub(super) async fn command(&mut self, payload: &[u8]) {
         let NodeCommand { term, instance, number, body } = match codec::decode(payload) {
             Ok(command) => command,
-            Err(error) => return tracing::warn!("cannot read a command: {error}"),
+            Err(error) => {
+                if let Some(others) = self.untaken.unreadable.count(now_ms()) {
+                    tracing::warn!("cannot read a command: {error}{others}");
+                }
+                return;
+            }
         };
         if instance.is_some_and(|instance| instance != self.instance) {
-            return tracing::info!("ignored a command for another process of this node");
+            return self.ignored(format_args!("it is for another process of this node"));
         }
         if term < self.term {
-            return tracing::info!(
-                "refused a command of term {term}: the current term is {}",
-                self.term
-            );
+            let current = self.term;
+            return self
+                .ignored(format_args!("it is of term {term}, and the current term is {current}"));
         }
         self.term = term;
         // What the node says of what it has taken must stay true: a start that a later command has overtaken comes too late.
         if (term, number) < self.seen && matches!(body, NodeCommandBody::Start(_)) {
-            return tracing::info!("ignored an outdated start command: the leader repeats it");
+            return self.ignored(format_args!("it is an outdated start, which the leader repeats"));
         }
         // What was said while it stood still is repeated if it still holds.
         if self.stale && matches!(body, NodeCommandBody::Start(_) | NodeCommandBody::Refused) {
-            return tracing::info!("a command from before the standstill");
+            return self.ignored(format_args!("it is from before the standstill"));
         }
         self.seen = self.seen.max((term, number));
         match body {
@@ -40,6 +59,22 @@ impl Node {
             }
             NodeCommandBody::List => self.report_status().await,
             NodeCommandBody::Refused => self.refused = instance.is_some(),
+        }
+    }
+
+    fn ignored(&mut self, why: fmt::Arguments<'_>) {
+        if let Some(others) = self.untaken.ignored.count(now_ms()) {
+            tracing::info!("ignored a command: {why}{others}");
+        }
+    }
+
+    /// Says how many more were not taken, once that is due.
+    pub(super) fn tell_untaken(&mut self) {
+        if let Some(more) = self.untaken.unreadable.due(now_ms()) {
+            tracing::warn!("cannot read {more} more commands");
+        }
+        if let Some(more) = self.untaken.ignored.due(now_ms()) {
+            tracing::info!("ignored {more} more commands");
         }
     }
 

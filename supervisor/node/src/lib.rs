@@ -23,6 +23,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::commands::Untaken;
 use self::running::{Key, Running, Seen, Starting};
 use broker::Attempt as _;
 use common::failure;
@@ -117,6 +118,8 @@ struct Node {
     /// Incarnations whose shims ended without a word, until what they left behind is swept: all of them at once.
     unswept: Vec<running::EndedShim>,
     sweeping: bool,
+    /// Commands that were not taken.
+    untaken: Untaken,
 }
 
 /// Serves until `stop`: then everything that runs here is drained.
@@ -188,6 +191,7 @@ pub async fn serve(
         watches: JoinSet::new(),
         unswept: Vec::new(),
         sweeping: false,
+        untaken: Untaken::default(),
     };
     node.go(commands, to_all, stop).await
 }
@@ -301,7 +305,10 @@ impl Node {
                 self.report_status().await;
             }
             match input {
-                Input::Tick => self.report_status().await,
+                Input::Tick => {
+                    self.report_status().await;
+                    self.tell_untaken();
+                }
                 Input::Seen(Ok(seen)) => self.seen(seen).await,
                 Input::Seen(Err(error)) => tracing::error!("a watch task failed: {error}"),
                 Input::News(news) => self.news(news).await,

@@ -30,7 +30,8 @@ impl Facts {
     ) -> Result<Self, BrokerError> {
         let mut facts = Self { accepted, attempts, injected, ..Self::default() };
         facts.read_journal(broker, broker.scan(None).await?).await?;
-        for letter in broker.dead_letters(None).await? {
+        let mut letters = broker.dead_letters(None).await?;
+        while let Some(letter) = letters.next().await? {
             facts.lives.entry(letter.value.envelope.key()).or_default().dead = true;
         }
         let runs = stream::iter(facts.lives.keys().cloned().map(|key| runs(broker, key)));

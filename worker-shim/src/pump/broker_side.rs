@@ -11,7 +11,7 @@ use common::{Timestamp, codec};
 
 use super::{HEARTBEAT_EVERY, Pump};
 use crate::book::Arrival;
-use crate::clock::{boot_us, micros};
+use crate::clock::{boot_ms, boot_us, micros};
 use crate::publish::{self, Done, Look};
 use crate::standing::{Admission, Consumer, Deed, Found, Input};
 
@@ -90,7 +90,7 @@ impl Pump {
             open: count(self.book.open()),
             finished: self.book.finished,
             lost_finals: self.book.lost_finals,
-            refused: self.refused,
+            refused: self.refusals.total(),
             quiet_ms: micros(self.pipes.last_line.elapsed()) / 1000,
             worker_pid: self.pipes.worker.pid.as_raw_nonzero().get().unsigned_abs(),
         }))
@@ -116,7 +116,11 @@ impl Pump {
                 self.perform(todo);
             }
             Ok(ShimCommand::Ping) => self.heartbeat().await,
-            Err(error) => tracing::warn!("cannot read a command: {error}"),
+            Err(error) => {
+                if let Some(words) = self.refusals.command(boot_ms(), error) {
+                    tracing::warn!("{words}");
+                }
+            }
         }
     }
 
@@ -133,9 +137,10 @@ impl Pump {
             InboxItem::Unreadable(unreadable) => self.refuse(*unreadable),
             InboxItem::Refused { reason, payload } => {
                 // The inbox never counted it as held: there is no room to give back.
-                self.refused += 1;
-                self.note(&format!("refused what is not a message of ours: {reason}"));
-                tracing::warn!("refused {} bytes: {reason}", payload.len());
+                if let Some(words) = self.refusals.stranger(boot_ms(), &reason, payload.len()) {
+                    self.note(&words);
+                    tracing::warn!("{words}");
+                }
             }
             InboxItem::Ended => {
                 self.inbox = None;
@@ -147,11 +152,10 @@ impl Pump {
     /// The journal has accepted it, so it gets its final state. One that came before is told of no second time.
     fn refuse(&mut self, unreadable: Unreadable) {
         if self.book.pass(unreadable.seq) {
-            self.refused += 1;
-            self.note(&format!(
-                "cannot read message {}: {}",
-                unreadable.key.message_id, unreadable.reason
-            ));
+            let (id, reason) = (&unreadable.key.message_id, &unreadable.reason);
+            if let Some(words) = self.refusals.unreadable(boot_ms(), id, reason) {
+                self.note(&words);
+            }
         }
         let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
         self.tasks.start(publish::refuse(broker, gate, unreadable));

@@ -8,6 +8,7 @@ mod event;
 mod patience;
 mod pipes;
 mod questions;
+mod refusals;
 mod stage;
 mod start;
 mod tasks;
@@ -27,11 +28,12 @@ use self::acks::Acks;
 use self::event::{Event, Sources};
 use self::pipes::Pipes;
 use self::questions::Questions;
+use self::refusals::Refusals;
 use self::stage::{Due, Ending};
 use self::tasks::Tasks;
 use crate::book::{Book, Do};
 use crate::child;
-use crate::clock::{Clock, boot_us, micros};
+use crate::clock::{Clock, boot_ms, boot_us, micros};
 use crate::logs::Logs;
 use crate::publish;
 use crate::secrets::Secrets;
@@ -63,8 +65,7 @@ struct Pump {
     ready: bool,
     heartbeat_at: Instant,
     keep_at: Instant,
-    /// Deliveries that were not messages of ours.
-    refused: u64,
+    refusals: Refusals,
 }
 
 impl Pump {
@@ -154,6 +155,9 @@ impl Pump {
         let idle = self.book.open() == 0;
         self.stand(Input::Tick { heard_us, idle }).await;
         if self.heartbeat_at <= now {
+            for words in self.refusals.due(boot_ms()) {
+                self.note(&words);
+            }
             self.heartbeat().await;
         }
         if self.keep_at <= now {

@@ -18,6 +18,7 @@ use super::end::leave;
 use super::event::Sources;
 use super::pipes::Pipes;
 use super::questions::Questions;
+use super::refusals::Refusals;
 use super::stage::Ending;
 use super::tasks::Tasks;
 use super::{HEARTBEAT_EVERY, KEEP_EVERY, Pump};
@@ -157,7 +158,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         ready: false,
         heartbeat_at: now + HEARTBEAT_EVERY,
         keep_at: now + KEEP_EVERY,
-        refused: 0,
+        refusals: Refusals::default(),
     };
     let agent = config.spec.worker_init();
     pump.tell(&ToWorker::Init { agent, incarnation: config.incarnation });

@@ -70,6 +70,32 @@ async fn forged_deliveries_are_refused_and_counted() {
 }
 
 #[tokio::test]
+async fn a_flood_of_forged_deliveries_is_a_line_in_the_log() {
+    let server = Server::start().await;
+    let mut shim = Shim::start_at(&server, server.port, |_| {}).await;
+    let pulls = format!("$JS.API.CONSUMER.MSG.NEXT.MOZART_test_JOURNAL.me-{INCARNATION}");
+    let mut pulls = shim.broker.subscribe(pulls, None).await.expect("a subscription");
+    shim.admit().await;
+    let to = crate::support::soon(pulls.next()).await.expect("a pull").reply;
+    let to = to.expect("where answers go");
+    for _ in 0..300 {
+        shim.broker.tell(to.clone(), "forged".into()).await.expect("told");
+    }
+    let notes = async || {
+        let lines = shim.broker.logs(&agent(), None, 1000).await.expect("an answer");
+        let notes = lines.into_iter().filter(|line| line.stream == "shim");
+        notes.map(|line| line.text).filter(|text| text.contains("refused")).collect::<Vec<_>>()
+    };
+    let told = until(async || Some(notes().await).filter(|notes| notes.len() > 1)).await;
+    let expected = [
+        "refused what is not a message of ours, 6 bytes: not from this consumer",
+        "refused 299 more messages that are not ours",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(shim.heartbeat().await.refused, 300);
+}
+
+#[tokio::test]
 async fn a_line_of_a_hundred_megabytes_is_cut_and_costs_no_memory() {
     let server = Server::start().await;
     let mut shim = Shim::start(&server).await;

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use common::message::MessageKey;
-use common::subject::JournalSubject;
+use common::subject::{JournalSubject, Subjects};
 use common::{ConversationTag, Timestamp};
 
 use super::plan::Held;
 use crate::api::{Record, StreamInfo};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
+use crate::quiet::Quiet;
 use crate::read::Reader;
 
 /// The most messages that are archived at once. Each has a record or two, and a part of the index of its own at worst.
@@ -193,9 +194,14 @@ impl Shard {
     ) -> Result<Option<Pair>> {
         let Some(named) = broker.subjects().parse_journal(&record.subject) else {
             // Nobody's: it goes with what is around it.
+            static NOBODYS: Quiet = Quiet::new();
             let Record { seq, subject, .. } = &record;
-            if !broker.subjects().is_filler(subject) {
-                tracing::warn!("record {seq} of {stream} is on {subject}, which names no message");
+            if !Subjects::is_filler(subject)
+                && let Some(others) = NOBODYS.count()
+            {
+                tracing::warn!(
+                    "record {seq} of {stream} is on {subject}, which names no message{others}"
+                );
             }
             return Ok(None);
         };

@@ -1,12 +1,12 @@
 //! Messages, the newest first: of the journal and of HISTORY as one, a page at a time, however many there are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
-use std::str::FromStr;
 
 use common::message::{AttemptEnd, Envelope, Final, MessageKey};
+use common::subject::Subjects;
 use common::{AgentName, ConversationTag};
 
+use super::cursor::{self, Cursor, Given, Places};
 use super::record::Archived;
 use super::{FIRST, PART, SECOND};
 use crate::api::Record;
@@ -44,31 +44,18 @@ pub struct Listed {
     pub archived: bool,
 }
 
-/// A place in a list: text for people to pass on, without meaning to them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor(Vec<u64>);
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let numbers: Vec<_> = self.0.iter().map(u64::to_string).collect();
-        f.write_str(&numbers.join("."))
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let numbers = text.split('.').map(str::parse).collect::<std::result::Result<_, _>>();
-        numbers.map(Self).map_err(|_| "not a place printed by a list".to_owned())
-    }
-}
-
 /// A list under way.
 #[derive(Debug)]
 pub struct Listing {
     broker: Broker,
+    /// Which list it is.
+    list: u32,
+    /// The journals, in the order of their numbers, and HISTORY.
     sources: Vec<Source>,
+    /// HISTORY's last sequence when this began, as far as it is listed.
+    end: u64,
+    /// What earlier pages gave of what has moved to HISTORY since.
+    moved: Option<Given>,
     /// What was given lately: a message that is being archived is in both.
     given: HashSet<MessageKey>,
     /// Whether final states may come before the place at which this list begins.
@@ -82,8 +69,10 @@ struct Source {
     is_history: bool,
     /// With its sequence.
     head: Option<(u64, Listed)>,
-    /// The sequence of the last one that was given.
+    /// The sequence of the last one that was given, or where it begins.
     place: u64,
+    /// Of HISTORY: what was given before it was there.
+    moved: Option<Given>,
     /// Final states whose requests come later.
     finals: HashMap<MessageKey, Stored<Final>>,
     /// The second record of a message whose first one comes later.
@@ -95,55 +84,57 @@ impl Broker {
     /// Lists messages, the newest first.
     ///
     /// # Errors
-    /// When the broker does not answer, or the place is of another fleet's list.
+    /// When the broker does not answer, or the place is of another list.
     pub async fn list(&self, query: &ListQuery) -> Result<Listing> {
-        let mut streams = vec![(self.history_stream(), self.history_filter(query), true)];
-        match &query.agent {
+        let subjects = self.subjects();
+        let journals = match &query.agent {
             Some(agent) => {
                 let filter = match &query.conversation {
-                    Some(tag) => self.subjects().conversation_of(agent, tag),
-                    None => self.subjects().journal_of(agent),
+                    Some(tag) => subjects.conversation_of(agent, tag),
+                    None => subjects.journal_of(agent),
                 };
-                streams.push((self.journal_stream(agent), filter, false));
+                vec![(self.journal_stream(agent), filter)]
             }
-            None => streams.extend(
-                (0..self.subjects().shards())
-                    .map(|shard| (self.subjects().journal_stream(shard), ">".to_owned(), false)),
-            ),
-        }
-        if let Some(Cursor(places)) = &query.after
-            && places.len() != streams.len()
-        {
-            return Err(BrokerError::other("the place is from another list"));
-        }
+            None => (0..subjects.shards())
+                .map(|shard| (subjects.journal_stream(shard), ">".to_owned()))
+                .collect(),
+        };
+        let list = cursor::list(subjects.namespace().as_str(), query);
+        let after = match &query.after {
+            Some(after) => Some(after.places(list, journals.len()).ok_or(BrokerError::OtherList)?),
+            None => None,
+        };
         let about = query.about.clamp(10, 1000) as u64;
         let mut sources = Vec::new();
-        for (number, (stream, filter, is_history)) in streams.into_iter().enumerate() {
-            let mut before = query.after.as_ref().and_then(|after| after.0.get(number).copied());
-            if is_history && query.hot {
-                before = Some(0);
-            }
-            // A message in the journal has two records.
-            let page = if is_history { about } else { 2 * about };
-            let reader =
-                BackReader::new(self.wire(), (stream, filter), self.replicas(), before, page)
-                    .await?;
-            let place = before.unwrap_or(u64::MAX);
-            let mut source = Source {
-                reader,
-                is_history,
-                head: None,
-                place,
-                finals: HashMap::new(),
-                second: None,
-                unreadable: 0,
-            };
-            source.advance(self).await?;
-            sources.push(source);
+        for (number, of) in journals.into_iter().enumerate() {
+            let before = after.as_ref().and_then(|after| after.journals.get(number).copied());
+            // A message has two records there.
+            let page = 2 * about;
+            let reader = BackReader::new(self.wire(), of, self.replicas(), before, page).await?;
+            let place = reader.before();
+            let mut journal = Source::new(reader, place);
+            journal.advance(self).await?;
+            sources.push(journal);
         }
+        // After the journals were looked at: what has left one of them before that is in HISTORY by now.
+        let of = (self.history_stream(), self.history_filter(query));
+        let place = after.as_ref().map_or(0, |after| after.history);
+        let before = if query.hot { Some(0) } else { Some(place).filter(|place| *place > 0) };
+        let reader = BackReader::new(self.wire(), of, self.replicas(), before, about).await?;
+        let end = reader.before().saturating_sub(1);
+        // As long as nothing has moved, or what has is behind this place, it is simply all that the journals have given so far.
+        let given = after.map(|after| after.given);
+        let moved = given.filter(|given| given.end < end);
+        let mut history = Source { is_history: true, ..Source::new(reader, place) };
+        history.moved = moved.clone();
+        history.advance(self).await?;
+        sources.push(history);
         Ok(Listing {
             broker: self.clone(),
+            list,
             sources,
+            end,
+            moved,
             given: HashSet::new(),
             later: query.after.is_some(),
         })
@@ -215,7 +206,16 @@ impl Listing {
     /// What comes after the last message that was given.
     #[must_use]
     pub fn place(&self) -> Cursor {
-        Cursor(self.sources.iter().map(|source| source.place).collect())
+        let (mut journals, mut history) = (Vec::new(), 0);
+        for source in &self.sources {
+            match source.is_history {
+                true => history = source.place,
+                false => journals.push(source.place),
+            }
+        }
+        let all = || Given { end: self.end, from: journals.clone() };
+        let given = self.moved.clone().unwrap_or_else(all);
+        Cursor::new(self.list, Places { history, journals, given })
     }
 
     /// How many records were met that do not parse.
@@ -226,10 +226,31 @@ impl Listing {
 }
 
 impl Source {
+    fn new(reader: BackReader, place: u64) -> Self {
+        Self {
+            reader,
+            is_history: false,
+            head: None,
+            place,
+            moved: None,
+            finals: HashMap::new(),
+            second: None,
+            unreadable: 0,
+        }
+    }
+
+    /// Whether a message that is in HISTORY was given while it was in the journal.
+    fn was_given(&self, broker: &Broker, agent: &AgentName, seq: u64, journal_seq: u64) -> bool {
+        let moved = self.moved.as_ref().filter(|given| seq > given.end);
+        let Some(Given { from, .. }) = moved else { return false };
+        let journal = if from.len() == 1 { 0 } else { broker.subjects().shard(agent) as usize };
+        from.get(journal).is_some_and(|from| journal_seq >= *from)
+    }
+
     /// Looks for the next message.
     async fn advance(&mut self, broker: &Broker) -> Result<()> {
         while let Some(record) = self.reader.next().await? {
-            if broker.subjects().is_filler(&record.subject) {
+            if Subjects::is_filler(&record.subject) {
                 continue;
             }
             let read = match self.is_history {
@@ -255,6 +276,11 @@ impl Source {
             records.extend(self.second.take());
         }
         match broker.read_archived(&records) {
+            Ok(Archived { request: Some(request), key, .. })
+                if self.was_given(broker, &key.agent, seq, request.seq) =>
+            {
+                Ok(None)
+            }
             Ok(Archived { request: Some(request), final_, attempts, .. }) => {
                 let listed = Listed { request, final_: Some(final_), attempts, archived: true };
                 Ok(Some((seq, listed)))

@@ -8,6 +8,7 @@ mod archive;
 mod batch;
 mod collect;
 mod commit;
+mod cursor;
 mod index;
 mod keep;
 mod list;
@@ -27,8 +28,9 @@ use crate::error::{BrokerError, Result};
 use crate::read::Reader;
 
 pub use archive::{ArchiveOptions, Archiver, Round};
+pub use cursor::Cursor;
 use index::IndexId;
-pub use list::{Cursor, ListQuery, Listed, Listing};
+pub use list::{ListQuery, Listed, Listing};
 pub use record::Archived;
 pub use scan::{JournalItem, JournalScan};
 

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use common::message::{Envelope, Final, MessageKey};
+use common::subject::Subjects;
 use common::{AgentName, ConversationTag, Timestamp};
 use futures_util::future::try_join_all;
 
@@ -126,7 +127,7 @@ impl JournalScan {
                         self.parts.pop_front();
                         continue;
                     };
-                    let is_filler = self.broker.subjects().is_filler(&first.subject);
+                    let is_filler = Subjects::is_filler(&first.subject);
                     // Of one second record the first is kept no longer.
                     if is_filler || first.header(PART) == Some(SECOND) {
                         continue;
@@ -146,7 +147,7 @@ impl JournalScan {
                         None => {
                             self.parts.pop_front();
                         }
-                        Some(record) if self.broker.subjects().is_filler(&record.subject) => {}
+                        Some(record) if Subjects::is_filler(&record.subject) => {}
                         Some(record) => {
                             let item = self.stored(&record);
                             self.ready.extend(item);

@@ -11,7 +11,7 @@ use common::{AgentName, MessageId, SenderName};
 
 use super::manifest::{Counts, Line};
 use super::slice;
-use crate::output;
+use crate::{output, page};
 use broker::Attempt as _;
 use common::failure;
 
@@ -71,12 +71,14 @@ pub(super) async fn spool(
         write(&mut file, &line).map_err(no_room)?;
     }
     counts.open = open.len() as u64;
-    let letters = broker.dead_letters(Some(agent)).await;
-    for letter in letters.attempt("cannot read the dead letters")? {
+    const LETTERS: &str = "cannot read the dead letters";
+    let mut letters = broker.dead_letters(Some(agent)).await.attempt(LETTERS)?;
+    while let Some(letter) = letters.next().await.attempt(LETTERS)? {
         counts.dead_letters += 1;
         let record = Box::new(letter.value);
         write(&mut file, &Line::DeadLetter { record }).map_err(no_room)?;
     }
+    page::unreadable(letters.unreadable());
     let mut file = file.into_inner().map_err(|error| no_room(error.into_error()))?;
     let size = file.stream_position().map_err(no_room)?;
     file.seek(SeekFrom::Start(0)).map_err(no_room)?;
