@@ -52,7 +52,7 @@ pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};
 pub use logs::LogFollower;
 pub use patience::once_there;
-pub use retries::Retries;
+pub use retries::{Retries, pause_after};
 pub use scan::{OpenScan, Request, Requested};
 pub use snapshot::Loaded;
 pub use streams::StreamOptions;
