@@ -53,6 +53,6 @@ pub use lease::{Lease, LeaseState};
 pub use logs::LogFollower;
 pub use patience::once_there;
 pub use retries::{Retries, pause_after};
-pub use scan::{OpenScan, Request, Requested};
+pub use scan::{FirstOpen, OpenScan, Request, Requested};
 pub use snapshot::Loaded;
 pub use streams::StreamOptions;

@@ -6,7 +6,7 @@
 use broker::{Admission, Admitted, BrokerError, Moment, WINDOW};
 use common::control::ControlEvent;
 use common::frame::{ConsumerId, ShimCommand};
-use common::{AgentName, codec};
+use common::{AgentName, Timestamp, codec};
 use futures_util::future::BoxFuture;
 use supervisor_core::{Action, Incarnation, Phase, Predecessor};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,18 @@ pub(super) struct Prepared {
     pub(super) floor: u64,
     /// Nothing after it had been given out to the incarnation before.
     pub(super) horizon: u64,
+    /// When the consumer was made.
+    created: Timestamp,
+}
+
+/// A consumer that takes the place of others.
+struct Swapped {
+    /// Nothing after it had been given out to others.
+    horizon: u64,
+    /// Everything before it is settled.
+    floor: u64,
+    /// When the consumer was made: by that the shim knows it from another one of the name.
+    created: Timestamp,
 }
 
 /// What an incarnation takes over.
@@ -292,8 +304,7 @@ async fn prepare(
         broker.create_consumer(agent, incarnation, floor, WINDOW),
         broker.journal_last_seq(agent)
     );
-    created?;
-    Ok(Prepared { incarnation, floor, horizon: horizon? })
+    Ok(Prepared { incarnation, floor, horizon: horizon?, created: created?.created })
 }
 
 /// The first sequence that may not be settled.
@@ -309,8 +320,7 @@ async fn find_floor(
         return Ok(known.max(consumer.ack_floor + 1));
     }
     // No consumer remembers: the journal does.
-    let scan = reads.open_requests(agent, known.max(1), 1).await?;
-    Ok(scan.open.first().map_or(scan.last_seq + 1, |(seq, ..)| *seq))
+    Ok(reads.first_open(agent, known).await?.floor())
 }
 
 impl Handover {
@@ -328,14 +338,15 @@ impl Handover {
         }
         let prepared = match (self.over.as_slice(), self.prepared) {
             // It has ended and its books are settled: its consumer serves nobody, and may go after the new one has begun.
-            ([Predecessor { incarnation, clean: true }], Some(prepared)) => {
-                Some((*incarnation, prepared.horizon))
-            }
+            (
+                [Predecessor { incarnation, clean: true }],
+                Some(Prepared { horizon, created, .. }),
+            ) => Some((*incarnation, Swapped { horizon, floor: self.floor, created })),
             _ => None,
         };
-        let (horizon, floor) = match prepared {
-            Some((_, horizon)) => (horizon, self.floor),
-            None => self.swap(reads).await?,
+        let (previous, swapped) = match prepared {
+            Some((previous, prepared)) => (Some(previous), prepared),
+            None => (None, self.swap(reads).await?),
         };
         if let Some(later) = broker.admitted(agent).await?
             && later.incarnation > incarnation
@@ -343,8 +354,8 @@ impl Handover {
             broker.delete_consumer(agent, incarnation).await?;
             return Ok(self.too_late(later.incarnation));
         }
-        self.begin(reads, horizon, floor).await?;
-        if let Some((previous, _)) = prepared {
+        self.begin(reads, swapped).await?;
+        if let Some(previous) = previous {
             broker.delete_consumer(agent, previous).await?;
         }
         Ok(Came::Over { swapped: self.unrecorded })
@@ -357,38 +368,41 @@ impl Handover {
         Came::Nothing
     }
 
-    async fn begin(&self, reads: &Reads, horizon: u64, floor: u64) -> Result<(), BrokerError> {
-        let (agent, incarnation, broker) = (&self.agent, &self.incarnation, &reads.broker);
-        // By its creation the shim knows it from another one of the name.
-        let Some(made) = broker.consumer(agent, *incarnation).await? else {
-            return Err(BrokerError::Other(format!("{agent}-{incarnation} has no consumer")));
-        };
-        let name = broker.subjects().consumer(agent, *incarnation);
-        let created = made.created.as_millis().saturating_mul(1_000_000);
+    async fn begin(&self, reads: &Reads, swapped: Swapped) -> Result<(), BrokerError> {
+        let Swapped { horizon, floor, created } = swapped;
+        let name = reads.broker.subjects().consumer(&self.agent, self.incarnation);
+        let created = created.as_millis().saturating_mul(1_000_000);
         let consumer = ConsumerId { name, created };
         let frame = codec::encode(&ShimCommand::Begin { horizon, floor, consumer })
             .map_err(|error| BrokerError::Other(error.to_string()))?;
-        broker.tell(self.subject.clone(), frame.into()).await
+        reads.broker.tell(self.subject.clone(), frame.into()).await
     }
 
-    /// Puts the new consumer in the place of the old ones; the result is the horizon and the floor. Done before, it changes nothing.
-    async fn swap(&self, reads: &Reads) -> Result<(u64, u64), BrokerError> {
+    /// Puts the new consumer in the place of the old ones. Done before, it changes nothing.
+    async fn swap(&self, reads: &Reads) -> Result<Swapped, BrokerError> {
         let (agent, mut start, broker) = (&self.agent, self.floor.max(1), &reads.broker);
         for previous in &self.over {
             start = self.settle(reads, *previous, start).await?;
         }
-        if let Some(made) = broker.consumer(agent, self.incarnation).await? {
-            start = made.start;
-        } else {
-            if self.over.is_empty() {
-                // The agent's first incarnation, or one whose consumer the broker forgot or the sweeper removed: it begins with what is
-                // open, also where that is before the floor.
-                let scan = reads.open_requests(agent, start, 1).await?;
-                start = scan.earlier.or(scan.open.first().map(|first| first.0)).unwrap_or(start);
-            }
-            broker.create_consumer(agent, self.incarnation, start, WINDOW).await?;
+        let mut last = None;
+        let there = broker.consumer(agent, self.incarnation).await?;
+        if there.is_none() && self.over.is_empty() {
+            // The agent's first incarnation, or one whose consumer the broker forgot or the sweeper removed: it begins with what is
+            // open, also where that is before the floor.
+            let scan = reads.open_requests(agent, start, 1).await?;
+            start = scan.earlier.or(scan.open.first().map(|first| first.0)).unwrap_or(start);
+            // What came since was given to nobody: there was no consumer. In a cluster there may be one that nobody hears.
+            last = Some(scan.last_seq).filter(|_| broker.replicas() == 1);
         }
-        Ok((broker.journal_last_seq(agent).await?, start.min(self.floor)))
+        let made = match there {
+            Some(made) => made,
+            None => broker.create_consumer(agent, self.incarnation, start, WINDOW).await?,
+        };
+        let horizon = match last {
+            Some(last) => last,
+            None => broker.journal_last_seq(agent).await?,
+        };
+        Ok(Swapped { horizon, floor: made.start.min(self.floor), created: made.created })
     }
 
     /// Takes the consumer away from one that took messages before, and settles its books; the result is where the next begins.

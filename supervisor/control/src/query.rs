@@ -24,6 +24,8 @@ use common::failure;
 const AT_ONCE: usize = 16;
 /// What is not known of their journals by then is not shown: clients wait for 5 s.
 const WITHIN: Duration = Duration::from_secs(3);
+/// And what may take long to find out, by then.
+const SOON: Duration = Duration::from_millis(500);
 
 /// A client that waits for its changes to be folded.
 #[derive(Debug)]
@@ -295,12 +297,13 @@ impl Supervisor {
         let details: BTreeMap<_, _> =
             known.map(|agent| (agent.name.clone(), view::detail(agent, self.row(agent)))).collect();
         let (reads, broker) = (self.reads.clone(), self.broker.clone());
-        let until = Instant::now() + WITHIN;
+        let (soon, until) = (Instant::now() + SOON, Instant::now() + WITHIN);
         self.task(async move {
             let rows: BTreeMap<_, _> = futures_util::stream::iter(shown)
                 .map(async |Shown { row, begun, floor }| {
                     let known = row.clone();
-                    let filled = timeout_at(until, view::fill(&reads, row, begun, floor)).await;
+                    let filled =
+                        timeout_at(until, view::fill(&reads, row, begun, floor, soon)).await;
                     filled.unwrap_or(known)
                 })
                 .buffered(AT_ONCE)
