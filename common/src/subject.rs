@@ -125,6 +125,12 @@ impl Subjects {
         self.journal(agent, format_args!("*.*.*.request"))
     }
 
+    /// All final states of an agent's messages.
+    #[must_use]
+    pub fn finals_of(&self, agent: &AgentName) -> String {
+        self.journal(agent, format_args!("*.*.*.final"))
+    }
+
     /// Requests and final states of an agent.
     #[must_use]
     pub fn journal_of(&self, agent: &AgentName) -> String {

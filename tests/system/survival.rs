@@ -242,3 +242,36 @@ async fn what_is_open_before_the_floor_is_done_once_its_consumer_is_made_anew() 
     assert_eq!(fleet.ask("a", "say fourth").await, "fourth");
     assert_eq!(fleet.row("a").await["incarnation"], 2);
 }
+
+#[tokio::test]
+async fn an_agent_that_cannot_be_admitted_holds_up_no_other_and_takes_messages_once_it_can() {
+    const WITHIN: Duration = Duration::from_secs(5);
+    let echo = flaky("");
+    let mut fleet = Fleet::with(&[("a", &echo), ("b", &echo), ("c", &echo)]).await;
+    let up = fleet.take_up();
+    let broker = fleet.broker().await;
+    let [a, b, c] = ["a", "b", "c"].map(|name| name.parse::<AgentName>().expect("valid"));
+    // Nobody can read who may take its messages.
+    let admitted = format!("$KV.{}.admitted.{b}", broker.subjects().lease_bucket());
+    let stored = broker.ask(admitted, "{".into(), WITHIN).await.expect("an answer");
+    assert!(String::from_utf8_lossy(&stored).contains("\"seq\""), "{stored:?}");
+    // As after a restart of the broker.
+    for agent in [&a, &b, &c] {
+        broker.delete_consumer(agent, 1).await.expect("deleted");
+    }
+    let waits = fleet.send("b", "say late").await;
+    for (agent, text) in [("a", "one"), ("c", "two"), ("a", "three")] {
+        assert_eq!(fleet.ask(agent, &format!("say {text}")).await, text);
+    }
+    eventually("the leader has tried more than once", async || {
+        let tries = up.complaints().matches("the handover to b-1 failed").count();
+        if tries > 2 { Ok(()) } else { Err(format!("{tries} tries")) }
+    })
+    .await;
+    assert_eq!(broker.consumer(&b, 1).await.expect("an answer"), None);
+
+    broker.forget_admitted(&b).await.expect("repaired");
+    let done = fleet.wait_status(&waits, "completed").await;
+    assert_eq!(done.row.response.as_deref(), Some("late"));
+    assert_eq!((done.row.attempts, fleet.row("b").await["incarnation"].clone()), (1, 1.into()));
+}

@@ -306,7 +306,9 @@ pub(crate) async fn look(broker: Broker, look: Look) -> Done {
             return Ok((Found::Gone, Vec::new(), None));
         };
         let delivered = consumer.delivered;
-        let (lost, again) = match look.after {
+        // What is before its start, it gave out to nobody.
+        let after = look.after.map(|after| after.max(consumer.start.saturating_sub(1)));
+        let (lost, again) = match after {
             Some(after) if delivered > after => {
                 let lost = broker.requests_between(&look.agent, after + 1, delivered);
                 let (lost, more) = within(READ_WITHIN, lost).await?;

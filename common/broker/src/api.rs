@@ -365,7 +365,7 @@ impl Wire {
         }
     }
 
-    async fn get(
+    pub(crate) async fn get(
         &self,
         stream: &str,
         body: &serde_json::Value,

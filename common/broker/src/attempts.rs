@@ -4,9 +4,11 @@
 //! The marks of a message are few and small. They are written along with the events that they belong to, and leave when the
 //! message is final.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use common::AgentName;
 use common::event::{Event, EventBody};
 use common::message::{Final, MessageKey};
 use futures_util::future::join_all;
@@ -86,6 +88,18 @@ impl Broker {
         };
         // The record that clears them is empty.
         Ok(records.iter().filter_map(|record| record.parse().ok()).max())
+    }
+
+    /// The messages of an agent that have marks, by the index of the stream's leader: few, however many are open. One of which they were
+    /// just cleared may be among them.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn marked(&self, agent: &AgentName) -> Result<HashSet<MessageKey>> {
+        let marks = self.subjects().attempts_of(agent);
+        let index = self.wire().index(&self.attempts_stream(), &marks).await?;
+        let subjects = index.subjects.keys();
+        Ok(subjects.filter_map(|subject| self.subjects().parse_attempts(subject)).collect())
     }
 
     /// Removes a message's marks, now that it is final. Not awaited: what stays behind goes with its age.

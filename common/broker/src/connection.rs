@@ -293,7 +293,7 @@ async fn open(options: &ConnectOptions, deadline: Instant) -> Result<Wire> {
             },
             Err(_) => "no answer".to_owned(),
         };
-        let delay = reconnect_delay(attempt + 1);
+        let delay = connect_delay(attempt);
         if Instant::now() + delay >= deadline {
             return Err(BrokerError::Unreachable { url: address.shown, cause });
         }
@@ -314,11 +314,12 @@ async fn client_options(
 ) -> Result<async_nats::ConnectOptions> {
     let link = Arc::clone(link);
     let complaints = Quiet::new();
+    let is_alone = address.servers.len() == 1;
     let mut client = async_nats::ConnectOptions::new()
         .name(&options.name)
         .ping_interval(Duration::from_secs(10))
         .connection_timeout(share(options.timeout, address.servers.len()))
-        .reconnect_delay_callback(reconnect_delay)
+        .reconnect_delay_callback(move |attempt| reconnect_delay(attempt, is_alone))
         .event_callback(move |event| {
             note(&link, &complaints, &event);
             std::future::ready(())
@@ -340,15 +341,29 @@ async fn client_options(
     Ok(client)
 }
 
-/// The delay before an attempt (from 1): at once, soon, and then ever more patiently up to a second.
-fn reconnect_delay(attempt: usize) -> Duration {
+/// The delay after a failed attempt (from 1) to connect at first: soon, since the server may be about to start, and then ever more
+/// patiently up to a second.
+fn connect_delay(attempt: usize) -> Duration {
     let millis = match attempt {
-        0 | 1 => return Duration::ZERO,
-        2 => 20,
-        3 => 50,
-        4 => 100,
-        5 => 200,
-        6 => 500,
+        0 | 1 => 20,
+        2 => 50,
+        3 => 100,
+        4 => 200,
+        5 => 500,
+        _ => 1000,
+    };
+    jitter(Duration::from_millis(millis))
+}
+
+/// The delay before an attempt (from 1) to connect again. Another server is tried at once. Where there is none, it is the same one that
+/// starts again, as a rule, and all of a fleet comes: few attempts are made until it is there, or they would be what it waits for.
+fn reconnect_delay(attempt: usize, is_alone: bool) -> Duration {
+    let millis = match attempt {
+        0 | 1 if !is_alone => return Duration::ZERO,
+        _ if !is_alone => return connect_delay(attempt - 1),
+        0 | 1 => 60,
+        2 => 150,
+        3 => 400,
         _ => 1000,
     };
     jitter(Duration::from_millis(millis))

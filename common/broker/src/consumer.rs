@@ -80,6 +80,19 @@ struct Names {
     consumers: Option<Vec<String>>,
 }
 
+impl From<Info> for ConsumerState {
+    fn from(info: Info) -> Self {
+        Self {
+            start: info.config.opt_start_seq,
+            ack_floor: info.ack_floor.stream_seq,
+            delivered: info.delivered.stream_seq,
+            pending: info.num_pending,
+            ack_pending: info.num_ack_pending,
+            created: info.created,
+        }
+    }
+}
+
 /// What is read of an answer that says nothing.
 #[derive(Deserialize)]
 struct Done {}
@@ -100,14 +113,7 @@ pub(crate) async fn info(
         answer => answer?,
     };
     match answer {
-        Ok(info) => Ok(Some(ConsumerState {
-            start: info.config.opt_start_seq,
-            ack_floor: info.ack_floor.stream_seq,
-            delivered: info.delivered.stream_seq,
-            pending: info.num_pending,
-            ack_pending: info.num_ack_pending,
-            created: info.created,
-        })),
+        Ok(info) => Ok(Some(info.into())),
         Err(error) if error.err_code == code::CONSUMER_NOT_FOUND => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -115,7 +121,8 @@ pub(crate) async fn info(
 
 impl Broker {
     /// Creates the consumer of an incarnation (`ack_wait` 30 s, `max_deliver` 20 as the backstop, at most `window` unacked), filtered to the agent's requests
-    /// from `start_seq` on. Exists already: true as well. One that exists and does not answer gets a successor under another name.
+    /// from `start_seq` on; its figures. One that exists already stays as it is. One that exists and does not answer gets a successor under
+    /// another name.
     ///
     /// # Errors
     /// When the broker does not take it.
@@ -125,22 +132,24 @@ impl Broker {
         incarnation: u64,
         start_seq: u64,
         window: u32,
-    ) -> Result<()> {
+    ) -> Result<ConsumerState> {
         let mut name = self.consumer_name(agent, incarnation).await?;
-        while !self.create_named(agent, &name, start_seq, window).await? {
+        loop {
+            if let Some(made) = self.create_named(agent, &name, start_seq, window).await? {
+                return Ok(made);
+            }
             name = self.rename_consumer(agent, incarnation, &name).await?;
         }
-        Ok(())
     }
 
-    /// False: there is one of this name, and it does not answer.
+    /// None: there is one of this name, and it does not answer.
     async fn create_named(
         &self,
         agent: &AgentName,
         name: &str,
         start_seq: u64,
         window: u32,
-    ) -> Result<bool> {
+    ) -> Result<Option<ConsumerState>> {
         let stream = self.journal_stream(agent);
         let filter = self.subjects().requests_of(agent);
         let config = json!({
@@ -162,15 +171,21 @@ impl Broker {
             },
         });
         let what = format!("CONSUMER.CREATE.{stream}.{name}.{filter}");
-        match self.wire().api::<Done>(&what, &config, CALL).await? {
-            Ok(Done {}) => {}
+        match self.wire().api::<Info>(&what, &config, CALL).await? {
+            // On a cluster the name is given at once also to one whose server is gone.
+            Ok(made) if self.replicas() == 1 => return Ok(Some(made.into())),
+            Ok(_) => {}
             Err(error)
                 if [code::CONSUMER_EXISTS, code::CONSUMER_NAME_EXISTS]
                     .contains(&error.err_code) => {}
             Err(error) => return Err(error.into()),
         }
-        // On a cluster the name is given at once also to one whose server is gone.
-        Ok(self.replicas() == 1 || info(self.wire(), &stream, name).await?.is_some())
+        let there = info(self.wire(), &stream, name).await?;
+        if there.is_none() && self.replicas() == 1 {
+            // A server alone always answers for what it has: it was deleted just now.
+            return Err(BrokerError::Other(format!("consumer {name} came and went")));
+        }
+        Ok(there)
     }
 
     /// Where the name of an incarnation's consumer is kept, once it is another than the first.

@@ -98,6 +98,8 @@ pub struct Inbox {
     /// Refused, and to be given to the caller next.
     refused: VecDeque<InboxItem>,
     closed: bool,
+    /// Whether the caller has enough for now.
+    held_back: bool,
     ended: bool,
 }
 
@@ -148,6 +150,7 @@ impl Inbox {
             pulls: Pulls::open(broker).await?,
             refused: VecDeque::new(),
             closed: false,
+            held_back: false,
             ended: false,
         };
         inbox.ask().await?;
@@ -193,6 +196,11 @@ impl Inbox {
         self.held = self.held.saturating_sub(count);
     }
 
+    /// Whether the caller has enough for now: then no more is asked for, whatever room there is. What is on its way still comes.
+    pub fn hold_back(&mut self, enough: bool) {
+        self.held_back = enough;
+    }
+
     /// Stops asking for more. What is on its way may still come.
     pub fn close(&mut self) {
         self.closed = true;
@@ -215,7 +223,8 @@ impl Inbox {
         let most = self.window.min(BATCH);
         let room = (self.window - self.window.min(self.held + self.asked))
             .min(most - most.min(self.asked));
-        if self.closed || room == 0 || (self.asked > 0 && room < most.div_ceil(2)) {
+        if self.closed || self.held_back || room == 0 || (self.asked > 0 && room < most.div_ceil(2))
+        {
             return Ok(());
         }
         let body = json!({

@@ -47,6 +47,12 @@ impl Retries {
     }
 }
 
+/// How long to wait after the nth failed try, from 0, for whoever waits by other means than [`Retries::pause`]: as long as that does.
+#[must_use]
+pub fn pause_after(tries: u32) -> Duration {
+    jitter(FIRST.saturating_mul(2_u32.saturating_pow(tries)).min(LONGEST))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

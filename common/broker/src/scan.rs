@@ -1,6 +1,6 @@
 //! What is still open in the journal.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use common::message::{Envelope, MessageKey};
@@ -41,11 +41,40 @@ struct Found {
 
 /// How many bytes of requests are read at once: on a slow connection little more than one of them comes in time.
 const MOST: u32 = 1 << 20;
+/// The same where few of them are wanted.
+const LITTLE: u32 = 128 << 10;
+
+/// So many requests are looked at one by one before all of them are asked for.
+const NEAR: usize = 16;
 
 /// So many open requests are got one by one; more are met by reading on from the floor.
 const FEW: usize = 64;
 /// How many of these at once.
 const AT_ONCE: usize = 16;
+
+/// The request of a message, unless its final state is there too.
+fn unless_ended((_, request, ended): (MessageKey, Option<String>, bool)) -> Option<String> {
+    request.filter(|_| !ended)
+}
+
+/// The first open request from a sequence on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstOpen {
+    /// It is here, and since then.
+    At(u64, Timestamp),
+    /// There is none before this sequence.
+    NoneBefore(u64),
+}
+
+impl FirstOpen {
+    /// Everything before this sequence is settled.
+    #[must_use]
+    pub fn floor(self) -> u64 {
+        match self {
+            Self::At(seq, _) | Self::NoneBefore(seq) => seq,
+        }
+    }
+}
 
 /// A request as the journal holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,33 +141,85 @@ impl Broker {
         }
     }
 
-    /// The requests without a final state, with their subjects.
-    fn open_of(&self, index: Index) -> HashMap<MessageKey, String> {
-        let (mut requests, mut finals) = (HashMap::new(), HashSet::new());
+    /// The first request without a final state from a sequence on, before which all are settled. As a rule that is among the next few: then
+    /// it costs as little where many more are open.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn first_open(&self, agent: &AgentName, from_seq: u64) -> Result<FirstOpen> {
+        let (stream, requests) = (self.journal_stream(agent), self.subjects().requests_of(agent));
+        let mut next = from_seq.max(1);
+        // In a cluster only the index comes from a leader that is known to be one.
+        let steps = if self.wire().client.server_info().cluster.is_some() { 0 } else { NEAR };
+        for _ in 0..steps {
+            let body = serde_json::json!({ "seq": next, "next_by_subj": requests });
+            let Some(request) = self.wire().get(&stream, &body, CALL).await? else {
+                return Ok(FirstOpen::NoneBefore(next));
+            };
+            if let Some(subject) = self.subjects().parse_journal(&request.subject) {
+                let final_ = self.subjects().final_of(&subject.key);
+                if self.wire().last_within(&stream, &final_, CALL).await?.is_none() {
+                    return Ok(FirstOpen::At(request.seq, request.at));
+                }
+            }
+            next = request.seq + 1;
+        }
+        let scan = self.open_requests(agent, next, 1).await?;
+        let first = scan.open.first();
+        Ok(first.map_or(FirstOpen::NoneBefore(scan.last_seq + 1), |(seq, _, at)| {
+            FirstOpen::At(*seq, *at)
+        }))
+    }
+
+    /// How many messages of an agent are open, by counting: a little wrong while some of them end.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn count_open(&self, agent: &AgentName) -> Result<u64> {
+        let stream = self.journal_stream(agent);
+        let finals = self.subjects().finals_of(agent);
+        let (requests, finals) =
+            tokio::try_join!(self.count_requests(agent), self.wire().first(&stream, &finals, 1),)?;
+        Ok(requests.saturating_sub(finals.map_or(0, |(_, more)| more + 1)))
+    }
+
+    /// The subjects of the requests without a final state.
+    fn open_of(&self, index: Index) -> Vec<String> {
+        let mut open: Vec<String> = Vec::new();
+        // What there is of a message is side by side in the order of subjects: nothing is kept of those that are final.
+        let mut message: Option<(MessageKey, Option<String>, bool)> = None;
         for subject in index.subjects.into_keys() {
-            match self.subjects().parse_journal(&subject) {
-                Some(JournalSubject { key, is_final: true, .. }) => {
-                    finals.insert(key);
+            let Some(JournalSubject { key, is_final, .. }) =
+                self.subjects().parse_journal(&subject)
+            else {
+                continue;
+            };
+            match &mut message {
+                Some((of, request, ended)) if *of == key => {
+                    *ended |= is_final;
+                    if !is_final {
+                        *request = Some(subject);
+                    }
                 }
-                Some(JournalSubject { key, .. }) => {
-                    requests.insert(key, subject);
+                _ => {
+                    let request = (!is_final).then_some(subject);
+                    open.extend(message.replace((key, request, is_final)).and_then(unless_ended));
                 }
-                None => {}
             }
         }
-        requests.retain(|key, _| !finals.contains(key));
-        requests
+        open.extend(message.and_then(unless_ended));
+        open
     }
 
     /// Where open requests are, one by one: those within a range, and how many these are. None if one is not there.
     async fn get_open(
         &self,
         stream: &str,
-        open: HashMap<MessageKey, String>,
+        open: Vec<String>,
         within: RangeInclusive<u64>,
     ) -> Result<Option<Found>> {
         // Each with what it needs: futures that borrow from a closure's argument cannot be sent to another thread.
-        let records = open.into_values().map(|subject| {
+        let records = open.into_iter().map(|subject| {
             let (wire, stream) = (self.wire().clone(), stream.to_owned());
             async move { wire.last_within(&stream, &subject, CALL).await }
         });
@@ -164,15 +245,16 @@ impl Broker {
     async fn read_open(
         &self,
         agent: &AgentName,
-        mut left: HashMap<MessageKey, String>,
+        left: Vec<String>,
         within: RangeInclusive<u64>,
         limit: usize,
     ) -> Result<Option<Found>> {
+        let mut left: HashSet<String> = left.into_iter().collect();
         let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
         let (from, until) = (*within.start(), *within.end());
         let reader =
             Reader::new(self.wire(), stream.clone(), filter, from, until).of(self.replicas());
-        let mut reader = reader.pages(MOST);
+        let mut reader = reader.pages(if limit < FEW { LITTLE } else { MOST });
         let total = left.len() as u64;
         let mut open = Vec::new();
         while open.len() < limit {
@@ -184,11 +266,10 @@ impl Broker {
                 let total = open.len() as u64;
                 return Ok(rest.map(|Found { earlier, .. }| Found { open, total, earlier }));
             };
-            let subject = self.subjects().parse_journal(&record.subject);
-            if let Some(key) = subject.map(|subject| subject.key)
-                && left.remove(&key).is_some()
+            if left.remove(&record.subject)
+                && let Some(subject) = self.subjects().parse_journal(&record.subject)
             {
-                open.push((record.seq, key, record.at));
+                open.push((record.seq, subject.key, record.at));
             }
         }
         Ok(Some(Found { open, total, earlier: None }))

@@ -5,7 +5,7 @@ use common::event::EventBody;
 use common::message::{Final, MessageKey, Outcome};
 
 use crate::events::{batch, text};
-use crate::support::{SOON, Server, completed, envelope, key, namesakes, soon};
+use crate::support::{SOON, Server, agent, completed, envelope, key, namesakes, soon};
 
 async fn mark(broker: &Broker, key: &MessageKey) -> Option<AttemptMark> {
     broker.last_mark(key).await.expect("an answer")
@@ -94,13 +94,19 @@ async fn the_marks_of_a_message_leave_with_its_final_state() {
     another.message_id = other.message_id.clone();
     broker.publish_events(&another).await.expect("stored");
     assert_eq!(records(&server).await, 3);
+    let mut foreign = delivered(1);
+    foreign.agent = agent("ab");
+    broker.publish_events(&foreign).await.expect("stored");
+    let marked = async || broker.marked(&agent("a")).await.expect("an answer");
+    assert_eq!(marked().await, [key.clone(), other.key()].into());
 
     let final_ = completed("x");
     broker.publish_final(&key, &tag, &final_, "1.1", SOON).await.expect("stored");
     // Not awaited by whoever stored the final state.
     soon(async { while mark(&broker, &key).await.is_some() {} }).await;
-    let gone = async { while records(&server).await != 1 {} };
+    let gone = async { while records(&server).await != 2 {} };
     soon(gone).await;
+    assert_eq!(marked().await, [other.key()].into());
     assert_eq!(mark(&broker, &other.key()).await, on_record(1, false));
 }
 

@@ -148,8 +148,10 @@ async fn deleting_the_consumer_fences_its_incarnation() {
     let server = Server::start().await;
     let broker = server.broker().await;
     let a = agent("a");
-    broker.create_consumer(&a, 1, 1, 4).await.expect("made");
-    broker.create_consumer(&a, 1, 7, 9).await.expect("exists");
+    let made = broker.create_consumer(&a, 1, 1, 4).await.expect("made");
+    assert_eq!(broker.consumer(&a, 1).await.expect("an answer"), Some(made));
+    let there = broker.create_consumer(&a, 1, 7, 9).await.expect("exists");
+    assert_eq!((there, there.start), (made, 1), "it stays as it was");
     let mut inbox = broker.pull(&a, 1, 4).await.expect("pulling");
     send(&broker, "a", "m1").await;
     delivery(&mut inbox).await;

@@ -1,6 +1,6 @@
 //! Requests and finals: stored once, whatever is repeated.
 
-use broker::{FinalOutcome, SendOutcome};
+use broker::{FinalOutcome, FirstOpen, SendOutcome};
 
 use common::ConversationId;
 use common::message::Outcome;
@@ -167,6 +167,40 @@ async fn what_is_open_is_found_among_what_is_not_whether_it_is_little_or_much() 
     finish(&ids[199]).await;
     let scan = broker.open_requests(&agent("a"), 1, 1).await.expect("an answer");
     assert_eq!((scan.total, scan.open, scan.last_seq), (0, Vec::new(), 400));
+}
+
+#[tokio::test]
+async fn the_first_open_request_is_found_near_and_far_and_the_open_ones_are_counted() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let first = async |from| broker.first_open(&agent("a"), from).await.expect("an answer");
+    assert_eq!(first(1).await, FirstOpen::NoneBefore(1), "there is nothing at all");
+    // Names of which one begins like the other, and another agent's in between.
+    let ids: Vec<_> = (0..60).map(|n| format!("m{}{}", "-x".repeat(n % 3), n / 3)).collect();
+    for id in &ids {
+        broker.send(&envelope("a", id), SOON).await.expect("stored");
+        broker.send(&envelope("b", id), SOON).await.expect("stored");
+    }
+    let seq = |n: u64| 2 * n + 1;
+    let is_at = |first, n| matches!(first, FirstOpen::At(there, _) if there == seq(n));
+    assert!(is_at(first(0).await, 0));
+    assert!(is_at(first(seq(7)).await, 7), "what is before that is not looked at");
+    // Each time more of them have ended, in order: the first that has not is further away.
+    for (n, id) in (0..).zip(&ids) {
+        let left = 60 - n;
+        assert_eq!(broker.count_open(&agent("a")).await.expect("a count"), left);
+        let envelope = envelope("a", id);
+        let (key, tag) = (envelope.key(), envelope.tag());
+        broker.publish_final(&key, &tag, &completed(id), "1", SOON).await.expect("an answer");
+        if n < 59 {
+            assert!(is_at(first(1).await, n + 1), "after {n}");
+            let scan = broker.open_requests(&agent("a"), 1, 1).await.expect("an answer");
+            assert_eq!((scan.total, scan.open[0].0), (left - 1, seq(n + 1)));
+        }
+    }
+    assert_eq!(first(1).await, FirstOpen::NoneBefore(181), "all that there is was looked at");
+    assert_eq!(broker.count_open(&agent("a")).await.expect("a count"), 0);
+    assert_eq!(broker.count_open(&agent("b")).await.expect("a count"), 60);
 }
 
 #[tokio::test]

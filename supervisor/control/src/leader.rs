@@ -11,8 +11,9 @@ use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
 use tokio_util::sync::DropGuard;
 
 use super::Supervisor;
-use super::admit::Prepared;
+use super::admit::{Prepared, What};
 use super::archive::Keeping;
+use super::queue::{Limits, Queue, Turn};
 use super::sweep::Sweep;
 use super::timers::Timers;
 
@@ -54,10 +55,12 @@ pub(super) struct Leading {
     pub(super) observer: Observer,
     pub(super) timers: Timers,
     pub(super) pending: VecDeque<Action>,
-    /// Incarnations whose floor is being looked for, or whose readiness is on its way into the log.
-    pub(super) finding: BTreeSet<(AgentName, u64)>,
-    /// Incarnations that are being admitted; a dropped guard ends the try.
-    pub(super) admitting: BTreeMap<AgentName, (u64, DropGuard)>,
+    /// Incarnations whose readiness is on its way into the log.
+    pub(super) readied: BTreeSet<(AgentName, u64)>,
+    /// What is to be done for agents through the broker.
+    pub(super) queue: Queue<(AgentName, What)>,
+    /// What has its turn; a dropped guard ends it.
+    pub(super) turns: BTreeMap<Turn, DropGuard>,
     /// The last incarnation of each agent that took over in this leadership, whether that is on record yet or not.
     pub(super) swapped: BTreeMap<AgentName, u64>,
     /// Consumers made before their incarnations are ready.
@@ -68,7 +71,7 @@ pub(super) struct Leading {
 }
 
 impl Leading {
-    pub(super) fn new(tenure: u64, until: Moment, now_ms: u64) -> Self {
+    pub(super) fn new(tenure: u64, until: Moment, now_ms: u64, limits: Limits) -> Self {
         Self {
             tenure,
             until,
@@ -78,8 +81,9 @@ impl Leading {
             observer: Observer::new(0, now_ms),
             timers: Timers::default(),
             pending: VecDeque::new(),
-            finding: BTreeSet::new(),
-            admitting: BTreeMap::new(),
+            readied: BTreeSet::new(),
+            queue: Queue::new(limits),
+            turns: BTreeMap::new(),
             swapped: BTreeMap::new(),
             prepared: BTreeMap::new(),
             sweep: Sweep::default(),
@@ -94,6 +98,13 @@ impl Leading {
             tracing::warn!("the supervisor was suspended for {gap} ms: all timeouts start over");
             self.timers.postpone(Duration::from_millis(gap));
         }
+    }
+
+    /// When it has something to do, though nothing else happens.
+    pub(super) fn due(&self) -> Option<Moment> {
+        // One that does not act yet takes nothing from its queue.
+        let queue = self.term.and_then(|_| self.queue.due());
+        self.timers.next().into_iter().chain(queue).min()
     }
 
     /// The term in which it acts.
@@ -118,7 +129,7 @@ impl Leading {
         actions: Vec<Action>,
     ) -> bool {
         if let ControlEvent::IncarnationReady { agent, incarnation, .. } = &record.event {
-            self.finding.remove(&(agent.clone(), *incarnation));
+            self.readied.remove(&(agent.clone(), *incarnation));
         }
         let ControlEvent::LeaderElected { run: elected, .. } = &record.event else {
             if self.term.is_some() {
@@ -150,7 +161,7 @@ impl Leading {
     /// A record did not get into the log, as when the broker is away for long. Reports of nodes and shims come again by
     /// themselves; a timer and the election would be lost for ever.
     pub(super) fn unsaid(&mut self, record: &ControlRecord) {
-        self.finding.clear();
+        self.readied.clear();
         if let ControlEvent::LeaderElected { .. } = record.event {
             self.electing = false;
         }
@@ -296,16 +307,13 @@ impl Supervisor {
         let judged = self.observe(|eyes, state, _| eyes.shim_ready(state, &agent, incarnation));
         match judged {
             Some(ShimReady::LogReady) => {
-                let Some(leading) = &mut self.leading else { return };
-                if leading.finding.insert((agent.clone(), incarnation)) {
-                    self.find_floor(agent, incarnation);
+                let one = (agent, incarnation);
+                if self.leading.as_ref().is_some_and(|leading| !leading.readied.contains(&one)) {
+                    self.find_floor(one.0, incarnation);
                 }
             }
             Some(ShimReady::AdmitAgain) => {
-                let again = self.state.agent(&agent).and_then(supervisor_core::Agent::admit);
-                if let Some(action) = again {
-                    self.perform(action).await;
-                }
+                self.admit(agent, incarnation);
             }
             Some(ShimReady::Dismiss) => {
                 self.perform(Action::Dismiss { agent, incarnation }).await;
@@ -373,6 +381,8 @@ mod tests {
 
     use super::*;
 
+    const LIMITS: Limits = Limits { most: 1, of_lane: 1 };
+
     fn record(term: Option<u64>, event: ControlEvent) -> ControlRecord {
         ControlRecord { id: None, at: Timestamp::default(), term, author: "s".into(), event }
     }
@@ -384,7 +394,8 @@ mod tests {
 
     /// A leadership that has read its election back, as record 7.
     fn leading() -> (Leading, State) {
-        let (mut leading, mut state) = (Leading::new(1, Moment::now(), 0), State::default());
+        let (mut leading, mut state) =
+            (Leading::new(1, Moment::now(), 0, LIMITS), State::default());
         let record = elected("mine");
         let actions = supervisor_core::step(&mut state, 7, Timestamp::default(), &record);
         assert!(leading.folded(&state, "mine", 0, &record, actions));
@@ -418,7 +429,7 @@ mod tests {
 
     #[test]
     fn an_election_that_is_not_on_record_is_written_again() {
-        let mut leading = Leading::new(1, Moment::now(), 0);
+        let mut leading = Leading::new(1, Moment::now(), 0, LIMITS);
         leading.electing = true;
         leading.unsaid(&elected("mine"));
         assert!(!leading.electing);
@@ -427,7 +438,7 @@ mod tests {
     #[test]
     fn an_election_that_is_stored_twice_is_one_election() {
         let mut state = State::default();
-        let mut leading = Leading::new(1, Moment::now(), 0);
+        let mut leading = Leading::new(1, Moment::now(), 0, LIMITS);
         let mut fold = |leading: &mut Leading, seq, record: &ControlRecord| {
             let actions = supervisor_core::step(&mut state, seq, Timestamp::default(), record);
             leading.folded(&state, "mine", 0, record, actions)

@@ -10,6 +10,7 @@ mod lease;
 mod looks;
 mod perform;
 mod query;
+mod queue;
 mod reads;
 mod settle;
 mod show;
@@ -72,12 +73,8 @@ enum Done {
     Appended { seq: u64, waiting: Option<Waiting> },
     /// It could not be appended; a client may wait for it.
     NotAppended { record: Box<ControlRecord>, error: broker::BrokerError, waiting: Option<Waiting> },
-    /// Where the consumer of an incarnation that became ready starts.
-    Floor { agent: AgentName, incarnation: u64, floor: u64 },
-    /// A consumer is made before its incarnation is ready.
-    Prepared { agent: AgentName, prepared: admit::Prepared },
-    /// An incarnation takes messages; `swapped`: its consumer took the place of another incarnation's just now.
-    Admitted { agent: AgentName, incarnation: u64, swapped: bool },
+    /// What was done for an agent in its turn.
+    Turn(admit::Ended),
     /// What is kept no longer was removed.
     Pruned,
     /// A look at some agents.
@@ -233,7 +230,7 @@ impl Supervisor {
         tracing::info!("supervisor {} follows the log up to {}", self.id, self.state.seq());
         loop {
             let room = self.tasks.len() < TASKS;
-            let due = self.leading.as_ref().and_then(|leading| leading.timers.next());
+            let due = self.leading.as_ref().and_then(Leading::due);
             let timer = async {
                 match due {
                     Some(at) => tokio::time::sleep(at.since(Moment::now())).await,
@@ -273,6 +270,7 @@ impl Supervisor {
                 Input::Stop => break,
             }
             self.perform_pending().await;
+            self.take_turns();
             self.answer_waiting().await;
         }
         self.last_reports(&mut nodes).await;
@@ -419,13 +417,7 @@ impl Supervisor {
                     self.refuse(waiting, error).await;
                 }
             }
-            Done::Floor { agent, incarnation, floor } => {
-                self.floor_found(agent, incarnation, floor)
-            }
-            Done::Prepared { agent, prepared } => self.prepared(agent, prepared),
-            Done::Admitted { agent, incarnation, swapped } => {
-                self.admitted(agent, incarnation, swapped);
-            }
+            Done::Turn(ended) => self.turn_ended(ended),
             Done::Swept(checked) => self.swept(checked),
             Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
             Done::Pruned => self.pruned(),
@@ -460,7 +452,8 @@ impl Supervisor {
             }
             (Some((tenure, until)), _) => {
                 tracing::info!("supervisor {} holds the lease", self.id);
-                self.leading = Some(Leading::new(tenure, until, self.now_ms()));
+                let limits = admit::limits(self.broker.subjects().shards());
+                self.leading = Some(Leading::new(tenure, until, self.now_ms(), limits));
                 self.elect();
             }
             (None, Some(_)) => {

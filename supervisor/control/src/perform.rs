@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::codec;
 use common::frame::{NodeCommand, NodeCommandBody, ShimCommand, StartIncarnation};
 use common::{AgentName, NodeName};
-use supervisor_core::{Action, Predecessor};
+use supervisor_core::Action;
 use uuid::Uuid;
 
 use super::{Done, Supervisor};
@@ -63,12 +63,8 @@ impl Supervisor {
                 };
                 self.tell_node((&node, instance), &of, incarnation, body).await;
             }
-            Action::Admit { agent, incarnation, floor, previous, previous_clean, earlier } => {
-                let clean = previous_clean;
-                let previous = previous.map(|incarnation| Predecessor { incarnation, clean });
-                let over = earlier.into_iter().chain(previous).collect();
-                self.admit(agent, incarnation, floor, over);
-            }
+            // What it takes over is asked of the state when its turn comes.
+            Action::Admit { agent, incarnation, .. } => self.admit(agent, incarnation),
             Action::SetTimer { agent, timer, incarnation, at } => {
                 let after = at.since(self.now());
                 if let Some(leading) = &mut self.leading {

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use broker::{Broker, BrokerError, OpenScan};
+use broker::{Broker, BrokerError, FirstOpen, OpenScan};
 use common::AgentName;
 use tokio::sync::Semaphore;
 
-/// Journals that are read at once.
-const AT_ONCE: usize = 16;
+/// Journals that are read at once. The server reads an index for some milliseconds where thousands of messages are open, with few of
+/// its threads at a time, and whoever else asks JetStream something waits behind that.
+const AT_ONCE: usize = 4;
 
 /// A second connection to the broker.
 #[derive(Debug, Clone)]
@@ -38,5 +39,18 @@ impl Reads {
         // Nobody closes it.
         let _turn = self.turns.acquire().await;
         self.broker.open_requests(agent, from, limit).await
+    }
+
+    /// The first open request of an agent, as [`Broker::first_open`] says.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub(super) async fn first_open(
+        &self,
+        agent: &AgentName,
+        from: u64,
+    ) -> Result<FirstOpen, BrokerError> {
+        let _turn = self.turns.acquire().await;
+        self.broker.first_open(agent, from).await
     }
 }

@@ -36,6 +36,8 @@ const LOOKED_BACK: u64 = 1_000_000;
 pub(super) async fn charge(reads: &Reads, open: &Open<'_>) -> Result<(), BrokerError> {
     let broker = &reads.broker;
     let scan = reads.open_requests(open.agent, open.from, HELD).await?;
+    // Thousands may have waited in the shim; those that its worker had are few.
+    let marked = broker.marked(open.agent).await?;
     // What came when it was gone, it was not given.
     let end_of_it = match open.delivered {
         Some(_) => None,
@@ -50,7 +52,7 @@ pub(super) async fn charge(reads: &Reads, open: &Open<'_>) -> Result<(), BrokerE
     let mut conversations = BTreeSet::new();
     let mut unmarked = Vec::new();
     for (_, key, _) in scan.open.iter().filter(|(seq, _, at)| given(*seq, *at)) {
-        let mark = broker.last_mark(key).await?;
+        let mark = if marked.contains(key) { broker.last_mark(key).await? } else { None };
         match mark {
             Some(mark) if mark.incarnation == open.incarnation => {
                 let Some(conversation) = conversation_of(broker, key).await? else { continue };

@@ -21,6 +21,8 @@ const PAGE: usize = 1000;
 const AROUND: usize = 1024;
 /// What is not known of their journals by then is not shown: clients wait for 5 s.
 const WITHIN: Duration = Duration::from_secs(3);
+/// And what may take long to find out, by then.
+const SOON: Duration = Duration::from_millis(500);
 
 /// An agent as it is shown, but for what only the broker knows.
 struct Shown {
@@ -121,12 +123,13 @@ impl Supervisor {
             answers.push((reply, answer));
         }
         let (reads, broker) = (self.reads.clone(), self.broker.clone());
-        let until = Instant::now() + WITHIN;
+        let (soon, until) = (Instant::now() + SOON, Instant::now() + WITHIN);
         self.task(async move {
             let rows: BTreeMap<_, _> = futures_util::stream::iter(shown.into_values())
                 .map(async |Shown { row, begun, floor }| {
                     let known = row.clone();
-                    let filled = timeout_at(until, view::fill(&reads, row, begun, floor)).await;
+                    let filled =
+                        timeout_at(until, view::fill(&reads, row, begun, floor, soon)).await;
                     filled.unwrap_or(known)
                 })
                 .buffered(AT_ONCE)

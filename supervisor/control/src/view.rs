@@ -1,7 +1,9 @@
 //! The state as clients see it: rows of `ps`, and who leads.
 
+use broker::FirstOpen;
 use common::api::{AgentDetail, AgentRow, AgentState, Hello};
 use supervisor_core::{Agent, Desired, NodePhase, Phase, State};
+use tokio::time::{Instant, timeout_at};
 
 use super::reads::Reads;
 
@@ -60,12 +62,14 @@ pub(super) fn detail(agent: &Agent, row: AgentRow) -> AgentDetail {
     }
 }
 
-/// Adds what only the broker knows. Where it does not answer, the figures stay 0.
+/// Adds what only the broker knows. Where it does not answer, the figures stay 0; how old the oldest open message is
+/// is not shown where that is not found `soon`: among many finished ones, all have to be looked at.
 pub(super) async fn fill(
     reads: &Reads,
     mut row: AgentRow,
     begun: Option<u64>,
     floor: u64,
+    soon: Instant,
 ) -> AgentRow {
     let broker = &reads.broker;
     let consumer = match begun {
@@ -77,10 +81,20 @@ pub(super) async fn fill(
     if waiting == Some(0) {
         return row;
     }
-    let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1).max(1);
-    if let Ok(scan) = reads.open_requests(&row.agent, from, 1).await {
-        row.inbox = scan.total.saturating_sub(row.inflight);
-        row.oldest = scan.open.first().map(|(_, _, at)| *at);
-    }
+    let (counted, first) = tokio::join!(broker.count_open(&row.agent), async {
+        let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1);
+        timeout_at(soon, reads.first_open(&row.agent, from)).await
+    });
+    let counted = counted.unwrap_or(0);
+    let open = match first {
+        Ok(Ok(FirstOpen::At(_, at))) => {
+            row.oldest = Some(at);
+            counted.max(1)
+        }
+        Ok(Ok(FirstOpen::NoneBefore(_))) => 0,
+        // Counting is a little wrong while messages end. An agent is not called idle because of that.
+        Ok(Err(_)) | Err(_) => counted.max(u64::from(consumer.is_some())),
+    };
+    row.inbox = open.saturating_sub(row.inflight);
     row
 }

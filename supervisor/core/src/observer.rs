@@ -31,7 +31,7 @@ const SHIM_SILENCE: u64 = 30_000;
 const STANDSTILL: u64 = 2_000;
 
 /// How long it must have listened, in milliseconds, before an incarnation that has not said ready is late: a shim says it every
-/// second.
+/// 2.5 s at least.
 const LISTENED: u64 = 5_000;
 
 /// How long an incarnation must have been up, in milliseconds, for its agent to be stable.

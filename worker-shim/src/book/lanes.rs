@@ -7,6 +7,10 @@ use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS};
 use crate::clock::micros;
 use crate::turn::Turn;
 
+/// So many messages are looked up before it is their turn, at least.
+const AHEAD: usize = 16;
+/// With so many conversations waiting, at least, no more messages are asked for.
+const ENOUGH: usize = 128;
 /// What a line to the worker takes beside the text of a message, about.
 const LINE: usize = 256;
 /// No turn begins while the broker owes an answer and has given none for so long. One that is well answers within milliseconds.
@@ -53,16 +57,60 @@ impl Book {
         todo
     }
 
-    /// Looks messages up, the oldest first, a few at a time.
+    /// Looks messages up that may be next, the oldest first. Of thousands that wait, most are not looked at for long: and a fleet whose
+    /// agents all come back to many would ask the broker for little else.
     fn look_up_more(&mut self, todo: &mut Vec<Do>) {
         while self.checking < LOOK_UPS {
-            let Some(seq) = self.unchecked.pop_first() else { return };
+            let looked_up = self.checking + self.ready();
+            let next = if looked_up < self.ahead() {
+                self.unchecked.first().copied()
+            } else {
+                // What was looked up may all be behind the heads of a few lanes. And an open turn may wait for the answer to a question.
+                self.unchecked_head().or_else(|| self.unchecked_question())
+            };
+            let Some(seq) = next else { return };
+            self.unchecked.remove(&seq);
             if let Some(held) = self.held.get_mut(&seq) {
                 held.phase = Phase::Checking;
                 self.checking += 1;
                 todo.push(Do::LookUp { seq, key: held.envelope.key() });
             }
         }
+    }
+
+    /// How many messages are wanted that can start: those that the worker has room for, as many again, and a few.
+    fn ahead(&self) -> usize {
+        (2 * self.rules.concurrency).max(AHEAD)
+    }
+
+    /// Whether so many conversations wait that no more messages are wanted for now.
+    pub(crate) fn has_enough(&self) -> bool {
+        self.heads.len() >= (2 * self.ahead()).max(ENOUGH)
+    }
+
+    /// How many have been looked up, or need not be, and wait.
+    fn ready(&self) -> usize {
+        let others = self.unchecked.len() + self.checking + self.fetching + self.active.len();
+        self.held.len().saturating_sub(others)
+    }
+
+    /// The oldest head that was not looked up, while none can start.
+    fn unchecked_head(&self) -> Option<u64> {
+        let mut first = None;
+        for seq in &self.heads {
+            match self.held.get(seq).map(|held| &held.phase) {
+                Some(Phase::Waiting { last: None, not_before_us: 0 } | Phase::Checking) => {
+                    return None;
+                }
+                Some(Phase::Unchecked) => first = first.or(Some(*seq)),
+                _ => {}
+            }
+        }
+        first
+    }
+
+    fn unchecked_question(&self) -> Option<u64> {
+        self.questions.iter().copied().find(|seq| self.unchecked.contains(seq))
     }
 
     /// The answer to a [`Do::Fetch`]: none when the request is not in the journal any more, or not to be read.
@@ -184,6 +232,11 @@ impl Book {
         if self.stopped || self.paused {
             return;
         }
+        self.start(now, todo);
+        self.look_up_more(todo);
+    }
+
+    fn start(&mut self, now: Now, todo: &mut Vec<Do>) {
         self.lacks_room = false;
         while self.open.len() + self.fetching < self.rules.concurrency {
             let Some(seq) = self.startable(now) else { return };

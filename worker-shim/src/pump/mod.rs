@@ -214,6 +214,10 @@ impl Pump {
             }
             self.perform(todo);
         }
+        if let Some(inbox) = &mut self.inbox {
+            // Whom the worker has asked may ask back: that must not wait behind what waits.
+            inbox.hold_back(self.book.has_enough() && !self.questions.are_asked());
+        }
         if self.ending.is_draining() && self.book.is_idle() {
             // Whoever takes over need not wait for the end of the worker, and of a container around it.
             self.acks.send(&self.broker).await;

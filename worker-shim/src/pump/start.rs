@@ -1,6 +1,7 @@
 //! The pump's start: the worker first, the connection meanwhile.
 
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
 use std::os::fd::IntoRawFd as _;
 use std::path::PathBuf;
@@ -89,6 +90,12 @@ fn credentials(config: &ShimConfig) -> Result<Option<PathBuf>, String> {
     kept().map(Some).map_err(|error| format!("cannot keep the credentials: {error}"))
 }
 
+/// Another number in each process.
+fn random() -> u64 {
+    // Every `RandomState` has keys of its own.
+    RandomState::new().hash_one(0_u8)
+}
+
 /// Starts the worker first: it needs longer than the connection, which is made meanwhile.
 async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
     // Before the worker: none of its signals is missed, and as PID 1 of a container we would be deaf without.
@@ -145,7 +152,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         config: config.clone(),
         clock: Clock::start(),
         book: Book::new(rules),
-        standing: Standing::new(boot_us(), seen.up.then_some(seen.epoch)),
+        standing: Standing::new(boot_us(), seen.up.then_some(seen.epoch), random()),
         pipes: Pipes::new(worker),
         logs: Logs::default(),
         inbox: None,

@@ -17,8 +17,11 @@ pub(crate) const SILENCE_US: u64 = 8_000_000;
 pub(crate) const LOOK_AFTER_US: u64 = 3_000_000;
 /// The pause between two look-ups of the consumer while it is in doubt.
 pub(crate) const LOOK_AGAIN_US: u64 = 250_000;
-/// `Ready` is repeated so often until it is answered.
-pub(crate) const READY_EVERY_US: u64 = 250_000;
+/// `Ready` is repeated until it is answered: first after this pause, give or take a quarter,
+pub(crate) const READY_AGAIN_US: u64 = 250_000;
+/// and after twice as long each time, up to this. A leader that comes after a long time is told soon, and one that has a large fleet
+/// to admit is not told by all of it all the time. It waits for at least two of these before it thinks that a shim has nothing to say.
+pub(crate) const READY_MOST_US: u64 = 2_000_000;
 /// The clock is looked at so often,
 pub(crate) const AWAKE_EVERY_US: u64 = 2_000_000;
 /// and a look that comes so much later was kept from it: this process stood still.
@@ -139,6 +142,10 @@ pub(crate) struct Standing {
     look_at_us: u64,
     /// None while there is nobody to say it to.
     ready_at_us: Option<u64>,
+    /// The pause after it is said next.
+    ready_pause_us: u64,
+    /// What the pauses are spread by.
+    random: u64,
     /// The last word of the consumer.
     heard_us: u64,
     awake_us: u64,
@@ -147,7 +154,8 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    pub(crate) fn new(now_us: u64, link: Option<u64>) -> Self {
+    /// `random`: another number for each shim, so that a fleet does not speak all at once.
+    pub(crate) fn new(now_us: u64, link: Option<u64>, random: u64) -> Self {
         Self {
             state: State::New,
             link,
@@ -161,6 +169,8 @@ impl Standing {
             looking: None,
             look_at_us: 0,
             ready_at_us: None,
+            ready_pause_us: READY_AGAIN_US,
+            random,
             heard_us: now_us,
             awake_us: now_us,
             since_us: now_us,
@@ -206,7 +216,7 @@ impl Standing {
             Input::WorkerReady => {
                 self.worker_ready = true;
                 if self.state == State::New {
-                    self.ready_at_us = Some(now_us);
+                    self.say_ready(now_us);
                 }
             }
             Input::Begin(admission) => self.begin(now_us, admission, &mut deeds),
@@ -254,8 +264,14 @@ impl Standing {
             self.looking = None;
         }
         if link.is_some() && matches!(self.state, State::New | State::Gone) && self.worker_ready {
-            self.ready_at_us = (!self.stopped).then_some(now_us);
+            self.say_ready(now_us);
         }
+    }
+
+    /// From now on, and at once: there is news.
+    fn say_ready(&mut self, now_us: u64) {
+        self.ready_at_us = (!self.stopped).then_some(now_us);
+        self.ready_pause_us = READY_AGAIN_US;
     }
 
     fn begin(&mut self, now_us: u64, admission: Admission, deeds: &mut Vec<Deed>) {
@@ -312,9 +328,9 @@ impl Standing {
             Found::Gone => self.gone(now_us, deeds),
             Found::NoAnswer => {
                 self.look_at_us = now_us + LOOK_AGAIN_US;
-                if self.state == State::Doubtful && !self.stopped {
+                if self.state == State::Doubtful && self.ready_at_us.is_none() {
                     // A consumer that does not answer may never do so again: a leader can make another.
-                    self.ready_at_us.get_or_insert(now_us);
+                    self.say_ready(now_us);
                 }
             }
         }
@@ -358,7 +374,7 @@ impl Standing {
             deeds.push(Deed::DropPull);
         }
         self.state = State::Gone;
-        self.ready_at_us = (!self.stopped).then_some(now_us);
+        self.say_ready(now_us);
     }
 
     /// What has become due.
@@ -382,8 +398,19 @@ impl Standing {
             deeds.push(Deed::Look { look: self.look, consumer, lost });
         }
         if self.ready_at_us.is_some_and(|at| at <= now_us) {
-            self.ready_at_us = Some(now_us + READY_EVERY_US);
+            self.ready_at_us = Some(now_us + self.spread(self.ready_pause_us));
+            self.ready_pause_us = (self.ready_pause_us * 2).min(READY_MOST_US);
             deeds.push(Deed::SayReady);
         }
+    }
+
+    /// Three quarters to five quarters of a pause.
+    fn spread(&mut self, pause_us: u64) -> u64 {
+        // The generator of Knuth's MMIX; its high bits are the good ones.
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        pause_us - pause_us / 4 + pause_us / 2 * (self.random >> 56) / 255
     }
 }

@@ -52,7 +52,7 @@ const ALL: [At; 9] = [
 ];
 
 fn machine(at: At) -> Standing {
-    let mut it = Standing::new(NOW - SECOND, Some(1));
+    let mut it = Standing::new(NOW - SECOND, Some(1), 1);
     let mut take = |input| {
         let _deeds = it.handle(NOW - SECOND, input);
     };
@@ -167,8 +167,13 @@ fn a_consumer_that_does_not_answer_leaves_it_in_doubt_and_is_reported() {
     );
     let mut it = machine(At::Doubtful);
     it.handle(NOW, Input::Looked { look: 1, found: Found::NoAnswer });
+    it.ready_at_us = Some(NOW + LOOK_AGAIN_US);
     assert_eq!(it.due_us(), NOW + LOOK_AGAIN_US);
     assert_eq!(it.handle(NOW + LOOK_AGAIN_US, tick(0)), [look(2), Deed::SayReady]);
+    // It is said on, ever more rarely, and not anew with each look-up.
+    let again = it.ready_at_us;
+    it.handle(NOW + LOOK_AGAIN_US, Input::Looked { look: 2, found: Found::NoAnswer });
+    assert_eq!((again.is_some(), it.ready_at_us), (true, again));
 }
 
 #[test]
@@ -307,13 +312,57 @@ fn ready_is_said_until_it_is_admitted_and_not_by_one_that_stops() {
     let mut it = machine(At::New);
     assert_eq!(it.handle(NOW, tick(0)), [Deed::SayReady]);
     assert_eq!(it.handle(NOW + 1, tick(0)), []);
-    assert_eq!(it.due_us(), NOW + READY_EVERY_US);
-    assert_eq!(it.handle(NOW + READY_EVERY_US, tick(0)), [Deed::SayReady]);
-    it.handle(NOW + READY_EVERY_US, Input::Begin(admission(ours())));
-    assert_eq!(it.handle(NOW + 2 * READY_EVERY_US, tick(NOW)), []);
+    // It was said before.
+    let again = NOW + 2 * READY_AGAIN_US * 5 / 4;
+    assert_eq!(it.handle(again, tick(0)), [Deed::SayReady]);
+    it.handle(again, Input::Begin(admission(ours())));
+    assert_eq!(it.handle(again + 2 * READY_MOST_US, tick(again + 2 * READY_MOST_US)), []);
     let mut it = machine(At::Gone);
     it.handle(NOW, Input::Stop);
     assert_eq!(it.handle(NOW + SECOND, tick(0)), []);
+}
+
+/// The pauses between the first times that it says ready.
+fn pauses(it: &mut Standing, mut now: u64) -> Vec<u64> {
+    assert_eq!(it.handle(now, Input::WorkerReady), [Deed::SayReady]);
+    let mut pauses = Vec::new();
+    while pauses.len() < 12 {
+        let due = it.ready_at_us.expect("it goes on");
+        assert_eq!(it.handle(due - 1, tick(0)), [], "too soon");
+        assert_eq!(it.handle(due, tick(0)), [Deed::SayReady]);
+        pauses.push(due - now);
+        now = due;
+    }
+    pauses
+}
+
+#[test]
+fn ready_is_said_ever_more_rarely_and_never_too_rarely_to_be_heard() {
+    let said = pauses(&mut machine(At::Starting), NOW);
+    for (pause, wanted) in said.iter().zip([1, 2, 4, 8, 8, 8, 8, 8, 8, 8, 8, 8]) {
+        let wanted = wanted * READY_AGAIN_US;
+        assert!((wanted * 3 / 4..=wanted * 5 / 4).contains(pause), "{said:?}");
+    }
+    // Another one does not do so in step.
+    assert_ne!(pauses(&mut Standing::new(NOW, Some(1), 2), NOW), said);
+}
+
+#[test]
+fn whoever_has_news_says_ready_at_once_and_often_again() {
+    for news in [Input::Link(Some(2)), Input::WorkerReady] {
+        let mut it = machine(At::Starting);
+        let late = NOW + 60 * SECOND;
+        pauses(&mut it, NOW);
+        assert_eq!(it.handle(late, news), [Deed::SayReady]);
+        let again = it.ready_at_us.expect("it goes on") - late;
+        assert!(again <= READY_AGAIN_US * 5 / 4, "{again}");
+    }
+    // A consumer that is gone once more.
+    let mut it = machine(At::Gone);
+    it.ready_pause_us = READY_MOST_US;
+    it.handle(NOW, Input::Begin(admission(ours())));
+    assert_eq!(it.handle(NOW, Input::Looked { look: 2, found: Found::Gone }), [Deed::SayReady]);
+    assert!(it.ready_at_us.expect("it goes on") <= NOW + READY_AGAIN_US * 5 / 4);
 }
 
 #[test]

@@ -60,6 +60,9 @@ pub(crate) struct Figure {
     pairs: usize,
     #[serde(skip)]
     bound: Option<Goal>,
+    /// Whether the bound is that of our own number, and not of the ratio.
+    #[serde(skip)]
+    absolute: bool,
 }
 
 /// What the pairs of one figure add up to.
@@ -88,6 +91,7 @@ impl Pairs {
             unit,
             ratio: Some(median(ratios)),
             bound: Some(bound),
+            absolute: false,
         }
     }
 }
@@ -96,12 +100,23 @@ impl Figure {
     /// A number that stands alone, such as a floor or a count of what must not be.
     pub(crate) fn alone(goal: u8, name: &str, value: f64, unit: &'static str) -> Self {
         let name = name.to_owned();
-        Self { goal, name, ours: value, theirs: None, unit, ratio: None, pairs: 1, bound: None }
+        Self {
+            goal,
+            name,
+            ours: value,
+            theirs: None,
+            unit,
+            ratio: None,
+            pairs: 1,
+            bound: None,
+            absolute: true,
+        }
     }
 
-    /// Bounds the number itself, where there is nothing to compare with.
+    /// Bounds the number itself, whatever it is compared with.
     pub(crate) fn wanting(mut self, bound: Goal) -> Self {
         self.bound = Some(bound);
+        self.absolute = true;
         self
     }
 }
@@ -181,7 +196,7 @@ fn line(figure: &Figure) -> [String; 9] {
         figure.unit.to_owned(),
         ratio,
         bound.describe(),
-        bound.verdict(figure.ratio.unwrap_or(figure.ours)).to_owned(),
+        bound.verdict(figure.ratio.filter(|_| !figure.absolute).unwrap_or(figure.ours)).to_owned(),
         figure.pairs.to_string(),
     ]
 }

@@ -83,7 +83,9 @@ impl Fleet {
     /// Starts what is not running of it.
     pub(crate) async fn up(&self) -> Result<()> {
         let mut up = self.command();
-        up.args(["up", "-d", "--wait", "--timeout", "120s", "--runtime", self.runtime.name()]);
+        // Thousands of processes take their time.
+        let timeout = format!("{}s", 120 + self.agents.len() / 4);
+        up.args(["up", "-d", "--wait", "--timeout", &timeout, "--runtime", self.runtime.name()]);
         up.arg("--journal-shards");
         up.arg(self.shards.to_string()).arg(self.folder.join("souls"));
         self.run(&mut up).await.map(drop)
@@ -138,7 +140,8 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         let mut down = self.command();
-        down.args(["down", "--timeout", "30s"]);
+        let timeout = format!("{}s", 30 + self.agents.len() / 20);
+        down.args(["down", "--timeout", &timeout]);
         let down = down.output().map_err(Into::into).and_then(|output| self.said(&down, &output));
         if let Err(error) = down {
             crate::figure::note(&format!("mozart down: {error}"));

@@ -5,6 +5,7 @@
 //! [`sqlite`], [`respawn`]), so that anybody can repeat the comparison.
 
 mod ask;
+mod backlog;
 mod beacon;
 mod chunks;
 mod container;
@@ -22,6 +23,7 @@ mod ours;
 mod outcome;
 mod process;
 mod raw;
+mod recover;
 mod register;
 mod replace;
 mod respawn;
@@ -69,6 +71,12 @@ struct Args {
     /// How many records the control log has with which a supervisor starts
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
+    /// How many agents a large fleet has [default: 2000 for `recover`, 100 for `backlog`]
+    #[arg(long)]
+    agents: Option<usize>,
+    /// How many open messages each agent has that is started after a long time
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    open: u32,
     /// How results are written to stdout
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -78,7 +86,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 17] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 19] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -95,6 +103,8 @@ const SCENARIOS: [(&[u8], &str, Scenario); 17] = [
     (&[14], "restart-docker", Scenario::RestartDocker),
     (&[15], "memory-docker", Scenario::MemoryDocker),
     (&[16, 17, 18], "history", Scenario::History),
+    (&[20], "recover", Scenario::Recover),
+    (&[20], "backlog", Scenario::Backlog),
     (&[21], "long-log", Scenario::LongLog),
 ];
 
@@ -116,6 +126,8 @@ enum Scenario {
     RestartDocker,
     MemoryDocker,
     History,
+    Recover,
+    Backlog,
     LongLog,
 }
 
@@ -153,6 +165,8 @@ fn run(args: Args) -> Result<()> {
         failovers: args.failovers,
         messages: args.messages,
         records: args.records,
+        agents: args.agents,
+        open: args.open,
         window: Duration::try_from_secs_f64(args.seconds)?,
         data: args.data,
         which: args.which,
@@ -182,6 +196,8 @@ fn run(args: Args) -> Result<()> {
                 Scenario::History => history::run(&plan, &mut report).await,
                 Scenario::RestartDocker => container::restart(&plan, &mut report).await,
                 Scenario::MemoryDocker => container::memory(&plan, &mut report).await,
+                Scenario::Recover => recover::run(&plan, &mut report).await,
+                Scenario::Backlog => backlog::run(&plan, &mut report).await,
                 Scenario::LongLog => long_log::run(&plan, &mut report).await,
                 Scenario::ReplaceDocker => replace::run(&plan, &mut report, Runtime::Docker).await,
             }

@@ -28,6 +28,13 @@ impl Owned {
         self.child.id()
     }
 
+    /// Kills it; when this returns, it is gone.
+    pub(crate) fn end(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
@@ -36,9 +43,7 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.end();
     }
 }
 

@@ -26,6 +26,10 @@ pub(crate) struct Plan {
     pub(crate) messages: u32,
     /// How many records a long control log has.
     pub(crate) records: u64,
+    /// How many agents a large fleet has; none for what the scenario is made for.
+    pub(crate) agents: Option<usize>,
+    /// How many open messages each agent has.
+    pub(crate) open: u32,
     /// How long one measurement takes.
     pub(crate) window: Duration,
     /// Where the data goes.

@@ -39,23 +39,51 @@ impl Sync {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) url: String,
-    _process: Owned,
+    folder: PathBuf,
+    sync: Sync,
+    process: Owned,
 }
 
 impl Server {
     /// Starts a server with its data below `folder`.
     pub(crate) async fn start(folder: &Path, sync: Sync) -> Result<Self> {
-        let sync = match sync {
-            Sync::Always => "always",
-            Sync::Lazy => "2m",
-        };
-        let config = folder.join("nats.conf");
-        let data = folder.join("nats");
-        let ports = folder.join("ports");
-        std::fs::create_dir_all(&ports)?;
-        // As `mozart up` writes it, without the login; on all addresses, so that containers reach it.
-        let text = format!(
-            "listen: \"0.0.0.0:-1\"
+        let process = launch(folder, sync, "-1")?;
+        let url = process::until("nats-server", Duration::from_secs(10), async || {
+            Ok(ports_file(&folder.join(PORTS), process.id()).and_then(|path| url(&path)))
+        })
+        .await?;
+        Ok(Self { url, folder: folder.to_owned(), sync, process })
+    }
+
+    /// Kills it, and starts it on its data again, where everybody looks for it. It does not answer yet.
+    pub(crate) fn kill_and_start(&mut self) -> Result<()> {
+        self.process.end();
+        let port = self.url.rsplit(':').next().unwrap_or_default();
+        self.process = launch(&self.folder, self.sync, port)?;
+        Ok(())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// Where a server says which port it has.
+const PORTS: &str = "ports";
+
+/// Starts a server at a port; -1 is a free one.
+fn launch(folder: &Path, sync: Sync, port: &str) -> Result<Owned> {
+    let sync = match sync {
+        Sync::Always => "always",
+        Sync::Lazy => "2m",
+    };
+    let config = folder.join("nats.conf");
+    let data = folder.join("nats");
+    let ports = folder.join(PORTS);
+    std::fs::create_dir_all(&ports)?;
+    // As `mozart up` writes it, without the login; on all addresses, so that containers reach it.
+    let text = format!(
+        "listen: \"0.0.0.0:{port}\"
 ports_file_dir: {ports:?}
 max_payload: 1MB
 max_connections: 20000
@@ -66,18 +94,12 @@ jetstream {{
   limits {{ default_max_consumers: 20000 }}
 }}
 "
-        );
-        std::fs::write(&config, text)?;
-        let mut command = Command::new(binary());
-        command.arg("-c").arg(&config).env(cpu::MARK, folder);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Owned::start(&mut command)?;
-        let url = process::until("nats-server", Duration::from_secs(10), async || {
-            Ok(ports_file(&ports, process.id()).and_then(|path| url(&path)))
-        })
-        .await?;
-        Ok(Self { url, _process: process })
-    }
+    );
+    std::fs::write(&config, text)?;
+    let mut command = Command::new(binary());
+    command.arg("-c").arg(&config).env(cpu::MARK, folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Owned::start(&mut command)
 }
 
 /// The binary that the tests use: named, or installed by `make setup` into the checkout, or on `PATH`.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -15,18 +15,21 @@ const LOST: Duration = Duration::from_secs(60);
 /// Those who wait.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Waiters {
-    by_id: Arc<Mutex<HashMap<String, oneshot::Sender<Bytes>>>>,
+    by_id: Arc<Mutex<HashMap<String, oneshot::Sender<(Instant, Bytes)>>>>,
 }
 
 /// One who waits.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     id: String,
-    answer: oneshot::Receiver<Bytes>,
+    answer: oneshot::Receiver<(Instant, Bytes)>,
 }
 
 impl Waiters {
-    fn map<T>(&self, work: impl FnOnce(&mut HashMap<String, oneshot::Sender<Bytes>>) -> T) -> T {
+    fn map<T>(
+        &self,
+        work: impl FnOnce(&mut HashMap<String, oneshot::Sender<(Instant, Bytes)>>) -> T,
+    ) -> T {
         work(&mut self.by_id.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -42,7 +45,7 @@ impl Waiters {
         let id = subject.rsplit('.').nth(1).unwrap_or_default();
         if let Some(waiter) = self.map(|map| map.remove(id)) {
             // It may have given up.
-            drop(waiter.send(payload));
+            drop(waiter.send((Instant::now(), payload)));
         }
     }
 }
@@ -55,8 +58,17 @@ impl Waiter {
 
     /// The answer.
     pub(crate) async fn answer(self) -> Result<Bytes> {
+        Ok(self.wait().await?.1)
+    }
+
+    /// When the answer came.
+    pub(crate) async fn answered(self) -> Result<Instant> {
+        Ok(self.wait().await?.0)
+    }
+
+    async fn wait(self) -> Result<(Instant, Bytes)> {
         match tokio::time::timeout(LOST, self.answer).await {
-            Ok(Ok(payload)) => Ok(payload),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => fail(format!("nobody listens for the answer to {}", self.id)),
             Err(_) => fail(format!("no answer to {} within {LOST:?}", self.id)),
         }

@@ -1,5 +1,7 @@
 //! The broker's side: what comes, in which order it goes to the worker, and when it is acknowledged.
 
+use std::collections::VecDeque;
+
 use common::message::{Cause, Kind, Outcome};
 use common::worker::ToWorker;
 
@@ -361,26 +363,85 @@ fn a_text_that_is_being_read_has_its_slot_and_one_that_is_gone_ends_its_message(
     assert_eq!(told(&todo), ["next"]);
 }
 
-#[test]
-fn a_few_messages_are_looked_up_at_once() {
-    let mut desk = Desk::new(1);
-    let mut asked = Vec::new();
-    let mut look_ups = |todo: Vec<Do>| {
-        asked.extend(todo.iter().filter_map(|act| match act {
-            Do::LookUp { seq, .. } => Some(*seq),
-            _ => None,
-        }));
-        asked.len()
+/// Which messages are to be looked up.
+fn look_ups(todo: &[Do]) -> Vec<u64> {
+    let seq = |act: &Do| match act {
+        Do::LookUp { seq, .. } => Some(*seq),
+        _ => None,
     };
-    for seq in 1..=200 {
-        look_ups(desk.deliver_as(seq, envelope(&format!("m{seq}"), "c"), true));
+    todo.iter().filter_map(seq).collect()
+}
+
+#[test]
+fn a_few_messages_are_looked_up_before_their_turn_and_each_once() {
+    for concurrency in [1, 4, 20] {
+        let mut desk = Desk::new(concurrency);
+        let ahead = 16.max(2 * concurrency);
+        let mut asked = VecDeque::new();
+        for seq in 1..=1000 {
+            let conversation = format!("c{seq}");
+            let id = format!("m{seq}");
+            asked.extend(look_ups(&desk.deliver_as(seq, envelope(&id, &conversation), true)));
+        }
+        assert_eq!(asked.len(), ahead);
+        let (mut seen, mut open) = (0, VecDeque::new());
+        while let Some(seq) = asked.pop_front() {
+            seen += 1;
+            assert_eq!(seq, seen, "the oldest first");
+            let todo = desk.looked_up(seq, None, 0);
+            asked.extend(look_ups(&todo));
+            open.extend(told(&todo));
+            assert!(seen as usize + asked.len() <= 1000);
+            // Turns begin and end, when all that was asked for is known.
+            while asked.is_empty()
+                && let Some(message) = open.pop_front()
+            {
+                let ended = desk.line(done(&message, "x"));
+                let stored = desk.stored(&ended, true);
+                for todo in [ended, stored] {
+                    asked.extend(look_ups(&todo));
+                    open.extend(told(&todo));
+                }
+            }
+        }
+        assert_eq!((seen, desk.book.held()), (1000, 0));
     }
-    assert_eq!(look_ups(Vec::new()), 64);
-    for seq in 1..=200 {
-        look_ups(desk.looked_up(seq, Some(final_(Outcome::Completed)), 1));
+}
+
+#[test]
+fn a_long_conversation_that_is_looked_up_keeps_no_other_from_being_it() {
+    let mut desk = Desk::new(2);
+    let mut asked = Vec::new();
+    for seq in 1..=100 {
+        asked.extend(look_ups(&desk.deliver_as(seq, envelope(&format!("m{seq}"), "long"), true)));
     }
-    assert_eq!(look_ups(Vec::new()), 200);
-    assert_eq!(desk.book.held(), 0);
+    for seq in [101, 102] {
+        let (id, conversation) = (format!("m{seq}"), format!("c{seq}"));
+        asked.extend(look_ups(&desk.deliver_as(seq, envelope(&id, &conversation), true)));
+    }
+    assert_eq!(asked, (1..=16).collect::<Vec<_>>());
+    let mut begun = Vec::new();
+    for seq in asked {
+        let todo = desk.looked_up(seq, None, 0);
+        begun.extend(told(&todo));
+        for seq in look_ups(&todo).into_iter().filter(|seq| *seq > 100) {
+            begun.extend(told(&desk.looked_up(seq, None, 0)));
+        }
+    }
+    assert_eq!(begun, ["m1", "m101"], "the second turn is of another conversation");
+}
+
+#[test]
+fn a_question_back_is_looked_up_however_much_waits_before_it() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    for seq in 2..=1000 {
+        desk.deliver_as(seq, envelope(&format!("m{seq}"), &format!("c{seq}")), true);
+    }
+    assert!(desk.book.has_enough());
+    let todo = desk.deliver_as(1001, question("q", &["m"]), true);
+    assert_eq!(look_ups(&todo), [1001]);
+    assert_eq!(settle(&desk.looked_up(1001, None, 0)).0, 1001);
 }
 
 #[test]
