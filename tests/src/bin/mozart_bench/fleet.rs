@@ -71,7 +71,7 @@ impl Fleet {
             agents,
             namespace: Namespace::new(name)?,
             url: rig.server.url.clone(),
-            shards: rig.sync.shards(),
+            shards: rig.shards,
             runtime,
             folder,
             mozart: process::mozart()?,
@@ -82,11 +82,14 @@ impl Fleet {
 
     /// Starts what is not running of it.
     pub(crate) async fn up(&self) -> Result<()> {
+        self.up_with(&[]).await
+    }
+
+    /// The same, with more options.
+    pub(crate) async fn up_with(&self, more: &[&str]) -> Result<()> {
         let mut up = self.command();
-        // Thousands of processes take their time.
-        let timeout = format!("{}s", 120 + self.agents.len() / 4);
-        up.args(["up", "-d", "--wait", "--timeout", &timeout, "--runtime", self.runtime.name()]);
-        up.arg("--journal-shards");
+        up.args(["up", "-d", "--wait", "--timeout", "120s", "--runtime", self.runtime.name()]);
+        up.args(more).arg("--journal-shards");
         up.arg(self.shards.to_string()).arg(self.folder.join("souls"));
         self.run(&mut up).await.map(drop)
     }

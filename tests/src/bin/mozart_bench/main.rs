@@ -4,6 +4,7 @@
 //! with one server process, one payload and one load for both sides. What is compared with lives here too ([`raw`],
 //! [`sqlite`], [`respawn`]), so that anybody can repeat the comparison.
 
+mod archiving;
 mod ask;
 mod backlog;
 mod beacon;
@@ -65,6 +66,9 @@ struct Args {
     /// How often the leader is killed
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     failovers: u32,
+    /// Journal streams where every write is synced [default: as `mozart up` has it]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    shards: Option<u32>,
     /// How many messages have finished, for what history costs
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..))]
     messages: u32,
@@ -86,7 +90,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 19] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 20] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -105,6 +109,7 @@ const SCENARIOS: [(&[u8], &str, Scenario); 19] = [
     (&[16, 17, 18], "history", Scenario::History),
     (&[20], "recover", Scenario::Recover),
     (&[20], "backlog", Scenario::Backlog),
+    (&[19], "archiving", Scenario::Archiving),
     (&[21], "long-log", Scenario::LongLog),
 ];
 
@@ -126,6 +131,7 @@ enum Scenario {
     RestartDocker,
     MemoryDocker,
     History,
+    Archiving,
     Recover,
     Backlog,
     LongLog,
@@ -167,6 +173,7 @@ fn run(args: Args) -> Result<()> {
         records: args.records,
         agents: args.agents,
         open: args.open,
+        shards: args.shards,
         window: Duration::try_from_secs_f64(args.seconds)?,
         data: args.data,
         which: args.which,
@@ -194,6 +201,7 @@ fn run(args: Args) -> Result<()> {
                     replace::run(&plan, &mut report, Runtime::Process).await
                 }
                 Scenario::History => history::run(&plan, &mut report).await,
+                Scenario::Archiving => archiving::run(&plan, &mut report).await,
                 Scenario::RestartDocker => container::restart(&plan, &mut report).await,
                 Scenario::MemoryDocker => container::memory(&plan, &mut report).await,
                 Scenario::Recover => recover::run(&plan, &mut report).await,

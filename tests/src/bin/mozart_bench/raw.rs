@@ -44,14 +44,14 @@ impl Raw {
         let url = &rig.server.url;
         let namespace = Namespace::new(name)?;
         let options = Rig::connect(url, &namespace);
-        let streams = StreamOptions { journal_shards: rig.sync.shards(), replicas: None };
+        let streams = StreamOptions { journal_shards: rig.shards, replicas: None };
         let broker = Broker::connect_and_create(&options, &streams).await?;
         let agents = fleet::names(agents)?;
         let mut processes = Vec::new();
         for agent in &agents {
             broker.create_consumer(agent, 1, 1, broker::WINDOW).await?;
             let mut command = process::role("raw-agent")?;
-            command.args([url, namespace.as_str(), &rig.sync.shards().to_string(), agent.as_str()]);
+            command.args([url, namespace.as_str(), &rig.shards.to_string(), agent.as_str()]);
             let folder = rig.folder.path();
             command
                 .arg(process::shim()?)

@@ -50,7 +50,7 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 /// How long it takes to create as many consumers, one after the other.
 async fn consumers(rig: &Rig) -> Result<f64> {
     let options = Rig::connect(&rig.server.url, &Namespace::new("raw")?);
-    let streams = StreamOptions { journal_shards: rig.sync.shards(), replicas: None };
+    let streams = StreamOptions { journal_shards: rig.shards, replicas: None };
     let broker = Broker::connect_and_create(&options, &streams).await?;
     let began = Instant::now();
     for agent in fleet::names(AGENTS)? {

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) agents: Option<usize>,
     /// How many open messages each agent has.
     pub(crate) open: u32,
+    /// Journal streams where every write is synced, if it is not as usual.
+    pub(crate) shards: Option<u32>,
     /// How long one measurement takes.
     pub(crate) window: Duration,
     /// Where the data goes.
@@ -51,6 +53,8 @@ impl Plan {
 pub(crate) struct Rig {
     pub(crate) server: Server,
     pub(crate) sync: Sync,
+    /// Journal streams, of every side.
+    pub(crate) shards: u32,
     pub(crate) folder: TempDir,
 }
 
@@ -58,7 +62,9 @@ impl Rig {
     pub(crate) async fn new(plan: &Plan, sync: Sync) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mozart-bench-").tempdir_in(&plan.data)?;
         let server = Server::start(folder.path(), sync).await?;
-        Ok(Self { server, sync, folder })
+        let always = plan.shards.filter(|_| sync == Sync::Always);
+        let shards = always.unwrap_or(sync.shards());
+        Ok(Self { server, sync, shards, folder })
     }
 
     /// How a client of a fleet connects.
