@@ -21,10 +21,10 @@ use super::{Done, Supervisor, view};
 use common::failure;
 
 /// Agents whose journals are asked at once for those who look.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 /// What is not known of their journals by then is not shown: clients wait for 5 s.
 const WITHIN: Duration = Duration::from_secs(3);
-/// And what may take long to find out, by then.
+/// And what may take long to find out, by then: people wait for it, and admissions behind it.
 const SOON: Duration = Duration::from_millis(500);
 
 /// A client that waits for its changes to be folded.
@@ -251,7 +251,8 @@ impl Supervisor {
             .get(&agent.name)
             .filter(|known| known.is_fresh(agent.incarnation, self.now_ms()))
             .map(|known| known.doing.as_str());
-        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), doing)
+        let messages = self.counted.get(&agent.name).copied().unwrap_or(0);
+        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), messages, doing)
     }
 
     /// What the log says, at once: for whoever asks again and again.
@@ -277,7 +278,10 @@ impl Supervisor {
         Ok(())
     }
 
-    pub(super) fn shown(&mut self) {
+    /// `counted`: how many messages agents had.
+    pub(super) fn shown(&mut self, counted: Vec<(AgentName, u64)>) {
+        let known = counted.into_iter().filter(|(agent, _)| self.state.agent(agent).is_some());
+        self.counted.extend(known);
         self.looks.done();
         self.show_next();
     }
@@ -325,7 +329,7 @@ impl Supervisor {
                 };
                 send_reply(&broker, reply, &answer).await;
             }
-            Done::Shown
+            Done::Shown(rows.into_iter().map(|(agent, row)| (agent, row.message_count)).collect())
         });
     }
 }
