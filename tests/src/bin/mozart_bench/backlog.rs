@@ -131,7 +131,9 @@ async fn ask(broker: &Broker, query: &Query) -> Result<()> {
         broker.ask(broker.subjects().query(), body.into(), Duration::from_secs(30)).await?;
     match serde_json::from_slice(&answer)? {
         Reply::Error(error) => fail(format!("{query:?}: {error:?}")),
-        _ => Ok(()),
+        Reply::Agents(_) | Reply::Ps(_) | Reply::Inspect(_) | Reply::Hello(_) | Reply::Done => {
+            Ok(())
+        }
     }
 }
 
