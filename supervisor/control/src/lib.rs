@@ -81,8 +81,8 @@ enum Done {
     Swept(Vec<(AgentName, sweep::Checked)>),
     /// A snapshot as of a sequence was taken, or could not be.
     Snapshot { seq: u64, written: bool },
-    /// Clients were shown what they asked to see.
-    Shown,
+    /// Clients were shown what they asked to see; how many messages agents had.
+    Shown(Vec<(AgentName, u64)>),
     /// The consumers that there are.
     Consumers(Vec<(AgentName, u64)>),
     /// Nothing more to do.
@@ -120,6 +120,8 @@ struct Supervisor {
     /// Clients that want to see agents.
     looks: Looks,
     heartbeats: HashMap<AgentName, (u64, Heartbeat)>,
+    /// How many messages agents had when somebody last looked.
+    counted: HashMap<AgentName, u64>,
     /// What nodes last said of starts that take long.
     preparing: HashMap<AgentName, Preparing>,
     /// The last report of each node, and when it came.
@@ -170,6 +172,7 @@ pub async fn serve(
         waiting: Vec::new(),
         looks: Looks::default(),
         heartbeats: HashMap::new(),
+        counted: HashMap::new(),
         preparing: HashMap::new(),
         nodes: HashMap::new(),
         leading: None,
@@ -379,6 +382,7 @@ impl Supervisor {
     fn note_removed(&mut self, record: &ControlRecord) {
         if let ControlEvent::AgentRemoved { agent } = &record.event {
             self.heartbeats.remove(agent);
+            self.counted.remove(agent);
             self.preparing.remove(agent);
         }
     }
@@ -421,7 +425,7 @@ impl Supervisor {
             Done::Swept(checked) => self.swept(checked),
             Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
             Done::Pruned => self.pruned(),
-            Done::Shown => self.shown(),
+            Done::Shown(counted) => self.shown(counted),
             Done::Consumers(consumers) => self.drop_consumers(consumers),
             Done::Nothing => {}
         }

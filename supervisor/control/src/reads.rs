@@ -14,16 +14,22 @@ use tokio::sync::Semaphore;
 /// its threads at a time, and whoever else asks JetStream something waits behind that.
 const AT_ONCE: usize = 4;
 
+/// Counts of messages that are asked for at once. The server makes them one after the other, and what comes over the same connection
+/// waits.
+const COUNTS: usize = 8;
+
 /// A second connection to the broker.
 #[derive(Debug, Clone)]
 pub(super) struct Reads {
     pub(super) broker: Broker,
     turns: Arc<Semaphore>,
+    counts: Arc<Semaphore>,
 }
 
 impl Reads {
     pub(super) fn new(broker: Broker) -> Self {
-        Self { broker, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        let [turns, counts] = [AT_ONCE, COUNTS].map(|most| Arc::new(Semaphore::new(most)));
+        Self { broker, turns, counts }
     }
 
     /// What is open in an agent's journal, as [`Broker::open_requests`] says.
@@ -52,5 +58,11 @@ impl Reads {
     ) -> Result<FirstOpen, BrokerError> {
         let _turn = self.turns.acquire().await;
         self.broker.first_open(agent, from).await
+    }
+
+    /// Asks for a count, a few at once.
+    pub(super) async fn counted<T>(&self, count: impl Future<Output = T>) -> T {
+        let _turn = self.counts.acquire().await;
+        count.await
     }
 }

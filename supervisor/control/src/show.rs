@@ -14,14 +14,14 @@ use super::query::{send_reply, unknown};
 use super::{Done, Supervisor, view};
 
 /// Agents whose journals are asked at once for those who look.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 /// Agents of one page, at most, whatever is asked for: about half of what fits a reply where nothing is wrong with them.
 const PAGE: usize = 1000;
 /// The bytes of a reply around its rows, at most.
 const AROUND: usize = 1024;
 /// What is not known of their journals by then is not shown: clients wait for 5 s.
 const WITHIN: Duration = Duration::from_secs(3);
-/// And what may take long to find out, by then.
+/// And what may take long to find out, by then: people wait for it, and admissions behind it.
 const SOON: Duration = Duration::from_millis(500);
 
 /// An agent as it is shown, but for what only the broker knows.
@@ -41,7 +41,8 @@ impl Supervisor {
             .get(&agent.name)
             .filter(|known| known.is_fresh(agent.incarnation, self.now_ms()))
             .map(|known| known.doing.as_str());
-        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), doing)
+        let messages = self.counted.get(&agent.name).copied().unwrap_or(0);
+        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), messages, doing)
     }
 
     /// What the log says, at once: for whoever asks again and again.
@@ -74,7 +75,10 @@ impl Supervisor {
         Ok(())
     }
 
-    pub(super) fn shown(&mut self) {
+    /// `counted`: how many messages agents had.
+    pub(super) fn shown(&mut self, counted: Vec<(AgentName, u64)>) {
+        let known = counted.into_iter().filter(|(agent, _)| self.state.agent(agent).is_some());
+        self.counted.extend(known);
         self.looks.done();
         self.show_next();
     }
@@ -139,7 +143,7 @@ impl Supervisor {
             for (reply, answer) in answers {
                 send_reply(&broker, reply, &answer.reply(&rows)).await;
             }
-            Done::Shown
+            Done::Shown(rows.into_iter().map(|(agent, row)| (agent, row.message_count)).collect())
         });
     }
 

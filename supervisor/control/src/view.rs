@@ -1,6 +1,6 @@
 //! The state as clients see it: rows of `ps`, and who leads.
 
-use broker::FirstOpen;
+use broker::{BrokerError, FirstOpen};
 use common::api::{AgentDetail, AgentRow, AgentState, Hello};
 use supervisor_core::{Agent, Desired, NodePhase, Phase, State};
 use tokio::time::{Instant, timeout_at};
@@ -25,8 +25,9 @@ pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
     }
 }
 
-/// An agent's row, but for what only the broker knows. `open`: its shim's open turns; `doing`: what its node does before it can start.
-pub(super) fn row(agent: &Agent, open: u32, doing: Option<&str>) -> AgentRow {
+/// An agent's row, but for what only the broker knows. `open`: its shim's open turns; `messages`: how many it had when they were last
+/// counted; `doing`: what its node does before it can start.
+pub(super) fn row(agent: &Agent, open: u32, messages: u64, doing: Option<&str>) -> AgentRow {
     let shown = agent.current.as_ref().or(agent.next.as_ref());
     let running = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
     let doing = doing.filter(|_| agent.state() != AgentState::Running);
@@ -37,7 +38,7 @@ pub(super) fn row(agent: &Agent, open: u32, doing: Option<&str>) -> AgentRow {
         generation: agent.generation,
         incarnation: agent.incarnation,
         restart_count: agent.restart_count,
-        message_count: 0,
+        message_count: messages,
         node: shown.map(|one| one.node.to_string()),
         started_at: agent.started_at,
         inbox: 0,
@@ -62,8 +63,11 @@ pub(super) fn detail(agent: &Agent, row: AgentRow) -> AgentDetail {
     }
 }
 
-/// Adds what only the broker knows. Where it does not answer, the figures stay 0; how old the oldest open message is
-/// is not shown where that is not found `soon`: among many finished ones, all have to be looked at.
+/// With so many messages waiting, the consumer's own count is what is shown: it counts what has ended and is not acknowledged yet, too.
+const MANY: u64 = 64;
+
+/// Adds what only the broker knows. Where it does not answer, the figures stay as they are. What it has to go through all of an agent's
+/// messages for is left out where it is not there `soon`: how many there are, and since when the oldest is open.
 pub(super) async fn fill(
     reads: &Reads,
     mut row: AgentRow,
@@ -76,25 +80,37 @@ pub(super) async fn fill(
         Some(begun) => broker.consumer(&row.agent, begun).await.ok().flatten(),
         None => None,
     };
-    row.message_count = broker.count_messages(&row.agent).await.unwrap_or(0);
     let waiting = consumer.map(|consumer| consumer.pending + consumer.ack_pending);
+    row.inbox = waiting.map_or(row.inbox, |waiting| waiting.saturating_sub(row.inflight));
+    if let Some(count) = by(soon, reads.counted(broker.count_messages(&row.agent))).await {
+        row.message_count = count;
+    }
     if waiting == Some(0) {
         return row;
     }
-    let (counted, first) = tokio::join!(broker.count_open(&row.agent), async {
-        let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1);
-        timeout_at(soon, reads.first_open(&row.agent, from)).await
-    });
-    let counted = counted.unwrap_or(0);
-    let open = match first {
-        Ok(Ok(FirstOpen::At(_, at))) => {
+    let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1);
+    let open = match by(soon, reads.first_open(&row.agent, from)).await {
+        Some(FirstOpen::At(_, at)) => {
             row.oldest = Some(at);
-            counted.max(1)
+            if waiting.is_some_and(|waiting| waiting > MANY) {
+                return row;
+            }
+            // By counting, a little wrong while messages end: no agent is idle because of that.
+            by(soon, reads.counted(broker.count_open(&row.agent))).await.map(|open| open.max(1))
         }
-        Ok(Ok(FirstOpen::NoneBefore(_))) => 0,
-        // Counting is a little wrong while messages end. An agent is not called idle because of that.
-        Ok(Err(_)) | Err(_) => counted.max(u64::from(consumer.is_some())),
+        Some(FirstOpen::NoneBefore(_)) => Some(0),
+        None => None,
     };
-    row.inbox = open.saturating_sub(row.inflight);
+    if let Some(open) = open {
+        row.inbox = open.saturating_sub(row.inflight);
+    }
     row
+}
+
+/// What the broker says by then; after that it is not even asked.
+async fn by<T>(until: Instant, asked: impl Future<Output = Result<T, BrokerError>>) -> Option<T> {
+    if Instant::now() >= until {
+        return None;
+    }
+    timeout_at(until, asked).await.ok()?.ok()
 }

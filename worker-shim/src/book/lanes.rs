@@ -7,8 +7,8 @@ use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS};
 use crate::clock::micros;
 use crate::turn::Turn;
 
-/// So many messages are looked up before it is their turn, at least.
-const AHEAD: usize = 16;
+/// So many messages more than are worked at are looked up before it is their turn.
+const AHEAD: usize = 4;
 /// With so many conversations waiting, at least, no more messages are asked for.
 const ENOUGH: usize = 128;
 /// What a line to the worker takes beside the text of a message, about.
@@ -80,7 +80,7 @@ impl Book {
 
     /// How many messages are wanted that can start: those that the worker has room for, as many again, and a few.
     fn ahead(&self) -> usize {
-        (2 * self.rules.concurrency).max(AHEAD)
+        2 * self.rules.concurrency + AHEAD
     }
 
     /// Whether so many conversations wait that no more messages are wanted for now.

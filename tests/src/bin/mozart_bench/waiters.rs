@@ -12,24 +12,24 @@ use crate::outcome::{Result, fail};
 /// An answer that has not come after this time is lost, and the run with it.
 const LOST: Duration = Duration::from_secs(60);
 
+/// When an answer came, and what it is.
+type Answer = (Instant, Bytes);
+
 /// Those who wait.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Waiters {
-    by_id: Arc<Mutex<HashMap<String, oneshot::Sender<(Instant, Bytes)>>>>,
+    by_id: Arc<Mutex<HashMap<String, oneshot::Sender<Answer>>>>,
 }
 
 /// One who waits.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     id: String,
-    answer: oneshot::Receiver<(Instant, Bytes)>,
+    answer: oneshot::Receiver<Answer>,
 }
 
 impl Waiters {
-    fn map<T>(
-        &self,
-        work: impl FnOnce(&mut HashMap<String, oneshot::Sender<(Instant, Bytes)>>) -> T,
-    ) -> T {
+    fn map<T>(&self, work: impl FnOnce(&mut HashMap<String, oneshot::Sender<Answer>>) -> T) -> T {
         work(&mut self.by_id.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -66,7 +66,7 @@ impl Waiter {
         Ok(self.wait().await?.0)
     }
 
-    async fn wait(self) -> Result<(Instant, Bytes)> {
+    async fn wait(self) -> Result<Answer> {
         match tokio::time::timeout(LOST, self.answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => fail(format!("nobody listens for the answer to {}", self.id)),
