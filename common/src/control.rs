@@ -68,12 +68,15 @@ pub enum ControlEvent {
         agent: AgentName,
     },
 
-    /// Messages of an agent were erased on request. Shown, and ignored by the fold. What was in them is not on record.
+    /// Messages of an agent are erased on request: a record before, with what was found, and one when it is done, with what was erased. Shown, and
+    /// ignored by the fold. What was in them is not on record.
     MessagesForgotten {
         /// The agent, which need not exist any more.
         agent: AgentName,
         /// Who asked for it: a user and a host.
         by: String,
+        /// Whether it is done.
+        done: bool,
         /// Whether this was about one of its conversations; else about all of them.
         conversation: bool,
         /// Only what was stored before this.

@@ -177,6 +177,7 @@ fn every_control_record_is_read_as_it_was_written() {
         ControlEvent::MessagesForgotten {
             agent: of(),
             by: "ada@host".into(),
+            done: true,
             conversation: true,
             before: Some(Timestamp::from_millis(1)),
             messages: 2,

@@ -172,7 +172,7 @@ pub(crate) struct SupervisorArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) journal_shards: Option<u32>,
     /// Where the NATS server keeps its data, if that is on this machine: new messages are refused before its disk is full
-    #[arg(long, env = "MOZART_STORE", value_name = "DIR")]
+    #[arg(long, env = "MOZART_STORE", value_name = "DIR", value_parser = cli::args::path())]
     pub(crate) store: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) keep: KeepArgs,

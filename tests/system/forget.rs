@@ -61,14 +61,18 @@ async fn a_conversation_and_then_an_agent_are_erased_and_the_log_says_by_whom() 
     assert_eq!(talks.as_array().map(Vec::len), Some(1), "{talks}");
 
     let told = fleet.cli(["forget", "echo"]).await.ok().stdout;
-    assert!(told.starts_with("1 messages of echo are erased"), "{told}");
+    assert!(told.starts_with("erased 1 message of echo: "), "{told}");
     assert!(!is_in(&store, "words one of echo") && !is_in(&store, "words two of echo"));
     assert!(is_in(&store, "cold words of other") && is_in(&store, "hot words one of other"));
     assert_eq!(fleet.json(["history", "other"]).await.as_array().map(Vec::len), Some(2));
     assert_eq!(fleet.json(["journal", "ls", "--agent", "echo"]).await, serde_json::json!([]));
 
     let log = fleet.cli(["events", "echo"]).await.ok().stdout;
-    assert!(log.contains("2 messages of a conversation erased for "), "{log}");
+    for said in
+        [": erasing 2 messages of a conversation: ", ": erased 2 messages of a conversation: "]
+    {
+        assert!(log.contains(said), "{log}");
+    }
     assert!(!log.contains("words"), "{log}");
     // The agent goes on, also as one that can be asked by name.
     say(&fleet, "echo", "new words", "one").await;
@@ -86,7 +90,7 @@ async fn what_is_open_stays_and_a_removed_agent_is_forgotten_as_well() {
     let open = fleet.json(["send", "echo", "open words", "--conversation", "one"]).await;
     let open = open["messageId"].as_str().expect("an id");
     let store = fleet.home().join("nats");
-    fleet.cli(["forget", "echo"]).await.ok().says("1 messages have no final state yet");
+    fleet.cli(["forget", "echo"]).await.ok().says("kept: 1 message without a final state");
     assert!(!is_in(&store, "finished words") && is_in(&store, "open words"));
     let _done = fleet.cli(["cancel", open]).await.ok();
     let _done = fleet.cli(["rm", "echo"]).await.ok();
@@ -95,5 +99,7 @@ async fn what_is_open_stays_and_a_removed_agent_is_forgotten_as_well() {
     assert!(!is_in(&store, "open words"));
     // What is forgotten of an agent does not bring it back.
     fleet.cli(["send", "echo", "hello"]).await.exit(3).says("no agent");
-    fleet.cli(["forget", "echo"]).await.exit(3).says("no agent");
+    let nothing = fleet.json(["forget", "echo"]).await;
+    assert_eq!((&nothing["messages"], &nothing["records"]), (&0.into(), &0.into()), "{nothing}");
+    fleet.cli(["forget", "nobody"]).await.exit(3).says("no agent");
 }

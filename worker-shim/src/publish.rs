@@ -261,8 +261,10 @@ pub(crate) async fn bury(
     let mut retries = Retries::new("storing a dead letter");
     loop {
         let burying = async {
-            if let Some(request) = broker.request_of(&envelope.key()).await? {
-                envelope = request.value;
+            match broker.message_of(&envelope.key()).await? {
+                Some(request) => envelope = request.value,
+                // It was forgotten meanwhile: a letter would bring its text back.
+                None => return Ok(false),
             }
             let history = broker.events(&envelope.key()).await?;
             let history = history.into_iter().flat_map(|batch| {

@@ -14,14 +14,14 @@ use futures_util::StreamExt as _;
 
 use crate::api::Published;
 use crate::connection::Broker;
-use crate::error::Result;
+use crate::error::{BrokerError, Result};
 use crate::wire::CALL;
 
 /// Removals that are under way at once.
 const AT_ONCE: usize = 32;
 
 /// The largest block of the server: `defaultLargeBlockSize` in its filestore.go.
-const BLOCK: u64 = 8 << 20;
+const BLOCK: usize = 8 << 20;
 
 /// Records that fill a block have this size.
 const FILLER: usize = 512 << 10;
@@ -42,23 +42,42 @@ impl Broker {
 
     /// Has the bytes of removed records leave the file that the server writes to: fills it up, so that another one is begun, and
     /// removes what it was filled with, so that less than half of it is in use. The server then writes it anew, without what was removed.
+    /// What is in older files, or beside much that is in use, leaves them when half of what is beside it has left.
     ///
-    /// Not where that would push out records of others, or where the stream has no files. What is in older files leaves them when half of
-    /// what is beside it has left.
+    /// False: there is no room for it, by the bounds of the journal `shard` and of the stream. It must push out nobody's records, and
+    /// fill no disk.
     ///
     /// # Errors
-    /// When the broker does not answer or has no room.
-    pub(crate) async fn drop_bytes(&self, filled: Filled) -> Result<()> {
+    /// When the broker does not answer.
+    pub(crate) async fn drop_bytes(&self, filled: Filled, shard: u32) -> Result<bool> {
+        const NEEDED: usize = 2 * BLOCK;
         let stream = self.filled_stream(filled);
+        let fillers = self.subjects().fillers(filled);
+        // Of one that was interrupted.
+        self.wire().purge(&stream, &fillers).await?;
         let info = self.wire().stream_info(&stream, CALL).await??;
-        let bound = info.config["max_bytes"].as_u64().unwrap_or(u64::MAX);
-        let has_files = info.config["storage"] == "file";
         // Without records there are no files.
-        if !has_files || info.state.messages == 0 || info.state.bytes + 2 * BLOCK > bound {
-            return Ok(());
+        if info.config["storage"] != "file" || info.state.messages == 0 {
+            return Ok(true);
         }
+        let bound = info.config["max_bytes"].as_u64().unwrap_or(u64::MAX);
+        let has_room = match self.take_room(shard, NEEDED).await {
+            Ok(()) => info.state.bytes.saturating_add(NEEDED as u64) <= bound,
+            Err(BrokerError::Full(_)) => false,
+            Err(error) => return Err(error),
+        };
+        if !has_room {
+            return Ok(false);
+        }
+        let filled = self.fill(filled, &stream).await;
+        // What is left of it where that failed, and what was stored twice.
+        self.wire().purge(&stream, &fillers).await?;
+        filled.map(|()| true)
+    }
+
+    async fn fill(&self, filled: Filled, stream: &str) -> Result<()> {
         let filler = Bytes::from(vec![b' '; FILLER.min(self.max_record())]);
-        let count = BLOCK / filler.len() as u64 + 1;
+        let count = BLOCK / filler.len() + 1;
         let mut fillers = Vec::new();
         for n in 0..u32::try_from(count).unwrap_or(u32::MAX) {
             let subject = self.subjects().filler(filled, n);
@@ -69,10 +88,8 @@ impl Broker {
         }
         // One by one and in order: that is when the server looks at how much of a block is in use.
         for seq in fillers {
-            self.wire().delete(&stream, seq, false).await?;
+            self.wire().delete(stream, seq, false).await?;
         }
-        // What an earlier one left that was interrupted, and what was stored twice.
-        self.wire().purge(&stream, &self.subjects().fillers(filled)).await?;
         Ok(())
     }
 

@@ -32,6 +32,9 @@ const REFUSED: Duration = Duration::from_secs(1);
 /// How long the broker may take to tell; if it does not, the publish shows whether there is room.
 const WITHIN: Duration = Duration::from_secs(1);
 
+/// How long whoever runs beside the broker may take to tell how full its disk is: a sender waits for it.
+const TOLD: Duration = Duration::from_millis(250);
+
 /// The room in one journal stream, as far as this connection knows.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
@@ -154,7 +157,7 @@ impl Broker {
         let (info, account, disk) = tokio::join!(
             self.wire().stream_info(&stream, WITHIN),
             self.wire().api::<Account>("INFO", &none, WITHIN),
-            self.disk(WITHIN)
+            self.disk(TOLD)
         );
         let info = info??;
         // An account without limits of its own is bounded by its servers, which tell that to operators alone.

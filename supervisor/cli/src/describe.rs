@@ -33,6 +33,7 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         ControlEvent::AgentRemoved { .. } => "removal asked for".to_owned(),
         ControlEvent::MessagesForgotten {
             by,
+            done,
             conversation,
             before,
             messages,
@@ -40,11 +41,12 @@ pub(crate) fn control(record: &ControlRecord) -> String {
             bytes,
             ..
         } => {
+            let verb = if *done { "erased" } else { "erasing" };
+            let messages = table::count(*messages, "message");
             let of = if *conversation { " of a conversation" } else { "" };
-            let until =
-                before.as_ref().map(|before| format!(" from before {before}")).unwrap_or_default();
-            let bytes = table::bytes(*bytes);
-            format!("{messages} messages{of}{until} erased for {by}: {records} records, {bytes}")
+            let until = before.map(|before| format!(" from before {before}")).unwrap_or_default();
+            let (records, bytes) = (table::count(*records, "record"), table::bytes(*bytes));
+            format!("{by}: {verb} {messages}{of}{until}: {records}, {bytes}")
         }
         ControlEvent::LeaderElected { supervisor, .. } => format!("supervisor {supervisor} leads"),
         ControlEvent::NodeSeen { node, runtimes, .. } => {

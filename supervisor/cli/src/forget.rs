@@ -21,7 +21,7 @@ pub struct ForgetArgs {
     /// Only this conversation
     #[arg(long, value_name = "ID")]
     conversation: Option<ConversationId>,
-    /// Only messages sent before this: 2026-11-01, 2026-11-01T12:00:00Z, or 30d for 30 days ago
+    /// Only messages sent before this: 2026-11-01, 2026-11-01T12:00:00Z (both UTC), or 30d for 30 days ago
     #[arg(long, value_name = "TIME", value_parser = moment)]
     before: Option<Timestamp>,
     /// Show what would be erased, and erase nothing
@@ -53,10 +53,10 @@ struct Stream {
     bytes: u64,
 }
 
-/// Erases what is finished, and says in the control log how much that was.
+/// Erases what is finished. The control log keeps who did so, and how much that was.
 ///
 /// # Errors
-/// 3 if there is no such agent and nothing of it. When the broker does not answer: the next call goes on.
+/// 3 if there never was such an agent. When the broker does not answer: the next call goes on.
 pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiError> {
     let client = Client::connect(global).await?;
     let broker = &client.broker;
@@ -66,27 +66,42 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     let progress = Progress::new();
     progress.say(format!("looking for what there is of {agent}"));
     let there = broker.forgettable(&what).await.attempt(failed())?;
-    if there.total().records == 0 && there.open == 0 {
+    // One that was removed has been there, and bytes of it may be left.
+    if there == Forgotten::default()
+        && broker.last_control(agent).await.attempt(failed())?.is_none()
+    {
         super::agents::require(&client, agent).await?;
     }
     let all = there.total().records;
-    let forgotten = if *dry_run || all == 0 {
+    let forgotten = if *dry_run {
         there
     } else {
+        const LOG: &str = "cannot say so in the control log";
+        // Before and after: also what is interrupted is on record.
+        record(broker, args, &there, false).await.attempt(LOG)?;
         let told = |done: &Forgotten| {
             progress.say(format!("{} of {all} records are erased", done.total().records));
         };
         let forgotten = broker.forget(&what, told).await.attempt(failed())?;
-        record(broker, args, &forgotten).await.attempt("cannot say so in the control log")?;
+        record(broker, args, &forgotten, true).await.attempt(LOG)?;
         forgotten
     };
     drop(progress);
     show(&client, args, &forgotten)?;
     if forgotten.open > 0 {
-        let open = forgotten.open;
+        let open = table::count(forgotten.open, "message");
+        output::note(format!("kept: {open} without a final state; `mozart cancel` ends one"));
+    }
+    if !forgotten.unclean.is_empty() {
+        let streams = forgotten.unclean.join(", ");
         output::note(format!(
-            "{open} messages have no final state yet and stay; `mozart cancel` ends one"
+            "no room to rewrite the files of {streams}: bytes of records that were removed earlier can remain there; make room and repeat"
         ));
+    }
+    if !dry_run && broker.replicas() > 1 {
+        output::note(
+            "on a cluster, the servers' Raft logs keep the erased records for a few minutes; see docs/operating.md",
+        );
     }
     Ok(0)
 }
@@ -96,11 +111,13 @@ async fn record(
     broker: &Broker,
     args: &ForgetArgs,
     forgotten: &Forgotten,
+    done: bool,
 ) -> Result<(), broker::BrokerError> {
     let total = forgotten.total();
     let event = ControlEvent::MessagesForgotten {
         agent: args.agent.clone(),
         by: somebody(),
+        done,
         conversation: args.conversation.is_some(),
         before: args.before,
         messages: forgotten.messages,
@@ -147,12 +164,12 @@ fn show(client: &Client, args: &ForgetArgs, forgotten: &Forgotten) -> Result<(),
     if client.json() {
         return output::json(&shown);
     }
-    let verb = if args.dry_run { "would be erased" } else { "are erased" };
+    let verb = if args.dry_run { "would erase" } else { "erased" };
     let head = format!(
-        "{} messages of {} {verb}: {} records, {}",
-        shown.messages,
+        "{verb} {} of {}: {}, {}",
+        table::count(shown.messages, "message"),
         args.agent,
-        total.records,
+        table::count(total.records, "record"),
         table::bytes(total.bytes)
     );
     output::line(head)?;

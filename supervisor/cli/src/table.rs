@@ -112,6 +112,11 @@ pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
     or_none(at.map(|at| format!("in {}", short(at.since(now)))))
 }
 
+/// A number of things: `1 message`, `2 messages`.
+pub(crate) fn count(count: u64, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
 /// A number of bytes: `812 B`, `1.50 GiB`.
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()

@@ -108,6 +108,7 @@ impl Move {
             26 => ControlEvent::MessagesForgotten {
                 agent,
                 by: "ada@host".into(),
+                done: false,
                 conversation: false,
                 before: None,
                 messages: 1,

@@ -236,7 +236,8 @@ fn config(access: &Access, folder: &Path, sync: Sync) -> String {
     let log = folder.join("nats.log");
     // The disk itself is the bound, and is watched: by default it would be three quarters of what is free at the start.
     let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize));
-    let max = disk.map_or_else(|_| String::new(), |bytes| format!("max_file_store: {bytes}\n  "));
+    let max = disk.ok().filter(|bytes| *bytes > 0);
+    let max = max.map(|bytes| format!("max_file_store: {bytes}\n  ")).unwrap_or_default();
     format!(
         "# Written by `mozart up`; changes are lost.
 server_name: mozart

@@ -28,7 +28,7 @@ pub(super) const UNTIL: &str = "Mozart-Until";
 /// What is archived of each journal stream, as [`ORIGIN`], separated by blanks.
 const MARKS: &str = "Mozart-Marks";
 /// The id that a record of HISTORY is indexed by.
-const ID: &str = "Mozart-Id";
+pub(super) const ID: &str = "Mozart-Id";
 
 /// How much of a request that nobody can read is kept.
 const UNREADABLE: usize = 64 << 10;

@@ -7,8 +7,9 @@ use common::subject::Subjects;
 use common::{AgentName, ConversationTag};
 
 use super::cursor::{self, Cursor, Given, Places};
+use super::parts::{belongs, is_half};
 use super::record::Archived;
-use super::{FIRST, PART, SECOND};
+use super::{PART, SECOND};
 use crate::api::Record;
 use crate::back::BackReader;
 use crate::connection::Broker;
@@ -272,8 +273,10 @@ impl Source {
         }
         let seq = record.seq;
         let mut records = vec![record];
-        if records.iter().any(|record| record.header(PART) == Some(FIRST)) {
-            records.extend(self.second.take());
+        let second = self.second.take();
+        records.extend(second.filter(|second| records.iter().any(|first| belongs(first, second))));
+        if is_half(&records) {
+            return Ok(None);
         }
         match broker.read_archived(&records) {
             Ok(Archived { request: Some(request), key, .. })

@@ -12,6 +12,7 @@ mod cursor;
 mod index;
 mod keep;
 mod list;
+mod parts;
 mod plan;
 mod record;
 mod scan;
@@ -31,6 +32,7 @@ pub use archive::{ArchiveOptions, Archiver, Round};
 pub use cursor::Cursor;
 use index::IndexId;
 pub use list::{ListQuery, Listed, Listing};
+pub(crate) use parts::{Parts, id_of};
 pub use record::Archived;
 pub use scan::{JournalItem, JournalScan};
 
@@ -64,9 +66,8 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn archived(&self, id: &MessageId) -> Result<Vec<Archived>> {
-        let whole = IndexId::of(id);
         let mut found = Vec::new();
-        for seq in self.indexed(&index::bucket(id), &(whole..=whole)).await? {
+        for seq in self.places_of(id).await? {
             let archived = self.archived_at(seq).await?;
             found.extend(archived.filter(|archived| archived.key.message_id == *id));
         }
@@ -120,14 +121,28 @@ impl Broker {
         if records.first().is_none_or(|first| first.seq != seq) {
             return Ok(None);
         }
-        let is_first = records.first().is_some_and(|first| first.header(PART) == Some(FIRST));
-        records.truncate(if is_first { 2 } else { 1 });
+        let is_whole = matches!(&records[..], [first, second, ..] if parts::belongs(first, second));
+        records.truncate(if is_whole { 2 } else { 1 });
+        if parts::is_half(&records) {
+            return Ok(None);
+        }
         self.read_archived(&records).map(Some)
     }
 
-    /// Whether a record of HISTORY is the first of two.
-    pub(crate) fn is_first_part(&self, record: &Record) -> bool {
-        record.header(PART) == Some(FIRST)
+    /// Where the index has messages of this id.
+    pub(crate) async fn places_of(&self, id: &MessageId) -> Result<BTreeSet<u64>> {
+        let whole = IndexId::of(id);
+        self.indexed(&index::bucket(id), &(whole..=whole)).await
+    }
+
+    /// Up to which sequence HISTORY is indexed.
+    pub(crate) async fn indexed_until(&self) -> Result<u64> {
+        let stream = self.index_stream();
+        let last = match self.wire().last_seq(&stream).await? {
+            0 => None,
+            seq => self.wire().at(&stream, seq).await?,
+        };
+        Ok(last.and_then(|last| last.header(commit::UNTIL)?.parse().ok()).unwrap_or(0))
     }
 
     /// A message from its records.

@@ -7,7 +7,8 @@ use common::subject::Subjects;
 use common::{AgentName, ConversationTag, Timestamp};
 use futures_util::future::try_join_all;
 
-use super::{FIRST, PART, SECOND, record::Archived};
+use super::parts::{Parts, is_half};
+use super::record::Archived;
 use crate::api::Record;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
@@ -54,7 +55,7 @@ type Place = (u32, u64, Timestamp);
 
 #[derive(Debug)]
 enum Part {
-    History(Reader),
+    History(Parts),
     Journal(Reader),
     /// What has come to HISTORY after this sequence.
     Since(u64),
@@ -94,10 +95,11 @@ impl Broker {
         })
     }
 
-    fn history_from(&self, agent: Option<&AgentName>, from: u64, until: u64) -> Reader {
+    fn history_from(&self, agent: Option<&AgentName>, from: u64, until: u64) -> Parts {
         let subjects = self.subjects();
         let filter = agent.map_or_else(|| ">".to_owned(), |agent| subjects.history_of(agent));
-        Reader::new(self.wire(), self.history_stream(), filter, from, until).of(self.replicas())
+        let reader = Reader::new(self.wire(), self.history_stream(), filter, from, until);
+        Parts::new(reader.of(self.replicas()))
     }
 }
 
@@ -122,24 +124,17 @@ impl JournalScan {
                         self.parts.push_front(Part::History(reader));
                     }
                 }
-                Part::History(reader) => {
-                    let Some(first) = reader.next().await? else {
+                Part::History(parts) => {
+                    let Some(records) = parts.next().await? else {
                         self.parts.pop_front();
                         continue;
                     };
-                    let is_filler = Subjects::is_filler(&first.subject);
-                    // Of one second record the first is kept no longer.
-                    if is_filler || first.header(PART) == Some(SECOND) {
+                    let is_filler = |first: &Record| Subjects::is_filler(&first.subject);
+                    if records.first().is_some_and(is_filler) || is_half(&records) {
                         continue;
                     }
-                    let mut records = vec![first];
-                    if records.iter().any(|record| record.header(PART) == Some(FIRST)) {
-                        records.extend(reader.next().await?);
-                    }
-                    match self.broker.read_archived(&records) {
-                        Ok(archived) => self.archived(archived),
-                        Err(error) => return Err(error),
-                    }
+                    let archived = self.broker.read_archived(&records)?;
+                    self.archived(archived);
                 }
                 Part::Journal(reader) => {
                     self.is_first = false;
