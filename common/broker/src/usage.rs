@@ -10,12 +10,12 @@ use crate::error::Result;
 use crate::read::Reader;
 use crate::wire::CALL;
 
-/// A stream with no more records than this is read as a whole.
-const WHOLE: u64 = 50_000;
+/// A stream with no more records than this, and no more bytes than that, is read as a whole.
+const WHOLE: (u64, u64) = (50_000, 128 << 20);
 /// Of a larger one so many parts are read, evenly spread,
 const PARTS: u64 = 50;
-/// of so many records each.
-const PART: u64 = 500;
+/// of so many records each, or of so many bytes if that is less.
+const PART: (u64, u64) = (500, 1 << 20);
 
 /// A stream as its server tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub struct StreamUsage {
     pub subjects: u64,
     /// The most bytes that it takes, if it is bounded.
     pub limit: Option<u64>,
-    /// Whether it refuses new records when it is full; else the oldest go.
-    pub refuses: bool,
+    /// Bytes and bound of the fullest of its parts that refuse new records when they are full, if they are bounded.
+    pub fullest: Option<(u64, u64)>,
     /// For how long a record stays, in seconds, if that is bounded.
     pub age: Option<u64>,
     /// When its oldest record was stored.
@@ -66,7 +66,9 @@ impl Broker {
                 bytes: info.state.bytes,
                 subjects: info.state.num_subjects,
                 limit: number("max_bytes"),
-                refuses: info.config["discard"] == "new",
+                fullest: number("max_bytes")
+                    .filter(|_| info.config["discard"] == "new")
+                    .map(|limit| (info.state.bytes, limit)),
                 age: number("max_age").map(|nanos| nanos / 1_000_000_000),
                 oldest: self.wire().first(&stream, ">", 1).await?.map(|(first, _)| first.at),
                 of_a_day,
@@ -97,22 +99,27 @@ impl Broker {
             let state = self.wire().stream_info(&stream, CALL).await??.state;
             let (first, last) = (state.first_seq.max(1), state.last_seq);
             let mut parts = vec![(first, last)];
-            let estimated = state.messages > WHOLE;
+            let estimated = state.messages > WHOLE.0 || state.bytes > WHOLE.1;
             if estimated {
                 let step = (last - first) / PARTS;
-                parts = (0..PARTS).map(|n| first + n * step).map(|seq| (seq, seq + PART)).collect();
+                parts =
+                    (0..PARTS).map(|n| first + n * step).map(|seq| (seq, seq + PART.0)).collect();
             }
             let mut read = 0;
             let mut found: BTreeMap<AgentName, (u64, u64)> = BTreeMap::new();
             for (from, until) in parts {
                 let reader = Reader::new(self.wire(), stream.clone(), ">".into(), from, until);
-                let mut reader = reader.of(self.replicas());
+                let mut reader = reader.of(self.replicas()).pages(1 << 20);
+                let mut bytes = 0;
                 while let Some(record) = reader.next().await? {
                     read += 1;
+                    bytes += record.size();
+                    if estimated && bytes > PART.1 {
+                        break;
+                    }
                     let Some(agent) = self.subjects().agent_of(&record.subject) else { continue };
-                    let (records, bytes) = found.entry(agent).or_default();
-                    *records += 1;
-                    *bytes += record.size();
+                    let of_agent = found.entry(agent).or_default();
+                    *of_agent = (of_agent.0 + 1, of_agent.1 + record.size());
                 }
             }
             for (agent, (records, bytes)) in found {
@@ -147,6 +154,8 @@ impl StreamUsage {
         self.subjects += other.subjects;
         // The sum of the bounds, if each has one.
         self.limit = self.limit.zip(other.limit).map(|(one, other)| one + other);
+        let share = |(used, limit): &(u64, u64)| u128::from(*used) * 1000 / u128::from(*limit);
+        self.fullest = self.fullest.into_iter().chain(other.fullest).max_by_key(share);
         self.oldest = self.oldest.into_iter().chain(other.oldest).min();
         self.of_a_day += other.of_a_day;
     }
