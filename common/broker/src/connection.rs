@@ -312,12 +312,16 @@ async fn client_options(
     link: &Arc<watch::Sender<Link>>,
 ) -> Result<async_nats::ConnectOptions> {
     let link = Arc::clone(link);
-    let is_alone = address.servers.len() == 1;
+    let (is_alone, seen) = (address.servers.len() == 1, Arc::clone(&link));
     let mut client = async_nats::ConnectOptions::new()
         .name(&options.name)
         .ping_interval(Duration::from_secs(10))
         .connection_timeout(share(options.timeout, address.servers.len()))
-        .reconnect_delay_callback(move |attempt| reconnect_delay(attempt, is_alone))
+        .reconnect_delay_callback(move |attempt| {
+            // The first connection is none that was lost: whoever starts does not wait.
+            let is_lost = seen.borrow().epoch > 0;
+            if is_lost { reconnect_delay(attempt, is_alone) } else { Duration::ZERO }
+        })
         .event_callback(move |event| {
             note(&link, &event);
             std::future::ready(())
