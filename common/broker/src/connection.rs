@@ -314,12 +314,15 @@ async fn client_options(
 ) -> Result<async_nats::ConnectOptions> {
     let link = Arc::clone(link);
     let complaints = Quiet::new();
-    let is_alone = address.servers.len() == 1;
+    let (is_alone, seen) = (address.servers.len() == 1, Arc::clone(&link));
     let mut client = async_nats::ConnectOptions::new()
         .name(&options.name)
         .ping_interval(Duration::from_secs(10))
         .connection_timeout(share(options.timeout, address.servers.len()))
-        .reconnect_delay_callback(move |attempt| reconnect_delay(attempt, is_alone))
+        .reconnect_delay_callback(move |attempt| {
+            let is_lost = seen.borrow().epoch > 0;
+            reconnect_delay(attempt, is_lost, is_alone)
+        })
         .event_callback(move |event| {
             note(&link, &complaints, &event);
             std::future::ready(())
@@ -355,10 +358,12 @@ fn connect_delay(attempt: usize) -> Duration {
     jitter(Duration::from_millis(millis))
 }
 
-/// The delay before an attempt (from 1) to connect again. Another server is tried at once. Where there is none, it is the same one that
-/// starts again, as a rule, and all of a fleet comes: few attempts are made until it is there, or they would be what it waits for.
-fn reconnect_delay(attempt: usize, is_alone: bool) -> Duration {
+/// The delay before an attempt (from 1) of the client. A first connection is not one that was `is_lost`: whoever starts does not wait.
+/// Another server is tried at once. Where one `is_alone`, it is the same that starts again, as a rule, and all of a fleet comes: few
+/// attempts are made until it is there, or they would be what it waits for.
+fn reconnect_delay(attempt: usize, is_lost: bool, is_alone: bool) -> Duration {
     let millis = match attempt {
+        _ if !is_lost => return Duration::ZERO,
         0 | 1 if !is_alone => return Duration::ZERO,
         _ if !is_alone => return connect_delay(attempt - 1),
         0 | 1 => 60,
@@ -434,5 +439,34 @@ impl Subscription {
             payload: message.payload,
             reply: message.reply.map(async_nats::Subject::into_string),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_starts_or_has_another_server_connects_at_once() {
+        for attempt in 0..9 {
+            assert_eq!(reconnect_delay(attempt, false, true), Duration::ZERO);
+        }
+        assert_eq!(reconnect_delay(1, true, false), Duration::ZERO);
+        assert!(reconnect_delay(2, true, false) < Duration::from_millis(26));
+    }
+
+    #[test]
+    fn a_server_alone_that_starts_again_is_asked_a_few_times_and_found_within_a_second() {
+        let delays = (1..9).map(|attempt| reconnect_delay(attempt, true, true));
+        let tries: Vec<_> = delays
+            .scan(Duration::ZERO, |at, delay| {
+                *at += delay;
+                Some(*at)
+            })
+            .collect();
+        let within = |time| tries.iter().filter(|at| **at < time).count();
+        assert!(within(Duration::from_millis(700)) <= 3, "{tries:?}");
+        let gaps = tries.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.max().is_some_and(|gap| gap <= Duration::from_millis(1250)), "{tries:?}");
     }
 }

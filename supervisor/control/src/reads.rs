@@ -10,9 +10,8 @@ use broker::{Broker, BrokerError, FirstOpen, OpenScan};
 use common::AgentName;
 use tokio::sync::Semaphore;
 
-/// Journals that are read at once. The server reads an index for some milliseconds where thousands of messages are open, with few of
-/// its threads at a time, and whoever else asks JetStream something waits behind that.
-const AT_ONCE: usize = 4;
+/// Journals that are read at once.
+const AT_ONCE: usize = 16;
 
 /// Counts of messages that are asked for at once. The server makes them one after the other, and what comes over the same connection
 /// waits.
