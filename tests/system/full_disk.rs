@@ -4,7 +4,11 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,6 +18,9 @@ const ECHO: &str = "MODEL test/model\nSOUL You repeat.";
 
 /// The size of the disk.
 const SIZE: u64 = 128 << 20;
+
+/// The leader tries for 5 s to write a record.
+const GIVEN_UP: Duration = Duration::from_secs(6);
 
 /// A file system of its own, in memory.
 struct Disk(PathBuf);
@@ -49,12 +56,40 @@ impl Disk {
         while self.free() > free && file.write_all(&page).is_ok() {}
     }
 
+    /// Fills up what becomes free, until what this yields is dropped.
+    fn keep_full(&self) -> Full {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (disk, stopped) = (ManuallyDrop::new(Self(self.0.clone())), Arc::clone(&stop));
+        let filling = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                disk.leave(0);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Full { stop, filling: Some(filling) }
+    }
+
     fn make_room(&self) {
         fs::remove_file(self.ballast()).expect("it is there");
     }
 
     fn ballast(&self) -> PathBuf {
         self.0.join("ballast")
+    }
+}
+
+/// A disk is kept full.
+struct Full {
+    stop: Arc<AtomicBool>,
+    filling: Option<JoinHandle<()>>,
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(filling) = self.filling.take() {
+            filling.join().expect("it fills");
+        }
     }
 }
 
@@ -117,6 +152,7 @@ async fn a_disk_that_fills_up_is_told_of_and_loses_nothing() {
     // At 100 percent an answer of some length cannot be stored, and a server whose write has failed takes nothing any more. What reads works.
     disk.leave(0);
     let _refused = send(&fleet, "m5").await.exit(9);
+    let kept = disk.keep_full();
     let _done = fleet.cli(["start", "late"]).await;
     let log = fleet.home().join("nats/nats.log");
     eventually("a write fails", async || {
@@ -130,6 +166,9 @@ async fn a_disk_that_fills_up_is_told_of_and_loses_nothing() {
     let _shown = fleet.cli(["usage", "--storage"]).await.ok();
     assert_eq!(room(&fleet).await, "fail");
 
+    // So long that what the leader had to write is given up.
+    tokio::time::sleep(GIVEN_UP).await;
+    drop(kept);
     // With room again, all goes on by itself.
     disk.make_room();
     // Whether the record of it got into the log is a matter of the last bytes.

@@ -158,8 +158,8 @@ impl Leading {
 }
 
 impl Leading {
-    /// A record did not get into the log, as when the broker is away for long. Reports of nodes and shims come again by
-    /// themselves; a timer and the election would be lost for ever.
+    /// A record did not get into the log, as when the broker is away for long. Most reports of nodes and shims come again by
+    /// themselves; a timer, the election, and a start that failed would be lost.
     pub(super) fn unsaid(&mut self, record: &ControlRecord) {
         self.readied.clear();
         if let ControlEvent::LeaderElected { .. } = record.event {
@@ -168,6 +168,7 @@ impl Leading {
         if record.term.is_none() || record.term != self.term {
             return;
         }
+        self.observer.unsaid(&record.event);
         if let ControlEvent::TimerFired { agent, timer, incarnation } = &record.event {
             self.timers.set((agent.clone(), *timer, *incarnation), AGAIN);
         } else if let ControlEvent::IncarnationAllocated { agent, .. } = &record.event {

@@ -220,6 +220,11 @@ impl Observer {
         self.news(ControlEvent::IncarnationDrained { agent: agent.name.clone(), incarnation })
     }
 
+    /// What follows from a report did not get on record: what is not reported again must not count as said.
+    pub fn unsaid(&mut self, event: &ControlEvent) {
+        self.memory.unsay(event);
+    }
+
     /// Time passes. Call it about once a second.
     pub fn tick(&mut self, state: &State, now_ms: u64) -> Vec<Outcome> {
         self.awake(now_ms);

@@ -186,6 +186,13 @@ impl Memory {
         self.may(about)
     }
 
+    /// What was said of a start that failed did not get on record, and its node says it once only: it counts as a start that was lost.
+    pub(super) fn unsay(&mut self, event: &ControlEvent) {
+        if let ControlEvent::StartFailed { agent, incarnation, .. } = event {
+            self.said.remove(&About::Ended(agent.clone(), *incarnation));
+        }
+    }
+
     /// Whether a lost start is worth repeating now.
     pub(super) fn may_start(&mut self, agent: &AgentName, incarnation: u64) -> bool {
         let ended = About::Ended(agent.clone(), incarnation);

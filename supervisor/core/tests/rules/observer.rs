@@ -421,6 +421,25 @@ fn a_starting_one_that_is_missing_is_started_again() {
 }
 
 #[test]
+fn a_start_whose_failure_did_not_get_on_record_is_tried_again() {
+    let mut fleet = Fleet::new();
+    fleet.apply(soul("mender", "v1"));
+    let mut eyes = eyes(0);
+    let alpha = node_name("alpha");
+    let failed = eyes.start_failed(&fleet.state, &alpha, None, &mender(), 1, "the disk is full");
+    let [Outcome::Record(failed)] = &failed[..] else { panic!("{failed:?}") };
+    let starts = |eyes: &mut Observer, from: u64| {
+        let reports = (from..from + 20_000).step_by(1_000);
+        let told = reports.flat_map(|now| eyes.node_report(&fleet.state, now, &report(&[])));
+        told.filter(|out| matches!(out, Outcome::Do(Action::Start { .. }))).count()
+    };
+    // While it is on its way, nothing is started.
+    assert_eq!(starts(&mut eyes, 1_000), 0);
+    eyes.unsaid(failed);
+    assert!(starts(&mut eyes, 21_000) > 0);
+}
+
+#[test]
 fn a_number_that_one_process_of_a_node_was_to_start_is_not_given_to_another() {
     let mut fleet = Fleet::new();
     fleet.apply(soul("mender", "v1"));
