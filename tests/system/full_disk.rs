@@ -63,7 +63,7 @@ impl Disk {
         let filling = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 disk.leave(0);
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::park_timeout(Duration::from_millis(1));
             }
         });
         Full { stop, filling: Some(filling) }
