@@ -20,6 +20,9 @@ use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::wire::CALL;
 
+/// So many times what it is to hold is much more.
+const PRESSED: u64 = 2;
+
 /// What the journal keeps of what is finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArchiveOptions {
@@ -47,6 +50,8 @@ pub struct Round {
     pub removed: usize,
     /// Whether there is more to do at once.
     pub more: bool,
+    /// Whether the journal holds much more than it is to hold: the server's memory grows.
+    pub pressed: bool,
 }
 
 /// Moves finished messages from the journal to HISTORY.
@@ -126,7 +131,10 @@ impl Archiver {
                 self.remove(journal, shard.settled(), places).await?;
             }
         }
-        Ok(Round { archived, removed, more })
+        let messages: u64 = journals.iter().map(|journal| journal.info.state.messages).sum();
+        // A finished message has two records.
+        let pressed = more && messages / 2 > self.options.most.saturating_mul(PRESSED);
+        Ok(Round { archived, removed, more, pressed })
     }
 
     async fn journals(&self) -> Result<Vec<Journal>> {
