@@ -23,8 +23,9 @@ const AT_ONCE: usize = 32;
 /// The largest block of the server: `defaultLargeBlockSize` in its filestore.go.
 const BLOCK: usize = 8 << 20;
 
-/// Records that fill a block have this size.
+/// Records that fill a block have this size; no less than that, whatever little a server takes at once.
 const FILLER: usize = 512 << 10;
+const LEAST: usize = 4 << 10;
 
 impl Broker {
     /// Removes records of a stream. Those that are not there are as good as removed.
@@ -76,7 +77,7 @@ impl Broker {
     }
 
     async fn fill(&self, filled: Filled, stream: &str) -> Result<()> {
-        let filler = Bytes::from(vec![b' '; FILLER.min(self.max_record())]);
+        let filler = Bytes::from(vec![b' '; FILLER.min(self.max_record()).max(LEAST)]);
         let count = BLOCK / filler.len() + 1;
         let mut fillers = Vec::new();
         for n in 0..u32::try_from(count).unwrap_or(u32::MAX) {

@@ -42,10 +42,11 @@ pub(crate) fn control(record: &ControlRecord) -> String {
             ..
         } => {
             let verb = if *done { "erased" } else { "erasing" };
-            let messages = table::count(*messages, "message");
+            let messages = table::count(*messages, "message", "messages");
             let of = if *conversation { " of a conversation" } else { "" };
             let until = before.map(|before| format!(" from before {before}")).unwrap_or_default();
-            let (records, bytes) = (table::count(*records, "record"), table::bytes(*bytes));
+            let (records, bytes) =
+                (table::count(*records, "record", "records"), table::bytes(*bytes));
             format!("{by}: {verb} {messages}{of}{until}: {records}, {bytes}")
         }
         ControlEvent::LeaderElected { supervisor, .. } => format!("supervisor {supervisor} leads"),

@@ -141,7 +141,7 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
         None => "All its messages are final.".to_owned(),
         Some((_, key, at)) => format!(
             "{} not final; the oldest, {}, was sent {} ago.",
-            count(open.total, "message is", "messages are"),
+            table::count(open.total, "message is", "messages are"),
             key.message_id,
             table::short(now().since(*at))
         ),
@@ -155,7 +155,7 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
     if dead > 0 {
         let dead = match letters.has_earlier() {
             true => format!("{dead} or more of its messages were"),
-            false => count(dead, "of its messages was", "of its messages were"),
+            false => table::count(dead, "of its messages was", "of its messages were"),
         };
         why.push(format!("{dead} given up: `mozart dead ls --agent {name}`."));
     }
@@ -196,10 +196,6 @@ fn section(title: &str, lines: &[String]) -> Result<(), ApiError> {
     output::line(format!("\n{title}\n  {}", lines.join("\n  ")))
 }
 
-fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
-
 /// What the broker says about the incarnation that takes the messages.
 async fn consumer(
     broker: &Broker,
@@ -218,7 +214,7 @@ async fn consumer(
         )),
         Some(figures) if figures.pending + figures.ack_pending > 0 => Some(format!(
             "The broker has {} for incarnation {incarnation}, and {} with it.",
-            count(figures.pending, "message", "messages"),
+            table::count(figures.pending, "message", "messages"),
             figures.ack_pending
         )),
         Some(_) => None,

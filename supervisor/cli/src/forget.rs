@@ -89,7 +89,7 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     drop(progress);
     show(&client, args, &forgotten)?;
     if forgotten.open > 0 {
-        let open = table::count(forgotten.open, "message");
+        let open = table::count(forgotten.open, "message", "messages");
         output::note(format!("kept: {open} without a final state; `mozart cancel` ends one"));
     }
     if !forgotten.unclean.is_empty() {
@@ -167,9 +167,9 @@ fn show(client: &Client, args: &ForgetArgs, forgotten: &Forgotten) -> Result<(),
     let verb = if args.dry_run { "would erase" } else { "erased" };
     let head = format!(
         "{verb} {} of {}: {}, {}",
-        table::count(shown.messages, "message"),
+        table::count(shown.messages, "message", "messages"),
         args.agent,
-        table::count(total.records, "record"),
+        table::count(total.records, "record", "records"),
         table::bytes(total.bytes)
     );
     output::line(head)?;

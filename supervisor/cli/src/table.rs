@@ -113,8 +113,8 @@ pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 /// A number of things: `1 message`, `2 messages`.
-pub(crate) fn count(count: u64, thing: &str) -> String {
-    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A number of bytes: `812 B`, `1.50 GiB`.
