@@ -234,6 +234,9 @@ pub struct AgentRow {
     pub inflight: u64,
     /// The oldest message that is not final.
     pub oldest: Option<Timestamp>,
+    /// How old `inbox` and `oldest` are.
+    #[serde(default)]
+    pub counts: Counts,
     /// How its worker last ended.
     pub last_exit: Option<String>,
     /// When it is started next.
@@ -247,6 +250,19 @@ pub struct AgentRow {
     /// Why the last replacement was given up, until another is tried.
     #[serde(default)]
     pub given_up: Option<String>,
+}
+
+/// How old the figures about an agent's messages are. The broker is asked for them, and whoever looks does not wait for a busy one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Counts {
+    /// The broker has told them for this answer.
+    Current,
+    /// They are what it told for an earlier one.
+    Earlier,
+    /// It has told none yet: they are 0.
+    #[default]
+    Unknown,
 }
 
 /// A page of `ps`.

@@ -50,7 +50,7 @@ fn render(detail: &AgentDetail) -> String {
         ("last exit", table::or_none(row.last_exit.as_deref())),
         ("next try", table::or_none(row.next_try)),
         ("messages", format!("{} in the journal", row.message_count)),
-        ("inbox", format!("{} waiting, {} in work", row.inbox, row.inflight)),
+        ("inbox", super::ps::busy(row)),
         ("oldest", table::or_none(row.oldest)),
         ("model", config.model.clone()),
         ("identity", table::one_line(&config.identity, 80)),

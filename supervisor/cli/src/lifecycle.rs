@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use common::AgentName;
-use common::api::{AgentRow, AgentState, ApiError, Query};
+use common::api::{AgentRow, AgentState, ApiError, Counts, Query};
 use tokio::time::Instant;
 
 use super::client::Client;
@@ -133,7 +133,11 @@ impl Until {
         };
         match self {
             Self::Running => row.state == AgentState::Running,
-            Self::Idle => row.state == AgentState::Running && row.inbox + row.inflight == 0,
+            Self::Idle => {
+                row.state == AgentState::Running
+                    && row.counts == Counts::Current
+                    && row.inbox + row.inflight == 0
+            }
             Self::Stopped => row.state == AgentState::Stopped,
         }
     }
@@ -194,7 +198,7 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
 fn late(args: &WaitArgs, seen: Option<Result<AgentRow, ApiError>>) -> ApiError {
     let cause = match seen {
         Some(Ok(row)) => {
-            let busy = format!("{} waiting, {} in work", row.inbox, row.inflight);
+            let busy = super::ps::busy(&row);
             match row.reason {
                 Some(reason) => format!("it is {}: {reason}; {busy}", row.state.as_str()),
                 None => format!("it is {}; {busy}", row.state.as_str()),
@@ -228,6 +232,11 @@ mod tests {
         assert!(Until::Idle.holds(Some(&agent)));
         agent.state = AgentState::Error;
         assert!(!Until::Idle.holds(Some(&agent)));
+        agent.state = AgentState::Running;
+        for counts in [Counts::Earlier, Counts::Unknown] {
+            agent.counts = counts;
+            assert!(!Until::Idle.holds(Some(&agent)), "{counts:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use common::api::{AgentRow, AgentState, ApiError};
+use common::api::{AgentRow, AgentState, ApiError, Counts};
 use common::{AgentName, Timestamp};
 
 use super::client::{Client, now};
@@ -60,7 +60,11 @@ pub(crate) async fn run(global: &Global, args: &PsArgs) -> Result<u8, ApiError> 
     let named = named(&client, args, true).await?;
     let now = now();
     let mut list = List::new(client.json(), HEADERS);
-    let show = |row| list.item(&row, |row| cells(row, now));
+    let mut late = 0;
+    let show = |row: AgentRow| {
+        late += u64::from(row.counts != Counts::Current);
+        list.item(&row, |row| cells(row, now))
+    };
     let left_out = if args.agents.is_empty() {
         each(&client, args, show).await
     } else {
@@ -68,6 +72,12 @@ pub(crate) async fn run(global: &Global, args: &PsArgs) -> Result<u8, ApiError> 
     };
     if let Some(last) = list.end(left_out)? {
         output::note(format!("there are more agents: for the next ones, add --after {last}"));
+    }
+    if late > 0 {
+        output::note(format!(
+            "the broker is busy: INBOX and OLDEST of {} are what it said before",
+            table::count(late, "agent", "agents")
+        ));
     }
     Ok(0)
 }
@@ -143,6 +153,16 @@ fn render(rows: &[AgentRow], now: Timestamp) -> String {
     table::table(&HEADERS, rows.iter().map(|row| cells(row, now).to_vec()))
 }
 
+/// What waits and what is being answered.
+pub(crate) fn busy(row: &AgentRow) -> String {
+    let when = match row.counts {
+        Counts::Current => "",
+        Counts::Earlier => " (as it was; the broker is busy)",
+        Counts::Unknown => return format!("not known yet, {} in work", row.inflight),
+    };
+    format!("{} waiting, {} in work{when}", row.inbox, row.inflight)
+}
+
 fn cells(row: &AgentRow, now: Timestamp) -> [String; HEADERS.len()] {
     let started = row.started_at.filter(|_| row.state == AgentState::Running);
     [
@@ -152,7 +172,10 @@ fn cells(row: &AgentRow, now: Timestamp) -> [String; HEADERS.len()] {
         table::or_none(row.node.as_deref()),
         table::age(started, now),
         row.restart_count.to_string(),
-        row.inbox.to_string(),
+        match row.counts {
+            Counts::Unknown => "?".to_owned(),
+            Counts::Earlier | Counts::Current => row.inbox.to_string(),
+        },
         row.inflight.to_string(),
         table::age(row.oldest, now),
         table::or_none(row.last_exit.as_deref().map(|exit| table::one_line(exit, 40))),
@@ -183,7 +206,19 @@ pub(crate) mod tests {
             running_incarnation: Some(3),
             running_generation: Some(2),
             given_up: None,
+            counts: Counts::Current,
         }
+    }
+
+    #[test]
+    fn what_the_broker_has_not_told_is_not_nothing() {
+        let mut row = row("a", AgentState::Running);
+        row.inbox = 0;
+        row.counts = Counts::Unknown;
+        assert_eq!(cells(&row, Timestamp::from_millis(61_000))[6], "?");
+        assert_eq!(busy(&row), "not known yet, 1 in work");
+        row.counts = Counts::Earlier;
+        assert_eq!(busy(&row), "0 waiting, 1 in work (as it was; the broker is busy)");
     }
 
     #[test]

@@ -82,7 +82,7 @@ enum Done {
     /// A snapshot as of a sequence was taken, or could not be.
     Snapshot { seq: u64, written: bool },
     /// Clients were shown what they asked to see; how many messages agents had.
-    Shown(Vec<(AgentName, u64)>),
+    Shown(Vec<(AgentName, view::Counted)>),
     /// The consumers that there are.
     Consumers(Vec<(AgentName, u64)>),
     /// Nothing more to do.
@@ -120,8 +120,8 @@ struct Supervisor {
     /// Clients that want to see agents.
     looks: Looks,
     heartbeats: HashMap<AgentName, (u64, Heartbeat)>,
-    /// How many messages agents had when somebody last looked.
-    counted: HashMap<AgentName, u64>,
+    /// What the broker told of agents' messages when somebody last looked.
+    counted: HashMap<AgentName, view::Counted>,
     /// What nodes last said of starts that take long.
     preparing: HashMap<AgentName, Preparing>,
     /// The last report of each node, and when it came.

@@ -7,10 +7,11 @@ use common::AgentName;
 use common::api::{AgentDetail, AgentPage, AgentRow, ApiError, Reply};
 use futures_util::StreamExt as _;
 use supervisor_core::Agent;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::looks::{Look, Wanted};
 use super::query::{send_reply, unknown};
+use super::view::Counted;
 use super::{Done, Supervisor, view};
 
 /// Agents whose journals are asked at once for those who look.
@@ -19,9 +20,7 @@ const AT_ONCE: usize = 64;
 const PAGE: usize = 1000;
 /// The bytes of a reply around its rows, at most.
 const AROUND: usize = 1024;
-/// What is not known of their journals by then is not shown: clients wait for 5 s.
-const WITHIN: Duration = Duration::from_secs(3);
-/// And what may take long to find out, by then: people wait for it, and admissions behind it.
+/// What the broker has not told by then is shown as it was told before: people wait for it, and admissions behind it.
 const SOON: Duration = Duration::from_millis(500);
 
 /// An agent as it is shown, but for what only the broker knows.
@@ -41,8 +40,8 @@ impl Supervisor {
             .get(&agent.name)
             .filter(|known| known.is_fresh(agent.incarnation, self.now_ms()))
             .map(|known| known.doing.as_str());
-        let messages = self.counted.get(&agent.name).copied().unwrap_or(0);
-        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), messages, doing)
+        let counted = self.counted.get(&agent.name).copied();
+        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), counted, doing)
     }
 
     /// What the log says, at once: for whoever asks again and again.
@@ -75,8 +74,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// `counted`: how many messages agents had.
-    pub(super) fn shown(&mut self, counted: Vec<(AgentName, u64)>) {
+    /// `counted`: what the broker told of agents' messages.
+    pub(super) fn shown(&mut self, counted: Vec<(AgentName, Counted)>) {
         let known = counted.into_iter().filter(|(agent, _)| self.state.agent(agent).is_some());
         self.counted.extend(known);
         self.looks.done();
@@ -127,14 +126,11 @@ impl Supervisor {
             answers.push((reply, answer));
         }
         let (reads, broker) = (self.reads.clone(), self.broker.clone());
-        let (soon, until) = (Instant::now() + SOON, Instant::now() + WITHIN);
+        let soon = Instant::now() + SOON;
         self.task(async move {
             let rows: BTreeMap<_, _> = futures_util::stream::iter(shown.into_values())
                 .map(async |Shown { row, begun, floor }| {
-                    let known = row.clone();
-                    let filled =
-                        timeout_at(until, view::fill(&reads, row, begun, floor, soon)).await;
-                    filled.unwrap_or(known)
+                    view::fill(&reads, row, begun, floor, soon).await
                 })
                 .buffered(AT_ONCE)
                 .map(|row| (row.agent.clone(), row))
@@ -143,7 +139,10 @@ impl Supervisor {
             for (reply, answer) in answers {
                 send_reply(&broker, reply, &answer.reply(&rows)).await;
             }
-            Done::Shown(rows.into_iter().map(|(agent, row)| (agent, row.message_count)).collect())
+            let counted = rows.into_iter();
+            Done::Shown(
+                counted.filter_map(|(agent, row)| Some((agent, Counted::of(&row)?))).collect(),
+            )
         });
     }
 

@@ -1,7 +1,8 @@
 //! The state as clients see it: rows of `ps`, and who leads.
 
 use broker::{BrokerError, FirstOpen};
-use common::api::{AgentDetail, AgentRow, AgentState, Hello};
+use common::api::{AgentDetail, AgentRow, AgentState, Counts, Hello};
+use common::{AgentName, Timestamp};
 use supervisor_core::{Agent, Desired, NodePhase, Phase, State};
 use tokio::time::{Instant, timeout_at};
 
@@ -25,9 +26,35 @@ pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
     }
 }
 
-/// An agent's row, but for what only the broker knows. `open`: its shim's open turns; `messages`: how many it had when they were last
-/// counted; `doing`: what its node does before it can start.
-pub(super) fn row(agent: &Agent, open: u32, messages: u64, doing: Option<&str>) -> AgentRow {
+/// What the broker told of an agent's messages when somebody last looked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    messages: u64,
+    /// Those that are open.
+    open: u64,
+    oldest: Option<Timestamp>,
+}
+
+impl Counted {
+    /// What a row tells, if it tells anything.
+    pub(super) fn of(row: &AgentRow) -> Option<Self> {
+        (row.counts != Counts::Unknown).then_some(Self {
+            messages: row.message_count,
+            open: row.inbox + row.inflight,
+            oldest: row.oldest,
+        })
+    }
+}
+
+/// An agent's row, but for what only the broker knows. `inflight`: its shim's open turns; `counted`: what the broker last told; `doing`:
+/// what its node does before it can start.
+pub(super) fn row(
+    agent: &Agent,
+    inflight: u32,
+    counted: Option<Counted>,
+    doing: Option<&str>,
+) -> AgentRow {
+    let inflight = u64::from(inflight);
     let shown = agent.current.as_ref().or(agent.next.as_ref());
     let running = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
     let doing = doing.filter(|_| agent.state() != AgentState::Running);
@@ -38,12 +65,13 @@ pub(super) fn row(agent: &Agent, open: u32, messages: u64, doing: Option<&str>) 
         generation: agent.generation,
         incarnation: agent.incarnation,
         restart_count: agent.restart_count,
-        message_count: messages,
+        message_count: counted.map_or(0, |counted| counted.messages),
         node: shown.map(|one| one.node.to_string()),
         started_at: agent.started_at,
-        inbox: 0,
-        inflight: u64::from(open),
-        oldest: None,
+        inbox: counted.map_or(0, |counted| counted.open.saturating_sub(inflight)),
+        inflight,
+        oldest: counted.and_then(|counted| counted.oldest),
+        counts: if counted.is_some() { Counts::Earlier } else { Counts::Unknown },
         last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
         next_try: agent.next_try,
         running_incarnation: running.map(|one| one.number),
@@ -66,8 +94,7 @@ pub(super) fn detail(agent: &Agent, row: AgentRow) -> AgentDetail {
 /// With so many messages waiting, the consumer's own count is what is shown: it counts what has ended and is not acknowledged yet, too.
 const MANY: u64 = 64;
 
-/// Adds what only the broker knows. Where it does not answer, the figures stay as they are. What it has to go through all of an agent's
-/// messages for is left out where it is not there `soon`: how many there are, and since when the oldest is open.
+/// Adds what only the broker knows. Where it does not answer `soon`, the figures stay as they are.
 pub(super) async fn fill(
     reads: &Reads,
     mut row: AgentRow,
@@ -77,34 +104,46 @@ pub(super) async fn fill(
 ) -> AgentRow {
     let broker = &reads.broker;
     let consumer = match begun {
-        Some(begun) => broker.consumer(&row.agent, begun).await.ok().flatten(),
+        Some(begun) => by(soon, broker.consumer(&row.agent, begun)).await.flatten(),
         None => None,
     };
-    let waiting = consumer.map(|consumer| consumer.pending + consumer.ack_pending);
-    row.inbox = waiting.map_or(row.inbox, |waiting| waiting.saturating_sub(row.inflight));
     if let Some(count) = by(soon, reads.counted(broker.count_messages(&row.agent))).await {
         row.message_count = count;
     }
-    if waiting == Some(0) {
-        return row;
-    }
+    let waiting = consumer.map(|consumer| consumer.pending + consumer.ack_pending);
     let from = consumer.map_or(floor, |consumer| consumer.ack_floor + 1);
-    let open = match by(soon, reads.first_open(&row.agent, from)).await {
-        Some(FirstOpen::At(_, at)) => {
-            row.oldest = Some(at);
-            if waiting.is_some_and(|waiting| waiting > MANY) {
-                return row;
-            }
-            // By counting, a little wrong while messages end: no agent is idle because of that.
-            by(soon, reads.counted(broker.count_open(&row.agent))).await.map(|open| open.max(1))
-        }
-        Some(FirstOpen::NoneBefore(_)) => Some(0),
-        None => None,
+    let told = match waiting {
+        Some(0) => Some((0, None)),
+        _ => open(reads, &row.agent, from, waiting, soon).await,
     };
-    if let Some(open) = open {
+    if let Some((open, oldest)) = told {
         row.inbox = open.saturating_sub(row.inflight);
+        row.oldest = oldest;
+        row.counts = Counts::Current;
     }
     row
+}
+
+/// How many messages are open, and since when the oldest is. `waiting`: what the consumer counts.
+async fn open(
+    reads: &Reads,
+    agent: &AgentName,
+    from: u64,
+    waiting: Option<u64>,
+    soon: Instant,
+) -> Option<(u64, Option<Timestamp>)> {
+    match by(soon, reads.first_open(agent, from)).await? {
+        FirstOpen::NoneBefore(_) => Some((0, None)),
+        FirstOpen::At(_, oldest) => {
+            let many = waiting.filter(|waiting| *waiting > MANY);
+            let open = match many {
+                Some(many) => many,
+                // By counting, a little wrong while messages end: no agent is idle because of that.
+                None => by(soon, reads.counted(reads.broker.count_open(agent))).await?.max(1),
+            };
+            Some((open, Some(oldest)))
+        }
+    }
 }
 
 /// What the broker says by then; after that it is not even asked.

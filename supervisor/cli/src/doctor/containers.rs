@@ -292,6 +292,7 @@ mod tests {
             running_incarnation,
             running_generation: None,
             given_up: None,
+            counts: common::api::Counts::Current,
         }
     }
 
