@@ -86,7 +86,8 @@ impl Up {
     fn start(&self) -> Result<Duration> {
         let souls = self.folder.path().join("souls");
         let Some(souls) = souls.to_str() else { return fail("a folder that is not text") };
-        self.run(&["up", souls, "-d", "--sync", "lazy"])
+        // The supervisor archives nothing by itself: two at once would be in each other's way.
+        self.run(&["up", souls, "-d", "--sync", "lazy", "--hot-messages", "1000000000"])
     }
 
     fn running(&self) -> Result<Running> {
