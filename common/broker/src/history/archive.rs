@@ -1,8 +1,9 @@
 //! The archiver: from the journal to HISTORY, crash-safe at every step.
 //!
 //! A round takes what was finished first, if that is long enough ago, and then, in this order: writes it to HISTORY, reads it back,
-//! indexes it, and removes it from the journal, each request before its final state, so that no message ever looks open again. After a crash
-//! in between, the next archiver begins with what is in HISTORY: what is marked there as archived is removed and not copied.
+//! indexes it, and removes it from the journal, each request before its final state, so that no message ever looks open again. While there
+//! is more to copy, several rounds remove together. After a crash in between, the next archiver begins with what is in HISTORY: what is
+//! marked there as archived is removed and not copied.
 //!
 //! Two archivers at once do no harm: a write to HISTORY is refused if there is one that its author has not seen.
 
@@ -22,6 +23,11 @@ use crate::wire::CALL;
 
 /// So many times what it is to hold is much more.
 const PRESSED: u64 = 2;
+
+/// So many copied messages leave a journal stream at once, while there are more to copy. Where a stream is cut off at its start, the server
+/// writes down what it knows of all that is left, and of every single record that goes from its middle it keeps a note, which makes
+/// what it counts slow: 400 at a time, a journal of a million lost 200 a second (measured, nats-server 2.15.1, 2 cores).
+const AT_ONCE: usize = 4_000;
 
 /// What the journal keeps of what is finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,16 @@ pub struct Archiver {
 struct Known {
     progress: Progress,
     shards: Vec<Shard>,
+    /// What is to be removed of each of them.
+    copied: Vec<Copied>,
+}
+
+/// Messages of a journal stream that are in HISTORY.
+#[derive(Debug, Default)]
+struct Copied {
+    places: Vec<Places>,
+    /// So many of them, the first ones, were behind a message that is open when the others before it were removed.
+    behind: usize,
 }
 
 impl Archiver {
@@ -93,6 +109,7 @@ impl Archiver {
             None => Known {
                 progress: self.broker.archive_progress().await?,
                 shards: (0..self.broker.subjects().shards()).map(|_| Shard::default()).collect(),
+                copied: (0..self.broker.subjects().shards()).map(|_| Copied::default()).collect(),
             },
         };
         let round = self.advance(&mut known).await?;
@@ -106,15 +123,16 @@ impl Archiver {
             shard.begin(stream, info)?;
         }
         let (due, more) = self.due(known, &journals).await?;
-        let mut places: Vec<Vec<Places>> = journals.iter().map(|_| Vec::new()).collect();
+        let mut erased: Vec<Vec<Places>> = journals.iter().map(|_| Vec::new()).collect();
+        let mut copied = erased.clone();
         let mut fresh = Vec::new();
         for (number, pair) in due {
             let Some(journal) = journals.get(number) else { continue };
-            let erase = self.unkept.contains(&pair.key.agent);
-            places[number].push(Places { erase, ..Places::of(&pair) });
-            if erase {
+            if self.unkept.contains(&pair.key.agent) {
+                erased[number].push(Places::of(&pair));
                 continue;
             }
+            copied[number].push(Places::of(&pair));
             let mark = known.progress.marks.of(journal.shard, &journal.info.created);
             if pair.final_.seq > mark || !self.is_archived(&pair).await? {
                 fresh.push((journal.shard, journal.info.created.clone(), pair));
@@ -125,10 +143,15 @@ impl Archiver {
             self.broker.archive(fresh, &mut known.progress).await?;
         }
         let mut removed = 0;
-        for ((journal, shard), places) in journals.iter().zip(&known.shards).zip(places) {
-            removed += places.len();
-            if !places.is_empty() {
-                self.remove(journal, shard.settled(), places).await?;
+        for (number, journal) in journals.iter().enumerate() {
+            removed += erased[number].len();
+            self.broker.remove_all(&journal.stream, &erased[number], true).await?;
+            let waiting = &mut known.copied[number];
+            waiting.places.append(&mut copied[number]);
+            if !waiting.places.is_empty() && (!more || waiting.places.len() >= AT_ONCE) {
+                let before = waiting.places.len();
+                self.remove(journal, known.shards[number].settled(), waiting, !more).await?;
+                removed += before - waiting.places.len();
             }
         }
         let messages: u64 = journals.iter().map(|journal| journal.info.state.messages).sum();
@@ -182,32 +205,45 @@ impl Archiver {
         Ok(there.iter().any(is_it))
     }
 
-    /// Removes messages from the journal that are in HISTORY. Everything before `settled` is.
+    /// Removes messages from the journal that are in HISTORY. Everything before `settled` is. What is behind a message that is open stays
+    /// for another time: it may end until then. `all`: there is no other time soon.
     async fn remove(
         &self,
         Journal { stream, info, .. }: &Journal,
         settled: u64,
-        messages: Vec<Places>,
+        copied: &mut Copied,
+        all: bool,
     ) -> Result<()> {
-        let mut purged = 0;
-        let (erased, messages): (Vec<_>, Vec<_>) = messages.into_iter().partition(|it| it.erase);
-        let requests = erased.iter().filter_map(|places| places.request).collect();
-        self.broker.remove(stream, requests, true).await?;
-        self.broker
-            .remove(stream, erased.iter().map(|places| places.final_).collect(), true)
-            .await?;
         // With replicas, one that lags may have been read: then only what was seen goes.
-        if self.broker.replicas() == 1 && settled > info.state.first_seq {
+        let cuts = self.broker.replicas() == 1;
+        if cuts && settled > info.state.first_seq {
             let body = serde_json::json!({ "seq": settled });
             self.broker.wire().purge_as(stream, &body).await?;
-            purged = settled;
         }
-        let requests = messages.iter().filter_map(|places| places.request);
-        let requests: Vec<u64> = requests.filter(|seq| *seq >= purged).collect();
-        let finals = messages.iter().map(|places| places.final_);
-        let finals: Vec<u64> = finals.filter(|seq| *seq >= purged).collect();
-        self.broker.remove(stream, requests, false).await?;
-        self.broker.remove(stream, finals, false).await
+        let mut behind = 0;
+        let mut nth = 0;
+        copied.places.retain_mut(|places| {
+            nth += 1;
+            places.request = places.request.filter(|seq| !cuts || *seq >= settled);
+            let stays = !cuts || places.final_ >= settled;
+            behind += usize::from(stays && nth <= copied.behind);
+            stays
+        });
+        let one_by_one = if all || !cuts { copied.places.len() } else { behind };
+        let rest = copied.places.split_off(one_by_one);
+        self.broker.remove_all(stream, &copied.places, false).await?;
+        copied.behind = rest.len();
+        copied.places = rest;
+        Ok(())
+    }
+}
+
+impl Broker {
+    /// Removes messages from a journal stream, each request before its final state.
+    async fn remove_all(&self, stream: &str, messages: &[Places], erase: bool) -> Result<()> {
+        let requests = messages.iter().filter_map(|places| places.request).collect();
+        self.remove(stream, requests, erase).await?;
+        self.remove(stream, messages.iter().map(|places| places.final_).collect(), erase).await
     }
 }
 
@@ -216,14 +252,12 @@ impl Archiver {
 struct Places {
     request: Option<u64>,
     final_: u64,
-    /// Whether its text is to be gone at once.
-    erase: bool,
 }
 
 impl Places {
     fn of(pair: &Pair) -> Self {
         let request = pair.request.as_ref().map(|request| request.seq);
-        Self { request, final_: pair.final_.seq, erase: false }
+        Self { request, final_: pair.final_.seq }
     }
 }
 
