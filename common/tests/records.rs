@@ -29,7 +29,8 @@ fn read_as_anything(bytes: &[u8]) {
     drop(decode::<NodeCommand>(bytes));
     drop(decode::<NodeReport>(bytes));
     drop(event::decode(bytes));
-    drop(worker::parse(bytes));
+    worker::read(bytes, &mut |said| drop(said));
+    drop(worker::too_long(bytes));
     drop(serde_json::from_slice::<ControlRecord>(bytes));
     drop(serde_json::from_slice::<Final>(bytes));
 }
@@ -134,9 +135,12 @@ fn the_deepest_event_of_a_worker_can_be_read_back() {
         [1, 10, 62, 63, 64, 100, 120, 121, 122, 123, 124, 125, 126, 127, 128, 1000, 100_000]
     {
         let line = line(depth);
-        let Ok(FromWorker::Event { event, .. }) = worker::parse(line.as_bytes()) else {
-            continue;
-        };
+        let mut event = None;
+        worker::read(line.as_bytes(), &mut |said| match said {
+            Ok(FromWorker::Event { event: said, .. }) => event = Some(said),
+            other => assert!(matches!(other, Ok(FromWorker::TooDeep { .. })), "{other:?}"),
+        });
+        let Some(event) = event else { continue };
         taken = depth;
         let at = Timestamp::from_millis(0);
         let told = Event { seq: 1, at, body: EventBody::Worker { event } };

@@ -16,6 +16,8 @@ use common::failure;
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // What whoever started us had open is nobody's whom we start: a lock that it holds would be held for as long as the fleet runs.
+    close_fds::set_fds_cloexec(3, &[]);
     let Cli { global, command } = Cli::parse();
     start_log(&global, command.is_role());
     let result = match runtime(command.is_role()) {
@@ -78,5 +80,7 @@ fn start_log(global: &Global, role: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && cli::output::colour())
+        // It would be told on stderr that stderr cannot be written, by a macro that panics then.
+        .log_internal_errors(false)
         .init();
 }

@@ -35,12 +35,12 @@ async fn nonsense_is_logged_and_harms_nobody() {
         ("unknown; say b", "b"),
         ("stranger; say c", "c"),
         ("say d; twice", "d"),
-        ("nonsense", "so much for that "),
+        ("nonsense", "\u{fffd}(so much for that "),
     ] {
         assert_eq!(fleet.ask("w", text).await, answer.trim_end_matches('\n'), "{text}");
     }
-    // An event whose text is no UTF-8 is not passed on as if it were.
-    assert_eq!(fleet.ask("w", "invalid; say e").await, "e");
+    // Of an event whose text is no UTF-8, what is.
+    assert_eq!(fleet.ask("w", "invalid; say e").await, "\u{fffd}(e");
     // Ending its turn twice ended nobody else's.
     let id = fleet.send("w", "twice; sleep 0.5; say late").await;
     let after = fleet.send("w", "say next").await;

@@ -11,6 +11,7 @@ mod cli;
 mod compose;
 mod containers;
 mod copies;
+mod damaged_lines;
 mod doctor;
 mod forget;
 mod full_disk;

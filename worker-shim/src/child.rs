@@ -48,7 +48,9 @@ pub(crate) fn spawn(config: &ShimConfig, user: Option<&User>) -> io::Result<Work
         .stderr(Stdio::piped());
     if let Some(workdir) = &config.workdir {
         // Our own folder, which the worker inherits: with one for the child alone, a static binary would fork.
-        std::env::set_current_dir(workdir)?;
+        std::env::set_current_dir(workdir).map_err(|error| {
+            io::Error::other(format!("its folder {workdir} cannot be entered: {error}"))
+        })?;
     }
     let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);

@@ -1,10 +1,13 @@
 //! Log lines on their way to LOGS: collected for a moment, bounded, the last few kept for dead letters.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::Timestamp;
 use common::log::LogLine;
+
+use crate::secrets::Secrets;
 
 /// Lines wait this long for company.
 const COLLECT: Duration = Duration::from_millis(50);
@@ -12,8 +15,14 @@ const COLLECT: Duration = Duration::from_millis(50);
 const FULL: usize = 512 * 1024;
 /// More bytes than this waiting are not kept: what comes here past a stopped pipe, such as the shim's own notes, is bounded too.
 const DROPPED: usize = 2 * FULL;
-/// The longest line that is kept, in bytes.
-const LONGEST: usize = 16 * 1024;
+/// The longest line that is kept, in bytes, without the names of secrets in it.
+pub(crate) const LONGEST: usize = 16 * 1024;
+/// Of a line that is more than twice as long, so many bytes are kept of its beginning, and [`LONGEST`] of its end.
+const SHOWN: usize = 4 * LONGEST;
+/// What stands at the end of a piece that is not the last one of its line.
+const CONTINUES: &str = " [continues]";
+/// The stream whose long lines come in pieces.
+const STDERR: &str = "stderr";
 /// Lines that a dead letter shows.
 const LAST: usize = 20;
 /// The most lines of one publish: with [`LONGEST`] they fit the broker's 1 MiB, and JSON's escapes too where lines are usual.
@@ -29,6 +38,10 @@ const RECORDS: usize = 10_000;
 /// The worker's log.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
+    /// What must not be shown.
+    secrets: Arc<Secrets>,
+    /// The end of a piece of stderr that may be the beginning of a secret.
+    held: String,
     pending: VecDeque<LogLine>,
     bytes: usize,
     due: Option<Instant>,
@@ -44,8 +57,56 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
+    pub(crate) fn new(secrets: Arc<Secrets>) -> Self {
+        Self { secrets, ..Self::default() }
+    }
+
+    /// A line, or what is left of one whose beginning was taken.
     pub(crate) fn push(&mut self, at: Timestamp, stream: &str, bytes: &[u8], turn: Option<String>) {
-        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]).into_owned();
+        let held = if stream == STDERR { std::mem::take(&mut self.held) } else { String::new() };
+        let text = self.legible(held, bytes);
+        let (mut rest, left_out) = both_ends(&text);
+        let parts = std::iter::from_fn(|| {
+            let (part, more) = rest.split_at(rest.floor_char_boundary(LONGEST));
+            rest = more;
+            (!part.is_empty()).then_some((part, !more.is_empty()))
+        });
+        // An empty line is one, too.
+        let parts = parts.collect::<Vec<_>>();
+        if parts.is_empty() && left_out.is_none() {
+            self.keep_line(at, stream, String::new(), turn.clone());
+        }
+        for (part, more) in parts {
+            let more = more || left_out.is_some();
+            self.keep_line(
+                at,
+                stream,
+                format!("{part}{}", if more { CONTINUES } else { "" }),
+                turn.clone(),
+            );
+        }
+        if let Some((bytes, end)) = left_out {
+            self.keep_line(at, stream, format!("[{bytes} bytes left out]"), turn.clone());
+            self.keep_line(at, stream, end.to_owned(), turn);
+        }
+    }
+
+    /// A piece of a line of stderr, with more to come. What may be the beginning of a secret waits for that.
+    pub(crate) fn push_piece(&mut self, at: Timestamp, bytes: &[u8], turn: Option<String>) {
+        let held = std::mem::take(&mut self.held);
+        let mut text = self.legible(held, bytes);
+        self.held = text.split_off(text.len() - self.secrets.begun(&text));
+        text.push_str(CONTINUES);
+        self.keep_line(at, STDERR, text, turn);
+    }
+
+    /// What is shown of bytes that come after a text.
+    fn legible(&self, mut text: String, bytes: &[u8]) -> String {
+        text.push_str(&String::from_utf8_lossy(bytes));
+        self.secrets.text(text.into()).into_owned()
+    }
+
+    fn keep_line(&mut self, at: Timestamp, stream: &str, text: String, turn: Option<String>) {
         if self.last.len() == LAST {
             self.last.pop_front();
         }
@@ -140,9 +201,63 @@ impl Logs {
     }
 }
 
+/// A text, and where it is far too long for a log: its beginning, how much is left out, and its end.
+fn both_ends(text: &str) -> (&str, Option<(usize, &str)>) {
+    if text.len() <= 2 * SHOWN {
+        return (text, None);
+    }
+    let begins = &text[..text.floor_char_boundary(SHOWN)];
+    let ends = &text[text.ceil_char_boundary(text.len() - LONGEST)..];
+    (begins, Some((text.len() - begins.len() - ends.len(), ends)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn texts(logs: &mut Logs) -> Vec<String> {
+        std::iter::from_fn(|| {
+            let lines = logs.take()?;
+            logs.taken(Vec::new(), false);
+            Some(lines)
+        })
+        .flatten()
+        .map(|line| line.text)
+        .collect()
+    }
+
+    #[test]
+    fn a_long_line_is_shown_in_pieces_and_its_end_is_never_lost() {
+        let mut logs = Logs::default();
+        let at = Timestamp::from_millis(0);
+        logs.push(at, "stdout", b"", None);
+        logs.push(at, "stdout", "\u{e4}".repeat(LONGEST / 2 + 1).as_bytes(), None);
+        assert_eq!(
+            texts(&mut logs),
+            ["".to_owned(), "\u{e4}".repeat(LONGEST / 2) + CONTINUES, "\u{e4}".to_owned()]
+        );
+        logs.push(at, "stdout", &[&vec![b'x'; 1 << 20][..], b"the end"].concat(), None);
+        let lines = texts(&mut logs);
+        assert_eq!(lines.len(), SHOWN / LONGEST + 2);
+        assert!(lines.last().is_some_and(|line| line.ends_with("the end")));
+        let left_out = (1 << 20) + 7 - SHOWN - LONGEST;
+        assert_eq!(lines[lines.len() - 2], format!("[{left_out} bytes left out]"));
+        assert!(logs.last().last().is_some_and(|line| line.ends_with("the end")));
+    }
+
+    #[test]
+    fn a_secret_that_is_cut_in_two_is_none_the_less_hidden() {
+        let values = [("KEY".into(), "sk-123456".into())];
+        let mut logs = Logs::new(Arc::new(Secrets::new(&values.into())));
+        let at = Timestamp::from_millis(0);
+        logs.push_piece(at, b"it is sk-12", None);
+        logs.push(at, "stdout", b"between", None);
+        logs.push(at, "stderr", b"3456, sk-", None);
+        assert_eq!(
+            texts(&mut logs),
+            [&format!("it is {CONTINUES}"), "between", "[SECRET KEY], sk-"]
+        );
+    }
 
     #[test]
     fn beyond_what_is_kept_the_oldest_records_go_a_few_at_a_time() {

@@ -3,6 +3,7 @@
 //! Small, static, quiet: one thread, one connection, everything bounded.
 
 mod book;
+mod cause;
 mod child;
 mod clock;
 mod echo;
@@ -23,6 +24,8 @@ use std::process::ExitCode;
 use common::shim::{CONFIG_ENV, CONTAINER, ShimConfig};
 
 fn main() -> ExitCode {
+    // What whoever started us had open is not the worker's: a lock that it holds would be held for as long as the worker lives.
+    close_fds::set_fds_cloexec(3, &[]);
     match std::env::args().nth(1).as_deref() {
         Some("echo") => match echo::run() {
             Ok(()) => ExitCode::SUCCESS,
@@ -50,6 +53,8 @@ fn start(read_config: fn() -> Result<ShimConfig, String>) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_max_level(level.unwrap_or(tracing::Level::WARN))
+        // It would be told on stderr that stderr cannot be written, by a macro that panics then.
+        .log_internal_errors(false)
         .init();
     let config = match read_config() {
         Ok(config) => config,

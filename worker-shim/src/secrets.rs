@@ -1,11 +1,14 @@
 //! Keeps the values of SECRETs out of whatever a worker says: logs, events, answers.
 //!
-//! A worker may print its environment, and an agent may be talked into telling it. Only whole values within one line are found: a
-//! value that is told in pieces is told.
+//! A worker may print its environment, and an agent may be talked into telling it. A value counts as it is, as JSON and URLs write it, and
+//! in base64; also where an answer tells it in pieces. Any other disguise tells it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use common::worker::FromWorker;
 use memchr::memmem::Finder;
 use serde_json::Value;
@@ -14,7 +17,7 @@ use serde_json::Value;
 const SHORTEST: usize = 6;
 
 /// What must not be said.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Secrets(Vec<(Finder<'static>, String)>);
 
 impl Secrets {
@@ -22,10 +25,9 @@ impl Secrets {
     pub(crate) fn new(values: &BTreeMap<String, String>) -> Self {
         let mut patterns: Vec<(String, String)> = Vec::new();
         for (name, value) in values {
-            let mut forms = vec![value.trim().to_owned(), in_json(value)];
             // A key of several lines is printed as lines.
-            forms.extend(value.lines().map(|line| line.trim().to_owned()));
-            for form in forms {
+            let lines = value.lines().map(|line| line.trim().to_owned());
+            for form in forms(value).into_iter().chain(forms(value.trim())).chain(lines) {
                 if form.len() >= SHORTEST && !patterns.iter().any(|(known, _)| *known == form) {
                     patterns.push((form, format!("[SECRET {name}]")));
                 }
@@ -39,13 +41,12 @@ impl Secrets {
     }
 
     /// What a worker says, with the names in place of the values. After it is decoded: there are many ways to write a string in
-    /// JSON.
+    /// JSON. But for texts, which are pieces: whoever joins them looks for values ([`Self::text`], [`Self::begun`]).
     pub(crate) fn hide_in<'a>(&self, line: FromWorker<'a>) -> FromWorker<'a> {
         if self.0.is_empty() {
             return line;
         }
         match line {
-            FromWorker::Text { turn, text } => FromWorker::Text { turn, text: self.text(text) },
             FromWorker::Event { turn, mut event } => {
                 self.value(&mut event);
                 FromWorker::Event { turn, event }
@@ -60,14 +61,35 @@ impl Secrets {
             FromWorker::Error { turn, error, retryable } => {
                 FromWorker::Error { turn, error: self.text(error), retryable }
             }
+            FromWorker::Unknown { kind } => FromWorker::Unknown { kind: self.text(kind) },
             line @ (FromWorker::Ready
+            | FromWorker::Text { .. }
+            | FromWorker::TooDeep { .. }
             | FromWorker::Ack { .. }
-            | FromWorker::Progress { .. }
-            | FromWorker::Unknown { .. }) => line,
+            | FromWorker::Progress { .. }) => line,
         }
     }
 
-    fn text<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
+    /// How many bytes at the end of a text may be the beginning of a value.
+    pub(crate) fn begun(&self, text: &str) -> usize {
+        let text = text.as_bytes();
+        let begun = |finder: &Finder<'_>| {
+            let value = finder.needle();
+            let mut end = &text[text.len() - text.len().min(value.len() - 1)..];
+            while let Some(at) = memchr::memchr(value[0], end) {
+                end = &end[at..];
+                if value.starts_with(end) {
+                    return end.len();
+                }
+                end = &end[1..];
+            }
+            0
+        };
+        self.0.iter().map(|(finder, _)| begun(finder)).max().unwrap_or(0)
+    }
+
+    /// A text, with the names in place of the values.
+    pub(crate) fn text<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
         match self.hide(text.as_bytes()) {
             Cow::Borrowed(_) => text,
             Cow::Owned(hidden) => String::from_utf8_lossy(&hidden).into_owned().into(),
@@ -108,11 +130,49 @@ impl Secrets {
     }
 }
 
-/// As it stands within a JSON string.
-fn in_json(value: &str) -> String {
-    let quoted = serde_json::Value::from(value.trim()).to_string();
+/// A value in its own form and in those that programs write of themselves.
+fn forms(value: &str) -> Vec<String> {
+    let quoted = Value::from(value).to_string();
     // Without the quotes around it, and no others.
-    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
+    let json = quoted.get(1..quoted.len() - 1).unwrap_or_default();
+    let mut forms = vec![value.to_owned(), json.to_owned(), ascii(json)];
+    forms.push(forms[2].replace('/', "\\/"));
+    // In URLs, with a slash as it is and without.
+    let url = |kept: &str| {
+        let byte = |byte: u8| match char::from(byte) {
+            c if c.is_ascii_alphanumeric() || kept.contains(c) => c.to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        value.bytes().map(byte).collect()
+    };
+    forms.extend([url("-_.~"), url("-_.~/")]);
+    // In base64 it depends on how many bytes of something else stand before it.
+    for before in 0..3 {
+        let bytes = [&b"\0\0"[..before], value.as_bytes()].concat();
+        // Those that are its own alone: six bits each.
+        let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            let encoded = engine.encode(&bytes);
+            forms.push(encoded.get(own.clone()).unwrap_or_default().to_owned());
+        }
+    }
+    forms
+}
+
+/// JSON in ASCII, as Python and others write it.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -153,12 +213,50 @@ mod tests {
             r#"{"type":"event","messageId":"m","event":{"type":"x","a":[{"sk-ä/+123":"sk-ä/+123"}]}}"#,
             r#"{"type":"error","messageId":"m","error":"sk-ä/+123","retryable":true}"#,
             r#"{"type":"route_request","requestId":"q","toId":"b","message":"\"sk-999999\""}"#,
+            r#"{"type":"sk-\u00e4\/\u002B123"}"#,
         ] {
-            let parsed = common::worker::parse(line.as_bytes()).expect("protocol");
-            let hidden = format!("{:?}", secrets.hide_in(parsed));
+            let mut hidden = String::new();
+            common::worker::read(line.as_bytes(), &mut |said| {
+                hidden = format!("{:?}", secrets.hide_in(said.expect("protocol")));
+            });
             assert!(!hidden.contains("123") && !hidden.contains("999"), "{hidden}");
             assert!(hidden.contains("[SECRET "), "{hidden}");
         }
+    }
+
+    #[test]
+    fn a_value_is_found_in_the_forms_that_programs_write() {
+        let secrets = [("KEY", "pä/ss+w0rd!")];
+        for line in [
+            r#"{"key": "p\u00e4/ss+w0rd!"}"#,
+            r#"{"key": "p\u00e4\/ss+w0rd!"}"#,
+            "https://x/?key=p%C3%A4%2Fss%2Bw0rd%21&more",
+        ] {
+            let hidden = hide(&secrets, line);
+            assert!(hidden.contains("[SECRET KEY]") && !hidden.contains("w0rd"), "{hidden}");
+        }
+        for user in ["", "a", "ab", "abc", "abcd"] {
+            for after in ["", "1", "12"] {
+                let text = format!("{user}:{}{after}", secrets[0].1);
+                for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+                    let hidden = hide(&secrets, &format!("Basic {}", engine.encode(&text)));
+                    assert!(hidden.contains("[SECRET KEY]"), "{user} {after}: {hidden}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_value_is_known_at_a_texts_end() {
+        let values = [("KEY".into(), "aab-aac-1".into())];
+        let secrets = Secrets::new(&values.into());
+        for (text, begun) in
+            [("", 0), ("x", 0), ("a", 1), ("xaa", 2), ("aaa", 2), ("aab-", 4), ("aab-aa", 6)]
+        {
+            assert_eq!(secrets.begun(text), begun, "{text}");
+        }
+        assert_eq!(secrets.begun("aab-aac-"), 8);
+        assert_eq!(Secrets::default().begun("aab"), 0);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
 
-use crate::book::Now;
+use crate::book::{GRACE_US, Now};
+use crate::secrets::Secrets;
 
 /// Events wait this long for company, so that a burst is one publish and a quick turn none at all.
 const COALESCE_US: u64 = 2_000;
@@ -18,6 +19,7 @@ const PIECE: usize = 128 * 1024;
 const BATCH: usize = 256 * 1024;
 /// The longest answer, in bytes, before JSON's escapes.
 const ANSWER: usize = common::message::MAX_RECORD;
+const TOO_LARGE: &str = "the answer is larger than a record of the journal can be (1 MiB)";
 /// What one turn may say beside its texts, in bytes.
 const SAID: usize = 8 << 20;
 /// What an event takes beyond its body.
@@ -42,6 +44,10 @@ pub(crate) struct Turn {
     /// When the events under way, or the final state, were first sent.
     sent_us: Option<u64>,
     text: String,
+    /// The end of what the worker said so far that may be the beginning of a secret.
+    held: String,
+    /// Why it cannot be answered any more, though the worker has not ended it.
+    broken: Option<String>,
     /// Bytes of events beside texts.
     said: usize,
     acknowledged: bool,
@@ -76,6 +82,8 @@ impl Turn {
             in_flight: false,
             sent_us: None,
             text: String::new(),
+            held: String::new(),
+            broken: None,
             said: 0,
             acknowledged: false,
             omits: false,
@@ -142,11 +150,51 @@ impl Turn {
         first
     }
 
-    /// A piece of the answer.
-    pub(crate) fn push_text(&mut self, now: Now, text: &str) {
+    /// An event is left out, and others are not.
+    pub(crate) fn leave_out(&mut self, now: Now, why: &str) {
+        if self.may_say(why.len()) {
+            let event = serde_json::json!({ "type": "omitted", "reason": why });
+            self.say(now, event, why.len() + FRAME);
+        }
+    }
+
+    /// It cannot be answered any more: the worker has some time to end it.
+    pub(crate) fn break_off(&mut self, now: Now, why: &str) {
+        if self.broken.is_none() {
+            self.broken = Some(why.to_owned());
+            self.grace_us.get_or_insert(now.us.saturating_add(GRACE_US));
+        }
+    }
+
+    /// Why it cannot be answered any more.
+    pub(crate) fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// A piece of the answer, without the secrets in it: one may be told in pieces.
+    pub(crate) fn push_text(&mut self, now: Now, text: &str, secrets: &Secrets) {
+        if self.held.is_empty() && secrets.begun(text) == 0 {
+            return self.say_text(now, &secrets.text(text.into()));
+        }
+        self.held.push_str(text);
+        let said = secrets.text(std::mem::take(&mut self.held).into());
+        let (said, held) = said.split_at(said.len() - secrets.begun(&said));
+        self.say_text(now, said);
+        if self.text.len() + held.len() > ANSWER {
+            self.overflow = Some(TOO_LARGE);
+        }
+        self.held = held.to_owned();
+    }
+
+    /// What was held back: nothing comes after it.
+    pub(crate) fn push_rest(&mut self, now: Now) {
+        let rest = std::mem::take(&mut self.held);
+        self.say_text(now, &rest);
+    }
+
+    fn say_text(&mut self, now: Now, text: &str) {
         if self.text.len() + text.len() > ANSWER {
-            self.overflow =
-                Some("the answer is larger than a record of the journal can be (1 MiB)");
+            self.overflow = Some(TOO_LARGE);
             return;
         }
         self.text.push_str(text);

@@ -6,8 +6,8 @@ use common::{ConversationId, MessageId, SenderName};
 
 use super::{Book, Do, Held, Now, Phase};
 
-/// After its deadline a turn has this long to end before the worker is killed.
-const GRACE_US: u64 = 5_000_000;
+/// A turn that was told to end has this long before the worker is killed.
+pub(crate) const GRACE_US: u64 = 5_000_000;
 
 /// Events to publish.
 #[derive(Debug)]
@@ -116,7 +116,8 @@ impl Book {
                     }
                     Some(grace) if grace <= now.us => {
                         turn.grace_us = Some(u64::MAX);
-                        todo.push(Do::EndWorker { reason: timed_out.clone() });
+                        let reason = turn.broken().map_or_else(|| timed_out.clone(), str::to_owned);
+                        todo.push(Do::EndWorker { reason });
                     }
                     Some(_) => {}
                 },

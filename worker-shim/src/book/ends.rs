@@ -24,12 +24,18 @@ impl Book {
         response: Option<String>,
         todo: &mut Vec<Do>,
     ) {
+        let open = self.held.get(&seq).and_then(Held::turn);
+        if let Some(broken) = open.filter(|turn| !turn.cancelled).and_then(Turn::broken) {
+            let broken = broken.to_owned();
+            return self.end_attempt(now, seq, &broken, true, todo);
+        }
         let Some(mut turn) = self.take_turn(seq) else {
             return;
         };
         if turn.cancelled {
             return self.leave(seq, None, todo);
         }
+        turn.push_rest(now);
         let text = turn.take_text();
         let final_ = Final {
             status: Outcome::Completed,
@@ -59,6 +65,7 @@ impl Book {
         if turn.cancelled {
             return self.leave(seq, None, todo);
         }
+        turn.push_rest(now);
         turn.push(now, EventBody::Error { error: error.clone() }, json_len(&error));
         if retry && turn.attempt < self.rules.attempts {
             let delay = RETRY_FIRST_US << (turn.attempt - 1).min(5);
@@ -219,7 +226,9 @@ impl Book {
         let mut todo = Vec::new();
         let open: Vec<u64> = self.open.values().copied().collect();
         for seq in open {
-            self.end_attempt(now, seq, how, true, &mut todo);
+            let broken = self.held.get(&seq).and_then(Held::turn).and_then(Turn::broken);
+            let how = broken.unwrap_or(how).to_owned();
+            self.end_attempt(now, seq, &how, true, &mut todo);
         }
         todo
     }

@@ -1,17 +1,14 @@
 //! What the worker says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::MessageId;
-use common::message::MAX_RECORD;
-use common::worker::{FromWorker, ToWorker, TurnRef};
+use common::worker::{Damage, FromWorker, MAX_DEPTH, MAX_EVENT, ToWorker, TurnRef};
 
 use super::quota::Quota;
 use super::{Asker, Book, Do, Held, Now, Phase, Question};
 use crate::turn::Turn;
-
-/// The largest event that is taken from a worker, in bytes of JSON.
-const LARGEST_EVENT: usize = MAX_RECORD / 2;
 
 impl Book {
     /// A line of the worker's.
@@ -21,14 +18,18 @@ impl Book {
         match line {
             FromWorker::Ready => {}
             FromWorker::Text { turn, text } => {
-                self.with_turn(now, &turn, &mut todo, |turn| turn.push_text(now, &text));
+                let secrets = Arc::clone(&self.rules.secrets);
+                self.with_turn(now, &turn, &mut todo, |turn| turn.push_text(now, &text, &secrets));
+            }
+            FromWorker::TooDeep { turn } => {
+                let why = format!("an event of more than {MAX_DEPTH} levels of nesting");
+                self.leave_out(now, &turn, &why, &mut todo);
             }
             FromWorker::Event { turn, event } => {
                 let bytes = event.to_string().len();
-                if bytes > LARGEST_EVENT {
-                    todo.push(Do::Note(format!(
-                        "an event of {bytes} bytes was dropped: at most {LARGEST_EVENT} fit"
-                    )));
+                if bytes > MAX_EVENT {
+                    let why = format!("an event of {bytes} bytes: {MAX_EVENT} is the most");
+                    self.leave_out(now, &turn, &why, &mut todo);
                     return todo;
                 }
                 let mut quota = std::mem::replace(&mut self.events, Quota::full());
@@ -88,13 +89,78 @@ impl Book {
         todo
     }
 
+    /// A line that was meant for a turn cannot be taken: what the turn has said is not all that the worker said. Where the line does not
+    /// tell which turn it was, that is so of each one that is open. `again`: another attempt may help.
+    pub(crate) fn damaged(
+        &mut self,
+        now: Now,
+        damage: &Damage,
+        error: &str,
+        again: bool,
+    ) -> Vec<Do> {
+        let mut todo = vec![Do::Note(error.to_owned())];
+        let open = self.open.len();
+        let is_named = damage.turn != TurnRef::default();
+        let turns: Vec<u64> = match self.find(&damage.turn) {
+            Some(seq) => vec![seq],
+            // One that is over, or never was.
+            None if is_named => Vec::new(),
+            None => self.open.values().copied().collect(),
+        };
+        let ends = damage.ends && turns.len() == 1;
+        for seq in turns {
+            self.break_turn(now, seq, error, ends, again, &mut todo);
+        }
+        if self.open.len() < open {
+            self.schedule(now, &mut todo);
+        }
+        todo
+    }
+
+    /// A turn cannot be answered any more. `ends`: the worker has ended it. Else a next attempt waits until it has: what it still says
+    /// would be taken for that one's.
+    fn break_turn(
+        &mut self,
+        now: Now,
+        seq: u64,
+        error: &str,
+        ends: bool,
+        again: bool,
+        todo: &mut Vec<Do>,
+    ) {
+        let Some(Held { envelope, phase: Phase::Open(turn), .. }) = self.held.get_mut(&seq) else {
+            return;
+        };
+        let is_last = !again || turn.attempt >= self.rules.attempts;
+        if !ends && !turn.cancelled {
+            todo.push(Do::Tell(ToWorker::Cancel { message_id: envelope.message_id.to_string() }));
+        }
+        if ends || is_last {
+            self.end_attempt(now, seq, error, again, todo);
+        } else {
+            turn.break_off(now, error);
+            self.index(seq);
+        }
+    }
+
+    /// An event is left out, and whoever follows the turn is told so.
+    fn leave_out(&mut self, now: Now, turn: &TurnRef<'_>, why: &str, todo: &mut Vec<Do>) {
+        self.with_turn(now, turn, todo, |turn| turn.leave_out(now, why));
+        todo.push(Do::Note(format!("left out: {why}")));
+    }
+
     /// The worker gave a turn up. One that ran out of time and was told to end has a right to another attempt, whatever the
     /// worker thinks of it.
     fn failed(&mut self, now: Now, seq: u64, error: &str, retryable: bool, todo: &mut Vec<Do>) {
-        let timed_out = match self.held.get(&seq) {
-            Some(Held { phase: Phase::Open(turn), .. }) => turn.grace_us.is_some(),
-            _ => false,
+        let (broken, timed_out) = match self.held.get(&seq) {
+            Some(Held { phase: Phase::Open(turn), .. }) => {
+                (turn.broken().map(str::to_owned), turn.grace_us.is_some())
+            }
+            _ => (None, false),
         };
+        if let Some(broken) = broken {
+            return self.end_attempt(now, seq, &broken, true, todo);
+        }
         if timed_out {
             let error = format!("{}: {error}", self.timed_out());
             return self.end_attempt(now, seq, &error, true, todo);
@@ -135,7 +201,7 @@ impl Book {
             return;
         };
         turn.progress(now, self.rules.turn_timeout_us);
-        if turn.cancelled {
+        if turn.cancelled || turn.broken().is_some() {
             return;
         }
         apply(turn);

@@ -13,14 +13,16 @@ mod quota;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::message::{Envelope, Final, MessageKey};
 use common::worker::ToWorker;
 use common::{AgentName, ConversationId, ConversationTag, MessageId, Timestamp};
 
-pub(crate) use self::clock::Batch;
+pub(crate) use self::clock::{Batch, GRACE_US};
 use self::quota::Quota;
+use crate::secrets::Secrets;
 use crate::turn::Turn;
 
 /// How many settled messages are remembered, so that a late redelivery is answered without a look-up.
@@ -47,6 +49,8 @@ pub(crate) struct Rules {
     pub(crate) concurrency: usize,
     pub(crate) attempts: u32,
     pub(crate) turn_timeout_us: u64,
+    /// What must not be said.
+    pub(crate) secrets: Arc<Secrets>,
 }
 
 /// A request that has come.

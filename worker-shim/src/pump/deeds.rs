@@ -69,7 +69,11 @@ impl Pump {
     }
 
     pub(super) fn note(&mut self, text: &str) {
+        self.log("shim", text.as_bytes());
+    }
+
+    pub(super) fn log(&mut self, stream: &str, line: &[u8]) {
         let turn = self.book.only_open().map(ToString::to_string);
-        self.logs.push(SystemTime::now().into(), "shim", text.as_bytes(), turn);
+        self.logs.push(SystemTime::now().into(), stream, line, turn);
     }
 }

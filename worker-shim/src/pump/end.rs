@@ -13,7 +13,7 @@ use super::event::{Event, Sources};
 use super::patience::Patience;
 use crate::clock::boot_us;
 use crate::standing::Input;
-use crate::{child, memory};
+use crate::{cause, child, memory};
 
 /// How long the broker may take to answer, where it matters whether it does.
 const ANSWERS: Duration = Duration::from_secs(1);
@@ -25,6 +25,13 @@ impl Pump {
     pub(super) async fn drain(&mut self, within: Duration) {
         if !self.ending.is_running() {
             return;
+        }
+        if !self.ready {
+            let said = self.not_ready.take();
+            let said = said.map_or("it has said nothing".to_owned(), |line| {
+                format!("the last line that was not understood begins: {line}")
+            });
+            self.note(&format!(r#"stopped before the worker said {{"type":"ready"}}: {said}"#));
         }
         self.ending.drain(within);
         self.book.stop();
@@ -54,6 +61,9 @@ impl Pump {
         }
         exit.out_of_memory =
             exit.signal == Some(Signal::KILL.as_raw()) && memory::kills() > self.memory_kills;
+        if !self.ready && matches!(exit.code, Some(126 | 127)) {
+            exit.reason = exit.reason.or_else(|| self.shells_cause());
+        }
         self.pipes.close();
         self.drain_pipes();
         self.stand(Input::Stop).await;
@@ -69,6 +79,13 @@ impl Pump {
         };
         leave(&self.config, &ShimExit { exit, finished: self.book.finished, clean, at });
         u8::try_from(code & 0xff).unwrap_or(1)
+    }
+
+    /// What is wrong with the program that a shell could not start.
+    fn shells_cause(&self) -> Option<String> {
+        let [shell, _, line] = self.config.spec.worker.as_deref()? else { return None };
+        let program = cause::first_word(line).filter(|_| shell == "/bin/sh")?;
+        cause::of(program, &super::start::path(&self.config))
     }
 
     /// Reads what the worker wrote before it ended. What it left running may hold the pipes open: no waiting for their end.

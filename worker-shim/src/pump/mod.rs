@@ -17,6 +17,7 @@ mod worker_side;
 pub(crate) use self::start::run;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::{Broker, Inbox};
@@ -45,7 +46,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(10);
 
 struct Pump {
     config: ShimConfig,
-    secrets: Secrets,
+    secrets: Arc<Secrets>,
     /// How often the kernel had killed for memory here before the worker started.
     memory_kills: u64,
     clock: Clock,
@@ -63,6 +64,8 @@ struct Pump {
     up: bool,
     /// Whether the worker has said that it takes messages.
     ready: bool,
+    /// Until then: how the last line begins that was not understood.
+    not_ready: Option<String>,
     heartbeat_at: Instant,
     keep_at: Instant,
     refusals: Refusals,

@@ -15,8 +15,8 @@ const KEPT: usize = 64 * 1024;
 /// While more than this waits for a worker that does not read, in bytes, it is not listened to and starts no turn: each of its
 /// lines may be answered with one.
 const BACKED_UP: usize = 64 * 1024;
-/// The longest line of its stderr.
-const LOG_LINE: usize = 16 * 1024;
+/// A longer line of its stderr is shown in pieces, in bytes.
+const LOG_LINE: usize = crate::logs::LONGEST;
 /// A worker that has closed a pipe of the protocol can do nothing any more: it is ended, unless it ends by itself within this.
 const MUTE: Duration = Duration::from_secs(5);
 
@@ -53,8 +53,8 @@ impl Pipes {
     pub(super) fn new(worker: Worker) -> Self {
         Self {
             worker,
-            stdout: Lines::new(MAX_LINE),
-            stderr: Lines::new(LOG_LINE),
+            stdout: Lines::protocol(MAX_LINE),
+            stderr: Lines::log(LOG_LINE),
             stdout_open: true,
             stderr_open: true,
             outgoing: VecDeque::new(),

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
 use std::os::fd::IntoRawFd as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, ConnectOptions};
@@ -28,7 +29,7 @@ use crate::clock::{Clock, boot_us};
 use crate::logs::Logs;
 use crate::secrets::Secrets;
 use crate::standing::Standing;
-use crate::{child, memory, user};
+use crate::{cause, child, memory, user};
 
 /// What the operating system tells.
 pub(super) struct Signalled {
@@ -68,12 +69,23 @@ fn cannot_spawn(config: &ShimConfig, error: &std::io::Error) -> String {
     let program = config.spec.worker.as_deref().and_then(<[String]>::first).map(String::as_str);
     let what = format!("cannot start the worker {:?}: {error}", program.unwrap_or("echo"));
     let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    let is_systems = error.raw_os_error().is_some();
     match program {
         Some("/bin/sh") if is_missing => {
             format!(r#"{what}: the image has no shell; try: WORKER ["program", "argument"]"#)
         }
+        Some(program) if is_systems => match cause::of(program, &path(config)) {
+            Some(cause) => format!("{what}: {cause}"),
+            None => what,
+        },
         _ => what,
     }
+}
+
+/// Where the worker's programs are looked for.
+pub(super) fn path(config: &ShimConfig) -> String {
+    let own = config.spec.env.get("PATH").cloned();
+    own.or_else(|| std::env::var("PATH").ok()).unwrap_or_else(|| "/usr/bin:/bin".to_owned())
 }
 
 /// The credentials file; a text is put where only this process can read it.
@@ -136,25 +148,27 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         }
     };
     let AgentSpec { concurrency, attempts, timeout, .. } = config.spec;
+    let secrets = Arc::new(Secrets::new(&config.secrets));
     let rules = Rules {
         agent: agent.clone(),
         incarnation: config.incarnation,
         concurrency: concurrency as usize,
         attempts,
         turn_timeout_us: u64::try_from(timeout.turn.as_micros()).unwrap_or(u64::MAX),
+        secrets: Arc::clone(&secrets),
     };
     let now = Instant::now();
     let mut link = broker.link();
     let seen = *link.borrow_and_update();
     let mut pump = Pump {
-        secrets: Secrets::new(&config.secrets),
+        secrets: Arc::clone(&secrets),
         memory_kills,
         config: config.clone(),
         clock: Clock::start(),
         book: Book::new(rules),
         standing: Standing::new(boot_us(), seen.up.then_some(seen.epoch), random()),
         pipes: Pipes::new(worker),
-        logs: Logs::default(),
+        logs: Logs::new(secrets),
         inbox: None,
         tasks: Tasks::new(broker.clone()),
         broker,
@@ -163,6 +177,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         ending: Ending::none(),
         up: seen.up,
         ready: false,
+        not_ready: None,
         heartbeat_at: now + HEARTBEAT_EVERY,
         keep_at: now + KEEP_EVERY,
         refusals: Refusals::default(),

@@ -1,8 +1,9 @@
 //! The pump's worker side: lines in and out of the pipes.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use common::worker::{self, FromWorker, NotProtocol, ToWorker};
+use common::worker::{self, Damage, FromWorker, NotProtocol, ToWorker};
 
 use super::Pump;
 use super::pipes::Written;
@@ -49,11 +50,11 @@ impl Pump {
             match line {
                 Line::Whole(line) => ready |= self.take_line(now, line),
                 Line::Cut(line) => {
-                    let turn = self.book.only_open().map(ToString::to_string);
-                    let note = b"a line longer than 1 MiB was cut; it began:";
-                    self.logs.push(now.at, "shim", note, turn.clone());
-                    let line = self.secrets.hide(line);
-                    self.logs.push(now.at, "stdout", &line[..line.len().min(200)], turn);
+                    self.note("a line longer than 8 MiB was cut; it began:");
+                    self.log("stdout", &line[..line.len().min(200)]);
+                    if let NotProtocol::Damaged(damage) = worker::too_long(line) {
+                        self.damaged(now, &damage, line, false);
+                    }
                 }
             }
         }
@@ -62,26 +63,51 @@ impl Pump {
     }
 
     fn take_line(&mut self, now: Now, line: &[u8]) -> bool {
-        let error = match worker::parse(line) {
-            Ok(FromWorker::Ready) => return true,
-            Ok(line) => {
-                let todo = self.book.line(now, self.secrets.hide_in(line));
+        let secrets = Arc::clone(&self.secrets);
+        let (mut ready, mut taken) = (false, true);
+        worker::read(line, &mut |said| match said {
+            Ok(FromWorker::Ready) => ready = true,
+            Ok(said) => {
+                let todo = self.book.line(now, secrets.hide_in(said));
                 self.perform(todo);
-                return false;
             }
-            Err(error) => error,
-        };
-        let turn = self.book.only_open().map(ToString::to_string);
-        match error {
-            NotProtocol::Missing { .. } | NotProtocol::TooDeep => {
-                self.logs.push(now.at, "shim", error.to_string().as_bytes(), turn.clone());
+            Err(NotProtocol::Log) => taken = false,
+            Err(NotProtocol::Damaged(damage)) => {
+                taken = false;
+                self.damaged(now, &damage, line, true);
             }
-            NotProtocol::NotJson => {}
+        });
+        if !taken && !line.is_empty() {
+            if !self.ready {
+                self.not_ready = Some(self.beginning(line));
+            }
+            self.log("stdout", line);
         }
-        if !line.is_empty() {
-            self.logs.push(now.at, "stdout", &self.secrets.hide(line), turn);
+        ready
+    }
+
+    /// A line was meant as protocol and cannot be taken. `again`: another attempt may help.
+    fn damaged(&mut self, now: Now, damage: &Damage, line: &[u8], again: bool) {
+        let begins = self.beginning(line);
+        let error =
+            format!("the worker's output is damaged: {}; the line begins: {begins}", damage.why);
+        let todo = self.book.damaged(now, damage, &error, again);
+        self.perform(todo);
+    }
+
+    /// The beginning of a line, to be quoted.
+    fn beginning(&self, line: &[u8]) -> String {
+        /// In characters.
+        const QUOTED: usize = 120;
+        /// In bytes: a value that begins in what is quoted is found.
+        const SEARCHED: usize = 16 * 1024;
+        let line = String::from_utf8_lossy(&line[..line.len().min(SEARCHED)]);
+        let line = self.secrets.text(line);
+        let mut quoted: String = line.chars().take(QUOTED).flat_map(legible).collect();
+        if line.chars().nth(QUOTED).is_some() {
+            quoted.push('…');
         }
-        false
+        quoted
     }
 
     /// What the worker wrote after its last newline, once it is gone.
@@ -93,16 +119,25 @@ impl Pump {
             self.take_line(now, line);
         }
         if let Some(Line::Whole(line)) = stderr.rest() {
-            self.logs.push(now.at, "stderr", &self.secrets.hide(line), None);
+            self.logs.push(now.at, "stderr", line, None);
         }
     }
 
     pub(super) fn take_log_lines(&mut self) {
         let at = SystemTime::now().into();
         while let Some(line) = self.pipes.stderr.next() {
-            let (Line::Whole(line) | Line::Cut(line)) = line;
             let turn = self.book.only_open().map(ToString::to_string);
-            self.logs.push(at, "stderr", &self.secrets.hide(line), turn);
+            match line {
+                Line::Whole(line) => self.logs.push(at, "stderr", line, turn),
+                Line::Cut(piece) => self.logs.push_piece(at, piece, turn),
+            }
         }
     }
+}
+
+/// A character as it is quoted within a line: no control characters.
+fn legible(c: char) -> impl Iterator<Item = char> {
+    let escaped = c.is_control().then(|| c.escape_default());
+    let plain = escaped.is_none().then_some(c);
+    escaped.into_iter().flatten().chain(plain)
 }

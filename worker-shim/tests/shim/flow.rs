@@ -108,7 +108,7 @@ async fn a_line_of_a_hundred_megabytes_is_cut_and_costs_no_memory() {
         lines.into_iter().find(|line| line.stream == "shim")
     })
     .await;
-    assert!(log.text.starts_with("a line longer than 1 MiB was cut"), "{log:?}");
+    assert!(log.text.starts_with("a line longer than 8 MiB was cut"), "{log:?}");
     assert_eq!(shim.heartbeat().await.refused, 0);
 }
 

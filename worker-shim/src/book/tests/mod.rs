@@ -3,9 +3,12 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one kind of deed among many")]
 
 mod broker;
+mod damage;
 mod properties;
 mod turns;
 mod words;
+
+use std::sync::Arc;
 
 use common::event::{Event, EventBody};
 use common::message::{Envelope, Final, Kind, Outcome};
@@ -13,6 +16,7 @@ use common::worker::{FromWorker, ToWorker, TurnRef};
 use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 
 use super::{Arrival, Book, Do, Now, Rules};
+use crate::secrets::Secrets;
 
 const SECOND: u64 = 1_000_000;
 
@@ -82,12 +86,17 @@ struct Desk {
 
 impl Desk {
     fn new(concurrency: usize) -> Self {
+        Self::with_secret(concurrency, None)
+    }
+
+    fn with_secret(concurrency: usize, secrets: Option<(String, String)>) -> Self {
         let rules = Rules {
             agent: agent(),
             incarnation: 7,
             concurrency,
             attempts: 3,
             turn_timeout_us: 60 * SECOND,
+            secrets: Arc::new(Secrets::new(&secrets.into_iter().collect())),
         };
         Self { book: Book::new(rules), us: SECOND }
     }

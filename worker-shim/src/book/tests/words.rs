@@ -1,6 +1,7 @@
 //! What the worker says, and what becomes of it: events, answers, nonsense.
 
 use common::message::{MAX_RECORD, Outcome};
+use common::worker::MAX_EVENT;
 
 use super::*;
 
@@ -135,13 +136,23 @@ fn texts_beyond_a_record_end_the_turn() {
 }
 
 #[test]
-fn an_event_that_does_not_fit_is_dropped_with_a_note_and_the_turn_goes_on() {
+fn an_event_that_does_not_fit_is_left_out_which_is_said_and_the_turn_goes_on() {
     let mut desk = Desk::new(1);
     desk.deliver(1, "m", "c");
-    let event = serde_json::json!({"type": "tool", "data": "x".repeat(600_000)});
-    assert_eq!(notes(&desk.line(FromWorker::Event { turn: turn("m"), event })), 1);
+    let around = tool("m", 0);
+    let FromWorker::Event { event, .. } = &around else { panic!("{around:?}") };
+    let most = MAX_EVENT - event.to_string().len();
+    assert_eq!(desk.line(tool("m", most)), []);
+    let (events, _) = desk.publish(true);
+    assert_eq!(events.len(), 1, "delivered");
+    let (events, _) = desk.publish(true);
+    assert!(common::event::encode(&events).len() <= MAX_RECORD);
+    for event in [tool("m", most + 1), FromWorker::TooDeep { turn: turn("m") }] {
+        assert_eq!(notes(&desk.line(event)), 1);
+        assert_eq!(published(&mut desk), ["omitted"]);
+    }
     let todo = desk.line(done("m", "x"));
-    assert_eq!(settle(&todo).1.tail.len(), 1);
+    assert_eq!(settle(&todo).1.status, Outcome::Completed);
 }
 
 #[test]

@@ -1,0 +1,242 @@
+//! Reads the worker's lines: what is protocol, what is a log line, and what was meant as protocol and is damaged.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::repair::repair;
+use super::{FromWorker, MAX_DEPTH, TurnRef};
+
+/// The types that this version knows.
+const TYPES: [&str; 8] =
+    ["ready", "event", "ack", "chat_done", "route_done", "route_request", "error", "progress"];
+/// Those that end a turn.
+const ENDS: [&str; 3] = ["chat_done", "route_done", "error"];
+
+/// Some editors and libraries begin a text with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// How far a damaged line is searched for what it is about, in bytes: from its start, and back from its end.
+const NEAR_START: usize = 64 * 1024;
+const NEAR_END: usize = 4 * 1024;
+
+/// Why a line, or a part of it, is not protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotProtocol {
+    /// It is a log line.
+    Log,
+    /// It was meant as protocol: without it, an answer may be incomplete.
+    Damaged(Damage),
+}
+
+/// A line that was meant as protocol, as far as it can be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// What is wrong with it.
+    pub why: String,
+    /// Which turn it was about.
+    pub turn: TurnRef<'static>,
+    /// Whether the worker has ended that turn.
+    pub ends: bool,
+}
+
+/// Every field that any line may have: parsed in one pass, whatever the order.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(default, borrow)]
+    message_id: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    conversation_id: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    request_id: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    to_id: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    message: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    response: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(default)]
+    retryable: bool,
+    #[serde(default)]
+    timeout_ms: Option<u64>,
+    #[serde(default, borrow)]
+    event: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct TextEvent<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(default, borrow)]
+    text: Option<Cow<'a, str>>,
+}
+
+/// Reads a line of the worker's stdout, without its newline: one object as a rule. What is damaged is repaired where nothing of it has to
+/// be guessed: a byte order mark is skipped, invalid UTF-8 and lone surrogates become U+FFFD, `NaN` becomes `null`, and of several objects
+/// each is taken.
+pub fn read(line: &[u8], take: &mut dyn FnMut(Result<FromWorker<'_>, NotProtocol>)) {
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    if let Ok(said) = parse(line) {
+        return take(Ok(said));
+    }
+    if !is_meant(line) {
+        // What a progress bar wrote before it is overwritten on a terminal.
+        return match line.iter().rposition(|byte| *byte == b'\r') {
+            Some(at) if is_meant(&line[at + 1..]) => read(&line[at + 1..], take),
+            _ => take(Err(NotProtocol::Log)),
+        };
+    }
+    let repaired = repair(line);
+    let mut rest = repaired.trim();
+    while !rest.is_empty() {
+        if !rest.starts_with('{') {
+            let why = "it is not a whole JSON object: write each object on one line".to_owned();
+            return take(Err(NotProtocol::Damaged(damage(rest.as_bytes(), why))));
+        }
+        let mut objects = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
+        match objects.next() {
+            Some(Ok(object)) => {
+                let object = object.get().as_bytes();
+                take(match parse(object) {
+                    Ok(said) => Ok(said),
+                    Err(_) if !is_meant(object) => Err(NotProtocol::Log),
+                    Err(why) => Err(NotProtocol::Damaged(damage(object, why))),
+                });
+            }
+            Some(Err(error)) => {
+                let why = format!("it is not JSON: {error}");
+                return take(Err(NotProtocol::Damaged(damage(rest.as_bytes(), why))));
+            }
+            None => return,
+        }
+        rest = rest[objects.byte_offset()..].trim_start();
+    }
+}
+
+/// One object.
+fn parse(object: &[u8]) -> Result<FromWorker<'_>, String> {
+    let line: Line<'_> = serde_json::from_slice(object).map_err(|error| error.to_string())?;
+    let missing = |field| format!("a line of type `{}` without `{field}`", line.kind);
+    let turn = TurnRef { message_id: line.message_id, conversation_id: line.conversation_id };
+    Ok(match &*line.kind {
+        "ready" => FromWorker::Ready,
+        "event" => {
+            let raw = line.event.ok_or_else(|| missing("event"))?.get();
+            match serde_json::from_str::<TextEvent<'_>>(raw) {
+                Ok(TextEvent { kind, text: Some(text) }) if kind == "text" => {
+                    FromWorker::Text { turn, text }
+                }
+                _ => match serde_json::from_str(raw) {
+                    Ok(event) if depth(&event) <= MAX_DEPTH => FromWorker::Event { turn, event },
+                    Ok(_) => FromWorker::TooDeep { turn },
+                    // At 128 levels the parser gives up; there is no other way to know.
+                    Err(error) if error.to_string().contains("recursion limit") => {
+                        FromWorker::TooDeep { turn }
+                    }
+                    Err(error) => return Err(error.to_string()),
+                },
+            }
+        }
+        "ack" => FromWorker::Ack { turn },
+        "chat_done" => FromWorker::Done { turn, response: line.response },
+        "route_done" => {
+            let message_id = turn.message_id.or(line.request_id);
+            FromWorker::Done { turn: TurnRef { message_id, ..turn }, response: line.response }
+        }
+        "route_request" => FromWorker::RouteRequest {
+            turn,
+            request_id: line.request_id.ok_or_else(|| missing("requestId"))?,
+            to_id: line.to_id.ok_or_else(|| missing("toId"))?,
+            message: line.message.ok_or_else(|| missing("message"))?,
+            timeout_ms: line.timeout_ms,
+        },
+        "error" => {
+            let said = line.error.map(|error| match serde_json::from_str(error.get()) {
+                Ok(Text(text)) => text,
+                Err(_) => error.get().into(),
+            });
+            let error = said.or(line.message).unwrap_or("the worker gave no reason".into());
+            FromWorker::Error { turn, error, retryable: line.retryable }
+        }
+        "progress" => FromWorker::Progress { turn },
+        _ => FromWorker::Unknown { kind: line.kind },
+    })
+}
+
+/// A string that is borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Its levels of arrays and objects. The parser's own limit bounds the recursion.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// What a line of more than [`super::MAX_LINE`] bytes is, of which this is the beginning.
+#[must_use]
+pub fn too_long(begins: &[u8]) -> NotProtocol {
+    if !is_meant(begins) {
+        return NotProtocol::Log;
+    }
+    let why = format!("it is longer than {} MiB", super::MAX_LINE >> 20);
+    NotProtocol::Damaged(damage(begins, why))
+}
+
+/// What a line that cannot be taken was about.
+fn damage(line: &[u8], why: String) -> Damage {
+    let kind = kind(line);
+    let field = |name| field(line, name).next().map(|id| Cow::Owned(id.to_owned()));
+    let message_id = field("messageId")
+        .or_else(|| field("requestId").filter(|_| kind.is_some_and(|kind| kind == "route_done")));
+    Damage {
+        why,
+        turn: TurnRef { message_id, conversation_id: field("conversationId") },
+        ends: kind.is_some_and(|kind| ENDS.contains(&kind)),
+    }
+}
+
+/// Whether a line that is not valid was meant to be: an object, or a line of one that stands on several, with a type that is known.
+fn is_meant(line: &[u8]) -> bool {
+    let line = line.trim_ascii_start();
+    let begins = [&b"{"[..], b"\"type\"", b"'type'"];
+    begins.iter().any(|begin| line.starts_with(begin)) && kind(line).is_some()
+}
+
+fn kind(line: &[u8]) -> Option<&str> {
+    field(line, "type").find(|kind| TYPES.contains(kind))
+}
+
+/// The values of a field, wherever it stands: `"name": "value"`, also in single quotes.
+fn field<'a>(line: &'a [u8], name: &'static str) -> impl Iterator<Item = &'a str> {
+    /// The longest value that is looked for.
+    const LONGEST: usize = 256;
+    let start = &line[..line.len().min(NEAR_START)];
+    let end = &line[start.len().max(line.len().saturating_sub(NEAR_END))..];
+    [start, end].into_iter().flat_map(move |part| {
+        let ends = part.windows(name.len() + 2).enumerate().filter_map(move |(at, window)| {
+            let (quote, rest) = window.split_first()?;
+            let named = rest.strip_suffix(&[*quote])? == name.as_bytes();
+            (named && matches!(quote, b'"' | b'\'')).then_some(at + window.len())
+        });
+        ends.filter_map(move |end| {
+            let value = part[end..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            let (quote, value) = value.split_first().filter(|(quote, _)| b"\"'".contains(quote))?;
+            let length = value.iter().take(LONGEST).position(|byte| byte == quote)?;
+            std::str::from_utf8(&value[..length]).ok()
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;
