@@ -214,6 +214,9 @@ pub enum ControlEvent {
         timer: Timer,
         /// The incarnation that it was set for.
         incarnation: u64,
+        /// Of one that is late with being ready: the last line of its worker's output.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        said: Option<String>,
     },
     /// Written by a newer version: kept and shown. A replica that meets it follows from then on, and leads no more.
     #[serde(other)]

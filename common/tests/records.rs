@@ -216,7 +216,7 @@ fn every_control_record_is_read_as_it_was_written() {
         ControlEvent::IncarnationDrained { agent: of(), incarnation: 7 },
         ControlEvent::IncarnationHung { agent: of(), incarnation: 7, silent_for: 30 },
         ControlEvent::IncarnationStable { agent: of(), incarnation: 7 },
-        ControlEvent::TimerFired { agent: of(), timer: Timer::Ready, incarnation: 7 },
+        ControlEvent::TimerFired { agent: of(), timer: Timer::Ready, incarnation: 7, said: None },
         ControlEvent::Unknown,
     ];
     for event in events {
@@ -240,7 +240,7 @@ fn a_control_record_is_plain_json() {
         at: Timestamp::from_millis(1_700_000_000_123),
         term: Some(3),
         author: "s".into(),
-        event: ControlEvent::TimerFired { agent: agent(), timer: Timer::Restart, incarnation: 7 },
+        event: ControlEvent::TimerFired { agent: agent(), timer: Timer::Restart, incarnation: 7, said: None },
     };
     assert_eq!(
         serde_json::to_value(&record).expect("written"),

@@ -9,6 +9,7 @@ use crate::connection::{Broker, queued};
 use crate::error::Result;
 use crate::follow::{End, Followed, Follower, Source};
 use crate::read::Reader;
+use crate::wire::CALL;
 
 /// One JSON object a line; a line that does not parse is left out.
 pub(crate) fn decode(payload: &[u8], incarnation: u64) -> impl Iterator<Item = LogLine> {
@@ -111,6 +112,29 @@ impl Broker {
             }
         }
         Ok(lines.into())
+    }
+
+    /// The last line of a worker's own, if the last record of its log has one; its beginning, to be quoted.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn last_line(
+        &self,
+        agent: &AgentName,
+        incarnation: u64,
+    ) -> Result<Option<String>> {
+        /// In characters.
+        const QUOTED: usize = 160;
+        let subject = self.subjects().logs(agent, incarnation);
+        let record = self.wire().last_within(&self.logs_stream(), &subject, CALL).await?;
+        let lines = record.iter().flat_map(|record| decode(&record.payload, incarnation));
+        let own = lines.filter(|line| line.stream != "shim" && !line.text.trim().is_empty());
+        Ok(own.last().map(|line| {
+            let text = line.text.trim();
+            let shown = text.chars().take(QUOTED).filter(|c| !c.is_control());
+            let more = text.chars().nth(QUOTED).map(|_| '…');
+            shown.chain(more).collect()
+        }))
     }
 
     /// Follows an agent's log from now on, over all incarnations.

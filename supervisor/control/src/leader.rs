@@ -8,14 +8,15 @@ use common::control::{ControlEvent, ControlRecord, Timer};
 use common::frame::{NodeCommandBody, NodeReport, ShimReport};
 use common::{AgentName, NodeName, codec};
 use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
+use tokio::time::timeout;
 use tokio_util::sync::DropGuard;
 
-use super::Supervisor;
 use super::admit::{Prepared, What};
 use super::archive::Keeping;
 use super::queue::{Limits, Queue, Turn};
 use super::sweep::Sweep;
 use super::timers::Timers;
+use super::{Done, Supervisor};
 
 /// A node's report that is older than this, in milliseconds, says nothing about now.
 const FRESH: u64 = 2_000;
@@ -38,6 +39,8 @@ impl Preparing {
 
 /// A timer whose record did not get into the log fires again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
+/// What a worker said that is not ready in time is looked up within this; else it is left out.
+const SAYS_WITHIN: Duration = Duration::from_millis(500);
 
 /// A leadership.
 pub(super) struct Leading {
@@ -169,7 +172,7 @@ impl Leading {
             return;
         }
         self.observer.unsaid(&record.event);
-        if let ControlEvent::TimerFired { agent, timer, incarnation } = &record.event {
+        if let ControlEvent::TimerFired { agent, timer, incarnation, .. } = &record.event {
             self.timers.set((agent.clone(), *timer, *incarnation), AGAIN);
         } else if let ControlEvent::IncarnationAllocated { agent, .. } = &record.event {
             self.pending.push_back(Action::Allocate { agent: agent.clone() });
@@ -352,7 +355,7 @@ impl Supervisor {
         let now_ms = self.now_ms();
         let Some(leading) = self.leading.as_mut() else { return };
         let has_listened = leading.observer.has_listened(now_ms);
-        let mut fired = Vec::new();
+        let (mut fired, mut late) = (Vec::new(), Vec::new());
         for key in leading.timers.due(Moment::now()) {
             let (agent, timer, incarnation) = key.clone();
             if timer == Timer::Ready {
@@ -367,11 +370,26 @@ impl Supervisor {
                     leading.timers.set(key, AGAIN);
                     continue;
                 }
+                late.push((agent, incarnation));
+                continue;
             }
-            fired.push(ControlEvent::TimerFired { agent, timer, incarnation });
+            fired.push(ControlEvent::TimerFired { agent, timer, incarnation, said: None });
         }
         for event in fired {
             self.decide(event);
+        }
+        for (agent, incarnation) in late {
+            let broker = self.reads.broker.clone();
+            self.task(async move {
+                let said = timeout(SAYS_WITHIN, broker.last_line(&agent, incarnation)).await;
+                let said = said.ok().and_then(Result::ok).flatten();
+                Done::Late(ControlEvent::TimerFired {
+                    agent,
+                    timer: Timer::Ready,
+                    incarnation,
+                    said,
+                })
+            });
         }
     }
 }
@@ -406,7 +424,8 @@ mod tests {
     #[test]
     fn a_timer_that_is_not_on_record_fires_again() {
         let agent = AgentName::new("a").expect("valid");
-        let fired = ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation: 1 };
+        let (timer, incarnation, said) = (Timer::Restart, 1, None);
+        let fired = ControlEvent::TimerFired { agent, timer, incarnation, said };
         let (mut leading, _) = leading();
         leading.unsaid(&record(Some(6), fired.clone()));
         assert!(leading.timers.next().is_none(), "an earlier leadership's is not ours");

@@ -83,6 +83,8 @@ enum Done {
     Snapshot { seq: u64, written: bool },
     /// Clients were shown what they asked to see; how many messages agents had.
     Shown(Vec<(AgentName, view::Counted)>),
+    /// What a worker said that is late with being ready.
+    Late(ControlEvent),
     /// The consumers that there are.
     Consumers(Vec<(AgentName, u64)>),
     /// Nothing more to do.
@@ -426,6 +428,7 @@ impl Supervisor {
             Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
             Done::Pruned => self.pruned(),
             Done::Shown(counted) => self.shown(counted),
+            Done::Late(event) => self.decide(event),
             Done::Consumers(consumers) => self.drop_consumers(consumers),
             Done::Nothing => {}
         }

@@ -382,7 +382,8 @@ impl Life<'_> {
 // === Timers ===
 
 impl Life<'_> {
-    pub(crate) fn timer(&mut self, timer: Timer, number: u64) {
+    /// `said`: the last line of its worker's output.
+    pub(crate) fn timer(&mut self, timer: Timer, number: u64, said: Option<&str>) {
         match timer {
             Timer::Restart => {
                 // Any start since then has taken a higher number, and any release has taken the timer away.
@@ -391,7 +392,7 @@ impl Life<'_> {
                     self.begin(self.agent.reason.clone());
                 }
             }
-            Timer::Ready => self.not_ready(number),
+            Timer::Ready => self.not_ready(number, said),
             Timer::Drain => {
                 let agent = &mut *self.agent;
                 let overdue = agent
@@ -406,7 +407,7 @@ impl Life<'_> {
         }
     }
 
-    fn not_ready(&mut self, number: u64) {
+    fn not_ready(&mut self, number: u64, said: Option<&str>) {
         let agent = &mut *self.agent;
         let late = |one: &mut Incarnation| one.number == number && one.phase == Phase::Starting;
         let (mut one, is_next) = match agent.next.take_if(late) {
@@ -417,8 +418,12 @@ impl Life<'_> {
             },
         };
         let spec = agent.spec_of(one.generation).unwrap_or(&agent.spec);
+        let late = format!("not ready within {}", text::duration(spec.timeout.ready));
         let end = End::NeverRan(Exit {
-            reason: Some(format!("not ready within {}", text::duration(spec.timeout.ready))),
+            reason: Some(match said {
+                Some(said) => format!("{late}; the last line of its output: {said}"),
+                None => late,
+            }),
             ..Exit::default()
         });
         let as_it_was = one.clone();

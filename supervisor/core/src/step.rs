@@ -142,8 +142,8 @@ impl Fold<'_> {
             ControlEvent::IncarnationStable { agent, incarnation } => {
                 self.on(agent, |life| life.stable(*incarnation));
             }
-            ControlEvent::TimerFired { agent, timer, incarnation } => {
-                self.on(agent, |life| life.timer(*timer, *incarnation))
+            ControlEvent::TimerFired { agent, timer, incarnation, said } => {
+                self.on(agent, |life| life.timer(*timer, *incarnation, said.as_deref()));
             }
             ControlEvent::MessagesForgotten { .. }
             | ControlEvent::LeaderElected { .. }

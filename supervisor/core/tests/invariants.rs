@@ -100,9 +100,9 @@ impl Move {
             }
             18 => ControlEvent::StartFailed { agent, incarnation, reason: "no".into() },
             19 => ControlEvent::IncarnationStable { agent, incarnation },
-            20 => ControlEvent::TimerFired { agent, timer: Timer::Ready, incarnation },
-            21 => ControlEvent::TimerFired { agent, timer: Timer::Drain, incarnation },
-            22 => ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation },
+            20 => ControlEvent::TimerFired { agent, timer: Timer::Ready, incarnation, said: None },
+            21 => ControlEvent::TimerFired { agent, timer: Timer::Drain, incarnation, said: None },
+            22 => ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation, said: None },
             23 => ControlEvent::IncarnationBegun { agent, incarnation },
             25 => ControlEvent::IncarnationDrained { agent, incarnation },
             26 => ControlEvent::MessagesForgotten {
@@ -194,7 +194,7 @@ impl Run {
             assert!(same(&before, &self.state), "a deposed leader changed something");
             return;
         }
-        if let ControlEvent::TimerFired { agent, timer, incarnation } = &record.event {
+        if let ControlEvent::TimerFired { agent, timer, incarnation, .. } = &record.event {
             self.timers.retain(|(of, which, number, _)| {
                 (of, which, number) != (agent, timer, incarnation)
             });

@@ -26,13 +26,6 @@ impl Pump {
         if !self.ending.is_running() {
             return;
         }
-        if !self.ready {
-            let said = self.not_ready.take();
-            let said = said.map_or("it has said nothing".to_owned(), |line| {
-                format!("the last line that was not understood begins: {line}")
-            });
-            self.note(&format!(r#"stopped before the worker said {{"type":"ready"}}: {said}"#));
-        }
         self.ending.drain(within);
         self.book.stop();
         if let Some(inbox) = &mut self.inbox {

@@ -64,8 +64,6 @@ struct Pump {
     up: bool,
     /// Whether the worker has said that it takes messages.
     ready: bool,
-    /// Until then: how the last line begins that was not understood.
-    not_ready: Option<String>,
     heartbeat_at: Instant,
     keep_at: Instant,
     refusals: Refusals,

@@ -177,7 +177,6 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         ending: Ending::none(),
         up: seen.up,
         ready: false,
-        not_ready: None,
         heartbeat_at: now + HEARTBEAT_EVERY,
         keep_at: now + KEEP_EVERY,
         refusals: Refusals::default(),

@@ -68,6 +68,8 @@ impl Pump {
         worker::read(line, &mut |said| match said {
             Ok(FromWorker::Ready) => ready = true,
             Ok(said) => {
+                // Whoever asks why it is not ready is shown the line itself.
+                taken &= self.ready || !matches!(said, FromWorker::Unknown { .. });
                 let todo = self.book.line(now, secrets.hide_in(said));
                 self.perform(todo);
             }
@@ -78,9 +80,6 @@ impl Pump {
             }
         });
         if !taken && !line.is_empty() {
-            if !self.ready {
-                self.not_ready = Some(self.beginning(line));
-            }
             self.log("stdout", line);
         }
         ready

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::api::AgentState;
-use common::control::Timer;
+use common::control::{ControlEvent, Timer};
 use common::shim::Exit;
 use common::spec::{AgentSpec, RestartPolicy};
 
@@ -168,6 +168,20 @@ fn not_ready_in_time_is_a_crash() {
     assert_eq!(fleet.exited(1, signal(9)), ["cancel drain mender.1"]);
     assert_eq!(fleet.mender().restart_count, 1);
     assert_eq!(fleet.later(1_000).fire(Timer::Restart, 1).len(), 2);
+}
+
+#[test]
+fn who_is_not_ready_in_time_is_quoted() {
+    let mut fleet = Fleet::new();
+    fleet.apply(soul("mender", "v1"));
+    fleet.later(60_000).record(ControlEvent::TimerFired {
+        agent: mender(),
+        timer: Timer::Ready,
+        incarnation: 1,
+        said: Some("Ready!".to_owned()),
+    });
+    let reason = "not ready within 60s; the last line of its output: Ready!";
+    assert_eq!(fleet.reason(), reason);
 }
 
 #[test]

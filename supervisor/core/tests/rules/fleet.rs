@@ -246,7 +246,7 @@ impl Fleet {
     }
 
     pub(crate) fn fire(&mut self, timer: Timer, incarnation: u64) -> Vec<String> {
-        self.record(ControlEvent::TimerFired { agent: mender(), timer, incarnation })
+        self.record(ControlEvent::TimerFired { agent: mender(), timer, incarnation, said: None })
     }
 
     // === Questions ===

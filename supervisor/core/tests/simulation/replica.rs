@@ -330,7 +330,7 @@ impl World {
                 let again = clock + 1_000;
                 self.replicas[index].timers.insert((agent, timer, incarnation), again);
             } else {
-                self.say(index, Some(term), ControlEvent::TimerFired { agent, timer, incarnation });
+                self.say(index, Some(term), ControlEvent::TimerFired { agent, timer, incarnation, said: None });
             }
         }
     }

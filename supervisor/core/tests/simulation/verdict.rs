@@ -50,7 +50,7 @@ impl World {
                     _ => Ok(()),
                 }
             }
-            ControlEvent::TimerFired { agent, timer: Timer::Ready, incarnation } => {
+            ControlEvent::TimerFired { agent, timer: Timer::Ready, incarnation, .. } => {
                 match self.worker(agent, *incarnation) {
                     Some((host, worker))
                         if host.is_well_for(self.now, ON_ITS_WAY)

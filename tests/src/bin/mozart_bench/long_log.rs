@@ -222,6 +222,6 @@ fn life(agent: &AgentName, incarnation: u64, node: &NodeName) -> [ControlEvent; 
         ControlEvent::IncarnationReady { agent: agent(), incarnation, floor: incarnation },
         ControlEvent::IncarnationBegun { agent: agent(), incarnation },
         ControlEvent::IncarnationExited { agent: agent(), incarnation, exit, clean: true },
-        ControlEvent::TimerFired { agent: agent(), timer: Timer::Restart, incarnation },
+        ControlEvent::TimerFired { agent: agent(), timer: Timer::Restart, incarnation, said: None },
     ]
 }
