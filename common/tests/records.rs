@@ -240,7 +240,12 @@ fn a_control_record_is_plain_json() {
         at: Timestamp::from_millis(1_700_000_000_123),
         term: Some(3),
         author: "s".into(),
-        event: ControlEvent::TimerFired { agent: agent(), timer: Timer::Restart, incarnation: 7, said: None },
+        event: ControlEvent::TimerFired {
+            agent: agent(),
+            timer: Timer::Restart,
+            incarnation: 7,
+            said: None,
+        },
     };
     assert_eq!(
         serde_json::to_value(&record).expect("written"),

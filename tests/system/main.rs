@@ -26,5 +26,6 @@ mod routing;
 mod seed_rows;
 mod snapshots;
 mod streams;
+mod surroundings;
 mod survival;
 mod up_down;

@@ -118,11 +118,7 @@ impl Broker {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn last_line(
-        &self,
-        agent: &AgentName,
-        incarnation: u64,
-    ) -> Result<Option<String>> {
+    pub async fn last_line(&self, agent: &AgentName, incarnation: u64) -> Result<Option<String>> {
         /// In characters.
         const QUOTED: usize = 160;
         let subject = self.subjects().logs(agent, incarnation);

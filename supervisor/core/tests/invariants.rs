@@ -102,7 +102,9 @@ impl Move {
             19 => ControlEvent::IncarnationStable { agent, incarnation },
             20 => ControlEvent::TimerFired { agent, timer: Timer::Ready, incarnation, said: None },
             21 => ControlEvent::TimerFired { agent, timer: Timer::Drain, incarnation, said: None },
-            22 => ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation, said: None },
+            22 => {
+                ControlEvent::TimerFired { agent, timer: Timer::Restart, incarnation, said: None }
+            }
             23 => ControlEvent::IncarnationBegun { agent, incarnation },
             25 => ControlEvent::IncarnationDrained { agent, incarnation },
             26 => ControlEvent::MessagesForgotten {

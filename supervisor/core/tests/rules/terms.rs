@@ -90,7 +90,12 @@ fn a_number_is_in_the_record_that_allocates_it() {
     fleet.exited(5, code(1));
     fleet.later(1_000).fold(
         term,
-        ControlEvent::TimerFired { agent: mender(), timer: Timer::Restart, incarnation: 5, said: None },
+        ControlEvent::TimerFired {
+            agent: mender(),
+            timer: Timer::Restart,
+            incarnation: 5,
+            said: None,
+        },
     );
     assert_eq!(fleet.record(place(5, 1, "beta")), NOTHING);
     assert_eq!(fleet.record(place(6, 1, "alpha"))[0], "start mender.6 g1 on alpha");

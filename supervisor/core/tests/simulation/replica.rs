@@ -330,7 +330,11 @@ impl World {
                 let again = clock + 1_000;
                 self.replicas[index].timers.insert((agent, timer, incarnation), again);
             } else {
-                self.say(index, Some(term), ControlEvent::TimerFired { agent, timer, incarnation, said: None });
+                self.say(
+                    index,
+                    Some(term),
+                    ControlEvent::TimerFired { agent, timer, incarnation, said: None },
+                );
             }
         }
     }

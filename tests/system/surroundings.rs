@@ -1,0 +1,101 @@
+//! What surrounds `mozart up` is not its own: what its caller has open, where its log goes, the terminal that it was started from.
+
+use std::fs;
+use std::path::Path;
+
+use system_tests::harness::{Fleet, Signal, eventually, flaky, kill};
+use tokio::process::{Child, Command};
+
+/// A command of the fleet's within a line of a shell, where it is `"$@"` and `$0` is a path.
+fn in_shell(fleet: &Fleet, line: &str, path: &Path, args: &[&str]) -> Command {
+    let inner = fleet.command(args);
+    let inner = inner.as_std();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", line]).arg(path).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.current_dir(fleet.souls()).kill_on_drop(true);
+    shell
+}
+
+/// Waits until an agent answers, whoever its supervisor is.
+async fn answers(fleet: &Fleet) {
+    eventually("it runs", async || {
+        let shown = fleet.cli(["wait", "a", "--timeout", "1s"]).await;
+        if shown.stderr.is_empty() { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+    assert_eq!(fleet.ask("a", "say still here").await, "still here");
+}
+
+async fn ends(mut child: Child) {
+    eventually("it ends", async || {
+        let status = child.try_wait().expect("ours");
+        if status.is_some() { Ok(()) } else { Err("it runs".to_owned()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_that_a_caller_has_open_is_passed_on() {
+    let fleet = Fleet::new(&[("a", &flaky(""))]);
+    let lock = fleet.souls().join("lock");
+    let line = r#"exec 9>"$0"; flock -n 9 || exit 77; "$@""#;
+    let souls = fleet.souls().to_string_lossy().into_owned();
+    let up = ["up", &souls, "-d", "--wait"];
+    let status = in_shell(&fleet, line, &lock, &up).status().await.expect("it runs");
+    assert!(status.success(), "{status}");
+    assert_eq!(fleet.ask("a", "say hello").await, "hello");
+    for process in fleet.processes() {
+        let open = fs::read_dir(format!("/proc/{}/fd", process.pid)).expect("it runs");
+        let mut open = open.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        assert!(!open.any(|file| file == lock), "{process:?} has the lock");
+    }
+    let free = Command::new("flock").arg("-n").arg(&lock).arg("true").status().await;
+    assert!(free.expect("flock is there").success(), "somebody holds the lock");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_ends_nobody() {
+    for line in [r#"exec "$@" 2>/dev/full"#, r#""$@" 2>&1 | head -n 1"#] {
+        let fleet = Fleet::new(&[("a", &flaky(""))]);
+        let souls = fleet.souls().to_string_lossy().into_owned();
+        let up = in_shell(&fleet, line, Path::new("sh"), &["up", &souls]).spawn().expect("it runs");
+        answers(&fleet).await;
+        // Whatever happens is logged.
+        kill(fleet.worker("a"), Signal::KILL);
+        fleet.wait_incarnation("a", 2).await;
+        answers(&fleet).await;
+        let _down = fleet.cli(["down"]).await.ok();
+        ends(up).await;
+        assert_eq!(fleet.processes(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_that_goes_away_is_a_request_to_end_but_not_for_nohup() {
+    let mut fleet = Fleet::with(&[("a", &flaky("TIMEOUT drain=10s"))]).await;
+    let id = fleet.send("a", "sleep 1; say done").await;
+    fleet.wait_status(&id, "acknowledged").await;
+    let up = fleet.take_up();
+    up.signal(Signal::HUP);
+    let _ended = up.output().await.ok();
+    assert_eq!(fleet.processes(), []);
+    fleet.up(&[]).await;
+    let row = fleet.show(&id).await.row;
+    assert_eq!((row.response.as_deref(), row.attempts), (Some("done"), 1));
+
+    let fleet = Fleet::new(&[("a", &flaky(""))]);
+    let souls = fleet.souls().to_string_lossy().into_owned();
+    let line = r#"trap '' HUP; exec "$@""#;
+    let up = in_shell(&fleet, line, Path::new("sh"), &["up", &souls]).spawn().expect("it runs");
+    answers(&fleet).await;
+    kill(fleet.up_pid(), Signal::HUP);
+    answers(&fleet).await;
+    let _down = fleet.cli(["down"]).await.ok();
+    ends(up).await;
+}
