@@ -189,7 +189,9 @@ pub enum AgentState {
     Running,
     /// Its worker is gone and will be started again, or is quarantined: see the reason.
     Error,
-    /// Stopped on purpose.
+    /// It is to stop, and something of it still runs: it finishes its open turns.
+    Stopping,
+    /// Stopped on purpose, or done: nothing of it runs.
     Stopped,
 }
 
@@ -201,6 +203,7 @@ impl AgentState {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Error => "error",
+            Self::Stopping => "stopping",
             Self::Stopped => "stopped",
         }
     }

@@ -20,9 +20,16 @@ fn main() -> ExitCode {
     close_fds::set_fds_cloexec(3, &[]);
     let Cli { global, command } = Cli::parse();
     start_log(&global, command.is_role());
-    let result = match runtime(command.is_role()) {
+    let result = match async_runtime(command.is_role()) {
         Ok(runtime) => {
-            let result = runtime.block_on(run(&global, command));
+            let collects = command.is_role();
+            let result = runtime.block_on(async {
+                let mut orphans = tokio::task::JoinSet::new();
+                if collects {
+                    orphans.spawn(runtime::orphans::collect());
+                }
+                run(&global, command).await
+            });
             // A prompt may still hold a thread that reads the terminal: nobody waits for it.
             runtime.shutdown_background();
             result
@@ -53,7 +60,7 @@ async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
 }
 
 /// Roles use all cores; a client command is one task that waits for the network.
-fn runtime(role: bool) -> std::io::Result<tokio::runtime::Runtime> {
+fn async_runtime(role: bool) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = if role {
         tokio::runtime::Builder::new_multi_thread()
     } else {

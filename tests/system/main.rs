@@ -22,6 +22,7 @@ mod nodes;
 mod own_engine;
 mod replace;
 mod roles;
+mod rollouts;
 mod routing;
 mod seed_rows;
 mod snapshots;

@@ -99,3 +99,29 @@ async fn a_terminal_that_goes_away_is_a_request_to_end_but_not_for_nohup() {
     let _down = fleet.cli(["down"]).await.ok();
     ends(up).await;
 }
+
+#[tokio::test]
+async fn what_workers_say_does_not_steer_the_terminal() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let words = "say \u{1b}]2owned\u{7}\u{9b}31m";
+    let id = fleet.send("a", &format!("{words}; fail \u{1b}[2J")).await;
+    fleet.wait_status(&id, "failed").await;
+    // Pipes get the bytes.
+    assert!(fleet.cli(["dead", "show", &id]).await.ok().stdout.contains("\u{1b}[2J"));
+    for args in [
+        &["explain", &id][..],
+        &["dead", "show", &id],
+        &["journal", "show", &id],
+        &["send", "a", words, "--wait"],
+        &["history", "a"],
+    ] {
+        // `script` runs a command on a terminal of its own.
+        let line = r#"script -qec "$(printf '%q ' "$@")" /dev/null"#;
+        let shown = in_shell(&fleet, line, Path::new("sh"), args).output().await.expect("it runs");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains(r"\u{1b}"), "{args:?}: {shown:?}");
+        for raw in ["\u{1b}]2", "\u{1b}[2J", "\u{7}", "\u{9b}"] {
+            assert!(!shown.contains(raw), "{args:?}: {shown:?}");
+        }
+    }
+}

@@ -143,7 +143,9 @@ impl SoulErrors {
         (shown.trim_end().to_owned(), indent, carets)
     }
 
-    fn text(&self) -> &str {
+    /// The file, as it is.
+    #[must_use]
+    pub fn text(&self) -> &str {
         self.src.inner()
     }
 

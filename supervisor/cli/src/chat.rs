@@ -180,7 +180,7 @@ impl Screen<'_> {
         match item {
             Item::Text { text, .. } => {
                 self.line_open = !text.ends_with('\n') && (self.line_open || !text.is_empty());
-                output::bytes(text.as_bytes())
+                output::text(text)
             }
             Item::Error { error, attempt, .. } => {
                 self.end_line()?;

@@ -3,6 +3,7 @@
 use clap::Args;
 use common::AgentName;
 use common::api::{AgentDetail, ApiError, Query, Reply};
+use common::spec::{IfThen, Limits, Restart, RestartPolicy, Sanctum, Schedule};
 
 use super::client::{Client, unexpected};
 use super::{output, table};
@@ -36,7 +37,11 @@ pub(crate) async fn run(global: &Global, args: &InspectArgs) -> Result<u8, ApiEr
 fn render(detail: &AgentDetail) -> String {
     let AgentDetail { row, config, .. } = detail;
     let wanted = if detail.desired_running { "running" } else { "stopped" };
-    let worker = config.worker.as_ref().map(|words| words.join(" "));
+    let worker = match (&config.worker, &config.image) {
+        (Some(words), _) => words.join(" "),
+        (None, Some(_)) => "the image's own, or the built-in echo".to_owned(),
+        (None, None) => "built-in echo".to_owned(),
+    };
     let mut pairs = vec![
         ("agent", detail.id.to_string()),
         ("state", row.state.as_str().to_owned()),
@@ -54,16 +59,63 @@ fn render(detail: &AgentDetail) -> String {
         ("oldest", table::or_none(row.oldest)),
         ("model", config.model.clone()),
         ("identity", table::one_line(&config.identity, 80)),
-        ("worker", worker.unwrap_or_else(|| "built-in echo".to_owned())),
+        ("worker", worker),
+        ("image", table::or_none(config.image.as_deref())),
         ("concurrency", config.concurrency.to_string()),
         ("attempts", config.attempts.to_string()),
         ("turn timeout", table::short(config.timeout.turn)),
         ("drain timeout", table::short(config.timeout.drain)),
+        ("ready timeout", table::short(config.timeout.ready)),
+        ("restart", restart(&config.restart)),
         ("soul", config.source_path.clone()),
     ];
+    pairs.extend(limits(&config.limits).map(|limit| ("limit", limit)));
+    pairs.extend(
+        config
+            .env
+            .iter()
+            .map(|(name, value)| ("env", table::one_line(&format!("{name}={value}"), 80))),
+    );
+    // A value is nowhere but in the worker.
+    pairs.extend(config.secrets.iter().map(|name| ("secret", name.clone())));
+    pairs.extend(config.sanctums.iter().map(|Sanctum { host, path, read_only }| {
+        ("sanctum", format!("{host} at {path}{}", if *read_only { ", read-only" } else { "" }))
+    }));
+    pairs.extend(config.skills.iter().map(|skill| ("skill", skill.clone())));
+    pairs.extend(config.schedule.iter().map(|Schedule { cron, tz, prompt }| {
+        let zone = tz.as_ref().map(|tz| format!(" {tz}")).unwrap_or_default();
+        ("schedule", format!("{cron}{zone}: {}", table::one_line(prompt, 60)))
+    }));
+    pairs.extend(config.if_then.iter().map(|IfThen { condition, reaction }| {
+        ("if", format!("{} then {}", table::one_line(condition, 40), table::one_line(reaction, 40)))
+    }));
     pairs.extend(config.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
+    pairs.extend(config.require.iter().map(|(key, value)| ("require", format!("{key}={value}"))));
     let line = |(name, value): &(&str, String)| format!("{name:<14}{value}");
     pairs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn restart(restart: &Restart) -> String {
+    let Restart { policy, max, period, backoff_first, backoff_max } = restart;
+    let policy = match policy {
+        RestartPolicy::Always => "always",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Never => return "never".to_owned(),
+    };
+    let (first, most) = (table::short(*backoff_first), table::short(*backoff_max));
+    let bound = match max {
+        0 => "without a limit".to_owned(),
+        max => format!("at most {max} in {}", table::short(*period)),
+    };
+    format!("{policy}, after {first} to {most}, {bound}")
+}
+
+/// What it may use, where that is bounded.
+fn limits(limits: &Limits) -> impl Iterator<Item = String> {
+    let memory = limits.memory.map(|bytes| format!("memory {}", table::bytes(bytes)));
+    let cpus = limits.milli_cpus.map(|milli| format!("{}.{:03} CPUs", milli / 1000, milli % 1000));
+    let pids = limits.pids.map(|pids| format!("{pids} processes"));
+    [memory, cpus, pids].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -85,5 +137,50 @@ mod tests {
         });
         assert!(shown.contains("worker        built-in echo"), "{shown}");
         assert!(shown.contains("last exit     <none>"), "{shown}");
+    }
+
+    #[test]
+    fn all_of_a_soul_is_shown_but_no_value_of_a_secret() {
+        let id = AgentName::new("a").expect("valid");
+        let mut config = AgentSpec::new(id.clone(), "test/model", "test agent");
+        config.image = Some("acme/agent:1".to_owned());
+        config.limits = Limits { memory: Some(1 << 30), milli_cpus: Some(1500), pids: Some(64) };
+        config.env.insert("MODE".to_owned(), "fast".to_owned());
+        config.secrets.push("API_KEY".to_owned());
+        config.sanctums.push(Sanctum {
+            host: "/srv/a".to_owned(),
+            path: "/data".to_owned(),
+            read_only: true,
+        });
+        config.skills.push("search".to_owned());
+        config.schedule.push(Schedule {
+            cron: "0 9 * * *".to_owned(),
+            tz: Some("Europe/Berlin".to_owned()),
+            prompt: "report".to_owned(),
+        });
+        config.require.insert("zone".to_owned(), "eu".to_owned());
+        let shown = render(&AgentDetail {
+            row: row("a", AgentState::Running),
+            config,
+            desired_running: true,
+            exit: None,
+            id,
+        });
+        for line in [
+            "worker        the image's own, or the built-in echo",
+            "image         acme/agent:1",
+            "restart       always, after 1s to 60s, at most 10 in 10m",
+            "limit         memory 1.00 GiB",
+            "limit         1.500 CPUs",
+            "limit         64 processes",
+            "env           MODE=fast",
+            "secret        API_KEY",
+            "sanctum       /srv/a at /data, read-only",
+            "skill         search",
+            "schedule      0 9 * * * Europe/Berlin: report",
+            "require       zone=eu",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+        }
     }
 }

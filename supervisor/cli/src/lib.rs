@@ -18,6 +18,7 @@ mod doctor;
 mod events;
 mod explain;
 mod forget;
+mod hints;
 mod history;
 mod inspect;
 mod journal;

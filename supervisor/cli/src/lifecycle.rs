@@ -132,15 +132,31 @@ impl Until {
             return self == Self::Stopped;
         };
         match self {
-            Self::Running => row.state == AgentState::Running,
+            Self::Running => runs(row),
             Self::Idle => {
-                row.state == AgentState::Running
-                    && row.counts == Counts::Current
-                    && row.inbox + row.inflight == 0
+                runs(row) && row.counts == Counts::Current && row.inbox + row.inflight == 0
             }
             Self::Stopped => row.state == AgentState::Stopped,
         }
     }
+}
+
+/// Whether the newest generation of an agent takes messages.
+pub(crate) fn runs(row: &AgentRow) -> bool {
+    row.state == AgentState::Running && row.running_generation == Some(row.generation)
+}
+
+/// That the newest generation of an agent was given up, while another one runs.
+pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
+    let (why, runs) = (row.given_up.as_ref()?, row.running_generation?);
+    let (agent, generation) = (&row.agent, row.generation);
+    let what = if runs == generation {
+        format!("the replacement of {agent} was given up")
+    } else {
+        format!("generation {generation} of {agent} was given up, generation {runs} runs")
+    };
+    let try_ = format!("`mozart explain {agent}`, `mozart logs {agent}`");
+    Some(failure::error(failure::FAILED, what, why, try_))
 }
 
 /// Waits until an agent is as wanted.
@@ -166,6 +182,10 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
         let seen = match rows {
             Ok(rows) => {
                 let row = rows.into_iter().find(|row| row.agent == args.agent);
+                let failed = row.as_ref().filter(|row| !runs(row)).and_then(given_up);
+                if let Some(error) = failed.filter(|_| args.until != Until::Stopped) {
+                    return Err(error);
+                }
                 if args.until.holds(row.as_ref()) {
                     if client.json() {
                         output::json(&row)?;

@@ -1,5 +1,6 @@
 //! The only place that writes to stdout and stderr: data here, words there, and a closed pipe is an end, not a crash.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -41,12 +42,39 @@ pub fn bytes(data: &[u8]) -> Result<(), ApiError> {
     })
 }
 
+/// A text as it is shown on a terminal: what workers, souls, nodes and engines say does not steer it. Control characters but newline and
+/// tab are escaped.
+#[must_use]
+pub fn shown(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if steers(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
+}
+
+/// Writes a text to stdout, as it is [`shown`] on a terminal.
+///
+/// # Errors
+/// As [`bytes()`].
+pub fn text(text: &str) -> Result<(), ApiError> {
+    if stdout_is_terminal() { bytes(shown(text).as_bytes()) } else { bytes(text.as_bytes()) }
+}
+
 /// Writes a line to stdout.
 ///
 /// # Errors
 /// As [`bytes()`].
-pub fn line(text: impl AsRef<str>) -> Result<(), ApiError> {
-    bytes(format!("{}\n", text.as_ref()).as_bytes())
+pub fn line(line: impl AsRef<str>) -> Result<(), ApiError> {
+    text(&format!("{}\n", line.as_ref()))
 }
 
 /// Writes a value to stdout as one JSON line.
@@ -130,8 +158,17 @@ fn item(
 
 /// Writes a line to stderr. That nobody reads it is no error.
 pub fn note(text: impl AsRef<str>) {
+    if stderr_is_terminal() {
+        drawing(&shown(text.as_ref()));
+    } else {
+        drawing(text.as_ref());
+    }
+}
+
+/// The same with what steers a terminal, which is ours.
+pub(crate) fn drawing(text: &str) {
     let mut stderr = io::stderr().lock();
-    drop(writeln!(stderr, "{}", text.as_ref()));
+    drop(writeln!(stderr, "{text}"));
 }
 
 /// Says what went wrong and yields the exit code.
@@ -177,6 +214,12 @@ fn error_text(error: &ApiError, terminal: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_say_does_not_steer_a_terminal() {
+        assert_eq!(shown("a\tb\nc \u{e4}\u{1f600}"), "a\tb\nc \u{e4}\u{1f600}");
+        assert_eq!(shown("\x1b]0;x\x07 \u{9b}31m \r \x7f"), r"\u{1b}]0;x\u{7} \u{9b}31m \r \u{7f}");
+    }
 
     #[test]
     fn an_array_is_the_same_in_pieces() {

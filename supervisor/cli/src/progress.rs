@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
+use super::output;
+
 /// A line that changes while something is awaited, and is gone afterwards.
 #[derive(Debug)]
 pub(crate) struct Progress(ProgressBar);
@@ -18,7 +20,7 @@ impl Progress {
 
     /// Says what is being waited for.
     pub(crate) fn say(&self, what: String) {
-        self.0.set_message(what);
+        self.0.set_message(output::shown(&what).into_owned());
     }
 }
 

@@ -14,7 +14,7 @@ use super::{output, table};
 use crate::args::Global;
 use common::failure;
 
-const HEADERS: [&str; 11] = [
+const HEADERS: [&str; 12] = [
     "AGENT",
     "GEN",
     "STATE",
@@ -26,6 +26,7 @@ const HEADERS: [&str; 11] = [
     "OLDEST",
     "LAST-EXIT",
     "NEXT-TRY",
+    "REASON",
 ];
 
 /// `mozart ps`.
@@ -45,7 +46,13 @@ pub struct PsArgs {
     /// Only those whose names come after this one
     #[arg(long, value_name = "NAME", conflicts_with = "agents")]
     after: Option<AgentName>,
+    /// Show reasons and exits whole
+    #[arg(long)]
+    no_trunc: bool,
 }
+
+/// The longest text of a cell, in characters, unless all of it is wanted.
+const SHORT: usize = 40;
 
 /// Lists agents.
 ///
@@ -60,10 +67,11 @@ pub(crate) async fn run(global: &Global, args: &PsArgs) -> Result<u8, ApiError> 
     let named = named(&client, args, true).await?;
     let now = now();
     let mut list = List::new(client.json(), HEADERS);
+    let longest = if args.no_trunc { usize::MAX } else { SHORT };
     let mut late = 0;
     let show = |row: AgentRow| {
         late += u64::from(row.counts != Counts::Current);
-        list.item(&row, |row| cells(row, now))
+        list.item(&row, |row| cells(row, now, longest))
     };
     let left_out = if args.agents.is_empty() {
         each(&client, args, show).await
@@ -141,7 +149,8 @@ async fn watch(client: &Client, args: &PsArgs) -> Result<u8, ApiError> {
                 output::json_line(&rows)?;
             }
         } else if terminal {
-            output::line(format!("{HOME_AND_CLEAR}{}", render(&rows, now())))?;
+            output::bytes(HOME_AND_CLEAR.as_bytes())?;
+            output::line(render(&rows, now()))?;
         } else if last.as_ref() != Some(&rows) {
             output::line(render(&rows, now()))?;
         }
@@ -150,7 +159,7 @@ async fn watch(client: &Client, args: &PsArgs) -> Result<u8, ApiError> {
 }
 
 fn render(rows: &[AgentRow], now: Timestamp) -> String {
-    table::table(&HEADERS, rows.iter().map(|row| cells(row, now).to_vec()))
+    table::table(&HEADERS, rows.iter().map(|row| cells(row, now, SHORT).to_vec()))
 }
 
 /// What waits and what is being answered.
@@ -163,11 +172,24 @@ pub(crate) fn busy(row: &AgentRow) -> String {
     format!("{} waiting, {} in work{when}", row.inbox, row.inflight)
 }
 
-fn cells(row: &AgentRow, now: Timestamp) -> [String; HEADERS.len()] {
+/// The generation that runs, beside one that does not.
+fn generation(row: &AgentRow) -> String {
+    match row.running_generation.filter(|runs| *runs != row.generation) {
+        Some(runs) => {
+            let how = if row.given_up.is_some() { "failed" } else { "starting" };
+            format!("{runs} ({} {how})", row.generation)
+        }
+        None => row.generation.to_string(),
+    }
+}
+
+fn cells(row: &AgentRow, now: Timestamp, longest: usize) -> [String; HEADERS.len()] {
+    let short =
+        |text: Option<&String>| table::or_none(text.map(|text| table::one_line(text, longest)));
     let started = row.started_at.filter(|_| row.state == AgentState::Running);
     [
         row.agent.to_string(),
-        row.generation.to_string(),
+        generation(row),
         row.state.as_str().to_owned(),
         table::or_none(row.node.as_deref()),
         table::age(started, now),
@@ -178,8 +200,9 @@ fn cells(row: &AgentRow, now: Timestamp) -> [String; HEADERS.len()] {
         },
         row.inflight.to_string(),
         table::age(row.oldest, now),
-        table::or_none(row.last_exit.as_deref().map(|exit| table::one_line(exit, 40))),
+        short(row.last_exit.as_ref()),
         table::until(row.next_try, now),
+        short(row.reason.as_ref()),
     ]
 }
 
@@ -215,18 +238,35 @@ pub(crate) mod tests {
         let mut row = row("a", AgentState::Running);
         row.inbox = 0;
         row.counts = Counts::Unknown;
-        assert_eq!(cells(&row, Timestamp::from_millis(61_000))[6], "?");
+        assert_eq!(cells(&row, Timestamp::from_millis(61_000), SHORT)[6], "?");
         assert_eq!(busy(&row), "not known yet, 1 in work");
         row.counts = Counts::Earlier;
         assert_eq!(busy(&row), "0 waiting, 1 in work (as it was; the broker is busy)");
     }
 
     #[test]
+    fn what_runs_is_shown_beside_what_does_not() {
+        let mut row = row("a", AgentState::Running);
+        row.generation = 5;
+        row.running_generation = Some(4);
+        assert_eq!(generation(&row), "4 (5 starting)");
+        row.given_up = Some("no".to_owned());
+        assert_eq!(generation(&row), "4 (5 failed)");
+        row.running_generation = Some(5);
+        assert_eq!(generation(&row), "5");
+        row.running_generation = None;
+        assert_eq!(generation(&row), "5");
+    }
+
+    #[test]
     fn a_row_has_a_cell_for_every_header() {
-        let cells = cells(&row("a", AgentState::Running), Timestamp::from_millis(61_000));
+        let cells = cells(&row("a", AgentState::Running), Timestamp::from_millis(61_000), SHORT);
         assert_eq!(
             cells,
-            ["a", "2", "running", "local", "60s", "1", "4", "1", "<none>", "<none>", "<none>"]
+            [
+                "a", "2", "running", "local", "60s", "1", "4", "1", "<none>", "<none>", "<none>",
+                "<none>"
+            ]
         );
         assert_eq!(cells.len(), HEADERS.len());
     }
@@ -236,7 +276,7 @@ pub(crate) mod tests {
         let mut row = row("a", AgentState::Error);
         row.last_exit = Some("exit code 1".to_owned());
         row.next_try = Some(Timestamp::from_millis(4_000));
-        let cells = cells(&row, Timestamp::from_millis(1_000));
+        let cells = cells(&row, Timestamp::from_millis(1_000), SHORT);
         assert_eq!((cells[4].as_str(), cells[9].as_str()), ("<none>", "exit code 1"));
         assert_eq!(cells[10], "in 3s");
     }

@@ -108,7 +108,7 @@ fn open(facts: &Facts, last: Option<&Attempt>) -> Vec<String> {
         if let Some(agent) = &facts.agent {
             let patience = humantime::format_duration(agent.spec.timeout.turn);
             line.push_str(&format!(" The attempt is given up after {patience} without progress."));
-            if agent.state() == AgentState::Stopped {
+            if agent.state() == AgentState::Stopping {
                 line.push_str(&format!(
                     " {name} is being stopped: what it does not finish waits for `mozart start {name}`."
                 ));
@@ -138,6 +138,9 @@ fn waits(facts: &Facts) -> String {
     match agent.state() {
         AgentState::Stopped => {
             format!("{name} is stopped{reason}; `mozart start {name}` starts it")
+        }
+        AgentState::Stopping => {
+            format!("{name} is stopping{reason}; `mozart start {name}` starts it again")
         }
         AgentState::Starting => format!("{name} is starting{reason}"),
         AgentState::Error if agent.is_quarantined() => {

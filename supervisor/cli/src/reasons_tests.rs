@@ -1,4 +1,5 @@
 use common::event::{Event, sequence};
+use common::shim::Exit;
 use common::spec::AgentSpec;
 use common::{AgentName, ConversationId};
 use supervisor_core::{State, step};
@@ -101,8 +102,16 @@ fn first(facts: &Facts) -> String {
 #[test]
 fn a_message_to_a_stopped_agent_waits_for_its_start() {
     let name = AgentName::new("a").expect("valid");
-    let facts = facts(agent(vec![ready(), ControlEvent::AgentStopped { agent: name }]));
-    let line = first(&facts);
+    let mut history = vec![ready(), ControlEvent::AgentStopped { agent: name.clone() }];
+    let line = first(&facts(agent(history.clone())));
+    assert!(line.starts_with("Message m1 to a has been waiting for 60s: a is stopping"), "{line}");
+    history.push(ControlEvent::IncarnationExited {
+        agent: name,
+        incarnation: 1,
+        exit: Exit { code: Some(0), ..Exit::default() },
+        clean: true,
+    });
+    let line = first(&facts(agent(history)));
     assert!(line.starts_with("Message m1 to a has been waiting for 60s: a is stopped"), "{line}");
     assert!(line.contains("`mozart start a`"), "{line}");
 }

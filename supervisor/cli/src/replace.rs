@@ -114,7 +114,10 @@ fn stand(asked: &Applied, row: &AgentRow) -> Stand {
     {
         return Stand::Runs;
     }
-    if row.state == AgentState::Stopped { Stand::Stopped } else { Stand::Open }
+    match row.state {
+        AgentState::Stopping | AgentState::Stopped => Stand::Stopped,
+        AgentState::Starting | AgentState::Running | AgentState::Error => Stand::Open,
+    }
 }
 
 async fn wait(

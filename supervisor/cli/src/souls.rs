@@ -1,6 +1,8 @@
 //! `mozart validate` and `mozart apply`: from files to souls.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use common::AgentName;
@@ -11,8 +13,9 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::client::Client;
-use super::{output, table};
-use crate::args::{Global, Output};
+use super::start::wait_running;
+use super::{hints, output, table};
+use crate::args::{Global, Output, duration};
 use common::failure;
 
 /// `mozart validate`.
@@ -32,6 +35,12 @@ pub struct ApplyArgs {
     /// Make new generations even if nothing changed
     #[arg(long)]
     force: bool,
+    /// Wait until these generations run
+    #[arg(long)]
+    wait: bool,
+    /// How long at most
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME", requires = "wait")]
+    timeout: Duration,
 }
 
 /// What `validate` says about one file in JSON.
@@ -42,6 +51,7 @@ struct Verdict<'a> {
     agent: &'a AgentName,
     valid: bool,
     problems: &'a [SoulProblem],
+    warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a AgentSpec>,
 }
@@ -52,6 +62,13 @@ struct Read {
     name: AgentName,
     bytes: Vec<u8>,
     parsed: Result<AgentSpec, Box<SoulErrors>>,
+}
+
+impl Read {
+    /// What it says that will not do what its author may expect.
+    fn warnings(&self) -> Vec<String> {
+        self.parsed.as_ref().map_or(Vec::new(), |spec| hints::of(spec, Path::exists))
+    }
 }
 
 /// Checks souls without any connection.
@@ -87,6 +104,10 @@ pub(crate) async fn apply(global: &Global, args: &ApplyArgs) -> Result<u8, ApiEr
         output::json(&applied)?;
     } else {
         output::line(render(&applied))?;
+    }
+    if args.wait {
+        let agents: Vec<AgentName> = applied.into_iter().map(|one| one.agent).collect();
+        wait_running(&client, &agents, args.timeout).await?;
     }
     Ok(0)
 }
@@ -151,12 +172,19 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Read>, ApiError> {
 fn check(souls: &[Read], output: Output) -> Result<(), ApiError> {
     let invalid: Vec<&SoulErrors> =
         souls.iter().filter_map(|soul| soul.parsed.as_ref().err().map(AsRef::as_ref)).collect();
+    if output == Output::Table {
+        for soul in souls {
+            for warning in soul.warnings() {
+                output::note(format!("warning: {}: {warning}", soul.path.display()));
+            }
+        }
+    }
     if invalid.is_empty() {
         return Ok(());
     }
     if output == Output::Table {
         for errors in &invalid {
-            output::note(report(errors));
+            report(errors);
         }
     }
     let problems: Vec<&SoulProblem> = invalid.iter().flat_map(|errors| errors.problems()).collect();
@@ -174,10 +202,12 @@ fn check(souls: &[Read], output: Output) -> Result<(), ApiError> {
     Err(failure::error(failure::USAGE, what, cause, "correct it, then `mozart validate`"))
 }
 
-/// A file's problems: drawn for a terminal, plain for everything else.
-fn report(errors: &SoulErrors) -> String {
-    if !output::stderr_is_terminal() {
-        return errors.plain();
+/// Shows a file's problems: drawn on a terminal, plain elsewhere.
+fn report(errors: &SoulErrors) {
+    let plain = errors.plain();
+    // What is drawn quotes the soul as it is.
+    if !output::stderr_is_terminal() || matches!(output::shown(errors.text()), Cow::Owned(_)) {
+        return output::note(plain);
     }
     let theme = if output::colour() {
         GraphicalTheme::unicode()
@@ -186,8 +216,8 @@ fn report(errors: &SoulErrors) -> String {
     };
     let mut drawn = String::new();
     match GraphicalReportHandler::new_themed(theme).render_report(&mut drawn, errors) {
-        Ok(()) => drawn,
-        Err(_) => errors.plain(),
+        Ok(()) => output::drawing(&drawn),
+        Err(_) => output::note(plain),
     }
 }
 
@@ -197,6 +227,7 @@ fn verdict(soul: &Read) -> Verdict<'_> {
         agent: &soul.name,
         valid: soul.parsed.is_ok(),
         problems: soul.parsed.as_ref().err().map_or(&[], |errors| errors.problems()),
+        warnings: soul.warnings(),
         spec: soul.parsed.as_ref().ok(),
     }
 }

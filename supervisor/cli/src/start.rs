@@ -11,6 +11,7 @@ use common::failure;
 
 use crate::args::Output;
 use crate::client::Client;
+use crate::lifecycle::{given_up, runs};
 use crate::output;
 use crate::progress::Progress;
 use crate::souls;
@@ -61,10 +62,10 @@ pub async fn apply(client: &Client, souls: Vec<SoulSource>) -> Result<Vec<AgentN
     Ok(names)
 }
 
-/// Waits until agents are running.
+/// Waits until the newest generations of agents run, but for those that somebody has stopped.
 ///
 /// # Errors
-/// Which are not, and why, after `within`.
+/// Which are not, and why: at once where one was given up, else after `within`.
 pub async fn wait_running(
     client: &Client,
     agents: &[AgentName],
@@ -76,9 +77,18 @@ pub async fn wait_running(
     loop {
         let asked = Instant::now();
         let rows = client.brief_rows(None).await?;
-        let is_late =
-            |row: &&AgentRow| agents.contains(&row.agent) && row.state != AgentState::Running;
+        // One that somebody has stopped stays so.
+        let is_late = |row: &&AgentRow| {
+            agents.contains(&row.agent)
+                && !runs(row)
+                && !matches!(row.state, AgentState::Stopping | AgentState::Stopped)
+        };
         let late: Vec<&AgentRow> = rows.iter().filter(is_late).collect();
+        let mut failed = late.iter().filter_map(|row| given_up(row));
+        if let Some(error) = failed.next() {
+            failed.for_each(|other| output::complain(&other, client.output));
+            return Err(error);
+        }
         if late.is_empty() {
             return Ok(());
         }

@@ -254,7 +254,8 @@ impl Agent {
     #[must_use]
     pub fn state(&self) -> AgentState {
         if self.desired == Desired::Stopped {
-            return AgentState::Stopped;
+            let runs = self.incarnations().next().is_some();
+            return if runs { AgentState::Stopping } else { AgentState::Stopped };
         }
         match self.current.as_ref().map(|current| current.phase) {
             Some(Phase::Ready) => AgentState::Running,

@@ -6,6 +6,7 @@ pub mod folder;
 pub mod home;
 mod identity;
 pub mod labels;
+pub mod orphans;
 pub mod process;
 pub mod processes;
 mod secrets;

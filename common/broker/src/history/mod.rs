@@ -61,7 +61,7 @@ impl Broker {
 
     /// The finished messages of this id that have left the journal: more than one if several agents were sent the same id.
     ///
-    /// Reads what the index holds of the hour in which the message was sent.
+    /// Reads what the index holds of about the minute in which the message was sent.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -89,10 +89,10 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn archived_ids(&self, beginning: &str) -> Result<Beginning> {
-        let Some((ids, hours)) = index::beginning(beginning) else { return Ok(Beginning::Unclear) };
+        let Some((ids, slots)) = index::beginning(beginning) else { return Ok(Beginning::Unclear) };
         let mut found = BTreeSet::new();
-        for hour in hours {
-            for seq in self.indexed(&hour, &ids).await? {
+        for slot in slots {
+            for seq in self.indexed(&slot, &ids).await? {
                 let archived = self.archived_at(seq).await?;
                 found.extend(archived.map(|archived| archived.key.message_id));
                 // Two tell as much as all of them.

@@ -15,27 +15,45 @@ pub(super) fn skill(rest: Part<'_>, folder: &Path) -> Checked<String> {
     on_host(rest, &value(rest)?, folder)
 }
 
+/// Folder, path and mode of a text in which only the last `:` before the path counts.
+fn from_the_end(text: &str) -> Vec<&str> {
+    let is_mode = |mode: &str| matches!(mode, "ro" | "rw");
+    let (rest, mode) = match text.rsplit_once(':').filter(|(_, mode)| is_mode(mode)) {
+        Some((rest, mode)) => (rest, Some(mode)),
+        None => (text, None),
+    };
+    let (host, path) = match rest.rsplit_once(':') {
+        Some((host, path)) => (host, Some(path)),
+        None => (rest, None),
+    };
+    [Some(host), path, mode].into_iter().flatten().collect()
+}
+
 /// The sanctum, and where its path in the container stands.
 pub(super) fn sanctum<'t>(rest: Part<'t>, folder: &Path) -> Checked<(Sanctum, Part<'t>)> {
     const USAGE: &str = "expected `SANCTUM <host path>:<path>[:ro]`";
     let text = value(rest)?;
     let is_quoted = rest.as_str().starts_with(['"', '\'']);
-    let mut pieces = text.split(':');
-    let host = pieces.next().unwrap_or_default();
-    let path = pieces.next();
-    let mode = pieces.next();
+    // A quoted folder may have a `:` in its name.
+    let pieces: Vec<&str> = if is_quoted { from_the_end(&text) } else { text.split(':').collect() };
     // The pieces in the file, for the spans; a quoted value is pointed at as a whole.
     let piece = |index: usize| {
         if is_quoted {
             return rest;
         }
-        let start: usize = text.split(':').take(index).map(|p| p.len() + 1).sum();
-        let len = text.split(':').nth(index).map_or(0, str::len);
+        let start: usize = pieces.iter().take(index).map(|piece| piece.len() + 1).sum();
+        let len = pieces.get(index).map_or(0, |piece| piece.len());
         rest.sub(start..start + len)
     };
-    if pieces.next().is_some() {
-        return Err(Problem::new(rest.span(), "SANCTUM with too many `:`", USAGE));
+    if pieces.len() > 3 {
+        return Err(Problem::new(rest.span(), "SANCTUM with too many `:`", USAGE)
+            .help(Some("a folder with a `:` in its name is written in quotes".to_owned())));
     }
+    let (host, path, mode) = (
+        pieces.first().copied().unwrap_or_default(),
+        pieces.get(1).copied(),
+        pieces.get(2).copied(),
+    );
     let Some(path) = path else {
         let message = "SANCTUM without a path in the container";
         return Err(Problem::new(rest.end().span(), message, USAGE));
@@ -140,4 +158,23 @@ pub(in crate::soul) fn clean(path: &Path) -> PathBuf {
         out.push(".");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::from_the_end;
+
+    #[test]
+    fn a_quoted_folder_may_have_a_colon_in_its_name() {
+        for (text, pieces) in [
+            ("a:b:/data", &["a:b", "/data"][..]),
+            ("a:b:/data:ro", &["a:b", "/data", "ro"]),
+            ("a:/data", &["a", "/data"]),
+            ("a:ro", &["a", "ro"]),
+            ("a", &["a"]),
+            ("", &[""]),
+        ] {
+            assert_eq!(from_the_end(text), pieces, "{text}");
+        }
+    }
 }

@@ -165,7 +165,7 @@ async fn quiet(client: &Client, args: &ExportArgs, what: &str) -> Result<AgentDe
         let rests = match row.state {
             AgentState::Stopped => true,
             AgentState::Error => row.next_try.is_none(),
-            AgentState::Starting | AgentState::Running => false,
+            AgentState::Starting | AgentState::Running | AgentState::Stopping => false,
         };
         if rests && row.node.is_none() {
             return Ok(*detail);

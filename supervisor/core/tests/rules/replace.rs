@@ -199,9 +199,11 @@ fn a_stop_during_a_replacement_stops_both() {
         "timer drain mender.1 +35000",
     ];
     assert_eq!(fleet.stop(), expected);
-    assert_eq!(fleet.agent_state(), AgentState::Stopped);
+    assert_eq!(fleet.agent_state(), AgentState::Stopping);
     fleet.exited(1, code(0));
+    assert_eq!(fleet.agent_state(), AgentState::Stopping);
     fleet.exited(2, code(0));
+    assert_eq!(fleet.agent_state(), AgentState::Stopped);
     assert_eq!(fleet.resume(), NOTHING);
 }
 

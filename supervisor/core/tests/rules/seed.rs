@@ -89,7 +89,7 @@ fn a_crash_triggers_a_restart_one_second_later_and_it_recovers() {
 fn a_stop_prevents_a_restart_after_a_crash() {
     let mut fleet = Fleet::with_mender(soul("mender", "v1"));
     assert_eq!(fleet.stop(), ["stop mender.1 within 30000", "timer drain mender.1 +35000"]);
-    assert_eq!(fleet.agent_state(), AgentState::Stopped);
+    assert_eq!(fleet.agent_state(), AgentState::Stopping);
     assert_eq!(fleet.exited(1, code(137)), ["cancel drain mender.1"]);
     assert_eq!(fleet.agent_state(), AgentState::Stopped);
     assert_eq!(fleet.fire(Timer::Restart, 1), NOTHING);

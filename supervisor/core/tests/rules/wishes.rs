@@ -101,7 +101,7 @@ fn restart_starts_what_was_stopped() {
 fn a_removed_agent_is_gone_once_it_has_stopped() {
     let mut fleet = Fleet::with_mender(soul("mender", "v1"));
     assert_eq!(fleet.remove(), ["stop mender.1 within 30000", "timer drain mender.1 +35000"]);
-    assert_eq!(fleet.agent_state(), AgentState::Stopped);
+    assert_eq!(fleet.agent_state(), AgentState::Stopping);
     assert_eq!(fleet.start(), NOTHING, "only an apply brings it back");
     assert_eq!(fleet.exited(1, code(0)), ["cancel drain mender.1"]);
     assert!(fleet.state.agent(&mender()).is_none());

@@ -29,6 +29,8 @@ const TALKS: usize = 50;
 const TURNS: usize = 10_000;
 /// As long as other messages are.
 const TEXT: usize = 256;
+/// Rounds of the archiver that may be refused.
+const REFUSED: usize = 100;
 /// How often each command is run.
 const RUNS: usize = 50;
 
@@ -173,9 +175,18 @@ async fn fill(up: &Up, messages: usize, long: bool) -> Result<Filled> {
     let hot = Duration::from_secs(3600);
     let options = ArchiveOptions { hot, most: HOT, settled: Duration::ZERO };
     let mut archiver = Archiver::new(broker, options);
-    let mut archived = 0;
+    let (mut archived, mut refused) = (0, 0);
     loop {
-        let round = archiver.round().await?;
+        let round = match archiver.round().await {
+            Ok(round) => round,
+            // The supervisor looks after the same streams. As there, the next round begins with what is there then.
+            Err(error) if refused < REFUSED => {
+                refused += 1;
+                note(&format!("  {error}"));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         archived += round.archived;
         if round.archived == 0 {
             break;

@@ -1,0 +1,83 @@
+//! What the command line says of rollouts and stops is what is.
+
+use std::time::{Duration, Instant};
+
+use system_tests::harness::{Fleet, eventually, flaky};
+
+/// A worker whose file is not there.
+fn broken() -> String {
+    flaky("WORKER [\"python3\", \"gone.py\"]\nRESTART always max=2/1m backoff=100ms..200ms")
+}
+
+#[tokio::test]
+async fn a_failed_rollout_does_not_look_like_success() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let soul = fleet.soul("a", &broken());
+    let soul = soul.to_str().expect("text");
+    let applied = fleet.cli(["apply", soul, "--wait"]).await.exit(1);
+    applied.says("generation 2 of a was given up, generation 1 runs");
+    let shown = fleet.cli(["ps"]).await.ok();
+    assert!(shown.stdout.contains("1 (2 failed)"), "{shown}");
+    let reason = fleet.row("a").await["reason"].as_str().unwrap_or_default().to_owned();
+    let whole = fleet.cli(["ps", "--no-trunc"]).await.ok();
+    assert!(whole.stdout.contains(&reason), "{whole}");
+    fleet.cli(["wait", "a"]).await.exit(1).says("generation 2 of a was given up");
+    let souls = fleet.souls().to_str().expect("text").to_owned();
+    fleet.cli(["up", &souls, "-d", "--wait"]).await.exit(1).says("generation 2 of a was given up");
+    assert_eq!(fleet.ask("a", "say still here").await, "still here");
+
+    // Repaired, it runs.
+    let soul = fleet.soul("a", &flaky("LABEL version=3"));
+    let _done = fleet.cli(["apply", soul.to_str().expect("text"), "--wait"]).await.ok();
+    let row = fleet.row("a").await;
+    assert_eq!((&row["generation"], &row["runningGeneration"]), (&3.into(), &3.into()), "{row}");
+    let _done = fleet.cli(["wait", "a"]).await.ok();
+}
+
+#[tokio::test]
+async fn waiting_is_for_the_generation_that_was_asked_for() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let soul = fleet.soul("a", &flaky("ENV FLAKY_START=\"slow 2\""));
+    let began = Instant::now();
+    let _done = fleet.cli(["apply", soul.to_str().expect("text"), "--wait"]).await.ok();
+    assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(fleet.row("a").await["runningGeneration"], 2);
+    // Nobody waits for what somebody has stopped.
+    let _done = fleet.cli(["stop", "a"]).await.ok();
+    let soul = fleet.soul("a", &flaky("LABEL version=3"));
+    let _done =
+        fleet.cli(["apply", soul.to_str().expect("text"), "--wait", "--timeout", "5s"]).await.ok();
+}
+
+#[tokio::test]
+async fn what_still_answers_is_not_stopped() {
+    let fleet = Fleet::with(&[("a", &flaky("TIMEOUT drain=20s"))]).await;
+    let id = fleet.send("a", "count 20 0.1").await;
+    fleet.wait_status(&id, "acknowledged").await;
+    let _done = fleet.cli(["stop", "a"]).await.ok();
+    eventually("it is stopping", async || {
+        let row = fleet.row("a").await;
+        if row["state"] == "stopping" { Ok(()) } else { Err(row.to_string()) }
+    })
+    .await;
+    // Shown without -a, too.
+    let shown = fleet.cli(["ps"]).await.ok();
+    assert!(shown.stdout.contains("stopping"), "{shown}");
+    let _done = fleet.cli(["wait", "a", "--for", "stopped"]).await.ok();
+    assert_eq!(fleet.shims("a"), [0; 0]);
+    assert_eq!(fleet.show(&id).await.row.status, common::message::Status::Completed);
+}
+
+#[tokio::test]
+async fn what_will_not_act_is_said_when_a_soul_is_checked_and_applied() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let more = "ENV PATH=/x:$PATH\nLIMIT memory=1G\nSCHEDULE \"0 9 * * *\" report";
+    let soul = fleet.soul("b", &flaky(more));
+    let soul = soul.to_str().expect("text");
+    for command in ["validate", "apply"] {
+        let said = fleet.cli([command, soul]).await.ok();
+        for warning in ["ENV PATH: `$PATH`", "LIMIT applies to containers", "SCHEDULE"] {
+            assert!(said.stderr.contains(warning), "{command}: {said}");
+        }
+    }
+}
