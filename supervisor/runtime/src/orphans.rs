@@ -49,7 +49,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_ended_child_that_nobody_waits_for_is_collected() {
-        let collecting = tokio::spawn(collect());
+        let mut collecting = tokio::task::JoinSet::new();
+        collecting.spawn(collect());
         // Until it listens.
         tokio::task::yield_now().await;
         let child = Command::new("true").spawn().expect("it starts").id();
@@ -61,6 +62,5 @@ mod tests {
             }
         }
         assert!(!is_there(), "it is still there");
-        collecting.abort();
     }
 }

@@ -15,7 +15,6 @@ use futures_util::future::try_join_all;
 
 use super::collect::{BYTES, MESSAGES, Pair, Shard, Until};
 use super::commit::Progress;
-use super::record::Archived;
 use crate::api::StreamInfo;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
@@ -123,6 +122,7 @@ impl Archiver {
             shard.begin(stream, info)?;
         }
         let (due, more) = self.due(known, &journals).await?;
+        let archived = self.archived_before(known, &journals, &due).await?;
         let mut erased: Vec<Vec<Places>> = journals.iter().map(|_| Vec::new()).collect();
         let mut copied = erased.clone();
         let mut fresh = Vec::new();
@@ -133,8 +133,7 @@ impl Archiver {
                 continue;
             }
             copied[number].push(Places::of(&pair));
-            let mark = known.progress.marks.of(journal.shard, &journal.info.created);
-            if pair.final_.seq > mark || !self.is_archived(&pair).await? {
+            if !archived.contains(&(number, pair.final_.seq)) {
                 fresh.push((journal.shard, journal.info.created.clone(), pair));
             }
         }
@@ -195,14 +194,30 @@ impl Archiver {
         Ok((due, more))
     }
 
-    /// Whether HISTORY has a message that is marked as archived: it is looked for before it goes.
-    async fn is_archived(&self, pair: &Pair) -> Result<bool> {
-        let there = self.broker.archived(&pair.key.message_id).await?;
-        let final_ = (pair.final_.seq, pair.final_.at);
-        let is_it = |archived: &Archived| {
-            archived.key == pair.key && (archived.final_.seq, archived.final_.at) == final_
+    /// Which messages HISTORY has, of those that are marked as archived: they are looked for before they go. Each by the number of its journal
+    /// stream and its final state.
+    async fn archived_before(
+        &self,
+        known: &Known,
+        journals: &[Journal],
+        due: &[(usize, Pair)],
+    ) -> Result<BTreeSet<(usize, u64)>> {
+        let marked = due.iter().filter(|(number, pair)| {
+            journals.get(*number).is_some_and(|Journal { shard, info, .. }| {
+                pair.final_.seq <= known.progress.marks.of(*shard, &info.created)
+            })
+        });
+        let marked: Vec<_> = marked.collect();
+        let ids = marked.iter().map(|(_, pair)| &pair.key.message_id);
+        let there = self.broker.archived_all(ids).await?;
+        let is_there = |pair: &Pair| {
+            let final_ = (pair.final_.seq, pair.final_.at);
+            there.get(&pair.key.message_id).into_iter().flatten().any(|archived| {
+                archived.key == pair.key && (archived.final_.seq, archived.final_.at) == final_
+            })
         };
-        Ok(there.iter().any(is_it))
+        let there = marked.iter().filter(|(_, pair)| is_there(pair));
+        Ok(there.map(|(number, pair)| (*number, pair.final_.seq)).collect())
     }
 
     /// Removes messages from the journal that are in HISTORY. Everything before `settled` is. What is behind a message that is open stays

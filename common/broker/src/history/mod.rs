@@ -17,11 +17,12 @@ mod plan;
 mod record;
 mod scan;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use common::MessageId;
 use common::message::MessageKey;
+use futures_util::StreamExt as _;
 
 use crate::api::Record;
 use crate::connection::Broker;
@@ -109,7 +110,45 @@ impl Broker {
         let (stream, subject) = (self.index_stream(), self.subjects().index(bucket));
         let reader = Reader::new(self.wire(), stream, subject, 1, u64::MAX).of(self.replicas());
         let records = reader.rest().await?;
-        Ok(records.iter().flat_map(|record| index::within(&record.payload, ids)).collect())
+        let of = |record: &Record| {
+            let wanted = index::wanted(&record.payload, |id| ids.contains(id));
+            wanted.collect::<Vec<_>>()
+        };
+        Ok(records.iter().flat_map(of).collect())
+    }
+
+    /// The finished messages of these ids that have left the journal. Each part of the index is read once.
+    pub(crate) async fn archived_all(
+        &self,
+        ids: impl Iterator<Item = &MessageId>,
+    ) -> Result<HashMap<MessageId, Vec<Archived>>> {
+        /// Messages that are read at once.
+        const AT_ONCE: usize = 16;
+        let mut parts: BTreeMap<String, BTreeSet<IndexId>> = BTreeMap::new();
+        for id in ids {
+            parts.entry(index::bucket(id)).or_default().insert(IndexId::of(id));
+        }
+        let mut seqs = BTreeSet::new();
+        for (part, ids) in parts {
+            let (stream, subject) = (self.index_stream(), self.subjects().index(&part));
+            let mut reader =
+                Reader::new(self.wire(), stream, subject, 1, u64::MAX).of(self.replicas());
+            while let Some(record) = reader.next().await? {
+                seqs.extend(index::wanted(&record.payload, |id| ids.contains(id)));
+            }
+        }
+        let read = seqs.into_iter().map(|seq| {
+            let broker = self.clone();
+            async move { broker.archived_at(seq).await }
+        });
+        let mut read = futures_util::stream::iter(read).buffered(AT_ONCE);
+        let mut found: HashMap<MessageId, Vec<Archived>> = HashMap::new();
+        while let Some(archived) = read.next().await {
+            if let Some(archived) = archived? {
+                found.entry(archived.key.message_id.clone()).or_default().push(archived);
+            }
+        }
+        Ok(found)
     }
 
     /// What HISTORY has at a sequence, if it is still there.

@@ -188,7 +188,7 @@ async fn fill(up: &Up, messages: usize, long: bool) -> Result<Filled> {
             Err(error) => return Err(error.into()),
         };
         archived += round.archived;
-        if round.archived == 0 {
+        if !round.more {
             break;
         }
     }
