@@ -11,6 +11,7 @@ pub mod frame;
 pub mod id;
 pub mod log;
 pub mod message;
+pub mod quote;
 pub mod shim;
 pub mod snapshot;
 #[cfg(feature = "soul")]

@@ -51,6 +51,9 @@ pub struct AgentSpec {
     pub concurrency: u32,
     /// `ATTEMPTS`: how often a message is tried, 1 to 100.
     pub attempts: u32,
+    /// `ATTEMPTS … backoff=`: the delays between them.
+    #[serde(default, skip_serializing_if = "Retry::is_default")]
+    pub retry: Retry,
     /// `TIMEOUT`.
     pub timeout: Timeouts,
     /// `RESTART`.
@@ -89,6 +92,7 @@ impl AgentSpec {
             limits: Limits::default(),
             concurrency: 1,
             attempts: 3,
+            retry: Retry::default(),
             timeout: Timeouts::default(),
             restart: Restart::default(),
             replace: None,
@@ -280,6 +284,32 @@ impl Default for Restart {
             backoff_first: Duration::from_secs(1),
             backoff_max: Duration::from_secs(60),
         }
+    }
+}
+
+/// The delays between attempts by one incarnation, doubled each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// The first one.
+    #[serde(with = "millis")]
+    pub first: Duration,
+    /// The longest one.
+    #[serde(with = "millis")]
+    pub max: Duration,
+}
+
+impl Retry {
+    /// Whether it is what it is where the soul says nothing.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), max: Duration::from_secs(30) }
     }
 }
 

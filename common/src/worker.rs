@@ -132,6 +132,8 @@ pub enum FromWorker<'a> {
         error: Cow<'a, str>,
         /// Whether another attempt may help.
         retryable: bool,
+        /// When it may, in milliseconds from now.
+        retry_after_ms: Option<u64>,
     },
     /// Still working on it: extends the turn's deadline.
     Progress {

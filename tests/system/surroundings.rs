@@ -125,3 +125,18 @@ async fn what_workers_say_does_not_steer_the_terminal() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_data_folder_may_have_any_name_that_is_text() {
+    for name in ["e\u{301}t\u{e9}", "no\u{a0}break", "\u{1f469}\u{200d}\u{1f680}", "a \"b\" $c #d"] {
+        let fleet = Fleet::new(&[("a", &flaky(""))]);
+        let home = fleet.souls().join(name);
+        let with = [("MOZART_DIR", home.as_os_str())];
+        let souls = fleet.souls().to_str().expect("text");
+        let _up = fleet.cli_with(["up", souls, "-d", "--wait"], &with).await.ok();
+        let said = fleet.cli_with(["send", "a", "say hello", "--wait"], &with).await.ok();
+        assert_eq!(said.stdout.trim_end(), "hello", "{name}");
+        let _down = fleet.cli_with(["down"], &with).await.ok();
+        assert!(home.join("nats/data").is_dir(), "{name}");
+    }
+}

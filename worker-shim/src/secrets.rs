@@ -58,8 +58,8 @@ impl Secrets {
                 let message = self.text(message);
                 FromWorker::RouteRequest { turn, request_id, to_id, message, timeout_ms }
             }
-            FromWorker::Error { turn, error, retryable } => {
-                FromWorker::Error { turn, error: self.text(error), retryable }
+            FromWorker::Error { turn, error, retryable, retry_after_ms } => {
+                FromWorker::Error { turn, error: self.text(error), retryable, retry_after_ms }
             }
             FromWorker::Unknown { kind } => FromWorker::Unknown { kind: self.text(kind) },
             line @ (FromWorker::Ready

@@ -93,7 +93,7 @@ impl Keyword {
             Secret => "SECRET NAME",
             Limit => "LIMIT memory=512m cpus=1 pids=128",
             Concurrency => "CONCURRENCY 1",
-            Attempts => "ATTEMPTS 3",
+            Attempts => "ATTEMPTS 3 backoff=1s..30s",
             Timeout => "TIMEOUT turn=10m drain=30s ready=60s",
             Restart => "RESTART always max=10/10m backoff=1s..60s",
             Replace => "REPLACE start-first",

@@ -76,7 +76,12 @@ fn process(out: &mut Text, spec: &AgentSpec) {
 
 fn life(out: &mut Text, spec: &AgentSpec) {
     out.line("CONCURRENCY", &spec.concurrency.to_string());
-    out.line("ATTEMPTS", &spec.attempts.to_string());
+    let backoff = if spec.retry.is_default() {
+        String::new()
+    } else {
+        format!(" backoff={}..{}", duration(spec.retry.first), duration(spec.retry.max))
+    };
+    out.line("ATTEMPTS", &format!("{}{backoff}", spec.attempts));
     let [turn, drain, ready] =
         [spec.timeout.turn, spec.timeout.drain, spec.timeout.ready].map(duration);
     out.line("TIMEOUT", &format!("turn={turn} drain={drain} ready={ready}"));

@@ -65,6 +65,8 @@ struct Line<'a> {
     #[serde(default)]
     retryable: bool,
     #[serde(default)]
+    retry_after_ms: Option<u64>,
+    #[serde(default)]
     timeout_ms: Option<u64>,
     #[serde(default, borrow)]
     event: Option<&'a RawValue>,
@@ -163,7 +165,9 @@ fn parse(object: &[u8]) -> Result<FromWorker<'_>, String> {
                 Err(_) => error.get().into(),
             });
             let error = said.or(line.message).unwrap_or("the worker gave no reason".into());
-            FromWorker::Error { turn, error, retryable: line.retryable }
+            let retry_after_ms = line.retry_after_ms;
+            let retryable = line.retryable || retry_after_ms.is_some();
+            FromWorker::Error { turn, error, retryable, retry_after_ms }
         }
         "progress" => FromWorker::Progress { turn },
         _ => FromWorker::Unknown { kind: line.kind },

@@ -20,6 +20,7 @@ use super::disk::Disk;
 use super::memory;
 use crate::args::Sync;
 use common::failure;
+use common::quote::nats_conf;
 use runtime::home::{Home, Running};
 use runtime::labels;
 use runtime::processes::{self, ended};
@@ -232,8 +233,9 @@ fn config(access: &Access, folder: &Path, sync: Sync) -> String {
         Sync::Always => "always",
         Sync::Lazy => "2m",
     };
-    let data = folder.join("data");
-    let log = folder.join("nats.log");
+    let quoted = |file: &str| nats_conf(&folder.join(file).to_string_lossy());
+    let (data, log) = (quoted("data"), quoted("nats.log"));
+    let (user, password) = (nats_conf(user), nats_conf(password));
     // The disk itself is the bound, and is watched: by default it would be three quarters of what is free at the start.
     let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize));
     let max = disk.ok().filter(|bytes| *bytes > 0);
@@ -244,17 +246,17 @@ server_name: mozart
 listen: \"{host}:{port}\"
 max_payload: 1MB
 max_connections: 20000
-log_file: {log:?}
+log_file: {log}
 logfile_size_limit: 10MB
 logfile_max_num: 3
 jetstream {{
-  store_dir: {data:?}
+  store_dir: {data}
   # A stored record survives a power cut: the default syncs every two minutes.
   sync_interval: {sync}
   {max}max_memory_store: 1GB
   limits {{ default_max_consumers: 20000 }}
 }}
-authorization {{ user: {user:?}, password: {password:?} }}
+authorization {{ user: {user}, password: {password} }}
 "
     )
 }

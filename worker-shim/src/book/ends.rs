@@ -8,10 +8,8 @@ use common::{MessageId, SenderName};
 use super::{Book, CANCELLED, Do, Held, Now, Phase};
 use crate::turn::{Turn, json_len};
 
-/// The delay before the second attempt within one incarnation; doubled for each further one.
-const RETRY_FIRST_US: u64 = 1_000_000;
-/// The longest such delay.
-const RETRY_MAX_US: u64 = 30_000_000;
+/// The longest delay that a worker may ask for: as long as any time in a soul.
+const LONGEST_RETRY_MS: u64 = 24 * 3_600_000;
 /// The most bytes of a worker's error that are kept.
 const LONGEST_ERROR: usize = 8 * 1024;
 
@@ -68,8 +66,9 @@ impl Book {
         turn.push_rest(now);
         turn.push(now, EventBody::Error { error: error.clone() }, json_len(&error));
         if retry && turn.attempt < self.rules.attempts {
-            let delay = RETRY_FIRST_US << (turn.attempt - 1).min(5);
-            let not_before_us = now.us + delay.min(RETRY_MAX_US);
+            let times = 1_u64.checked_shl(turn.attempt - 1).unwrap_or(u64::MAX);
+            let delay = self.rules.retry_first_us.saturating_mul(times);
+            let not_before_us = now.us.saturating_add(delay.min(self.rules.retry_max_us).max(1));
             if let Some(held) = self.held.get_mut(&seq) {
                 held.last_error = Some(error);
                 held.phase = Phase::Waiting { not_before_us, last: Some(turn) };
@@ -86,6 +85,16 @@ impl Book {
                 tail: Vec::new(),
             };
             self.settle(now, seq, turn, final_, todo);
+        }
+    }
+
+    /// A message that is to be tried again is tried after this time, and not before.
+    pub(super) fn postpone(&mut self, now: Now, seq: u64, ms: u64) {
+        if let Some(Held { phase: Phase::Waiting { not_before_us, .. }, .. }) =
+            self.held.get_mut(&seq)
+        {
+            *not_before_us = now.us + ms.clamp(1, LONGEST_RETRY_MS) * 1000;
+            self.index(seq);
         }
     }
 

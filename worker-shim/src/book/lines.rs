@@ -63,9 +63,12 @@ impl Book {
                     self.done(now, seq, response.map(Into::into), &mut todo);
                 }
             }
-            FromWorker::Error { turn, error, retryable } => {
+            FromWorker::Error { turn, error, retryable, retry_after_ms } => {
                 if let Some(seq) = self.turn_seq(&turn, &mut todo) {
                     self.failed(now, seq, &error, retryable, &mut todo);
+                    if let Some(ms) = retry_after_ms {
+                        self.postpone(now, seq, ms);
+                    }
                 }
             }
             FromWorker::RouteRequest { turn, request_id, to_id, message, timeout_ms } => {

@@ -48,6 +48,10 @@ pub(crate) struct Rules {
     pub(crate) incarnation: u64,
     pub(crate) concurrency: usize,
     pub(crate) attempts: u32,
+    /// The delay before the second attempt within one incarnation; doubled for each further one.
+    pub(crate) retry_first_us: u64,
+    /// The longest such delay.
+    pub(crate) retry_max_us: u64,
     pub(crate) turn_timeout_us: u64,
     /// What must not be said.
     pub(crate) secrets: Arc<Secrets>,

@@ -147,14 +147,17 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
             return Err(reason);
         }
     };
-    let AgentSpec { concurrency, attempts, timeout, .. } = config.spec;
+    let AgentSpec { concurrency, attempts, retry, timeout, .. } = config.spec;
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let secrets = Arc::new(Secrets::new(&config.secrets));
     let rules = Rules {
         agent: agent.clone(),
         incarnation: config.incarnation,
         concurrency: concurrency as usize,
         attempts,
-        turn_timeout_us: u64::try_from(timeout.turn.as_micros()).unwrap_or(u64::MAX),
+        retry_first_us: micros(retry.first),
+        retry_max_us: micros(retry.max),
+        turn_timeout_us: micros(timeout.turn),
         secrets: Arc::clone(&secrets),
     };
     let now = Instant::now();

@@ -1,12 +1,12 @@
 //! When the worker starts again, and how it is replaced: `RESTART`, `REPLACE`.
 
 use super::options::each;
-use super::value::{duration, in_range, only_word};
+use super::value::{duration, in_range, number, only_word};
 use crate::soul::keyword::Keyword;
 use crate::soul::source::{Checked, Problem, Problems};
 use crate::soul::suggest::{closest, did_you_mean, one_of, quoted};
 use crate::soul::text::Part;
-use crate::spec::{Replace, Restart, RestartPolicy};
+use crate::spec::{AgentSpec, Replace, Restart, RestartPolicy};
 
 const POLICIES: [(&str, RestartPolicy); 3] = [
     ("always", RestartPolicy::Always),
@@ -34,6 +34,21 @@ pub(super) fn restart(rest: Part<'_>, restart: &mut Restart, problems: &mut Prob
         }
         Ok(())
     });
+}
+
+/// `5`, or `5 backoff=1s..5m`.
+pub(super) fn attempts(
+    rest: Part<'_>,
+    spec: &mut AgentSpec,
+    problems: &mut Problems<'_>,
+) -> Checked<()> {
+    let (count, options) = rest.split_word();
+    spec.attempts = number(count, Keyword::Attempts, 1..=100)?;
+    each(options, &["backoff"], problems, |_, value| {
+        (spec.retry.first, spec.retry.max) = backoff(value)?;
+        Ok(())
+    });
+    Ok(())
 }
 
 pub(super) fn replace(rest: Part<'_>) -> Checked<Replace> {

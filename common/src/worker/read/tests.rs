@@ -78,6 +78,7 @@ fn an_error_is_taken_in_whatever_form_it_says_why() {
         turn: turn("m"),
         error: error.into(),
         retryable: false,
+        retry_after_ms: None,
     };
     takes(br#"{"type":"error","messageId":"m","error":"no"}"#, &[error("no")]);
     takes(br#"{"type":"error","messageId":"m","message":"no"}"#, &[error("no")]);

@@ -78,17 +78,18 @@ fn launch(folder: &Path, sync: Sync, port: &str) -> Result<Owned> {
         Sync::Lazy => "2m",
     };
     let config = folder.join("nats.conf");
-    let data = folder.join("nats");
     let ports = folder.join(PORTS);
     std::fs::create_dir_all(&ports)?;
+    let quoted = |path: &Path| common::quote::nats_conf(&path.to_string_lossy());
+    let (data, ports) = (quoted(&folder.join("nats")), quoted(&ports));
     // As `mozart up` writes it, without the login; on all addresses, so that containers reach it.
     let text = format!(
         "listen: \"0.0.0.0:{port}\"
-ports_file_dir: {ports:?}
+ports_file_dir: {ports}
 max_payload: 1MB
 max_connections: 20000
 jetstream {{
-  store_dir: {data:?}
+  store_dir: {data}
   sync_interval: {sync}
   max_memory_store: 1GB
   limits {{ default_max_consumers: 20000 }}

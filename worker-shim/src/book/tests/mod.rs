@@ -75,7 +75,7 @@ fn text<'a>(message: &'a str, text: &'a str) -> FromWorker<'a> {
 }
 
 fn error(message: &str, retryable: bool) -> FromWorker<'_> {
-    FromWorker::Error { turn: turn(message), error: "no luck".into(), retryable }
+    FromWorker::Error { turn: turn(message), error: "no luck".into(), retryable, retry_after_ms: None }
 }
 
 /// A book with a clock, that remembers nothing but hands back what is to be done.
@@ -95,6 +95,8 @@ impl Desk {
             incarnation: 7,
             concurrency,
             attempts: 3,
+            retry_first_us: SECOND,
+            retry_max_us: 30 * SECOND,
             turn_timeout_us: 60 * SECOND,
             secrets: Arc::new(Secrets::new(&secrets.into_iter().collect())),
         };

@@ -291,3 +291,24 @@ fn a_broker_that_is_slow_holds_up_no_turn() {
     desk.us += 8 * SECOND / 10;
     assert_eq!(told(&desk.deliver(3, "m3", "m3")), ["m3"], "one answered 0.8 s ago");
 }
+
+#[test]
+fn a_worker_that_knows_when_another_attempt_may_help_is_heard() {
+    let again = |ms| FromWorker::Error {
+        turn: turn("m"),
+        error: "busy".into(),
+        retryable: true,
+        retry_after_ms: Some(ms),
+    };
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    desk.line(again(90_000));
+    desk.publish(true);
+    assert_eq!(told(&desk.after(89 * SECOND)), [""; 0]);
+    assert_eq!(told(&desk.after(SECOND)), ["m"]);
+    desk.line(again(0));
+    desk.publish(true);
+    assert_eq!(told(&desk.after(1_000)), ["m"], "at once, nearly");
+    let todo = desk.line(again(1));
+    assert_eq!(settle(&todo).1.status, Outcome::Failed, "there are three");
+}
