@@ -1,8 +1,9 @@
 //! Whether an agent exists, told from the control log alone, so that messages can be sent while no supervisor runs.
 
 use broker::Broker;
-use common::AgentName;
 use common::api::ApiError;
+use common::control::{ControlEvent, ControlRecord};
+use common::{AgentName, Timestamp};
 
 use super::client::Client;
 use broker::Attempt;
@@ -31,7 +32,18 @@ pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), Ap
 pub(crate) async fn meant(client: &Client, agent: &AgentName) -> ApiError {
     let rows = client.brief_rows(None).await.unwrap_or_default();
     let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
-    unknown(agent, &names)
+    let removed = |_, at: Timestamp, record: &ControlRecord| {
+        matches!(record.event, ControlEvent::AgentRemoved { .. }).then_some(at)
+    };
+    match client.broker.look_back(agent, 1, removed).await {
+        Ok(Some(at)) => {
+            let what = format!("no agent {:?}", agent.as_str());
+            let cause = format!("it was removed at {at}; its messages are still in the journal");
+            failure::error(failure::NOT_FOUND, what, cause, "`mozart apply SOUL` brings it back")
+        }
+        // What the broker does not tell is left out.
+        Ok(None) | Err(_) => unknown(agent, &names),
+    }
 }
 
 /// That there is no such agent, with the name that was probably meant.

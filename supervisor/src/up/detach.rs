@@ -55,7 +55,10 @@ pub(super) async fn start(
             return Err(why(home, before, status));
         }
         if Instant::now() > until {
-            let cause = format!("process {} is not ready after {START:?}", child.id());
+            let mut cause = format!("process {} is not ready after {START:?}", child.id());
+            if let Some(line) = written_since(home, before).lines().rfind(|line| !line.is_empty()) {
+                cause.push_str(&format!("; its log ends with: {line}"));
+            }
             let try_ = format!("cat {}, mozart down", path.display());
             return Err(failure::error(failure::TIMEOUT, "mozart does not start", cause, try_));
         }
