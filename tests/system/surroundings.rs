@@ -128,7 +128,8 @@ async fn what_workers_say_does_not_steer_the_terminal() {
 
 #[tokio::test]
 async fn a_data_folder_may_have_any_name_that_is_text() {
-    for name in ["e\u{301}t\u{e9}", "no\u{a0}break", "\u{1f469}\u{200d}\u{1f680}", "a \"b\" $c #d"] {
+    for name in ["e\u{301}t\u{e9}", "no\u{a0}break", "\u{1f469}\u{200d}\u{1f680}", "a \"b\" $c #d"]
+    {
         let fleet = Fleet::new(&[("a", &flaky(""))]);
         let home = fleet.souls().join(name);
         let with = [("MOZART_DIR", home.as_os_str())];

@@ -101,6 +101,20 @@ pub struct Inbox {
     /// Whether the caller has enough for now.
     held_back: bool,
     ended: bool,
+    given: Given,
+}
+
+/// How many deliveries the consumer has made, as the last one that came says.
+#[derive(Debug, Default)]
+struct Given(Option<u64>);
+
+impl Given {
+    /// Whether something was given out between the last delivery that came and this one: it went to a pull of before, or was lost between
+    /// two servers of a cluster.
+    fn skips(&mut self, consumer_seq: u64) -> bool {
+        // A consumer that was moved may count on from less.
+        self.0.replace(consumer_seq).is_some_and(|last| consumer_seq > last + 1)
+    }
 }
 
 /// The subscription that pulls are answered on.
@@ -152,6 +166,7 @@ impl Inbox {
             closed: false,
             held_back: false,
             ended: false,
+            given: Given::default(),
         };
         inbox.ask().await?;
         Ok(inbox)
@@ -279,6 +294,12 @@ impl Inbox {
         let Some(ack) = ack else {
             return refuse("not from this consumer", &message);
         };
+        if self.given.skips(ack.consumer_seq) {
+            // An earlier message of its conversation may be among what never came: both are found by whoever looks.
+            tracing::debug!(consumer = self.consumer, "a delivery never came");
+            self.ended = true;
+            return InboxItem::Ended;
+        }
         let (seq, delivered) = (ack.stream_seq, ack.delivered);
         let at = Timestamp::from_millis(ack.time / 1_000_000);
         self.asked = self.asked.saturating_sub(1);
@@ -350,5 +371,18 @@ impl Pulls {
         let messages = subscribing.await.map_err(BrokerError::other)?;
         let now = Instant::now();
         Ok(Self { messages, inbox, epoch, heard: now, asked: now })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Given;
+
+    #[test]
+    fn a_delivery_that_never_came_is_noticed_by_the_next_one() {
+        let mut given = Given::default();
+        // What came before the first one is not known.
+        let skips = [7, 8, 9, 11, 12, 3, 4, 6].map(|seq| given.skips(seq));
+        assert_eq!(skips, [false, false, false, true, false, false, false, true]);
     }
 }

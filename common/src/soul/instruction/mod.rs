@@ -134,7 +134,7 @@ fn one(
         }
         Keyword::Limit => options::limit(rest, &mut context.spec.limits, problems),
         Keyword::Concurrency => context.spec.concurrency = value::number(rest, keyword, 1..=1000)?,
-        Keyword::Attempts => life::attempts(rest, context.spec, problems)?,
+        Keyword::Attempts => life::attempts(rest, &mut context.spec, problems)?,
         Keyword::Timeout => options::timeout(rest, &mut context.spec.timeout, problems),
         Keyword::Restart => life::restart(rest, &mut context.spec.restart, problems),
         Keyword::Replace => context.spec.replace = Some(life::replace(rest)?),

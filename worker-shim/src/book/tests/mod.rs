@@ -75,7 +75,12 @@ fn text<'a>(message: &'a str, text: &'a str) -> FromWorker<'a> {
 }
 
 fn error(message: &str, retryable: bool) -> FromWorker<'_> {
-    FromWorker::Error { turn: turn(message), error: "no luck".into(), retryable, retry_after_ms: None }
+    FromWorker::Error {
+        turn: turn(message),
+        error: "no luck".into(),
+        retryable,
+        retry_after_ms: None,
+    }
 }
 
 /// A book with a clock, that remembers nothing but hands back what is to be done.
