@@ -62,7 +62,7 @@ impl Broker {
 
     /// The finished messages of this id that have left the journal: more than one if several agents were sent the same id.
     ///
-    /// Reads what the index holds of about the minute in which the message was sent.
+    /// Reads what the index holds of about the seconds in which the message was sent.
     ///
     /// # Errors
     /// When the broker does not answer.
