@@ -179,8 +179,12 @@ struct Peer {
 impl Cluster {
     /// Whether most of the stream's servers were heard lately. A leader that stood still, or is cut off, may not know for seconds that it
     /// is none any more; another one is elected after 4 s at the earliest, and heartbeats go out every second (nats-server 2.15).
-    fn is_heard(&self) -> bool {
+    /// `copies`: how many the stream is configured to have. One that comes back with an empty disk may know of none.
+    fn is_heard(&self, copies: usize) -> bool {
         const LATELY: Duration = Duration::from_secs(3);
+        if self.replicas.len() + 1 < copies {
+            return false;
+        }
         let heard = self.replicas.iter().filter(|peer| Duration::from_nanos(peer.active) < LATELY);
         2 * (heard.count() + 1) > self.replicas.len() + 1
     }
@@ -189,17 +193,28 @@ impl Cluster {
 /// An answer of a stream's leader, who may be none any more.
 trait OfLeader: DeserializeOwned {
     fn cluster(&self) -> &Cluster;
+    /// How many copies the stream is configured to have.
+    fn copies(&self) -> usize;
 }
 
 impl OfLeader for StreamInfo {
     fn cluster(&self) -> &Cluster {
         &self.cluster
     }
+
+    fn copies(&self) -> usize {
+        let copies = self.config["num_replicas"].as_u64();
+        copies.and_then(|copies| usize::try_from(copies).ok()).unwrap_or(1)
+    }
 }
 
 impl OfLeader for SubjectPage {
     fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    fn copies(&self) -> usize {
+        self.config.num_replicas
     }
 }
 
@@ -225,7 +240,22 @@ struct SubjectPage {
     total: usize,
     state: SubjectState,
     #[serde(default)]
+    config: Copies,
+    #[serde(default)]
     cluster: Cluster,
+}
+
+/// How many copies a stream is configured to have.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Copies {
+    num_replicas: usize,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self { num_replicas: 1 }
+    }
 }
 
 /// What the index of a stream says of a filter, all of it as of one moment.
@@ -445,11 +475,16 @@ impl Wire {
     ) -> Result<std::result::Result<(T, Moment), ApiError>> {
         let what = format!("STREAM.INFO.{stream}");
         let deadline = Instant::now() + timeout;
+        // A server without others has no copies, whatever a stream that it was given says.
+        let is_clustered = self.client.server_info().cluster.is_some();
+        let clustered = |copies| if is_clustered { copies } else { 1 };
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let told = self.api_timed::<T>(&what, body, left).await;
             match told.map_err(|error| of_whole(error, timeout))? {
-                Ok((told, _)) if !told.cluster().is_heard() => pause(deadline, timeout).await?,
+                Ok((told, _)) if !told.cluster().is_heard(clustered(told.copies())) => {
+                    pause(deadline, timeout).await?;
+                }
                 told => return Ok(told),
             }
         }
@@ -548,12 +583,14 @@ mod tests {
 
     #[test]
     fn a_leader_that_most_servers_have_not_answered_lately_is_not_believed() {
-        assert!(leader(&[]).is_heard(), "a stream without copies");
-        assert!(leader(&[0, 1]).is_heard());
-        assert!(leader(&[60, 2]).is_heard(), "one of three is away");
-        assert!(!leader(&[60, 61]).is_heard(), "it stood still for a minute");
-        assert!(!leader(&[3]).is_heard());
-        assert!(leader(&[0, 0, 60, 60]).is_heard());
-        assert!(!leader(&[0, 60, 60, 60]).is_heard());
+        assert!(leader(&[]).is_heard(1), "a stream without copies");
+        assert!(!leader(&[]).is_heard(3), "it has come back with an empty disk");
+        assert!(!leader(&[0]).is_heard(3));
+        assert!(leader(&[0, 1]).is_heard(3));
+        assert!(leader(&[60, 2]).is_heard(3), "one of three is away");
+        assert!(!leader(&[60, 61]).is_heard(3), "it stood still for a minute");
+        assert!(!leader(&[3]).is_heard(2));
+        assert!(leader(&[0, 0, 60, 60]).is_heard(5));
+        assert!(!leader(&[0, 60, 60, 60]).is_heard(3));
     }
 }
