@@ -99,6 +99,17 @@ async fn an_answer_that_is_known_to_be_incomplete_fails_at_once_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_reason_that_quotes_the_worker_hides_its_secrets() {
+    let soul = raw("ATTEMPTS 1\nSECRET API_KEY");
+    let mut fleet = Fleet::new(&[("w", &soul)]).env("API_KEY", "sk-123456-789");
+    fleet.up(&[]).await;
+    let said = r#"{"type":"error","messageId":"$ID","error":"no","retryable":"sk-123456-789"}"#;
+    let id = fleet.send("w", &out(&format!("{said}\n"))).await;
+    let why = fleet.wait_status(&id, "failed").await.row.reason.unwrap_or_default();
+    assert!(why.contains("[SECRET API_KEY]") && !why.contains("123456"), "{why}");
+}
+
+#[tokio::test]
 async fn a_damaged_line_costs_one_attempt() {
     let fleet = Fleet::with(&[("w", &raw("ATTEMPTS 2"))]).await;
     let id = fleet.send("w", &out("{\"type\":\"chat_done\",\"messageId\":\"$ID\",\n")).await;

@@ -135,7 +135,7 @@ impl Book {
             return;
         };
         let is_last = !again || turn.attempt >= self.rules.attempts;
-        if !ends && !turn.cancelled {
+        if !ends && !turn.cancelled && turn.broken().is_none() {
             todo.push(Do::Tell(ToWorker::Cancel { message_id: envelope.message_id.to_string() }));
         }
         if ends || is_last {

@@ -90,6 +90,8 @@ impl Pump {
         let begins = self.beginning(line);
         let error =
             format!("the worker's output is damaged: {}; the line begins: {begins}", damage.why);
+        // The parser quotes what it did not expect.
+        let error = self.secrets.text(error.into());
         let todo = self.book.damaged(now, damage, &error, again);
         self.perform(todo);
     }

@@ -58,6 +58,7 @@ fn an_answer_of_which_a_piece_is_missing_is_none() {
     let todo = desk.damaged(turn("m"), false, true);
     assert_eq!(cancelled(&todo), ["m"]);
     assert_eq!(desk.book.open(), 1, "the worker has not ended it");
+    assert_eq!(cancelled(&desk.damaged(turn("m"), false, true)), [""; 0], "it is told once");
     desk.line(text("m", "late"));
     assert_eq!(desk.line(done("m", "good")), []);
     assert_eq!(errors(&mut desk), ["it is damaged"]);
