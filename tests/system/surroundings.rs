@@ -115,8 +115,9 @@ async fn what_workers_say_does_not_steer_the_terminal() {
         &["send", "a", words, "--wait"],
         &["history", "a"],
     ] {
-        // `script` runs a command on a terminal of its own.
-        let line = r#"script -qec "$(printf '%q ' "$@")" /dev/null"#;
+        // `script` runs a command on a terminal of its own, by $SHELL, which is to read what
+        // bash has quoted.
+        let line = r#"SHELL="$BASH" script -qec "$(printf '%q ' "$@")" /dev/null"#;
         let shown = in_shell(&fleet, line, Path::new("sh"), args).output().await.expect("it runs");
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(shown.contains(r"\u{1b}"), "{args:?}: {shown:?}");
