@@ -42,10 +42,13 @@ pub enum Query {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         image: Option<String>,
     },
-    /// Makes a new generation with the spec of the one that was ready before the one that is to run now.
+    /// Makes a new generation with the spec of the one that was ready before the one that is to run now, or of another one.
     Rollback {
         /// The agent.
         agent: AgentName,
+        /// The generation to go back to, as the control log has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Box<Earlier>>,
     },
     /// Stops and forgets an agent.
     Remove {
@@ -85,6 +88,16 @@ pub enum Query {
     Hello,
 }
 
+/// An earlier generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Earlier {
+    /// Its number.
+    pub generation: u64,
+    /// What it was.
+    pub spec: AgentSpec,
+}
+
 /// A soul as text, parsed by the supervisor with the parser of `mozart validate`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -95,6 +108,9 @@ pub struct SoulSource {
     pub path: String,
     /// Its text.
     pub text: String,
+    /// What the files are that it names: [`crate::spec::AgentSpec::content`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// A reply on `query`.
@@ -242,6 +258,9 @@ pub struct AgentRow {
     pub counts: Counts,
     /// How its worker last ended.
     pub last_exit: Option<String>,
+    /// When that was.
+    #[serde(default)]
+    pub last_exit_at: Option<Timestamp>,
     /// When it is started next.
     pub next_try: Option<Timestamp>,
     /// The incarnation that takes its messages.
@@ -289,10 +308,21 @@ pub struct AgentDetail {
     pub row: AgentRow,
     /// Its spec.
     pub config: AgentSpec,
+    /// That of the generation which runs, or is to run, where it is an earlier one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_config: Option<Box<AgentSpec>>,
     /// Desired to run.
     pub desired_running: bool,
     /// Its last end.
     pub exit: Option<Exit>,
+}
+
+impl AgentDetail {
+    /// The spec that is in force: a newer one was given up, or is not ready yet.
+    #[must_use]
+    pub fn in_force(&self) -> &AgentSpec {
+        self.running_config.as_deref().unwrap_or(&self.config)
+    }
 }
 
 /// A message, as `journal ls` shows it.

@@ -21,6 +21,7 @@ pub mod storage;
 pub mod subject;
 pub mod tally;
 pub mod time;
+pub mod words;
 pub mod worker;
 
 pub use id::{

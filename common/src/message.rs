@@ -1,5 +1,7 @@
 //! The records of the journal: the message, its one final state, and what a reader makes of both.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventBody};
@@ -255,10 +257,28 @@ impl DeadLetter {
         history: impl IntoIterator<Item = (u64, Event)>,
         log: Vec<String>,
     ) -> Self {
-        let attempts = attempt_ends(final_, history);
         let reason = final_.reason.clone().unwrap_or_default();
+        let attempts = every_attempt(final_, attempt_ends(final_, history));
         Self { envelope, reason, attempts, log, at: final_.at, redriven_as: None, cut: false }
     }
+}
+
+/// Attempts that are told of although nothing of them is on record, at most.
+const MOST: u32 = 100;
+
+/// Adds the attempts whose end is not on record: the broker did not take it, or a power cut took it.
+fn every_attempt(final_: &Final, mut ends: Vec<AttemptEnd>) -> Vec<AttemptEnd> {
+    let known: BTreeSet<u32> = ends.iter().map(|end| end.attempt).collect();
+    // The last ones tell most, and a number may be damaged.
+    let from = final_.attempts.saturating_sub(MOST);
+    let missing = (from + 1..=final_.attempts).filter(|attempt| !known.contains(attempt));
+    ends.extend(missing.map(|attempt| AttemptEnd {
+        attempt,
+        incarnation: final_.incarnation.filter(|_| attempt == final_.attempts).unwrap_or(0),
+        error: "how it ended is not on record".to_owned(),
+    }));
+    ends.sort_by_key(|end| end.attempt);
+    ends
 }
 
 /// How a message's attempts ended that brought no answer, from its final state and its history.
@@ -285,7 +305,7 @@ pub fn attempt_ends(
 pub struct AttemptEnd {
     /// Which attempt.
     pub attempt: u32,
-    /// In which incarnation.
+    /// In which incarnation; 0 where that is not on record.
     pub incarnation: u64,
     /// What happened: `exit code 1`, `turn timed out after 10m`, the worker's own error.
     pub error: String,

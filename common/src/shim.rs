@@ -78,6 +78,9 @@ pub struct ShimConfig {
     /// Whom the worker runs as; the shim's own user when it is none.
     #[serde(default)]
     pub user: Option<WorkerUser>,
+    /// Folders in memory that the worker may write to, in a container: engines give them the mode of a folder that the image has there.
+    #[serde(default)]
+    pub writable: Vec<String>,
     /// The fleet.
     pub namespace: crate::Namespace,
     /// The incarnation.

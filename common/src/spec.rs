@@ -32,6 +32,9 @@ pub struct AgentSpec {
     /// The file it came from, absolute.
     #[serde(default)]
     pub source_path: String,
+    /// The SHA-256 of the files beside the soul that WORKER and SKILL name, as `apply` found them: a changed file is a new generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// `WORKER`: program and arguments; none is the built-in echo worker. Shell form is `["/bin/sh", "-c", text]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<Vec<String>>,
@@ -85,6 +88,7 @@ impl AgentSpec {
             skills: Vec::new(),
             sanctums: Vec::new(),
             source_path: String::new(),
+            content: None,
             worker: None,
             image: None,
             env: BTreeMap::new(),

@@ -1,5 +1,7 @@
 //! How full the disk under the broker is, and what follows from that.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// From this share of a disk or of a stream on people are warned, in percent.
@@ -22,6 +24,25 @@ pub struct Disk {
     pub total: u64,
     /// Those that are free.
     pub free: u64,
+    /// Why nothing can be stored on it, however many are free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+/// Why nothing can be stored on a disk that has room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fault {
+    /// The broker's files were removed under it. What it stores it loses with its end.
+    Removed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Self::Removed => "the broker's data was removed from its disk while it runs",
+        })
+    }
 }
 
 /// How full something is.
@@ -57,7 +78,8 @@ impl Disk {
         // What is for root alone makes the disk smaller for everybody else.
         let used = all.saturating_sub(free);
         let bytes = |blocks: u64| blocks.saturating_mul(size);
-        Self { total: bytes(used.saturating_add(available)), free: bytes(available) }
+        let total = bytes(used.saturating_add(available));
+        Self { total, free: bytes(available), fault: None }
     }
 
     /// The bytes that are used.
@@ -81,6 +103,9 @@ impl Disk {
     /// How full it is.
     #[must_use]
     pub fn level(&self) -> Level {
+        if self.fault.is_some() {
+            return Level::Full;
+        }
         let at_most = match self.free {
             ENOUGH.. => Level::Fine,
             LEAST..ENOUGH => Level::Low,
@@ -97,7 +122,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn level(total: u64, free: u64) -> Level {
-        Disk { total, free }.level()
+        Disk { total, free, fault: None }.level()
     }
 
     #[test]
@@ -110,8 +135,10 @@ mod tests {
             assert_eq!(level(total, 5 * part), Level::Full);
             assert_eq!(level(total, 0), Level::Full);
         }
-        assert_eq!(Disk { total: 200, free: 50 }.percent(), 75);
+        assert_eq!(Disk { total: 200, free: 50, fault: None }.percent(), 75);
         assert_eq!(level(0, 0), Level::Fine, "no such disk");
+        let broken = Disk { total: 100, free: 100, fault: Some(Fault::Removed) };
+        assert_eq!(broken.level(), Level::Full);
     }
 
     #[test]
@@ -119,8 +146,8 @@ mod tests {
         assert_eq!(level(1000 * GIB, 100 * GIB), Level::Fine);
         assert_eq!(level(1000 * GIB, 19 * GIB), Level::Low);
         assert_eq!(level(1000 * GIB, 4 * GIB), Level::Full);
-        assert_eq!(Disk { total: 1000 * GIB, free: 0 }.margin(), LEAST);
-        assert_eq!(Disk { total: 1000, free: 0 }.margin(), 50);
+        assert_eq!(Disk { total: 1000 * GIB, free: 0, fault: None }.margin(), LEAST);
+        assert_eq!(Disk { total: 1000, free: 0, fault: None }.margin(), 50);
     }
 
     #[test]

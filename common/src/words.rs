@@ -1,0 +1,7 @@
+//! Words that people read, in every crate.
+
+/// A number of something: `1 message`, `2 messages`.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
