@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use broker::{
-    Broker, BrokerError, EventBatch, FinalOutcome, Requested, Retries, Standing, Unreadable,
+    Broker, BrokerError, EventBatch, FinalOutcome, Passed, Requested, Retries, Standing, Unreadable,
 };
 use common::log::LogLine;
 use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
@@ -99,6 +99,8 @@ pub(crate) enum Done {
         lost: Vec<Requested>,
         /// After which sequence there may be more, or since what was said of the consumer is old by now: to be looked at again.
         again: Option<u64>,
+        /// How many deliveries the consumer had made that were all looked for; none if some were not.
+        given: Option<u64>,
     },
 }
 
@@ -296,6 +298,8 @@ pub(crate) struct Look {
     pub(crate) name: String,
     /// Read what was given out after this sequence, too.
     pub(crate) after: Option<u64>,
+    /// What is known to have been given out: a consumer with replicas says so a little later.
+    pub(crate) passed: Option<Passed>,
 }
 
 /// Looks whether this incarnation's consumer is there, and reads from the journal what it gave out and never came: that was lost
@@ -305,9 +309,9 @@ pub(crate) async fn look(broker: Broker, look: Look) -> Done {
     let looking = async {
         let of_it = broker.consumer(&look.agent, look.incarnation);
         let Some(consumer) = within(LOOK_WITHIN, of_it).await? else {
-            return Ok((Found::Gone, Vec::new(), None));
+            return Ok((Found::Gone, Vec::new(), None, None));
         };
-        let delivered = consumer.delivered;
+        let delivered = look.passed.map_or(0, |passed| passed.seq).max(consumer.delivered);
         // What is before its start, it gave out to nobody.
         let after = look.after.map(|after| after.max(consumer.start.saturating_sub(1)));
         let (lost, again) = match after {
@@ -322,13 +326,16 @@ pub(crate) async fn look(broker: Broker, look: Look) -> Done {
             _ => (Vec::new(), None),
         };
         let (name, created) = (look.name.clone(), Some(consumer.created));
-        Ok::<_, BrokerError>((Found::There(Consumer { name, created }), lost, again))
+        // All up to there was looked for.
+        let passed = look.passed.map_or(0, |passed| passed.given);
+        let given = after.filter(|_| again.is_none()).map(|_| consumer.given.max(passed));
+        Ok::<_, BrokerError>((Found::There(Consumer { name, created }), lost, again, given))
     };
-    let (found, lost, again) = looking.await.unwrap_or_else(|error| {
+    let (found, lost, again, given) = looking.await.unwrap_or_else(|error| {
         tracing::warn!("cannot look up the consumer: {error}");
-        (Found::NoAnswer, Vec::new(), None)
+        (Found::NoAnswer, Vec::new(), None, None)
     });
-    Done::Looked { look, found, lost, again }
+    Done::Looked { look, found, lost, again, given }
 }
 
 /// The same, as a timeout if it takes longer.

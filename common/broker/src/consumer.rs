@@ -40,6 +40,8 @@ pub struct ConsumerState {
     pub ack_floor: u64,
     /// The last stream sequence that was given out.
     pub delivered: u64,
+    /// How many deliveries it has made.
+    pub given: u64,
     /// Requests not given out yet.
     pub pending: u64,
     /// Given out and not acked.
@@ -70,6 +72,8 @@ struct Config {
 #[derive(Deserialize)]
 struct Position {
     stream_seq: u64,
+    #[serde(default)]
+    consumer_seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +90,7 @@ impl From<Info> for ConsumerState {
             start: info.config.opt_start_seq,
             ack_floor: info.ack_floor.stream_seq,
             delivered: info.delivered.stream_seq,
+            given: info.delivered.consumer_seq,
             pending: info.num_pending,
             ack_pending: info.num_ack_pending,
             created: info.created,
@@ -315,10 +320,19 @@ impl Broker {
     /// Pulls from an incarnation's consumer, keeping at most `window` requests on their way or with the caller.
     /// Needs no answer from the broker: the first pull is on its way when this returns.
     ///
+    /// `given`: how many deliveries the consumer had made when the caller last looked for what never came
+    /// ([`ConsumerState::given`]), so that one which was lost since then is noticed.
+    ///
     /// # Errors
     /// When the client is closed.
-    pub async fn pull(&self, agent: &AgentName, incarnation: u64, window: u32) -> Result<Inbox> {
-        Inbox::open(self, agent, incarnation, window).await
+    pub async fn pull(
+        &self,
+        agent: &AgentName,
+        incarnation: u64,
+        window: u32,
+        given: Option<u64>,
+    ) -> Result<Inbox> {
+        Inbox::open(self, agent, incarnation, window, given).await
     }
 
     /// Settles a delivery. Not awaited by the server: a lost ack is a redelivery, which the shim answers from the journal.

@@ -102,15 +102,26 @@ pub struct Inbox {
     held_back: bool,
     ended: bool,
     given: Given,
+    /// The delivery that came after one which never came, and was not taken.
+    passed: Option<Passed>,
 }
 
-/// How many deliveries the consumer has made, as the last one that came says.
-#[derive(Debug, Default)]
+/// A delivery that an inbox ended with instead of taking it: what never came was given out before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Its stream sequence.
+    pub seq: u64,
+    /// How many deliveries the consumer had made with it.
+    pub given: u64,
+}
+
+/// How many deliveries the consumer has made, as the last one that came says, or the last look before the first one.
+#[derive(Debug)]
 struct Given(Option<u64>);
 
 impl Given {
-    /// Whether something was given out between the last delivery that came and this one: it went to a pull of before, or was lost between
-    /// two servers of a cluster.
+    /// Whether something was given out since then and before this one: it went to a pull of before, or was lost between two servers of
+    /// a cluster.
     fn skips(&mut self, consumer_seq: u64) -> bool {
         // A consumer that was moved may count on from less.
         self.0.replace(consumer_seq).is_some_and(|last| consumer_seq > last + 1)
@@ -152,6 +163,7 @@ impl Inbox {
         agent: &AgentName,
         incarnation: u64,
         window: u32,
+        given: Option<u64>,
     ) -> Result<Self> {
         let mut inbox = Self {
             broker: broker.clone(),
@@ -166,7 +178,8 @@ impl Inbox {
             closed: false,
             held_back: false,
             ended: false,
-            given: Given::default(),
+            given: Given(given),
+            passed: None,
         };
         inbox.ask().await?;
         Ok(inbox)
@@ -204,6 +217,12 @@ impl Inbox {
     #[must_use]
     pub fn quiet(&self) -> Duration {
         self.pulls.heard.elapsed()
+    }
+
+    /// The delivery that it ended with instead of taking it, if that is why it ended.
+    #[must_use]
+    pub fn passed(&self) -> Option<Passed> {
+        self.passed
     }
 
     /// Makes room for `count` more requests.
@@ -298,6 +317,7 @@ impl Inbox {
             // An earlier message of its conversation may be among what never came: both are found by whoever looks.
             tracing::debug!(consumer = self.consumer, "a delivery never came");
             self.ended = true;
+            self.passed = Some(Passed { seq: ack.stream_seq, given: ack.consumer_seq });
             return InboxItem::Ended;
         }
         let (seq, delivered) = (ack.stream_seq, ack.delivered);
@@ -380,9 +400,16 @@ mod tests {
 
     #[test]
     fn a_delivery_that_never_came_is_noticed_by_the_next_one() {
-        let mut given = Given::default();
-        // What came before the first one is not known.
-        let skips = [7, 8, 9, 11, 12, 3, 4, 6].map(|seq| given.skips(seq));
-        assert_eq!(skips, [false, false, false, true, false, false, false, true]);
+        let skips = |given, deliveries: [u64; 8]| {
+            let mut given = Given(given);
+            deliveries.map(|seq| given.skips(seq))
+        };
+        let (no, yes) = (false, true);
+        // What came before the first one is not known, if nobody looked.
+        assert_eq!(skips(None, [7, 8, 9, 11, 12, 3, 4, 6]), [no, no, no, yes, no, no, no, yes]);
+        assert_eq!(skips(Some(0), [1, 2, 3, 4, 5, 6, 7, 9]), [no, no, no, no, no, no, no, yes]);
+        assert_eq!(skips(Some(5), [7, 8, 9, 9, 9, 9, 9, 9]), [yes, no, no, no, no, no, no, no]);
+        // The look knew of it already.
+        assert_eq!(skips(Some(9), [7, 8, 9, 10, 11, 12, 13, 14]), [no; 8]);
     }
 }

@@ -36,7 +36,9 @@ impl Pump {
                     Deed::Pull(_) => {
                         let (agent, incarnation) =
                             (&self.config.spec.name, self.config.incarnation);
-                        match self.broker.pull(agent, incarnation, broker::WINDOW).await {
+                        let given = self.given.take();
+                        let pulling = self.broker.pull(agent, incarnation, broker::WINDOW, given);
+                        match pulling.await {
                             Ok(inbox) => self.inbox = Some(inbox),
                             Err(error) => {
                                 tracing::warn!("cannot pull: {error}");
@@ -60,6 +62,7 @@ impl Pump {
             agent: self.config.spec.name.clone(),
             incarnation: self.config.incarnation,
             name: consumer.name,
+            passed: self.passed,
             after: lost.then(|| self.book.highest().max(self.standing.floor().saturating_sub(1))),
         };
         self.tasks.look(publish::look(self.tasks.broker(), look));
@@ -143,7 +146,8 @@ impl Pump {
                 }
             }
             InboxItem::Ended => {
-                self.inbox = None;
+                let passed = self.inbox.take().and_then(|inbox| inbox.passed());
+                self.passed = passed.or(self.passed);
                 self.stand(Input::PullEnded).await;
             }
         }
@@ -178,7 +182,10 @@ impl Pump {
             Done::NotAsked => return,
             Done::Finished(keys) => return self.questions.finished(&keys),
             Done::Buried { reply } | Done::Refused { reply } => return self.ack(reply),
-            Done::Looked { look, found, lost, again } => {
+            Done::Looked { look, found, lost, again, given } => {
+                if given.is_some() {
+                    (self.given, self.passed) = (given, None);
+                }
                 return self.looked(look, found, lost, again).await;
             }
         };

@@ -20,7 +20,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::{Broker, Inbox};
+use broker::{Broker, Inbox, Passed};
 use common::frame::ShimReport;
 use common::shim::{Exit, ShimConfig};
 use rustix::process::Signal;
@@ -56,6 +56,10 @@ struct Pump {
     pipes: Pipes,
     logs: Logs,
     inbox: Option<Inbox>,
+    /// Deliveries of the consumer that came or were looked for, when the next pull begins.
+    given: Option<u64>,
+    /// What the last pull ended with, until it was looked up.
+    passed: Option<Passed>,
     tasks: Tasks,
     acks: Acks,
     questions: Questions,

@@ -115,6 +115,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         Signalled::listen().map_err(|error| format!("cannot listen to signals: {error}"))?;
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let user = config.user.as_ref().map(user::resolve).transpose()?;
+    user::open_folders(&config.writable);
     if let Some(user) = &user {
         user::check_folders(&config.spec.sanctums, user)?;
     }
@@ -173,6 +174,9 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         pipes: Pipes::new(worker),
         logs: Logs::new(secrets),
         inbox: None,
+        // Nobody has pulled from a consumer that was made for this incarnation.
+        given: Some(0),
+        passed: None,
         tasks: Tasks::new(broker.clone()),
         broker,
         acks: Acks::default(),
