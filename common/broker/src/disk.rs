@@ -13,7 +13,9 @@ impl Broker {
     pub async fn disk(&self, within: Duration) -> Option<Disk> {
         let told = self.ask(self.subjects().disk(), "".into(), within).await.ok()?;
         // A file system that tells nothing of itself has no size.
-        serde_json::from_slice(&told).ok().filter(|disk: &Disk| disk.total > 0)
+        serde_json::from_slice(&told)
+            .ok()
+            .filter(|disk: &Disk| disk.total > 0 || disk.fault.is_some())
     }
 
     /// Answers whoever asks how full it is.

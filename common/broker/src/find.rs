@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
-use crate::history::Beginning;
+use crate::history::{Archived, Beginning};
 use crate::journal::Stored;
 use crate::read::Reader;
 use crate::wire::CALL;
@@ -28,16 +28,41 @@ pub enum Standing {
     Gone,
 }
 
+/// A message that was looked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The message.
+    pub request: Stored<Envelope>,
+    /// What became of it, where it has left the journal; without the request.
+    pub archived: Option<Archived>,
+}
+
 impl Broker {
     /// Finds messages by id alone.
     ///
     /// # Errors
     /// When the broker does not answer.
     pub async fn find(&self, message: &MessageId) -> Result<Vec<Stored<Envelope>>> {
-        let mut found = self.find_hot(message).await?;
-        for archived in self.archived(message).await? {
-            if !found.iter().any(|stored| stored.value.key() == archived.key) {
-                found.extend(archived.request);
+        let found = self.find_whole(message).await?;
+        Ok(found.into_iter().map(|found| found.request).collect())
+    }
+
+    /// The same, with what the history says of those that have left the journal: it need not be looked up again.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn find_whole(&self, message: &MessageId) -> Result<Vec<Found>> {
+        let hot = self.find_hot(message);
+        let (hot, cold) = tokio::try_join!(hot, self.archived(message))?;
+        // What left the journal between the two looks.
+        let cold =
+            if hot.is_empty() && cold.is_empty() { self.archived(message).await? } else { cold };
+        let mut found: Vec<Found> =
+            hot.into_iter().map(|request| Found { request, archived: None }).collect();
+        for mut archived in cold {
+            let is_known = found.iter().any(|found| found.request.value.key() == archived.key);
+            if let Some(request) = archived.request.take().filter(|_| !is_known) {
+                found.push(Found { request, archived: Some(archived) });
             }
         }
         Ok(found)

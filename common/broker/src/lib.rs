@@ -25,18 +25,21 @@ mod journal;
 mod lease;
 mod logs;
 mod patience;
+mod probe;
 mod quiet;
 mod read;
 mod record;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod remove;
+mod reset;
 mod retries;
 mod room;
 mod scan;
 mod snapshot;
 mod streams;
 mod usage;
+mod watch;
 mod wire;
 
 pub use admitted::{Admission, Admitted};
@@ -49,19 +52,21 @@ pub use dead::{DeadDrop, DeadLetters};
 pub use error::{BrokerError, Result};
 pub use events::{EventBatch, EventFollower};
 pub use failure::{Attempt, failure};
-pub use find::Standing;
+pub use find::{Found, Standing};
 pub use forget::{Erased, Forget, Forgotten};
 pub use history::{
     ArchiveOptions, Archived, Archiver, Beginning, Cursor, JournalItem, JournalScan, ListQuery,
     Listed, Listing, Round,
 };
-pub use inbox::{Delivery, Inbox, InboxItem, Unreadable};
+pub use inbox::{Delivery, Inbox, InboxItem, Passed, Unreadable};
 pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};
 pub use logs::LogFollower;
 pub use patience::once_there;
+pub use reset::Reset;
 pub use retries::{Retries, pause_after};
 pub use scan::{FirstOpen, OpenScan, Request, Requested};
 pub use snapshot::Loaded;
 pub use streams::StreamOptions;
 pub use usage::{AgentUsage, StreamUsage};
+pub use watch::{JournalFollower, Watched};

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use common::AgentName;
 use common::log::LogLine;
+use common::{AgentName, Timestamp};
 
 use crate::connection::{Broker, queued};
 use crate::error::Result;
@@ -80,7 +80,7 @@ impl Broker {
         queued(self.wire().client.publish(subject, payload.into())).await
     }
 
-    /// Stored log lines, oldest first, at most the last `limit`; of one incarnation or of all.
+    /// Stored log lines of an agent, oldest first, at most the last `limit`; of one incarnation or of all.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -90,28 +90,61 @@ impl Broker {
         incarnation: Option<u64>,
         limit: usize,
     ) -> Result<Vec<LogLine>> {
-        let filter = match incarnation {
-            Some(incarnation) => self.subjects().logs(agent, incarnation),
-            None => self.subjects().logs_of(agent),
-        };
+        let agents = std::slice::from_ref(agent);
+        let lines = self.logs_since(agents, incarnation, None, limit).await?;
+        Ok(lines.into_iter().map(|(_, line)| line).collect())
+    }
+
+    /// Stored log lines of some agents, or of all where none is named, in the order in which they were stored; at most the last `limit`.
+    /// Those written before `since` are left out.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn logs_since(
+        &self,
+        agents: &[AgentName],
+        incarnation: Option<u64>,
+        since: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<(AgentName, LogLine)>> {
+        let filter = self.logs_of(agents, incarnation);
         let stream = self.logs_stream();
         let last_seq = self.wire().last_seq(&stream).await?;
-        let mut reader = Reader::new(self.wire(), stream, filter, 1, last_seq);
+        let from = match since {
+            // Lines are stored after they were written.
+            Some(since) => match self.wire().since(&stream, &filter, since).await? {
+                Some(first) => first.seq,
+                None => return Ok(Vec::new()),
+            },
+            None => 1,
+        };
+        let mut reader = Reader::new(self.wire(), stream, filter, from, last_seq);
         let mut lines = VecDeque::new();
         while let Some(record) = reader.next().await? {
-            let Some((_, incarnation)) = self.subjects().parse_logs(&record.subject) else {
+            let of = self.subjects().parse_logs(&record.subject);
+            let Some((agent, incarnation)) = of.filter(|(of, _)| is_of(agents, of)) else {
                 continue;
             };
-            for line in decode(&record.payload, incarnation) {
+            let wanted = |line: &LogLine| since.is_none_or(|since| line.at >= since);
+            for line in decode(&record.payload, incarnation).filter(wanted) {
                 if lines.len() == limit {
                     lines.pop_front();
                 }
                 if limit > 0 {
-                    lines.push_back(line);
+                    lines.push_back((agent.clone(), line));
                 }
             }
         }
         Ok(lines.into())
+    }
+
+    /// The subjects of agents' logs; those of all where there are several, since a reader has one filter.
+    fn logs_of(&self, agents: &[AgentName], incarnation: Option<u64>) -> String {
+        match (agents, incarnation) {
+            ([agent], Some(incarnation)) => self.subjects().logs(agent, incarnation),
+            ([agent], None) => self.subjects().logs_of(agent),
+            (_, _) => self.subjects().logs_filter(),
+        }
     }
 
     /// The last line of a worker's own, if the last record of its log has one; its beginning, to be quoted.
@@ -133,19 +166,20 @@ impl Broker {
         }))
     }
 
-    /// Follows an agent's log from now on, over all incarnations.
+    /// Follows the logs of some agents, or of all where none is named, from now on, over all incarnations.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn follow_logs(&self, agent: &AgentName) -> Result<LogFollower> {
+    pub async fn follow_logs(&self, agents: &[AgentName]) -> Result<LogFollower> {
         let stream = self.logs_stream();
         let source = Source {
             from: self.wire().last_seq(&stream).await? + 1,
             end: End::Soft,
-            filter: self.subjects().logs_of(agent),
+            filter: self.logs_of(agents, None),
             stream,
         };
-        Ok(LogFollower { inner: Follower::start(self.wire(), source).await?, broker: self.clone() })
+        let inner = Follower::start(self.wire(), source).await?;
+        Ok(LogFollower { inner, broker: self.clone(), agents: agents.to_vec() })
     }
 }
 
@@ -154,6 +188,11 @@ impl Broker {
 pub struct LogFollower {
     inner: Follower,
     broker: Broker,
+    agents: Vec<AgentName>,
+}
+
+fn is_of(agents: &[AgentName], agent: &AgentName) -> bool {
+    agents.is_empty() || agents.contains(agent)
 }
 
 impl LogFollower {
@@ -161,13 +200,15 @@ impl LogFollower {
     ///
     /// # Errors
     /// When it cannot go on.
-    pub async fn next(&mut self) -> Result<Vec<LogLine>> {
+    pub async fn next(&mut self) -> Result<Vec<(AgentName, LogLine)>> {
         loop {
             let Followed::Message { message, .. } = self.inner.next().await? else {
                 continue;
             };
-            if let Some((_, incarnation)) = self.broker.subjects().parse_logs(&message.subject) {
-                return Ok(decode(&message.payload, incarnation).collect());
+            let of = self.broker.subjects().parse_logs(&message.subject);
+            if let Some((agent, incarnation)) = of.filter(|(of, _)| is_of(&self.agents, of)) {
+                let lines = decode(&message.payload, incarnation);
+                return Ok(lines.map(|line| (agent.clone(), line)).collect());
             }
         }
     }

@@ -162,6 +162,9 @@ impl Broker {
         let info = info??;
         // An account without limits of its own is bounded by its servers, which tell that to operators alone.
         let account = account.ok().and_then(std::result::Result::ok).unwrap_or_default();
+        if let Some(fault) = disk.and_then(|disk| disk.fault) {
+            return Ok(Space { left: 0, cause: fault.to_string() });
+        }
         let mut bounds = bounds(&info, &account);
         bounds.extend(disk.map(Bound::disk));
         let reserve = FINAL.max(info.state.bytes / info.state.messages.max(1));
@@ -244,7 +247,7 @@ mod tests {
             "{}",
             space(3).cause
         );
-        let disk = Bound::disk(Disk { total: 100 * MIB, free: 6 * MIB });
+        let disk = Bound::disk(Disk { total: 100 * MIB, free: 6 * MIB, fault: None });
         assert_eq!(super::space(&[wide, disk], 0, FINAL).expect("bounds").left, MIB);
         assert!(space(6000).cause.ends_with("6000 open messages"));
         assert_eq!(super::space(&[], 1, FINAL), None);

@@ -137,7 +137,7 @@ impl Broker {
     }
 
     /// The streams, those of the journal first, under one name.
-    fn all_streams(&self) -> Vec<(String, String)> {
+    pub(crate) fn all_streams(&self) -> Vec<(String, String)> {
         const OTHERS: [&str; 8] =
             ["HISTORY", "INDEX", "EVENTS", "ATTEMPTS", "CONTROL", "SNAPSHOTS", "DEAD", "LOGS"];
         let subjects = self.subjects();

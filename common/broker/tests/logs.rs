@@ -1,8 +1,8 @@
 //! The workers' log lines.
 
 use broker::Broker;
-use common::Timestamp;
 use common::log::LogLine;
+use common::{AgentName, Timestamp};
 
 use crate::support::{Server, agent, soon};
 
@@ -47,6 +47,10 @@ async fn the_last_lines_of_one_or_of_all_incarnations_are_read() {
     assert!(broker.logs(&a, None, 0).await.expect("an answer").is_empty());
 }
 
+fn of(agent: &AgentName, lines: Vec<LogLine>) -> Vec<(AgentName, LogLine)> {
+    lines.into_iter().map(|line| (agent.clone(), line)).collect()
+}
+
 #[tokio::test]
 async fn a_follower_sees_what_comes_from_now_on_over_a_killed_server() {
     let mut server = Server::start().await;
@@ -55,15 +59,15 @@ async fn a_follower_sees_what_comes_from_now_on_over_a_killed_server() {
     let before = broker.publish_logs(&a, 1, &lines(1, 0, 5)).await;
     before.expect("told");
     stored(&broker, 5).await;
-    let mut follower = broker.follow_logs(&a).await.expect("following");
+    let mut follower = broker.follow_logs(std::slice::from_ref(&a)).await.expect("following");
     let after = broker.publish_logs(&a, 1, &lines(1, 5, 1)).await;
     after.expect("told");
-    assert_eq!(soon(follower.next()).await.expect("lines"), lines(1, 5, 1));
+    assert_eq!(soon(follower.next()).await.expect("lines"), of(&a, lines(1, 5, 1)));
 
     server.kill_and_revive().await;
     let mut link = broker.link();
     soon(link.wait_for(|link| link.up && link.epoch == 2)).await.expect("open");
     let last = broker.publish_logs(&a, 2, &lines(2, 6, 2)).await;
     last.expect("told");
-    assert_eq!(soon(follower.next()).await.expect("lines"), lines(2, 6, 2));
+    assert_eq!(soon(follower.next()).await.expect("lines"), of(&a, lines(2, 6, 2)));
 }
