@@ -7,6 +7,7 @@ use std::time::Duration;
 use broker::{ArchiveOptions, Archiver, Broker, BrokerError, Moment, Retries};
 use common::AgentName;
 use common::spec::Keep;
+use common::words::count;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -166,7 +167,8 @@ async fn prune(
         dropped += broker.bound_history(bytes).await?;
     }
     if dropped > 0 {
-        tracing::info!("removed {dropped} records that are kept no longer");
+        let dropped = count(dropped, "record", "records");
+        tracing::info!("removed {dropped} past retention");
     }
     Ok(())
 }

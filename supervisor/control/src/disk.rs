@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broker::{Broker, Subscription};
-use common::storage::{Disk, Level, REFUSE};
+use common::storage::{Disk, Fault, Level, REFUSE};
 use tokio::time::MissedTickBehavior;
 
 /// How often it is looked at without being asked.
@@ -13,11 +13,11 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Answers and warns for ever.
 pub(super) async fn watch(broker: &Broker, store: Option<PathBuf>) {
     let Some(store) = store else { return std::future::pending().await };
-    let mut level = Level::Fine;
+    let mut known = Known { level: Level::Fine, has_files: false };
     let mut is_said = false;
     loop {
         // Whoever cannot tell does not listen: nobody is to wait for that.
-        if measure(&store).await.is_none() {
+        if known.measure(&store).await.is_none() {
             if !std::mem::replace(&mut is_said, true) {
                 tracing::warn!(
                     "cannot tell how full the disk of {} is: is this the folder of the broker's data?",
@@ -26,7 +26,7 @@ pub(super) async fn watch(broker: &Broker, store: Option<PathBuf>) {
             }
         } else {
             match broker.subscribe(broker.subjects().disk(), None).await {
-                Ok(asked) => answer(broker, &store, asked, &mut level).await,
+                Ok(asked) => answer(broker, &store, asked, &mut known).await,
                 Err(error) => tracing::debug!("cannot listen to who asks for the disk: {error}"),
             }
         }
@@ -35,7 +35,7 @@ pub(super) async fn watch(broker: &Broker, store: Option<PathBuf>) {
 }
 
 /// Answers as long as it can be told.
-async fn answer(broker: &Broker, store: &Path, mut asked: Subscription, known: &mut Level) {
+async fn answer(broker: &Broker, store: &Path, mut asked: Subscription, known: &mut Known) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -46,16 +46,16 @@ async fn answer(broker: &Broker, store: &Path, mut asked: Subscription, known: &
             },
             _ = tick.tick() => None,
         };
-        let Some(disk) = measure(store).await else { return };
+        let Some(disk) = known.measure(store).await else { return };
         if let Some(question) = question
             && let Err(error) = broker.tell_disk(question, disk).await
         {
             tracing::debug!("cannot tell how full {} is: {error}", store.display());
         }
         let level = disk.level();
-        if level != *known {
+        if level != known.level {
             say(store, disk, level);
-            *known = level;
+            known.level = level;
         }
     }
 }
@@ -63,6 +63,10 @@ async fn answer(broker: &Broker, store: &Path, mut asked: Subscription, known: &
 fn say(store: &Path, disk: Disk, level: Level) {
     let (percent, free, store) = (disk.percent(), disk.free >> 20, store.display());
     let kept = disk.margin() >> 20;
+    if let Some(fault) = disk.fault {
+        tracing::error!("{fault} ({store}): new messages are refused");
+        return;
+    }
     match level {
         Level::Full => tracing::error!(
             "the disk of {store} is {percent} % full ({free} MiB free): new messages are refused"
@@ -74,12 +78,51 @@ fn say(store: &Path, disk: Disk, level: Level) {
     }
 }
 
-/// The disk of a folder; none if it does not tell. A file system that does not answer keeps nothing else waiting.
-async fn measure(store: &Path) -> Option<Disk> {
-    const WITHIN: Duration = Duration::from_secs(1);
-    let store = store.to_owned();
-    let told = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&store));
-    let told = tokio::time::timeout(WITHIN, told).await.ok()?.ok()?.ok()?;
+/// What is known of the disk from before.
+#[derive(Debug)]
+struct Known {
+    level: Level,
+    /// Whether the broker's files were there.
+    has_files: bool,
+}
+
+impl Known {
+    /// The disk of a folder; none if it does not tell. A file system that does not answer keeps nothing else waiting.
+    async fn measure(&mut self, store: &Path) -> Option<Disk> {
+        const WITHIN: Duration = Duration::from_secs(1);
+        let store = store.to_owned();
+        let told = tokio::task::spawn_blocking(move || look(&store));
+        let (disk, has_files) = tokio::time::timeout(WITHIN, told).await.ok()?.ok()??;
+        let is_removed = self.has_files && !has_files;
+        self.has_files |= has_files;
+        Some(Disk { fault: is_removed.then_some(Fault::Removed), ..disk })
+    }
+}
+
+/// The disk of a folder, and whether the folder holds the files of a JetStream.
+fn look(store: &Path) -> Option<(Disk, bool)> {
+    let has_files = store.join("data/jetstream").is_dir() || store.join("jetstream").is_dir();
+    let told = rustix::fs::statvfs(store).ok()?;
     let disk = Disk::of_blocks(told.f_blocks, told.f_bfree, told.f_bavail, told.f_frsize);
-    (disk.total > 0).then_some(disk)
+    (disk.total > 0).then_some((disk, has_files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[tokio::test]
+    async fn files_that_were_there_and_are_gone_are_a_fault() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let mut known = Known { level: Level::Fine, has_files: false };
+        let fault = async |known: &mut Known| known.measure(temp.path()).await.expect("told").fault;
+        assert_eq!(fault(&mut known).await, None, "a new one");
+        fs::create_dir_all(temp.path().join("data/jetstream")).expect("made");
+        assert_eq!(fault(&mut known).await, None);
+        fs::remove_dir_all(temp.path().join("data")).expect("removed");
+        assert_eq!(fault(&mut known).await, Some(Fault::Removed));
+        fs::create_dir_all(temp.path().join("data/jetstream")).expect("put back");
+        assert_eq!(fault(&mut known).await, None);
+    }
 }

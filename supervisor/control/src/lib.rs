@@ -436,6 +436,8 @@ impl Supervisor {
 
     /// Waits for what is under way, for a moment.
     async fn last_words(&mut self) {
+        // What goes on for as long as it leads, as the archiver does, ends now; what is to be stored still is.
+        self.leading = None;
         let rest = async { while self.tasks.next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(1), rest).await.is_ok();
         let _ = self.broker.flush(Duration::from_secs(1)).await.is_ok();

@@ -5,7 +5,7 @@ use std::path::Path;
 use broker::TransientMessage;
 use bytes::Bytes;
 use common::AgentName;
-use common::api::{ApiError, Applied, Query, Reply, SoulSource};
+use common::api::{ApiError, Applied, Earlier, Query, Reply, SoulSource};
 use common::control::ControlEvent;
 use common::frame::ShimCommand;
 use common::soul;
@@ -66,7 +66,7 @@ impl Supervisor {
             Query::Replace { agent, image: Some(image) } => {
                 self.replace_image(agent, &image, &reply)
             }
-            Query::Rollback { agent } => self.roll_back(agent, &reply),
+            Query::Rollback { agent, to } => self.roll_back(agent, to, &reply),
             Query::Remove { agent } => {
                 self.change(agent, &reply, |agent| ControlEvent::AgentRemoved { agent })
             }
@@ -103,14 +103,14 @@ impl Supervisor {
 
     fn apply(&mut self, souls: &[SoulSource], force: bool, reply: &str) -> Result<(), ApiError> {
         let parse = |source: &SoulSource| {
-            soul::parse(source.name.clone(), Path::new(&source.path), &source.text).map_err(
-                |errors| {
-                    let try_ = format!("mozart validate {}", source.path);
-                    failure::error(failure::USAGE, "invalid soul", errors.plain(), try_)
-                },
-            )
+            let parsed = soul::parse(source.name.clone(), Path::new(&source.path), &source.text);
+            let spec = parsed.map_err(|errors| {
+                let try_ = format!("mozart validate {}", source.path);
+                failure::error(failure::USAGE, "invalid soul", errors.plain(), try_)
+            })?;
+            Ok(AgentSpec { content: source.content.clone(), ..spec })
         };
-        let specs = souls.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let specs = souls.iter().map(parse).collect::<Result<Vec<_>, ApiError>>()?;
         let agents: Vec<_> = specs.iter().map(|spec| self.before(spec.name.clone())).collect();
         let count = specs.len();
         for (index, spec) in specs.into_iter().enumerate() {
@@ -163,9 +163,16 @@ impl Supervisor {
     }
 
     /// A new generation with the spec of an earlier one: numbers only go up.
-    fn roll_back(&mut self, agent: AgentName, reply: &str) -> Result<(), ApiError> {
+    fn roll_back(
+        &mut self,
+        agent: AgentName,
+        to: Option<Box<Earlier>>,
+        reply: &str,
+    ) -> Result<(), ApiError> {
         let known = self.known(&agent)?;
-        let Some((generation, spec)) = known.last_good() else {
+        let to = to.map(|to| (to.generation, to.spec));
+        let good = || known.last_good().map(|(generation, spec)| (generation, spec.clone()));
+        let Some((generation, spec)) = to.or_else(good) else {
             let what = format!("{agent} has nothing to go back to");
             let cause = "no earlier generation of it was ready";
             let try_ = format!(
@@ -174,7 +181,8 @@ impl Supervisor {
             return Err(failure::error(failure::CONFLICT, what, cause, try_));
         };
         let asked = Some(format!("rollback to generation {generation}"));
-        let spec = Box::new(spec.clone());
+        // Whatever is sent as the spec of an agent is not made one of another.
+        let spec = Box::new(AgentSpec { name: agent.clone(), ..spec });
         let event = ControlEvent::AgentApplied { spec, force: true, asked };
         self.change(agent, reply, |_| event)
     }

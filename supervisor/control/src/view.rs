@@ -73,6 +73,7 @@ pub(super) fn row(
         oldest: counted.and_then(|counted| counted.oldest),
         counts: if counted.is_some() { Counts::Earlier } else { Counts::Unknown },
         last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
+        last_exit_at: agent.last_exit_at,
         next_try: agent.next_try,
         running_incarnation: running.map(|one| one.number),
         running_generation: running.map(|one| one.generation),
@@ -82,8 +83,12 @@ pub(super) fn row(
 
 /// Everything that the log knows about an agent, with its row.
 pub(super) fn detail(agent: &Agent, row: AgentRow) -> AgentDetail {
+    let ready = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
+    let runs = ready.map_or(agent.target, |one| one.generation);
+    let earlier = agent.spec_of(runs).filter(|_| runs != agent.generation);
     AgentDetail {
         id: agent.name.clone(),
+        running_config: earlier.cloned().map(Box::new),
         row,
         config: agent.spec.clone(),
         desired_running: agent.desired == Desired::Running,

@@ -38,13 +38,19 @@ fn hash(agent: &AgentName, incarnation: u64) -> u64 {
 }
 
 impl Life<'_> {
+    /// How the worker ended, and when.
+    pub(crate) fn ended_with(&mut self, exit: Exit) {
+        self.agent.last_exit = Some(exit);
+        self.agent.last_exit_at = Some(self.world.at);
+    }
+
     /// The current one ended unasked.
     pub(crate) fn crashed(&mut self, why: String, exit: Exit) {
         let restart = self.agent.target_spec().restart;
         let how = exit.describe();
         // With a reason it was ended: by somebody's signal, or because it was of no use any more.
         let succeeded = exit.code == Some(0) && exit.reason.is_none();
-        self.agent.last_exit = Some(exit);
+        self.ended_with(exit);
         match restart.policy {
             RestartPolicy::Never => self.rest(Hold::GivenUp, why),
             RestartPolicy::OnFailure if succeeded => {

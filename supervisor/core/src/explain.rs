@@ -1,6 +1,8 @@
 //! Why an agent is as it is, in plain sentences.
 
 use common::AgentName;
+use common::api::AgentState;
+use common::words::count;
 
 use crate::state::{Agent, Desired, Hold, Incarnation, NodePhase, Phase, State};
 
@@ -10,8 +12,9 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     let Some(agent) = state.agent(name) else {
         return match state.tombstone(name) {
             Some(tombstone) => vec![format!(
-                "{name} was removed; it had {} incarnations of {} generations, and its messages are still in the journal.",
-                tombstone.incarnation, tombstone.generation
+                "{name} was removed; it had {} of {}, and its messages are still in the journal.",
+                count(tombstone.incarnation, "incarnation", "incarnations"),
+                count(tombstone.generation, "generation", "generations"),
             )],
             None => Vec::new(),
         };
@@ -20,11 +23,9 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     lines.extend(agent.current.as_ref().map(|one| about(state, agent, one)));
     lines.extend(agent.next.as_ref().map(|one| {
         let takes_over = match one.phase {
-            Phase::Ready => {
-                "is ready, and takes over when the one before it has finished its turns"
-            }
+            Phase::Ready => "is ready, and takes over once the current one has drained",
             Phase::Starting | Phase::Draining => {
-                "starts beside it, and takes over once it is ready"
+                "is starting beside it, and takes over once it is ready"
             }
         };
         format!(
@@ -34,13 +35,13 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     }));
     lines.extend(agent.wanted.as_ref().map(|wanted| {
         format!(
-            "Generation {} is to start: the leading supervisor gives it a number and a node.",
+            "Generation {} is waiting to be scheduled by the leading supervisor.",
             wanted.generation
         )
     }));
     lines.extend(agent.retiring.iter().map(|one| {
         format!(
-            "Incarnation {} on {} was given up, is told to stop, and takes no messages.",
+            "Incarnation {} on {} was given up. It is being stopped, and receives no messages.",
             one.number, one.node
         )
     }));
@@ -53,12 +54,13 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     }
     if agent.restart_count > 0 {
         lines.push(format!(
-            "It was restarted {} times since it was last stable (60s up and one finished turn).",
-            agent.restart_count
+            "It was restarted {} since it was last stable (60s up and one finished turn).",
+            count(agent.restart_count.into(), "time", "times")
         ));
     }
     if let Some(exit) = &agent.last_exit {
-        lines.push(format!("Its worker last ended with: {}.", exit.describe()));
+        let at = agent.last_exit_at.map(|at| format!(", at {at}")).unwrap_or_default();
+        lines.push(format!("Its worker last ended with {}{at}.", exit.describe()));
     }
     lines
 }
@@ -77,13 +79,26 @@ fn way_back(agent: &Agent) -> Option<String> {
 }
 
 fn headline(agent: &Agent) -> String {
-    let state = agent.state().as_str();
-    let mut line = format!("{} is {state}", agent.name);
+    let state = match (agent.state(), agent.hold) {
+        (AgentState::Error, Some(Hold::Backoff)) => "is waiting to restart",
+        (AgentState::Error, Some(Hold::NoNode)) => "cannot be placed",
+        (AgentState::Error, Some(Hold::Quarantined)) => "is quarantined",
+        (AgentState::Error, _) => "is in error",
+        (AgentState::Starting, _) => "is starting",
+        (AgentState::Running, _) => "is running",
+        (AgentState::Stopping, _) => "is stopping",
+        (AgentState::Stopped, _) => "is stopped",
+    };
+    let mut line = format!("{} {state}", agent.name);
     if let Some(since) = agent.started_at {
         line.push_str(&format!(" since {since}"));
     }
     if let Some(reason) = &agent.reason {
-        line.push_str(&format!(": {reason}"));
+        line.push_str(&match reason.split_once(": ") {
+            Some(("worker", exit)) => format!(": its worker ended with {exit}"),
+            Some(("quarantined", why)) => format!(": {why}"),
+            _ => format!(": {reason}"),
+        });
     }
     line.push('.');
     line
@@ -91,22 +106,22 @@ fn headline(agent: &Agent) -> String {
 
 fn about(state: &State, agent: &Agent, one: &Incarnation) -> String {
     let does = match one.phase {
-        Phase::Ready => "takes its messages".to_owned(),
+        Phase::Ready => "receives its messages".to_owned(),
         Phase::Starting => match one.deadline {
-            Some(at) => format!("is starting, and must say ready before {at}"),
+            Some(at) => format!("is starting, and must be ready before {at}"),
             None => "is starting".to_owned(),
         },
         Phase::Draining => match (agent.removing, agent.desired) {
-            (true, _) => "finishes its turns; the agent is then removed".to_owned(),
-            (_, Desired::Stopped) => "finishes its turns, and stops".to_owned(),
-            (_, Desired::Running) => "finishes its turns; a new one follows".to_owned(),
+            (true, _) => "is draining; the agent is then removed".to_owned(),
+            (_, Desired::Stopped) => "is draining, and then stops".to_owned(),
+            (_, Desired::Running) => "is draining; a new one follows".to_owned(),
         },
     };
     let phase = state.node(&one.node).map(|node| node.phase);
     let node = match phase {
         Some(NodePhase::Up) | None => String::new(),
-        Some(NodePhase::Draining) => " (which goes down)".to_owned(),
-        Some(NodePhase::Lost) => " (which is lost)".to_owned(),
+        Some(NodePhase::Draining) => " (draining)".to_owned(),
+        Some(NodePhase::Lost) => " (lost)".to_owned(),
     };
     format!(
         "Incarnation {} of generation {} on {}{node} {does}.",
@@ -120,16 +135,16 @@ fn what_next(agent: &Agent) -> Option<String> {
         (Desired::Stopped, _) if agent.removing => None,
         (Desired::Stopped, _) => Some(format!("It was stopped; `mozart start {name}` starts it.")),
         (Desired::Running, Some(Hold::Backoff)) => {
-            agent.next_try.map(|at| format!("It is started again at {at}."))
+            agent.next_try.map(|at| format!("It will be restarted at {at}."))
         }
         (Desired::Running, Some(Hold::NoNode)) => {
-            Some("It is tried again whenever a node is seen.".to_owned())
+            Some("It will be placed as soon as a node can run it.".to_owned())
         }
         (Desired::Running, Some(Hold::Completed | Hold::GivenUp)) => {
-            Some(format!("Its RESTART policy leaves it at that; `mozart start {name}` starts it."))
+            Some(format!("Its RESTART policy does not restart it; `mozart start {name}` does."))
         }
         (Desired::Running, Some(Hold::Quarantined)) => {
-            Some(format!("It is not started again by itself; `mozart start {name}` releases it."))
+            Some(format!("It is not restarted automatically; `mozart start {name}` releases it."))
         }
         (Desired::Running, None) => None,
     }

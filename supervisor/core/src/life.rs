@@ -357,7 +357,7 @@ impl Life<'_> {
         if self.agent.next.is_some() || was_replaced {
             let why = match fault {
                 Ok((why, exit)) if !commanded => {
-                    self.agent.last_exit = Some(exit);
+                    self.ended_with(exit);
                     Some(why)
                 }
                 Ok(_) => None,
@@ -367,7 +367,7 @@ impl Life<'_> {
         }
         self.agent.started_at = None;
         match (self.agent.desired, fault) {
-            (Desired::Stopped, Ok((_, exit))) => self.agent.last_exit = Some(exit),
+            (Desired::Stopped, Ok((_, exit))) => self.ended_with(exit),
             (Desired::Stopped, Err(_)) => {}
             (Desired::Running, _) if commanded => self.go_on(),
             (Desired::Running, Err(cause)) => self.begin(Some(cause)),

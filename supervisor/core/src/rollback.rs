@@ -75,7 +75,7 @@ impl Life<'_> {
     pub(crate) fn roll_back(&mut self, to: u64, gone: &Incarnation, exit: Exit) {
         let what = format!("generation {}", gone.generation);
         self.give_up(to, &what, &exit, &format!("generation {to} runs again"));
-        self.agent.last_exit = Some(exit);
+        self.ended_with(exit);
         self.begin(self.agent.given_up.clone());
     }
 

@@ -10,7 +10,7 @@ use crate::{OLDEST_RULES, RULES};
 
 /// The layout in which this build writes the state. A field of [`State`] that is new, or that means something else, is a new format:
 /// a build that does not know the field would drop it without a word, and fold on with something else.
-pub const SNAPSHOT_FORMAT: u32 = 1;
+pub const SNAPSHOT_FORMAT: u32 = 2;
 
 /// The oldest layout that this build reads. One that lacks a field which follows from the log is too old.
 pub const OLDEST_SNAPSHOT_FORMAT: u32 = 1;
@@ -207,7 +207,7 @@ mod tests {
             change(&mut head);
             restore(&head, &json).expect_err("not ours")
         };
-        assert_eq!(with(|head| head.format = SNAPSHOT_FORMAT + 1), Doubt::Format(2));
+        assert_eq!(with(|head| head.format = SNAPSHOT_FORMAT + 1), Doubt::Format(3));
         assert_eq!(with(|head| head.format = OLDEST_SNAPSHOT_FORMAT - 1), Doubt::Format(0));
         assert_eq!(with(|head| head.rules = RULES + 1), Doubt::Rules(RULES + 1));
         assert_eq!(with(|head| head.rules = OLDEST_RULES - 1), Doubt::Rules(0));

@@ -186,6 +186,9 @@ pub struct Agent {
     pub next_try: Option<Timestamp>,
     /// How its worker last ended by itself, or after a stop.
     pub last_exit: Option<Exit>,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit_at: Option<Timestamp>,
     /// Since when it is running.
     pub started_at: Option<Timestamp>,
     /// The sequence of its journal stream before which everything is settled, as of the last admission.
@@ -234,6 +237,7 @@ impl Agent {
             reason: None,
             next_try: None,
             last_exit: None,
+            last_exit_at: None,
             started_at: None,
             floor: buried.floor,
             begun: buried.begun,

@@ -219,11 +219,12 @@ fn a_ready_timer_that_fires_after_ready_changes_nothing() {
 fn explain_says_why_and_what_helps() {
     let fleet = quarantined();
     let lines = supervisor_core::explain(&fleet.state, &mender());
+    let at = fleet.mender().last_exit_at.expect("it ended");
     let expected = [
-        "mender is error: quarantined: 3 restarts within 10m; last: exit code 1.",
-        "It is not started again by itself; `mozart start mender` releases it.",
+        "mender is quarantined: 3 restarts within 10m; last: exit code 1.",
+        "It is not restarted automatically; `mozart start mender` releases it.",
         "It was restarted 3 times since it was last stable (60s up and one finished turn).",
-        "Its worker last ended with: exit code 1.",
+        &format!("Its worker last ended with exit code 1, at {at}."),
     ];
     assert_eq!(lines, expected);
 }
