@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::Timestamp;
 use common::log::LogLine;
+use common::words::count;
 
 use crate::secrets::Secrets;
 
@@ -185,8 +186,8 @@ impl Logs {
         }
         self.bytes -= bytes;
         if self.dropped > 0 {
-            let text =
-                format!("{} lines of the log were dropped", std::mem::take(&mut self.dropped));
+            let dropped = count(std::mem::take(&mut self.dropped), "line", "lines");
+            let text = format!("dropped {dropped} of the log");
             let at = std::time::SystemTime::now().into();
             let stream = "shim".to_owned();
             batch.push(LogLine { at, stream, text, message_id: None, incarnation: 0 });

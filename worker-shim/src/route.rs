@@ -158,6 +158,10 @@ async fn answer(
                 if let Ok(Some(stored)) = broker.outcome_of(&key).await {
                     return outcome(stored.value);
                 }
+                // Nobody answers any more. Should one of that name come again, it finds the question in its journal.
+                if let Ok(false) = is_registered(broker, &key.agent).await {
+                    return Err(format!("agent `{}` was removed", key.agent));
+                }
             }
         }
     }
@@ -176,13 +180,25 @@ async fn must_exist(broker: &Broker, agent: &AgentName) -> Result<(), String> {
     }
 }
 
-/// Whether there is such an agent. What its incarnations do is on record: it is there, or was a moment ago.
+/// Whether there is such an agent. An incarnation that starts, or takes messages, is one of an agent that is there. One that ends may be the
+/// last of an agent that was removed.
 async fn is_registered(broker: &Broker, agent: &AgentName) -> Result<bool, BrokerError> {
     match broker.last_control(agent).await? {
         Some(ControlRecord { event: ControlEvent::MessagesForgotten { .. }, .. }) | None => {
             broker.is_registered(agent).await
         }
-        Some(record) => Ok(record.event.is_registered().unwrap_or(true)),
+        Some(ControlRecord {
+            event:
+                ControlEvent::IncarnationAllocated { .. }
+                | ControlEvent::IncarnationReady { .. }
+                | ControlEvent::IncarnationBegun { .. }
+                | ControlEvent::IncarnationStable { .. },
+            ..
+        }) => Ok(true),
+        Some(record) => match record.event.is_registered() {
+            Some(is_there) => Ok(is_there),
+            None => broker.is_registered(agent).await,
+        },
     }
 }
 

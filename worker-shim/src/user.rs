@@ -1,6 +1,6 @@
 //! Whom the worker runs as, in a container: the image's user, or one that is given; never root.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use common::shim::WorkerUser;
@@ -21,6 +21,17 @@ pub(crate) struct User {
 pub(crate) fn resolve(wanted: &WorkerUser) -> Result<User, String> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     resolve_in(wanted, &read("/etc/passwd"), &read("/etc/group"))
+}
+
+/// Lets everybody write to folders in memory: an engine that mounts one over a folder of the image gives it that one's mode, whatever
+/// mode it was asked for (runc).
+pub(crate) fn open_folders(folders: &[String]) {
+    for folder in folders {
+        let open = std::fs::Permissions::from_mode(0o1777);
+        if let Err(error) = std::fs::set_permissions(folder, open) {
+            tracing::warn!("the worker may not be able to write to {folder}: {error}");
+        }
+    }
 }
 
 fn resolve_in(wanted: &WorkerUser, passwd: &str, group: &str) -> Result<User, String> {

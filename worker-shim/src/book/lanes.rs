@@ -1,6 +1,7 @@
 //! From the broker to the worker: deliveries, look-ups, the lanes of conversations, and who is next.
 
 use common::message::{Cause, Envelope, Final, Kind, Outcome};
+use common::words::count;
 use common::worker::ToWorker;
 
 use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS};
@@ -302,7 +303,8 @@ impl Book {
             return self.give_up(now, seq, Outcome::Expired, reason, todo);
         }
         if attempt > self.rules.attempts {
-            let reason = format!("gave up after {} attempts", held.attempts);
+            let reason =
+                format!("gave up after {}", count(held.attempts.into(), "attempt", "attempts"));
             let reason = held.last_error.take().unwrap_or(reason);
             return self.give_up(now, seq, Outcome::Failed, reason, todo);
         }

@@ -177,6 +177,7 @@ impl Shim {
             creds_text: None,
             secrets: Default::default(),
             user: None,
+            writable: Vec::new(),
             namespace: Namespace::new("test").expect("valid"),
             incarnation: INCARNATION,
             generation: 1,
