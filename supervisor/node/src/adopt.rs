@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use common::AgentName;
+use common::words::count;
 
 use super::Node;
 use super::running::{Place, Running};
@@ -41,7 +42,8 @@ impl Node {
             .collect();
         let ended = labels::sweep_where(&self.folders.root, |run| !running.contains(run));
         if ended > 0 {
-            tracing::info!("ended {ended} processes that were left behind");
+            let ended = count(ended as u64, "process", "processes");
+            tracing::info!("ended {ended} of earlier incarnations");
         }
     }
 
@@ -83,7 +85,9 @@ impl Node {
                 let exit = self.folders.last_words(&agent, incarnation).unwrap_or_else(|| {
                     without_a_word(agent, incarnation, None, SystemTime::now().into())
                 });
+                let agent = exit.agent.clone();
                 self.remember(exit);
+                self.found.insert(agent);
             } else {
                 self.folders.forget(&agent, incarnation);
             }

@@ -84,8 +84,9 @@ impl Node {
         if self.draining || is_known {
             return;
         }
+        self.forget_other_history(&start);
         if let Some(exit) = self.exits.get(&start.agent)
-            && exit.incarnation >= start.incarnation
+            && exit.incarnation == start.incarnation
         {
             let (instance, exit) = (Some(self.instance), exit.clone());
             return self.report(&NodeReport::Exited { instance, exit }).await;
@@ -110,9 +111,28 @@ impl Node {
         }
     }
 
+    /// A leader that starts an incarnation does not know of a later one, nor of one of that number that ended before this process
+    /// began. What is on record of such a one is of another history: the broker's data was restored from an earlier time.
+    fn forget_other_history(&mut self, start: &StartIncarnation) {
+        let agent = &start.agent;
+        let Some(exit) = self.exits.get(agent) else { return };
+        let incarnation = exit.incarnation;
+        let is_other = incarnation > start.incarnation
+            || (incarnation == start.incarnation && self.found.contains(agent));
+        if is_other {
+            tracing::warn!(
+                "the end of {agent}-{incarnation} is of no fleet that is on record, and is forgotten: was the broker's data restored?"
+            );
+            self.exits.remove(agent);
+            self.found.remove(agent);
+            self.folders.forget(agent, incarnation);
+        }
+    }
+
     /// An incarnation runs now: what was kept of the one before is not asked for any more.
     pub(super) fn runs(&mut self, key: Key, one: Running) {
         if let Some(old) = self.exits.remove(&key.0) {
+            self.found.remove(&key.0);
             self.folders.forget(&key.0, old.incarnation);
         }
         self.running.insert(key, one);

@@ -66,6 +66,7 @@ impl Node {
             return self.folders.forget(&exit.agent, exit.incarnation);
         }
         let (agent, incarnation) = (exit.agent.clone(), exit.incarnation);
+        self.found.remove(&agent);
         if let Some(older) = self.exits.insert(agent, exit)
             && older.incarnation != incarnation
         {

@@ -114,6 +114,8 @@ struct Node {
     running: BTreeMap<Key, Running>,
     /// The last end of each agent here: told until a newer incarnation starts.
     exits: BTreeMap<AgentName, IncarnationExit>,
+    /// Those of `exits` that this process did not see, but found.
+    found: BTreeSet<AgentName>,
     watches: JoinSet<Seen>,
     /// Incarnations whose shims ended without a word, until what they left behind is swept: all of them at once.
     unswept: Vec<running::EndedShim>,
@@ -136,8 +138,21 @@ pub async fn serve(
     let to_all = broker.subjects().all_nodes_command();
     let to_all = broker.subscribe(to_all, None).await.attempt("cannot start the node")?;
     let namespace = broker.subjects().namespace().clone();
-    let root = options.run.join(namespace.as_str()).join(options.name.as_str());
-    let folders = RunFolders { root };
+    // Told to stop already, it still takes over what runs, to end it in order.
+    let stopped = stop.clone();
+    let mut given_up = pin!(async move {
+        stopped.cancelled().await;
+        tokio::time::sleep(LEADERLESS).await;
+    });
+    let who = format!("node {}", options.name);
+    // The first supervisor may just be making the streams.
+    let fleet = tokio::select! {
+        fleet = broker::once_there(&who, || broker.fleet_id()) => {
+            fleet.attempt("cannot tell which fleet this is")?
+        }
+        () = &mut given_up => return Ok(()),
+    };
+    let folders = RunFolders { root: options.run.join(&fleet).join(options.name.as_str()) };
     let _lock = folders.lock(&options.name)?;
     let is_asked_for = matches!(options.runtime.runtime, Wanted::Auto | Wanted::Process);
     let process = is_asked_for.then(|| ProcessRuntime {
@@ -147,22 +162,17 @@ pub async fn serve(
         shim: options.shim.clone(),
         url: options.connect.url.clone(),
         creds: options.connect.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        env_file: options.runtime.env_file.clone(),
     });
-    // Told to stop already, it still takes over what runs, to end it in order.
-    let given_up = async {
-        stop.cancelled().await;
-        tokio::time::sleep(LEADERLESS).await;
-    };
-    let who = format!("node {}", options.name);
     // A leader that was deposed while no process of this node ran may command this one first.
     let term = broker::once_there(&who, || broker.newest_term());
     let ready = async {
         let term = term.await.attempt("cannot tell who leads")?;
-        Ok::<_, ApiError>((term, engine(&options, &broker, &folders).await?))
+        Ok::<_, ApiError>((term, engine(&options, &broker, &fleet, &folders).await?))
     };
     let (term, engine) = tokio::select! {
         ready = ready => ready?,
-        () = given_up => return Ok(()),
+        () = &mut given_up => return Ok(()),
     };
     let instance = Uuid::now_v7().as_u64_pair().1;
     let succeeds = predecessors::succeed(&folders.root, instance);
@@ -188,6 +198,7 @@ pub async fn serve(
         preparing: Arc::default(),
         running: BTreeMap::new(),
         exits: BTreeMap::new(),
+        found: BTreeSet::new(),
         watches: JoinSet::new(),
         unswept: Vec::new(),
         sweeping: false,
@@ -200,6 +211,7 @@ pub async fn serve(
 async fn engine(
     options: &NodeOptions,
     broker: &Broker,
+    fleet: &str,
     folders: &RunFolders,
 ) -> Result<Option<Engine>, ApiError> {
     let Some(connection) = options.engine.clone() else {
@@ -208,12 +220,10 @@ async fn engine(
     all_can_be_seen(folders, Some(connection.kind))?;
     let (kind, version, address) =
         (connection.kind.as_str(), connection.version.clone(), connection.address.clone());
-    // The first supervisor may just be making the streams.
-    let fleet = broker::once_there(&format!("node {}", options.name), || broker.fleet_id()).await;
     let engine = EngineOptions {
         node: options.name.clone(),
         namespace: broker.subjects().namespace().clone(),
-        fleet: fleet.attempt("cannot tell which fleet this is")?,
+        fleet: fleet.to_owned(),
         folder: options.folder.clone(),
         folders: folders.clone(),
         shim: options.shim.clone(),
@@ -222,6 +232,7 @@ async fn engine(
         network: options.runtime.network.clone(),
         base_image: options.runtime.base_image.clone(),
         dev: options.runtime.dev,
+        env_file: options.runtime.env_file.clone(),
         home: options.home.clone(),
     };
     match Engine::new(connection, engine).await {

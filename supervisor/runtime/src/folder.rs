@@ -1,4 +1,5 @@
-//! The run folders of a node: `<home>/run/<namespace>/<node>/<agent>-<incarnation>/`. What is in them outlives the node: how an
+//! The run folders of a node: `<home>/run/<fleet>/<node>/<agent>-<incarnation>/`. They are of one fleet: another one counts its
+//! incarnations from 1, too. What is in them outlives the node: how an
 //! incarnation ended, and by what it is found again.
 
 use std::fs;
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use common::failure;
 
-use crate::home;
+use crate::lock;
 
 /// How an incarnation ended, as its shim has put it on record.
 const EXIT: &str = "exit.json";
@@ -41,7 +42,7 @@ impl RunFolders {
         const WHAT: &str = "cannot start the node";
         let made = make(&self.root);
         made.map_err(|error| failure::error(failure::FAILED, WHAT, error, "--dir DIR"))?;
-        home::lock(&self.root.join("lock"))?.ok_or_else(|| {
+        lock::take(&self.root)?.ok_or_else(|| {
             let cause = format!("another node `{node}` serves {}", self.root.display());
             failure::error(failure::CONFLICT, WHAT, cause, "--name NAME, or --dir DIR")
         })

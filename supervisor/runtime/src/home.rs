@@ -1,17 +1,16 @@
 //! The folder in which `mozart up` keeps its data, and the note by which clients find it.
 
 use std::fs;
-use std::io::{ErrorKind, Seek as _, SeekFrom, Write};
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use common::api::ApiError;
 use common::{Namespace, NodeName, Timestamp};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::RuntimeOptions;
+use crate::{RuntimeOptions, lock};
 use common::failure;
 
 /// `MOZART_DIR`.
@@ -110,7 +109,7 @@ impl Home {
     /// # Errors
     /// When the file system does not allow it.
     pub fn lock(&self) -> Result<Option<fs::File>, ApiError> {
-        lock(&self.dir.join("lock"))
+        lock::take(&self.dir)
     }
 
     /// The lock that the process which started this one held, and has left to it as its stdin.
@@ -120,14 +119,12 @@ impl Home {
     pub fn inherit_lock() -> Result<fs::File, ApiError> {
         let inherited = std::io::stdin().as_fd().try_clone_to_owned().map(fs::File::from);
         let what = "cannot take over the lock of the data folder";
-        let file = inherited.map_err(|cause| failure::file(what, &cause, "`mozart up -d`"))?;
-        sign(&file);
-        Ok(file)
+        inherited.map_err(|cause| failure::file(what, &cause, "`mozart up -d`"))
     }
 
-    /// The process that holds the lock, or held it last. Not written yet by one that took it just now: none.
+    /// The process that holds the lock; none if nobody does, or one that is not to be seen from here.
     pub fn holder(&self) -> Option<u32> {
-        fs::read_to_string(self.dir.join("lock")).ok()?.trim().parse().ok()
+        lock::holder(&self.dir)
     }
 
     /// Reads the note; none if nothing was started here.
@@ -255,41 +252,6 @@ pub fn real(path: PathBuf) -> PathBuf {
     }
 }
 
-/// Takes a lock and writes down for whom; none if another process has it. It goes with its process, however that ends.
-///
-/// # Errors
-/// When the file system does not allow it.
-pub fn lock(path: &Path) -> Result<Option<fs::File>, ApiError> {
-    let opened = fs::File::options().create(true).truncate(false).write(true).open(path);
-    let file = opened.map_err(|error| {
-        let what = format!("cannot open {}", path.display());
-        failure::file(what, &error, "--dir DIR for another folder")
-    })?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            sign(&file);
-            Ok(Some(file))
-        }
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => {
-            let what = format!("cannot lock {}", path.display());
-            Err(failure::error(failure::FAILED, what, error, "--dir DIR on a local disk"))
-        }
-    }
-}
-
-/// Writes down who holds a lock: for `down`, which must signal this process and no other.
-fn sign(mut file: &fs::File) {
-    let signed = file
-        .set_len(0)
-        .and_then(|()| file.seek(SeekFrom::Start(0)))
-        .and_then(|_| write!(file, "{}", std::process::id()));
-    if let Err(error) = signed {
-        // On a full disk it holds all the same, for nobody to signal.
-        tracing::warn!("cannot write the process id to the lock file: {error}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,18 +303,6 @@ mod tests {
         assert_eq!(located(&link), real);
         assert_eq!(located(&link.join("not/yet")), real.join("not/yet"));
         assert_eq!(located(&temp.path().join("link/../real")), real);
-    }
-
-    #[test]
-    fn the_lock_names_its_holder() {
-        let temp = tempfile::tempdir().expect("a temporary folder");
-        let home = Home::locate(Some(temp.path())).expect("given");
-        assert_eq!(home.holder(), None);
-        let held = home.lock().expect("allowed").expect("free");
-        assert_eq!(home.holder(), Some(std::process::id()));
-        assert!(home.lock().expect("allowed").is_none());
-        drop(held);
-        assert!(home.lock().expect("allowed").is_some());
     }
 
     #[test]

@@ -164,9 +164,16 @@ impl Home {
         };
         // Two that start here at the same time have one id. Held for a moment only.
         let lock = self.dir.join("identity.lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(lock);
-        let lock = lock.map_err(failed)?;
-        hold(&lock).map_err(failed)?;
+        let opened = File::options().create(true).truncate(false).write(true).open(&lock);
+        // To be locked, it need not be written; and where nothing can be written, nobody writes.
+        let _held = match opened.or_else(|cause| File::open(&lock).map_err(|_none| cause)) {
+            Ok(lock) => {
+                hold(&lock).map_err(failed)?;
+                Some(lock)
+            }
+            Err(cause) if cause.kind() == ErrorKind::ReadOnlyFilesystem => None,
+            Err(cause) => return Err(failed(cause)),
+        };
         match find(&self.dir).map_err(failed)? {
             Found::Ours(kept) if kept.path == self.dir => Ok(kept.id),
             Found::Ours(kept) => {
@@ -194,9 +201,13 @@ impl Home {
 
     fn begin(&self, is_copied_fleet: bool) -> io::Result<String> {
         let id = random()?;
-        let of = Mark { inode: 0, made: 0, device: 0, boot: String::new() };
-        write(&self.dir, Kept { id: id.clone(), of, path: self.dir.clone(), is_copied_fleet })?;
+        self.identify(id.clone(), is_copied_fleet)?;
         Ok(id)
+    }
+
+    fn identify(&self, id: String, is_copied_fleet: bool) -> io::Result<()> {
+        let of = Mark { inode: 0, made: 0, device: 0, boot: String::new() };
+        write(&self.dir, Kept { id, of, path: self.dir.clone(), is_copied_fleet })
     }
 
     /// The notes about what runs, and the broker's port and password: the original's shims know them.
@@ -208,6 +219,17 @@ impl Home {
         gone(fs::remove_file(self.running_file()))?;
         gone(fs::remove_file(self.nats().join("access.json")))?;
         gone(fs::remove_dir_all(self.run()))
+    }
+
+    /// Writes down again which folder this is, if somebody has removed that while it is in use.
+    ///
+    /// # Errors
+    /// When the file system does not allow it.
+    pub fn keep_id(&self, id: &str) -> io::Result<()> {
+        match find(&self.dir)? {
+            Found::Ours(_) | Found::Copied(_) => Ok(()),
+            Found::Nothing => self.identify(id.to_owned(), false),
+        }
     }
 
     /// Whether its broker's data still says that it is the fleet of the folder that this one is a copy of.

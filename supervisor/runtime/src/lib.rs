@@ -6,10 +6,13 @@ pub mod folder;
 pub mod home;
 mod identity;
 pub mod labels;
+pub mod lock;
 pub mod orphans;
 pub mod process;
 pub mod processes;
 mod secrets;
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,12 +44,20 @@ pub struct RuntimeOptions {
     pub base_image: String,
     /// Whether the souls' folders are mounted, for work on what is not in an image yet.
     pub dev: bool,
+    /// Where the values of SECRETs are looked up first, absolute.
+    pub env_file: Option<PathBuf>,
 }
 
 impl Default for RuntimeOptions {
     /// Whatever is there: also where nothing is started any more, and nothing is known of what was.
     fn default() -> Self {
-        Self { runtime: Wanted::Auto, network: None, base_image: BASE_IMAGE.to_owned(), dev: false }
+        Self {
+            runtime: Wanted::Auto,
+            network: None,
+            base_image: BASE_IMAGE.to_owned(),
+            dev: false,
+            env_file: None,
+        }
     }
 }
 
@@ -67,6 +78,9 @@ impl RuntimeOptions {
         }
         if self.dev {
             words.push("--dev".to_owned());
+        }
+        if let Some(file) = &self.env_file {
+            words.extend(["--env-file".to_owned(), file.to_string_lossy().into_owned()]);
         }
         words
     }

@@ -54,6 +54,8 @@ pub struct ProcessRuntime {
     pub url: String,
     /// A NATS credentials file.
     pub creds: Option<String>,
+    /// Where the values of SECRETs are looked up first.
+    pub env_file: Option<PathBuf>,
 }
 
 /// A running shim.
@@ -81,7 +83,7 @@ impl ProcessRuntime {
     pub fn start(&self, start: &StartIncarnation, now: Timestamp) -> Result<Shim, String> {
         let spec: AgentSpec =
             serde_json::from_str(&start.spec).map_err(|error| format!("its spec: {error}"))?;
-        let secrets = secrets(&spec, &self.node)?;
+        let secrets = secrets(&spec, &self.node, self.env_file.as_deref())?;
         let run = self.folders.create(&start.agent, start.incarnation)?;
         let mut command = Command::new(&self.shim);
         command.env_clear();
@@ -100,6 +102,7 @@ impl ProcessRuntime {
             creds_text: None,
             secrets,
             user: None,
+            writable: Vec::new(),
             namespace: self.namespace.clone(),
             incarnation: start.incarnation,
             generation: start.generation,

@@ -100,7 +100,7 @@ impl Engine {
         let mut spec: AgentSpec =
             serde_json::from_str(&start.spec).map_err(|error| format!("its spec: {error}"))?;
         let options = self.options();
-        let secrets = secrets(&spec, &options.node)?;
+        let secrets = secrets(&spec, &options.node, options.env_file.as_deref())?;
         let creds_text = match &options.creds {
             Some(path) => Some(
                 tokio::fs::read_to_string(path)
@@ -149,6 +149,7 @@ impl Engine {
                 creds_text: creds_text.clone(),
                 secrets: secrets.clone(),
                 user: Some(WorkerUser { image: image.user.clone(), id: mounts.user }),
+                writable: spec::writable(&image, &mounts.mounts),
                 namespace: options.namespace.clone(),
                 incarnation: start.incarnation,
                 generation: start.generation,

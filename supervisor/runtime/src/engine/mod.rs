@@ -215,6 +215,8 @@ pub struct EngineOptions {
     pub base_image: String,
     /// Whether the souls' folders are mounted, for work on what is not in an image yet.
     pub dev: bool,
+    /// Where the values of SECRETs are looked up first.
+    pub env_file: Option<PathBuf>,
     /// Nothing of it may be mounted: it holds credentials.
     pub home: PathBuf,
 }

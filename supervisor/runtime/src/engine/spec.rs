@@ -3,7 +3,7 @@
 //! Safe unless the soul says otherwise: nothing is writable but /tmp and the SANCTUM folders, the worker is not root and cannot
 //! become it, and it cannot take more of the machine than it may.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount};
@@ -53,22 +53,28 @@ pub(super) fn name(agent: &AgentName, incarnation: u64, fleet: &str) -> String {
     format!("mozart-{agent}-{incarnation}-{fleet}")
 }
 
+/// The folders in memory that a worker may write to: `/tmp`, and what the image declares as volumes, where nothing is mounted.
+pub(super) fn writable(image: &Image, mounts: &[Mount]) -> Vec<String> {
+    let is_taken =
+        |folder: &String| mounts.iter().any(|mount| mount.target.as_ref() == Some(folder));
+    let tmp = "/tmp".to_owned();
+    let all: BTreeSet<String> = image.volumes.iter().cloned().chain([tmp]).collect();
+    all.into_iter().filter(|folder| !is_taken(folder)).collect()
+}
+
 /// What is asked of the engine.
 pub(super) fn body(parts: Parts<'_>) -> ContainerCreateBody {
     let Parts { kind, options, start, spec, image, shim, mut mounts, folder } = parts;
-    let mut tmpfs = HashMap::from([("/tmp".to_owned(), TMP.to_owned())]);
-    let taken: Vec<String> = mounts.iter().filter_map(|mount| mount.target.clone()).collect();
-    for volume in image.volumes.iter().filter(|volume| !taken.contains(volume)) {
-        tmpfs.entry(volume.clone()).or_insert_with(|| VOLUME.to_owned());
-    }
+    let options_of = |folder: &String| if folder == "/tmp" { TMP } else { VOLUME }.to_owned();
+    let mut tmpfs: HashMap<String, String> = writable(image, &mounts)
+        .into_iter()
+        .map(|folder| (folder.clone(), options_of(&folder)))
+        .collect();
     if kind == Kind::Podman {
         // It makes these writable where the root is not.
         for folder in ["/run", "/var/tmp"] {
             tmpfs.entry(folder.to_owned()).or_insert_with(|| "ro,size=4k".to_owned());
         }
-    }
-    if taken.iter().any(|target| target == "/tmp") {
-        tmpfs.remove("/tmp");
     }
     mounts.push(install::mount(shim, true));
     let list = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
@@ -151,6 +157,7 @@ mod tests {
             network: None,
             base_image: BASE_IMAGE.into(),
             dev: false,
+            env_file: None,
             home: "/h".into(),
         };
         let start = StartIncarnation {
