@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Drain and stop everything that `up` started; the data stays
     Down(DownArgs),
+    /// Remove all messages, or all of the fleet, while nothing runs
+    Reset(cli::reset::ResetArgs),
     /// Run a supervisor
     Supervisor(SupervisorArgs),
     /// Run a node: starts and stops agents on this machine
@@ -207,6 +209,29 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_it_takes() {
+        fn leaves(command: &clap::Command, above: &str, all: &mut Vec<String>) {
+            let shown = |inner: &&clap::Command| !inner.is_hide_set() && inner.get_name() != "help";
+            for inner in command.get_subcommands().filter(shown) {
+                let words = format!("{above}{} ", inner.get_name());
+                if inner.has_subcommands() {
+                    leaves(inner, &words, all);
+                } else if inner.get_after_help().is_none() {
+                    all.push(words);
+                }
+            }
+        }
+        let mut without = Vec::new();
+        leaves(&cli::examples::with(Cli::command()), "", &mut without);
+        assert!(without.is_empty(), "{without:?}");
+        let refused = cli::examples::words().into_iter().filter_map(|words| {
+            let line = std::iter::once("mozart".to_owned()).chain(words.iter().cloned());
+            Cli::try_parse_from(line).err().map(|error| format!("{words:?}: {error}"))
+        });
+        assert_eq!(refused.collect::<Vec<_>>(), Vec::<String>::new());
     }
 
     #[test]

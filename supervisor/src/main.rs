@@ -6,20 +6,24 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches as _;
 use common::api::ApiError;
 
 use clap::CommandFactory as _;
 use cli::args::Global;
 use common::failure;
+use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
     // What whoever started us had open is nobody's whom we start: a lock that it holds would be held for as long as the fleet runs.
     close_fds::set_fds_cloexec(3, &[]);
-    let Cli { global, command } = Cli::parse();
-    start_log(&global, command.is_role());
+    cli::completions::answer(Cli::command);
+    let grammar = cli::examples::with(Cli::command());
+    let parsed = Cli::from_arg_matches(&grammar.get_matches());
+    let Cli { global, command } = parsed.unwrap_or_else(|error| error.exit());
+    let writing = start_log(&global, command.is_role());
     let result = match async_runtime(command.is_role()) {
         Ok(runtime) => {
             let collects = command.is_role();
@@ -41,6 +45,9 @@ fn main() -> ExitCode {
             "check the limits on threads and open files (`ulimit -a`)",
         )),
     };
+    // The error is the last word.
+    cli::output::write_by(None);
+    drop(writing);
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => cli::output::fail(&error, global.output),
@@ -52,10 +59,11 @@ async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
         Command::Up(args) => up::up(global, args).await.map(|()| 0),
         Command::Down(args) => up::down(global, args).await.map(|()| 0),
+        Command::Reset(args) => up::reset(global, &args).await.map(|()| 0),
         Command::Supervisor(args) => roles::supervisor(global, args).await.map(|()| 0),
         Command::Node(args) => roles::node(global, args).await.map(|()| 0),
-        Command::Bench(args) => Err(cli::bench::exec(&args)),
-        Command::Client(command) => cli::run(global, Cli::command(), command).await,
+        Command::Bench(args) => Err(cli::bench::exec(global, &args)),
+        Command::Client(command) => cli::run(global, command).await,
     }
 }
 
@@ -71,9 +79,13 @@ fn async_runtime(role: bool) -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Logs to stderr: `RUST_LOG` decides, else `-v`, else `info` for the roles and next to nothing for the client, which says what
 /// is wrong in its own words.
-fn start_log(global: &Global, role: bool) {
-    use std::io::IsTerminal;
+///
+/// A role waits for no reader: what a terminal that stands still (Ctrl-S), or a full pipe, does not take is written by a thread of its own,
+/// and lines are dropped once very many wait. What is yielded writes what is left when it is dropped.
+fn start_log(global: &Global, role: bool) -> Option<WorkerGuard> {
+    use std::io::{IsTerminal, Write as _};
     use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
     let default = match (role, global.verbose) {
         (false, 0) => "error,async_nats=off",
@@ -83,11 +95,23 @@ fn start_log(global: &Global, role: bool) {
         (_, _) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let (writer, writing) = match role {
+        true => {
+            let (writer, writing) = tracing_appender::non_blocking(std::io::stderr());
+            let words = writer.clone();
+            // Dropped where too many wait.
+            let write = move |text: &str| drop(words.clone().write_all(text.as_bytes()));
+            cli::output::write_by(Some(Box::new(write)));
+            (BoxMakeWriter::new(writer), Some(writing))
+        }
+        false => (BoxMakeWriter::new(std::io::stderr), None),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal() && cli::output::colour())
         // It would be told on stderr that stderr cannot be written, by a macro that panics then.
         .log_internal_errors(false)
         .init();
+    writing
 }

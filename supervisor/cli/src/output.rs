@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
 
 use common::api::ApiError;
 use serde::Serialize;
@@ -167,8 +168,23 @@ pub fn note(text: impl AsRef<str>) {
 
 /// The same with what steers a terminal, which is ours.
 pub(crate) fn drawing(text: &str) {
+    if let Some(write) = &*ELSEWHERE.read().unwrap_or_else(PoisonError::into_inner) {
+        return write(&format!("{text}\n"));
+    }
     let mut stderr = io::stderr().lock();
     drop(writeln!(stderr, "{text}"));
+}
+
+/// How words reach stderr in a process that must not wait for whoever reads them.
+static ELSEWHERE: RwLock<Option<Writes>> = RwLock::new(None);
+
+/// What writes a text to stderr.
+pub type Writes = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Has words written by somebody else than the threads that serve, which a terminal that stands still would stop; none: by themselves
+/// again.
+pub fn write_by(write: Option<Writes>) {
+    *ELSEWHERE.write().unwrap_or_else(PoisonError::into_inner) = write;
 }
 
 /// Says what went wrong and yields the exit code.

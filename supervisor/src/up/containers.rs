@@ -2,7 +2,7 @@
 //! run folders.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use common::api::ApiError;
@@ -13,7 +13,8 @@ use common::failure;
 use runtime::Wanted;
 use runtime::engine::{Connection, Container, noted};
 use runtime::folder::{RunFolders, without_a_word};
-use runtime::home::{self, Home};
+use runtime::home::Home;
+use runtime::lock;
 
 const WHAT: &str = "containers are left";
 
@@ -26,24 +27,34 @@ pub(super) struct Left {
 
 /// Those of nodes that do not run: a `mozart node` of its own in this folder looks after its own.
 pub(super) fn left(home: &Home) -> Vec<Left> {
-    let inside = |folder| fs::read_dir(folder).into_iter().flatten().flatten();
-    let nodes = inside(home.run()).flat_map(|namespace| inside(namespace.path()));
     let mut left = Vec::new();
-    for root in nodes.map(|node| node.path()) {
-        let folders = RunFolders { root };
-        let containers = folders.list().into_iter().filter_map(|(agent, incarnation)| {
-            let container = noted(&folders.of(&agent, incarnation))?;
-            Some(Left { container, folders: folders.clone() })
-        });
-        let open: Vec<_> = containers.filter(|one| one.last_words().is_none()).collect();
+    for node in nodes(home) {
+        let open = of_node(&node);
         // Looked at only where there is something: to take the lock could be in the way of a node that starts.
         if !open.is_empty()
-            && let Ok(Some(_unattended)) = home::lock(&folders.root.join("lock"))
+            && let Ok(Some(_unattended)) = lock::take(&node)
         {
             left.extend(open);
         }
     }
     left
+}
+
+/// The folders of the nodes that served here, of whichever fleet.
+pub(super) fn nodes(home: &Home) -> impl Iterator<Item = PathBuf> + use<> {
+    let inside = |folder| fs::read_dir(folder).into_iter().flatten().flatten();
+    let nodes = inside(home.run()).flat_map(move |fleet| inside(fleet.path()));
+    nodes.map(|node| node.path())
+}
+
+/// Those of one node, whether it runs or not.
+pub(super) fn of_node(node: &Path) -> Vec<Left> {
+    let folders = RunFolders { root: node.to_owned() };
+    let containers = folders.list().into_iter().filter_map(|(agent, incarnation)| {
+        let container = noted(&folders.of(&agent, incarnation))?;
+        Some(Left { container, folders: folders.clone() })
+    });
+    containers.filter(|one| one.last_words().is_none()).collect()
 }
 
 /// Removes those that have not ended since, through the engine that `up` used.

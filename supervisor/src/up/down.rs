@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::api::ApiError;
+use common::words::count;
 use tokio_util::sync::CancellationToken;
 
 use super::containers::Left;
@@ -16,8 +17,8 @@ use cli::args::Global;
 use crate::args::{DownArgs, Sync};
 use cli::output;
 use common::failure;
-use runtime::home::{self, Home, Running};
-use runtime::{RuntimeOptions, Wanted, labels, processes};
+use runtime::home::{Home, Running};
+use runtime::{RuntimeOptions, Wanted, labels, lock, processes};
 
 /// Drains and stops what `up` started.
 ///
@@ -30,7 +31,13 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
         return Ok(());
     }
     check_format(&home)?;
-    home.claim()?;
+    match home.claim() {
+        // What its note says is of the original.
+        Err(error) if home.is_unclaimed_copy() => return Err(error),
+        // A disk that takes no writes keeps nobody from ending what runs.
+        Err(ApiError { what, cause, .. }) => output::note(format!("warning: {what}: {cause}")),
+        Ok(_id) => {}
+    }
     let until = Instant::now() + args.timeout;
     let mut told = None;
     loop {
@@ -64,7 +71,7 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
     }
 }
 
-fn is_left(home: &Home) -> bool {
+pub(super) fn is_left(home: &Home) -> bool {
     home.running_file().exists()
         || Nats::is_left(home)
         || !labels::find(&home.run()).is_empty()
@@ -87,10 +94,14 @@ async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError>
         output::note(format!("warning: not drained: {what}: {cause}; what still runs is ended"));
     }
     let ended = end_rest(home, containers, runtime.runtime).await;
-    match (&ended, noted) {
+    let noted = match (&ended, noted) {
         // The next `down` needs to know the engine.
-        (Err(_), Ok(Some(noted))) => home.write_running(&noted)?,
-        (Ok(()) | Err(_), _) => home.remove_running()?,
+        (Err(_), Ok(Some(noted))) => home.write_running(&noted),
+        (Ok(()) | Err(_), _) => home.remove_running(),
+    };
+    // It says what ran, and nothing does.
+    if let Err(ApiError { what, cause, .. }) = noted {
+        output::note(format!("warning: {what}: {cause}"));
     }
     drop(lock);
     ended
@@ -129,9 +140,9 @@ async fn end_rest(home: &Home, containers: Vec<Left>, wanted: Wanted) -> Result<
     let nodes: BTreeSet<&Path> = left.iter().filter_map(|one| one.run.parent()).collect();
     for node in nodes {
         // A `mozart node` of its own in this folder was not started by `up`.
-        if let Ok(Some(_unattended)) = home::lock(&node.join("lock")) {
-            let count = labels::sweep(node);
-            tracing::info!("ended {count} processes of {}", node.display());
+        if let Ok(Some(_unattended)) = lock::take(node) {
+            let ended = count(labels::sweep(node) as u64, "process", "processes");
+            tracing::info!("ended {ended} of {}", node.display());
         }
     }
     let removed = containers::remove(containers, wanted).await;

@@ -6,20 +6,25 @@ mod disk;
 mod down;
 mod memory;
 mod nats;
+mod note;
+mod others;
+mod reset;
+mod shell;
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Attempt as _, Broker, ConnectOptions, StreamOptions};
-use common::api::ApiError;
+use common::api::{ApiError, SoulSource};
 use common::{NodeName, Timestamp};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use cli::args::Global;
+use cli::args::{Global, Output};
 use cli::start as client;
-use runtime::{RuntimeOptions, labels};
+use runtime::{RuntimeOptions, labels, lock};
 
 use crate::args::{Sync, UpArgs};
 use cli::connect;
@@ -32,6 +37,7 @@ use runtime::engine::{Connection, host_address};
 use runtime::home::{Home, Running};
 
 pub(crate) use down::down;
+pub(crate) use reset::reset;
 
 /// How long the parts may take to be there.
 const START: Duration = Duration::from_secs(20);
@@ -48,6 +54,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
     check_format(&home)?;
+    note_format(&home)?;
     home.claim()?;
     // A folder with an invalid soul must not leave half of everything running.
     let souls = args.dir.clone().map(|dir| client::read(dir, global.output)).transpose()?;
@@ -57,6 +64,9 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     let connect = match find(global, &home, args.name.as_ref()).await? {
         Found::Running(connect) => {
             tracing::info!("already running: applying what changed");
+            if let Ok(Some(running)) = home.read_running() {
+                shell::compare(&running, souls.as_deref().unwrap_or_default());
+            }
             connect
         }
         Found::Lock(lock) if args.detach => {
@@ -90,7 +100,7 @@ async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<F
         }
         // A broken note is being replaced, or is the last of an `up` that was killed.
         let noted = home.read_running().ok().flatten();
-        if let Some(noted) = noted.filter(|noted| home.holder() == Some(noted.pid)) {
+        if let Some(noted) = noted.filter(|noted| lock::is_holder(&home.dir, noted.pid)) {
             same_fleet(global, &noted)?;
             same_node(home, name)?;
             return Ok(Found::Running(connect::options(global, "mozart up", START)?));
@@ -153,7 +163,7 @@ async fn foreground(
     args: &UpArgs,
     home: &Home,
     lock: File,
-    souls: Option<Vec<common::api::SoulSource>>,
+    souls: Option<Vec<SoulSource>>,
 ) -> Result<(), ApiError> {
     let signals = cli::signals::stop()?;
     let stop = signals.token.clone();
@@ -167,42 +177,67 @@ async fn foreground(
         }
     };
     let connect = parts.connect.clone();
+    // Both end with this function. Neither holds up what serves, when a terminal that stands still does not take what they say: that is in
+    // the log nevertheless.
+    let mut showing = JoinSet::new();
+    if !args.locked {
+        let connect = connect.clone();
+        showing.spawn(async move { cli::logs::attach(&connect).await });
+    }
+    let mut applying = JoinSet::new();
+    let (wait, output) = (args.wait.then_some(args.timeout), global.output);
+    applying
+        .spawn(async move { introduce(&connect, souls.unwrap_or_default(), wait, output).await });
     let serving = async {
         let served = parts.serve(home, stop.clone()).await;
         // A part that ended takes all of it along: nobody waits any more for what is not coming.
         stop.cancel();
         served
     };
-    let applying = async {
-        let started = client::connect(&connect, global.output, START).await?;
-        let applied = async {
-            let agents = client::apply(&started, souls.unwrap_or_default()).await?;
-            if args.wait {
-                client::wait_running(&started, &agents, args.timeout).await?;
-            }
-            Ok(())
-        };
-        // Souls that nobody takes, or that do not start, are no reason to stop what runs.
-        if let Err(error) = applied.await {
-            output::complain(&error, global.output);
-        }
-        output::note("mozart is up; SIGINT (^C) drains and stops it");
-        Ok::<_, ApiError>(())
-    };
-    let (served, applied) = tokio::join!(serving, async {
-        let applied = tokio::select! {
+    let applied = async {
+        tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
-            applied = applying => applied,
-        };
-        // That nothing answers is a reason.
-        if applied.is_err() {
-            stop.cancel();
+            Some(applied) = applying.join_next() => {
+                let failed = |error| failure::error(failure::FAILED, "cannot apply the souls", error, "");
+                let applied = applied.map_err(failed).flatten();
+                // That nothing answers is a reason.
+                if applied.is_err() {
+                    stop.cancel();
+                }
+                applied
+            }
         }
-        applied
-    });
+    };
+    let (served, applied) = tokio::join!(serving, applied);
     drop(lock);
     applied.and(served)
+}
+
+/// Registers the souls once a supervisor answers, and says that all is up.
+///
+/// # Errors
+/// When none answers in time.
+async fn introduce(
+    connect: &ConnectOptions,
+    souls: Vec<SoulSource>,
+    wait: Option<Duration>,
+    output: Output,
+) -> Result<(), ApiError> {
+    let started = client::connect(connect, output, START).await?;
+    let applied = async {
+        let agents = client::apply(&started, souls).await?;
+        if let Some(timeout) = wait {
+            client::wait_running(&started, &agents, timeout).await?;
+        }
+        Ok(())
+    };
+    // Souls that nobody takes, or that do not start, are no reason to stop what runs.
+    if let Err(error) = applied.await {
+        output::complain(&error, output);
+    }
+    output::note("mozart is up; SIGINT (^C) drains and stops it");
+    Ok(())
 }
 
 /// What is to be started.
@@ -232,6 +267,7 @@ struct Parts {
     broker: Broker,
     connect: ConnectOptions,
     nats: Option<Nats>,
+    note: Running,
     node: NodeOptions,
     retention: Retention,
     /// The data folder's id.
@@ -299,7 +335,9 @@ async fn start(
             "containers of the original are another fleet's: their label is dev.mozart.fleet={original}"
         );
     }
-    home.write_running(&Running {
+    let fleet = broker.fleet_id().await.attempt("cannot tell which fleet this is")?;
+    others::end(home, &fleet, wanted.runtime.runtime).await;
+    let note = Running {
         url,
         namespace,
         pid: std::process::id(),
@@ -307,7 +345,8 @@ async fn start(
         runtime: Some(wanted.runtime.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: Timestamp::from(SystemTime::now()),
-    })?;
+    };
+    home.write_running(&note)?;
     let node = NodeOptions {
         name,
         labels: Vec::new(),
@@ -319,7 +358,7 @@ async fn start(
         runtime: wanted.runtime.clone(),
         engine,
     };
-    Ok(Parts { broker, connect, nats, node, retention: wanted.retention, folder })
+    Ok(Parts { broker, connect, nats, note, node, retention: wanted.retention, folder })
 }
 
 impl Parts {
@@ -328,12 +367,15 @@ impl Parts {
         let (node_stop, rest_stop) = (stop.child_token(), CancellationToken::new());
         let mut node = JoinSet::new();
         let mut rest = JoinSet::new();
+        let (mut server, server_stop) = (JoinSet::new(), CancellationToken::new());
         // First of all: what follows needs it.
         let store = self.nats.is_some().then(|| home.nats());
+        let (pid, pids) = watch::channel(self.note.nats_pid);
         if let Some(nats) = self.nats {
-            let home = home.clone();
-            rest.spawn(nats.keep(home, rest_stop.clone()));
+            server.spawn(nats.keep(pid, server_stop.clone()));
         }
+        let id = self.folder.clone();
+        rest.spawn(note::keep(home.clone(), id, self.note, pids, rest_stop.clone()));
         // A connection each: a flood of one's reports must not hold up the other.
         let connect = || Broker::connect(&self.connect);
         let (node_broker, reads) = match tokio::try_join!(connect(), connect()) {
@@ -341,6 +383,8 @@ impl Parts {
             Err(error) => {
                 rest_stop.cancel();
                 while rest.join_next().await.is_some() {}
+                server_stop.cancel();
+                while server.join_next().await.is_some() {}
                 return Err(broker::failure("cannot start the node and the supervisor", error));
             }
         };
@@ -366,11 +410,15 @@ impl Parts {
         let result = tokio::select! {
             ended = node.join_next() => flat(ended),
             ended = rest.join_next() => flat(ended),
+            Some(ended) = server.join_next() => flat(Some(ended)),
         };
         node_stop.cancel();
         while node.join_next().await.is_some() {}
+        // While there is a server that takes it, the supervisor gives up its lease.
         rest_stop.cancel();
         while rest.join_next().await.is_some() {}
+        server_stop.cancel();
+        while server.join_next().await.is_some() {}
         home.remove_running()?;
         result
     }
@@ -391,6 +439,18 @@ fn host_name() -> NodeName {
     NodeName::new(name.trim_matches('-')).unwrap_or_else(|_| local())
 }
 
+/// Takes note of the format, where there is none.
+fn note_format(home: &Home) -> Result<(), ApiError> {
+    let path = home.dir.join("format");
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::write(&path, format!("{FORMAT}\n")).map_err(|error| {
+        let what = format!("cannot use the data folder {}", home.dir.display());
+        failure::file(what, &error, "check the disk space and rights there")
+    })
+}
+
 /// A folder of a newer version is not touched.
 fn check_format(home: &Home) -> Result<(), ApiError> {
     let path = home.dir.join("format");
@@ -409,11 +469,7 @@ fn check_format(home: &Home) -> Result<(), ApiError> {
                 ))
             }
         },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&path, format!("{FORMAT}\n")).map_err(|error| {
-                failure::file(what(), &error, "check the disk space and rights there")
-            })
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failure::file(what(), &error, "--dir DIR for another one")),
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use common::api::ApiError;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
@@ -21,7 +22,7 @@ use super::memory;
 use crate::args::Sync;
 use common::failure;
 use common::quote::nats_conf;
-use runtime::home::{Home, Running};
+use runtime::home::Home;
 use runtime::labels;
 use runtime::processes::{self, ended};
 
@@ -53,6 +54,8 @@ fn loopback() -> String {
 #[derive(Debug)]
 pub(super) struct Nats {
     access: Access,
+    sync: Sync,
+    home: Home,
     folder: PathBuf,
     binary: PathBuf,
     pid: u32,
@@ -93,7 +96,13 @@ impl Nats {
                     access.host
                 );
             }
-            return Ok(Self { access: access.clone(), folder, binary, pid, leave: true });
+            let (access, home) = (access.clone(), home.clone());
+            return Ok(Self { access, sync, home, folder, binary, pid, leave: true });
+        }
+        // Nobody knows how to reach it any more, and two must never write to one folder.
+        if let Some(pid) = running(&folder) {
+            tracing::warn!("nats-server runs, and its access.json is gone: restarting it");
+            end(pid).await;
         }
         let host = address.filter(|address| is_free(address, 0));
         let host = host.map_or_else(loopback, str::to_owned);
@@ -114,12 +123,31 @@ impl Nats {
                 password: known.map_or_else(random, |known| known.password),
             },
         };
-        let json = serde_json::to_vec(&access).unwrap_or_default();
-        home.put("nats/access.json", &json).map_err(failed)?;
-        home.put("nats/nats.conf", config(&access, &folder, sync).as_bytes()).map_err(failed)?;
-        let pid = spawn(&binary, &folder).map_err(failed)?;
-        tracing::info!("nats-server listens on {}:{}, as process {pid}", access.host, access.port);
-        Ok(Self { access, folder, binary, pid, leave: false })
+        let home = home.clone();
+        let mut nats =
+            Self { access, sync, home, folder: folder.clone(), binary, pid: 0, leave: true };
+        nats.spawn().map_err(failed)?;
+        nats.leave = false;
+        let Access { host, port, .. } = &nats.access;
+        tracing::info!("nats-server listens on {host}:{port}, as process {}", nats.pid);
+        Ok(nats)
+    }
+
+    /// Starts the server, with its files as they are to be, whoever removed them meanwhile.
+    fn spawn(&mut self) -> io::Result<()> {
+        let config = config(&self.access, &self.folder, self.sync);
+        self.write("nats/access.json", &serde_json::to_vec(&self.access)?)?;
+        self.write("nats/nats.conf", config.as_bytes())?;
+        self.pid = spawn(&self.binary, &self.folder)?;
+        Ok(())
+    }
+
+    /// Writes a file, unless it is as it is to be: a full disk takes nothing.
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        match fs::read(self.home.dir.join(name)) {
+            Ok(there) if there == content => Ok(()),
+            Ok(_) | Err(_) => self.home.put(name, content),
+        }
     }
 
     pub(super) fn url(&self) -> String {
@@ -170,18 +198,17 @@ impl Nats {
                 done = &mut work => return done,
                 () = tokio::time::sleep(PAUSES[0] * 4) => {}
             }
-            match spawn(&self.binary, &self.folder) {
-                Ok(pid) => self.pid = pid,
-                Err(error) => tracing::error!("cannot start nats-server: {error}"),
+            if let Err(error) = self.spawn() {
+                tracing::error!("cannot start nats-server: {error}");
             }
         }
         work.await
     }
 
-    /// Starts it again whenever it ends; stops it at `stop`.
+    /// Starts it again whenever it ends, and tells its process id then; stops it at `stop`.
     pub(super) async fn keep(
         mut self,
-        home: Home,
+        told: watch::Sender<Option<u32>>,
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
         self.leave = true;
@@ -207,23 +234,13 @@ impl Nats {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            match spawn(&self.binary, &self.folder) {
-                Ok(pid) => self.pid = pid,
-                Err(error) => tracing::error!("cannot start nats-server: {error}"),
+            if let Err(error) = self.spawn() {
+                tracing::error!("cannot start nats-server: {error}");
             }
-            self.note(&home);
+            told.send_replace(Some(self.pid));
         }
         end(self.pid).await;
         Ok(())
-    }
-
-    fn note(&self, home: &Home) {
-        if let Ok(Some(running)) = home.read_running() {
-            let running = Running { nats_pid: Some(self.pid), ..running };
-            if let Err(error) = home.write_running(&running) {
-                tracing::warn!("{error}");
-            }
-        }
     }
 }
 

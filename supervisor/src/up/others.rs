@@ -1,0 +1,36 @@
+//! What is left of another fleet that was served from this data folder: the broker's data was removed, or it is another broker.
+//! Nobody looks after it any more, and its shims would wait for that broker for ever.
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::words::count;
+use runtime::home::Home;
+use runtime::{Wanted, labels, lock};
+
+use super::containers;
+
+/// Ends what other fleets than this one left running, unless a node of theirs serves it.
+pub(super) async fn end(home: &Home, fleet: &str, wanted: Wanted) {
+    let is_other = |node: &PathBuf| node.parent().is_some_and(|of| !of.ends_with(fleet));
+    for node in containers::nodes(home).filter(is_other) {
+        let Ok(Some(_unattended)) = lock::take(&node) else { continue };
+        let ended = labels::sweep(&node);
+        if ended > 0 {
+            let ended = count(ended as u64, "process", "processes");
+            tracing::warn!("ended {ended} of another fleet, which ran in {}", node.display());
+        }
+        let left = containers::of_node(&node);
+        if !left.is_empty()
+            && let Err(error) = containers::remove(left, wanted).await
+        {
+            tracing::warn!("containers of another fleet are left: {}", error.cause);
+            continue;
+        }
+        if let Err(error) = fs::remove_dir_all(&node) {
+            tracing::warn!("cannot remove {}: {error}", node.display());
+        }
+        // Once the last of its nodes is gone.
+        let _kept = node.parent().map(fs::remove_dir);
+    }
+}

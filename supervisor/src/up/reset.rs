@@ -1,0 +1,81 @@
+//! `mozart reset`, of the data folder of a fleet that `up` has run, or of a broker of one's own.
+
+use std::fs;
+use std::path::PathBuf;
+
+use broker::Reset;
+use cli::args::Global;
+use cli::reset::{self, ResetArgs};
+use cli::{connect, output};
+use common::api::ApiError;
+use common::failure;
+use runtime::home::Home;
+
+use super::nats::Nats;
+use super::{START, check_format, down};
+use crate::args::Sync;
+
+/// Shows what there is, and removes it when that is confirmed. Only while nothing runs.
+///
+/// # Errors
+/// 4 while something runs; when the broker does not answer, or files cannot be removed.
+pub(crate) async fn reset(global: &Global, args: &ResetArgs) -> Result<(), ApiError> {
+    if global.url().is_some() {
+        let options = connect::options(global, "mozart reset", START)?;
+        return reset::streams(&options, global.output, args, &[]).await;
+    }
+    let home = Home::locate(global.home.as_deref())?;
+    if !home.dir.is_dir() {
+        output::note("there is nothing to reset");
+        return Ok(());
+    }
+    check_format(&home)?;
+    home.claim()?;
+    let lock = home.lock()?;
+    if lock.is_none() || down::is_left(&home) {
+        let cause = format!("something that was started from {} still runs", home.dir.display());
+        let what = "cannot reset the fleet";
+        return Err(failure::error(failure::CONFLICT, what, cause, "`mozart down`"));
+    }
+    let data = home.nats().join("data");
+    match args.what() {
+        Reset::All => all(global, args, &home),
+        Reset::Messages if !data.is_dir() => {
+            output::note("there is nothing to reset");
+            Ok(())
+        }
+        Reset::Messages => messages(global, args, &home).await,
+    }
+}
+
+/// Without a server: one may not even start with what is there.
+fn all(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), ApiError> {
+    let folders: Vec<PathBuf> = [home.nats().join("data"), home.run()]
+        .into_iter()
+        .filter(|folder| folder.exists())
+        .collect();
+    if folders.is_empty() {
+        output::note("there is nothing to reset");
+        return Ok(());
+    }
+    if !args.is_dry() {
+        for folder in &folders {
+            fs::remove_dir_all(folder).map_err(|error| {
+                let what = format!("cannot remove {}", folder.display());
+                failure::file(what, &error, "check the rights there, and repeat it")
+            })?;
+        }
+    }
+    reset::folders(global.output, args, &folders)
+}
+
+/// With a server that runs for as long as it takes.
+async fn messages(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), ApiError> {
+    let nats = Nats::start(home, Sync::Always, None).await?;
+    let given = Global { nats: Some(nats.url()), ..global.clone() };
+    let options = connect::options(&given, "mozart reset", START)?;
+    let done = reset::streams(&options, global.output, args, &[]).await;
+    drop(nats);
+    Nats::end_left(home).await;
+    done
+}

@@ -1,0 +1,59 @@
+//! What the shell has and the `mozart up` that runs does not: values of SECRETs are taken from where that was started.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use cli::output;
+use common::api::SoulSource;
+use common::soul;
+use runtime::home::Running;
+
+/// Warns of SECRETs whose value the running one does not have.
+pub(super) fn compare(running: &Running, souls: &[SoulSource]) {
+    // It is read anew whenever an agent starts.
+    if running.runtime.as_ref().is_some_and(|runtime| runtime.env_file.is_some()) {
+        return;
+    }
+    let Ok(theirs) = fs::read(format!("/proc/{}/environ", running.pid)) else { return };
+    let parsed =
+        |soul: &SoulSource| soul::parse(soul.name.clone(), Path::new(&soul.path), &soul.text).ok();
+    let names: BTreeSet<String> =
+        souls.iter().filter_map(parsed).flat_map(|spec| spec.secrets).collect();
+    for name in names {
+        let Some(ours) = std::env::var_os(&name) else { continue };
+        if let Some(differs) = differs(&theirs, &name, &ours) {
+            output::note(format!(
+                "warning: SECRET {name}: the mozart that runs (process {}) {differs}; `mozart down`, then `mozart up`; or start it with --env-file",
+                running.pid
+            ));
+        }
+    }
+}
+
+fn differs(theirs: &[u8], name: &str, ours: &OsStr) -> Option<&'static str> {
+    let mut variables = theirs.split(|byte| *byte == 0);
+    let value = variables.find_map(|one| one.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    match value {
+        None => Some("does not have it"),
+        Some(value) if value != ours.as_bytes() => Some("has another value"),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_another_or_missing_or_the_same() {
+        let environ = b"KEY=one\0KEYS=x\0EMPTY=\0";
+        let told = |name: &str, value: &str| differs(environ, name, value.as_ref());
+        assert_eq!(told("KEY", "one"), None);
+        assert_eq!(told("EMPTY", ""), None);
+        assert_eq!(told("KEY", "two"), Some("has another value"));
+        assert_eq!(told("KE", "x"), Some("does not have it"));
+    }
+}
