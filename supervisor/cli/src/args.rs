@@ -73,6 +73,9 @@ pub struct RuntimeArgs {
     /// For work on a worker: its soul's folder is mounted into its container, as its working directory
     #[arg(long)]
     dev: bool,
+    /// Look up the values of SECRETs in this file of NAME=VALUE lines first, at each start of an agent
+    #[arg(long, env = "MOZART_ENV_FILE", value_name = "FILE", value_parser = path())]
+    env_file: Option<PathBuf>,
 }
 
 impl RuntimeArgs {
@@ -84,6 +87,11 @@ impl RuntimeArgs {
             network: self.network.clone().filter(|name| !name.is_empty()),
             base_image: self.base_image.clone(),
             dev: self.dev,
+            env_file: self
+                .env_file
+                .as_ref()
+                .filter(|file| !file.as_os_str().is_empty())
+                .map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone())),
         }
     }
 }

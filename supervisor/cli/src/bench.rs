@@ -8,6 +8,8 @@ use common::api::ApiError;
 
 use common::failure;
 
+use crate::args::{Global, Output};
+
 /// `mozart bench`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -18,12 +20,15 @@ pub struct BenchArgs {
 }
 
 /// Becomes `mozart-bench`; returns only if that does not work.
-pub fn exec(args: &BenchArgs) -> ApiError {
+///
+/// What stands before the first word that is only its own, clap takes for this program's: the output is handed on.
+pub fn exec(global: &Global, args: &BenchArgs) -> ApiError {
     let program = std::env::current_exe()
         .ok()
         .and_then(|exe| Some(exe.parent()?.join("mozart-bench")))
         .unwrap_or_else(|| "mozart-bench".into());
-    let cause = std::process::Command::new(&program).args(&args.args).exec();
+    let output: &[&str] = if global.output == Output::Json { &["-o", "json"] } else { &[] };
+    let cause = std::process::Command::new(&program).args(output).args(&args.args).exec();
     let what = format!("cannot run {}", program.display());
     failure::error(failure::NOT_FOUND, what, cause, "`make bench` builds and runs it")
 }

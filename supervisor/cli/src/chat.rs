@@ -7,6 +7,7 @@ use common::api::ApiError;
 use common::message::Envelope;
 use common::{AgentName, ConversationId, MessageId};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::client::Client;
@@ -14,7 +15,7 @@ use super::reference::MessageRef;
 use super::send::{self, Known, MessageArgs};
 use super::stream::{Item, Stream};
 use super::watch::Watch;
-use super::{agents, output, prompt};
+use super::{agents, output, prompt, table};
 use crate::args::{Global, Output, duration};
 use common::failure;
 
@@ -52,7 +53,7 @@ pub struct AttachArgs {
 /// Streams the answer to one message, or to as many as are typed.
 ///
 /// # Errors
-/// 1 when the answer breaks off or there is none, 3 no such agent, 5 too late.
+/// 1 when there is no answer, 3 no such agent, 5 when it is too late, or breaks off while the message is tried again.
 pub(crate) async fn run(global: &Global, args: ChatArgs) -> Result<u8, ApiError> {
     let text = match &args.text {
         Some(text) => Some(send::text(text.clone()).await?),
@@ -141,9 +142,9 @@ fn verdict(envelope: &Envelope, stream: &Stream, error: Option<String>) -> Resul
 
 fn broken_off(envelope: &Envelope, cause: String) -> ApiError {
     let id = &envelope.message_id;
-    let what = format!("the answer to {id} broke off");
+    let what = format!("the answer to {id} broke off, and the message is tried again");
     let try_ = format!("`mozart attach {id}` follows the next attempt");
-    failure::error(failure::FAILED, what, cause, try_)
+    failure::error(failure::TIMEOUT, what, cause, try_)
 }
 
 /// Shows items: text as it is, or JSON lines.
@@ -194,13 +195,30 @@ impl Screen<'_> {
                 output::note(format!("--- reset: attempt {attempt}, forget what came before ---"));
                 Ok(())
             }
-            Item::Event { .. } | Item::Done { .. } => Ok(()),
+            Item::Event { event, .. } => {
+                self.end_line()?;
+                output::note(told(event));
+                Ok(())
+            }
+            Item::Done { .. } => Ok(()),
         }
     }
 
     fn end_line(&mut self) -> Result<(), ApiError> {
         if std::mem::take(&mut self.line_open) { output::line("") } else { Ok(()) }
     }
+}
+
+/// Something that the worker told beside its answer, on one line: `[tool_use] name=search input={"q":"nats"}`.
+fn told(event: &Value) -> String {
+    const LONGEST: usize = 160;
+    let kind = event["type"].as_str().unwrap_or("event");
+    let fields = event.as_object().into_iter().flatten().filter(|(name, _)| *name != "type");
+    let fields = fields.map(|(name, value)| match value.as_str() {
+        Some(text) => format!(" {name}={text}"),
+        None => format!(" {name}={value}"),
+    });
+    table::one_line(&format!("[{kind}]{}", fields.collect::<String>()), LONGEST)
 }
 
 /// The conversation of a prompt in which none was named.
@@ -212,6 +230,13 @@ pub(crate) fn new_conversation() -> ConversationId {
 mod tests {
     use super::*;
     use common::message::Status;
+
+    #[test]
+    fn what_a_worker_tells_is_one_line() {
+        let event = serde_json::json!({"type": "tool_use", "name": "find\nit", "input": {"q": 1}});
+        assert_eq!(told(&event), r#"[tool_use] input={"q":1} name=find it"#);
+        assert_eq!(told(&serde_json::json!(3)), "[event]");
+    }
 
     #[test]
     fn lines_have_the_fields_that_scripts_rely_on() {

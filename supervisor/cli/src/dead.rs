@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker::{SendOutcome, Stored};
 use clap::{Args, Subcommand};
 use common::api::ApiError;
-use common::message::{DeadLetter, Envelope, Kind, Outcome};
+use common::message::{DeadLetter, Envelope, Kind, MessageKey, Outcome, Status};
 use common::{AgentName, ConversationId, MessageId, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -252,6 +252,16 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
     let dead = letter.envelope.message_id.clone();
     let agent = letter.envelope.agent.clone();
     if let Some(message_id) = letter.redriven_as {
+        let sender = letter.envelope.sender.clone();
+        let key = MessageKey { agent: agent.clone(), sender, message_id: message_id.clone() };
+        let became =
+            client.broker.outcome_of(&key).await.attempt("cannot tell what became of it")?;
+        let became = match became.map(|stored| stored.value.status) {
+            None => "which is not answered yet".to_owned(),
+            Some(Outcome::Failed) => format!("which failed: `mozart dead redrive {message_id}`"),
+            Some(other) => format!("which is {}", Status::from(other).as_str()),
+        };
+        output::note(format!("{dead} was redriven before, as {message_id}, {became}"));
         return Ok(Redriven { message_id, agent, redrive_of: dead });
     }
     let what = || format!("cannot redrive message {dead}");
@@ -381,8 +391,11 @@ fn render_one(letter: &DeadLetter) -> String {
     }
     lines.push(format!("\n{}\n", envelope.message));
     for end in &letter.attempts {
-        let (attempt, incarnation) = (end.attempt, end.incarnation);
-        lines.push(format!("attempt {attempt} in incarnation {incarnation}: {}", end.error));
+        let (attempt, error) = (end.attempt, &end.error);
+        lines.push(match end.incarnation {
+            0 => format!("attempt {attempt}: {error}"),
+            incarnation => format!("attempt {attempt} in incarnation {incarnation}: {error}"),
+        });
     }
     if !letter.log.is_empty() {
         lines.push("\nlast log lines:".to_owned());

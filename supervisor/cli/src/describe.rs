@@ -2,6 +2,7 @@
 
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::event::{Event, EventBody, attempt_of};
+use common::shim::Exit;
 
 use super::table;
 
@@ -23,14 +24,14 @@ pub(crate) fn event(event: &Event) -> String {
 /// A record of the control log, without its time and agent.
 pub(crate) fn control(record: &ControlRecord) -> String {
     match &record.event {
-        ControlEvent::AgentApplied { asked: Some(asked), .. } => format!("{asked} asked for"),
+        ControlEvent::AgentApplied { asked: Some(asked), .. } => format!("requested: {asked}"),
         ControlEvent::AgentApplied { force: false, .. } => "soul applied".to_owned(),
-        ControlEvent::AgentApplied { force: true, .. } => "soul applied by force".to_owned(),
-        ControlEvent::AgentStarted { .. } => "start asked for".to_owned(),
-        ControlEvent::AgentStopped { .. } => "stop asked for".to_owned(),
-        ControlEvent::AgentRestarted { .. } => "restart asked for".to_owned(),
-        ControlEvent::AgentReplaced { .. } => "replacement asked for".to_owned(),
-        ControlEvent::AgentRemoved { .. } => "removal asked for".to_owned(),
+        ControlEvent::AgentApplied { force: true, .. } => "soul applied with --force".to_owned(),
+        ControlEvent::AgentStarted { .. } => "start requested".to_owned(),
+        ControlEvent::AgentStopped { .. } => "stop requested".to_owned(),
+        ControlEvent::AgentRestarted { .. } => "restart requested".to_owned(),
+        ControlEvent::AgentReplaced { .. } => "replacement requested".to_owned(),
+        ControlEvent::AgentRemoved { .. } => "removal requested".to_owned(),
         ControlEvent::MessagesForgotten {
             by,
             done,
@@ -49,36 +50,40 @@ pub(crate) fn control(record: &ControlRecord) -> String {
                 (table::count(*records, "record", "records"), table::bytes(*bytes));
             format!("{by}: {verb} {messages}{of}{until}: {records}, {bytes}")
         }
-        ControlEvent::LeaderElected { supervisor, .. } => format!("supervisor {supervisor} leads"),
-        ControlEvent::NodeSeen { node, runtimes, .. } => {
-            format!("node {node} is there, runs {}", runtimes.join(", "))
+        ControlEvent::LeaderElected { supervisor, .. } => {
+            format!("supervisor {supervisor} was elected leader")
         }
-        ControlEvent::NodeDraining { node } => format!("node {node} goes down in order"),
-        ControlEvent::NodeLost { node } => format!("node {node} is lost: no report for too long"),
+        ControlEvent::NodeSeen { node, runtimes, .. } => {
+            format!("node {node} joined; runtimes: {}", runtimes.join(", "))
+        }
+        ControlEvent::NodeDraining { node } => format!("node {node} is draining"),
+        ControlEvent::NodeLost { node } => format!("node {node} is lost: it has stopped reporting"),
         ControlEvent::IncarnationAllocated { incarnation, generation, node, .. } => {
-            format!("incarnation {incarnation} of generation {generation} is to start on {node}")
+            format!(
+                "incarnation {incarnation} of generation {generation} was scheduled on node {node}"
+            )
         }
         ControlEvent::IncarnationReturned { incarnation, node, .. } => {
-            format!("incarnation {incarnation} is there again with node {node}, and goes on")
+            format!("incarnation {incarnation} is running again: node {node} is back")
         }
         ControlEvent::IncarnationReady { incarnation, .. } => {
             format!("incarnation {incarnation} is ready")
         }
         ControlEvent::IncarnationBegun { incarnation, .. } => {
-            format!("incarnation {incarnation} takes the messages")
+            format!("incarnation {incarnation} is receiving messages")
         }
         ControlEvent::IncarnationExited { incarnation, exit, clean, .. } => {
-            let books = if *clean { "" } else { "; its open turns' ends are not on record" };
-            format!("incarnation {incarnation} ended: {}{books}", exit.describe())
+            let retried = if *clean { "" } else { "; its open turns will be retried" };
+            format!("incarnation {incarnation} {}{retried}", ended(exit))
         }
         ControlEvent::StartFailed { incarnation, reason, .. } => {
-            format!("incarnation {incarnation} could not be started: {reason}")
+            format!("incarnation {incarnation} failed to start: {reason}")
         }
         ControlEvent::IncarnationDrained { incarnation, .. } => {
-            format!("incarnation {incarnation} has finished its turns")
+            format!("incarnation {incarnation} has drained")
         }
         ControlEvent::IncarnationHung { incarnation, silent_for, .. } => {
-            format!("incarnation {incarnation} hangs: no word from its shim for {silent_for}s")
+            format!("incarnation {incarnation} is not responding: no heartbeat for {silent_for}s")
         }
         ControlEvent::IncarnationStable { incarnation, .. } => {
             format!("incarnation {incarnation} is stable")
@@ -86,19 +91,29 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         ControlEvent::TimerFired { timer, incarnation, .. } => {
             let timer = match timer {
                 Timer::Restart => "restart delay",
-                Timer::Ready => "time to say ready",
-                Timer::Drain => "time to drain",
+                Timer::Ready => "ready timeout",
+                Timer::Drain => "drain timeout",
             };
-            format!("{timer} of incarnation {incarnation} is over")
+            format!("the {timer} of incarnation {incarnation} has expired")
         }
-        ControlEvent::Unknown => "a record of a newer version".to_owned(),
+        ControlEvent::Unknown => "a record written by a newer version".to_owned(),
+    }
+}
+
+/// How an incarnation ended: `exited with code 3`, `was killed by signal 9`, `disappeared`.
+fn ended(exit: &Exit) -> String {
+    match exit {
+        Exit { reason: Some(_), .. } => format!("ended: {}", exit.describe()),
+        Exit { out_of_memory: true, .. } => "was killed: out of memory".to_owned(),
+        Exit { code: Some(code), .. } => format!("exited with code {code}"),
+        Exit { signal: Some(signal), .. } => format!("was killed by signal {signal}"),
+        _ => "disappeared".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::shim::Exit;
     use common::{AgentName, Timestamp};
 
     #[test]
@@ -112,11 +127,11 @@ mod tests {
             author: "s1".to_owned(),
             event: ControlEvent::IncarnationExited { agent, incarnation: 7, exit, clean: true },
         };
-        assert_eq!(control(&record), "incarnation 7 ended: exit code 1");
+        assert_eq!(control(&record), "incarnation 7 exited with code 1");
         let (supervisor, run) = ("s1".to_owned(), "r".to_owned());
         let elected = ControlEvent::LeaderElected { supervisor, run, rules: 2 };
         let record = ControlRecord { event: elected, ..record };
-        assert_eq!(control(&record), "supervisor s1 leads");
+        assert_eq!(control(&record), "supervisor s1 was elected leader");
     }
 
     #[test]

@@ -158,7 +158,7 @@ mod tests {
         };
         assert_eq!(
             render(7, &record),
-            "1970-01-01T00:00:00.000Z  #7      writer           stop asked for"
+            "1970-01-01T00:00:00.000Z  #7      writer           stop requested"
         );
         let json = serde_json::to_value(Numbered { seq: 7, record: &record }).expect("plain");
         assert_eq!((&json["seq"], &json["type"]), (&7.into(), &"agentStopped".into()));

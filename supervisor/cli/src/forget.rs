@@ -4,6 +4,7 @@ use broker::{Attempt as _, Broker, Forget, Forgotten};
 use clap::Args;
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
+use common::words::count;
 use common::{AgentName, ConversationId, Timestamp};
 use serde::Serialize;
 use uuid::Uuid;
@@ -80,7 +81,11 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
         // Before and after: also what is interrupted is on record.
         record(broker, args, &there, false).await.attempt(LOG)?;
         let told = |done: &Forgotten| {
-            progress.say(format!("{} of {all} records are erased", done.total().records));
+            progress.say(format!(
+                "erased {} of {}",
+                done.total().records,
+                count(all, "record", "records")
+            ));
         };
         let forgotten = broker.forget(&what, told).await.attempt(failed())?;
         record(broker, args, &forgotten, true).await.attempt(LOG)?;

@@ -114,7 +114,7 @@ fn restart(restart: &Restart) -> String {
 fn limits(limits: &Limits) -> impl Iterator<Item = String> {
     let memory = limits.memory.map(|bytes| format!("memory {}", table::bytes(bytes)));
     let cpus = limits.milli_cpus.map(|milli| format!("{}.{:03} CPUs", milli / 1000, milli % 1000));
-    let pids = limits.pids.map(|pids| format!("{pids} processes"));
+    let pids = limits.pids.map(|pids| table::count(pids.into(), "process", "processes"));
     [memory, cpus, pids].into_iter().flatten()
 }
 
@@ -132,6 +132,7 @@ mod tests {
             row: row("a", AgentState::Running),
             config: AgentSpec::new(id.clone(), "test/model", "test agent"),
             desired_running: true,
+            running_config: None,
             exit: None,
             id,
         });
@@ -163,6 +164,7 @@ mod tests {
             row: row("a", AgentState::Running),
             config,
             desired_running: true,
+            running_config: None,
             exit: None,
             id,
         });

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use broker::{Broker, Cursor, EventBatch, ListQuery};
+use broker::{Broker, Cursor, EventBatch, Found, JournalFollower, ListQuery, Watched};
 use clap::{Args, Subcommand, ValueEnum};
 use common::api::{ApiError, MessageDetail, MessageRow};
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
 use common::message::{AttemptEnd, Envelope, Final, Status};
-use common::{AgentName, ConversationId, ConversationTag, Timestamp};
+use common::{AgentName, ConversationId, ConversationTag, SenderName, Timestamp};
 
 use super::client::{Client, now};
 use super::page::{self, PageArgs};
@@ -46,6 +46,23 @@ pub struct LsArgs {
     /// Only what was sent within this time
     #[arg(long, value_parser = duration, value_name = "TIME")]
     since: Option<Duration>,
+    /// Only what this sender sent: an agent, or `user`
+    #[arg(long, value_name = "NAME")]
+    sender: Option<SenderName>,
+    /// Go on with what comes: each message as it is stored, and again with its final state
+    #[arg(short, long)]
+    follow: bool,
+}
+
+impl LsArgs {
+    fn is_of(&self, request: &Envelope) -> bool {
+        self.conversation.as_ref().is_none_or(|wanted| *wanted == request.conversation_id)
+            && self.sender.as_ref().is_none_or(|wanted| *wanted == request.sender)
+    }
+
+    fn is_status(&self, status: Status) -> bool {
+        self.status.is_empty() || self.status.iter().any(|one| one.matches(status))
+    }
 }
 
 /// A status on the command line.
@@ -111,8 +128,6 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
         return Err(failure::error(failure::USAGE, "whose conversation?", cause, "--agent NAME"));
     }
     let limit = args.page.limit(client.json());
-    let is_wanted =
-        |status| args.status.is_empty() || args.status.iter().any(|one| one.matches(status));
     let query = ListQuery {
         agent: args.agent.clone(),
         conversation: args.conversation.as_ref().map(ConversationTag::of_conversation),
@@ -121,6 +136,11 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
         hot: !args.status.is_empty() && args.status.iter().all(|status| status.is_open()),
     };
     let now = now();
+    // Before what is there is read, so that nothing falls in between.
+    let live = match args.follow {
+        true => Some(client.broker.follow_journal(args.agent.as_ref()).await.attempt(WHAT)?),
+        false => None,
+    };
     let mut listing = client.broker.list(&query).await.attempt(WHAT)?;
     let (mut rows, mut looked, mut more) = (Vec::new(), 0, false);
     while let Some(listed) = listing.next().await.attempt(WHAT)? {
@@ -137,14 +157,13 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
         }
         let request = listed.request.value;
         let final_ = listed.final_.map(|stored| stored.value);
-        let is_of = |wanted: &ConversationId| *wanted == request.conversation_id;
-        if args.conversation.as_ref().is_none_or(is_of) {
+        if args.is_of(&request) {
             let events = match final_ {
                 Some(_) => Vec::new(),
                 None => events(&client.broker, &request).await?,
             };
             let row = row(request, final_.as_ref(), &events);
-            rows.extend(Some(row).filter(|row| is_wanted(row.status)));
+            rows.extend(Some(row).filter(|row| args.is_status(row.status)));
         }
         if rows.len() >= limit || looked >= LOOKED {
             more = true;
@@ -152,7 +171,9 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
         }
     }
     rows.reverse();
-    if client.json() {
+    if client.json() && args.follow {
+        rows.iter().try_for_each(output::json_line)?;
+    } else if client.json() {
         output::json(&rows)?;
     } else {
         output::line(render(&rows, now))?;
@@ -161,7 +182,51 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     if more {
         page::older(listing.place());
     }
-    Ok(0)
+    match live {
+        Some(live) => follow(client, args, live, &rows).await,
+        None => Ok(0),
+    }
+}
+
+/// Shows messages as they are stored and end. What was listed already is not shown again as it is.
+async fn follow(
+    client: &Client,
+    args: &LsArgs,
+    mut live: JournalFollower,
+    listed: &[MessageRow],
+) -> Result<u8, ApiError> {
+    const WHAT: &str = "cannot follow the journal";
+    let is_listed = |row: &MessageRow| {
+        listed.iter().any(|it| {
+            (&it.agent, &it.sender, &it.message_id, it.status)
+                == (&row.agent, &row.sender, &row.message_id, row.status)
+        })
+    };
+    loop {
+        let (request, final_) = match live.next().await.attempt(WHAT)? {
+            Watched::Request(request) => (*request, None),
+            Watched::Final(key, final_) => {
+                match client.broker.message_of(&key).await.attempt(WHAT)? {
+                    Some(request) => (request.value, Some(final_)),
+                    // It was forgotten.
+                    None => continue,
+                }
+            }
+        };
+        if !args.is_of(&request) {
+            continue;
+        }
+        let row = row(request, final_.as_deref(), &[]);
+        if !args.is_status(row.status) || is_listed(&row) {
+            continue;
+        }
+        if client.json() {
+            output::json_line(&row)?;
+        } else {
+            let shown = render(std::slice::from_ref(&row), now());
+            output::line(shown.lines().skip(1).collect::<Vec<_>>().join("\n"))?;
+        }
+    }
 }
 
 async fn show(client: &Client, message: &MessageRef) -> Result<u8, ApiError> {
@@ -182,19 +247,29 @@ pub(crate) async fn detail(
     broker: &Broker,
     message: &MessageRef,
 ) -> Result<MessageDetail, ApiError> {
-    let request = message.resolve(broker).await?.value;
+    let Found { request, archived } = message.resolve_whole(broker).await?;
+    let request = request.value;
     let what = || format!("cannot read message {}", request.message_id);
-    let final_ =
-        broker.outcome_of(&request.key()).await.attempt(what())?.map(|stored| stored.value);
-    let batches = events(broker, &request).await?;
+    let key = request.key();
+    let events = async { events(broker, &request).await };
+    let (final_, mut attempts, batches) = match archived {
+        Some(archived) => (Some(archived.final_.value), Some(archived.attempts), events.await?),
+        None => {
+            let outcome = async { broker.outcome_of(&key).await.attempt(what()) };
+            let (outcome, batches) = tokio::try_join!(outcome, events)?;
+            (outcome.map(|stored| stored.value), None, batches)
+        }
+    };
     let mut ends = Vec::new();
     if let Some(final_) = final_.as_ref().filter(|final_| final_.attempts > 1)
         && batches.is_empty()
     {
         // EVENTS keeps less than the history does.
-        let archived = broker.archived_of(&request.key()).await.attempt(what())?;
-        let attempts = archived.map(|archived| archived.attempts).unwrap_or_default();
-        ends = attempts.into_iter().map(|end| ended(end, final_.at)).collect();
+        if attempts.is_none() {
+            let archived = broker.archived_of(&key).await.attempt(what())?;
+            attempts = archived.map(|archived| archived.attempts);
+        }
+        ends = attempts.into_iter().flatten().map(|end| ended(end, final_.at)).collect();
     }
     let row = row(request, final_.as_ref(), &batches);
     ends.extend(history(batches, final_));

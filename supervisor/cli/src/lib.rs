@@ -7,15 +7,19 @@ pub mod args;
 pub mod bench;
 mod cancel;
 mod carry;
+mod changes;
 mod chat;
 mod client;
 mod commit;
-mod completions;
+pub mod completions;
 pub mod connect;
+mod content;
 mod dead;
 mod describe;
+mod diff;
 mod doctor;
 mod events;
+pub mod examples;
 mod explain;
 mod forget;
 mod hints;
@@ -24,7 +28,7 @@ mod inspect;
 mod journal;
 mod lifecycle;
 mod list;
-mod logs;
+pub mod logs;
 pub mod output;
 mod page;
 mod progress;
@@ -33,6 +37,8 @@ mod ps;
 mod reasons;
 mod reference;
 mod replace;
+pub mod reset;
+mod rollout;
 mod send;
 pub mod signals;
 mod souls;
@@ -88,6 +94,9 @@ pub enum Command {
     Restart(lifecycle::AgentsArgs),
     /// Start new incarnations as the souls' REPLACE says: the same, with another image, or of the generation before
     Replace(replace::ReplaceArgs),
+    /// List an agent's generations, and go back to one
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Stop and forget agents; their messages stay in the journal
     Rm(lifecycle::AgentsArgs),
     /// Keep what an agent's container runs, as an image under a name of its own
@@ -121,31 +130,22 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Runs a client command until it ends or is interrupted; yields the exit code. `grammar` is that of the whole program, for
-/// `completions`.
+/// Runs a client command until it ends or is interrupted; yields the exit code.
 ///
 /// # Errors
 /// When the command does not do what it was asked for.
-pub async fn run(
-    global: &Global,
-    grammar: clap::Command,
-    command: Command,
-) -> Result<u8, ApiError> {
+pub async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
     // Streams have something to say when they are interrupted.
     if matches!(command, Command::Chat(_) | Command::Attach(_)) {
-        return dispatch(global, grammar, command).await;
+        return dispatch(global, command).await;
     }
     tokio::select! {
-        result = dispatch(global, grammar, command) => result,
+        result = dispatch(global, command) => result,
         stopped = signals::stopped() => stopped.map(|()| failure::INTERRUPTED),
     }
 }
 
-async fn dispatch(
-    global: &Global,
-    grammar: clap::Command,
-    command: Command,
-) -> Result<u8, ApiError> {
+async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
         Command::Apply(args) => souls::apply(global, &args).await,
         Command::Validate(args) => souls::validate(global, &args),
@@ -163,6 +163,7 @@ async fn dispatch(
         Command::Stop(args) => lifecycle::change(global, args, Change::Stop).await,
         Command::Restart(args) => lifecycle::change(global, args, Change::Restart).await,
         Command::Replace(args) => replace::run(global, &args).await,
+        Command::Rollout(command) => rollout::run(global, &command).await,
         Command::Rm(args) => lifecycle::change(global, args, Change::Remove).await,
         Command::Commit(args) => commit::run(global, &args).await,
         Command::Export(args) => carry::export(global, &args).await,
@@ -174,6 +175,6 @@ async fn dispatch(
         Command::Explain(args) => explain::run(global, &args).await,
         Command::Usage(args) => usage::run(global, &args).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
-        Command::Completions(args) => completions::run(grammar, &args),
+        Command::Completions(args) => completions::run(&args),
     }
 }

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use broker::ConnectOptions;
 use clap::Args;
+use clap::builder::styling::{AnsiColor, Color, Style};
 use common::api::ApiError;
+use common::words::count;
 use common::{AgentName, MessageId, Timestamp};
 use serde::Serialize;
+use tokio::io::AsyncWriteExt as _;
 
 use super::client::Client;
 use super::output;
-use crate::args::Global;
+use super::reference::MessageRef;
+use crate::args::{Global, moment};
 use broker::Attempt;
 use common::failure;
 use common::log::LogLine;
@@ -17,20 +22,24 @@ use common::log::LogLine;
 /// `mozart logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// The agent
-    agent: AgentName,
+    /// The agents [default: all]
+    #[arg(value_name = "AGENT")]
+    agents: Vec<AgentName>,
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,
-    /// Only this incarnation's
+    /// Only this incarnation's, of one agent
     #[arg(long, value_name = "N", conflicts_with = "previous")]
     incarnation: Option<u64>,
-    /// Only that of the incarnation before the last one
+    /// Only that of the incarnation before the last one, of one agent
     #[arg(short, long, conflicts_with = "follow")]
     previous: bool,
-    /// Only what was written while this message was being answered
-    #[arg(long, value_name = "ID")]
-    message: Option<MessageId>,
+    /// Only what was written while this message was being answered: ID, AGENT/ID or AGENT/SENDER/ID
+    #[arg(long, value_name = "MESSAGE")]
+    message: Option<MessageRef>,
+    /// Only what was written since: 10m, 2026-11-01, 2026-11-01T12:00:00Z (both UTC)
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
     /// Only the last N lines
     #[arg(long, value_name = "N")]
     tail: Option<usize>,
@@ -49,65 +58,105 @@ struct Shown<'a> {
     line: &'a LogLine,
 }
 
-/// Shows what an agent's workers wrote.
+impl<'a> Shown<'a> {
+    fn new((agent, line): &'a (AgentName, LogLine)) -> Self {
+        Self { agent, incarnation: line.incarnation, line }
+    }
+}
+
+const WHAT: &str = "cannot read the log";
+
+/// Shows what agents' workers wrote.
 ///
 /// # Errors
-/// 3 when there is no such agent.
+/// 3 when there is no such agent or message.
 pub(crate) async fn run(global: &Global, args: &LogsArgs) -> Result<u8, ApiError> {
-    const WHAT: &str = "cannot read the log";
+    if (args.previous || args.incarnation.is_some()) && args.agents.len() != 1 {
+        let cause = "incarnations are counted for each agent";
+        let what = "--incarnation and --previous need one agent";
+        return Err(failure::error(failure::USAGE, what, cause, "`mozart logs AGENT --previous`"));
+    }
     let client = Client::connect(global).await?;
     // Before the stored lines are read, so that none falls in between.
     let mut live = if args.follow {
-        Some(client.broker.follow_logs(&args.agent).await.attempt(WHAT)?)
+        Some(client.broker.follow_logs(&args.agents).await.attempt(WHAT)?)
     } else {
         None
     };
-    let mut lines = client.broker.logs(&args.agent, None, usize::MAX).await.attempt(WHAT)?;
-    if lines.is_empty() {
-        // An agent that was removed may have left lines; one that never was has none.
-        super::agents::require(&client, &args.agent).await?;
+    let broker = &client.broker;
+    let stored = broker.logs_since(&args.agents, None, args.since, usize::MAX).await;
+    let mut lines = stored.attempt(WHAT)?;
+    // An agent that was removed may have left lines; one that never was has none.
+    let silent = args.agents.iter().filter(|agent| !lines.iter().any(|(of, _)| of == *agent));
+    for agent in silent {
+        super::agents::require(&client, agent).await?;
     }
     let mut seen = Seen::new(&lines);
-    let only = if args.previous {
-        Some(previous(&client, &args.agent, &lines).await?)
-    } else {
-        args.incarnation
+    let incarnation = match args.agents.first().filter(|_| args.previous) {
+        Some(agent) => Some(previous(&client, agent, &lines).await?),
+        None => args.incarnation,
     };
-    lines.retain(|line| wanted(line, only, args.message.as_ref()));
+    let message = match &args.message {
+        Some(message) => Some(resolve(&client, message, &lines).await?),
+        None => None,
+    };
+    let wanted = |line: &LogLine| wanted(line, incarnation, message.as_ref());
+    lines.retain(|(_, line)| wanted(line));
+    if args.agents.len() != 1 {
+        // Each agent's shim stores what it has in one go.
+        lines.sort_by_key(|(_, line)| line.at);
+    }
     if let Some(tail) = args.tail {
         lines.drain(..lines.len().saturating_sub(tail));
     }
     if client.json() && live.is_none() {
-        let shown: Vec<Shown<'_>> = lines.iter().map(|line| shown(&args.agent, line)).collect();
-        output::json(&shown)?;
+        output::json(&lines.iter().map(Shown::new).collect::<Vec<_>>())?;
         return Ok(0);
     }
+    let mut names = Names::new(args, lines.iter().map(|(agent, _)| agent));
     for line in &lines {
-        show(&client, args, line)?;
+        show(&client, args, &mut names, line)?;
     }
     while let Some(follower) = &mut live {
         for line in follower.next().await.attempt(WHAT)? {
-            if seen.is_new(&line) && wanted(&line, only, args.message.as_ref()) {
-                show(&client, args, &line)?;
+            if seen.is_new(&line) && wanted(&line.1) {
+                show(&client, args, &mut names, &line)?;
             }
         }
     }
     Ok(0)
 }
 
+/// The message whose lines are wanted. One that the journal has no more may have left some.
+async fn resolve(
+    client: &Client,
+    message: &MessageRef,
+    lines: &[(AgentName, LogLine)],
+) -> Result<MessageId, ApiError> {
+    let given = &message.message_id;
+    if lines.iter().any(|(_, line)| line.message_id.as_deref() == Some(given.as_str())) {
+        return Ok(given.clone());
+    }
+    Ok(message.resolve(&client.broker).await?.value.message_id)
+}
+
 /// The incarnation before the one that runs, or ran last.
-async fn previous(client: &Client, agent: &AgentName, lines: &[LogLine]) -> Result<u64, ApiError> {
+async fn previous(
+    client: &Client,
+    agent: &AgentName,
+    lines: &[(AgentName, LogLine)],
+) -> Result<u64, ApiError> {
     // Without a supervisor the lines themselves tell which incarnations there were.
     let rows = client.brief_rows(Some(agent)).await.unwrap_or_default();
     let current = rows
         .iter()
         .find(|row| row.agent == *agent)
         .map(|row| row.incarnation)
-        .or_else(|| lines.iter().map(|line| line.incarnation).max())
+        .or_else(|| lines.iter().map(|(_, line)| line.incarnation).max())
         .unwrap_or(0);
     if current < 2 {
         let what = format!("{agent} has no previous incarnation");
-        let cause = format!("it was started {current} times");
+        let cause = format!("it was started {}", count(current, "time", "times"));
         return Err(failure::error(
             failure::NOT_FOUND,
             what,
@@ -123,29 +172,105 @@ fn wanted(line: &LogLine, incarnation: Option<u64>, message: Option<&MessageId>)
         && message.is_none_or(|wanted| line.message_id.as_deref() == Some(wanted.as_str()))
 }
 
-fn shown<'a>(agent: &'a AgentName, line: &'a LogLine) -> Shown<'a> {
-    Shown { agent, incarnation: line.incarnation, line }
+fn show(
+    client: &Client,
+    args: &LogsArgs,
+    names: &mut Names,
+    shown: &(AgentName, LogLine),
+) -> Result<(), ApiError> {
+    if client.json() {
+        return output::json_line(&Shown::new(shown));
+    }
+    let (agent, LogLine { at, stream, text, incarnation, .. }) = shown;
+    let text = match args.timestamps {
+        true => format!("{at} {incarnation} {stream} {text}"),
+        false => text.clone(),
+    };
+    output::bytes(names.of(agent, &text).as_bytes())
 }
 
-fn show(client: &Client, args: &LogsArgs, line: &LogLine) -> Result<(), ApiError> {
-    if client.json() {
-        return output::json_line(&shown(&args.agent, line));
+/// Shows what all workers write from now on, for whoever watches a fleet in the foreground. Ends when stdout is closed; a reader that does
+/// not read keeps nobody else waiting.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn attach(options: &ConnectOptions) -> Result<(), ApiError> {
+    let broker = broker::Broker::connect(options).await.attempt(WHAT)?;
+    let mut follower = broker.follow_logs(&[]).await.attempt(WHAT)?;
+    let mut names = Names {
+        are_shown: true,
+        is_coloured: output::stdout_is_terminal() && output::colour(),
+        width: 0,
+    };
+    let mut stdout = tokio::io::stdout();
+    loop {
+        let lines = follower.next().await.attempt(WHAT)?;
+        let lines = lines.iter().map(|(agent, line)| names.of(agent, &line.text));
+        let text: String = lines.collect();
+        let written = stdout.write_all(text.as_bytes()).await;
+        if written.is_err() || stdout.flush().await.is_err() {
+            return Ok(());
+        }
     }
-    if args.timestamps {
-        let LogLine { at, stream, text, incarnation, .. } = line;
-        return output::line(format!("{at} {incarnation} {stream} {text}"));
+}
+
+/// The names before the lines of several agents, in a column; on a terminal each agent has a colour.
+#[derive(Debug)]
+struct Names {
+    are_shown: bool,
+    is_coloured: bool,
+    width: usize,
+}
+
+impl Names {
+    fn new<'a>(args: &'a LogsArgs, agents: impl Iterator<Item = &'a AgentName>) -> Self {
+        let longest = agents.chain(&args.agents).map(|agent| agent.as_str().len()).max();
+        Self {
+            are_shown: args.agents.len() != 1,
+            is_coloured: output::stdout_is_terminal() && output::colour(),
+            width: longest.unwrap_or(0),
+        }
     }
-    output::line(&line.text)
+
+    /// A line as it is written: what it says does not steer a terminal, the colour before it does.
+    fn of(&mut self, agent: &AgentName, text: &str) -> String {
+        let text = match output::stdout_is_terminal() {
+            true => output::shown(text),
+            false => text.into(),
+        };
+        if !self.are_shown {
+            return format!("{text}\n");
+        }
+        self.width = self.width.max(agent.as_str().len());
+        let name = format!("{agent:<width$} |", agent = agent.as_str(), width = self.width);
+        let style = if self.is_coloured { colour_of(agent) } else { Style::new() };
+        format!("{style}{name}{style:#} {text}\n")
+    }
+}
+
+/// The same for an agent whenever it is shown.
+fn colour_of(agent: &AgentName) -> Style {
+    const COLOURS: [AnsiColor; 6] = [
+        AnsiColor::Cyan,
+        AnsiColor::Yellow,
+        AnsiColor::Green,
+        AnsiColor::Magenta,
+        AnsiColor::Blue,
+        AnsiColor::Red,
+    ];
+    let sum: usize = agent.as_str().bytes().map(usize::from).sum();
+    let colour = COLOURS.get(sum % COLOURS.len()).copied();
+    Style::new().fg_color(colour.map(Color::from))
 }
 
 /// The stored lines that may come again as live ones, each as often as it was stored.
-struct Seen(BTreeMap<(u64, Timestamp, String), u32>);
+struct Seen(BTreeMap<(AgentName, u64, Timestamp, String), u32>);
 
 impl Seen {
     /// Live lines overlap with few stored ones: those that came while these were being read.
     const MOST: usize = 10_000;
 
-    fn new(stored: &[LogLine]) -> Self {
+    fn new(stored: &[(AgentName, LogLine)]) -> Self {
         let mut seen = BTreeMap::new();
         for line in stored.iter().rev().take(Self::MOST) {
             *seen.entry(Self::key(line)).or_insert(0) += 1;
@@ -153,11 +278,11 @@ impl Seen {
         Self(seen)
     }
 
-    fn key(line: &LogLine) -> (u64, Timestamp, String) {
-        (line.incarnation, line.at, line.text.clone())
+    fn key((agent, line): &(AgentName, LogLine)) -> (AgentName, u64, Timestamp, String) {
+        (agent.clone(), line.incarnation, line.at, line.text.clone())
     }
 
-    fn is_new(&mut self, line: &LogLine) -> bool {
+    fn is_new(&mut self, line: &(AgentName, LogLine)) -> bool {
         match self.0.get_mut(&Self::key(line)) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -184,10 +309,14 @@ mod tests {
 
     #[test]
     fn a_line_that_was_stored_and_told_is_shown_once() {
-        let mut seen = Seen::new(&[line(1, 5, "a", None)]);
-        assert!(!seen.is_new(&line(1, 5, "a", None)));
-        assert!(seen.is_new(&line(1, 5, "a", None)));
-        assert!(seen.is_new(&line(2, 5, "a", None)));
+        let of = |agent: &str, incarnation| {
+            (AgentName::new(agent).expect("valid"), line(incarnation, 5, "a", None))
+        };
+        let mut seen = Seen::new(&[of("a", 1)]);
+        assert!(seen.is_new(&of("b", 1)));
+        assert!(!seen.is_new(&of("a", 1)));
+        assert!(seen.is_new(&of("a", 1)));
+        assert!(seen.is_new(&of("a", 2)));
     }
 
     #[test]

@@ -183,6 +183,16 @@ fn generation(row: &AgentRow) -> String {
     }
 }
 
+/// How the worker last ended, and how long ago: what is old is no news.
+fn last_exit(row: &AgentRow, now: Timestamp, longest: usize) -> String {
+    let Some(exit) = &row.last_exit else { return table::or_none(None::<&str>) };
+    let exit = table::one_line(exit, longest);
+    match row.last_exit_at {
+        Some(at) => format!("{exit} ({} ago)", table::short(now.since(at))),
+        None => exit,
+    }
+}
+
 fn cells(row: &AgentRow, now: Timestamp, longest: usize) -> [String; HEADERS.len()] {
     let short =
         |text: Option<&String>| table::or_none(text.map(|text| table::one_line(text, longest)));
@@ -200,7 +210,7 @@ fn cells(row: &AgentRow, now: Timestamp, longest: usize) -> [String; HEADERS.len
         },
         row.inflight.to_string(),
         table::age(row.oldest, now),
-        short(row.last_exit.as_ref()),
+        last_exit(row, now, longest),
         table::until(row.next_try, now),
         short(row.reason.as_ref()),
     ]
@@ -225,6 +235,7 @@ pub(crate) mod tests {
             inflight: 1,
             oldest: None,
             last_exit: None,
+            last_exit_at: None,
             next_try: None,
             running_incarnation: Some(3),
             running_generation: Some(2),

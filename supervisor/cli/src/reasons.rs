@@ -7,6 +7,7 @@ use broker::EventBatch;
 use common::api::AgentState;
 use common::event::EventBody;
 use common::message::{DeadLetter, Envelope, Final, Outcome};
+use common::words::count;
 use common::{MessageId, Timestamp};
 use supervisor_core::Agent;
 
@@ -220,10 +221,7 @@ fn dead(facts: &Facts, letter: &DeadLetter) -> String {
 }
 
 fn times(attempts: u32) -> String {
-    match attempts {
-        1 => "1 attempt".to_owned(),
-        many => format!("{many} attempts"),
-    }
+    count(attempts.into(), "attempt", "attempts")
 }
 
 /// Two digits are enough for people.

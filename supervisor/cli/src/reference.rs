@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use broker::{Beginning, Broker, Stored};
+use broker::{Beginning, Broker, Found, Stored};
 use common::api::ApiError;
 use common::id::InvalidId;
 use common::message::{Envelope, MessageKey};
@@ -51,6 +51,14 @@ impl MessageRef {
     /// # Errors
     /// 3 when there is none, or more than one.
     pub(crate) async fn resolve(&self, broker: &Broker) -> Result<Stored<Envelope>, ApiError> {
+        Ok(self.resolve_whole(broker).await?.request)
+    }
+
+    /// The same, with what the history says of it, if that is where it is.
+    ///
+    /// # Errors
+    /// As [`MessageRef::resolve`].
+    pub(crate) async fn resolve_whole(&self, broker: &Broker) -> Result<Found, ApiError> {
         let what = || format!("cannot look up message {}", self.message_id);
         if let (Some(agent), Some(sender)) = (&self.agent, &self.sender) {
             let key = MessageKey {
@@ -58,17 +66,16 @@ impl MessageRef {
                 sender: sender.clone(),
                 message_id: self.message_id.clone(),
             };
-            let found = broker.message_of(&key).await.attempt(what())?;
-            if found.is_some() {
-                return self.only(found.into_iter().collect());
+            if let Some(request) = broker.message_of(&key).await.attempt(what())? {
+                return Ok(Found { request, archived: None });
             }
         }
-        let found = broker.find(&self.message_id).await.attempt(what())?;
+        let found = broker.find_whole(&self.message_id).await.attempt(what())?;
         if !found.is_empty() {
             return self.only(found);
         }
         let whole = self.completed(broker).await?;
-        let found = broker.find(&whole.message_id).await.attempt(what())?;
+        let found = broker.find_whole(&whole.message_id).await.attempt(what())?;
         whole.only(found)
     }
 
@@ -82,16 +89,17 @@ impl MessageRef {
         Ok(Self { message_id: whole.clone(), ..self.clone() })
     }
 
-    fn only(&self, mut found: Vec<Stored<Envelope>>) -> Result<Stored<Envelope>, ApiError> {
-        found.retain(|stored| self.names(&stored.value));
+    fn only(&self, mut found: Vec<Found>) -> Result<Found, ApiError> {
+        found.retain(|found| self.names(&found.request.value));
         match (found.pop(), found.as_slice()) {
-            (Some(stored), []) => Ok(stored),
+            (Some(found), []) => Ok(found),
             (None, _) => Err(unknown(
                 format!("no message {}", self.message_id),
                 "no message with that id belongs to this agent and sender",
             )),
             (Some(last), _) => {
                 found.push(last);
+                let found: Vec<_> = found.into_iter().map(|found| found.request).collect();
                 Err(ambiguous(&self.message_id, &found))
             }
         }
@@ -176,6 +184,10 @@ pub(crate) mod tests {
         Stored { value: envelope(agent, "m1"), seq: 1, at: Timestamp::from_millis(1) }
     }
 
+    fn found(agent: &str) -> Found {
+        Found { request: stored(agent), archived: None }
+    }
+
     #[test]
     fn a_message_is_named_with_as_much_as_it_takes() {
         let parse = |text: &str| text.parse::<MessageRef>();
@@ -191,11 +203,11 @@ pub(crate) mod tests {
     #[test]
     fn an_ambiguous_id_lists_its_candidates() {
         let plain: MessageRef = "m1".parse().expect("an id");
-        let error = plain.only(vec![stored("a"), stored("b")]).expect_err("two");
+        let error = plain.only(vec![found("a"), found("b")]).expect_err("two");
         assert_eq!((error.code, error.cause.as_str()), (3, "a/user/m1, b/user/m1"));
         assert_eq!(plain.only(vec![]).expect_err("none").code, 3);
         let one: MessageRef = "b/m1".parse().expect("with agent");
-        let found = one.only(vec![stored("a"), stored("b")]).expect("one is b's");
-        assert_eq!(found.value.agent.as_str(), "b");
+        let found = one.only(vec![found("a"), found("b")]).expect("one is b's");
+        assert_eq!(found.request.value.agent.as_str(), "b");
     }
 }

@@ -22,8 +22,8 @@ pub struct ReplaceArgs {
     /// A new generation with this image; the soul's file stays as it is
     #[arg(long, value_name = "REF", value_parser = common::soul::image)]
     image: Option<String>,
-    /// Go back to the generation that was ready before; with --image, the same as --wait
-    #[arg(long)]
+    /// Go back to the generation that was ready before
+    #[arg(long, conflicts_with = "image")]
     rollback: bool,
     /// Return once the replacement runs, or fail if it was rolled back
     #[arg(long)]
@@ -36,14 +36,9 @@ pub struct ReplaceArgs {
 impl ReplaceArgs {
     fn query(&self, agent: AgentName) -> Query {
         match &self.image {
-            None if self.rollback => Query::Rollback { agent },
+            None if self.rollback => Query::Rollback { agent, to: None },
             image => Query::Replace { agent, image: image.clone() },
         }
-    }
-
-    /// What does not become ready is rolled back anyway: with an image, `--rollback` asks whether it was.
-    fn waits(&self) -> bool {
-        self.wait || (self.rollback && self.image.is_some())
     }
 }
 
@@ -59,7 +54,7 @@ pub(crate) async fn run(global: &Global, args: &ReplaceArgs) -> Result<u8, ApiEr
     for agent in &args.agents {
         match client.change(&args.query(agent.clone())).await {
             Ok(applied) => {
-                if !args.waits() && !client.json() {
+                if !args.wait && !client.json() {
                     output::line(agent.as_str())?;
                 }
                 asked.extend(applied);
@@ -67,7 +62,7 @@ pub(crate) async fn run(global: &Global, args: &ReplaceArgs) -> Result<u8, ApiEr
             Err(error) => failures.add(error),
         }
     }
-    if args.waits() {
+    if args.wait {
         let deadline = Instant::now() + args.timeout;
         let mut replaced = Vec::new();
         for one in asked {
@@ -120,7 +115,11 @@ fn stand(asked: &Applied, row: &AgentRow) -> Stand {
     }
 }
 
-async fn wait(
+/// Waits until a replacement runs.
+///
+/// # Errors
+/// 1 when it was given up or the agent is stopped, 5 when it takes too long.
+pub(super) async fn wait(
     client: &Client,
     asked: &Applied,
     deadline: Instant,
@@ -201,21 +200,22 @@ mod tests {
             agent: agent(),
             image: image.map(str::to_owned),
         };
-        let back = || Query::Rollback { agent: agent() };
-        let cases: [(&[&str], Query, bool); 6] = [
+        let back = || Query::Rollback { agent: agent(), to: None };
+        let cases: [(&[&str], Query, bool); 5] = [
             (&[], image(None), false),
             (&["--wait"], image(None), true),
             (&["--image", "b:2"], image(Some("b:2")), false),
-            (&["--image", "b:2", "--rollback"], image(Some("b:2")), true),
             (&["--rollback"], back(), false),
             (&["--rollback", "--wait"], back(), true),
         ];
         for (words, query, waits) in cases {
             let args = args(words).expect("parses");
-            assert_eq!((args.query(agent()), args.waits()), (query, waits), "{words:?}");
+            assert_eq!((args.query(agent()), args.wait), (query, waits), "{words:?}");
         }
         let refused = args(&["--image", "B:2"]).expect_err("not an image");
         assert!(refused.contains("did you mean `b:2`?"), "{refused}");
+        // Whether to go on or back is for the person to say; what does not become ready is rolled back anyway.
+        assert!(args(&["--image", "b:2", "--rollback"]).is_err());
     }
 
     /// Generation 3 was asked for while incarnation 5 ran.

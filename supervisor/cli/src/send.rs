@@ -124,6 +124,9 @@ pub(crate) async fn run(global: &Global, args: SendArgs) -> Result<u8, ApiError>
 /// 9 when it is too large, 2 when it is not text.
 pub(crate) async fn text(given: String) -> Result<String, ApiError> {
     let text = if given == "-" { stdin().await? } else { given };
+    if text.trim().is_empty() {
+        output::note("warning: the message is empty");
+    }
     if text.len() > MAX_TEXT {
         return Err(too_large(format!("its text has {} bytes", text.len())));
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::client::Client;
 use super::start::wait_running;
-use super::{hints, output, table};
+use super::{content, diff, hints, output, table};
 use crate::args::{Global, Output, duration};
 use common::failure;
 
@@ -35,6 +35,12 @@ pub struct ApplyArgs {
     /// Make new generations even if nothing changed
     #[arg(long)]
     force: bool,
+    /// Show what would change, and change nothing
+    #[arg(long, conflicts_with_all = ["wait", "force"])]
+    diff: bool,
+    /// Remove the agents that were applied from these folders and have no soul there any more
+    #[arg(long)]
+    prune: bool,
     /// Wait until these generations run
     #[arg(long)]
     wait: bool,
@@ -96,14 +102,27 @@ pub(crate) fn validate(global: &Global, args: &ValidateArgs) -> Result<u8, ApiEr
 pub(crate) async fn apply(global: &Global, args: &ApplyArgs) -> Result<u8, ApiError> {
     let souls = load(&args.paths, global.output)?;
     let client = Client::connect(global).await?;
+    let pruned = match args.prune {
+        true => diff::left_out(&client, &args.paths, &souls).await?,
+        false => Vec::new(),
+    };
+    if args.diff {
+        diff::show(&client, &souls, &pruned).await?;
+        return Ok(0);
+    }
     let mut applied = Vec::new();
     for souls in batches(souls) {
         applied.extend(client.change(&Query::Apply { souls, force: args.force }).await?);
     }
+    let mut removed = Vec::new();
+    for agent in pruned {
+        removed.extend(client.change(&Query::Remove { agent }).await?);
+    }
     if client.json() {
-        output::json(&applied)?;
+        let all: Vec<&Applied> = applied.iter().chain(&removed).collect();
+        output::json(&all)?;
     } else {
-        output::line(render(&applied))?;
+        output::line(render(&applied, &removed))?;
     }
     if args.wait {
         let agents: Vec<AgentName> = applied.into_iter().map(|one| one.agent).collect();
@@ -238,15 +257,18 @@ fn source(soul: Read) -> SoulSource {
         path: soul.path.display().to_string(),
         // What parses is UTF-8.
         text: String::from_utf8_lossy(&soul.bytes).into_owned(),
+        content: soul.parsed.as_ref().ok().and_then(content::digest),
     }
 }
 
-fn render(applied: &[Applied]) -> String {
-    let cells = |one: &Applied| {
-        let changed = if one.changed { "changed" } else { "unchanged" };
-        vec![one.agent.to_string(), one.generation.to_string(), changed.to_owned()]
+fn render(applied: &[Applied], removed: &[Applied]) -> String {
+    let cells = |one: &Applied, what: &str| {
+        vec![one.agent.to_string(), one.generation.to_string(), what.to_owned()]
     };
-    table::table(&["AGENT", "GEN", "RESULT"], applied.iter().map(cells))
+    let changed = |one: &Applied| if one.changed { "changed" } else { "unchanged" };
+    let applied = applied.iter().map(|one| cells(one, changed(one)));
+    let removed = removed.iter().map(|one| cells(one, "removed"));
+    table::table(&["AGENT", "GEN", "RESULT"], applied.chain(removed))
 }
 
 #[cfg(test)]
@@ -279,6 +301,7 @@ mod tests {
             name: AgentName::new("a").expect("valid"),
             path: "/a.soul".to_owned(),
             text: text.to_owned(),
+            content: None,
         };
         let sizes = |souls| batches(souls).iter().map(Vec::len).collect::<Vec<_>>();
         assert!(sizes(Vec::new()).is_empty());

@@ -112,10 +112,7 @@ pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
     or_none(at.map(|at| format!("in {}", short(at.since(now)))))
 }
 
-/// A number of things: `1 message`, `2 messages`.
-pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
+pub(crate) use common::words::count;
 
 /// A number of bytes: `812 B`, `1.50 GiB`.
 pub(crate) fn bytes(count: u64) -> String {

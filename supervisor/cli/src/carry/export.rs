@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use common::AgentName;
 use common::api::{AgentDetail, AgentState, ApiError, Query, Reply};
+use common::words::count;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -82,11 +83,11 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
     }
     let client = Client::connect(global).await?;
     let detail = quiet(&client, args, &what).await?;
-    let carried = soul::carried(&detail.config)?;
+    let carried = soul::carried(detail.in_force())?;
     warn_of_worker(&detail);
     let home = Home::locate(global.home.as_deref())?;
     let trees = roots(&what, &carried, &home, args)?;
-    let image = match &detail.config.image {
+    let image = match &detail.in_force().image {
         Some(reference) => Some(image::choose(&what, reference, args.wish()).await?),
         None if args.with_image => {
             let cause = "its soul names no IMAGE";
@@ -100,7 +101,7 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
     measure(&trees, &mut journal.counts).await?;
     let saved = match image.as_ref().and_then(|image| image.from.as_ref()) {
         Some((engine, found)) => {
-            let reference = detail.config.image.as_deref().unwrap_or_default();
+            let reference = detail.in_force().image.as_deref().unwrap_or_default();
             Some(image::save(&what, engine, reference, found, &aside).await?)
         }
         None => None,
@@ -114,7 +115,7 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
         image: image.map(|image| image.note),
         sanctums: carried.sanctums,
         skills: carried.skills,
-        secrets: detail.config.secrets.clone(),
+        secrets: detail.in_force().secrets.clone(),
         counts: journal.counts,
     };
     let total = manifest.counts.bytes + journal.size + saved.as_ref().map_or(0, |(_, size)| *size);
@@ -156,7 +157,7 @@ async fn quiet(client: &Client, args: &ExportArgs, what: &str) -> Result<AgentDe
         }
         let row = &detail.row;
         let is_stopping = !detail.desired_running && row.node.is_some();
-        let until = *until.get_or_insert(Instant::now() + detail.config.timeout.drain + GRACE);
+        let until = *until.get_or_insert(Instant::now() + detail.in_force().timeout.drain + GRACE);
         if is_stopping && Instant::now() < until {
             tokio::time::sleep(AGAIN).await;
             continue;
@@ -181,7 +182,7 @@ async fn quiet(client: &Client, args: &ExportArgs, what: &str) -> Result<AgentDe
 
 /// A worker's program is in its image. As a process it is wherever it is.
 fn warn_of_worker(detail: &AgentDetail) {
-    let config = &detail.config;
+    let config = detail.in_force();
     if let (None, Some(worker)) = (&config.image, &config.worker) {
         let folder = Path::new(&config.source_path).parent().unwrap_or(Path::new("/")).display();
         output::note(format!(
@@ -318,12 +319,12 @@ fn report(
         None => "no image".to_owned(),
     };
     output::note(format!(
-        "{}: {} messages ({} open), {} dead letters, {} files, {image}; {} in all",
+        "{}: {} ({} open), {}, {}, {image}; {} in all",
         manifest.agent,
-        counts.messages,
+        count(counts.messages, "message", "messages"),
         counts.open,
-        counts.dead_letters,
-        counts.files,
+        count(counts.dead_letters, "dead letter", "dead letters"),
+        count(counts.files, "file", "files"),
         indicatif::HumanBytes(size)
     ));
     Ok(0)

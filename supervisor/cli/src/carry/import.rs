@@ -8,6 +8,7 @@ use clap::Args;
 use common::AgentName;
 use common::api::{AgentDetail, ApiError, Query, Reply, SoulSource};
 use common::spec::AgentSpec;
+use common::words::count;
 use serde::Serialize;
 
 use super::check::{self, Checked};
@@ -138,7 +139,7 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
         done.push("some of its messages are in the journal, where they harm nobody".to_owned());
         so_far(error, &done, "run it again, which goes on from there")
     })?;
-    done.push(format!("{} messages are restored", restored.messages));
+    done.push(format!("restored: {}", count(restored.messages, "message", "messages")));
     if let Some(mut draft) = draft {
         let placed = draft.place(&import.folder);
         placed.map_err(|error| so_far(error, &done, "run it again"))?;
@@ -215,7 +216,9 @@ impl Import {
             return Ok(false);
         }
         let another = || conflict(format!("there is another agent {}", self.name));
-        if known.as_ref().is_some_and(|known| known.config != self.spec) {
+        // What the files were when it was applied is no part of an archive's soul.
+        let soul = |known: &AgentDetail| AgentSpec { content: None, ..known.config.clone() };
+        if known.as_ref().is_some_and(|known| soul(known) != self.spec) {
             return Err(another());
         }
         let compared =
@@ -331,6 +334,7 @@ impl Import {
             name: self.name.clone(),
             path: self.soul.display().to_string(),
             text: self.checked.soul.clone(),
+            content: None,
         };
         client.change(&Query::Apply { souls: vec![soul], force: false }).await.map(|_| ())
     }
@@ -363,10 +367,10 @@ impl Import {
             })?;
         } else {
             output::note(format!(
-                "{}: {} messages ({open} open), {} dead letters, in {}",
+                "{}: {} ({open} open), {}, in {}",
                 self.name,
-                restored.messages,
-                restored.dead_letters,
+                count(restored.messages, "message", "messages"),
+                count(restored.dead_letters, "dead letter", "dead letters"),
                 self.folder.display()
             ));
             output::line(self.name.as_str())?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::api::ApiError;
 use indicatif::ProgressBar;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, RenameFlags, SeekFrom, seek};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
@@ -159,12 +159,87 @@ impl Pack {
                 header.set_entry_type(EntryType::Regular);
                 header.set_size(*size);
                 self.head(path, header, None)?;
-                return self.copy(path, &mut content, *size).await;
+                return self.copy_file(path, &mut content, *size).await;
             }
             (Kind::File(_), None) | (Kind::Special, _) => {}
         }
         self.breath.take().await;
         Ok(true)
+    }
+
+    /// Copies a file: what it has no data for is read by nobody, and takes no room in an archive that is a file.
+    async fn copy_file(
+        &mut self,
+        path: &Path,
+        content: &mut File,
+        size: u64,
+    ) -> Result<bool, ApiError> {
+        let failed =
+            |error: io::Error| failure::file(format!("cannot read {}", path.display()), &error, "");
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let (mut at, mut is_whole) = (0, true);
+        while at < size {
+            let data = match seek(&*content, SeekFrom::Data(at)) {
+                Ok(data) => data.min(size),
+                // The rest is a hole, or the file is shorter by now.
+                Err(Errno::NXIO) => {
+                    is_whole = content.metadata().map_err(failed)?.len() >= size;
+                    size
+                }
+                // A file system that does not tell holes.
+                Err(_) => {
+                    seek(&*content, SeekFrom::Start(at)).map_err(|error| failed(error.into()))?
+                }
+            };
+            self.zeros(data - at).await?;
+            at = data;
+            if at == size {
+                break;
+            }
+            let most = usize::try_from(size - at).unwrap_or(usize::MAX).min(CHUNK);
+            let got = read(content, &mut chunk[..most]).map_err(failed)?;
+            if got == 0 {
+                is_whole = false;
+                self.zeros(size - at).await?;
+                break;
+            }
+            self.write(&chunk[..got])?;
+            self.bar.inc(got as u64);
+            at += got as u64;
+            self.breath.take().await;
+        }
+        self.chunk = chunk;
+        self.pad(size)?;
+        // Grown meanwhile, it is not whole either.
+        Ok(is_whole && content.metadata().map_err(failed)?.len() == size)
+    }
+
+    /// Writes zeros: in a file, a hole.
+    async fn zeros(&mut self, count: u64) -> Result<(), ApiError> {
+        let mut left = count;
+        if let Out::File { file, path, .. } = &mut self.out {
+            let by = i64::try_from(left).unwrap_or(i64::MAX);
+            seek(&*file, SeekFrom::Current(by))
+                .map_err(|error| cannot_write(path, &error.into()))?;
+            self.written += left;
+            self.bar.inc(left);
+            return Ok(());
+        }
+        let zeros = vec![0; CHUNK];
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
+            self.write(&zeros[..most])?;
+            self.bar.inc(most as u64);
+            left -= most as u64;
+            self.breath.take().await;
+        }
+        Ok(())
+    }
+
+    /// An entry ends with a whole block.
+    fn pad(&mut self, size: u64) -> Result<(), ApiError> {
+        let rest = (BLOCK - size % BLOCK) % BLOCK;
+        self.write(&[0; BLOCK as usize][..rest as usize])
     }
 
     async fn copy(
@@ -194,8 +269,7 @@ impl Pack {
         }
         chunk.resize(CHUNK, 0);
         self.chunk = chunk;
-        let rest = (BLOCK - size % BLOCK) % BLOCK;
-        self.write(&[0; BLOCK as usize][..rest as usize])?;
+        self.pad(size)?;
         if is_whole {
             // Grown meanwhile, it is not whole either.
             let more = read(source, &mut [0]);

@@ -1,12 +1,13 @@
 //! An archive's files on disk again: in a folder of their own, which gets its name once all of it is there.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use common::api::ApiError;
+use common::words::count;
 use indicatif::ProgressBar;
 use tar::EntryType;
 
@@ -104,15 +105,23 @@ impl Draft {
                 let mut options = File::options();
                 let made = options.write(true).create_new(true).mode(0o600).open(&path);
                 let mut out = made.map_err(cannot)?;
+                let mut len = 0;
                 loop {
                     let read = entry.read(&mut chunk).map_err(broken)?;
-                    if read == 0 {
+                    let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else {
                         break;
+                    };
+                    len += read as u64;
+                    // Zeros take no room.
+                    if bytes.iter().all(|byte| *byte == 0) {
+                        out.seek(SeekFrom::Current(read as i64)).map_err(cannot)?;
+                    } else {
+                        out.write_all(bytes).map_err(cannot)?;
                     }
-                    out.write_all(&chunk[..read]).map_err(cannot)?;
                     bar.inc(read as u64);
                     breath.take().await;
                 }
+                out.set_len(len).map_err(cannot)?;
                 self.give(&out, owner, 0o1777).map_err(cannot)?;
             }
             breath.take().await;
@@ -156,12 +165,13 @@ impl Draft {
         }
         if self.kept > 0 {
             output::note(format!(
-                "warning: {} files were somebody else's and are yours now: only root can give them back",
-                self.kept
+                "warning: the owner of {} is not restored: only root can do that",
+                count(self.kept, "file", "files")
             ));
         }
         if self.tamed > 0 {
-            output::note(format!("warning: {} files are no longer set-uid or set-gid", self.tamed));
+            let tamed = count(self.tamed, "file", "files");
+            output::note(format!("warning: {tamed} lost the set-uid or set-gid bit"));
         }
         // An empty folder of that name gives way.
         fs::rename(&self.path, target).map_err(|error| cannot_write(target, &error))?;

@@ -1,12 +1,16 @@
 //! The broker, the control log, the supervisors and the nodes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use broker::Broker;
 use common::api::{ApiError, Hello};
 
 use super::{Check, Health, check};
 use crate::table;
+
+/// A record is stored within this time, or something is wrong.
+const STORED: Duration = Duration::from_secs(5);
+const STORE: &str = "the server's log, and whether its disk is full or read-only";
 
 pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
     let subjects = broker.subjects();
@@ -20,13 +24,24 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
     let began = Instant::now();
     match broker.control_last_seq().await {
         Ok(records) => {
-            let found = format!("{records} records, read in {}", table::short(began.elapsed()));
+            let found = format!(
+                "{}, read in {}",
+                table::count(records, "record", "records"),
+                table::short(began.elapsed())
+            );
             checks.push(check("log", Health::Ok, found, ""));
         }
         Err(error) => {
             checks.push(check("log", Health::Fail, error.to_string(), "the server's log"))
         }
     }
+    checks.push(match broker.probe(STORED).await {
+        Ok(took) => {
+            let found = format!("a record was stored in {}", table::short(took));
+            check("store", Health::Ok, found, "")
+        }
+        Err(error) => check("store", Health::Fail, error.to_string(), STORE),
+    });
     checks
 }
 

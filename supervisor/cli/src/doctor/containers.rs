@@ -12,7 +12,8 @@ use super::engine::{answer, answer_within};
 use super::{Check, Health, check};
 use crate::client::{Client, now};
 use runtime::engine::{Connection, Label, Owned, ShimVolume, volume_name};
-use runtime::home::{self, Home};
+use runtime::home::Home;
+use runtime::lock;
 
 const NAME: &str = "containers";
 /// What is younger may just be being made.
@@ -191,19 +192,16 @@ async fn view(fleet: Fleet<'_>) -> Option<View> {
     let Hello { mut nodes, draining, leader, .. } = fleet.client.hello().await.ok()?;
     leader?;
     nodes.extend(draining);
-    nodes.extend(fleet.home.map(|home| served(home, fleet.client)).unwrap_or_default());
+    if let Some(home) = fleet.home {
+        nodes.extend(served(home, &fleet.client.broker.fleet_id().await.ok()?));
+    }
     Some(View { nodes, agents: fleet.client.brief_rows(None).await.ok() })
 }
 
 /// The nodes that serve a data folder, however long they have not been heard of.
-fn served(home: &Home, client: &Client) -> Vec<String> {
-    let folder = home.run().join(client.broker.subjects().namespace().as_str());
-    let nodes = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_served = |folder: &Path| {
-        let lock = folder.join("lock");
-        lock.is_file() && !matches!(home::lock(&lock), Ok(Some(_)))
-    };
-    let served = nodes.filter(|node| is_served(&node.path()));
+fn served(home: &Home, fleet: &str) -> Vec<String> {
+    let nodes = std::fs::read_dir(home.run().join(fleet)).into_iter().flatten().flatten();
+    let served = nodes.filter(|node| lock::is_held(&node.path()));
     served.filter_map(|node| node.file_name().into_string().ok()).collect()
 }
 
@@ -288,6 +286,7 @@ mod tests {
             inflight: 0,
             oldest: None,
             last_exit: None,
+            last_exit_at: None,
             next_try: None,
             running_incarnation,
             running_generation: None,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use common::storage::{Disk, Level};
+use runtime::home::Home;
 
 use super::{Check, Health, check};
 use crate::table;
@@ -13,6 +14,11 @@ const SPACE: u64 = 1 << 30;
 /// The disk of the data folder.
 pub(super) fn space(dir: &Path) -> Check {
     let existing = dir.ancestors().find(|folder| folder.exists()).unwrap_or(dir);
+    if let Err(error) = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK) {
+        let found = format!("nothing can be written to {}: {error}", existing.display());
+        let try_ = "make it writable, then `mozart down` and `mozart up`";
+        return check("disk", Health::Fail, found, try_);
+    }
     match measure(existing) {
         Ok(disk) => {
             let try_ = "free some, or --dir DIR: a full disk takes no messages";
@@ -20,6 +26,17 @@ pub(super) fn space(dir: &Path) -> Check {
         }
         Err(error) => check("disk", Health::Warn, format!("{}: {error}", dir.display()), ""),
     }
+}
+
+/// Whether the data of the nats-server that `up` has started is still there. A server whose files are removed does not notice.
+pub(super) fn data(home: &Home) -> Option<Check> {
+    let data = home.nats().join("data");
+    let found = format!(
+        "{} was removed while nats-server runs: what is stored now is lost with its end",
+        data.display()
+    );
+    let try_ = "`mozart down`; put the folder back from a backup, if there is one; `mozart up`";
+    (!data.join("jetstream").is_dir()).then(|| check("data", Health::Fail, found, try_))
 }
 
 /// The disk of the engine's images and containers; none where that is not to be seen, as of one in another machine.
@@ -50,7 +67,7 @@ mod tests {
 
     #[test]
     fn little_room_is_a_warning_and_a_foreign_disk_nothing() {
-        let health = |total, free| judge(Disk { total, free }, "/x", "t").health;
+        let health = |total, free| judge(Disk { total, free, fault: None }, "/x", "t").health;
         assert_eq!(health(10 * SPACE, 9 * SPACE), Health::Ok);
         assert_eq!(health(10 * SPACE, 2 * SPACE), Health::Warn);
         assert_eq!(health(10 * SPACE, SPACE / 4), Health::Fail);

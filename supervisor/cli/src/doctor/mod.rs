@@ -103,6 +103,7 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
             checks.extend(durability::checks(broker, ours.as_deref(), &args.monitor).await);
             let server = noted.as_ref().and_then(|noted| noted.nats_pid);
             checks.extend(storage::checks(broker, server.filter(|_| ours.is_some())).await);
+            checks.extend(home.as_ref().filter(|_| ours.is_some()).and_then(disk::data));
             checks.push(clock::broker(broker).await);
             checks.extend(engine.clock());
             let hello = client.hello().await;
@@ -111,7 +112,7 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
             let server = ours.is_some().then(|| broker.server_version());
             checks.push(programs.versions(hello.as_ref().ok(), server.as_deref()));
             if let Some(home) = &home {
-                checks.push(processes::leftovers(home, args.fix)?);
+                checks.push(processes::leftovers(home, args.fix));
             }
             if let Some(engine) = engine.connection() {
                 let is_supervised = hello.is_ok();
@@ -127,7 +128,7 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
             checks.extend(engine.clock());
             checks.push(programs.versions(None, None));
             if let Some(home) = &home {
-                checks.push(processes::leftovers(home, args.fix)?);
+                checks.push(processes::leftovers(home, args.fix));
             }
             if engine.is_there() {
                 let found = "not looked at: only the broker tells which are this fleet's";

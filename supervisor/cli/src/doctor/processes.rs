@@ -1,30 +1,30 @@
 //! Processes that are left over.
 
-use common::api::ApiError;
-
 use super::{Check, Health, check};
+use crate::table;
 use runtime::home::Home;
-use runtime::labels;
+use runtime::{labels, lock};
 
 /// Processes of incarnations that no node watches: while `up` is dead they serve on; without their shim they serve nobody.
-pub(super) fn leftovers(home: &Home, fix: bool) -> Result<Check, ApiError> {
+pub(super) fn leftovers(home: &Home, fix: bool) -> Check {
     let found = labels::find(&home.run());
     let orphans: Vec<_> = found
         .iter()
         .filter(|one| !one.is_shim && !found.iter().any(|shim| shim.is_shim && shim.run == one.run))
         .collect();
     if orphans.is_empty() {
-        let unattended = !found.is_empty() && home.lock()?.is_some();
-        let count = found.iter().filter(|one| one.is_shim).count();
-        return Ok(match unattended {
+        let unattended = !found.is_empty() && !lock::is_held(&home.dir);
+        let shims = found.iter().filter(|one| one.is_shim).count() as u64;
+        let agents = table::count(shims, "agent", "agents");
+        return match unattended {
             true => check(
                 "leftovers",
                 Health::Warn,
-                format!("{count} agents run, and no `mozart up` of this folder watches them"),
+                format!("running without a `mozart up` of this folder: {agents}"),
                 "`mozart up` takes them over, `mozart down` ends them",
             ),
             false => check("leftovers", Health::Ok, "none", ""),
-        });
+        };
     }
     let names: Vec<_> = orphans.iter().map(|one| format!("{} ({})", one.pid, one.label)).collect();
     let names = names.join(", ");
@@ -32,12 +32,8 @@ pub(super) fn leftovers(home: &Home, fix: bool) -> Result<Check, ApiError> {
         for one in &orphans {
             labels::sweep(&one.run);
         }
-        return Ok(check("leftovers", Health::Ok, format!("ended {names}"), ""));
+        return check("leftovers", Health::Ok, format!("ended {names}"), "");
     }
-    Ok(check(
-        "leftovers",
-        Health::Warn,
-        format!("workers without a shim: {names}"),
-        "`mozart doctor --fix`",
-    ))
+    let found = format!("workers without a shim: {names}");
+    check("leftovers", Health::Warn, found, "`mozart doctor --fix`")
 }

@@ -28,12 +28,15 @@ pub(super) async fn checks(broker: &Broker, server: Option<u32>) -> Vec<Check> {
     let mut checks = vec![of_streams(&streams, &forecast)];
     checks.extend(server.and_then(memory_of).map(|memory| of_memory(memory, &forecast)));
     if let Some(disk) = broker.disk(WITHIN).await {
-        let room = format!(
-            "the broker's disk is {} % full, {} free; {} more in a week at today's rate",
-            disk.percent(),
-            table::bytes(disk.free),
-            table::bytes(forecast.growth)
-        );
+        let room = match disk.fault {
+            Some(fault) => fault.to_string(),
+            None => format!(
+                "the broker's disk is {} % full, {} free; {} more in a week at today's rate",
+                disk.percent(),
+                table::bytes(disk.free),
+                table::bytes(forecast.growth)
+            ),
+        };
         let is_enough = forecast.growth <= disk.free.saturating_sub(disk.margin());
         let level = disk.level().max(if is_enough { Level::Fine } else { Level::Low });
         checks.push(judge("room", level, room, "new messages are refused"));

@@ -1,0 +1,118 @@
+//! The help of the commands: an example or two at the end of each, and the options of all in one place.
+
+use clap::Command;
+
+/// By the command's words.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    (
+        "up",
+        &[
+            "mozart up fleet/",
+            "mozart up fleet/ -d --wait",
+            "mozart up fleet/ --env-file secrets.env",
+        ],
+    ),
+    ("down", &["mozart down", "mozart down --timeout 5m"]),
+    ("reset", &["mozart reset --messages", "mozart reset --all --yes"]),
+    ("supervisor", &["mozart supervisor --nats nats://broker:4222 --store /var/lib/nats"]),
+    ("node", &["mozart node --name n1 --nats nats://broker:4222 --label gpu=yes"]),
+    ("apply", &["mozart apply fleet/ --wait", "mozart apply fleet/ --prune --diff"]),
+    ("validate", &["mozart validate fleet/", "mozart validate scribe.soul -o json"]),
+    ("ps", &["mozart ps", "mozart ps scribe --no-trunc", "mozart ps --watch"]),
+    ("send", &["mozart send scribe 'Write a haiku' --wait", "mozart send scribe - < letter.txt"]),
+    ("chat", &["mozart chat scribe", "mozart chat scribe 'Write a haiku' --follow"]),
+    ("attach", &["mozart attach 0198c2f1", "mozart attach 0198c2f1 --from 12"]),
+    ("cancel", &["mozart cancel 0198c2f1"]),
+    (
+        "journal ls",
+        &["mozart journal ls --agent scribe --status open", "mozart journal ls --follow"],
+    ),
+    ("journal show", &["mozart journal show 0198c2f1"]),
+    ("history", &["mozart history scribe", "mozart history scribe --conversation letters"]),
+    ("conversations", &["mozart conversations scribe"]),
+    ("forget", &["mozart forget scribe --before 30d --dry-run"]),
+    ("dead ls", &["mozart dead ls --agent scribe"]),
+    ("dead show", &["mozart dead show 0198c2f1"]),
+    ("dead redrive", &["mozart dead redrive 0198c2f1", "mozart dead redrive --agent scribe"]),
+    ("dead drop", &["mozart dead drop 0198c2f1"]),
+    ("start", &["mozart start scribe"]),
+    ("stop", &["mozart stop scribe editor"]),
+    ("restart", &["mozart restart scribe"]),
+    ("replace", &["mozart replace scribe --wait", "mozart replace scribe --image scribe:2 --wait"]),
+    ("rollout history", &["mozart rollout history scribe"]),
+    ("rollout undo", &["mozart rollout undo scribe --to-generation 3 --wait"]),
+    ("rm", &["mozart rm scribe"]),
+    ("commit", &["mozart commit scribe"]),
+    ("export", &["mozart export scribe scribe.tar"]),
+    ("import", &["mozart import scribe.tar", "mozart import scribe.tar --name editor"]),
+    ("wait", &["mozart wait scribe", "mozart wait scribe --for idle --timeout 5m"]),
+    ("inspect", &["mozart inspect scribe"]),
+    (
+        "logs",
+        &[
+            "mozart logs scribe -f",
+            "mozart logs scribe editor --since 10m",
+            "mozart logs --tail 20",
+        ],
+    ),
+    ("events", &["mozart events scribe"]),
+    ("explain", &["mozart explain scribe", "mozart explain 0198c2f1"]),
+    ("usage", &["mozart usage --storage"]),
+    ("doctor", &["mozart doctor", "mozart doctor --fix"]),
+    ("completions", &["source <(mozart completions bash)"]),
+];
+
+/// The grammar with its examples. What every command takes is shown once, in the program's own help.
+#[must_use]
+pub fn with(grammar: Command) -> Command {
+    let mut grammar = within(grammar, "");
+    // Only now each command has the options of all.
+    grammar.build();
+    let inner: Vec<String> =
+        grammar.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    inner.into_iter().fold(grammar, |grammar, name| grammar.mut_subcommand(name, without_global))
+}
+
+fn without_global(mut command: Command) -> Command {
+    command = command.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+    let inner: Vec<String> =
+        command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    inner.into_iter().fold(command, |command, name| command.mut_subcommand(name, without_global))
+}
+
+fn within(mut command: Command, above: &str) -> Command {
+    let inner: Vec<String> =
+        command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    for name in inner {
+        let words = if above.is_empty() { name.clone() } else { format!("{above} {name}") };
+        command = command.mut_subcommand(name, |inner| within(inner, &words));
+    }
+    match EXAMPLES.iter().find(|(words, _)| *words == above) {
+        Some((_, examples)) => {
+            let text = examples.iter().map(|example| format!("\n  {example}"));
+            let text: String = text.collect();
+            command.after_help(format!("Examples:{text}\n\nGlobal options: `mozart --help`"))
+        }
+        None => command,
+    }
+}
+
+/// The words of an example behind the program's name, without what a shell does with the rest.
+#[must_use]
+pub fn words() -> Vec<Vec<String>> {
+    let all = EXAMPLES.iter().flat_map(|(_, examples)| *examples);
+    let plain = all.filter_map(|example| example.strip_prefix("mozart "));
+    plain
+        .map(|example| {
+            let example = example.split(" < ").next().unwrap_or(example);
+            // One argument may be quoted.
+            let mut parts = example.split('\'');
+            let mut words: Vec<String> = Vec::new();
+            while let Some(bare) = parts.next() {
+                words.extend(bare.split_whitespace().map(str::to_owned));
+                words.extend(parts.next().map(str::to_owned));
+            }
+            words
+        })
+        .collect()
+}

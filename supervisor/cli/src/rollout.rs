@@ -1,0 +1,256 @@
+//! `mozart rollout`: an agent's generations, and the way back to one of them.
+
+use std::time::Duration;
+
+use broker::Attempt as _;
+use clap::{Args, Subcommand};
+use common::api::{AgentDetail, AgentRow, ApiError, Earlier, Query, Reply};
+use common::control::ControlEvent;
+use common::spec::AgentSpec;
+use common::{AgentName, Timestamp, failure};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::changes::{self, Change};
+use super::client::{Client, now, unexpected};
+use super::{output, replace, table};
+use crate::args::{Global, duration};
+
+/// Souls that were applied, read back from the newest one at most.
+const MOST: usize = 100;
+
+/// `mozart rollout`.
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// List an agent's generations: when, by whom, what changed
+    History {
+        /// The agent
+        agent: AgentName,
+    },
+    /// Go back to an earlier generation, as a new one
+    Undo(UndoArgs),
+}
+
+/// `mozart rollout undo`.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// The agent
+    agent: AgentName,
+    /// To this generation [default: the one that was ready before]
+    #[arg(long, value_name = "N")]
+    to_generation: Option<u64>,
+    /// Return once it runs, or fail if it was given up
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME", requires = "wait")]
+    timeout: Duration,
+}
+
+/// Works on generations.
+///
+/// # Errors
+/// 3 when there is no such agent or generation, 4 when there is nothing to go back to.
+pub(crate) async fn run(global: &Global, command: &RolloutCommand) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    match command {
+        RolloutCommand::History { agent } => history(&client, agent).await,
+        RolloutCommand::Undo(args) => undo(&client, args).await,
+    }
+}
+
+/// A soul that was applied.
+struct Applied {
+    at: Timestamp,
+    author: String,
+    asked: Option<String>,
+    spec: AgentSpec,
+    /// Whether it made a new generation whatever was there before.
+    is_new: bool,
+}
+
+/// A generation that the control log still has.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Generation {
+    generation: u64,
+    at: Timestamp,
+    by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<String>,
+    /// Against the one before it; none where that is not on record any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<Vec<Change>>,
+    #[serde(skip)]
+    spec: AgentSpec,
+}
+
+/// The generations on record, newest first, and how the agent stands.
+async fn generations(
+    client: &Client,
+    agent: &AgentName,
+) -> Result<(Box<AgentDetail>, Vec<Generation>), ApiError> {
+    let mut applied: Vec<Applied> = Vec::new();
+    let look = |_, _, record: &common::control::ControlRecord| {
+        if let ControlEvent::AgentApplied { spec, force, asked } = &record.event {
+            applied.push(Applied {
+                at: record.at,
+                author: record.author.clone(),
+                asked: asked.clone(),
+                spec: (**spec).clone(),
+                is_new: *force,
+            });
+        } else if let (ControlEvent::AgentRemoved { .. }, Some(later)) =
+            (&record.event, applied.last_mut())
+        {
+            // What was applied after it made a generation of its own.
+            later.is_new = true;
+        }
+        (applied.len() > MOST).then_some(())
+    };
+    let what = format!("cannot read the generations of {agent}");
+    client.broker.look_back(agent, 1, look).await.attempt(what)?;
+    let reply = client.ask(&Query::Inspect { agent: agent.clone() }).await?;
+    let Reply::Inspect(detail) = reply else { return Err(unexpected(&reply)) };
+    let numbered = number(applied, detail.row.generation);
+    Ok((detail, numbered))
+}
+
+/// Counts down from the newest generation.
+fn number(applied: Vec<Applied>, newest: u64) -> Vec<Generation> {
+    let mut generation = newest;
+    let mut all = Vec::new();
+    let mut applied = applied.into_iter().peekable();
+    while let Some(one) = applied.next() {
+        let before = applied.peek();
+        let is_same = before.is_some_and(|before| before.spec == one.spec);
+        if is_same && !one.is_new {
+            continue;
+        }
+        let changes = before.map(|before| changes::between(&before.spec, &one.spec));
+        let Applied { at, author, asked, spec, .. } = one;
+        all.push(Generation { generation, at, by: author, asked, changes, spec });
+        generation = generation.saturating_sub(1);
+    }
+    all
+}
+
+async fn history(client: &Client, agent: &AgentName) -> Result<u8, ApiError> {
+    let (detail, all) = generations(client, agent).await?;
+    if client.json() {
+        output::json(&all)?;
+        return Ok(0);
+    }
+    let now = now();
+    let cells = |one: &Generation| {
+        let changed = match (&one.asked, &one.changes) {
+            (Some(asked), _) => asked.clone(),
+            (None, None) => String::new(),
+            (None, Some(changes)) if changes.is_empty() => "nothing: --force".to_owned(),
+            (None, Some(changes)) => changes::fields(changes),
+        };
+        vec![
+            one.generation.to_string(),
+            format!("{} ago", table::short(now.since(one.at))),
+            one.by.clone(),
+            state(&detail.row, one.generation).to_owned(),
+            changed,
+        ]
+    };
+    let rows = all.iter().rev().map(cells);
+    output::line(table::table(&["GEN", "APPLIED", "BY", "STATE", "CHANGED"], rows))?;
+    if let Some(why) = &detail.row.given_up {
+        output::note(format!("generation {}: {why}", detail.row.generation));
+    }
+    Ok(0)
+}
+
+/// How a generation stands.
+fn state(row: &AgentRow, generation: u64) -> &'static str {
+    if row.running_generation == Some(generation) {
+        "running"
+    } else if generation != row.generation {
+        "-"
+    } else if row.given_up.is_some() {
+        "failed"
+    } else {
+        row.state.as_str()
+    }
+}
+
+async fn undo(client: &Client, args: &UndoArgs) -> Result<u8, ApiError> {
+    let agent = &args.agent;
+    let to = match args.to_generation {
+        Some(wanted) => Some(earlier(client, agent, wanted).await?),
+        None => None,
+    };
+    let asked = client.change(&Query::Rollback { agent: agent.clone(), to }).await?;
+    if args.wait {
+        let deadline = Instant::now() + args.timeout;
+        for one in &asked {
+            replace::wait(client, one, deadline, args.timeout).await?;
+        }
+    }
+    if client.json() {
+        output::json(&asked)?;
+    } else {
+        output::line(agent.as_str())?;
+    }
+    Ok(0)
+}
+
+/// What a generation was.
+async fn earlier(
+    client: &Client,
+    agent: &AgentName,
+    wanted: u64,
+) -> Result<Box<Earlier>, ApiError> {
+    let (detail, all) = generations(client, agent).await?;
+    if detail.row.running_generation == Some(wanted) && detail.row.generation == wanted {
+        let what = format!("cannot go back to generation {wanted} of {agent}");
+        let cause = "it is the one that runs";
+        let try_ = format!("`mozart rollout history {agent}`");
+        return Err(failure::error(failure::CONFLICT, what, cause, try_));
+    }
+    let known: Vec<String> = all.iter().rev().map(|one| one.generation.to_string()).collect();
+    let found = all.into_iter().find(|one| one.generation == wanted);
+    let Some(Generation { spec, .. }) = found else {
+        let what = format!("no generation {wanted} of {agent}");
+        let cause = format!("the control log has {}", known.join(", "));
+        let try_ = format!("`mozart rollout history {agent}`");
+        return Err(failure::error(failure::NOT_FOUND, what, cause, try_));
+    };
+    Ok(Box::new(Earlier { generation: wanted, spec }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(attempts: u32, is_new: bool) -> Applied {
+        let mut spec = AgentSpec::new(AgentName::new("a").expect("valid"), "m/m", "You.");
+        spec.attempts = attempts;
+        let (at, author) = (Timestamp::default(), "cli".to_owned());
+        Applied { at, author, asked: None, spec, is_new }
+    }
+
+    #[test]
+    fn generations_are_counted_back_from_the_newest() {
+        // Newest first: changed, repeated, forced, changed, the first on record.
+        let log = vec![
+            applied(5, false),
+            applied(4, false),
+            applied(4, true),
+            applied(4, false),
+            applied(3, false),
+        ];
+        let all = number(log, 7);
+        let numbers: Vec<(u64, u32)> =
+            all.iter().map(|one| (one.generation, one.spec.attempts)).collect();
+        assert_eq!(numbers, [(7, 5), (6, 4), (5, 4), (4, 3)]);
+        let changed: Vec<Option<String>> =
+            all.iter().map(|one| one.changes.as_deref().map(changes::fields)).collect();
+        let attempts = || Some("attempts".to_owned());
+        assert_eq!(changed, [attempts(), Some(String::new()), attempts(), None]);
+    }
+}
