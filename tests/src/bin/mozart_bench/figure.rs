@@ -28,13 +28,20 @@ pub(crate) enum Goal {
 }
 
 impl Goal {
+    fn is_met(self, ratio: f64) -> Option<bool> {
+        match self {
+            Self::AtLeast(bound) => Some(ratio >= bound),
+            Self::AtMost(bound) => Some(ratio <= bound),
+            Self::None => None,
+        }
+    }
+
     fn verdict(self, ratio: f64) -> &'static str {
-        let met = match self {
-            Self::AtLeast(bound) => ratio >= bound,
-            Self::AtMost(bound) => ratio <= bound,
-            Self::None => return "",
-        };
-        if met { "met" } else { "missed" }
+        match self.is_met(ratio) {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "",
+        }
     }
 
     fn describe(self) -> String {
@@ -121,6 +128,46 @@ impl Figure {
     }
 }
 
+/// A figure in JSON, with what was wanted of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    #[serde(flatten)]
+    figure: &'a Figure,
+    /// `ours` or `ratio`: what is bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bounded: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_least: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_most: Option<f64>,
+    /// None where nothing was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    met: Option<bool>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(figure: &'a Figure) -> Self {
+        let goal = figure.bound.unwrap_or(Goal::None);
+        let (value, bounded) = match figure.ratio.filter(|_| !figure.absolute) {
+            Some(ratio) => (ratio, "ratio"),
+            None => (figure.ours, "ours"),
+        };
+        let (at_least, at_most) = match goal {
+            Goal::AtLeast(bound) => (Some(bound), None),
+            Goal::AtMost(bound) => (None, Some(bound)),
+            Goal::None => (None, None),
+        };
+        Self {
+            figure,
+            bounded: (goal != Goal::None).then_some(bounded),
+            at_least,
+            at_most,
+            met: goal.is_met(value),
+        }
+    }
+}
+
 /// The middle of some numbers.
 pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
@@ -148,7 +195,7 @@ impl Report {
     pub(crate) fn add(&mut self, figure: Figure) -> Result<()> {
         match self.format {
             Format::Json => {
-                let mut line = serde_json::to_vec(&figure)?;
+                let mut line = serde_json::to_vec(&Shown::new(&figure))?;
                 line.push(b'\n');
                 stdout().lock().write_all(&line)?;
             }
