@@ -147,8 +147,12 @@ async fn what_runs_is_exported_only_if_that_is_asked_for() {
 async fn what_is_interrupted_leaves_nothing_half_made() {
     let fleet = home_of_mover("").await;
     // More than is written until the signal comes.
-    let huge = fs::File::create(path(&fleet, "data/huge")).expect("made");
-    huge.set_len(1 << 40).expect("it takes no room");
+    let mut huge = fs::File::create(path(&fleet, "data/huge")).expect("made");
+    let chunk = vec![b'x'; 1 << 20];
+    for _mebibyte in 0..1024 {
+        std::io::Write::write_all(&mut huge, &chunk).expect("there is room");
+    }
+    drop(huge);
     let is_draft = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
     let drafts = || {
         let names = fs::read_dir(fleet.souls()).expect("there").flatten();
@@ -297,4 +301,41 @@ async fn a_process_has_nothing_to_commit() {
     let _process = fleet.cli(["commit", "echo"]).await.exit(4).says("runs as a process");
     let _digest = fleet.cli(["commit", "echo", "--image", "a@sha256:0"]).await.exit(2);
     let _nobody = fleet.cli(["commit", "nobody"]).await.exit(3);
+}
+
+#[tokio::test]
+async fn what_has_no_data_takes_no_room_in_an_archive_nor_after_it() {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+    const SIZE: u64 = 128 << 20;
+    const AT: u64 = 70 << 20;
+    let from = home_of_mover("").await;
+    let _stopped = from.cli(["stop", "mover"]).await.ok();
+    let mut holes = fs::File::create(path(&from, "data/holes")).expect("made");
+    holes.seek(SeekFrom::Start(AT)).expect("it seeks");
+    holes.write_all(b"here").expect("written");
+    holes.set_len(SIZE).expect("it grows");
+    let taken = |file: &Path| fs::metadata(file).expect("there").blocks() * 512;
+    assert!(taken(&path(&from, "data/holes")) < 1 << 20, "the file system has holes");
+    let (file, exported) = export(&from, &[]).await;
+    let _exported = exported.ok();
+    assert!(fs::metadata(&file).expect("there").len() > SIZE);
+    assert!(taken(&file) < 4 << 20, "{}", taken(&file));
+    let to = elsewhere().await;
+    let folder = path(&to, "moved");
+    let _imported = import(&to, &file, &["--to", folder.to_str().expect("text")]).await.ok();
+    let mut found = walk(&folder).into_iter().filter(|path| path.ends_with("holes"));
+    let restored = found.next().expect("it is there");
+    assert!(taken(&restored) < 4 << 20, "{}", taken(&restored));
+    let restored = fs::File::open(&restored).expect("readable");
+    let mut text = [0; 6];
+    restored.read_exact_at(&mut text, AT - 1).expect("readable");
+    assert_eq!((&text, restored.metadata().expect("there").len()), (b"\0here\0", SIZE));
+}
+
+/// The files in a folder and below.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("it is there").flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }

@@ -67,7 +67,7 @@ async fn a_rollback_by_hand_is_a_new_generation_of_the_one_before() {
     assert_eq!(variable(&fleet, "w", "VERSION"), "1");
     assert_eq!(fleet.ask("w", "say hello").await, "hello");
     let events = fleet.cli(["events"]).await.ok();
-    assert!(events.stdout.contains("rollback to generation 1 asked for"), "{events}");
+    assert!(events.stdout.contains("requested: rollback to generation 1"), "{events}");
     // And forth again.
     let forth = fleet.cli(["replace", "w", "--rollback", "--wait"]).await.ok();
     assert_eq!(forth.stdout, "w\n");
@@ -81,7 +81,7 @@ async fn an_image_that_no_node_can_run_stops_nothing() {
         let fleet = Fleet::with(&[("w", &flaky(more))]).await;
         let worker = fleet.worker("w");
         fleet.cli(["replace", "w", "--image", "Python:3"]).await.exit(2).says("`python:3`");
-        let asked = ["replace", "w", "--image", "python:3", "--rollback", "--timeout", "1s"];
+        let asked = ["replace", "w", "--image", "python:3", "--wait", "--timeout", "1s"];
         let why = "has no docker or podman that answers; generation 1 keeps running";
         fleet.cli(asked).await.exit(5).says("generation 2 waits: no node can run it").says(why);
         let row = fleet.row("w").await;

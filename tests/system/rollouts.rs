@@ -81,3 +81,49 @@ async fn what_will_not_act_is_said_when_a_soul_is_checked_and_applied() {
         }
     }
 }
+
+#[tokio::test]
+async fn generations_are_listed_and_gone_back_to() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    for version in ["two", "three"] {
+        let soul = fleet.soul("a", &flaky(&format!("LABEL version={version}")));
+        let _done = fleet.cli(["apply", soul.to_str().expect("text"), "--wait"]).await.ok();
+    }
+    let history = fleet.json(["rollout", "history", "a"]).await;
+    let all = history.as_array().expect("a list").iter();
+    let numbers: Vec<_> = all.map(|one| one["generation"].as_u64()).collect();
+    assert_eq!(numbers, [Some(3), Some(2), Some(1)], "{history}");
+    let shown = fleet.cli(["rollout", "history", "a"]).await.ok();
+    assert!(shown.stdout.contains("labels"), "{shown}");
+    fleet.cli(["rollout", "undo", "a", "--to-generation", "3"]).await.exit(4).says("runs");
+    fleet.cli(["rollout", "undo", "a", "--to-generation", "9"]).await.exit(3).says("1, 2, 3");
+    let _undone = fleet.cli(["rollout", "undo", "a", "--to-generation", "1", "--wait"]).await.ok();
+    let inspect = fleet.json(["inspect", "a"]).await;
+    assert_eq!((&inspect["runningGeneration"], inspect["config"].get("labels")), (&4.into(), None));
+    let _undone = fleet.cli(["rollout", "undo", "a", "--wait"]).await.ok();
+    assert_eq!(fleet.json(["inspect", "a"]).await["config"]["labels"]["version"], "three");
+}
+
+#[tokio::test]
+async fn souls_that_are_gone_are_pruned_and_no_others() {
+    let fleet = Fleet::with(&[("a", &flaky("")), ("b", &flaky(""))]).await;
+    let elsewhere = fleet.souls().join("more");
+    std::fs::create_dir(&elsewhere).expect("made");
+    let other = elsewhere.join("other.soul");
+    std::fs::write(&other, flaky("")).expect("written");
+    let _done = fleet.cli(["apply", other.to_str().expect("text")]).await.ok();
+    std::fs::remove_file(fleet.souls().join("b.soul")).expect("it is there");
+    let souls = fleet.souls().to_str().expect("text").to_owned();
+    let diff = fleet.cli(["apply", &souls, "--prune", "--diff"]).await.ok();
+    assert_eq!(diff.stdout, "a: unchanged\nb: removed\n");
+    assert_eq!(fleet.json(["ps", "-a"]).await.as_array().map(Vec::len), Some(3));
+    let pruned = fleet.cli(["apply", &souls, "--prune"]).await.ok();
+    assert!(pruned.stdout.contains("removed"), "{pruned}");
+    eventually("it is gone", async || {
+        let rows = fleet.json(["ps", "-a"]).await;
+        let all = rows.as_array().expect("a list").iter();
+        let names: Vec<_> = all.map(|row| row["agent"].as_str()).collect();
+        if names == [Some("a"), Some("other")] { Ok(()) } else { Err(rows.to_string()) }
+    })
+    .await;
+}

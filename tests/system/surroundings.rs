@@ -142,3 +142,20 @@ async fn a_data_folder_may_have_any_name_that_is_text() {
         assert!(home.join("nats/data").is_dir(), "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_terminal_that_stands_still_holds_up_nobody() {
+    let fleet = Fleet::new(&[("a", &flaky(""))]);
+    let souls = fleet.souls().to_string_lossy().into_owned();
+    // A reader that reads nothing, and far more to say than a pipe takes.
+    let line = r#"RUST_LOG=trace "$@" 2>&1 | sleep 1000"#;
+    let up = in_shell(&fleet, line, Path::new("sh"), &["up", &souls]).spawn().expect("it runs");
+    answers(&fleet).await;
+    for round in 0..20 {
+        assert_eq!(fleet.ask("a", &format!("say {round}")).await, round.to_string());
+    }
+    let rows = fleet.cli(["ps"]).await.ok();
+    assert!(rows.stdout.contains("running"), "{rows}");
+    let _down = fleet.cli(["down"]).await.ok();
+    drop(up);
+}

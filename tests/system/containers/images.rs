@@ -3,7 +3,7 @@
 use bollard::models::ContainerConfig;
 use system_tests::harness::{Engine, Fleet, Runtime, flaky};
 
-use super::{fails, nothing_left};
+use super::{ask, fails, nothing_left, probe};
 
 /// The user of an agent's worker, as the host sees it.
 fn user(fleet: &Fleet, agent: &str) -> String {
@@ -87,4 +87,18 @@ async fn an_image_that_cannot_be_used_is_an_error_that_says_why() {
         nothing_left(&fleet, agent).await;
     }
     assert_eq!(fleet.containers().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_an_image_declares_as_a_volume_can_be_written_to() {
+    let Some(engine) = Engine::find().await else { return };
+    // A folder that the image has, and root's.
+    let volumes = Some(vec!["/var/lib".to_owned()]);
+    let image = engine.image_with(ContainerConfig { volumes, ..Default::default() }).await;
+    let soul = probe(&format!("IMAGE {}", image.name));
+    let fleet = Runtime::Docker(engine).fleet(&[("a", &soul)]).await;
+    for folder in ["/var/lib", "/tmp"] {
+        let written = ask(&fleet, "a", &format!("open('{folder}/mine', 'w').write('x')")).await;
+        assert_eq!(written, 1, "{folder}");
+    }
 }

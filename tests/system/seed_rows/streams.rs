@@ -23,7 +23,7 @@ pub(super) async fn stream_chat_terminates_with_error_when_container_crashes(run
     let fleet = runtime.fleet(&[("agent-eb1", &flaky("RESTART always backoff=300ms"))]).await;
     let text = "say one; sleep 0.3; crash until 2; say two";
     let output = fleet.cli(["chat", "agent-eb1", text, "-o", "json"]).await;
-    assert_eq!(output.code, 1, "{output}");
+    assert_eq!(output.code, 5, "it is tried again: {output}");
     let lines = output.json_lines();
     assert_eq!(kinds(&lines), ["text", "error", "done"], "{output}");
     let error = lines[1]["error"].as_str().expect("it says why");
@@ -74,7 +74,7 @@ pub(super) async fn stop_closes_event_bus_and_terminates_active_streams(runtime:
     let _stopped = fleet.cli(["stop", "agent-eb2"]).await.ok();
     let began = Instant::now();
     for stream in streams {
-        let output = stream.output().await.exit(1);
+        let output = stream.output().await.exit(5);
         let lines = output.json_lines();
         assert_eq!(kinds(&lines), ["error", "done"], "{output}");
         assert_eq!(lines[0]["error"], "agent-eb2 was stopped");
@@ -95,7 +95,7 @@ pub(super) async fn restart_closes_old_event_bus_before_creating_new_container(r
     let subscriber = held(&fleet, "agent-eb3", "m1").await;
     let (ended, ()) = tokio::join!(
         async {
-            let output = subscriber.output().await.exit(1);
+            let output = subscriber.output().await.exit(5);
             (Timestamp::from(SystemTime::now()), output)
         },
         async {
@@ -111,7 +111,7 @@ pub(super) async fn restart_closes_old_event_bus_before_creating_new_container(r
     let _runs = fleet.wait_incarnation("agent-eb3", 2).await;
     let subscriber = held(&fleet, "agent-eb3", "m2").await;
     kill(fleet.worker("agent-eb3"), Signal::USR1);
-    let output = subscriber.output().await.exit(1);
+    let output = subscriber.output().await.exit(5);
     let ended = Timestamp::from(SystemTime::now());
     assert_eq!(kinds(&output.json_lines()), ["error", "done"], "{output}");
     let _down = fleet.wait_state("agent-eb3", "error").await;
