@@ -1,5 +1,6 @@
 //! Goals 16 to 18: a million finished messages cost nothing at a start, and are found at once.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -156,20 +157,28 @@ async fn fill(up: &Up, messages: usize, long: bool) -> Result<Filled> {
     for _ in 0..4 {
         brokers.push(up.broker().await?);
     }
-    let envelopes: Vec<_> = (0..messages).map(|n| envelope(&agents, n, messages, long)).collect();
-    let envelopes = envelopes.into_iter().collect::<Result<Vec<_>>>()?;
-    let (Some(first), Some(last)) = (envelopes.first(), envelopes.last()) else {
-        return fail("no messages");
-    };
-    let filled = Filled { first: first.message_id.clone(), last: last.message_id.clone() };
-    let finished = envelopes.iter().enumerate().map(|(n, envelope)| {
-        let broker = &brokers[n % brokers.len()];
-        async move { finish(broker, envelope).await }
+    // Each is made as it is sent, as people make them: the index goes by the time in its id.
+    let finished = (0..messages).map(|n| {
+        let (broker, agents) = (&brokers[n % brokers.len()], &agents);
+        async move {
+            let envelope = envelope(agents, n, messages, long)?;
+            finish(broker, &envelope).await?;
+            Ok::<_, Box<dyn Error + Send + Sync>>((n, envelope.message_id))
+        }
     });
     let mut finished = futures_util::stream::iter(finished).buffer_unordered(AT_ONCE);
+    let (mut first, mut last) = (None, None);
     while let Some(done) = finished.next().await {
-        done?;
+        match done? {
+            (0, id) => first = Some(id),
+            (n, id) if n + 1 == messages => last = Some(id),
+            _ => {}
+        }
     }
+    let (Some(first), Some(last)) = (first, last) else {
+        return fail("too few messages");
+    };
+    let filled = Filled { first, last };
     note(&format!("  {messages} messages in {:.0?}", began.elapsed()));
     let began = Instant::now();
     let hot = Duration::from_secs(3600);
