@@ -132,7 +132,12 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FindError> {
             }
         };
         if fs::metadata(path).map_err(read)?.is_dir() {
+            let before = found.len();
             in_folder(path, &mut found)?;
+            // Beside others that have some, it would be passed over in silence.
+            if found.len() == before {
+                return Err(FindError::Nothing(vec![path.clone()]));
+            }
         } else {
             found.push(path.clone());
         }

@@ -28,6 +28,18 @@ pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), Ap
     Err(meant(client, agent).await)
 }
 
+/// Says that there is no such agent, where a list that is empty may be due to that.
+///
+/// # Errors
+/// When the broker does not answer.
+pub(crate) async fn doubt(client: &Client, agent: &AgentName) -> Result<(), ApiError> {
+    if !exists(&client.broker, agent).await? {
+        let ApiError { what, cause, .. } = meant(client, agent).await;
+        super::output::note(format!("warning: {what}: {cause}"));
+    }
+    Ok(())
+}
+
 /// That there is no such agent, with the name that was probably meant, as far as a supervisor tells the names.
 pub(crate) async fn meant(client: &Client, agent: &AgentName) -> ApiError {
     let rows = client.brief_rows(None).await.unwrap_or_default();

@@ -56,6 +56,11 @@ pub(crate) fn lines(changes: &[Change]) -> Vec<String> {
     };
     let mut lines = Vec::new();
     for Change { field, before, after } in changes {
+        // The digests tell nobody anything.
+        if field == "content" {
+            lines.push("  ~ content: files that WORKER or SKILL name have changed".to_owned());
+            continue;
+        }
         lines.extend(before.iter().map(|value| line('-', field, value)));
         lines.extend(after.iter().map(|value| line('+', field, value)));
     }

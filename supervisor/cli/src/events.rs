@@ -91,6 +91,9 @@ async fn stored(
             ControlItem::CaughtUp => {}
         }
     }
+    if let (None, Some(agent)) = (first, &args.agent) {
+        super::agents::require(client, agent).await?;
+    }
     if let Some(first) = first.filter(|_| page.has_earlier()) {
         match args.follow {
             true => output::note(format!("for older ones, --before {first} without --follow")),

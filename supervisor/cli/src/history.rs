@@ -81,7 +81,7 @@ impl<'a> Turn<'a> {
 /// Shows the last turns, oldest first.
 ///
 /// # Errors
-/// When the broker does not answer.
+/// 3 when there is no such agent. When the broker does not answer.
 pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiError> {
     const WHAT: &str = "cannot read the history";
     let client = Client::connect(global).await?;
@@ -103,6 +103,13 @@ pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiEr
         }
     }
     turns.reverse();
+    if turns.is_empty() {
+        super::agents::require(&client, &args.agent).await?;
+        output::note(match &args.conversation {
+            Some(conversation) => format!("there is nothing of conversation {conversation}"),
+            None => format!("there are no messages of {}", args.agent),
+        });
+    }
     if client.json() {
         output::json(&turns.iter().map(Turn::new).collect::<Vec<_>>())?;
     } else {
@@ -174,6 +181,9 @@ pub(crate) async fn conversations(
                 last_message: request.message,
             });
         }
+    }
+    if rows.is_empty() {
+        super::agents::require(&client, &args.agent).await?;
     }
     if client.json() {
         output::json(&rows)?;

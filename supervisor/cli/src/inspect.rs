@@ -3,7 +3,9 @@
 use clap::Args;
 use common::AgentName;
 use common::api::{AgentDetail, ApiError, Query, Reply};
-use common::spec::{IfThen, Limits, Restart, RestartPolicy, Sanctum, Schedule};
+use common::spec::{
+    AgentSpec, IfThen, Keep, Limits, Replace, Restart, RestartPolicy, Sanctum, Schedule,
+};
 
 use super::client::{Client, unexpected};
 use super::{output, table};
@@ -62,11 +64,13 @@ fn render(detail: &AgentDetail) -> String {
         ("worker", worker),
         ("image", table::or_none(config.image.as_deref())),
         ("concurrency", config.concurrency.to_string()),
-        ("attempts", config.attempts.to_string()),
+        ("attempts", attempts(config)),
         ("turn timeout", table::short(config.timeout.turn)),
         ("drain timeout", table::short(config.timeout.drain)),
         ("ready timeout", table::short(config.timeout.ready)),
         ("restart", restart(&config.restart)),
+        ("replace", replace(config).to_owned()),
+        ("keep", keep(&config.keep)),
         ("soul", config.source_path.clone()),
     ];
     pairs.extend(limits(&config.limits).map(|limit| ("limit", limit)));
@@ -93,6 +97,29 @@ fn render(detail: &AgentDetail) -> String {
     pairs.extend(config.require.iter().map(|(key, value)| ("require", format!("{key}={value}"))));
     let line = |(name, value): &(&str, String)| format!("{name:<14}{value}");
     pairs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn attempts(config: &AgentSpec) -> String {
+    let (first, max) = (table::short(config.retry.first), table::short(config.retry.max));
+    match config.retry.is_default() {
+        true => config.attempts.to_string(),
+        false => format!("{}, after {first} to {max}", config.attempts),
+    }
+}
+
+fn replace(config: &AgentSpec) -> &'static str {
+    match config.replace_mode() {
+        Replace::StartFirst => "start-first",
+        Replace::StopFirst => "stop-first",
+    }
+}
+
+fn keep(keep: &Keep) -> String {
+    let all = [("history", keep.history), ("events", keep.events), ("logs", keep.logs)];
+    let said = all.into_iter().filter_map(|(what, time)| Some((what, time?)));
+    let said = said.map(|(what, time)| format!("{what} {}", table::short(time)));
+    let said = said.collect::<Vec<_>>().join(", ");
+    if said.is_empty() { "as the fleet does".to_owned() } else { said }
 }
 
 fn restart(restart: &Restart) -> String {

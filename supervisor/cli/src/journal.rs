@@ -49,7 +49,7 @@ pub struct LsArgs {
     /// Only what this sender sent: an agent, or `user`
     #[arg(long, value_name = "NAME")]
     sender: Option<SenderName>,
-    /// Go on with what comes: each message as it is stored, and again with its final state
+    /// Keep following: each message as it is stored, and again with its final state
     #[arg(short, long)]
     follow: bool,
 }
@@ -75,7 +75,7 @@ enum StatusArg {
     Failed,
     Cancelled,
     Expired,
-    /// Whatever is not final.
+    /// Any status that is not final.
     Open,
 }
 
@@ -125,7 +125,12 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     const WHAT: &str = "cannot read the journal";
     if args.conversation.is_some() && args.agent.is_none() {
         let cause = "a conversation belongs to one agent";
-        return Err(failure::error(failure::USAGE, "whose conversation?", cause, "--agent NAME"));
+        return Err(failure::error(
+            failure::USAGE,
+            "--conversation needs --agent",
+            cause,
+            "--agent NAME",
+        ));
     }
     let limit = args.page.limit(client.json());
     let query = ListQuery {
@@ -171,6 +176,9 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
         }
     }
     rows.reverse();
+    if let Some(agent) = args.agent.as_ref().filter(|_| rows.is_empty()) {
+        super::agents::doubt(client, agent).await?;
+    }
     if client.json() && args.follow {
         rows.iter().try_for_each(output::json_line)?;
     } else if client.json() {

@@ -106,10 +106,10 @@ impl Failures {
 pub struct WaitArgs {
     /// The agent
     agent: AgentName,
-    /// What for
+    /// The state to wait for
     #[arg(long = "for", value_enum, default_value_t, value_name = "STATE")]
     until: Until,
-    /// How long at most
+    /// The longest time to wait
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     timeout: Duration,
 }
@@ -150,6 +150,9 @@ pub(crate) fn runs(row: &AgentRow) -> bool {
 pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
     let (why, runs) = (row.given_up.as_ref()?, row.running_generation?);
     let (agent, generation) = (&row.agent, row.generation);
+    // What runs instead is said already.
+    let why = why.strip_prefix(&format!("generation {generation} ")).unwrap_or(why);
+    let why = why.strip_suffix(&format!("; generation {runs} keeps running")).unwrap_or(why);
     let what = if runs == generation {
         format!("the replacement of {agent} was given up")
     } else {
@@ -168,6 +171,7 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
     let deadline = Instant::now() + args.timeout;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let progress = Progress::new();
+    let mut is_said = false;
     if args.until != Until::Stopped {
         super::agents::require(&client, &args.agent).await?;
     }
@@ -208,9 +212,15 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
         if Instant::now() >= deadline {
             return Err(late(args, seen));
         }
-        if let Some(Ok(row)) = &seen {
-            let reason = row.reason.as_deref().unwrap_or("");
-            progress.say(format!("{} is {} {reason}", row.agent, row.state.as_str()));
+        match &seen {
+            Some(Ok(row)) => {
+                let reason = row.reason.as_deref().unwrap_or("");
+                progress.say(format!("{} is {} {reason}", row.agent, row.state.as_str()));
+            }
+            Some(Err(error)) if !std::mem::replace(&mut is_said, true) => {
+                output::note(format!("waiting: {}", error.what));
+            }
+            Some(Err(_)) | None => {}
         }
     }
 }

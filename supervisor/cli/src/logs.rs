@@ -184,7 +184,7 @@ fn show(
     let (agent, LogLine { at, stream, text, incarnation, .. }) = shown;
     let text = match args.timestamps {
         true => format!("{at} {incarnation} {stream} {text}"),
-        false => text.clone(),
+        false => marked(stream, text),
     };
     output::bytes(names.of(agent, &text).as_bytes())
 }
@@ -205,13 +205,19 @@ pub async fn attach(options: &ConnectOptions) -> Result<(), ApiError> {
     let mut stdout = tokio::io::stdout();
     loop {
         let lines = follower.next().await.attempt(WHAT)?;
-        let lines = lines.iter().map(|(agent, line)| names.of(agent, &line.text));
+        let lines =
+            lines.iter().map(|(agent, line)| names.of(agent, &marked(&line.stream, &line.text)));
         let text: String = lines.collect();
         let written = stdout.write_all(text.as_bytes()).await;
         if written.is_err() || stdout.flush().await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// A line as it is shown: what Mozart itself has to say of a worker is told from what the worker said.
+fn marked(stream: &str, text: &str) -> String {
+    if stream == "shim" { format!("[mozart] {text}") } else { text.to_owned() }
 }
 
 /// The names before the lines of several agents, in a column; on a terminal each agent has a colour.

@@ -136,7 +136,7 @@ pub(crate) fn only_id(ids: &Beginning) -> Result<&MessageId, NotOne> {
             }
         },
         Beginning::Unclear => {
-            let why = "only ids that are UUIDs can be shortened, and not to a few digits";
+            let why = "a UUID can be shortened to 8 digits or more, other ids cannot";
             Err(NotOne(Some(why.to_owned())))
         }
     }

@@ -14,12 +14,13 @@ use crate::{output, table};
 
 /// `mozart reset`.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct ResetArgs {
     /// All messages, their events, answers, dead letters and logs
-    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(long, group = "what")]
     messages: bool,
     /// Everything: the agents and their messages, and the run folders of this data folder
-    #[arg(long)]
+    #[arg(long, group = "what")]
     all: bool,
     /// Remove what is shown
     #[arg(long)]

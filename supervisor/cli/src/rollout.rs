@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker::Attempt as _;
 use clap::{Args, Subcommand};
-use common::api::{AgentDetail, AgentRow, ApiError, Earlier, Query, Reply};
+use common::api::{AgentDetail, AgentRow, AgentState, ApiError, Earlier, Query, Reply};
 use common::control::ControlEvent;
 use common::spec::AgentSpec;
 use common::{AgentName, Timestamp, failure};
@@ -78,6 +78,8 @@ struct Generation {
     by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     asked: Option<String>,
+    /// `running`, `starting`, `failed`, `earlier`, or how the agent stands.
+    state: &'static str,
     /// Against the one before it; none where that is not on record any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<Change>>,
@@ -112,7 +114,10 @@ async fn generations(
     client.broker.look_back(agent, 1, look).await.attempt(what)?;
     let reply = client.ask(&Query::Inspect { agent: agent.clone() }).await?;
     let Reply::Inspect(detail) = reply else { return Err(unexpected(&reply)) };
-    let numbered = number(applied, detail.row.generation);
+    let mut numbered = number(applied, detail.row.generation);
+    for one in &mut numbered {
+        one.state = state(&detail.row, one.generation);
+    }
     Ok((detail, numbered))
 }
 
@@ -129,7 +134,8 @@ fn number(applied: Vec<Applied>, newest: u64) -> Vec<Generation> {
         }
         let changes = before.map(|before| changes::between(&before.spec, &one.spec));
         let Applied { at, author, asked, spec, .. } = one;
-        all.push(Generation { generation, at, by: author, asked, changes, spec });
+        let state = "earlier";
+        all.push(Generation { generation, at, by: author, asked, state, changes, spec });
         generation = generation.saturating_sub(1);
     }
     all
@@ -153,7 +159,7 @@ async fn history(client: &Client, agent: &AgentName) -> Result<u8, ApiError> {
             one.generation.to_string(),
             format!("{} ago", table::short(now.since(one.at))),
             one.by.clone(),
-            state(&detail.row, one.generation).to_owned(),
+            one.state.to_owned(),
             changed,
         ]
     };
@@ -170,9 +176,11 @@ fn state(row: &AgentRow, generation: u64) -> &'static str {
     if row.running_generation == Some(generation) {
         "running"
     } else if generation != row.generation {
-        "-"
+        "earlier"
     } else if row.given_up.is_some() {
         "failed"
+    } else if row.state == AgentState::Running {
+        "starting"
     } else {
         row.state.as_str()
     }
@@ -184,6 +192,7 @@ async fn undo(client: &Client, args: &UndoArgs) -> Result<u8, ApiError> {
         Some(wanted) => Some(earlier(client, agent, wanted).await?),
         None => None,
     };
+    let of = to.as_ref().map(|to| to.generation);
     let asked = client.change(&Query::Rollback { agent: agent.clone(), to }).await?;
     if args.wait {
         let deadline = Instant::now() + args.timeout;
@@ -195,6 +204,9 @@ async fn undo(client: &Client, args: &UndoArgs) -> Result<u8, ApiError> {
         output::json(&asked)?;
     } else {
         output::line(agent.as_str())?;
+        if let (Some(of), [one]) = (of, asked.as_slice()) {
+            output::note(format!("generation {} has the spec of generation {of}", one.generation));
+        }
     }
     Ok(0)
 }

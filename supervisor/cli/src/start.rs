@@ -84,17 +84,18 @@ pub async fn wait_running(
                 && !matches!(row.state, AgentState::Stopping | AgentState::Stopped)
         };
         let late: Vec<&AgentRow> = rows.iter().filter(is_late).collect();
-        let mut failed = late.iter().filter_map(|row| given_up(row));
-        if let Some(error) = failed.next() {
-            failed.for_each(|other| output::complain(&other, client.output));
-            return Err(error);
+        let mut failed = late.iter().filter_map(|row| Some((*row, given_up(row)?)));
+        if let Some((row, error)) = failed.next() {
+            failed.for_each(|(_, other)| output::complain(&other, client.output));
+            return Err(quoting(client, row, error).await);
         }
         if late.is_empty() {
             return Ok(());
         }
         if Instant::now() > until {
             let (what, cause) = ("not everything runs yet", some(&late));
-            return Err(failure::error(failure::TIMEOUT, what, cause, "mozart explain AGENT"));
+            let try_ = late.first().map(|row| format!("`mozart explain {}`", row.agent));
+            return Err(failure::error(failure::TIMEOUT, what, cause, try_.unwrap_or_default()));
         }
         progress.say(some(&late));
         // With thousands of agents, no more than half of the time is spent on looking.
@@ -102,12 +103,24 @@ pub async fn wait_running(
     }
 }
 
+/// The error, with what the worker that was given up said last.
+async fn quoting(client: &Client, row: &AgentRow, mut error: ApiError) -> ApiError {
+    // What runs instead may have been started after it.
+    let is_after = row.running_incarnation == Some(row.incarnation);
+    let incarnation = row.incarnation.saturating_sub(u64::from(is_after));
+    if let Ok(Some(line)) = client.broker.last_line(&row.agent, incarnation).await {
+        error.cause.push_str(&format!("; its log ends with: {line}"));
+    }
+    error
+}
+
 /// How agents stand: the first few of them, and how many there are.
 fn some(rows: &[&AgentRow]) -> String {
     const NAMED: usize = 10;
     let words = rows.iter().take(NAMED).map(|row| {
         let why = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        format!("{} is {}{why}", row.agent, row.state.as_str())
+        let state = if row.state == AgentState::Error { "in error" } else { row.state.as_str() };
+        format!("{} is {state}{why}", row.agent)
     });
     let words = words.collect::<Vec<_>>().join(", ");
     match rows.len().saturating_sub(NAMED) {

@@ -15,8 +15,8 @@ use crate::args::Global;
 /// `mozart usage`.
 #[derive(Debug, Args)]
 pub struct UsageArgs {
-    /// Show what is stored, by stream and by agent
-    #[arg(long, required = true)]
+    /// Show what is stored, by stream and by agent: this is what is shown without it, too
+    #[arg(long)]
     storage: bool,
     /// Show at most N agents, those with the most first
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = limit)]

@@ -170,6 +170,17 @@ impl Supervisor {
         reply: &str,
     ) -> Result<(), ApiError> {
         let known = self.known(&agent)?;
+        if let Some(why) =
+            known.given_up.as_ref().filter(|_| to.is_none() && known.is_rolled_back())
+        {
+            let (target, newest) = (known.target, known.generation);
+            let what = format!("generation {target} of {agent} is in force already");
+            let cause = format!("generation {newest} was given up: {why}");
+            let try_ = format!(
+                "correct the soul and `mozart apply` it; `mozart rollout undo {agent} --to-generation N` goes further back"
+            );
+            return Err(failure::error(failure::CONFLICT, what, cause, try_));
+        }
         let to = to.map(|to| (to.generation, to.spec));
         let good = || known.last_good().map(|(generation, spec)| (generation, spec.clone()));
         let Some((generation, spec)) = to.or_else(good) else {

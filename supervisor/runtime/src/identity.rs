@@ -164,7 +164,8 @@ impl Home {
         };
         // Two that start here at the same time have one id. Held for a moment only.
         let lock = self.dir.join("identity.lock");
-        let opened = File::options().create(true).truncate(false).write(true).open(&lock);
+        let mut options = File::options();
+        let opened = options.create(true).truncate(false).write(true).mode(0o600).open(&lock);
         // To be locked, it need not be written; and where nothing can be written, nobody writes.
         let _held = match opened.or_else(|cause| File::open(&lock).map_err(|_none| cause)) {
             Ok(lock) => {

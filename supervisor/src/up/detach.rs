@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ pub(super) async fn start(
     if fs::metadata(&path).is_ok_and(|log| log.len() > LOG) {
         fs::rename(&path, path.with_extension("log.1")).map_err(failed)?;
     }
-    let log = File::options().create(true).append(true).open(&path).map_err(failed)?;
+    let log = File::options().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
     let before = log.metadata().map_err(failed)?.len();
     let mut child = command(global, home, args)
         .map_err(failed)?

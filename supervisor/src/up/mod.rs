@@ -185,9 +185,10 @@ async fn foreground(
         showing.spawn(async move { cli::logs::attach(&connect).await });
     }
     let mut applying = JoinSet::new();
-    let (wait, output) = (args.wait.then_some(args.timeout), global.output);
-    applying
-        .spawn(async move { introduce(&connect, souls.unwrap_or_default(), wait, output).await });
+    let (wait, output, locked) = (args.wait.then_some(args.timeout), global.output, args.locked);
+    applying.spawn(async move {
+        introduce(&connect, souls.unwrap_or_default(), wait, output, locked).await
+    });
     let serving = async {
         let served = parts.serve(home, stop.clone()).await;
         // A part that ended takes all of it along: nobody waits any more for what is not coming.
@@ -223,6 +224,7 @@ async fn introduce(
     souls: Vec<SoulSource>,
     wait: Option<Duration>,
     output: Output,
+    locked: bool,
 ) -> Result<(), ApiError> {
     let started = client::connect(connect, output, START).await?;
     let applied = async {
@@ -236,7 +238,10 @@ async fn introduce(
     if let Err(error) = applied.await {
         output::complain(&error, output);
     }
-    output::note("mozart is up; SIGINT (^C) drains and stops it");
+    output::note(match locked {
+        true => "mozart is up",
+        false => "mozart is up; SIGINT (^C) drains and stops it",
+    });
     Ok(())
 }
 
@@ -445,7 +450,7 @@ fn note_format(home: &Home) -> Result<(), ApiError> {
     if path.exists() {
         return Ok(());
     }
-    std::fs::write(&path, format!("{FORMAT}\n")).map_err(|error| {
+    home.put("format", format!("{FORMAT}\n").as_bytes()).map_err(|error| {
         let what = format!("cannot use the data folder {}", home.dir.display());
         failure::file(what, &error, "check the disk space and rights there")
     })

@@ -167,6 +167,12 @@ impl Nats {
         log.lines().rev().find(bad).unwrap_or("").to_owned()
     }
 
+    /// The same, after a colon; nothing where it was killed.
+    fn why(&self) -> String {
+        let words = self.last_words();
+        if words.is_empty() { words } else { format!(": {words}") }
+    }
+
     fn stop(&self) {
         processes::kill(self.pid, Signal::TERM);
     }
@@ -193,7 +199,7 @@ impl Nats {
                 Ok(_) = ended(self.pid) => {}
                 else => break,
             }
-            tracing::warn!("nats-server ended: {}; starting it again", self.last_words());
+            tracing::warn!("nats-server ended{}; starting it again", self.why());
             tokio::select! {
                 done = &mut work => return done,
                 () = tokio::time::sleep(PAUSES[0] * 4) => {}
@@ -229,7 +235,7 @@ impl Nats {
                 () = stop.cancelled() => break,
             }
             pause = if began.elapsed() > longest { PAUSES[0] } else { (pause * 2).min(longest) };
-            tracing::warn!("nats-server ended: {}; starting it again", self.last_words());
+            tracing::warn!("nats-server ended{}; starting it again", self.why());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return Ok(()),

@@ -90,7 +90,7 @@ pub(super) fn nodes(hello: Result<&Hello, &ApiError>) -> Check {
             "`mozart node --name N`",
         ),
         Ok(hello) => check("nodes", Health::Ok, hello.nodes.join(", "), ""),
-        Err(_) => check("nodes", Health::Warn, "no supervisor tells", ""),
+        Err(_) => check("nodes", Health::Warn, "unknown: no supervisor answers", ""),
     }
 }
 
