@@ -15,7 +15,7 @@ async fn a_failed_rollout_does_not_look_like_success() {
     let soul = fleet.soul("a", &broken());
     let soul = soul.to_str().expect("text");
     let applied = fleet.cli(["apply", soul, "--wait"]).await.exit(1);
-    applied.says("generation 2 of a was given up, generation 1 runs");
+    applied.says("generation 2 of a was given up, generation 1 runs").says("gone.py");
     let shown = fleet.cli(["ps"]).await.ok();
     assert!(shown.stdout.contains("1 (2 failed)"), "{shown}");
     let reason = fleet.row("a").await["reason"].as_str().unwrap_or_default().to_owned();
@@ -25,6 +25,11 @@ async fn a_failed_rollout_does_not_look_like_success() {
     let souls = fleet.souls().to_str().expect("text").to_owned();
     fleet.cli(["up", &souls, "-d", "--wait"]).await.exit(1).says("generation 2 of a was given up");
     assert_eq!(fleet.ask("a", "say still here").await, "still here");
+    // There is nothing to undo: the generation that was good runs.
+    let undone = fleet.cli(["rollout", "undo", "a"]).await.exit(4);
+    let _said = undone.says("generation 1 of a is in force already").says("generation 2 was given up");
+    let states = fleet.json(["rollout", "history", "a"]).await;
+    assert_eq!((&states[0]["state"], &states[1]["state"]), (&"failed".into(), &"running".into()));
 
     // Repaired, it runs.
     let soul = fleet.soul("a", &flaky("LABEL version=3"));

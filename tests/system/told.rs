@@ -60,6 +60,13 @@ async fn what_makes_no_sense_is_told_of() {
     fleet.cli(["logs", "a", "--message", "nobody"]).await.exit(3).says("nobody");
     fleet.cli(["logs", "--previous"]).await.exit(2).says("one agent");
     let _both = fleet.cli(["replace", "a", "--image", "x:1", "--rollback"]).await.exit(2);
+    for command in ["history", "conversations", "events"] {
+        fleet.cli([command, "nobody"]).await.exit(3).says("nobody");
+    }
+    for list in [["journal", "ls"], ["dead", "ls"]] {
+        let told = fleet.cli(list.iter().chain(&["--agent", "nobody"])).await.ok();
+        let _said = told.says("no agent \"nobody\"");
+    }
     let id = fleet.send("a", "fail now").await;
     let dead = fleet.wait_status(&id, "failed").await;
     let first = fleet.cli(["dead", "redrive", &id]).await.ok();

@@ -162,6 +162,9 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     let listed = listed.await;
     list.end(listed)?;
     page::unreadable(letters.unreadable());
+    if let (None, Some(agent)) = (first, &args.agent) {
+        super::agents::doubt(client, agent).await?;
+    }
     if let Some(first) = first.filter(|_| letters.has_earlier()) {
         page::older(first);
     }
