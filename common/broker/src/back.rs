@@ -52,6 +52,8 @@ pub(crate) struct BackReader {
     page: u64,
     /// In the stream's order.
     records: Vec<Record>,
+    /// Whether the next one is the last of a subject, which the server finds at once.
+    is_last: bool,
 }
 
 impl BackReader {
@@ -64,6 +66,7 @@ impl BackReader {
         page: u64,
     ) -> Result<Self> {
         let StreamState { first_seq, last_seq, .. } = wire.stream_info(&stream, CALL).await??.state;
+        let is_last = before.is_none() && !filter.contains(['*', '>']);
         let before = before.unwrap_or(u64::MAX).min(last_seq + 1);
         Ok(Self {
             wire: wire.clone(),
@@ -74,6 +77,7 @@ impl BackReader {
             first: first_seq.max(1),
             page: page.max(1),
             records: Vec::new(),
+            is_last,
         })
     }
 
@@ -84,6 +88,18 @@ impl BackReader {
 
     /// The next one; none at the start.
     pub(crate) async fn next(&mut self) -> Result<Option<Record>> {
+        // Where others are newer, it is all that is wanted: no page need be found by counting.
+        if std::mem::take(&mut self.is_last) {
+            match self.wire.last(&self.stream, &self.filter).await? {
+                Some(last) if last.seq < self.before => {
+                    self.before = last.seq;
+                    return Ok(Some(last));
+                }
+                // Stored meanwhile.
+                Some(_) => {}
+                None => self.before = self.first,
+            }
+        }
         while self.records.is_empty() && self.before > self.first {
             let (from, count) = self.begin().await?;
             let (stream, filter) = (self.stream.clone(), self.filter.clone());
