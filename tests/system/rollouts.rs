@@ -27,7 +27,8 @@ async fn a_failed_rollout_does_not_look_like_success() {
     assert_eq!(fleet.ask("a", "say still here").await, "still here");
     // There is nothing to undo: the generation that was good runs.
     let undone = fleet.cli(["rollout", "undo", "a"]).await.exit(4);
-    let _said = undone.says("generation 1 of a is in force already").says("generation 2 was given up");
+    let _said =
+        undone.says("generation 1 of a is in force already").says("generation 2 was given up");
     let states = fleet.json(["rollout", "history", "a"]).await;
     assert_eq!((&states[0]["state"], &states[1]["state"]), (&"failed".into(), &"running".into()));
 
