@@ -172,6 +172,33 @@ async fn deleting_the_consumer_fences_its_incarnation() {
 }
 
 #[tokio::test]
+async fn what_went_to_an_earlier_pull_is_noticed_by_whoever_knows_how_much_was_given_out() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let a = agent("a");
+    let made = broker.create_consumer(&a, 1, 1, 8).await.expect("made");
+    assert_eq!(made.given, 0);
+    // A pull that nobody reads any more, as one that was lost between two servers.
+    let lost = broker.pull(&a, 1, 2, Some(made.given)).await.expect("pulling");
+    for id in ["m1", "m2", "m3"] {
+        send(&broker, "a", id).await;
+    }
+    unacked(&broker, &a, 2).await;
+    let mut inbox = broker.pull(&a, 1, 8, Some(made.given)).await.expect("pulling");
+    assert!(matches!(soon(inbox.next()).await, InboxItem::Ended));
+    let passed = inbox.passed().expect("it ended for that");
+    let state = broker.consumer(&a, 1).await.expect("an answer").expect("it exists");
+    assert_eq!((passed.seq, passed.given), (3, 3));
+    assert_eq!((state.delivered, state.given), (3, 3));
+    // Whoever has looked up to there goes on after it, once nothing is given to the earlier ones any more.
+    drop((inbox, lost));
+    let mut inbox = broker.pull(&a, 1, 8, Some(state.given)).await.expect("pulling");
+    send(&broker, "a", "m4").await;
+    assert_eq!(delivery(&mut inbox).await.envelope, envelope("a", "m4"));
+    assert_eq!(inbox.passed(), None);
+}
+
+#[tokio::test]
 async fn a_request_that_is_not_acked_comes_again_and_is_counted() {
     let server = Server::start().await;
     let broker = server.broker().await;
