@@ -182,7 +182,11 @@ async fn foreground(
     let mut showing = JoinSet::new();
     if !args.locked {
         let connect = connect.clone();
-        showing.spawn(async move { cli::logs::attach(&connect).await });
+        showing.spawn(async move {
+            if let Err(ApiError { what, cause, .. }) = cli::logs::attach(&connect).await {
+                tracing::warn!("the workers' logs are not shown any more: {what}: {cause}; try: `mozart logs -f`");
+            }
+        });
     }
     let mut applying = JoinSet::new();
     let (wait, output, locked) = (args.wait.then_some(args.timeout), global.output, args.locked);
