@@ -81,6 +81,12 @@ impl BackReader {
         })
     }
 
+    /// Reads only what comes after a sequence.
+    pub(crate) fn after(mut self, seq: u64) -> Self {
+        self.first = self.first.max(seq.saturating_add(1));
+        self
+    }
+
     /// The sequence before which it reads on.
     pub(crate) fn before(&self) -> u64 {
         self.before
@@ -91,13 +97,13 @@ impl BackReader {
         // Where others are newer, it is all that is wanted: no page need be found by counting.
         if std::mem::take(&mut self.is_last) {
             match self.wire.last(&self.stream, &self.filter).await? {
-                Some(last) if last.seq < self.before => {
+                Some(last) if (self.first..self.before).contains(&last.seq) => {
                     self.before = last.seq;
                     return Ok(Some(last));
                 }
                 // Stored meanwhile.
-                Some(_) => {}
-                None => self.before = self.first,
+                Some(last) if last.seq >= self.before => {}
+                Some(_) | None => self.before = self.first,
             }
         }
         while self.records.is_empty() && self.before > self.first {

@@ -83,12 +83,13 @@ async fn what_moves_again_and_again_is_not_missed() {
         expected.insert(id);
     }
     let mut query = ListQuery { about: 10, ..ListQuery::default() };
-    let mut all = BTreeSet::new();
+    let (mut all, mut count) = (BTreeSet::new(), 0);
     loop {
         let (ids, next) = page(&broker, &query, 2).await;
         if ids.is_empty() {
             break;
         }
+        count += ids.len();
         all.extend(ids);
         query.after = Some(next);
         for sent in open.drain(..open.len().min(3)) {
@@ -97,6 +98,94 @@ async fn what_moves_again_and_again_is_not_missed() {
         archive(&broker).await;
     }
     assert_eq!(all, expected);
+    assert_eq!(count, expected.len(), "none twice");
+}
+
+/// What was finished first is read from HISTORY before what is older and open; then that moves, too.
+#[tokio::test]
+async fn what_is_open_is_not_missed_behind_what_is_newer_and_archived() {
+    let server = Server::start().await;
+    for shards in [1, 3] {
+        let broker = server.broker_in(&format!("n{shards}"), shards).await;
+        let mut open = Vec::new();
+        for n in 0..6 {
+            open.push(send(&broker, ["a", "b", "c"][n % 3], &format!("m{n}")).await);
+            later().await;
+        }
+        let newest = open.pop().expect("six");
+        finish(&broker, &newest).await;
+        assert_eq!(archive(&broker).await, 1);
+        let mut query = ListQuery { about: 10, ..ListQuery::default() };
+        let (ids, next) = page(&broker, &query, 1).await;
+        assert_eq!(ids, ["m5"]);
+        for sent in &open {
+            finish(&broker, sent).await;
+        }
+        assert_eq!(archive(&broker).await, 5);
+        query.after = Some(next);
+        let (ids, next) = page(&broker, &query, 2).await;
+        assert_eq!(ids, ["m4", "m3"]);
+        query.after = Some(next);
+        assert_eq!(page(&broker, &query, 9).await.0, ["m2", "m1", "m0"]);
+    }
+}
+
+/// Numbers below a bound, as a seed has them.
+fn numbers(seed: u64) -> impl FnMut(usize) -> usize {
+    let mut state = seed;
+    move |bound| {
+        // Knuth's multiplier of MMIX; its low bits are poor.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % bound
+    }
+}
+
+/// More parts of HISTORY than a place names: whatever happens between the pages, each message that was there is listed once.
+#[tokio::test]
+async fn whatever_moves_between_pages_each_message_is_listed_once() {
+    let server = Server::start().await;
+    for (seed, shards) in [(1, 1), (2, 3), (3, 1), (4, 3), (5, 2)] {
+        let mut below = numbers(seed);
+        let broker = server.broker_in(&format!("n{seed}"), shards).await;
+        let (mut open, mut expected) = (Vec::new(), BTreeSet::new());
+        let store = async |n: usize| send(&broker, ["a", "b", "c"][n % 3], &format!("m{n}")).await;
+        for n in 0..150 {
+            open.push(store(n).await);
+            expected.insert(format!("m{n}"));
+            if below(3) == 0 {
+                let at = below(open.len());
+                finish(&broker, &open.swap_remove(at)).await;
+            }
+            if below(20) == 0 {
+                archive(&broker).await;
+            }
+        }
+        let mut query = ListQuery { about: 10, ..ListQuery::default() };
+        let (mut all, mut most) = (Vec::new(), 0);
+        for n in 150.. {
+            let wanted = 1 + below(3);
+            let (ids, next) = page(&broker, &query, wanted).await;
+            if ids.is_empty() {
+                break;
+            }
+            all.extend(ids);
+            most = most.max(next.to_string().len());
+            query.after = Some(next);
+            // What comes while it is read is newer, and not listed.
+            open.push(store(n).await);
+            for _ in 0..below(5) {
+                let at = below(open.len());
+                finish(&broker, &open.swap_remove(at)).await;
+            }
+            if below(3) > 0 {
+                archive(&broker).await;
+            }
+        }
+        let listed: BTreeSet<String> = all.iter().cloned().collect();
+        assert_eq!(listed, expected, "seed {seed}");
+        assert_eq!(all.len(), expected.len(), "seed {seed}: none twice");
+        assert!(most < 600, "a place of {most} characters");
+    }
 }
 
 #[tokio::test]

@@ -15,26 +15,29 @@ const LISTS: Uuid = Uuid::from_u128(0x5b0c_9d27_6a1e_4f38_8f54_0e9b_c1a7_d263);
 pub struct Cursor {
     /// Which list it is of.
     list: u32,
-    /// As text has them: `history`, then as many as there are journals, then what was `given`.
+    /// HISTORY's end, then as many as there are journals, then each part: its two bounds, and whether `from` follows.
     numbers: Vec<u64>,
 }
 
 /// What a place says of the streams.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Places {
-    /// The last sequence of HISTORY that was given; 0 if nothing of it was.
-    pub(super) history: u64,
-    /// Of each journal, the sequence before which the list goes on.
+    /// HISTORY's last sequence when it was looked at. What it gets later is in no part yet.
+    pub(super) end: u64,
+    /// Of each journal, the sequence before which the list goes on; 0 at its start.
     pub(super) journals: Vec<u64>,
-    pub(super) given: Given,
+    /// What is to be given of HISTORY, the newest part first.
+    pub(super) parts: Vec<Part>,
 }
 
-/// What was given while it was in the journal. What has gone to HISTORY since then is not given again.
+/// A part of HISTORY: what moved there between two pages of the list, or, in the oldest one, before the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Given {
-    /// HISTORY's last sequence at that time.
-    pub(super) end: u64,
-    /// Of each journal, the sequence from which on everything was given.
+pub(super) struct Part {
+    /// The sequence before which the list goes on.
+    pub(super) before: u64,
+    /// The sequence after which it begins.
+    pub(super) after: u64,
+    /// Of each journal, the sequence from which on everything was given before it moved; empty if nothing was.
     pub(super) from: Vec<u64>,
 }
 
@@ -50,12 +53,11 @@ pub(super) fn list(namespace: &str, query: &ListQuery) -> u32 {
 
 impl Cursor {
     pub(super) fn new(list: u32, places: Places) -> Self {
-        let Places { history, journals, given: Given { end, from } } = places;
-        let mut numbers = vec![end, history];
-        // Most often the two are the same.
-        let differs = from != journals;
+        let Places { end, journals, parts } = places;
+        let mut numbers = vec![end];
         numbers.extend(journals);
-        if differs {
+        for Part { before, after, from } in parts {
+            numbers.extend([before, after, u64::from(!from.is_empty())]);
             numbers.extend(from);
         }
         Self { list, numbers }
@@ -63,15 +65,17 @@ impl Cursor {
 
     /// The places in this list of so many journals; none if it is another one's.
     pub(super) fn places(&self, list: u32, journals: usize) -> Option<Places> {
-        let [end, history, rest @ ..] = self.numbers.as_slice() else { return None };
-        let is_given = rest.len() == 2 * journals;
-        if self.list != list || !(is_given || rest.len() == journals) {
-            return None;
+        let (end, rest) = self.numbers.split_first()?;
+        let (journals, mut rest) = rest.split_at_checked(journals)?;
+        let mut parts = Vec::new();
+        while let [before, after, has_from, others @ ..] = rest {
+            let count = if *has_from == 0 { 0 } else { journals.len() };
+            let (from, others) = others.split_at_checked(count)?;
+            parts.push(Part { before: *before, after: *after, from: from.to_vec() });
+            rest = others;
         }
-        let (journals, given) = rest.split_at(journals);
-        let from = if is_given { given } else { journals };
-        let given = Given { end: *end, from: from.to_vec() };
-        Some(Places { history: *history, journals: journals.to_vec(), given })
+        let places = Places { end: *end, journals: journals.to_vec(), parts };
+        (self.list == list && rest.is_empty()).then_some(places)
     }
 }
 
@@ -107,16 +111,16 @@ mod tests {
 
     #[test]
     fn a_place_survives_as_text_and_is_of_its_own_list_alone() {
-        let given = Given { end: 40, from: vec![9, 7] };
-        let same = Places { history: 0, journals: vec![9, 7], given: given.clone() };
-        let later = Places { history: 41, journals: vec![5, 3], given };
+        let newer = Part { before: 41, after: 30, from: vec![9, 7] };
+        let oldest = Part { before: 12, after: 0, from: vec![] };
         let number = list("ns", &query("a", None));
-        for (places, count) in [(same, 5), (later, 7)] {
+        for (parts, count) in [(vec![], 4), (vec![newer.clone()], 9), (vec![newer, oldest], 12)] {
+            let places = Places { end: 40, journals: vec![5, 3], parts };
             let text = Cursor::new(number, places.clone()).to_string();
             assert_eq!(text.split('.').count(), count, "{text}");
             let parsed: Cursor = text.parse().expect("it is one");
             assert_eq!(parsed.places(number, 2), Some(places));
-            assert_eq!(parsed.places(number, 3), None);
+            assert_eq!(parsed.places(number, 9), None, "{text}");
             assert_eq!(parsed.places(number + 1, 2), None);
         }
         for bad in ["", "x", "1", "1.", "1.x", "1..2", "123456789.1", "-1.2"] {

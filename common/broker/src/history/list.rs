@@ -6,7 +6,7 @@ use common::message::{AttemptEnd, Envelope, Final, MessageKey};
 use common::subject::Subjects;
 use common::{AgentName, ConversationTag};
 
-use super::cursor::{self, Cursor, Given, Places};
+use super::cursor::{self, Cursor, Part, Places};
 use super::parts::{belongs, is_half};
 use super::record::Archived;
 use super::{PART, SECOND};
@@ -16,6 +16,9 @@ use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::inbox::believe;
 use crate::journal::{Stored, read_final};
+
+/// With so many parts of HISTORY, the journals are not read on until one has ended: a place has a few numbers for each of them.
+const PARTS: usize = 16;
 
 /// What is listed.
 #[derive(Debug, Clone, Default)]
@@ -49,36 +52,48 @@ pub struct Listed {
 #[derive(Debug)]
 pub struct Listing {
     broker: Broker,
+    query: ListQuery,
     /// Which list it is.
     list: u32,
-    /// The journals, in the order of their numbers, and HISTORY.
-    sources: Vec<Source>,
-    /// HISTORY's last sequence when this began, as far as it is listed.
+    /// HISTORY, the newest part first. Each was opened when messages had moved since the one after it was.
+    parts: Vec<Source>,
+    /// The journals, in the order of their numbers.
+    journals: Vec<Source>,
+    /// HISTORY's last sequence when it was last looked at: the parts are what is up to here.
     end: u64,
-    /// What earlier pages gave of what has moved to HISTORY since.
-    moved: Option<Given>,
+    /// There are too many parts: one of them has to end before the journals are read on.
+    is_full: bool,
     /// What was given lately: a message that is being archived is in both.
     given: HashSet<MessageKey>,
-    /// Whether final states may come before the place at which this list begins.
-    later: bool,
+    /// Records that do not parse, of parts that have ended.
+    unreadable: usize,
 }
 
-/// A stream, with the next message of it.
+/// A stream, or a part of one, with the next message of it.
 #[derive(Debug)]
 struct Source {
     reader: BackReader,
-    is_history: bool,
     /// With its sequence.
     head: Option<(u64, Listed)>,
     /// The sequence of the last one that was given, or where it begins.
     place: u64,
-    /// Of HISTORY: what was given before it was there.
-    moved: Option<Given>,
+    has_ended: bool,
+    /// Of HISTORY: which part of it.
+    part: Option<Bounds>,
     /// Final states whose requests come later.
     finals: HashMap<MessageKey, Stored<Final>>,
     /// The second record of a message whose first one comes later.
     second: Option<Record>,
     unreadable: usize,
+}
+
+/// A part of HISTORY.
+#[derive(Debug, Clone)]
+struct Bounds {
+    /// It begins after this sequence.
+    after: u64,
+    /// Of each journal, the sequence from which on everything was given before it moved to this part.
+    from: Vec<u64>,
 }
 
 impl Broker {
@@ -105,40 +120,36 @@ impl Broker {
             Some(after) => Some(after.places(list, journals.len()).ok_or(BrokerError::OtherList)?),
             None => None,
         };
-        let about = query.about.clamp(10, 1000) as u64;
+        let places = after.unwrap_or_default();
+        // A message has two records there.
+        let page = 2 * page_of(query);
         let mut sources = Vec::new();
         for (number, of) in journals.into_iter().enumerate() {
-            let before = after.as_ref().and_then(|after| after.journals.get(number).copied());
-            // A message has two records there.
-            let page = 2 * about;
+            let before = places.journals.get(number).copied();
             let reader = BackReader::new(self.wire(), of, self.replicas(), before, page).await?;
             let place = reader.before();
-            let mut journal = Source::new(reader, place);
-            journal.advance(self).await?;
-            sources.push(journal);
+            sources.push(Source::new(reader, place, None));
         }
-        // After the journals were looked at: what has left one of them before that is in HISTORY by now.
-        let of = (self.history_stream(), self.history_filter(query));
-        let place = after.as_ref().map_or(0, |after| after.history);
-        let before = if query.hot { Some(0) } else { Some(place).filter(|place| *place > 0) };
-        let reader = BackReader::new(self.wire(), of, self.replicas(), before, about).await?;
-        let end = reader.before().saturating_sub(1);
-        // As long as nothing has moved, or what has is behind this place, it is simply all that the journals have given so far.
-        let given = after.map(|after| after.given);
-        let moved = given.filter(|given| given.end < end);
-        let mut history = Source { is_history: true, ..Source::new(reader, place) };
-        history.moved = moved.clone();
-        history.advance(self).await?;
-        sources.push(history);
-        Ok(Listing {
+        let mut listing = Listing {
             broker: self.clone(),
+            query: query.clone(),
             list,
-            sources,
-            end,
-            moved,
+            parts: Vec::new(),
+            journals: sources,
+            end: places.end,
+            is_full: false,
             given: HashSet::new(),
-            later: query.after.is_some(),
-        })
+            unreadable: 0,
+        };
+        for Part { before, after, from } in places.parts {
+            let part = listing.part(Some(before), Bounds { after, from }).await?;
+            listing.add(listing.parts.len(), part);
+        }
+        listing.is_full = listing.parts.len() >= PARTS;
+        if !listing.is_full {
+            listing.read_journals().await?;
+        }
+        Ok(listing)
     }
 
     /// How many messages each of an agent's conversations has; those that are conversations of their own are together.
@@ -179,6 +190,11 @@ impl Broker {
     }
 }
 
+/// How many messages are read at once.
+fn page_of(query: &ListQuery) -> u64 {
+    query.about.clamp(10, 1000) as u64
+}
+
 impl Listing {
     /// The next message; none at the end.
     ///
@@ -186,54 +202,145 @@ impl Listing {
     /// When the broker does not answer.
     pub async fn next(&mut self) -> Result<Option<Listed>> {
         loop {
-            let at = |source: &Source| source.head.as_ref().map(|(_, head)| head.request.at);
-            let Some(source) = self.sources.iter_mut().max_by_key(|source| at(source)) else {
-                return Ok(None);
-            };
+            let Some((is_journal, number)) = self.newest() else { return Ok(None) };
+            let source =
+                if is_journal { &mut self.journals[number] } else { &mut self.parts[number] };
             let Some((place, mut listed)) = source.head.take() else { return Ok(None) };
             source.place = place;
+            let read = source.reader.before();
             source.advance(&self.broker).await?;
+            let (now_read, has_ended) = (source.reader.before(), source.has_ended);
+            if !is_journal && has_ended {
+                let ended = self.parts.remove(number);
+                self.unreadable += ended.unreadable;
+                if self.is_full && self.parts.len() < PARTS {
+                    self.is_full = false;
+                    self.read_journals().await?;
+                }
+            } else if is_journal && read != now_read {
+                // What has left the journal before it was read on.
+                let mut from = self.read_from();
+                from[number] = read;
+                self.open(from).await?;
+            }
             let key = listed.request.value.key();
             if !self.given.insert(key.clone()) {
                 continue;
             }
-            if listed.final_.is_none() && self.later {
+            if listed.final_.is_none() && self.query.after.is_some() {
+                // It may come before the place at which this list begins.
                 listed.final_ = self.broker.outcome_of(&key).await?;
             }
             return Ok(Some(listed));
         }
     }
 
+    /// Whether the newest message is a journal's, and of which one or which part. Of two that are as new it is the journal's: it may move
+    /// to HISTORY while the list is read.
+    fn newest(&self) -> Option<(bool, usize)> {
+        // The oldest part is what was there when the list began. It is not what there are too many of.
+        let parts = self.parts.len() - usize::from(self.is_full);
+        let parts = self.parts.iter().take(parts).map(|source| (false, source)).enumerate();
+        let journals = if self.is_full { &[] } else { self.journals.as_slice() };
+        let journals = journals.iter().map(|source| (true, source)).enumerate();
+        let all = parts.chain(journals).filter_map(|(number, (is_journal, source))| {
+            let (_, head) = source.head.as_ref()?;
+            Some((head.request.at, is_journal, number))
+        });
+        all.max().map(|(_, is_journal, number)| (is_journal, number))
+    }
+
+    /// Of each journal, the sequence from which on it was read.
+    fn read_from(&self) -> Vec<u64> {
+        let read = |source: &Source| if source.has_ended { 0 } else { source.reader.before() };
+        self.journals.iter().map(read).collect()
+    }
+
+    /// Begins to read the journals where an earlier page ended.
+    async fn read_journals(&mut self) -> Result<()> {
+        // On the first page, nothing was given before.
+        let is_first = self.query.after.is_none();
+        let from = if is_first { Vec::new() } else { self.read_from() };
+        for journal in &mut self.journals {
+            journal.advance(&self.broker).await?;
+        }
+        // After they were looked at: what has left one of them before that is in HISTORY by now.
+        self.open(from).await
+    }
+
+    /// Adds what has moved to HISTORY since it was looked at.
+    async fn open(&mut self, from: Vec<u64>) -> Result<()> {
+        // All was given from the journals.
+        if self.query.hot || (!from.is_empty() && from.iter().all(|from| *from == 0)) {
+            return Ok(());
+        }
+        // Where nothing was given since, it is one part with the one before.
+        let newest = self.parts.first().filter(|part| part.place == self.end + 1);
+        let bounds = newest.and_then(|newest| newest.part.as_ref());
+        let extends = bounds.filter(|bounds| bounds.from == from).map(|bounds| bounds.after);
+        let after = extends.unwrap_or(self.end);
+        let part = self.part(None, Bounds { after, from }).await?;
+        let end = part.place.saturating_sub(1);
+        if end > self.end {
+            if extends.is_some() {
+                self.parts.remove(0);
+            }
+            self.end = end;
+            self.add(0, part);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, at: usize, part: Source) {
+        match part.has_ended {
+            true => self.unreadable += part.unreadable,
+            false => self.parts.insert(at, part),
+        }
+    }
+
+    /// A part of HISTORY before a sequence, or the end.
+    async fn part(&self, before: Option<u64>, bounds: Bounds) -> Result<Source> {
+        let of = (self.broker.history_stream(), self.broker.history_filter(&self.query));
+        let (broker, page) = (&self.broker, page_of(&self.query));
+        let reader = BackReader::new(broker.wire(), of, broker.replicas(), before, page).await?;
+        let reader = reader.after(bounds.after);
+        let place = reader.before();
+        let mut part = Source::new(reader, place, Some(bounds));
+        part.advance(broker).await?;
+        Ok(part)
+    }
+
     /// What comes after the last message that was given.
     #[must_use]
     pub fn place(&self) -> Cursor {
-        let (mut journals, mut history) = (Vec::new(), 0);
-        for source in &self.sources {
-            match source.is_history {
-                true => history = source.place,
-                false => journals.push(source.place),
-            }
-        }
-        let all = || Given { end: self.end, from: journals.clone() };
-        let given = self.moved.clone().unwrap_or_else(all);
-        Cursor::new(self.list, Places { history, journals, given })
+        let place = |source: &Source| if source.has_ended { 0 } else { source.place };
+        let journals: Vec<u64> = self.journals.iter().map(place).collect();
+        let part = |source: &Source| {
+            let Bounds { after, from } = source.part.clone()?;
+            // What was read and not given is read again.
+            let from = from.iter().zip(&journals).map(|(read, given)| *read.max(given)).collect();
+            Some(Part { before: source.place, after, from })
+        };
+        let parts = self.parts.iter().filter_map(part).collect();
+        Cursor::new(self.list, Places { end: self.end, journals, parts })
     }
 
     /// How many records were met that do not parse.
     #[must_use]
     pub fn unreadable(&self) -> usize {
-        self.sources.iter().map(|source| source.unreadable).sum()
+        let sources = self.parts.iter().chain(&self.journals);
+        self.unreadable + sources.map(|source| source.unreadable).sum::<usize>()
     }
 }
 
 impl Source {
-    fn new(reader: BackReader, place: u64) -> Self {
+    fn new(reader: BackReader, place: u64, part: Option<Bounds>) -> Self {
         Self {
             reader,
-            is_history: false,
             head: None,
             place,
-            moved: None,
+            has_ended: false,
+            part,
             finals: HashMap::new(),
             second: None,
             unreadable: 0,
@@ -241,9 +348,8 @@ impl Source {
     }
 
     /// Whether a message that is in HISTORY was given while it was in the journal.
-    fn was_given(&self, broker: &Broker, agent: &AgentName, seq: u64, journal_seq: u64) -> bool {
-        let moved = self.moved.as_ref().filter(|given| seq > given.end);
-        let Some(Given { from, .. }) = moved else { return false };
+    fn was_given(&self, broker: &Broker, agent: &AgentName, journal_seq: u64) -> bool {
+        let Some(Bounds { from, .. }) = &self.part else { return false };
         let journal = if from.len() == 1 { 0 } else { broker.subjects().shard(agent) as usize };
         from.get(journal).is_some_and(|from| journal_seq >= *from)
     }
@@ -254,15 +360,16 @@ impl Source {
             if Subjects::is_filler(&record.subject) {
                 continue;
             }
-            let read = match self.is_history {
-                true => self.archived(broker, record)?,
-                false => self.stored(broker, &record),
+            let read = match self.part {
+                Some(_) => self.archived(broker, record)?,
+                None => self.stored(broker, &record),
             };
             if read.is_some() {
                 self.head = read;
                 return Ok(());
             }
         }
+        self.has_ended = true;
         Ok(())
     }
 
@@ -280,7 +387,7 @@ impl Source {
         }
         match broker.read_archived(&records) {
             Ok(Archived { request: Some(request), key, .. })
-                if self.was_given(broker, &key.agent, seq, request.seq) =>
+                if self.was_given(broker, &key.agent, request.seq) =>
             {
                 Ok(None)
             }
