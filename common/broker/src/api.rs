@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
+use crate::leader::Cluster;
 pub(crate) use crate::record::Record;
 use crate::wire::{CALL, Wire, pause};
 
@@ -161,36 +162,7 @@ pub(crate) struct StreamInfo {
     cluster: Cluster,
 }
 
-/// Where a stream's copies are, as its leader knows.
-#[derive(Debug, Default, Deserialize)]
-struct Cluster {
-    /// The other copies; none of a stream without any.
-    #[serde(default)]
-    replicas: Vec<Peer>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Peer {
-    /// When it was last heard, in nanoseconds before the answer.
-    #[serde(default)]
-    active: u64,
-}
-
-impl Cluster {
-    /// Whether most of the stream's servers were heard lately. A leader that stood still, or is cut off, may not know for seconds that it
-    /// is none any more; another one is elected after 4 s at the earliest, and heartbeats go out every second (nats-server 2.15).
-    /// `copies`: how many the stream is configured to have. One that comes back with an empty disk may know of none.
-    fn is_heard(&self, copies: usize) -> bool {
-        const LATELY: Duration = Duration::from_secs(3);
-        if self.replicas.len() + 1 < copies {
-            return false;
-        }
-        let heard = self.replicas.iter().filter(|peer| Duration::from_nanos(peer.active) < LATELY);
-        2 * (heard.count() + 1) > self.replicas.len() + 1
-    }
-}
-
-/// An answer of a stream's leader, who may be none any more.
+/// An answer that counts only if it is the leader's of a stream.
 trait OfLeader: DeserializeOwned {
     fn cluster(&self) -> &Cluster;
     /// How many copies the stream is configured to have.
@@ -466,7 +438,7 @@ impl Wire {
         }
     }
 
-    /// The same as [`Self::api_timed`], of a stream's leader that most of its servers have answered lately.
+    /// The same as [`Self::api_timed`], of a stream's leader: what others say does not count ([`crate::leader`]).
     async fn of_leader<T: OfLeader>(
         &self,
         stream: &str,
@@ -482,7 +454,7 @@ impl Wire {
             let left = deadline.saturating_duration_since(Instant::now());
             let told = self.api_timed::<T>(&what, body, left).await;
             match told.map_err(|error| of_whole(error, timeout))? {
-                Ok((told, _)) if !told.cluster().is_heard(clustered(told.copies())) => {
+                Ok((told, _)) if !told.cluster().is_of_leader(clustered(told.copies())) => {
                     pause(deadline, timeout).await?;
                 }
                 told => return Ok(told),
@@ -569,28 +541,4 @@ impl Wire {
 /// A timeout of a part is a timeout of the whole.
 fn of_whole(error: BrokerError, timeout: Duration) -> BrokerError {
     if matches!(error, BrokerError::Timeout(_)) { BrokerError::Timeout(timeout) } else { error }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A leader that heard its followers so many seconds ago.
-    fn leader(heard: &[u64]) -> Cluster {
-        let peer = |seconds: &u64| Peer { active: seconds * 1_000_000_000 };
-        Cluster { replicas: heard.iter().map(peer).collect() }
-    }
-
-    #[test]
-    fn a_leader_that_most_servers_have_not_answered_lately_is_not_believed() {
-        assert!(leader(&[]).is_heard(1), "a stream without copies");
-        assert!(!leader(&[]).is_heard(3), "it has come back with an empty disk");
-        assert!(!leader(&[0]).is_heard(3));
-        assert!(leader(&[0, 1]).is_heard(3));
-        assert!(leader(&[60, 2]).is_heard(3), "one of three is away");
-        assert!(!leader(&[60, 61]).is_heard(3), "it stood still for a minute");
-        assert!(!leader(&[3]).is_heard(2));
-        assert!(leader(&[0, 0, 60, 60]).is_heard(5));
-        assert!(!leader(&[0, 60, 60, 60]).is_heard(3));
-    }
 }

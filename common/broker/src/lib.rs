@@ -22,6 +22,7 @@ mod forget;
 mod history;
 mod inbox;
 mod journal;
+mod leader;
 mod lease;
 mod logs;
 mod patience;
