@@ -148,6 +148,9 @@ pub struct Applied {
     pub generation: u64,
     /// Whether anything changed.
     pub changed: bool,
+    /// Whether there was no such agent before.
+    #[serde(default)]
+    pub created: bool,
     /// The incarnation that was there before: what is started because of this has a higher number.
     #[serde(default)]
     pub previous_incarnation: u64,

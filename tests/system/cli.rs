@@ -27,7 +27,7 @@ async fn up_detached_takes_what_was_given_and_not_what_looks_like_it() {
     let home = fleet.home().as_os_str();
     let up = [OsStr::new("--dir"), home, "up".as_ref(), home, "-vd".as_ref(), "--wait".as_ref()];
     let up = fleet.cli(up).await.ok();
-    assert!(up.stderr.contains("echo generation 1: applied"), "{up}");
+    assert!(up.stderr.contains("echo generation 1: created"), "{up}");
     let again = fleet.cli([OsStr::new("up"), home, "-d".as_ref()]).await.ok();
     assert!(again.stderr.contains("echo generation 1: unchanged"), "{again}");
     let other = fleet.cli(["--namespace", "other", "up", "-d"]).await.exit(4);

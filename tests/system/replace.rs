@@ -59,7 +59,7 @@ async fn a_rollback_by_hand_is_a_new_generation_of_the_one_before() {
 
     let back = fleet.json(["replace", "w", "--rollback", "--wait"]).await;
     let expected = serde_json::json!(
-        [{"agent": "w", "generation": 3, "changed": true, "previousIncarnation": 2}]
+        [{"agent": "w", "generation": 3, "changed": true, "created": false, "previousIncarnation": 2}]
     );
     assert_eq!(back, expected);
     let row = fleet.wait_incarnation("w", 3).await;

@@ -21,7 +21,7 @@ async fn up_in_the_background(fleet: &Fleet) -> Output {
 #[tokio::test]
 async fn up_again_starts_what_is_missing_and_applies_what_changed() {
     let fleet = Fleet::new(&[("a", &flaky("")), ("b", &flaky(""))]);
-    up_in_the_background(&fleet).await.ok().says("a generation 1: applied");
+    up_in_the_background(&fleet).await.ok().says("a generation 1: created");
     // With --wait, everything runs when it returns.
     assert_eq!(fleet.row("a").await["state"], "running");
     let (up, nats, shims) = (fleet.up_pid(), fleet.nats_pid(), [fleet.shim("a"), fleet.shim("b")]);

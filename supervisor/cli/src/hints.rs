@@ -1,6 +1,7 @@
 //! What a valid soul says that will not do what its author may expect.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use common::spec::{AgentSpec, Limits};
 
@@ -29,7 +30,27 @@ pub(crate) fn of(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> Vec<String
     for sanctum in spec.sanctums.iter().filter(|it| !exists(Path::new(&it.host))) {
         hints.push(format!("SANCTUM {}: there is no such folder on this host", sanctum.host));
     }
+    hints.extend(missing(spec, exists).map(|file| {
+        format!("WORKER {}: there is no such file; the agent will not start", file.display())
+    }));
     hints
+}
+
+/// Programs and scripts that WORKER names and that are not there. Those of an agent with an image are in it.
+fn missing(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> impl Iterator<Item = PathBuf> {
+    const SCRIPTS: [&str; 11] =
+        ["py", "js", "mjs", "cjs", "ts", "sh", "rb", "pl", "php", "lua", "jar"];
+    let folder = Path::new(&spec.source_path).parent().unwrap_or(Path::new(""));
+    let worker = spec.worker.as_deref().filter(|_| spec.image.is_none()).unwrap_or_default();
+    let named = worker.iter().enumerate().filter(|(at, word)| {
+        let extension = Path::new(word).extension().and_then(OsStr::to_str);
+        // A program without a path is looked for in PATH, a word with blanks is a command for a shell, and `--file=x.py` an option.
+        let is_program = *at == 0 && word.contains('/');
+        let is_script = *at > 0 && extension.is_some_and(|it| SCRIPTS.contains(&it));
+        (is_program || is_script) && !word.contains(char::is_whitespace) && !word.starts_with('-')
+    });
+    let paths = named.map(move |(_, word)| folder.join(word));
+    paths.filter(move |path| !exists(path))
 }
 
 /// The first reference to a variable, as a shell would read it: `$NAME` or `${NAME}`.
@@ -91,5 +112,28 @@ mod tests {
         for (hint, begin) in hints.iter().zip(begins) {
             assert!(hint.starts_with(begin), "{hint}");
         }
+    }
+
+    #[test]
+    fn a_worker_that_is_not_there_is_named() {
+        let named = |worker: &[&str], image: Option<&str>| {
+            let mut spec = spec();
+            spec.source_path = "/souls/a.soul".to_owned();
+            spec.worker = Some(worker.iter().map(|word| (*word).to_owned()).collect());
+            spec.image = image.map(ToOwned::to_owned);
+            missing(&spec, |path| path == "/souls/there.py").collect::<Vec<_>>()
+        };
+        assert_eq!(named(&["python3", "gone.py"], None), [Path::new("/souls/gone.py")]);
+        assert_eq!(named(&["./bin/gone", "x"], None), [Path::new("/souls/./bin/gone")]);
+        assert_eq!(named(&["node", "/opt/gone.mjs"], None), [Path::new("/opt/gone.mjs")]);
+        for fine in [
+            &["python3", "there.py"][..],
+            &["cat"],
+            &["sh", "-c", "exec python3 gone.py"],
+            &["run", "--file=gone.py", "v1.2", "data.json"],
+        ] {
+            assert_eq!(named(fine, None), [Path::new(""); 0], "{fine:?}");
+        }
+        assert_eq!(named(&["python3", "gone.py"], Some("image")), [Path::new(""); 0]);
     }
 }

@@ -221,7 +221,7 @@ mod tests {
     /// Generation 3 was asked for while incarnation 5 ran.
     fn asked() -> Applied {
         let agent = AgentName::new("a").expect("valid");
-        Applied { agent, generation: 3, changed: true, previous_incarnation: 5 }
+        Applied { agent, generation: 3, changed: true, created: false, previous_incarnation: 5 }
     }
 
     fn seen(state: AgentState, runs: Option<(u64, u64)>, given_up: Option<&str>) -> AgentRow {

@@ -261,12 +261,20 @@ fn source(soul: Read) -> SoulSource {
     }
 }
 
+/// What became of an agent that was applied.
+pub(crate) fn result(applied: &Applied) -> &'static str {
+    match applied {
+        Applied { created: true, .. } => "created",
+        Applied { changed: true, .. } => "changed",
+        Applied { .. } => "unchanged",
+    }
+}
+
 fn render(applied: &[Applied], removed: &[Applied]) -> String {
     let cells = |one: &Applied, what: &str| {
         vec![one.agent.to_string(), one.generation.to_string(), what.to_owned()]
     };
-    let changed = |one: &Applied| if one.changed { "changed" } else { "unchanged" };
-    let applied = applied.iter().map(|one| cells(one, changed(one)));
+    let applied = applied.iter().map(|one| cells(one, result(one)));
     let removed = removed.iter().map(|one| cells(one, "removed"));
     table::table(&["AGENT", "GEN", "RESULT"], applied.chain(removed))
 }

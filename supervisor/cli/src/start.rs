@@ -55,8 +55,8 @@ pub async fn apply(client: &Client, souls: Vec<SoulSource>) -> Result<Vec<AgentN
     let names = souls.iter().map(|soul| soul.name.clone()).collect();
     for souls in souls::batches(souls) {
         for one in client.change(&Query::Apply { souls, force: false }).await? {
-            let what = if one.changed { "applied" } else { "unchanged" };
-            output::note(format!("{} generation {}: {what}", one.agent, one.generation));
+            let result = souls::result(&one);
+            output::note(format!("{} generation {}: {result}", one.agent, one.generation));
         }
     }
     Ok(names)

@@ -98,10 +98,7 @@ impl Watch {
             next = tokio::select! {
                 biased;
                 () = expired(deadline) => {
-                    stream.close("no answer in time", &mut out);
-                    for item in out.drain(..) {
-                        show(&item)?;
-                    }
+                    // The attempt goes on: only the reader ends.
                     return Err(self.late(stream));
                 }
                 batch = self.events.next() => stream.live(batch.attempt(self.what())?, &mut out),

@@ -232,6 +232,7 @@ impl Supervisor {
                     agent: before.agent.clone(),
                     generation,
                     changed: generation != before.generation,
+                    created: before.generation == 0,
                     previous_incarnation: before.incarnation,
                 }
             });
