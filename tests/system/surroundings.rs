@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+use system_tests::chaos::JumpingClock;
 use system_tests::harness::{Fleet, Signal, eventually, flaky, kill};
 use tokio::process::{Child, Command};
 
@@ -158,4 +160,33 @@ async fn a_terminal_that_stands_still_holds_up_nobody() {
     assert!(rows.stdout.contains("running"), "{rows}");
     let _down = fleet.cli(["down"]).await.ok();
     drop(up);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_costs_nobody_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = JumpingClock::prepare(folder.path()).expect("a C compiler");
+    let mut fleet = Fleet::new(&[("a", &flaky("")), ("b", &flaky("SECRET KEY"))]).env("KEY", "k");
+    for (name, value) in clock.env() {
+        fleet = fleet.env(name, &value);
+    }
+    fleet.all_up().await;
+    assert!(clock.is_in(fleet.up_pid()), "a static `mozart` keeps its clock");
+    const HOUR: i64 = 3600;
+    for seconds in [2 * HOUR, -3 * HOUR, 365 * 24 * HOUR, 0] {
+        clock.jump(seconds).expect("written");
+        assert_eq!(fleet.ask("a", "say hello").await, "hello", "{seconds} s off");
+        // Long enough for what ticks each second, and for heartbeats, to make something of it.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(fleet.ask("b", "say hello").await, "hello", "{seconds} s off");
+    }
+    for agent in ["a", "b"] {
+        let row = fleet.row(agent).await;
+        let told = (&row["state"], &row["incarnation"], &row["restartCount"]);
+        assert_eq!(told, (&"running".into(), &1.into(), &0.into()), "{row:#}");
+    }
+    let journal = fleet.json(["journal", "ls"]).await;
+    let all = journal.as_array().expect("an array");
+    assert_eq!(all.len(), 8);
+    assert!(all.iter().all(|message| message["attempts"] == 1), "{journal:#}");
 }

@@ -132,8 +132,8 @@ mod tests {
             &["sh", "-c", "exec python3 gone.py"],
             &["run", "--file=gone.py", "v1.2", "data.json"],
         ] {
-            assert_eq!(named(fine, None), [Path::new(""); 0], "{fine:?}");
+            assert_eq!(named(fine, None), Vec::<PathBuf>::new(), "{fine:?}");
         }
-        assert_eq!(named(&["python3", "gone.py"], Some("image")), [Path::new(""); 0]);
+        assert_eq!(named(&["python3", "gone.py"], Some("image")), Vec::<PathBuf>::new());
     }
 }

@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::checker::{Facts, Fault, Life, Verdict, judge, witnessed};
 use crate::harness::Runtime;
+pub use clocks::JumpingClock;
 use containers::Strangers;
 use copies::Copied;
 use ground::{Ground, agent_name};

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod carry;
+mod changed;
 mod copies;
 mod ends;
 mod images;

@@ -2,6 +2,7 @@
 //! runs too fast or too slow. nats-server, whose clock is the log's, has the machine's.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,70 @@ use super::Problem;
 const PRELOAD: &str = "LD_PRELOAD";
 /// Which one: how many seconds it is off, and how many percent too fast.
 const CLOCK: &str = "MOZART_CLOCK";
+/// Names a file that says how many seconds it is off from now on.
+const CLOCK_FILE: &str = "MOZART_CLOCK_FILE";
 const CLOCKS: [&str; 4] = ["3600:5", "-3600:-5", "-3600:0", "3600:0"];
+
+/// Builds the library in a folder.
+fn build(folder: &Path) -> Result<PathBuf, Problem> {
+    let (source, library) = (folder.join("clocks.c"), folder.join("clocks.so"));
+    fs::write(&source, include_str!("clocks.c"))?;
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]).arg(&library).arg(&source);
+    let built = cc.output().map_err(|error| format!("no `cc` for other clocks: {error}"))?;
+    if !built.status.success() {
+        return Err(format!("{cc:?}: {}", String::from_utf8_lossy(&built.stderr)).into());
+    }
+    Ok(library)
+}
+
+fn is_in(library: &Path, pid: u32) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    maps.contains(&*library.to_string_lossy())
+}
+
+/// A wall clock that jumps when it is told to, for the processes that are started with it.
+#[derive(Debug)]
+pub struct JumpingClock {
+    library: PathBuf,
+    file: PathBuf,
+}
+
+impl JumpingClock {
+    /// One that is right at first, with what it needs in a folder.
+    ///
+    /// # Errors
+    /// When there is no C compiler, or the folder cannot be written to.
+    pub fn prepare(folder: &Path) -> Result<Self, Problem> {
+        let clock = Self { library: build(folder)?, file: folder.join("clock") };
+        clock.jump(0)?;
+        Ok(clock)
+    }
+
+    /// What a process is started with that has it.
+    #[must_use]
+    pub fn env(&self) -> [(&'static str, String); 2] {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        [(PRELOAD, path(&self.library)), (CLOCK_FILE, path(&self.file))]
+    }
+
+    /// Whether a process has it: one that is static keeps the machine's.
+    #[must_use]
+    pub fn is_in(&self, pid: u32) -> bool {
+        is_in(&self.library, pid)
+    }
+
+    /// From now on it is this many seconds off.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn jump(&self, seconds: i64) -> Result<(), Problem> {
+        // In place: it is mapped into the processes.
+        let mut file = fs::OpenOptions::new();
+        let mut file = file.create(true).write(true).truncate(false).open(&self.file)?;
+        Ok(file.write_all(&seconds.to_ne_bytes())?)
+    }
+}
 
 /// What processes are started with.
 #[derive(Debug, Clone)]
@@ -28,14 +92,7 @@ pub(super) struct Clocks {
 impl Clocks {
     /// Builds the library and the shim's stand-in in a folder.
     pub(super) fn prepare(folder: &Path, mozart: &Path) -> Result<Self, Problem> {
-        let (source, library) = (folder.join("clocks.c"), folder.join("clocks.so"));
-        fs::write(&source, include_str!("clocks.c"))?;
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]).arg(&library).arg(&source);
-        let built = cc.output().map_err(|error| format!("no `cc` for other clocks: {error}"))?;
-        if !built.status.success() {
-            return Err(format!("{cc:?}: {}", String::from_utf8_lossy(&built.stderr)).into());
-        }
+        let library = build(folder)?;
         let beside = mozart.with_file_name("mozart-shim");
         for binary in [mozart, &beside] {
             if !is_dynamic(binary)? {
@@ -74,8 +131,7 @@ impl Clocks {
 
     /// Whether a process has one of our clocks.
     pub(super) fn are_in(&self, pid: u32) -> bool {
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        maps.contains(&*self.library.to_string_lossy())
+        is_in(&self.library, pid)
     }
 }
 
