@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A fleet of containers on this host's engine: `make compose-demo` makes the images where they are missing, and runs it. It is a fleet of its own,
-# on a port of its own, and leaves nothing behind but images.
+# A fleet of containers on this host's engine: `make compose-demo` builds missing images, and runs it. It is a separate fleet on its own port,
+# and leaves nothing behind but images.
 #
-# ENGINE=docker|podman; without it, the one that answers.
+# ENGINE=docker|podman; by default, the one that answers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/engine.sh
@@ -29,7 +29,7 @@ for image in "$MOZART_IMAGE" "$NATS_IMAGE"; do
     fi
 done
 
-# A fleet of its own, whatever runs on this machine already, and whatever .env and compose.override.yaml have for another one.
+# A separate fleet, regardless of what is already running on this machine, and of what .env and compose.override.yaml set for another fleet.
 project=mozart-demo
 compose+=(-p "$project" -f compose.yaml)
 export MOZART_NAMESPACE=compose-demo MOZART_NETWORK=$project MOZART_NATS_LISTEN=127.0.0.1:
@@ -37,7 +37,7 @@ MOZART_NATS_PASSWORD=demo$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 export MOZART_NATS_PASSWORD
 export MOZART_SOULS=./examples/hello MOZART_NODE=node-1 MOZART_BASE_IMAGE=mozart-base:$version MOZART_STOP_GRACE=1m
 unset COMPOSE_FILE COMPOSE_PROJECT_NAME COMPOSE_PROFILES
-# With podman-compose 1.0, what .env has wins.
+# With podman-compose 1.0, .env takes precedence.
 if [ "${compose[0]}" = podman-compose ] &&
     theirs=$(grep -soE '^(export +)?(NATS_IMAGE|MOZART_(BASE_IMAGE|IMAGE|NAMESPACE|NATS_LISTEN|NETWORK|NODE|SOULS|STOP_GRACE)) *=' .env); then
     fail "cannot make a fleet of its own" "podman-compose would take this from .env: ${theirs//$'\n'/ }" "move .env away meanwhile"
@@ -54,31 +54,31 @@ fi
     fail "the node cannot reach $ENGINE" "there is no socket at $MOZART_ENGINE_SOCKET" \
         "start it (for podman: systemctl enable --now podman.socket), or MOZART_ENGINE_SOCKET=PATH"
 
-# The containers of this demo's agents: ids.
+# The ids of the containers of this demo's agents.
 agents() {
     "$ENGINE" ps -aq --filter "label=dev.mozart.namespace=$MOZART_NAMESPACE"
 }
 
-# The volumes with a shim: one for each build of it, for all fleets of this engine.
+# The volumes with a shim: one for each build of the shim, shared by all fleets of this engine.
 shims() {
     "$ENGINE" volume ls -q --filter label=dev.mozart.shim
 }
 
-# Takes away what there may be of this demo, an interrupted one's also.
+# Removes everything of this demo, also of an interrupted one.
 tear_down() {
     local left
     timeout 180 "${compose[@]}" down --volumes || true
-    # Nothing, unless the node was killed.
+    # Empty, unless the node was killed.
     left=$(agents)
     # shellcheck disable=SC2086
     [ -z "$left" ] || timeout 60 "$ENGINE" rm -f $left
-    # An old podman-compose does not take it away, and none does while an agent is in it.
+    # An old podman-compose does not remove the network, and none removes it while an agent uses it.
     ! "$ENGINE" network inspect "$MOZART_NETWORK" || timeout 60 "$ENGINE" network rm "$MOZART_NETWORK"
-    # Only if this demo's node made it. Another fleet that has come to use it keeps it: the engine refuses.
+    # Only if this demo's node created the volume. If another fleet uses it by now, the engine refuses.
     [ -z "$shim" ] || grep -qx "$shim" <<<"$had" || timeout 60 "$ENGINE" volume rm "$shim" || true
 }
 
-# What is left of it.
+# What is left of this demo.
 left() {
     agents
     local label=label=com.docker.compose.project=$project
@@ -108,17 +108,17 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Mozart's client, in the node's container: it has the broker's address, and need not be installed here.
+# The client in the node's container: it has the broker's address, and need not be installed here.
 mozart() {
     timeout 60 "${compose[@]}" exec -T node mozart "$@"
 }
 
-# The supervisor that leads: its service. Nothing where nobody does.
+# The service name of the supervisor that leads; empty if there is no leader.
 leader() {
     mozart doctor --only supervisor 2>/dev/null | sed -n 's/.* answers, \(.*\) leads.*/\1/p'
 }
 
-# until_true SECONDS COMMAND…: tries until it works.
+# until_true SECONDS COMMAND…: retries until the command succeeds.
 until_true() {
     local end=$((SECONDS + $1))
     shift
@@ -150,7 +150,7 @@ show() {
     printf '%s\n' "$plain"
 }
 
-# Shows a command of the client, then runs it.
+# Shows a client command, then runs it.
 run() {
     show "${compose[@]}" exec node mozart "$@"
     mozart "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A tour of Mozart in half a minute: `make demo` builds and runs it. It keeps to a temporary folder and leaves nothing behind.
+# A tour of Mozart in half a minute: `make demo` builds and runs it. It uses a temporary folder and leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,7 +16,7 @@ command -v python3 >/dev/null || {
 
 export PATH=$PWD/target/release:$PATH
 export MOZART_NATS_SERVER=${MOZART_NATS_SERVER:-$PWD/.tools/nats-server}
-# A fleet of its own, whatever runs on this machine already.
+# A separate fleet, regardless of what is already running on this machine.
 MOZART_DIR=$(mktemp -d "${TMPDIR:-/tmp}/mozart-demo.XXXXXX")
 export MOZART_DIR
 unset NATS_URL NATS_CREDS MOZART_NAMESPACE
@@ -40,7 +40,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The processes of this demo's agents, or of one: pids.
+# The pids of this demo's agents, or of one agent.
 processes() {
     local environment
     for environment in /proc/[0-9]*/environ; do
@@ -51,7 +51,7 @@ processes() {
     done
 }
 
-# The worker of an agent, not its shim: a pid.
+# The pid of an agent's worker, not of its shim.
 worker_of() {
     local process
     for process in $(processes "$1"); do

@@ -1,6 +1,6 @@
-"""The worker's side of Mozart's protocol: one JSON object a line, on stdin and stdout. Standard library only.
+"""The worker's side of Mozart's protocol: one JSON object per line, on stdin and stdout. Standard library only.
 
-Copy this file beside your worker:
+Copy this file next to your worker:
 
     from mozart_worker import Worker
 
@@ -10,9 +10,9 @@ Copy this file beside your worker:
 
     Worker(answer).run()
 
-Every turn has a thread of its own; how many run side by side is the soul's CONCURRENCY. What `answer` said is the
-response. An exception fails the turn for good; `Retry` asks for another attempt. Whatever goes to stderr, or to stdout
-without being protocol, ends up in `mozart logs`.
+Every turn has its own thread; CONCURRENCY in the soul limits how many run in parallel. The response is what `answer`
+passed to `say`. An exception fails the turn for good; `Retry` asks for another attempt. Output on stderr, and lines on
+stdout that are not protocol, appear in `mozart logs`.
 """
 
 import json
@@ -28,7 +28,7 @@ class Retry(Exception):
 
 
 class Cancelled(Exception):
-    """Somebody cancelled this turn, or its deadline has passed."""
+    """This turn was cancelled, or its deadline has passed."""
 
 
 class Turn:
@@ -59,12 +59,12 @@ class Turn:
         self.worker.send("event", messageId=self.message_id, conversationId=self.conversation_id, event=event)
 
     def progress(self):
-        """Says that the turn goes on: its deadline starts anew."""
+        """Reports progress: the turn's deadline restarts."""
         self.worker.send("progress", messageId=self.message_id)
 
     def ask(self, agent, text):
-        """Asks another agent and waits for its answer. Raises RuntimeError when there is none."""
-        # The same id in every attempt of this turn: what was answered before a crash is not asked again.
+        """Asks another agent and waits for its answer. Raises RuntimeError if there is none."""
+        # The same id in every attempt of this turn: a question that was answered before a crash is not asked again.
         self.asked += 1
         request_id = f"{self.message_id}.{self.asked}"
         self.worker.asking[request_id] = self
@@ -101,7 +101,7 @@ class Worker:
         self.output = threading.Lock()
 
     def send(self, kind, **fields):
-        """Writes one line of protocol; fields without a value are left out."""
+        """Writes one line of protocol; fields without a value are omitted."""
         fields = {name: value for name, value in fields.items() if value is not None}
         self.write(json.dumps({"type": kind, **fields}).encode() + b"\n")
 
@@ -112,11 +112,11 @@ class Worker:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             except BrokenPipeError:
-                # Nobody reads us any more.
+                # The shim no longer reads.
                 os._exit(0)
 
     def run(self, ready=True):
-        """Says ready, then answers until stdin ends or the shim asks to stop."""
+        """Reports ready, then answers until stdin ends or the shim sends `shutdown`."""
         if ready:
             self.send("ready")
         for raw in sys.stdin.buffer:
@@ -138,7 +138,7 @@ class Worker:
                 return
 
     def shutdown(self):
-        """Lets the open turns end."""
+        """Waits for the open turns to end."""
         for _, thread in list(self.turns.values()):
             thread.join()
 
@@ -148,7 +148,7 @@ class Worker:
             self.answer(turn)
             turn.finish()
         except Cancelled:
-            # After a deadline it counts as an attempt; if somebody cancelled it, nobody listens.
+            # After a deadline this counts as an attempt; after a cancellation it is ignored.
             self.send("error", messageId=turn.message_id, error="cancelled", retryable=True)
         except Exception as error:  # whatever went wrong, the sender is told
             traceback.print_exc()

@@ -1,14 +1,14 @@
 """A worker that misbehaves on demand.
 
-A message that consists of these commands, separated by `;`, is carried out in order; any other is echoed.
+If a message consists of these commands, separated by `;`, they are run in order; any other message is echoed.
 
     count N [SECONDS]   answers in N chunks, SECONDS apart (0.02)
     say TEXT            answers TEXT
-    sleep SECONDS       takes its time, silently
-    busy SECONDS        takes its time, and says that it goes on
-    ask AGENT TEXT      answers with what another agent says
+    sleep SECONDS       waits, silently
+    busy SECONDS        waits, and reports progress
+    ask AGENT TEXT      answers with another agent's answer
     fail WHY            fails for good           retry WHY           fails, and another attempt may help
-    tool NAME           shows an event that is not text
+    tool NAME           publishes an event that is not text
 
     crash               exits with 1 at once     crash N%            the same, in N of 100 cases
     crash until N       the same, in incarnations before the Nth
@@ -16,14 +16,15 @@ A message that consists of these commands, separated by `;`, is carried out in o
     hang                never ends               stubborn            ignores SIGTERM and `shutdown` from now on
     fork                leaves a child behind that holds stdout open, and exits with 1
 
-    flood N             N chunks as fast as they go
+    flood N             N chunks as fast as possible
     blob N              N MB without a newline   long N              a text event of N KiB in one line
-    nonsense            all of: garbage          invalid bytes that are not UTF-8
-    garbage             text that is no JSON     unknown             a protocol line of an unknown type
+    nonsense            garbage, invalid, unknown and stranger, in this order
+    garbage             text that is not JSON    invalid             bytes that are not UTF-8
+    unknown             a protocol line of an unknown type
     stranger            ends a turn that does not exist
     twice               ends its own turn twice
 
-The environment decides how it starts: FLAKY_START=never-ready, `exit N`, `slow SECONDS`, `stubborn`.
+The environment determines how it starts: FLAKY_START=never-ready, `exit N`, `slow SECONDS`, `stubborn`.
 """
 
 import os
@@ -195,7 +196,7 @@ def main():
         die(int(arguments[0]))
     if how == "slow":
         time.sleep(float(arguments[0]))
-    # From the main thread, since no other may say so: `stubborn` comes too late for a signal's handler.
+    # Only the main thread may set a signal handler, so it is set here and not by `stubborn`.
     signal.signal(signal.SIGTERM, lambda *_: None if WORKER.stubborn else die(143))
     if how == "stubborn":
         WORKER.refuse_to_stop()
