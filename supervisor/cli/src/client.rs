@@ -51,7 +51,12 @@ impl Client {
     /// # Errors
     /// When the broker cannot be reached, refuses us, or lacks what is needed.
     pub(crate) async fn connect(global: &Global) -> Result<Self, ApiError> {
-        Self::connect_to(&connect::options(global, "mozart-cli", CONNECT)?, global.output).await
+        let options = connect::options(global, "mozart-cli", CONNECT)?;
+        let connected = Self::connect_to(&options, global.output).await;
+        connected.map_err(|error| match global.url() {
+            Some(_) => error,
+            None => connect::explain(error, &options.url),
+        })
     }
 
     /// Connects to a broker that is known.

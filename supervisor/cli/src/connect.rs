@@ -1,5 +1,7 @@
 //! Where the broker is: what was asked for, else what `mozart up` started here.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use broker::ConnectOptions;
@@ -39,6 +41,25 @@ pub fn options(
         namespace: global.namespace.clone().or(noted).unwrap_or_else(default_namespace),
         timeout,
     })
+}
+
+/// Says why the server that `mozart up` started here cannot be reached, where this host can tell: it listens where containers reach it, and
+/// that address comes and goes with their network.
+pub(crate) fn explain(error: ApiError, url: &str) -> ApiError {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let Ok(address) = host.parse::<IpAddr>() else { return error };
+    let bound = UdpSocket::bind((address, 0));
+    let is_gone = bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
+    if error.code != failure::UNREACHABLE || !is_gone {
+        return error;
+    }
+    let cause = format!(
+        "nats-server listens on {address}, and this host has that address no longer: the containers' network was removed, or its engine does not run"
+    );
+    let try_ = "start the engine, or create the network with the same subnet again; else `mozart down` and `mozart up`";
+    failure::error(error.code, error.what, cause, try_)
 }
 
 /// The fleet that is meant when none is named.
@@ -85,6 +106,19 @@ mod tests {
         home.write_running(&running).expect("written");
         let found = options(&global, "t", Duration::ZERO).expect("noted");
         assert_eq!((found.url.as_str(), found.namespace.as_str()), ("nats://noted", "noted"));
+    }
+
+    #[test]
+    fn an_address_that_this_host_has_no_longer_is_the_cause() {
+        let error = || failure::error(failure::UNREACHABLE, "what", "cause", "try");
+        // Reserved for documentation: no host has it (RFC 5737).
+        let gone = explain(error(), "nats://mozart:secret@192.0.2.1:4222");
+        assert!(gone.cause.contains("listens on 192.0.2.1,"), "{}", gone.cause);
+        for there in ["nats://mozart:secret@127.0.0.1:4222", "nats://localhost:4222", "127.0.0.1"] {
+            assert_eq!(explain(error(), there), error(), "{there}");
+        }
+        let other = failure::error(failure::DENIED, "what", "cause", "try");
+        assert_eq!(explain(other.clone(), "nats://192.0.2.1:4222"), other);
     }
 
     #[test]
