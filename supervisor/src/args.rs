@@ -1,4 +1,4 @@
-//! The command line's grammar: the roles, and where the client commands hang.
+//! The command line: the roles, and the client commands.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,15 +26,15 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start everything on this machine, and apply the souls of a folder
+    /// Start everything on this machine, and apply the souls in a folder
     Up(UpArgs),
-    /// Drain and stop everything that `up` started; the data stays
+    /// Drain and stop everything that `up` started; keeps the data
     Down(DownArgs),
-    /// Remove all messages, or all of the fleet, while nothing runs
+    /// Remove all messages, or the whole fleet, while nothing is running
     Reset(cli::reset::ResetArgs),
     /// Run a supervisor
     Supervisor(SupervisorArgs),
-    /// Run a node: starts and stops agents on this machine
+    /// Run a node, which starts and stops agents on this machine
     Node(NodeArgs),
     /// Measure this machine
     #[command(hide = true)]
@@ -55,7 +55,7 @@ impl Command {
 pub(crate) struct UpArgs {
     /// The folder with the souls
     pub(crate) dir: Option<PathBuf>,
-    /// Stay in the background
+    /// Run in the background
     #[arg(short, long)]
     pub(crate) detach: bool,
     /// Return only when every agent is running (with --detach)
@@ -64,10 +64,10 @@ pub(crate) struct UpArgs {
     /// How long --wait waits
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub(crate) timeout: Duration,
-    /// The node's name, kept in the data folder [default: the host's when `up` first ran here]
+    /// The node's name, kept in the data folder [default: the host name at the first `up`]
     #[arg(long)]
     pub(crate) name: Option<NodeName>,
-    /// Journal streams of a new namespace [default: 4 where every write is synced, else 1]
+    /// Number of journal streams of a new namespace [default: 4 if every write is synced, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) journal_shards: Option<u32>,
     /// When the server syncs to disk
@@ -77,7 +77,7 @@ pub(crate) struct UpArgs {
     pub(crate) keep: KeepArgs,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
-    /// The lock of the data folder is this process's stdin: `--detach` starts the process that stays so
+    /// The lock of the data folder is this process's stdin: `--detach` starts the background process with it
     #[arg(long, hide = true, conflicts_with = "detach")]
     pub(crate) locked: bool,
 }
@@ -88,7 +88,7 @@ pub(crate) struct KeepArgs {
     /// How long a finished message stays in the journal before it moves to the history
     #[arg(long, env = "MOZART_HOT", default_value = "24h", value_parser = duration, value_name = "TIME")]
     pub(crate) hot: Duration,
-    /// How many finished messages stay there at most
+    /// How many finished messages stay in the journal at most
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     pub(crate) hot_messages: u64,
     /// How much history to keep: a time (30d), a size (10GiB), or both [default: all of it]
@@ -149,10 +149,10 @@ fn kept(text: &str) -> Result<Kept, String> {
 /// When the nats-server that `up` starts syncs its writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Sync {
-    /// Before it says that a record is stored.
+    /// Before it confirms that a record is stored.
     #[default]
     Always,
-    /// Now and then: for measurements only.
+    /// Periodically: for measurements only.
     Lazy,
 }
 
@@ -167,13 +167,13 @@ pub(crate) struct DownArgs {
 /// `mozart supervisor`.
 #[derive(Debug, Args)]
 pub(crate) struct SupervisorArgs {
-    /// This replica's id [default: made from host name and process id]
+    /// This replica's id [default: from the host name and process id]
     #[arg(long)]
     pub(crate) id: Option<String>,
-    /// Journal streams of a new namespace
+    /// Number of journal streams of a new namespace
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) journal_shards: Option<u32>,
-    /// Where the NATS server keeps its data, if that is on this machine: new messages are refused before its disk is full
+    /// The data folder of the NATS server, if it is on this machine; new messages are refused before its disk is full
     #[arg(long, env = "MOZART_STORE", value_name = "DIR", value_parser = cli::args::path())]
     pub(crate) store: Option<PathBuf>,
     #[command(flatten)]

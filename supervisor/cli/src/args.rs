@@ -13,73 +13,73 @@ use runtime::{RuntimeOptions, Wanted};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The NATS server; without it, the one that `mozart up` started here
+    /// The NATS server [default: the one that `mozart up` started on this machine]
     #[arg(long, global = true, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     pub nats: Option<String>,
     /// A NATS credentials file
     #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE", value_parser = path())]
     pub creds: Option<PathBuf>,
-    /// The fleet [default: default]
+    /// The namespace of the fleet [default: default]
     #[arg(long, global = true, env = "MOZART_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<Namespace>,
-    /// Where `mozart up` keeps its data [default: ~/.mozart]
+    /// The data folder of `mozart up` [default: ~/.mozart]
     #[arg(long = "dir", global = true, env = "MOZART_DIR", value_name = "DIR", value_parser = path())]
     pub home: Option<PathBuf>,
-    /// How results are written to stdout
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Output,
-    /// Log more to stderr; repeat for more still
+    /// Log more to stderr; repeat for more detail
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
 impl Global {
-    /// The NATS server that is named; a variable that is set to nothing names none.
+    /// The NATS server, if one is given. An empty variable counts as not set.
     pub fn url(&self) -> Option<&str> {
         self.nats.as_deref().filter(|url| !url.is_empty())
     }
 
-    /// The credentials file; absolute, since shims run in other folders.
+    /// The credentials file as an absolute path, since shims run in other folders.
     pub fn creds(&self) -> Option<PathBuf> {
         let given = self.creds.as_ref().filter(|path| !path.as_os_str().is_empty())?;
         Some(std::path::absolute(given).unwrap_or_else(|_| given.clone()))
     }
 }
 
-/// How results are written.
+/// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Human-readable tables and text.
     #[default]
     Table,
-    /// One document, or one line per item when following.
+    /// One JSON document, or one JSON line per item when following.
     Json,
 }
 
 /// What agents run in.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[command(next_help_heading = "What agents run in")]
+#[command(next_help_heading = "Runtime options")]
 pub struct RuntimeArgs {
-    /// Processes of this machine, containers of an engine, or both, whichever is there
+    /// Run agents as processes, in containers, or both
     #[arg(long, value_enum, default_value_t, env = "MOZART_RUNTIME", value_name = "RUNTIME")]
     runtime: Runtime,
-    /// The network of the containers [default: docker's bridge; with podman, the host's]
+    /// The network of the containers [default: docker's bridge; with podman, the host's network]
     #[arg(long, env = "MOZART_NETWORK", value_name = "NAME")]
     network: Option<String>,
-    /// What agents without IMAGE run in, where all run in containers
+    /// The image of agents without IMAGE, when all agents run in containers
     #[arg(long, env = "MOZART_BASE_IMAGE", value_name = "REF", value_parser = or_base)]
     #[arg(default_value = BASE_IMAGE)]
     base_image: String,
-    /// For work on a worker: its soul's folder is mounted into its container, as its working directory
+    /// For development: mount the soul's folder into the container, as the worker's working directory
     #[arg(long)]
     dev: bool,
-    /// Look up the values of SECRETs in this file of NAME=VALUE lines first, at each start of an agent
+    /// Read values of SECRETs from this file of NAME=VALUE lines first; it is read at each start of an agent
     #[arg(long, env = "MOZART_ENV_FILE", value_name = "FILE", value_parser = path())]
     env_file: Option<PathBuf>,
 }
 
 impl RuntimeArgs {
-    /// What a node is to be told. A variable that is set to nothing names no network.
+    /// The options as a node takes them. An empty variable counts as not set.
     #[must_use]
     pub fn options(&self) -> RuntimeOptions {
         RuntimeOptions {
@@ -99,14 +99,14 @@ impl RuntimeArgs {
 /// What agents run in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Runtime {
-    /// Souls with IMAGE in containers of the first engine that answers, the others as processes.
+    /// Souls with IMAGE in containers of the first engine that answers, others as processes.
     #[default]
     Auto,
-    /// Processes of this machine only.
+    /// Only processes on this machine.
     Process,
-    /// All in containers, of docker.
+    /// All agents in docker containers.
     Docker,
-    /// All in containers, of podman.
+    /// All agents in podman containers.
     Podman,
 }
 

@@ -1,4 +1,4 @@
-//! `mozart bench`: a program of its own beside this one, so that its comparisons do not weigh on every user.
+//! `mozart bench`: a separate program next to this one, so that not every user pays for its dependencies.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -14,14 +14,14 @@ use crate::args::{Global, Output};
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct BenchArgs {
-    /// Handed on to mozart-bench
+    /// Arguments for mozart-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
-/// Becomes `mozart-bench`; returns only if that does not work.
+/// Replaces this process with `mozart-bench`; returns only if that fails.
 ///
-/// What stands before the first word that is only its own, clap takes for this program's: the output is handed on.
+/// Clap parses options before the first unknown word as this program's own, so the output format is passed on.
 pub fn exec(global: &Global, args: &BenchArgs) -> ApiError {
     let program = std::env::current_exe()
         .ok()

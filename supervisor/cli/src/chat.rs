@@ -24,15 +24,15 @@ use common::failure;
 pub struct ChatArgs {
     /// The agent
     pub(crate) agent: AgentName,
-    /// The message; `-` reads it from stdin; without it, a prompt
+    /// The message; `-` reads it from stdin; without a message, open a prompt
     #[arg(allow_negative_numbers = true)]
     text: Option<String>,
     #[command(flatten)]
     pub(crate) message: MessageArgs,
-    /// Go on with the next attempt when one breaks off
+    /// Continue with the next attempt when one breaks off
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How long to wait for an answer [default: for ever]
+    /// How long to wait for an answer [default: no limit]
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) timeout: Option<Duration>,
 }
@@ -42,10 +42,10 @@ pub struct ChatArgs {
 pub struct AttachArgs {
     /// The message: ID, AGENT/ID or AGENT/SENDER/ID
     message: MessageRef,
-    /// Only the events after this one; `--from N` gives exactly what followed N
+    /// Only events after this one; `--from N` shows exactly what follows N
     #[arg(long, default_value_t = 0, value_name = "SEQ")]
     from: u64,
-    /// How long to wait for the final state [default: for ever]
+    /// How long to wait for the final state [default: no limit]
     #[arg(long, value_parser = duration, value_name = "TIME")]
     timeout: Option<Duration>,
 }

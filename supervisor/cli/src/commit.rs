@@ -1,4 +1,4 @@
-//! `mozart commit`: what an agent's container runs, kept under a name of its own.
+//! `mozart commit`: gives a new name to the image that an agent's container runs.
 
 use clap::Args;
 use common::AgentName;
@@ -17,7 +17,7 @@ use runtime::labels;
 /// `mozart commit`.
 #[derive(Debug, Args)]
 pub struct CommitArgs {
-    /// The agent; it runs in a container on this machine
+    /// The agent; it must run in a container on this machine
     agent: AgentName,
     /// The image's name [default: mozart-commit/AGENT:GENERATION-INCARNATION]
     #[arg(long, value_name = "REF", value_parser = name)]

@@ -35,7 +35,7 @@ pub enum DeadCommand {
         /// The message: ID, AGENT/ID or AGENT/SENDER/ID
         message: MessageRef,
     },
-    /// Send dead messages again, as new messages that name their origin
+    /// Send dead messages again, as new messages that refer to the original
     Redrive(SelectArgs),
     /// Remove dead letters; the journal keeps the messages
     Drop(SelectArgs),
@@ -44,7 +44,7 @@ pub enum DeadCommand {
 /// `mozart dead ls`.
 #[derive(Debug, Args)]
 pub struct LsArgs {
-    /// Only this agent's
+    /// Only dead letters of this agent
     #[arg(long)]
     agent: Option<AgentName>,
     #[command(flatten)]
@@ -57,10 +57,10 @@ pub struct LsArgs {
 pub struct SelectArgs {
     /// The message: ID, AGENT/ID or AGENT/SENDER/ID
     message: Option<MessageRef>,
-    /// All of this agent
+    /// All dead letters of this agent
     #[arg(long)]
     agent: Option<AgentName>,
-    /// All
+    /// All dead letters
     #[arg(long)]
     all: bool,
 }

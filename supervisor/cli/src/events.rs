@@ -18,15 +18,15 @@ const WHAT: &str = "cannot read the control log";
 /// `mozart events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Only this agent's
+    /// Only records about this agent
     agent: Option<AgentName>,
-    /// Go on with what comes
+    /// Follow new records
     #[arg(short, long)]
     follow: bool,
-    /// Only the last N of the stored ones [default: 50, in JSON 1000]
+    /// Show only the last N stored records [default: 50; with -o json: 1000]
     #[arg(long, value_name = "N", visible_alias = "tail")]
     limit: Option<usize>,
-    /// Only those before a record, by its number
+    /// Only records before the one with this number
     #[arg(long, value_name = "SEQ", conflicts_with = "follow")]
     before: Option<u64>,
 }

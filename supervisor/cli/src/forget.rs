@@ -17,7 +17,7 @@ use crate::args::{Global, moment};
 /// `mozart forget`.
 #[derive(Debug, Args)]
 pub struct ForgetArgs {
-    /// The agent; it may be removed already
+    /// The agent; it may already be removed
     agent: AgentName,
     /// Only this conversation
     #[arg(long, value_name = "ID")]

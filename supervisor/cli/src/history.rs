@@ -29,8 +29,8 @@ pub struct HistoryArgs {
     /// Show at most the last N turns
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = limit)]
     limit: usize,
-    /// Only turns before a place printed by an earlier call
-    #[arg(long, value_name = "PLACE")]
+    /// Only turns before a cursor that an earlier call printed
+    #[arg(long, value_name = "CURSOR")]
     before: Option<Cursor>,
 }
 

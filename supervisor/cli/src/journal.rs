@@ -17,7 +17,7 @@ use crate::args::{Global, duration};
 use broker::Attempt;
 use common::failure;
 
-/// So many messages are looked at for those of a status; then it is said where to go on.
+/// The most messages that are read to find those with a status; then a cursor is printed to continue from.
 const LOOKED: usize = 20_000;
 
 /// `mozart journal`.
@@ -32,7 +32,7 @@ pub enum JournalCommand {
 /// `mozart journal ls`.
 #[derive(Debug, Args)]
 pub struct LsArgs {
-    /// Only this agent's
+    /// Only messages to this agent
     #[arg(long)]
     agent: Option<AgentName>,
     /// Only messages with this status; repeat for several
@@ -43,13 +43,13 @@ pub struct LsArgs {
     conversation: Option<ConversationId>,
     #[command(flatten)]
     page: PageArgs<Cursor>,
-    /// Only what was sent within this time
+    /// Only messages sent within this time
     #[arg(long, value_parser = duration, value_name = "TIME")]
     since: Option<Duration>,
-    /// Only what this sender sent: an agent, or `user`
+    /// Only messages from this sender: an agent, or `user`
     #[arg(long, value_name = "NAME")]
     sender: Option<SenderName>,
-    /// Keep following: each message as it is stored, and again with its final state
+    /// Follow: show each message when it is stored, and again with its final state
     #[arg(short, long)]
     follow: bool,
 }
@@ -80,7 +80,7 @@ enum StatusArg {
 }
 
 impl StatusArg {
-    /// Whether what stands so is open.
+    /// Whether a message with this status is open.
     fn is_open(self) -> bool {
         match self {
             Self::Pending | Self::Delivered | Self::Acknowledged | Self::Open => true,

@@ -1,4 +1,4 @@
-//! The client commands: one file per group. They speak to the broker and, through it, to the supervisors; they know neither the
+//! The client commands: one file per group. They talk to the broker and, through it, to the supervisors; they know neither the
 //! supervisor's nor the node's code.
 
 mod agents;
@@ -58,15 +58,15 @@ use lifecycle::Change;
 /// The client commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Register souls: what changed becomes a new generation
+    /// Register souls; a changed soul becomes a new generation
     Apply(souls::ApplyArgs),
-    /// Check souls, without any connection
+    /// Check souls; needs no connection
     Validate(souls::ValidateArgs),
     /// List agents
     Ps(ps::PsArgs),
-    /// Store a message for an agent; prints its id once it is on disk
+    /// Send a message to an agent; prints its id once it is stored on disk
     Send(send::SendArgs),
-    /// Stream an agent's answer; without a text, a prompt
+    /// Send a message and stream the answer; without a message, open a prompt
     Chat(chat::ChatArgs),
     /// Resume the stream of a message
     Attach(chat::AttachArgs),
@@ -79,54 +79,56 @@ pub enum Command {
     History(history::HistoryArgs),
     /// List an agent's conversations
     Conversations(history::ConversationsArgs),
-    /// Erase what was said to an agent and what it answered, from every stream and its files
+    /// Erase an agent's messages and answers, from every stream and its files
     ///
-    /// What has no final state yet stays. What the agent itself has kept elsewhere, as in a SANCTUM, and what was exported is not looked for.
+    /// Messages without a final state are kept. What was exported is not erased, nor what the agent has stored elsewhere, such as in a
+    /// SANCTUM.
     Forget(forget::ForgetArgs),
-    /// Read, repeat and drop dead letters
+    /// List, redrive and drop dead letters
     #[command(subcommand)]
     Dead(dead::DeadCommand),
-    /// Run agents; releases a quarantine
+    /// Start agents; also releases a quarantine
     Start(lifecycle::AgentsArgs),
     /// Stop agents and keep them stopped
     Stop(lifecycle::AgentsArgs),
     /// Stop and start agents
     Restart(lifecycle::AgentsArgs),
-    /// Start new incarnations as the souls' REPLACE says: the same, with another image, or of the generation before
+    /// Replace incarnations as REPLACE in the soul says: unchanged, with another image, or with the previous generation
     Replace(replace::ReplaceArgs),
     /// List an agent's generations, and go back to one
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
-    /// Stop and forget agents; their messages stay in the journal
+    /// Stop and remove agents; their messages stay in the journal
     Rm(lifecycle::AgentsArgs),
-    /// Keep what an agent's container runs, as an image under a name of its own
+    /// Give a new name to the image that an agent's container runs
     ///
-    /// A container's root is read-only, so this is the image that it was made from, as it was, whatever its name leads to by now.
-    /// What is in /tmp is not in it, nor are SANCTUMs (`mozart export` takes them along), secrets, or anything of Mozart's.
+    /// A container's root is read-only, so this is exactly the image that the container was created from, even if its name
+    /// refers to another image now.
+    /// It does not contain /tmp, SANCTUMs (`mozart export` includes them), secrets, or anything of Mozart.
     Commit(commit::CommitArgs),
-    /// Write an agent into one file: its soul, SANCTUMs, SKILLs and messages, and its image if no registry has it
+    /// Write an agent to one file: its soul, SANCTUMs, SKILLs and messages, and its image if no registry has it
     ///
-    /// The values of its SECRETs are not in it. The agent must be stopped, or --live.
+    /// The values of its SECRETs are not included. The agent must be stopped, unless --live is given.
     Export(carry::ExportArgs),
-    /// Bring an agent out of such a file into this fleet, and start it
+    /// Import an agent from a file that `mozart export` wrote, and start it
     ///
-    /// Its messages keep their ids. What had a final state keeps it, what was open is answered here.
+    /// Its messages keep their ids. Messages with a final state keep it; open messages are answered here.
     Import(carry::ImportArgs),
     /// Wait until an agent is running, idle or stopped
     Wait(lifecycle::WaitArgs),
     /// Show everything known about an agent
     Inspect(inspect::InspectArgs),
-    /// Show what an agent's workers wrote
+    /// Show the logs of workers
     Logs(logs::LogsArgs),
     /// Show the control log: what happened to agents, nodes and supervisors
     Events(events::EventsArgs),
-    /// Say why an agent or a message is as it is, and what to try; needs no supervisor
+    /// Explain the state of an agent or a message, and what to try; needs no supervisor
     Explain(explain::ExplainArgs),
-    /// Show what takes the room
+    /// Show how much space is used, and by what
     Usage(usage::UsageArgs),
-    /// Check everything that mozart stands on
+    /// Check everything that Mozart depends on
     Doctor(doctor::DoctorArgs),
-    /// Print the completions for a shell
+    /// Print the completion script for a shell
     Completions(completions::CompletionsArgs),
 }
 

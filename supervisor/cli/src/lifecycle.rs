@@ -109,7 +109,7 @@ pub struct WaitArgs {
     /// The state to wait for
     #[arg(long = "for", value_enum, default_value_t, value_name = "STATE")]
     until: Until,
-    /// The longest time to wait
+    /// How long to wait
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     timeout: Duration,
 }

@@ -25,19 +25,19 @@ pub struct LogsArgs {
     /// The agents [default: all]
     #[arg(value_name = "AGENT")]
     agents: Vec<AgentName>,
-    /// Go on with what comes
+    /// Follow log output
     #[arg(short, long)]
     follow: bool,
-    /// Only this incarnation's, of one agent
+    /// Only lines of this incarnation, of one agent
     #[arg(long, value_name = "N", conflicts_with = "previous")]
     incarnation: Option<u64>,
-    /// Only that of the incarnation before the last one, of one agent
+    /// Only lines of the previous incarnation, of one agent
     #[arg(short, long, conflicts_with = "follow")]
     previous: bool,
-    /// Only what was written while this message was being answered: ID, AGENT/ID or AGENT/SENDER/ID
+    /// Only lines written while this message was being answered: ID, AGENT/ID or AGENT/SENDER/ID
     #[arg(long, value_name = "MESSAGE")]
     message: Option<MessageRef>,
-    /// Only what was written since: 10m, 2026-11-01, 2026-11-01T12:00:00Z (both UTC)
+    /// Only lines written since: 10m, 2026-11-01, 2026-11-01T12:00:00Z (both UTC)
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
     /// Only the last N lines

@@ -26,11 +26,11 @@ impl Place for u64 {}
 /// Which page of a list that ends with the newest.
 #[derive(Debug, Args)]
 pub(crate) struct PageArgs<P: Place> {
-    /// How many at most [default: 50, in JSON 1000]
+    /// Show at most N items [default: 50; with -o json: 1000]
     #[arg(long, value_name = "N", value_parser = limit)]
     limit: Option<usize>,
-    /// Only what comes before a place printed by an earlier list
-    #[arg(long, value_name = "PLACE", value_parser = P::from_str)]
+    /// Only items before a cursor that an earlier list printed
+    #[arg(long, value_name = "CURSOR", value_parser = P::from_str)]
     pub(crate) before: Option<P>,
 }
 

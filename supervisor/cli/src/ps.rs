@@ -32,21 +32,21 @@ const HEADERS: [&str; 12] = [
 /// `mozart ps`.
 #[derive(Debug, Args)]
 pub struct PsArgs {
-    /// Only these, whatever their state
+    /// Only these agents, whatever their state
     agents: Vec<AgentName>,
-    /// Stopped ones too
+    /// Include stopped agents
     #[arg(short, long)]
     all: bool,
-    /// Show it again whenever something changes
+    /// Show the list again whenever something changes
     #[arg(short, long)]
     watch: bool,
-    /// How many at most [default: all]
+    /// Show at most N agents [default: all]
     #[arg(long, value_name = "N", value_parser = limit, conflicts_with = "agents")]
     limit: Option<usize>,
-    /// Only those whose names come after this one
+    /// Only agents whose names come after this one
     #[arg(long, value_name = "NAME", conflicts_with = "agents")]
     after: Option<AgentName>,
-    /// Show reasons and exits whole
+    /// Do not truncate reasons and exits
     #[arg(long)]
     no_trunc: bool,
 }

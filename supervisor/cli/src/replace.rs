@@ -1,4 +1,4 @@
-//! `mozart replace`: fresh incarnations, another image, the way back, and whether it worked.
+//! `mozart replace`: new incarnations, another image, the way back, and whether it worked.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ pub struct ReplaceArgs {
     /// The agents
     #[arg(required = true, value_name = "AGENT")]
     agents: Vec<AgentName>,
-    /// A new generation with this image; the soul's file stays as it is
+    /// Create a new generation with this image; the soul's file is not changed
     #[arg(long, value_name = "REF", value_parser = common::soul::image)]
     image: Option<String>,
-    /// Go back to the generation that was ready before
+    /// Go back to the previous generation that was ready
     #[arg(long, conflicts_with = "image")]
     rollback: bool,
-    /// Return once the replacement runs, or fail if it was rolled back
+    /// Wait until the replacement is running; fail if it is rolled back
     #[arg(long)]
     wait: bool,
-    /// How long to wait at most
+    /// How long --wait waits
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     timeout: Duration,
 }

@@ -16,13 +16,13 @@ use crate::{output, table};
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct ResetArgs {
-    /// All messages, their events, answers, dead letters and logs
+    /// Remove all messages, with their events, answers, dead letters and logs
     #[arg(long, group = "what")]
     messages: bool,
-    /// Everything: the agents and their messages, and the run folders of this data folder
+    /// Remove everything: the agents, their messages, and the run folders of this data folder
     #[arg(long, group = "what")]
     all: bool,
-    /// Remove what is shown
+    /// Really remove it; without --yes, only show what would be removed
     #[arg(long)]
     yes: bool,
 }

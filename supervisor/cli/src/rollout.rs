@@ -36,13 +36,13 @@ pub enum RolloutCommand {
 pub struct UndoArgs {
     /// The agent
     agent: AgentName,
-    /// To this generation [default: the one that was ready before]
+    /// Go back to this generation [default: the previous one that was ready]
     #[arg(long, value_name = "N")]
     to_generation: Option<u64>,
-    /// Return once it runs, or fail if it was given up
+    /// Wait until it is running; fail if it is given up
     #[arg(long)]
     wait: bool,
-    /// How long to wait at most
+    /// How long --wait waits
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME", requires = "wait")]
     timeout: Duration,
 }

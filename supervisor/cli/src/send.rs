@@ -23,7 +23,7 @@ use common::failure;
 pub struct SendArgs {
     /// The agent
     agent: AgentName,
-    /// The message; `-` reads it from stdin, `--` goes before one that begins with a dash
+    /// The message; `-` reads it from stdin; put `--` before a message that begins with a dash
     #[arg(allow_negative_numbers = true)]
     text: String,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub struct SendArgs {
     /// Wait for the answer and print it
     #[arg(short, long)]
     wait: bool,
-    /// How long at most
+    /// How long --wait waits
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
     timeout: Duration,
 }
@@ -39,13 +39,13 @@ pub struct SendArgs {
 /// What belongs to a message besides its text.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MessageArgs {
-    /// Messages of one conversation are answered one after the other
+    /// The conversation; its messages are answered one after the other
     #[arg(long, value_name = "ID")]
     pub(crate) conversation: Option<ConversationId>,
-    /// The message's id: makes sending it again harmless
+    /// The message's id; sending the same message with the same id again has no effect
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<MessageId>,
-    /// Give the message up if no worker began with it within this time
+    /// Expire the message if no worker has started it within this time
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) deadline: Option<Duration>,
 }

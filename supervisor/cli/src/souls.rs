@@ -21,7 +21,7 @@ use common::failure;
 /// `mozart validate`.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
-    /// Files, or folders with `<agent>.soul` or `<agent>/agent.soul`
+    /// Soul files, or folders with `<agent>.soul` or `<agent>/agent.soul`
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -29,22 +29,22 @@ pub struct ValidateArgs {
 /// `mozart apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// Files, or folders with `<agent>.soul` or `<agent>/agent.soul`
+    /// Soul files, or folders with `<agent>.soul` or `<agent>/agent.soul`
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Make new generations even if nothing changed
+    /// Create new generations even if nothing changed
     #[arg(long)]
     force: bool,
     /// Show what would change, and change nothing
     #[arg(long, conflicts_with_all = ["wait", "force"])]
     diff: bool,
-    /// Remove the agents that were applied from these folders and have no soul there any more
+    /// Remove agents that were applied from these folders but no longer have a soul there
     #[arg(long)]
     prune: bool,
-    /// Wait until these generations run
+    /// Wait until these generations are running
     #[arg(long)]
     wait: bool,
-    /// How long at most
+    /// How long --wait waits
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME", requires = "wait")]
     timeout: Duration,
 }

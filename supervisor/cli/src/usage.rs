@@ -1,4 +1,4 @@
-//! `mozart usage`: what takes the room.
+//! `mozart usage`: how much space is used, and by what.
 
 use broker::{AgentUsage, Attempt as _, StreamUsage};
 use clap::Args;
@@ -15,10 +15,10 @@ use crate::args::Global;
 /// `mozart usage`.
 #[derive(Debug, Args)]
 pub struct UsageArgs {
-    /// Show what is stored, by stream and by agent: this is what is shown without it, too
+    /// Show what is stored, by stream and by agent; this is the default
     #[arg(long)]
     storage: bool,
-    /// Show at most N agents, those with the most first
+    /// Show at most N agents, largest first
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = limit)]
     limit: usize,
 }

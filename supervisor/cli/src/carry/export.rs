@@ -26,20 +26,20 @@ use runtime::home::Home;
 /// `mozart export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The agent; it is stopped, or --live
+    /// The agent; it must be stopped, unless --live is given
     agent: AgentName,
     /// The file to write, or - for stdout
     file: PathBuf,
-    /// Take the image along, also one that a registry has
+    /// Include the image, even if a registry has it
     #[arg(long, conflicts_with = "without_image")]
     with_image: bool,
-    /// Leave the image out, also one that no registry has
+    /// Leave the image out, even if no registry has it
     #[arg(long)]
     without_image: bool,
-    /// Also while the agent runs: its SANCTUMs are then taken as they are just now, amid whatever it writes
+    /// Export the agent while it runs; its SANCTUMs are then copied as they are, possibly in the middle of a write
     #[arg(long)]
     live: bool,
-    /// Replace FILE
+    /// Overwrite FILE
     #[arg(long)]
     force: bool,
 }

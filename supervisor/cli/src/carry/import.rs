@@ -30,22 +30,22 @@ use runtime::engine::Connection;
 pub struct ImportArgs {
     /// The archive, or - for stdin
     file: PathBuf,
-    /// The folder for its soul, SANCTUMs and SKILLs; not there yet, or empty [default: ./AGENT]
+    /// The folder for its soul, SANCTUMs and SKILLs; it must be new or empty [default: ./AGENT]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Import it under another name
     #[arg(long, value_name = "NAME")]
     name: Option<AgentName>,
-    /// Apply its soul, which starts it: this is what is done anyway
+    /// Apply its soul, which starts the agent; this is the default
     #[arg(long, overrides_with = "no_start")]
     start: bool,
-    /// Do not apply its soul: `mozart apply` does, later
+    /// Do not apply its soul; use `mozart apply` later
     #[arg(long)]
     no_start: bool,
-    /// Take links that lead out of their folder, too
+    /// Accept links that point outside their folder
     #[arg(long)]
     links: bool,
-    /// The engine that takes an image of the archive: docker, podman, or auto for the first one that answers
+    /// The engine that loads the archive's image: docker, podman, or auto for the first one that answers
     #[arg(
         long,
         value_enum,
@@ -90,13 +90,13 @@ struct Import {
     spec: AgentSpec,
 }
 
-/// Brings an agent out of an archive into this fleet.
+/// Imports an agent from an archive into this fleet.
 ///
-/// The order matters: what has a final state has it before anybody could run it, and the agent is told of last.
+/// The order matters: final states are stored before anything could run the messages, and the agent is registered last.
 ///
 /// # Errors
-/// 2 for an archive that is not as it should be, 4 when another agent has the name, its messages or the folder, 9 when there is no
-/// room. The last words say what has been done, and what is left to do.
+/// 2 for an invalid archive, 4 when another agent has the name, its messages or the folder, 9 when there is no
+/// space. The error says what has been done, and what is left to do.
 pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, ApiError> {
     let import = Import::read(args).await?;
     let client = Client::connect(global).await?;

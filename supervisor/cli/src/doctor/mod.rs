@@ -1,4 +1,4 @@
-//! `mozart doctor`: looks at everything that Mozart stands on, and says what to try.
+//! `mozart doctor`: checks everything that Mozart depends on, and says what to try.
 
 mod broker;
 mod clock;
@@ -28,13 +28,13 @@ use runtime::home::Home;
 /// `mozart doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// End and remove what is left over: workers without a shim, containers of nodes that are gone
+    /// Remove leftovers: workers without a shim, containers of nodes that are gone
     #[arg(long)]
     fix: bool,
-    /// Ask here how a NATS server of your own syncs its writes: where its `http` listens
+    /// The monitoring address (`http`) of your own NATS server, to check how it syncs its writes
     #[arg(long, env = "MOZART_NATS_MONITOR", value_name = "URL", value_delimiter = ',')]
     monitor: Vec<String>,
-    /// Check this alone, as a health check does; repeat for more
+    /// Run only this check, as health checks do; repeat for more
     #[arg(long, value_enum, value_name = "CHECK", conflicts_with = "fix")]
     only: Vec<Only>,
 }
