@@ -127,7 +127,7 @@ async fn what_runs_is_exported_only_if_that_is_asked_for() {
     let _said = refused.exit(4).says("mozart stop mover").says("--live");
     assert!(!file.exists());
     let (_, live) = export(&fleet, &["--live"]).await;
-    let _warned = live.ok().says("amid being written");
+    let _warned = live.ok().says("in the middle of a write");
     let length = fs::metadata(&file).expect("it is there").len();
 
     let _there = export(&fleet, &["--live"]).await.1.exit(4).says("--force");
@@ -137,7 +137,7 @@ async fn what_runs_is_exported_only_if_that_is_asked_for() {
     let _nobody = fleet.cli(["export", "nobody", "nobody.tar"]).await.exit(3);
     let _where = fleet.cli(["export", "mover", "no/such/folder/x.tar", "--live"]).await.exit(1);
     let _inside =
-        fleet.cli(["export", "mover", "data/x.tar", "--live"]).await.exit(1).says("be in it");
+        fleet.cli(["export", "mover", "data/x.tar", "--live"]).await.exit(1).says("be inside it");
     // Nothing half made is left.
     let names = fs::read_dir(fleet.souls()).expect("there").flatten().map(|one| one.file_name());
     assert!(!names.into_iter().any(|name| name.as_encoded_bytes().starts_with(b".")));
@@ -234,7 +234,7 @@ async fn importing_again_goes_on_where_it_was_left() {
     let _aside = import(&to, &file, &["--no-start"]).await.ok().says("mozart apply");
     let note = path(&to, "mover/sanctums/0/deep/er/note");
     fs::write(&note, "what was learnt since").expect("written");
-    let again = import(&to, &file, &["-o", "json"]).await.ok().says("stay as they are").json();
+    let again = import(&to, &file, &["-o", "json"]).await.ok().says("left unchanged").json();
     assert_eq!((&again["messages"], &again["started"]), (&0.into(), &true.into()));
     assert_eq!(to.wait_status(&open, "completed").await.row.response.as_deref(), Some("one"));
     assert_eq!(fs::read_to_string(&note).expect("there"), "what was learnt since");
@@ -281,7 +281,7 @@ async fn nothing_is_overwritten_and_nothing_half_made() {
     let bytes = fs::read(&file).expect("it is there");
     let broken = path(&to, "broken.tar");
     fs::write(&broken, &bytes[..bytes.len() - 1024]).expect("written");
-    let _cut = import(&to, &broken, &["--name", "n"]).await.exit(2).says("cut short");
+    let _cut = import(&to, &broken, &["--name", "n"]).await.exit(2).says("truncated");
     fs::write(&broken, "no archive").expect("written");
     let _none = import(&to, &broken, &["--name", "n"]).await.exit(2);
     let _missing = import(&to, &path(&to, "missing.tar"), &[]).await.exit(3);

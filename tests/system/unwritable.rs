@@ -48,7 +48,7 @@ async fn a_read_only_folder_keeps_nobody_from_looking_and_stopping() {
     let disk = check(&checks, "disk");
     assert_eq!(disk["health"], "fail", "{checks}");
     let found = disk["found"].as_str().expect("it says what");
-    assert!(found.starts_with("nothing can be written to"), "{found}");
+    assert!(found.starts_with("cannot write to"), "{found}");
     // A second one finds the first.
     let pid = fleet.up_pid();
     let _up = read_only(&fleet, &["up", "-d"]).await.expect("it mounts").ok();

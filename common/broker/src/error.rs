@@ -91,7 +91,7 @@ pub enum BrokerError {
         cause: String,
     },
     /// A place that is given to another list than the one that it is of.
-    #[error("the place is from another list")]
+    #[error("the cursor is from another list")]
     OtherList,
     /// Anything else that the broker said.
     #[error("the broker said: {0}")]

@@ -35,9 +35,10 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             (TIMEOUT, "run it again: the same id makes that harmless; `mozart doctor` checks NATS")
         }
         BrokerError::Malformed { .. } => (FAILED, "use the mozart version that wrote the record"),
-        BrokerError::OtherList => {
-            (USAGE, "the options that it was printed for, or no --before to begin with the newest")
-        }
+        BrokerError::OtherList => (
+            USAGE,
+            "use the options that it was printed for, or omit --before to start with the newest",
+        ),
         BrokerError::Other(_) => (FAILED, "`mozart doctor`"),
     };
     error(code, what, cause, try_)

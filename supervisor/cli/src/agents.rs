@@ -61,8 +61,8 @@ pub(crate) async fn meant(client: &Client, agent: &AgentName) -> ApiError {
 /// That there is no such agent, with the name that was probably meant.
 pub(crate) fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
     let cause = match did_you_mean(agent.as_str(), names) {
-        Some(name) => format!("no soul of that name was applied; did you mean {name:?}?"),
-        None => "no soul of that name was applied".to_owned(),
+        Some(name) => format!("no soul with that name was applied; did you mean {name:?}?"),
+        None => "no soul with that name was applied".to_owned(),
     };
     let what = format!("no agent {:?}", agent.as_str());
     failure::error(failure::NOT_FOUND, what, cause, "`mozart ps -a` lists the agents")

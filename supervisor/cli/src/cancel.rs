@@ -48,9 +48,11 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
         client.broker.settle(&request.key(), &request.tag(), seq, &final_, &author, STORE).await;
     let late = match outcome.attempt(what())? {
         FinalOutcome::Won => None,
-        FinalOutcome::Lost(first) => {
-            Some(format!("it is {} since {}", Status::from(first.status).as_str(), first.at))
-        }
+        FinalOutcome::Lost(first) => Some(format!(
+            "it is already {}, since {}",
+            Status::from(first.status).as_str(),
+            first.at
+        )),
         FinalOutcome::Gone => Some("it has ended and is no longer kept".to_owned()),
     };
     if let Some(cause) = late {
@@ -64,7 +66,7 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
     };
     if client.ask_within(&told, TELL).await.is_err() {
         // The shim finds the final state when it wants to store its own.
-        output::note("note: no supervisor answers; a worker that has the message is not told");
+        output::note("note: no supervisor answers; a worker that has the message is not notified");
     }
     if client.json() {
         output::json(&json!({ "messageId": id, "agent": request.agent, "status": "cancelled" }))?;

@@ -114,14 +114,14 @@ async fn stream(
     let mut screen = Screen { id, output: client.output, follow, line_open: false, error: None };
     let quiet = || {
         if client.output == Output::Table && output::stderr_is_terminal() {
-            output::note(format!("waiting; `mozart explain {id}` says what for"));
+            output::note(format!("waiting; `mozart explain {id}` says why"));
         }
     };
     let read = tokio::select! {
         read = watch.read(&mut stream, follow, deadline, |item| screen.show(item), quiet) => read,
         _ = tokio::signal::ctrl_c() => {
             screen.end_line()?;
-            output::note(format!("`mozart attach {id} --from {}` goes on", stream.last()));
+            output::note(format!("`mozart attach {id} --from {}` resumes the stream", stream.last()));
             return Ok(failure::INTERRUPTED);
         }
     };
@@ -142,7 +142,7 @@ fn verdict(envelope: &Envelope, stream: &Stream, error: Option<String>) -> Resul
 
 fn broken_off(envelope: &Envelope, cause: String) -> ApiError {
     let id = &envelope.message_id;
-    let what = format!("the answer to {id} broke off, and the message is tried again");
+    let what = format!("the answer to {id} broke off, and the message is being retried");
     let try_ = format!("`mozart attach {id}` follows the next attempt");
     failure::error(failure::TIMEOUT, what, cause, try_)
 }

@@ -266,7 +266,7 @@ impl Pages<'_> {
 
 /// A reply to another question than the one asked.
 pub(crate) fn unexpected(reply: &Reply) -> ApiError {
-    let what = "the supervisor answered something else";
+    let what = "unexpected answer from the supervisor";
     let cause = format!("{reply:?}").chars().take(200).collect::<String>();
     failure::error(failure::FAILED, what, cause, "use the same mozart version on both sides")
 }

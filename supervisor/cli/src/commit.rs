@@ -39,9 +39,7 @@ struct Committed {
 fn name(text: &str) -> Result<String, String> {
     let name = common::soul::image(text)?;
     if name.contains('@') {
-        return Err(
-            "a digest names an image that is there; expected `[registry/]name[:tag]`".into()
-        );
+        return Err("a digest refers to an existing image; expected `[registry/]name[:tag]`".into());
     }
     Ok(name)
 }
@@ -97,7 +95,7 @@ async fn commit(
 ) -> Result<Committed, ApiError> {
     let Runs { generation, incarnation, image, root_is_read_only } = runs;
     if !root_is_read_only {
-        let cause = "its root is writable: its image alone is not all that it holds";
+        let cause = "its root is writable, so its image is not all that it contains";
         return Err(failure::error(failure::CONFLICT, what, cause, ""));
     }
     let default = || format!("{COMMITTED}/{}:{generation}-{incarnation}", args.agent);
@@ -129,7 +127,7 @@ fn split(reference: &str) -> (&str, &str) {
 fn not_here(global: &Global, what: &str, row: &AgentRow, no_engine: bool) -> ApiError {
     let agent = &row.agent;
     let Some(node) = &row.node else {
-        let cause = format!("it does not run: it is {}", row.state.as_str());
+        let cause = format!("it is not running: it is {}", row.state.as_str());
         let try_ = format!("`mozart start {agent}`, then `mozart wait {agent}`");
         return failure::error(failure::CONFLICT, what, cause, try_);
     };
@@ -138,7 +136,7 @@ fn not_here(global: &Global, what: &str, row: &AgentRow, no_engine: bool) -> Api
     let processes = home.map(|home| labels::find(&home.run())).unwrap_or_default();
     if processes.iter().any(|one| one.is_shim && is_its(&one.label)) {
         let cause = "it runs as a process, which has no image";
-        let try_ = "IMAGE in its soul, or `mozart up --runtime docker`";
+        let try_ = "set IMAGE in its soul, or use `mozart up --runtime docker`";
         return failure::error(failure::CONFLICT, what, cause, try_);
     }
     if no_engine {

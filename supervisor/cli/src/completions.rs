@@ -40,7 +40,7 @@ pub(crate) fn run(args: &CompletionsArgs) -> Result<u8, ApiError> {
     };
     let name = args.shell.to_string();
     let shells = Shells::builtins();
-    let shell = shells.completer(&name).ok_or_else(|| failed(format!("{name} is not known")))?;
+    let shell = shells.completer(&name).ok_or_else(|| failed(format!("unknown shell {name}")))?;
     let mut script = Vec::new();
     shell
         .write_registration(ASKED, "mozart", "mozart", "mozart", &mut script)

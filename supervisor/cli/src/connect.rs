@@ -28,7 +28,7 @@ pub fn options(
             let home = Home::locate(global.home.as_deref())?;
             let Some(running) = home.read_running()? else {
                 let cause = format!("{} does not exist", home.running_file().display());
-                let what = "no NATS server is named, and `mozart up` does not run here";
+                let what = "no NATS server is given, and `mozart up` is not running here";
                 return Err(failure::error(failure::UNREACHABLE, what, cause, "`mozart up`"));
             };
             (running.url, Some(running.namespace))

@@ -109,7 +109,7 @@ async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>
         failure::error(
             failure::NOT_FOUND,
             format!("no dead letter {id}"),
-            why.or("no message of that id was given up, or its letter was dropped"),
+            why.or("no message with that id was given up, or its dead letter was dropped"),
             format!("`mozart dead ls`, `mozart journal show {id}`"),
         )
     })?;
@@ -122,7 +122,7 @@ async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>
         let names = names.collect::<Vec<_>>().join(", ");
         return Err(failure::error(failure::NOT_FOUND, what, names, "name one of them in full"));
     }
-    letters.pop().ok_or_else(|| failure::error(failure::NOT_FOUND, WHAT, "it is gone", ""))
+    letters.pop().ok_or_else(|| failure::error(failure::NOT_FOUND, WHAT, "it no longer exists", ""))
 }
 
 /// The dead letters of the messages that are named, at least one: by their id, else by how it begins.
@@ -257,8 +257,7 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
     if let Some(message_id) = letter.redriven_as {
         let sender = letter.envelope.sender.clone();
         let key = MessageKey { agent: agent.clone(), sender, message_id: message_id.clone() };
-        let became =
-            client.broker.outcome_of(&key).await.attempt("cannot tell what became of it")?;
+        let became = client.broker.outcome_of(&key).await.attempt("cannot look up its outcome")?;
         let became = match became.map(|stored| stored.value.status) {
             None => "which is not answered yet".to_owned(),
             Some(Outcome::Failed) => format!("which failed: `mozart dead redrive {message_id}`"),
@@ -274,8 +273,7 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
         true => match client.broker.message_of(&letter.envelope.key()).await.attempt(what())? {
             Some(request) => request.value,
             None => {
-                let cause =
-                    "the message did not fit its letter, and is gone from journal and history";
+                let cause = "its dead letter does not hold the whole message, which is no longer in the journal or the history";
                 return Err(failure::error(failure::NOT_FOUND, what(), cause, "`mozart send`"));
             }
         },

@@ -96,7 +96,9 @@ async fn stored(
     }
     if let Some(first) = first.filter(|_| page.has_earlier()) {
         match args.follow {
-            true => output::note(format!("for older ones, --before {first} without --follow")),
+            true => {
+                output::note(format!("for older records, use --before {first} without --follow"))
+            }
             false => page::older(first),
         }
     }
@@ -123,7 +125,7 @@ async fn follow(
 /// Says that the log does not begin with its first record.
 fn gone(first: u64) -> String {
     format!(
-        "note: the control log begins with record #{first}; older records were removed, as snapshots and time allow"
+        "note: the control log begins with record #{first}; older records are covered by snapshots and were removed"
     )
 }
 

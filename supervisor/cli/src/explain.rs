@@ -60,7 +60,7 @@ pub(crate) async fn run(global: &Global, args: &ExplainArgs) -> Result<u8, ApiEr
         return agent(&client, &fleet, &name).await;
     }
     let unknown = |cause: String| {
-        let what = format!("no agent and no message {:?}", args.target);
+        let what = format!("no agent or message {:?}", args.target);
         failure::error(failure::NOT_FOUND, what, cause, "`mozart ps -a`, `mozart journal ls`")
     };
     let reference =
@@ -71,7 +71,7 @@ pub(crate) async fn run(global: &Global, args: &ExplainArgs) -> Result<u8, ApiEr
             let names: Vec<&str> = fleet.state.agents().map(|agent| agent.name.as_str()).collect();
             let meant = agents::did_you_mean(&args.target, &names);
             return Err(unknown(meant.map_or_else(
-                || "neither the control log nor the journal knows it".to_owned(),
+                || "it is neither in the control log nor in the journal".to_owned(),
                 |name| format!("did you mean {name:?}?"),
             )));
         }
@@ -125,11 +125,11 @@ async fn records(broker: &Broker, name: &AgentName) -> Result<Vec<(u64, ControlR
     Ok(records)
 }
 
-const UNSUPERVISED: &str = "No supervisor answers: nothing is started or restarted meanwhile; what runs goes on answering. \
+const UNSUPERVISED: &str = "No supervisor answers: nothing is started or restarted until one does; running agents keep answering. \
                             `mozart up` starts one.";
 
 async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, ApiError> {
-    let what = || format!("cannot look at agent {name}");
+    let what = || format!("cannot look up agent {name}");
     let mut why = supervisor_core::explain(&fleet.state, name);
     let agent = fleet.state.agent(name);
     if !fleet.supervised {
@@ -207,13 +207,13 @@ async fn consumer(
         return Ok(None);
     };
     let figures =
-        broker.consumer(name, incarnation).await.attempt("cannot look at its consumer")?;
+        broker.consumer(name, incarnation).await.attempt("cannot look up its consumer")?;
     Ok(match figures {
         None => Some(format!(
-            "The broker does not know the consumer of incarnation {incarnation}, as after its restart; the leader makes it anew."
+            "The broker has no consumer for incarnation {incarnation}, as after a restart of the broker; the leader recreates it."
         )),
         Some(figures) if figures.pending + figures.ack_pending > 0 => Some(format!(
-            "The broker has {} for incarnation {incarnation}, and {} with it.",
+            "The broker has {} pending for incarnation {incarnation}, and {} delivered to it.",
             table::count(figures.pending, "message", "messages"),
             figures.ack_pending
         )),
@@ -227,7 +227,7 @@ async fn message(
     request: Envelope,
     seq: u64,
 ) -> Result<u8, ApiError> {
-    let what = || format!("cannot look at message {}", request.message_id);
+    let what = || format!("cannot look up message {}", request.message_id);
     let (broker, key, name) = (&client.broker, request.key(), &request.agent);
     let final_ = broker.outcome_of(&key).await.attempt(what())?.map(|stored| stored.value);
     let mut batches = broker.events(&key).await.attempt(what())?;

@@ -65,7 +65,7 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     let what = Forget { agent: agent.clone(), conversation: conversation.clone(), before: *before };
     let failed = || format!("cannot erase the messages of {agent}");
     let progress = Progress::new();
-    progress.say(format!("looking for what there is of {agent}"));
+    progress.say(format!("looking for records of {agent}"));
     let there = broker.forgettable(&what).await.attempt(failed())?;
     // One that was removed has been there, and bytes of it may be left.
     if there == Forgotten::default()
@@ -77,7 +77,7 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     let forgotten = if *dry_run {
         there
     } else {
-        const LOG: &str = "cannot say so in the control log";
+        const LOG: &str = "cannot record it in the control log";
         // Before and after: also what is interrupted is on record.
         record(broker, args, &there, false).await.attempt(LOG)?;
         let told = |done: &Forgotten| {
@@ -95,12 +95,12 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     show(&client, args, &forgotten)?;
     if forgotten.open > 0 {
         let open = table::count(forgotten.open, "message", "messages");
-        output::note(format!("kept: {open} without a final state; `mozart cancel` ends one"));
+        output::note(format!("kept: {open} without a final state; `mozart cancel` cancels one"));
     }
     if !forgotten.unclean.is_empty() {
         let streams = forgotten.unclean.join(", ");
         output::note(format!(
-            "no room to rewrite the files of {streams}: bytes of records that were removed earlier can remain there; make room and repeat"
+            "not enough space to rewrite the files of {streams}: bytes of records that were removed earlier may remain there; free some space and repeat"
         ));
     }
     if !dry_run && broker.replicas() > 1 {

@@ -106,8 +106,8 @@ pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiEr
     if turns.is_empty() {
         super::agents::require(&client, &args.agent).await?;
         output::note(match &args.conversation {
-            Some(conversation) => format!("there is nothing of conversation {conversation}"),
-            None => format!("there are no messages of {}", args.agent),
+            Some(conversation) => format!("there are no messages in conversation {conversation}"),
+            None => format!("there are no messages to {}", args.agent),
         });
     }
     if client.json() {

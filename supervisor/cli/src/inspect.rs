@@ -119,7 +119,7 @@ fn keep(keep: &Keep) -> String {
     let said = all.into_iter().filter_map(|(what, time)| Some((what, time?)));
     let said = said.map(|(what, time)| format!("{what} {}", table::short(time)));
     let said = said.collect::<Vec<_>>().join(", ");
-    if said.is_empty() { "as the fleet does".to_owned() } else { said }
+    if said.is_empty() { "fleet default".to_owned() } else { said }
 }
 
 fn restart(restart: &Restart) -> String {
@@ -131,7 +131,7 @@ fn restart(restart: &Restart) -> String {
     };
     let (first, most) = (table::short(*backoff_first), table::short(*backoff_max));
     let bound = match max {
-        0 => "without a limit".to_owned(),
+        0 => "no limit".to_owned(),
         max => format!("at most {max} in {}", table::short(*period)),
     };
     format!("{policy}, after {first} to {most}, {bound}")

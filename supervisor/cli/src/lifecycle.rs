@@ -156,7 +156,7 @@ pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
     let what = if runs == generation {
         format!("the replacement of {agent} was given up")
     } else {
-        format!("generation {generation} of {agent} was given up, generation {runs} runs")
+        format!("generation {generation} of {agent} was given up, generation {runs} is running")
     };
     let try_ = format!("`mozart explain {agent}`, `mozart logs {agent}`");
     Some(failure::error(failure::FAILED, what, why, try_))
@@ -235,7 +235,7 @@ fn late(args: &WaitArgs, seen: Option<Result<AgentRow, ApiError>>) -> ApiError {
             }
         }
         Some(Err(error)) => error.what,
-        None => "it is not known to the supervisor".to_owned(),
+        None => "the supervisor does not know it".to_owned(),
     };
     let until = match args.until {
         Until::Running => "running",

@@ -72,7 +72,7 @@ const WHAT: &str = "cannot read the log";
 /// 3 when there is no such agent or message.
 pub(crate) async fn run(global: &Global, args: &LogsArgs) -> Result<u8, ApiError> {
     if (args.previous || args.incarnation.is_some()) && args.agents.len() != 1 {
-        let cause = "incarnations are counted for each agent";
+        let cause = "incarnations are counted per agent";
         let what = "--incarnation and --previous need one agent";
         return Err(failure::error(failure::USAGE, what, cause, "`mozart logs AGENT --previous`"));
     }

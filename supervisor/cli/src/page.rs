@@ -48,7 +48,7 @@ pub(crate) fn usual(json: bool) -> usize {
 
 /// How many: at least one.
 pub(crate) fn limit(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|limit| *limit > 0).ok_or("a number from 1 on is expected".to_owned())
+    text.parse().ok().filter(|limit| *limit > 0).ok_or("expected a number of at least 1".to_owned())
 }
 
 /// Says how to see what comes before this page.

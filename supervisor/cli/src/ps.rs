@@ -83,7 +83,7 @@ pub(crate) async fn run(global: &Global, args: &PsArgs) -> Result<u8, ApiError> 
     }
     if late > 0 {
         output::note(format!(
-            "the broker is busy: INBOX and OLDEST of {} are what it said before",
+            "the broker is busy: INBOX and OLDEST of {} may be out of date",
             table::count(late, "agent", "agents")
         ));
     }
@@ -166,10 +166,10 @@ fn render(rows: &[AgentRow], now: Timestamp) -> String {
 pub(crate) fn busy(row: &AgentRow) -> String {
     let when = match row.counts {
         Counts::Current => "",
-        Counts::Earlier => " (as it was; the broker is busy)",
-        Counts::Unknown => return format!("not known yet, {} in work", row.inflight),
+        Counts::Earlier => " (may be out of date; the broker is busy)",
+        Counts::Unknown => return format!("not known yet, {} in progress", row.inflight),
     };
-    format!("{} waiting, {} in work{when}", row.inbox, row.inflight)
+    format!("{} waiting, {} in progress{when}", row.inbox, row.inflight)
 }
 
 /// The generation that runs, beside one that does not.
@@ -250,9 +250,9 @@ pub(crate) mod tests {
         row.inbox = 0;
         row.counts = Counts::Unknown;
         assert_eq!(cells(&row, Timestamp::from_millis(61_000), SHORT)[6], "?");
-        assert_eq!(busy(&row), "not known yet, 1 in work");
+        assert_eq!(busy(&row), "not known yet, 1 in progress");
         row.counts = Counts::Earlier;
-        assert_eq!(busy(&row), "0 waiting, 1 in work (as it was; the broker is busy)");
+        assert_eq!(busy(&row), "0 waiting, 1 in progress (may be out of date; the broker is busy)");
     }
 
     #[test]

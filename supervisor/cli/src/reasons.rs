@@ -77,7 +77,7 @@ fn attempts(batches: &[EventBatch]) -> Vec<Attempt> {
 fn ended(facts: &Facts, final_: &Final) -> String {
     let (id, agent) = (&facts.request.message_id, &facts.request.agent);
     let after = took(final_.at.since(facts.request.created_at));
-    let reason = final_.reason.as_deref().unwrap_or("no reason is on record");
+    let reason = final_.reason.as_deref().unwrap_or("no reason was recorded");
     let attempts = times(final_.attempts);
     match final_.status {
         Outcome::Completed => {
@@ -131,7 +131,7 @@ fn waits(facts: &Facts) -> String {
     let name = &facts.request.agent;
     let Some(agent) = &facts.agent else {
         return format!(
-            "there is no agent {name} any more; `mozart cancel {}` ends it",
+            "agent {name} no longer exists; `mozart cancel {}` cancels the message",
             facts.request.message_id
         );
     };
@@ -148,7 +148,7 @@ fn waits(facts: &Facts) -> String {
             format!("{name} is quarantined{reason}; `mozart start {name}` releases it")
         }
         AgentState::Error => match agent.next_try {
-            Some(at) => format!("{name} is down{reason} and is started again at {at}"),
+            Some(at) => format!("{name} is down{reason}, and is restarted at {at}"),
             None => format!("{name} is down{reason}"),
         },
         AgentState::Running => queue(facts, agent),
@@ -170,11 +170,11 @@ fn queue(facts: &Facts, agent: &Agent) -> String {
     let places = agent.spec.concurrency;
     match facts.ahead.first() {
         Some((_, first)) if facts.ahead.len() >= places as usize => format!(
-            "{} answers {places} at a time (CONCURRENCY), and {} are before it, the first {first}",
+            "{} answers {places} at a time (CONCURRENCY), and {} are ahead of it, the first is {first}",
             agent.name,
             facts.ahead.len()
         ),
-        _ => format!("nothing holds it back, {} is given it next", agent.name),
+        _ => format!("nothing blocks it; {} receives it next", agent.name),
     }
 }
 
@@ -203,9 +203,9 @@ fn one_attempt(
     let how = match (&attempt.error, facts.exits.get(incarnation)) {
         (Some(error), _) => format!("ended with: {}", table::one_line(error, 300)),
         (None, _) if final_attempt == Some(*number) => return None,
-        (None, Some(exit)) => format!("broke off with its incarnation: {exit}"),
+        (None, Some(exit)) => format!("ended with its incarnation: {exit}"),
         (None, None) if is_last => return None,
-        (None, None) => "broke off without a word".to_owned(),
+        (None, None) => "ended without reporting an error".to_owned(),
     };
     Some(format!("Attempt {number} in incarnation {incarnation} {how}."))
 }

@@ -119,7 +119,7 @@ fn a_message_to_a_stopped_agent_waits_for_its_start() {
 #[test]
 fn a_message_to_nobody_says_how_to_end_it() {
     let line = first(&facts(None));
-    assert!(line.contains("there is no agent a any more; `mozart cancel m1`"), "{line}");
+    assert!(line.contains("agent a no longer exists; `mozart cancel m1`"), "{line}");
 }
 
 #[test]
@@ -132,9 +132,9 @@ fn a_message_waits_for_the_one_before_it_in_its_conversation() {
     assert!(line.contains("it comes after m8 and 1 more of the same conversation (c)"), "{line}");
     facts.ahead.truncate(1);
     let line = first(&facts);
-    assert!(line.contains("a answers 1 at a time (CONCURRENCY), and 1 are before it"), "{line}");
+    assert!(line.contains("a answers 1 at a time (CONCURRENCY), and 1 are ahead of it"), "{line}");
     facts.ahead.clear();
-    assert!(first(&facts).contains("nothing holds it back"));
+    assert!(first(&facts).contains("nothing blocks it"));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn every_broken_attempt_says_how_it_ended() {
             "Message m1 was answered by a in 3 attempts, 2.5s after it was sent.",
             "It was sent by user at 1970-01-01T00:00:00.001Z.",
             "Attempt 1 in incarnation 1 ended with: exit code 1.",
-            "Attempt 2 in incarnation 2 broke off with its incarnation: signal 9.",
+            "Attempt 2 in incarnation 2 ended with its incarnation: signal 9.",
         ]
     );
 }

@@ -152,14 +152,14 @@ pub(super) async fn wait(
 }
 
 fn given_up(agent: &AgentName, why: String, runs: bool) -> ApiError {
-    let cause = if runs { why } else { format!("{why}, and is not ready yet") };
+    let cause = if runs { why } else { format!("{why}, which is not ready yet") };
     let try_ = format!("`mozart explain {agent}`, `mozart logs {agent}`");
     failure::error(failure::FAILED, format!("{agent} was not replaced"), cause, try_)
 }
 
 fn stopped(agent: &AgentName, reason: Option<String>) -> ApiError {
-    let cause = reason.unwrap_or_else(|| "it is stopped, and stays so".to_owned());
-    let what = format!("the replacement of {agent} does not run");
+    let cause = reason.unwrap_or_else(|| "it is stopped".to_owned());
+    let what = format!("the replacement of {agent} is not running");
     failure::error(failure::FAILED, what, cause, format!("`mozart start {agent}`"))
 }
 
@@ -169,10 +169,10 @@ fn late(agent: &AgentName, row: Option<AgentRow>, timeout: Duration) -> ApiError
             format!("{agent} is {}: {reason}", state.as_str())
         }
         Some(row) => format!("{agent} is {}", row.state.as_str()),
-        None => "it is not known to the supervisor".to_owned(),
+        None => "the supervisor does not know it".to_owned(),
     };
     let timeout = humantime::format_duration(timeout);
-    let what = format!("the replacement of {agent} does not run after {timeout}");
+    let what = format!("the replacement of {agent} is not running after {timeout}");
     failure::error(failure::TIMEOUT, what, cause, format!("`mozart explain {agent}`"))
 }
 

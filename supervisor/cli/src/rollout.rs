@@ -220,7 +220,7 @@ async fn earlier(
     let (detail, all) = generations(client, agent).await?;
     if detail.row.running_generation == Some(wanted) && detail.row.generation == wanted {
         let what = format!("cannot go back to generation {wanted} of {agent}");
-        let cause = "it is the one that runs";
+        let cause = "it is already running";
         let try_ = format!("`mozart rollout history {agent}`");
         return Err(failure::error(failure::CONFLICT, what, cause, try_));
     }
@@ -228,7 +228,7 @@ async fn earlier(
     let found = all.into_iter().find(|one| one.generation == wanted);
     let Some(Generation { spec, .. }) = found else {
         let what = format!("no generation {wanted} of {agent}");
-        let cause = format!("the control log has {}", known.join(", "));
+        let cause = format!("the control log has generations {}", known.join(", "));
         let try_ = format!("`mozart rollout history {agent}`");
         return Err(failure::error(failure::NOT_FOUND, what, cause, try_));
     };

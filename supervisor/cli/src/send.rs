@@ -236,7 +236,7 @@ async fn late(client: &Client, envelope: &Envelope) -> Result<u8, ApiError> {
     }
     let what = format!("no answer to {id} in time");
     let cause = format!("it is stored and {}", status.as_str());
-    let try_ = format!("`mozart attach {id}` to go on waiting, `mozart explain {id}`");
+    let try_ = format!("`mozart attach {id}` to keep waiting, `mozart explain {id}`");
     Err(failure::error(failure::TIMEOUT, what, cause, try_))
 }
 

@@ -93,7 +93,7 @@ pub async fn wait_running(
             return Ok(());
         }
         if Instant::now() > until {
-            let (what, cause) = ("not everything runs yet", some(&late));
+            let (what, cause) = ("not all agents are running yet", some(&late));
             let try_ = late.first().map(|row| format!("`mozart explain {}`", row.agent));
             return Err(failure::error(failure::TIMEOUT, what, cause, try_.unwrap_or_default()));
         }

@@ -196,7 +196,7 @@ impl Stream {
         if let Some(earlier) = self.turn.as_ref().map(|turn| turn.attempt)
             && !self.follow
         {
-            return self.broken(format!("attempt {earlier} was broken off"), out);
+            return self.broken(format!("attempt {earlier} was interrupted"), out);
         }
         let last = sequence(attempt, 0);
         let told = matches!(events.first(), Some(Event { body: EventBody::Reset { .. }, .. }));

@@ -159,7 +159,7 @@ fn a_shim_that_died_without_a_word_breaks_its_attempt_all_the_same() {
     let (mut stream, mut out) = (Stream::new(false, 0), Vec::new());
     stream.live(batch(1, &[delivered(1, 1), text(2, "a")]), &mut out);
     assert_eq!(stream.live(batch(2, &[reset(2)]), &mut out), Next::End);
-    assert_eq!(words(&out), ["a", "!attempt 1 was broken off", "=delivered"]);
+    assert_eq!(words(&out), ["a", "!attempt 1 was interrupted", "=delivered"]);
 }
 
 #[test]

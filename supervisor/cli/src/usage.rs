@@ -68,7 +68,7 @@ struct Part<'a> {
 /// # Errors
 /// When the broker does not answer.
 pub(crate) async fn run(global: &Global, args: &UsageArgs) -> Result<u8, ApiError> {
-    const WHAT: &str = "cannot see what is stored";
+    const WHAT: &str = "cannot read what is stored";
     let client = Client::connect(global).await?;
     let progress = Progress::new();
     progress.say("reading what is stored".to_owned());

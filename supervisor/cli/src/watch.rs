@@ -117,7 +117,7 @@ impl Watch {
     }
 
     fn what(&self) -> String {
-        format!("cannot go on following message {}", self.key.message_id)
+        format!("cannot continue to follow message {}", self.key.message_id)
     }
 
     fn late(&self, stream: &Stream) -> ApiError {

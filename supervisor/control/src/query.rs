@@ -253,7 +253,7 @@ impl Supervisor {
 pub(super) fn unknown(agent: &AgentName) -> ApiError {
     let what = format!("no agent {:?}", agent.as_str());
     let try_ = "`mozart ps -a` lists the agents";
-    failure::error(failure::NOT_FOUND, what, "no soul of that name was applied", try_)
+    failure::error(failure::NOT_FOUND, what, "no soul with that name was applied", try_)
 }
 
 pub(super) async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {

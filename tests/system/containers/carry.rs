@@ -59,7 +59,7 @@ async fn a_committed_image_travels_with_its_agent_and_holds_nothing_of_ours() {
     let args = ["export", &agent].into_iter().map(OsStr::new);
     let _exported = from.cli(args.chain([file.as_os_str()])).await.ok().says(&reference);
     // It has ended by now, since it was exported.
-    let _no_container = from.cli(["commit", &agent]).await.exit(4).says("does not run");
+    let _no_container = from.cli(["commit", &agent]).await.exit(4).says("is not running");
     let archive = fs::read(&file).expect("it is there");
     for hidden in [SECRET, "dev.mozart"] {
         let found = archive.windows(hidden.len()).any(|window| window == hidden.as_bytes());

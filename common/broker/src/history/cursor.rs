@@ -94,7 +94,7 @@ impl FromStr for Cursor {
         let list = u32::from_str_radix(list, 16).ok();
         let numbers: Option<_> = numbers.split('.').map(|number| number.parse().ok()).collect();
         let parsed = list.zip(numbers).map(|(list, numbers)| Self { list, numbers });
-        parsed.ok_or_else(|| "not a place printed by a list".to_owned())
+        parsed.ok_or_else(|| "not a cursor printed by a list".to_owned())
     }
 }
 

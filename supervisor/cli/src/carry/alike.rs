@@ -34,11 +34,11 @@ pub(super) fn bounded(archive: &mut (impl Read + Seek)) -> Result<(), String> {
         let is_pax = is_known && kind.is_pax_local_extensions();
         let is_name = is_known && (kind.is_gnu_longname() || kind.is_gnu_longlink());
         if (is_pax || is_name || is_global) && size > MOST {
-            return Err(format!("it says more about an entry than fits: {size} bytes"));
+            return Err(format!("an extended header is too large: {size} bytes"));
         }
         if kind.is_gnu_sparse() {
             // Its header has parts of which this knows nothing.
-            return Err("it has a sparse file".to_owned());
+            return Err("it contains a sparse file".to_owned());
         }
         let mut len = size;
         if is_pax {
@@ -74,11 +74,11 @@ fn said_size(text: &[u8]) -> Option<u64> {
 pub(super) fn alike<R: Read>(entry: &mut Entry<'_, R>) -> Result<(PathBuf, EntryType), String> {
     let broken = |error: io::Error| error.to_string();
     let path = entry.path().map_err(broken)?.into_owned();
-    let other = || format!("{} could be read as another entry", shown(&path));
+    let other = || format!("programs may read the entry {} differently", shown(&path));
     let kind = entry.header().entry_type();
     let is_file = kind == EntryType::Regular;
     if !is_file && !matches!(kind, EntryType::Directory | EntryType::Symlink | EntryType::Link) {
-        return Err(format!("{} is neither file, folder nor link", shown(&path)));
+        return Err(format!("{} is not a file, folder or link", shown(&path)));
     }
     // A name elsewhere than in the header is of one program's dialect. None that an engine writes is so long.
     let is_named_once = entry.path_bytes() == entry.header().path_bytes();
@@ -121,7 +121,7 @@ fn plain(path: &Path) -> Result<PathBuf, String> {
             Component::Normal(name) => plain.push(name),
             Component::CurDir => {}
             Component::Prefix(_) | Component::RootDir | Component::ParentDir => {
-                return Err(format!("the name {} leads out of it", shown(path)));
+                return Err(format!("the name {} points outside of it", shown(path)));
             }
         }
     }

@@ -54,7 +54,8 @@ struct Seen {
 pub(super) async fn check(file: &File, links: bool) -> Result<Checked, String> {
     let len = file.metadata().map_err(|error| error.to_string())?.len();
     let whole = Range { start: 0, len };
-    let broken = |error: io::Error| format!("it is no archive of an agent, or damaged: {error}");
+    let broken =
+        |error: io::Error| format!("it is not an agent archive, or it is damaged: {error}");
     bounded(&mut Slice::new(file, whole).map_err(broken)?)?;
     let mut archive = tar::Archive::new(Slice::new(file, whole).map_err(broken)?);
     let mut seen = Seen::default();
@@ -78,7 +79,7 @@ pub(super) async fn check(file: &File, links: bool) -> Result<Checked, String> {
 }
 
 fn cut() -> String {
-    "it ends before its end: it was cut short".to_owned()
+    "it is truncated".to_owned()
 }
 
 impl Seen {
@@ -90,33 +91,33 @@ impl Seen {
     ) -> Result<(), String> {
         let path = entry.path().map_err(|error| error.to_string())?.into_owned();
         if self.manifest.is_none() && path != Path::new(super::MANIFEST) {
-            return Err(format!("it is no archive of an agent: it begins with {}", shown(&path)));
+            return Err(format!("it is not an agent archive: it begins with {}", shown(&path)));
         }
         let place = names::place(&path)?;
         let kind = entry.header().entry_type();
         let is_file = kind == EntryType::Regular;
         let Place::Within(depth) = place else {
             if !is_file {
-                return Err(format!("{} is no file", shown(&path)));
+                return Err(format!("{} is not a file", shown(&path)));
             }
             return self.own(entry, place, range);
         };
         // What is not one of the three could be a device, or another name of a file elsewhere.
         if !is_file && kind != EntryType::Directory && kind != EntryType::Symlink {
-            return Err(format!("{} is neither file, folder nor link", shown(&path)));
+            return Err(format!("{} is not a file, folder or link", shown(&path)));
         }
         let parent = path.parent().unwrap_or(Path::new(""));
         if depth == 0 {
             let is_skill = path.starts_with(super::SKILLS);
             if kind == EntryType::Symlink || (is_file && !is_skill) {
-                return Err(format!("{} is no folder", shown(&path)));
+                return Err(format!("{} is not a folder", shown(&path)));
             }
             self.roots.insert(path.clone());
         } else if !self.folders.contains(parent) {
-            return Err(format!("{} is in no folder of the archive", shown(&path)));
+            return Err(format!("{} is not in a folder of the archive", shown(&path)));
         }
         if self.folders.contains(&path) || self.others.contains(&path) {
-            return Err(format!("{} is there twice", shown(&path)));
+            return Err(format!("{} appears twice", shown(&path)));
         }
         let known = match kind == EntryType::Directory {
             true => &mut self.folders,
@@ -127,7 +128,7 @@ impl Seen {
             let target = entry.link_name().map_err(|error| error.to_string())?.unwrap_or_default();
             if !links && names::leads_out(depth.saturating_sub(1), &target) {
                 let (path, target) = (shown(&path), shown(&target));
-                return Err(format!("the link {path} leads out of its folder, to {target}"));
+                return Err(format!("the link {path} points outside its folder, to {target}"));
             }
         }
         Ok(())
@@ -142,7 +143,7 @@ impl Seen {
     ) -> Result<(), String> {
         let mut text = |most: u64| {
             if range.len > most {
-                return Err(format!("a file of it is too long: {} bytes", range.len));
+                return Err(format!("one of its files is too long: {} bytes", range.len));
             }
             let mut text = String::new();
             let read = entry.read_to_string(&mut text);
@@ -161,7 +162,7 @@ impl Seen {
             Place::Journal => self.journal.replace(range).is_none(),
             Place::Within(_) => true,
         };
-        if is_new { Ok(()) } else { Err("a file of it is there twice".to_owned()) }
+        if is_new { Ok(()) } else { Err("one of its files appears twice".to_owned()) }
     }
 
     async fn end(self, file: &File) -> Result<Checked, String> {
@@ -177,7 +178,7 @@ impl Seen {
             .collect();
         if let Some(odd) = carried.symmetric_difference(&self.roots).next() {
             return Err(format!(
-                "it is damaged: {} is not both in it and in its manifest",
+                "it is damaged: {} is missing from it or from its manifest",
                 shown(odd)
             ));
         }
@@ -189,7 +190,9 @@ impl Seen {
             }
             (None, None) => {}
             (Some(_), None) => return Err(missing(super::IMAGE)),
-            (None, Some(_)) => return Err("it has an image that its manifest does not".to_owned()),
+            (None, Some(_)) => {
+                return Err("it has an image that its manifest does not list".to_owned());
+            }
         }
         let slice = Slice::new(file, journal).map_err(|error| error.to_string())?;
         let (counts, open) = messages(&manifest.agent, Lines::new(slice)).await?;
@@ -215,7 +218,7 @@ fn manifest(text: &str) -> Result<Manifest, String> {
             let by = value["mozart"].as_str().unwrap_or("another one");
             let by: String = by.chars().filter(|c| !c.is_control()).take(40).collect();
             return Err(format!(
-                "it is of format {format}, made by mozart {by}, and this one knows format {FORMAT}"
+                "it has format {format}, written by mozart {by}; this mozart knows format {FORMAT}"
             ));
         }
         None => return Err("its manifest names no format".to_owned()),

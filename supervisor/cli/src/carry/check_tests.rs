@@ -129,7 +129,7 @@ async fn names_and_links_do_not_lead_out() {
     for target in ["/etc/passwd", "../../x", "..", "file/../.."] {
         let made = with(|made| made.link("sanctums/0/l", target)).bytes();
         let error = of(&made).await.expect_err(target);
-        assert!(error.contains("leads out of its folder"), "{error}");
+        assert!(error.contains("points outside its folder"), "{error}");
         check(&stored(&made), true).await.expect("it was allowed");
     }
     // Nothing is written through a link, wherever it leads.
@@ -137,12 +137,12 @@ async fn names_and_links_do_not_lead_out() {
         made.link("sanctums/0/l", "sub");
         made.file("sanctums/0/l/x", "");
     });
-    refused(through, "in no folder of the archive").await;
-    refused(with(|made| made.link("sanctums/1", ".")), "is no folder").await;
+    refused(through, "not in a folder of the archive").await;
+    refused(with(|made| made.link("sanctums/1", ".")), "is not a folder").await;
     let hard = with(|made| made.entry("sanctums/0/h", EntryType::Link, b"", "/etc/passwd"));
-    refused(hard, "neither file, folder nor link").await;
+    refused(hard, "not a file, folder or link").await;
     let device = with(|made| made.entry("sanctums/0/d", EntryType::Char, b"", ""));
-    refused(device, "neither file, folder nor link").await;
+    refused(device, "not a file, folder or link").await;
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_format_that_is_not_known_is_said_with_its_maker() {
         made.manifest["format"] = 2.into();
         made.manifest["mozart"] = "9.0".into();
     });
-    refused(newer, "format 2, made by mozart 9.0").await;
+    refused(newer, "format 2, written by mozart 9.0").await;
     refused(changed(|made| made.manifest["format"] = Value::Null), "names no format").await;
 }
 
@@ -173,16 +173,16 @@ async fn what_is_missing_or_too_much_is_noticed() {
 #[tokio::test]
 async fn no_name_is_there_twice() {
     for name in ["sanctums/0/file", "sanctums/0//file", "skills/0/x.md"] {
-        refused(with(|made| made.file(name, "")), "is there twice").await;
-        refused(with(|made| made.folder(name)), "is there twice").await;
+        refused(with(|made| made.file(name, "")), "appears twice").await;
+        refused(with(|made| made.folder(name)), "appears twice").await;
     }
-    refused(with(|made| made.link("sanctums/0/file", "x")), "is there twice").await;
-    refused(with(|made| made.folder("sanctums/0")), "is there twice").await;
+    refused(with(|made| made.link("sanctums/0/file", "x")), "appears twice").await;
+    refused(with(|made| made.folder("sanctums/0")), "appears twice").await;
     let link = with(|made| {
         made.link("sanctums/0/l", "file");
         made.file("sanctums/0/l", "");
     });
-    refused(link, "is there twice").await;
+    refused(link, "appears twice").await;
 }
 
 #[tokio::test]

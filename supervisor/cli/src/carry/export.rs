@@ -74,11 +74,11 @@ struct Exported<'a> {
 pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, ApiError> {
     let what = format!("cannot export {}", args.agent);
     if args.is_stdout() && output::stdout_is_terminal() {
-        let cause = "an archive is nothing to read on a terminal";
-        return Err(failure::error(failure::USAGE, what, cause, "FILE, or a pipe behind it"));
+        let cause = "stdout is a terminal, and an archive is binary data";
+        return Err(failure::error(failure::USAGE, what, cause, "name a FILE, or pipe the output"));
     }
     if !args.is_stdout() && !args.force && args.file.symlink_metadata().is_ok() {
-        let cause = format!("{} is there already", args.file.display());
+        let cause = format!("{} already exists", args.file.display());
         return Err(failure::error(failure::CONFLICT, what, cause, "another FILE, or --force"));
     }
     let client = Client::connect(global).await?;
@@ -91,7 +91,7 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
         Some(reference) => Some(image::choose(&what, reference, args.wish()).await?),
         None if args.with_image => {
             let cause = "its soul names no IMAGE";
-            return Err(failure::error(failure::USAGE, what, cause, "without --with-image"));
+            return Err(failure::error(failure::USAGE, what, cause, "omit --with-image"));
         }
         None => None,
     };
@@ -151,7 +151,9 @@ async fn quiet(client: &Client, args: &ExportArgs, what: &str) -> Result<AgentDe
         let Reply::Inspect(detail) = reply else { return Err(unexpected(&reply)) };
         if args.live {
             if detail.row.node.is_some() {
-                output::note("warning: it runs: files may be taken amid being written");
+                output::note(
+                    "warning: the agent is running: files may be copied in the middle of a write",
+                );
             }
             return Ok(*detail);
         }
@@ -173,7 +175,7 @@ async fn quiet(client: &Client, args: &ExportArgs, what: &str) -> Result<AgentDe
         }
         let cause = match is_stopping {
             true => "it is still stopping".to_owned(),
-            false => format!("it is {}, and would go on writing", row.state.as_str()),
+            false => format!("it is {}, and may still write to its files", row.state.as_str()),
         };
         let try_ = format!("`mozart stop {agent}`, or --live");
         return Err(failure::error(failure::CONFLICT, what, cause, try_));
@@ -186,7 +188,7 @@ fn warn_of_worker(detail: &AgentDetail) {
     if let (None, Some(worker)) = (&config.image, &config.worker) {
         let folder = Path::new(&config.source_path).parent().unwrap_or(Path::new("/")).display();
         output::note(format!(
-            "warning: the program of WORKER {worker:?} is not in the archive, nor is {folder}, where it starts: put it beside the soul there"
+            "warning: the program of WORKER {worker:?} is not in the archive, and neither is {folder}, where it starts: copy it next to the imported soul"
         ));
     }
 }
@@ -219,10 +221,10 @@ fn roots(
             return refused("it is not a folder".to_owned(), "");
         }
         if let Some(cause) = own_data(&root, &home.dir) {
-            return refused(cause, "a folder of its own for the agent");
+            return refused(cause, "use a separate folder for the agent");
         }
         if !args.is_stdout() && target.as_ref().is_some_and(|target| target.starts_with(&root)) {
-            return refused("FILE would be in it".to_owned(), "FILE in another folder");
+            return refused("FILE would be inside it".to_owned(), "write FILE to another folder");
         }
         roots.push((archive.clone(), root));
     }
@@ -266,7 +268,7 @@ async fn write(pack: &mut Pack, archive: &str, root: &Path) -> Result<(), ApiErr
             Kind::File(_) => match tree.file(&entry.path) {
                 Ok(file) => content = Some(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    output::note(format!("warning: {} is gone", shown.display()));
+                    output::note(format!("warning: {} no longer exists", shown.display()));
                     continue;
                 }
                 Err(error) => return Err(unreadable(root, &entry.path, &error)),
@@ -275,19 +277,19 @@ async fn write(pack: &mut Pack, archive: &str, root: &Path) -> Result<(), ApiErr
                 let depth = entry.path.components().count().saturating_sub(1);
                 if names::leads_out(depth, target) {
                     output::note(format!(
-                        "warning: {} leads out of its folder, to {}: `mozart import` takes it only with --links",
+                        "warning: {} points outside its folder, to {}: `mozart import` takes it only with --links",
                         shown.display(),
                         names::shown(target)
                     ));
                 }
             }
             Kind::Special => {
-                output::note(format!("warning: left out, being no file: {}", shown.display()));
+                output::note(format!("warning: left out, not a regular file: {}", shown.display()));
                 continue;
             }
         }
         if !pack.entry(&path, &entry, content).await? {
-            output::note(format!("warning: {} changed while it was read", shown.display()));
+            output::note(format!("warning: {} changed while it was being read", shown.display()));
         }
     }
     Ok(())

@@ -76,7 +76,8 @@ pub(super) async fn choose(what: &str, reference: &str, wish: Wish) -> Result<Sa
         Wish::Without => false,
     };
     if included && reference.contains('@') {
-        let cause = format!("{reference} names it by digest, which only a registry can");
+        let cause =
+            format!("{reference} is a reference by digest, which only a registry can resolve");
         let try_ = "--without-image, or an IMAGE with a name and a tag";
         return Err(failure::error(failure::USAGE, what, cause, try_));
     }
@@ -102,7 +103,7 @@ pub(super) async fn save(
 ) -> Result<(File, u64), ApiError> {
     let no_room = |error: io::Error| {
         let what = format!("{what}: cannot write a temporary file to {}", aside.display());
-        failure::file(what, &error, "make room there, or --without-image")
+        failure::file(what, &error, "free some space there, or use --without-image")
     };
     let mut file = slice::spool(aside).map_err(no_room)?;
     let bar = progress(found.size, "saving the image");
@@ -110,7 +111,7 @@ pub(super) async fn save(
     let mut size = 0;
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|cause| {
-            let what = format!("{what}: {} does not save the image", engine.kind.as_str());
+            let what = format!("{what}: {} cannot save the image", engine.kind.as_str());
             failure::error(failure::FAILED, what, cause, "--without-image")
         })?;
         file.write_all(&piece).map_err(no_room)?;
@@ -159,11 +160,11 @@ pub(super) fn check(reference: &str, mut archive: Slice) -> Result<(), String> {
         };
         let name = path.display();
         if kind != EntryType::Regular {
-            return Err(format!("image.tar: its {name} is no file"));
+            return Err(format!("image.tar: its {name} is not a file"));
         }
         if !lists.insert(path.clone()) {
             // Which of the two counts is up to the engine.
-            return Err(format!("image.tar: {name} is there twice"));
+            return Err(format!("image.tar: {name} appears twice"));
         }
         if entry.size() > MOST {
             return Err(format!("image.tar: its {name} is too long"));
@@ -175,7 +176,7 @@ pub(super) fn check(reference: &str, mut archive: Slice) -> Result<(), String> {
         found.extend(names(&value));
     }
     if let Some(other) = found.iter().find(|name| !is_same_image(name, reference)) {
-        return Err(format!("image.tar holds the image {other:?}, and the soul names {reference}"));
+        return Err(format!("image.tar holds the image {other:?}, but the soul names {reference}"));
     }
     if found.is_empty() {
         return Err(format!("image.tar does not name its image {reference}"));
@@ -286,7 +287,7 @@ mod tests {
     fn no_list_of_names_is_under_a_name_that_an_engine_reads_otherwise() {
         for name in ["x/../manifest.json", "/manifest.json", "../manifest.json", "x/.."] {
             let error = checked(&[("manifest.json", OURS), (name, MORE)]).expect_err(name);
-            assert!(error.contains("leads out"), "{name}: {error}");
+            assert!(error.contains("points outside"), "{name}: {error}");
         }
         for name in ["manifest.json", "./manifest.json", ".//manifest.json", "./././manifest.json"]
         {
@@ -303,7 +304,7 @@ mod tests {
                 assert!(error.contains("below a link"), "{name}: {error}");
             }
             let list = checked_bytes(&packed(&[("manifest.json", kind, "")]));
-            assert!(list.is_err_and(|error| error.contains("is no file")));
+            assert!(list.is_err_and(|error| error.contains("is not a file")));
         }
     }
 

@@ -101,7 +101,7 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
     let import = Import::read(args).await?;
     let client = Client::connect(global).await?;
     if import.is_there(&client).await? {
-        output::note(format!("{}: all of it is here already", import.name));
+        output::note(format!("{}: everything is already here", import.name));
         return import.report(&client, Restored::default(), false, false);
     }
     let is_placed = import.is_placed()?;
@@ -113,7 +113,7 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
             .map_err(|error| failure::file(&import.what, &error, ""))?;
         engine.load(slice.stream()).await.map_err(|cause| {
             let kind = engine.kind.as_str();
-            let what = format!("{}: {kind} does not take its image", import.what);
+            let what = format!("{}: {kind} cannot load its image", import.what);
             failure::error(failure::FAILED, what, cause, format!("`{kind} info`"))
         })?;
         done.push("its image is loaded".to_owned());
@@ -122,7 +122,7 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
     let mut draft = None;
     if is_placed {
         let folder = import.folder.display();
-        output::note(format!("its folders are in {folder} already, and stay as they are"));
+        output::note(format!("its folders are already in {folder}, and are left unchanged"));
     } else {
         let bar = progress(counts.bytes, "unpacking");
         let unpacked = import.unpack(&bar).await;
@@ -136,8 +136,8 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
         restore::restore(broker, &import.name, &import.file, &import.checked, &bar).await;
     bar.finish_and_clear();
     let restored = restored.map_err(|error| {
-        done.push("some of its messages are in the journal, where they harm nobody".to_owned());
-        so_far(error, &done, "run it again, which goes on from there")
+        done.push("some of its messages are in the journal, where they do no harm".to_owned());
+        so_far(error, &done, "run it again; it continues from there")
     })?;
     done.push(format!("restored: {}", count(restored.messages, "message", "messages")));
     if let Some(mut draft) = draft {
@@ -157,7 +157,7 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
 /// An error, with what had been done before it, and what is left.
 fn so_far(mut error: ApiError, done: &[String], left: &str) -> ApiError {
     if !done.is_empty() {
-        error.cause = format!("{}; done before: {}", error.cause, done.join(", "));
+        error.cause = format!("{}; done so far: {}", error.cause, done.join(", "));
         error.try_ = match error.try_.is_empty() {
             true => left.to_owned(),
             false => format!("{}; then {left}", error.try_),
@@ -177,7 +177,7 @@ impl Import {
         let what = format!("cannot import {shown}");
         let file = slice::open(&args.file, &what).await?;
         let refused = |cause: String| {
-            let try_ = match cause.contains("leads out of its folder") {
+            let try_ = match cause.contains("points outside its folder") {
                 true => "--links, if you trust the archive",
                 false => "`mozart export` it again",
             };
@@ -266,7 +266,7 @@ impl Import {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 let try_ = "--to DIR for another one";
-                Err(failure::error(failure::CONFLICT, what(), "it is no folder", try_))
+                Err(failure::error(failure::CONFLICT, what(), "it is not a folder", try_))
             }
             Err(error) => Err(failure::file(what(), &error, "--to DIR for another one")),
         }
@@ -292,7 +292,7 @@ impl Import {
         match (found, engine) {
             (Some(found), Some(engine)) if *included && Some(&found.id) != id.as_ref() => {
                 let cause = format!(
-                    "{} has another image {reference}, and would forget its name",
+                    "{} has another image with the name {reference}, which would lose that name",
                     engine.kind.as_str()
                 );
                 let try_ = format!(

@@ -35,7 +35,11 @@ pub(super) async fn spool(
     const WHAT: &str = "cannot read the journal";
     let no_room = |error: std::io::Error| {
         let what = format!("cannot write a temporary file to {}", folder.display());
-        failure::file(what, &error, "make room there, or another folder: FILE's, else TMPDIR")
+        failure::file(
+            what,
+            &error,
+            "free some space there, or use another folder: FILE's, else TMPDIR",
+        )
     };
     let mut file = BufWriter::new(slice::spool(folder).map_err(no_room)?);
     let mut counts = Counts::default();
@@ -52,7 +56,10 @@ pub(super) async fn spool(
             Err(cause) => return Err(broker::failure(WHAT, cause)),
         };
         if item.request.as_ref().is_some_and(|request| request.key() != item.key) {
-            output::note(format!("warning: left out: record {} is not what it says", item.seq));
+            output::note(format!(
+                "warning: left out: record {} does not match its subject",
+                item.seq
+            ));
             continue;
         }
         let (sender, message_id) = (item.key.sender, item.key.message_id);

@@ -18,7 +18,7 @@ pub(super) enum Place {
 /// Looks at an entry's name.
 ///
 /// # Errors
-/// When it leads out of the archive, or is none that an archive has.
+/// When it points outside the archive, or is none that an archive has.
 pub(super) fn place(path: &Path) -> Result<Place, String> {
     let mut names = Vec::new();
     for component in path.components() {
@@ -28,7 +28,7 @@ pub(super) fn place(path: &Path) -> Result<Place, String> {
             | Component::RootDir
             | Component::CurDir
             | Component::ParentDir => {
-                return Err(format!("the name {} leads out of the archive", shown(path)));
+                return Err(format!("the name {} points outside the archive", shown(path)));
             }
         }
     }
@@ -46,7 +46,7 @@ pub(super) fn place(path: &Path) -> Result<Place, String> {
         [Some(SKILLS), Some(number), _, rest @ ..] if is_number(number) => {
             Ok(Place::Within(rest.len()))
         }
-        _ => Err(format!("{} is nothing that an archive of an agent has", shown(path))),
+        _ => Err(format!("{} does not belong in an agent archive", shown(path))),
     }
 }
 

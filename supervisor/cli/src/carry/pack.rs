@@ -318,7 +318,7 @@ fn cannot_write(path: &Path, error: &io::Error) -> ApiError {
     if error.kind() == io::ErrorKind::AlreadyExists {
         return failure::error(failure::CONFLICT, what, error, "another FILE, or --force");
     }
-    failure::file(what, error, "another FILE; `df` shows the room there")
+    failure::file(what, error, "another FILE; `df` shows the free space there")
 }
 
 #[cfg(test)]

@@ -196,7 +196,7 @@ async fn end(
         FinalOutcome::Lost(there) if there.same_end(final_) => Ok(()),
         FinalOutcome::Lost(_) => {
             output::note(format!(
-                "warning: message {} has another final state here, which stays",
+                "warning: message {} has another final state here, which is kept",
                 key.message_id
             ));
             Ok(())

@@ -109,8 +109,8 @@ pub(super) async fn open(path: &Path, what: &str) -> Result<File, ApiError> {
     }
     let aside = std::env::temp_dir();
     let no_room = |error: io::Error| {
-        let what = format!("{what}: cannot put it aside in {}", aside.display());
-        failure::file(what, &error, "make room there, or another folder in TMPDIR")
+        let what = format!("{what}: cannot copy it to {}", aside.display());
+        failure::file(what, &error, "free some space there, or set TMPDIR to another folder")
     };
     let mut file = spool(&aside).map_err(no_room)?;
     let mut chunk = Some(vec![0; CHUNK]);

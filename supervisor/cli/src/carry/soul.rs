@@ -56,11 +56,11 @@ pub(super) fn carried(spec: &AgentSpec) -> Result<Carried, ApiError> {
     let read = soul::parse(wanted.name.clone(), Path::new(&wanted.source_path), &text);
     let cause = match read {
         Ok(read) if read == wanted => return Ok(Carried { text, sanctums, skills }),
-        Ok(_) => "it reads as another one".to_owned(),
+        Ok(_) => "it does not read back the same".to_owned(),
         Err(errors) => errors.plain(),
     };
-    let what = format!("the soul of {} cannot be written down", wanted.name);
-    Err(failure::error(failure::FAILED, what, cause, "simpler values in its soul"))
+    let what = format!("the soul of {} cannot be written", wanted.name);
+    Err(failure::error(failure::FAILED, what, cause, "use simpler values in its soul"))
 }
 
 /// Reads the soul of an archive as one of a folder, and demands that it leads nowhere else.
@@ -77,7 +77,7 @@ pub(super) fn placed(
     let sanctums = spec.sanctums.iter().map(|sanctum| (&sanctum.host, SANCTUMS));
     for (path, below) in sanctums.chain(spec.skills.iter().map(|skill| (skill, SKILLS))) {
         if !Path::new(path).starts_with(folder.join(below)) {
-            return Err(format!("its soul leads to {path}, which is not in the archive"));
+            return Err(format!("its soul refers to {path}, which is not in the archive"));
         }
     }
     Ok(spec)

@@ -45,7 +45,7 @@ impl Drop for Draft {
             && let Err(error) = fs::remove_dir_all(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            output::note(format!("warning: {} is left: {error}", self.path.display()));
+            output::note(format!("warning: cannot remove {}: {error}", self.path.display()));
         }
     }
 }
@@ -193,5 +193,5 @@ fn owner(header: &tar::Header) -> io::Result<Owner> {
 
 fn cannot_write(path: &Path, error: &io::Error) -> ApiError {
     let what = format!("cannot write {}", path.display());
-    failure::file(what, error, "--to DIR; `df` shows the room there")
+    failure::file(what, error, "--to DIR; `df` shows the free space there")
 }

@@ -10,7 +10,7 @@ use crate::table;
 
 /// A record is stored within this time, or something is wrong.
 const STORED: Duration = Duration::from_secs(5);
-const STORE: &str = "the server's log, and whether its disk is full or read-only";
+const STORE: &str = "check the server's log, and whether its disk is full or read-only";
 
 pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
     let subjects = broker.subjects();
@@ -32,7 +32,7 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
             checks.push(check("log", Health::Ok, found, ""));
         }
         Err(error) => {
-            checks.push(check("log", Health::Fail, error.to_string(), "the server's log"))
+            checks.push(check("log", Health::Fail, error.to_string(), "check the server's log"))
         }
     }
     checks.push(match broker.probe(STORED).await {
@@ -48,20 +48,21 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
 pub(super) fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
     match hello {
         Ok(Hello { supervisor, unreadable: Some(why), .. }) => {
-            let found = format!("{supervisor} cannot read the control log, and never leads: {why}");
+            let found =
+                format!("{supervisor} cannot read the control log, so it never leads: {why}");
             check("supervisor", Health::Fail, found, "run the newest mozart everywhere")
         }
         Ok(Hello { supervisor, holder: Some(holder), leader, .. })
             if leader.as_ref() != Some(holder) =>
         {
             let found = format!(
-                "{supervisor} answers, and nobody leads: the election of {holder}, which has the lease, is not on record"
+                "{supervisor} answers, but no supervisor leads: {holder} holds the lease, and its election is not on record"
             );
             check(
                 "supervisor",
                 Health::Fail,
                 found,
-                "look again in 10 s; then the supervisors' logs",
+                "check again in 10 s; then see the supervisors' logs",
             )
         }
         Ok(Hello { supervisor, holder: Some(holder), version, term, .. }) => {
@@ -69,12 +70,12 @@ pub(super) fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
             check("supervisor", Health::Ok, found, "")
         }
         Ok(Hello { supervisor, holder: None, .. }) => {
-            let found = format!("{supervisor} answers, and nobody leads");
+            let found = format!("{supervisor} answers, but no supervisor leads");
             check(
                 "supervisor",
                 Health::Fail,
                 found,
-                "look again in 10 s; then the supervisors' logs",
+                "check again in 10 s; then see the supervisors' logs",
             )
         }
         Err(error) => check("supervisor", Health::Fail, error.cause.clone(), &error.try_),
@@ -83,12 +84,9 @@ pub(super) fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
 
 pub(super) fn nodes(hello: Result<&Hello, &ApiError>) -> Check {
     match hello {
-        Ok(hello) if hello.nodes.is_empty() => check(
-            "nodes",
-            Health::Fail,
-            "none is there: nothing can start",
-            "`mozart node --name N`",
-        ),
+        Ok(hello) if hello.nodes.is_empty() => {
+            check("nodes", Health::Fail, "none: no agent can start", "`mozart node --name N`")
+        }
         Ok(hello) => check("nodes", Health::Ok, hello.nodes.join(", "), ""),
         Err(_) => check("nodes", Health::Warn, "unknown: no supervisor answers", ""),
     }

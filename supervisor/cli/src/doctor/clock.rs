@@ -34,7 +34,7 @@ impl Reading {
         let apart = Duration::from_millis(self.apart().unsigned_abs());
         let direction = if self.apart() > 0 { "ahead of" } else { "behind" };
         let far = format!("{whose} is {:.1} s {direction} this host's", apart.as_secs_f64());
-        let try_ = "`timedatectl` on both: let NTP set them";
+        let try_ = "run `timedatectl` on both hosts, and let NTP set the clocks";
         match apart {
             apart if apart > FAR => check("clock", Health::Fail, far, try_),
             apart if apart > APART => check("clock", Health::Warn, far, try_),

@@ -129,17 +129,18 @@ async fn look(
     let forgotten: Vec<_> = forgotten.map(|(one, _)| one.name.as_str()).collect();
     if !forgotten.is_empty() {
         let found = format!(
-            "the supervisors do not count on {}: their node ends them, after a last turn",
+            "not used by the supervisors any more: {}; their node ends them after a last turn",
             forgotten.join(", ")
         );
-        checks.push(check(NAME, Health::Warn, found, "wait, and look again"));
+        checks.push(check(NAME, Health::Warn, found, "wait, and check again"));
     }
     if !left.is_empty() {
         checks.push(if fix { remove(engine, &left).await } else { say(&left) });
     }
     if view.is_none() && agents > 0 {
-        let found =
-            format!("{agents} of this fleet serve on, and no supervisor tells which it needs");
+        let found = format!(
+            "{agents} of this fleet still running, and no supervisor says which are needed"
+        );
         let try_ = "`mozart up` takes them over, `mozart down` ends them";
         checks.push(check(NAME, Health::Warn, found, try_));
     }
@@ -160,7 +161,7 @@ fn say(left: &[Leftover]) -> Check {
     });
     let try_ = match node {
         Some(node) => format!(
-            "`mozart node --name {node}` with its data folder, which takes over what was its own, or `mozart doctor --fix`"
+            "start `mozart node --name {node}` with its data folder, which adopts its containers, or run `mozart doctor --fix`"
         ),
         None => "`mozart doctor --fix`".to_owned(),
     };

@@ -15,13 +15,14 @@ const SPACE: u64 = 1 << 30;
 pub(super) fn space(dir: &Path) -> Check {
     let existing = dir.ancestors().find(|folder| folder.exists()).unwrap_or(dir);
     if let Err(error) = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK) {
-        let found = format!("nothing can be written to {}: {error}", existing.display());
+        let found = format!("cannot write to {}: {error}", existing.display());
         let try_ = "make it writable, then `mozart down` and `mozart up`";
         return check("disk", Health::Fail, found, try_);
     }
     match measure(existing) {
         Ok(disk) => {
-            let try_ = "free some, or --dir DIR: a full disk takes no messages";
+            let try_ =
+                "free some space, or use --dir DIR: messages are refused when the disk is full";
             judge(disk, &dir.display().to_string(), try_)
         }
         Err(error) => check("disk", Health::Warn, format!("{}: {error}", dir.display()), ""),
@@ -32,7 +33,7 @@ pub(super) fn space(dir: &Path) -> Check {
 pub(super) fn data(home: &Home) -> Option<Check> {
     let data = home.nats().join("data");
     let found = format!(
-        "{} was removed while nats-server runs: what is stored now is lost with its end",
+        "{} was removed while nats-server is running: what is stored now is lost when it ends",
         data.display()
     );
     let try_ = "`mozart down`; put the folder back from a backup, if there is one; `mozart up`";
@@ -41,7 +42,7 @@ pub(super) fn data(home: &Home) -> Option<Check> {
 
 /// The disk of the engine's images and containers; none where that is not to be seen, as of one in another machine.
 pub(super) fn of_engine(root: &Path) -> Option<Check> {
-    let try_ = "free some: a full disk starts no containers";
+    let try_ = "free some space: containers do not start when the disk is full";
     Some(judge(measure(root).ok()?, &format!("{}, the engine's", root.display()), try_))
 }
 

@@ -55,14 +55,14 @@ pub(super) async fn checks(
         checks.push(match monitor::varz(url).await {
             Ok(varz) => of_server(url, &varz, &broker.server_id(), replicas),
             Err(error) => {
-                let try_ = "--monitor with the address of `http` in the server's configuration";
+                let try_ = "use --monitor with the address of `http` in the server's configuration";
                 check(NAME, Health::Warn, format!("{url}: {error}"), try_)
             }
         });
     }
     if checks.is_empty() {
         let found = "unknown: NATS does not tell clients whether it syncs before it acknowledges";
-        let try_ = "--monitor http://HOST:8222 (MOZART_NATS_MONITOR) asks it";
+        let try_ = "use --monitor http://HOST:8222 (MOZART_NATS_MONITOR) to ask it";
         checks.push(check(NAME, Health::Warn, found, try_));
     }
     checks
@@ -75,8 +75,13 @@ fn of_server(url: &str, varz: &Varz, connected: &str, replicas: usize) -> Check 
     };
     // In a cluster, each is asked for itself.
     if replicas == 1 && varz.server_id != connected {
-        let found = format!("{url} is of {name}, another server than the one in use");
-        return check(NAME, Health::Warn, found, "--monitor with the address of the one in use");
+        let found = format!("{url} belongs to {name}, which is not the server in use");
+        return check(
+            NAME,
+            Health::Warn,
+            found,
+            "use --monitor with the address of the one in use",
+        );
     }
     let try_ = "`sync_interval: always` in `jetstream` of its configuration";
     judge(&format!("{name} at {url}"), &sync, replicas, try_)
@@ -88,14 +93,13 @@ fn judge(who: &str, sync: &Sync, replicas: usize, try_: &str) -> Check {
             check(NAME, Health::Ok, format!("synced before it is acknowledged ({who})"), "")
         }
         (Sync::Every(every), 0..=1) => {
-            let found = format!(
-                "synced every {every} only: a power cut takes messages that were accepted ({who})"
-            );
+            let found =
+                format!("synced only every {every}: a power cut loses accepted messages ({who})");
             check(NAME, Health::Fail, found, try_)
         }
         (Sync::Every(every), replicas) => {
             let found = format!(
-                "synced every {every} only: a power cut of all {replicas} replicas takes messages that were accepted ({who})"
+                "synced only every {every}: a power cut of all {replicas} replicas loses accepted messages ({who})"
             );
             check(NAME, Health::Warn, found, try_)
         }
@@ -140,7 +144,7 @@ mod tests {
         assert_eq!(judge("x", &Sync::Always, 1, "t").health, Health::Ok);
         assert_eq!(judge("x", &every, 1, "t").health, Health::Fail);
         assert_eq!(judge("x", &every, 3, "t").health, Health::Warn);
-        assert!(judge("x", &every, 1, "t").found.contains("every 2m only: a power cut"));
+        assert!(judge("x", &every, 1, "t").found.contains("only every 2m: a power cut"));
     }
 
     #[test]
@@ -152,7 +156,7 @@ mod tests {
         assert_eq!(lazy.sync(), Some(Sync::Every("2m".into())));
         assert_eq!(of_server("u", &lazy, "A", 1).health, Health::Fail);
         assert_eq!(of_server("u", &lazy, "B", 1).health, Health::Warn);
-        assert!(of_server("u", &lazy, "B", 1).found.contains("another server"));
+        assert!(of_server("u", &lazy, "B", 1).found.contains("not the server in use"));
         assert!(of_server("u", &lazy, "B", 3).found.contains("all 3 replicas"));
         let always = varz(serde_json::json!({
             "server_id": "A", "server_name": "n1",

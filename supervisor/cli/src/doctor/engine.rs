@@ -66,7 +66,7 @@ impl Found {
                 match about {
                     Ok(_) => judge(*kind, version, found),
                     Err(error) => {
-                        let found = format!("{found} is out of order: {error}");
+                        let found = format!("{found} does not work: {error}");
                         check(NAME, Health::Warn, found, "restart it, and read its log")
                     }
                 }
@@ -145,15 +145,15 @@ fn missing(seen: &[Unusable], is_needed: bool, is_there: impl Fn(&str) -> bool) 
     let silent: Vec<_> = seen.iter().filter(|one| is_there(&one.address)).collect();
     if silent.is_empty() {
         let (health, found) = match is_needed {
-            true => (Health::Warn, "none, and `up` was told to run agents in one"),
+            true => (Health::Warn, "none, but `up` was told to run agents in one"),
             false => (Health::Ok, "none: agents with IMAGE cannot run here"),
         };
         return check(NAME, health, found, "");
     }
     let is_denied = silent.iter().any(|one| one.why.contains("ermission denied"));
     let try_ = match is_denied {
-        true => "add this user to the group of its socket, or run as one who may use it",
-        false => "start it; DOCKER_HOST or CONTAINER_HOST name another one",
+        true => "add this user to the group of its socket, or run as a user who may access it",
+        false => "start it, or name another one in DOCKER_HOST or CONTAINER_HOST",
     };
     let silent: Vec<_> =
         silent.iter().map(|one| format!("{} does not answer: {}", one.address, one.why)).collect();

@@ -131,7 +131,7 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
                 checks.push(processes::leftovers(home, args.fix));
             }
             if engine.is_there() {
-                let found = "not checked: only the broker tells which are this fleet's";
+                let found = "not checked: only the broker knows which belong to this fleet";
                 checks.push(check("containers", Health::Warn, found, ""));
             }
         }

@@ -78,24 +78,24 @@ async fn ask(url: &str) -> Result<Varz, String> {
     let asked = async move {
         let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
         if answer.status() != StatusCode::OK {
-            return Err(format!("it answers {}", answer.status()));
+            return Err(format!("it answered {}", answer.status()));
         }
         let body = Limited::new(answer.into_body(), LONGEST).collect().await;
         Ok(body.map_err(|error| error.to_string())?.to_bytes())
     };
     // The connection ends with its sender.
     let (body, _closed) = tokio::join!(asked, connection);
-    serde_json::from_slice(&body?).map_err(|error| format!("not what nats-server says: {error}"))
+    serde_json::from_slice(&body?).map_err(|error| format!("not an answer of nats-server: {error}"))
 }
 
 /// Host and port, and the path there.
 fn target(url: &str) -> Result<(String, String), String> {
     let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let uri: Uri = full.parse().map_err(|error| format!("no URL: {error}"))?;
+    let uri: Uri = full.parse().map_err(|error| format!("not a URL: {error}"))?;
     if uri.scheme_str() != Some("http") {
-        return Err("only http:// can be asked".to_owned());
+        return Err("only http:// is supported".to_owned());
     }
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or("it names no host")?;
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or("it has no host")?;
     let address = format!("{host}:{}", uri.port_u16().unwrap_or(8222));
     let path = uri.path().trim_end_matches('/').trim_end_matches("/varz");
     Ok((address, format!("{path}/varz")))

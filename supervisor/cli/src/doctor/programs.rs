@@ -59,7 +59,8 @@ impl Programs {
                 check("shim", Health::Ok, format!("{path_text} ({version}, static)"), "")
             }
             (Ok(version), Err(error)) if is_for_containers => {
-                let found = format!("{path_text} ({version}), and no containers: {}", error.cause);
+                let found =
+                    format!("{path_text} ({version}), not usable in containers: {}", error.cause);
                 check("shim", Health::Warn, found, &error.try_)
             }
             (Ok(version), Err(_)) => {
@@ -103,7 +104,7 @@ fn compare(ours: &[(&str, &str)], nats: Option<(&str, &str)>) -> Check {
     let differ = ours.windows(2).any(|two| two[0].1 != two[1].1);
     let is_old = nats.is_some_and(|(running, installed)| running != installed);
     found.extend(nats.map(|(running, installed)| match is_old {
-        true => format!("nats-server {running} runs and {installed} is installed"),
+        true => format!("nats-server {running} is running, {installed} is installed"),
         false => format!("nats-server {running}"),
     }));
     let (health, try_) = match (differ, is_old) {
@@ -122,13 +123,13 @@ async fn version(path: &Path) -> Result<String, String> {
     command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
     let output = match tokio::time::timeout(ANSWER, command.output()).await {
         Ok(output) => output.map_err(|error| error.to_string())?,
-        Err(_) => return Err(format!("does not say its version within {ANSWER:?}")),
+        Err(_) => return Err(format!("does not report its version within {ANSWER:?}")),
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let word = text.split_whitespace().last().map(|word| word.trim_start_matches('v'));
     match word {
         Some(word) if output.status.success() => Ok(word.to_owned()),
-        Some(_) | None => Err("does not say its version".to_owned()),
+        Some(_) | None => Err("does not report its version".to_owned()),
     }
 }
 
@@ -155,6 +156,6 @@ mod tests {
             (old.health, old.try_.as_str()),
             (Health::Warn, "`mozart down`, then `mozart up`")
         );
-        assert!(old.found.contains("nats-server 2.12.0 runs and 2.15.1 is installed"));
+        assert!(old.found.contains("nats-server 2.12.0 is running, 2.15.1 is installed"));
     }
 }

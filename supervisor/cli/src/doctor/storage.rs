@@ -72,7 +72,7 @@ fn of_streams(streams: &[StreamUsage], forecast: &Forecast) -> Check {
             worst = worst.max(level);
         }
     }
-    judge("streams", worst, found, "it refuses more")
+    judge("streams", worst, found, "more records are refused")
 }
 
 /// A server's memory, and what it is told to stay within, in bytes.
