@@ -24,7 +24,7 @@ pub enum CodecError {
     Empty,
     /// Written by another version.
     #[error(
-        "frame of version {found}, this build reads {BEFORE} and {VERSION}: run neighbouring versions"
+        "frame of version {found}, this build reads {BEFORE} and {VERSION}: run adjacent versions"
     )]
     Version {
         /// The frame's version.

@@ -275,7 +275,7 @@ fn every_attempt(final_: &Final, mut ends: Vec<AttemptEnd>) -> Vec<AttemptEnd> {
     ends.extend(missing.map(|attempt| AttemptEnd {
         attempt,
         incarnation: final_.incarnation.filter(|_| attempt == final_.attempts).unwrap_or(0),
-        error: "how it ended is not on record".to_owned(),
+        error: "how it ended was not recorded".to_owned(),
     }));
     ends.sort_by_key(|end| end.attempt);
     ends

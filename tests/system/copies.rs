@@ -95,7 +95,7 @@ async fn a_folder_that_was_moved_is_the_same_and_not_while_something_runs_in_it(
     let shims = identity(&fleet, "a");
     fleet.kill_up().await;
     fs::rename(fleet.home(), moved.home()).expect("moved");
-    moved.cli(["up", "-d"]).await.exit(4).says("still runs").says("put the folder back");
+    moved.cli(["up", "-d"]).await.exit(4).says("is still running").says("move the folder back");
     fs::rename(moved.home(), fleet.home()).expect("moved back");
     fleet.up(&[]).await;
     let _row = fleet.wait_state("a", "running").await;

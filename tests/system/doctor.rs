@@ -289,7 +289,7 @@ async fn down_after_a_killed_up_leaves_no_container() {
         ("CONTAINER_HOST", OsStr::new("unix:///nowhere")),
     ];
     let output = fleet.cli_with(["down"], &env).await.ok();
-    let _output = output.says("not drained").says("what still runs is ended");
+    let _output = output.says("not drained").says("what is still running is killed");
     assert_eq!(ours.all(), "");
     assert_eq!(fleet.processes(), []);
     fleet.cli(["down"]).await.ok().says("nothing is running");

@@ -79,11 +79,11 @@ async fn a_second_node_of_one_name_ends_with_an_error_and_touches_nothing() {
     let before = identity(fleet, "a");
 
     let second = other.cli(["node", "--name", "n"]).await.exit(4);
-    second.says("another process of node `n`").says("try:").says("--name");
+    second.says("another process reports as node `n`").says("try:").says("--name");
     // So does the whole `up` of such a folder; the souls are the first one's.
     let url = format!("nats://127.0.0.1:{port}");
     let up = other.cli(["up", "--nats", &url, "--name", "n"]).await.exit(4);
-    up.says("another process of node `n`");
+    up.says("another process reports as node `n`");
     assert_eq!(other.processes(), []);
 
     assert_eq!(identity(fleet, "a"), before);
@@ -123,7 +123,7 @@ async fn a_second_node_that_starts_while_the_first_is_frozen_leaves_one_of_them(
     assert_eq!(row["node"], "n");
     let taken = identity(other, "a");
     first.signal(Signal::CONT);
-    first.output().await.exit(4).says("another process of node `n`");
+    first.output().await.exit(4).says("another process reports as node `n`");
     // What it started is over, and is told so by the leader: nobody looks after it.
     eventually("the first incarnation ends", async || {
         let left = fleet.processes_of("a");

@@ -55,7 +55,7 @@ async fn an_engine_that_is_slow_costs_nobody_a_restart() {
     assert_eq!(fleet.ask("one", "meanwhile").await, "meanwhile");
     let two = fleet.soul("two", &soul);
     let _applied = fleet.cli(["apply".as_ref(), two.as_os_str()]).await.ok();
-    let _row = because(&fleet, "two", "waits for docker").await;
+    let _row = because(&fleet, "two", "waiting for docker").await;
     // For longer than it may take to be ready.
     always(Duration::from_secs(5), "it is waited for", async || {
         let row = fleet.row("two").await;

@@ -103,7 +103,7 @@ async fn a_reset_shows_what_there_is_and_empties_what_is_asked_for() {
     let _done = fleet.cli(["restart", "a"]).await.ok();
     let _row = fleet.wait_incarnation("a", 2).await;
     assert_eq!(fleet.ask("a", "say hello").await, "hello");
-    fleet.cli(["reset", "--all", "--yes"]).await.exit(4).says("still runs");
+    fleet.cli(["reset", "--all", "--yes"]).await.exit(4).says("is still running");
     let _usage = fleet.cli(["reset"]).await.exit(2);
     let _down = fleet.cli(["down"]).await.ok();
 

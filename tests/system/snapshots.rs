@@ -123,7 +123,7 @@ async fn a_fleet_goes_on_from_a_snapshot_when_its_records_are_gone() {
     // All that was ever said of the agents.
     broker.trim_control(good[1]).await.expect("trimmed");
     leader = restarted(&fleet, leader, "s2").await;
-    said(&leader, &format!("supervisor s2 goes on from snapshot {} ", good[1])).await;
+    said(&leader, &format!("supervisor s2 continues from snapshot {} ", good[1])).await;
     assert_eq!(fleet.ask("a", "say hello").await, "hello");
     assert_eq!(fleet.shim("a"), shim, "nobody restarted it");
     let _row = fleet.wait_state("a", "running").await;
@@ -172,7 +172,7 @@ async fn what_is_wrong_with_a_snapshot_is_said_and_the_one_before_is_used() {
     said(&leader, &format!("supervisor s2 skips snapshot {seq} ")).await;
     said(&leader, "it is of rules 99, which this build does not fold").await;
     assert!(leader.complaints().contains("ERROR"), "{}", leader.complaints());
-    said(&leader, &format!("goes on from snapshot {newer} ")).await;
+    said(&leader, &format!("continues from snapshot {newer} ")).await;
 
     // And the newest of ours has lost a chunk.
     broker.drop_snapshot(seq).await.expect("removed");
@@ -206,7 +206,7 @@ async fn what_is_wrong_with_a_snapshot_is_said_and_the_one_before_is_used() {
     leader = restarted(&fleet, leader, "s3").await;
     said(&leader, &format!("supervisor s3 skips snapshot {newer} ")).await;
     said(&leader, "it is damaged: ").await;
-    said(&leader, &format!("goes on from snapshot {older} ")).await;
+    said(&leader, &format!("continues from snapshot {older} ")).await;
     assert_eq!(rows(&fleet).await, 1);
     // It is far enough behind: a new one takes the place of the damaged one.
     let good = next_snapshot(&broker, &[newer]).await;
@@ -218,7 +218,7 @@ async fn what_is_wrong_with_a_snapshot_is_said_and_the_one_before_is_used() {
         broker.drop_snapshot(seq).await.expect("removed");
     }
     leader = restarted(&fleet, leader, "s4").await;
-    assert!(!leader.complaints().contains("goes on from"), "{}", leader.complaints());
+    assert!(!leader.complaints().contains("continues from"), "{}", leader.complaints());
     assert_eq!(rows(&fleet).await, 1);
     let good = next_snapshot(&broker, &[]).await;
     leader.signal(Signal::KILL);
@@ -227,7 +227,7 @@ async fn what_is_wrong_with_a_snapshot_is_said_and_the_one_before_is_used() {
     // Trimmed, with a snapshot that covers it and then without.
     broker.trim_control(good[0] + 1).await.expect("trimmed");
     let leader = supervisor(&fleet, "s5").await;
-    said(&leader, &format!("goes on from snapshot {} ", good[0])).await;
+    said(&leader, &format!("continues from snapshot {} ", good[0])).await;
     assert_eq!(rows(&fleet).await, 1);
     leader.signal(Signal::KILL);
     let _killed = leader.output().await;
@@ -278,12 +278,12 @@ async fn a_leader_that_dies_between_two_chunks_leaves_nothing_that_is_believed()
 
     let leader = supervisor(&fleet, "s2").await;
     said(&leader, "it is damaged: chunk 6 of ").await;
-    assert!(!leader.complaints().contains("goes on from"), "{}", leader.complaints());
+    assert!(!leader.complaints().contains("continues from"), "{}", leader.complaints());
     assert_eq!(rows(&fleet).await, 40);
     // The next one is whole, and the rest of the other is removed.
     let good = next_snapshot(&broker, &[]).await;
     assert_eq!(good.len(), 1);
     let leader = restarted(&fleet, leader, "s3").await;
-    said(&leader, &format!("goes on from snapshot {} ", good[0])).await;
+    said(&leader, &format!("continues from snapshot {} ", good[0])).await;
     assert_eq!(rows(&fleet).await, 40);
 }

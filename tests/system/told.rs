@@ -49,7 +49,7 @@ async fn a_secret_that_only_this_shell_has_is_told_of() {
     let _soul = fleet.soul("a", &flaky("SECRET TEST_TOLD_SECRET"));
     let with = [("TEST_TOLD_SECRET", "value".as_ref())];
     let up = fleet.cli_with(["up", &souls, "-d"], &with).await.ok();
-    assert!(up.stderr.contains("SECRET TEST_TOLD_SECRET: the mozart that runs"), "{up}");
+    assert!(up.stderr.contains("SECRET TEST_TOLD_SECRET: the running mozart"), "{up}");
     assert!(!up.stderr.contains("value"), "{up}");
 }
 

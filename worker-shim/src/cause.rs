@@ -58,7 +58,7 @@ fn not_executable(file: &Path) -> String {
     let shown = file.display();
     let Ok(about) = fs::metadata(file) else {
         return format!(
-            "{shown} is a link to a file that is not there, or that this user cannot see"
+            "{shown} is a link to a file that does not exist, or that this user cannot see"
         );
     };
     if about.permissions().mode() & 0o111 == 0 {
@@ -82,7 +82,7 @@ fn interpreter(line: &str, path: &str) -> Option<String> {
     let mut words = line.split_whitespace();
     let program = words.next()?;
     if !Path::new(program).exists() {
-        return Some(format!("its interpreter {program} is not there"));
+        return Some(format!("its interpreter {program} does not exist"));
     }
     if Path::new(program).file_name().is_some_and(|name| name == "env") {
         let named = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
@@ -130,7 +130,7 @@ fn elf(file: &[u8]) -> Option<String> {
             let loader = file.get(start..)?.split(|byte| *byte == 0).next()?;
             let loader = String::from_utf8_lossy(loader).into_owned();
             return (!Path::new(&loader).exists()).then(|| {
-                format!("needs {loader}, which is not there: it is linked for another C library")
+                format!("needs {loader}, which does not exist: it is linked for another C library")
             });
         }
     }
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn causes_are_named() {
         says(b"#!/bin/sh\r\necho\r\n", 0o755, "CR LF");
-        says(b"#!/no/such/python3\n", 0o755, "its interpreter /no/such/python3 is not there");
+        says(b"#!/no/such/python3\n", 0o755, "its interpreter /no/such/python3 does not exist");
         says(b"#!/usr/bin/env no-such-python\n", 0o755, "\"no-such-python\" is not in PATH");
         says(b"#!/bin/sh\n", 0o644, "not executable; try: chmod +x");
         says(b"print(1)\n", 0o755, "neither a binary nor a script");

@@ -99,7 +99,7 @@ fn config_from_stdin() -> Result<ShimConfig, String> {
 fn config_from_file() -> Result<ShimConfig, String> {
     let path = std::env::var(CONFIG_ENV).map_err(|_| {
         format!(
-            "{CONFIG_ENV} is not set; a node starts the shim, `mozart up` is the command for people"
+            "{CONFIG_ENV} is not set: the shim is started by a node; to start agents, use `mozart up`"
         )
     })?;
     let text = std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}"))?;

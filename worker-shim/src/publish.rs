@@ -130,7 +130,7 @@ fn gone(at: Timestamp) -> Final {
     Final {
         status: Outcome::Cancelled,
         response: None,
-        reason: Some("it is not kept any more".to_owned()),
+        reason: Some("it is no longer kept".to_owned()),
         attempts: 0,
         incarnation: None,
         at,
@@ -367,7 +367,7 @@ pub(crate) async fn logs(
         } else if let Some(keep) = keep {
             match broker.keep_logs(&agent, incarnation, keep + sizes.len()).await {
                 Ok(()) => trimmed = true,
-                Err(error) => tracing::warn!("the log stays longer than it should: {error}"),
+                Err(error) => tracing::warn!("cannot trim the log: {error}"),
             }
         }
     }

@@ -12,7 +12,7 @@ pub enum BrokerError {
         cause: String,
     },
     /// What was given as the address is none.
-    #[error("{url:?} is no address of NATS: {cause}")]
+    #[error("{url:?} is not a NATS address: {cause}")]
     BadAddress {
         /// What was given, without credentials.
         url: String,
@@ -20,7 +20,7 @@ pub enum BrokerError {
         cause: String,
     },
     /// The credentials were refused, or a permission is missing.
-    #[error("NATS at {url} refused us: {cause}")]
+    #[error("NATS at {url} refused the connection: {cause}")]
     Denied {
         /// The server's address, without credentials.
         url: String,
@@ -43,7 +43,7 @@ pub enum BrokerError {
     #[error("the broker's storage is full: {0}")]
     Full(String),
     /// The streams were made by a newer version.
-    #[error("the streams of this namespace are of format {found}, this build knows up to {known}")]
+    #[error("the streams of this namespace have format {found}, this build knows up to {known}")]
     TooNew {
         /// The streams' format.
         found: u32,
@@ -52,8 +52,8 @@ pub enum BrokerError {
     },
     /// The streams were made by a version before the first release, whose records are not carried over.
     #[error(
-        "the streams of this namespace are of format {found}, this build knows format {known}: \
-         take another namespace, or remove them"
+        "the streams of this namespace have format {found}, this build knows format {known}: \
+         use another namespace, or remove them"
     )]
     Outdated {
         /// The streams' format.
@@ -62,7 +62,7 @@ pub enum BrokerError {
         known: u32,
     },
     /// A stream came back different from what was asked for.
-    #[error("stream {stream}: asked for {field}, the server did not take it")]
+    #[error("stream {stream}: the server did not accept {field}")]
     NotTaken {
         /// The stream.
         stream: String,

@@ -23,16 +23,16 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         }
         BrokerError::Full(_) => (
             LIMIT,
-            "`mozart usage --storage` shows what takes the room; free disk space, keep less, or raise the bound",
+            "`mozart usage --storage` shows what uses the space; free disk space, keep less, or raise the bound",
         ),
         BrokerError::TooNew { .. } => (UNREACHABLE, "use the newer mozart that made them"),
         BrokerError::Outdated { .. } => {
-            (UNREACHABLE, "another --namespace, or a new data folder (MOZART_DIR)")
+            (UNREACHABLE, "use another --namespace, or a new data folder (MOZART_DIR)")
         }
         BrokerError::NotTaken { .. } => (UNREACHABLE, "use nats-server 2.12 or newer"),
         BrokerError::TooLarge { .. } => (LIMIT, "send less, or a reference to the data"),
         BrokerError::Timeout(_) => {
-            (TIMEOUT, "run it again: the same id makes that harmless; `mozart doctor` checks NATS")
+            (TIMEOUT, "run it again, which is harmless with the same id; `mozart doctor` checks NATS")
         }
         BrokerError::Malformed { .. } => (FAILED, "use the mozart version that wrote the record"),
         BrokerError::OtherList => (

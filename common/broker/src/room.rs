@@ -199,9 +199,9 @@ fn space(bounds: &[Bound], open: u64, reserve: u64) -> Option<Space> {
     let least = bounds.iter().min_by_key(|bound| bound.left(aside))?;
     let Bound { of, limit, used, margin } = least;
     let why = if aside > *margin {
-        format!("what is left is for the answers to {open} open messages")
+        format!("what is left is reserved for the answers to {open} open messages")
     } else {
-        format!("{margin} are kept for answers and the control log")
+        format!("{margin} are reserved for answers and the control log")
     };
     Some(Space {
         left: least.left(aside),
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(space(3).left, 0);
         assert!(space(3).cause.starts_with("the account holds"));
         assert!(
-            space(3).cause.ends_with("5242880 are kept for answers and the control log"),
+            space(3).cause.ends_with("5242880 are reserved for answers and the control log"),
             "{}",
             space(3).cause
         );

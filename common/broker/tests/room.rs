@@ -88,7 +88,7 @@ async fn fill_up(broker: &Broker) {
             Ok(_) => settle(broker, &envelope).await,
             Err(error) => {
                 assert!(matches!(error, BrokerError::Full(_)), "{error}");
-                assert!(error.to_string().contains("are kept for answers"), "{error}");
+                assert!(error.to_string().contains("are reserved for answers"), "{error}");
                 return;
             }
         }

@@ -107,7 +107,7 @@ impl Supervisor {
         let broker = self.reads.broker.clone();
         self.task(async move {
             if let Err(error) = prune(&broker, retention, keeps).await {
-                tracing::warn!("cannot remove what is kept no longer: {error}");
+                tracing::warn!("cannot remove records past retention: {error}");
             }
             Done::Pruned
         });

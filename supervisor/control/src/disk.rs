@@ -27,7 +27,7 @@ pub(super) async fn watch(broker: &Broker, store: Option<PathBuf>) {
         } else {
             match broker.subscribe(broker.subjects().disk(), None).await {
                 Ok(asked) => answer(broker, &store, asked, &mut known).await,
-                Err(error) => tracing::debug!("cannot listen to who asks for the disk: {error}"),
+                Err(error) => tracing::debug!("cannot listen for disk queries: {error}"),
             }
         }
         tokio::time::sleep(EVERY).await;
@@ -74,7 +74,7 @@ fn say(store: &Path, disk: Disk, level: Level) {
         Level::Low => tracing::warn!(
             "the disk of {store} is {percent} % full ({free} MiB free): new messages are refused from {REFUSE} % on, when less than {kept} MiB are free"
         ),
-        Level::Fine => tracing::info!("the disk of {store} has room again ({free} MiB free)"),
+        Level::Fine => tracing::info!("the disk of {store} has enough free space again ({free} MiB free)"),
     }
 }
 

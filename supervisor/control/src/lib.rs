@@ -207,7 +207,7 @@ impl Supervisor {
         mut log: broker::ControlFollower,
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
-        const WHAT: &str = "the supervisor ends";
+        const WHAT: &str = "the supervisor stopped";
         loop {
             tokio::select! {
                 item = log.next() => if self.fold(item.attempt(WHAT)?) == Folded::CaughtUp {
@@ -419,7 +419,7 @@ impl Supervisor {
                     leading.unsaid(&record);
                 }
                 if let Some(waiting) = waiting {
-                    let error = broker::failure("the change is not on record", error);
+                    let error = broker::failure("the change was not recorded", error);
                     self.refuse(waiting, error).await;
                 }
             }

@@ -45,9 +45,9 @@ impl Looks {
     /// When too many wait.
     pub(super) fn ask(&mut self, look: Look) -> Result<(), ApiError> {
         if self.waiting.len() >= WAITING {
-            let cause = format!("{WAITING} clients wait to see agents");
-            let try_ = "the same again in a few seconds";
-            return Err(failure::error(failure::LIMIT, "too many questions", cause, try_));
+            let cause = format!("{WAITING} clients are already waiting");
+            let try_ = "retry in a few seconds";
+            return Err(failure::error(failure::LIMIT, "too many requests", cause, try_));
         }
         self.waiting.push(look);
         Ok(())

@@ -106,7 +106,7 @@ impl Supervisor {
         let (broker, agent) = (self.broker.clone(), agent.clone());
         self.task(async move {
             if let Err(error) = broker.keep_logs(&agent, old, 0).await {
-                tracing::debug!("the log of {agent}-{old} stays until it is old: {error}");
+                tracing::debug!("cannot remove the log of {agent}-{old}, which is kept until it expires: {error}");
             }
             Done::Nothing
         });

@@ -151,7 +151,7 @@ impl Supervisor {
     ) -> Result<(), ApiError> {
         let known = self.known(&agent)?;
         let image = soul::image(image).map_err(|cause| {
-            failure::error(failure::USAGE, "invalid image", cause, "as IMAGE in a soul")
+            failure::error(failure::USAGE, "invalid image", cause, "use the form of IMAGE in a soul")
         })?;
         if known.spec.image.as_ref() == Some(&image) {
             return self.change(agent, reply, |agent| ControlEvent::AgentReplaced { agent });
@@ -174,7 +174,7 @@ impl Supervisor {
             known.given_up.as_ref().filter(|_| to.is_none() && known.is_rolled_back())
         {
             let (target, newest) = (known.target, known.generation);
-            let what = format!("generation {target} of {agent} is in force already");
+            let what = format!("generation {target} of {agent} is already in force");
             let cause = format!("generation {newest} was given up: {why}");
             let try_ = format!(
                 "correct the soul and `mozart apply` it; `mozart rollout undo {agent} --to-generation N` goes further back"
@@ -187,7 +187,7 @@ impl Supervisor {
             let what = format!("{agent} has nothing to go back to");
             let cause = "no earlier generation of it was ready";
             let try_ = format!(
-                "`mozart apply` with the soul that it is to have, `mozart explain {agent}`"
+                "`mozart apply` the soul that it should have, `mozart explain {agent}`"
             );
             return Err(failure::error(failure::CONFLICT, what, cause, try_));
         };

@@ -172,7 +172,7 @@ async fn look(
     };
     if now.since(*at) > STUCK && *seq <= consumer.delivered {
         tracing::warn!(
-            "message {} of {agent} is open since {at} but not pending in the consumer: recreating the consumer",
+            "message {} of {agent} has been open since {at} but is not pending in the consumer: recreating the consumer",
             key.message_id
         );
         // The shim finds it gone and says ready; the handover then begins with what is open.

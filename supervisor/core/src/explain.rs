@@ -25,7 +25,7 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
         let takes_over = match one.phase {
             Phase::Ready => "is ready, and takes over once the current one has drained",
             Phase::Starting | Phase::Draining => {
-                "is starting beside it, and takes over once it is ready"
+                "is starting alongside it, and takes over once it is ready"
             }
         };
         format!(
@@ -49,7 +49,7 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     lines.extend(way_back(agent));
     if let Some(given_up) = agent.given_up.as_ref().filter(|_| agent.is_rolled_back()) {
         lines.push(format!(
-            "The newest spec was rolled back: {given_up}. `mozart replace {name}` tries it again."
+            "The newest spec was rolled back: {given_up}. `mozart replace {name}` retries it."
         ));
     }
     if agent.restart_count > 0 {

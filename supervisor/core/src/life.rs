@@ -308,7 +308,7 @@ impl Life<'_> {
         let hangs = |one: &&mut Incarnation| one.number == number && one.phase == Phase::Ready;
         if let Some(current) = agent.current.as_mut().filter(hangs) {
             self.world.drain(&agent.name, current, std::time::Duration::ZERO);
-            current.hung = Some(format!("hung: no word from its shim for {silent_for}s"));
+            current.hung = Some(format!("hung: no heartbeat from its shim for {silent_for}s"));
         }
     }
 
@@ -348,7 +348,7 @@ impl Life<'_> {
         let fault = match end {
             End::NodeLost => Err(format!("node {} lost", gone.node)),
             End::Exited(_) | End::NeverRan(_) if self.world.is_draining(&gone.node) => {
-                Err(format!("node {} goes down", gone.node))
+                Err(format!("node {} is shutting down", gone.node))
             }
             End::Exited(exit) => Ok((format!("worker: {}", exit.describe()), exit)),
             End::NeverRan(exit) => Ok((exit.reason.clone().unwrap_or_default(), exit)),

@@ -48,7 +48,7 @@ fn choose(state: &State, spec: &AgentSpec, home: Option<&NodeName>) -> Result<No
             (has_folders && away, failed, is_bad, node.incarnations, away, &node.name)
         })
         .map(|node| node.name.clone())
-        .ok_or_else(|| "no node can run it: no node is there".to_owned())
+        .ok_or_else(|| "no node can run it: there are no nodes".to_owned())
 }
 
 fn counts(failed: Timestamp, now: Timestamp) -> bool {
@@ -80,7 +80,7 @@ pub(crate) fn able<'a>(
         return Ok(able);
     }
     if refusals.is_empty() {
-        refusals.push("no node is there".to_owned());
+        refusals.push("there are no nodes".to_owned());
     }
     Err(format!("no node can run it: {}", refusals.join(", ")))
 }

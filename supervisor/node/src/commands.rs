@@ -49,7 +49,7 @@ impl Node {
         }
         // What was said while it stood still is repeated if it still holds.
         if self.stale && matches!(body, NodeCommandBody::Start(_) | NodeCommandBody::Refused) {
-            return self.ignored(format_args!("it is from before the standstill"));
+            return self.ignored(format_args!("it is from before the suspension"));
         }
         self.seen = self.seen.max((term, number));
         match body {
@@ -121,7 +121,7 @@ impl Node {
             || (incarnation == start.incarnation && self.found.contains(agent));
         if is_other {
             tracing::warn!(
-                "the end of {agent}-{incarnation} is of no fleet that is on record, and is forgotten: was the broker's data restored?"
+                "discarded the recorded exit of {agent}-{incarnation}, which the control log does not know: was the broker's data restored?"
             );
             self.exits.remove(agent);
             self.found.remove(agent);

@@ -309,7 +309,7 @@ async fn start_patiently(
         if started.is_ok() || engine.ping().await.is_ok() {
             return started;
         }
-        progress(format!("waits for {}, which does not answer", engine.kind().as_str()));
+        progress(format!("waiting for {}, which does not answer", engine.kind().as_str()));
         while engine.ping().await.is_err() {
             tokio::time::sleep(AGAIN).await;
         }

@@ -326,7 +326,7 @@ impl Node {
                 Input::Command(Some(message)) => self.command(&message.payload).await,
                 Input::Command(None) => {
                     let cause = "the connection is closed";
-                    return Err(failure::error(failure::UNREACHABLE, "the node ends", cause, ""));
+                    return Err(failure::error(failure::UNREACHABLE, "the node stopped", cause, ""));
                 }
                 Input::Kill => self.kill_late(),
                 Input::Drain => self.drain().await,
@@ -348,17 +348,17 @@ impl Node {
         if tokio::time::timeout(REMOVED, removed).await.is_err() {
             tracing::warn!("stopped containers were not removed within {REMOVED:?}");
         }
-        flushed.attempt("the node's last report")
+        flushed.attempt("cannot send the node's last report")
     }
 
     /// Another process speaks for its name. It leaves everything as it is: what runs may be the other's, or looked after by it.
     fn second(&self) -> ApiError {
         let name = &self.options.name;
         let cause = format!(
-            "another process of node `{name}` reports: a cloned machine, or a copied data folder"
+            "another process reports as node `{name}`: a cloned machine, or a copied data folder"
         );
         let try_ = "give one of them another name: `mozart node --name`, `mozart up --name`; or stop the other one";
-        failure::error(failure::CONFLICT, "a second node of one name", cause, try_)
+        failure::error(failure::CONFLICT, "two nodes have the same name", cause, try_)
     }
 
     /// Whether nothing runs here, nothing is about to, and nothing is left of what did.

@@ -15,7 +15,7 @@ const OLDEST: (u32, u32) = (2, 12);
 /// When it is not there.
 pub fn shim() -> Result<PathBuf, ApiError> {
     let missing = |cause: String| {
-        let try_ = "install mozart-shim beside mozart, or name it in MOZART_SHIM";
+        let try_ = "install mozart-shim next to mozart, or name it in MOZART_SHIM";
         failure::error(failure::FAILED, "no mozart-shim", cause, try_)
     };
     if let Some(given) = std::env::var_os("MOZART_SHIM") {
@@ -29,7 +29,7 @@ pub fn shim() -> Result<PathBuf, ApiError> {
     let beside = own.with_file_name("mozart-shim");
     match beside.is_file() {
         true => Ok(beside),
-        false => Err(missing(format!("{} is not there", beside.display()))),
+        false => Err(missing(format!("{} does not exist", beside.display()))),
     }
 }
 
@@ -38,7 +38,7 @@ pub fn shim() -> Result<PathBuf, ApiError> {
 /// # Errors
 /// When there is none, or none that is new enough (exit 6).
 pub fn nats_server() -> Result<(PathBuf, (u32, u32)), ApiError> {
-    let try_ = "`make setup`, or name one in MOZART_NATS_SERVER, or --nats URL for one that runs";
+    let try_ = "run `make setup`, or name one in MOZART_NATS_SERVER, or use --nats URL for a running one";
     let mut seen = Vec::new();
     let given = std::env::var_os("MOZART_NATS_SERVER").map(PathBuf::from);
     let is_given = given.is_some();
@@ -63,7 +63,7 @@ pub fn nats_server() -> Result<(PathBuf, (u32, u32)), ApiError> {
     }
     let (major, minor) = OLDEST;
     let cause = match seen.is_empty() {
-        true => "none found on PATH or beside mozart".to_owned(),
+        true => "none found on PATH or next to mozart".to_owned(),
         false => format!("{major}.{minor} or newer is needed; {}", seen.join(", ")),
     };
     let what = if is_given { "MOZART_NATS_SERVER cannot be used" } else { "no nats-server" };
@@ -78,6 +78,6 @@ fn version(path: &Path) -> Result<(u32, u32), String> {
     let mut parts = number.split('.').map(str::parse);
     match (parts.next(), parts.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
-        _ => Err(format!("says {:?} about its version", text.trim())),
+        _ => Err(format!("reports {:?} as its version", text.trim())),
     }
 }

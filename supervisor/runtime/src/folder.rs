@@ -43,7 +43,7 @@ impl RunFolders {
         let made = make(&self.root);
         made.map_err(|error| failure::error(failure::FAILED, WHAT, error, "--dir DIR"))?;
         lock::take(&self.root)?.ok_or_else(|| {
-            let cause = format!("another node `{node}` serves {}", self.root.display());
+            let cause = format!("another node `{node}` already uses {}", self.root.display());
             failure::error(failure::CONFLICT, WHAT, cause, "--name NAME, or --dir DIR")
         })
     }
@@ -127,6 +127,6 @@ pub fn without_a_word(
     now: Timestamp,
 ) -> IncarnationExit {
     let mut exit = status.unwrap_or_default();
-    exit.reason.get_or_insert_with(|| "its shim ended without a word".to_owned());
+    exit.reason.get_or_insert_with(|| "its shim ended without reporting an exit status".to_owned());
     IncarnationExit { agent, incarnation, exit, clean: false, finished: 0, at: now }
 }

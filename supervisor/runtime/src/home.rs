@@ -62,7 +62,7 @@ impl Home {
         let dir = real(std::path::absolute(&dir).unwrap_or(dir));
         if dir.to_str().is_none() {
             let what = format!("cannot use the data folder {}", dir.display());
-            let cause = "its path is not UTF-8, and would not survive nats-server's configuration";
+            let cause = "its path is not UTF-8, which nats-server's configuration cannot express";
             return Err(failure::error(failure::USAGE, what, cause, "--dir DIR for another one"));
         }
         Ok(Self { dir })
@@ -148,7 +148,7 @@ impl Home {
             }
         };
         serde_json::from_slice(&bytes).map(Some).map_err(|cause| {
-            failure::error(failure::FAILED, what(), cause, "`mozart up` writes it anew")
+            failure::error(failure::FAILED, what(), cause, "run `mozart up`, which rewrites it")
         })
     }
 
@@ -161,12 +161,12 @@ impl Home {
         let file = self.dir.join("node");
         let failed = |cause: &std::io::Error| {
             let what = format!("cannot keep the node's name in {}", file.display());
-            failure::file(what, cause, "check the disk space and rights there")
+            failure::file(what, cause, "check the disk space and permissions there")
         };
         match fs::read_to_string(&file) {
             Ok(kept) => NodeName::new(kept.trim()).map_err(|cause| {
                 let what = format!("cannot read the node's name in {}", file.display());
-                let try_ = "write there the name that its agents run under, as `mozart ps` tells";
+                let try_ = "write into it the node name that `mozart ps` shows for its agents";
                 failure::error(failure::FAILED, what, cause, try_)
             }),
             Err(cause) if cause.kind() == ErrorKind::NotFound => {
@@ -186,7 +186,7 @@ impl Home {
         self.put("node", format!("{name}\n").as_bytes()).map_err(|cause| {
             let what =
                 format!("cannot keep the node's name in {}", self.dir.join("node").display());
-            failure::file(what, &cause, "check the disk space and rights there")
+            failure::file(what, &cause, "check the disk space and permissions there")
         })
     }
 
@@ -221,7 +221,7 @@ impl Home {
         };
         write().map_err(|cause| {
             let what = format!("cannot write {}", file.display());
-            failure::file(what, &cause, "check the disk space and rights there")
+            failure::file(what, &cause, "check the disk space and permissions there")
         })
     }
 
@@ -236,7 +236,7 @@ impl Home {
             Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
             Err(cause) => {
                 let what = format!("cannot remove {}", file.display());
-                Err(failure::error(failure::FAILED, what, cause, "check the rights there"))
+                Err(failure::error(failure::FAILED, what, cause, "check the permissions there"))
             }
         }
     }

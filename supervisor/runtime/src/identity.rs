@@ -159,7 +159,7 @@ impl Home {
             failure::file(
                 what,
                 &cause,
-                "check the disk space and rights there, and the file `identity`",
+                "check the disk space and permissions there, and the file `identity`",
             )
         };
         // Two that start here at the same time have one id. Held for a moment only.
@@ -191,7 +191,7 @@ impl Home {
             Found::Copied(original) => {
                 nothing_runs(&self.dir, "the folder was replaced by a copy")?;
                 tracing::warn!(
-                    "this data folder is a copy of {} (or was restored), and is one of its own from now on: what ran there is not touched",
+                    "this data folder is a copy of {} (or was restored), and is independent of it from now on: what runs there is not touched",
                     original.path.display()
                 );
                 self.forget_what_runs().map_err(failed)?;
@@ -250,9 +250,9 @@ impl Home {
         };
         done.map_err(|error| {
             failure::file(
-                "cannot take note of the fleet",
+                "cannot record the fleet",
                 &error,
-                "check the disk space and rights",
+                "check the disk space and permissions",
             )
         })
     }
@@ -263,9 +263,9 @@ fn nothing_runs(path: &Path, why: &str) -> Result<(), ApiError> {
     if pids.is_empty() {
         return Ok(());
     }
-    let what = format!("what was started from {} still runs", path.display());
+    let what = format!("what was started from {} is still running", path.display());
     let cause = format!("{why}; processes {}", pids.join(", "));
-    let try_ = format!("put the folder back to {}, and `mozart down`; or end them", path.display());
+    let try_ = format!("move the folder back to {} and run `mozart down`; or end these processes", path.display());
     Err(failure::error(failure::CONFLICT, what, cause, try_))
 }
 

@@ -16,7 +16,7 @@ use runtime::folder::{RunFolders, without_a_word};
 use runtime::home::Home;
 use runtime::lock;
 
-const WHAT: &str = "containers are left";
+const WHAT: &str = "containers are left over";
 
 /// A container that was noted and has not ended, as far as is known.
 #[derive(Debug)]

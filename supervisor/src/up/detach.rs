@@ -61,7 +61,7 @@ pub(super) async fn start(
                 cause.push_str(&format!("; its log ends with: {line}"));
             }
             let try_ = format!("cat {}, mozart down", path.display());
-            return Err(failure::error(failure::TIMEOUT, "mozart does not start", cause, try_));
+            return Err(failure::error(failure::TIMEOUT, "mozart did not start", cause, try_));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -104,7 +104,7 @@ fn why(home: &Home, before: u64, status: ExitStatus) -> ApiError {
         Some((what, cause, try_)) => {
             failure::error(code, what, cause, if try_.is_empty() { &log } else { try_ })
         }
-        None => failure::error(code, "mozart ended at once", status, log),
+        None => failure::error(code, "mozart exited immediately", status, log),
     }
 }
 

@@ -63,9 +63,9 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
         }
         if Instant::now() > until {
             let who = told.map_or_else(|| "it".to_owned(), |pid| format!("process {pid}"));
-            let cause = format!("{who} still runs after {:?}", args.timeout);
-            let try_ = "mozart down, once more: then at once";
-            return Err(failure::error(failure::TIMEOUT, "not down yet", cause, try_));
+            let cause = format!("{who} is still running after {:?}", args.timeout);
+            let try_ = "run `mozart down` once more to stop it immediately";
+            return Err(failure::error(failure::TIMEOUT, "mozart is not stopped yet", cause, try_));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -91,7 +91,7 @@ async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError>
         Err(error) => Err(error.clone()),
     };
     if let Err(ApiError { what, cause, .. }) = ended {
-        output::note(format!("warning: not drained: {what}: {cause}; what still runs is ended"));
+        output::note(format!("warning: not drained: {what}: {cause}; what is still running is killed"));
     }
     let ended = end_rest(home, containers, runtime.runtime).await;
     let noted = match (&ended, noted) {

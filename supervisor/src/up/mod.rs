@@ -63,7 +63,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     }
     let connect = match find(global, &home, args.name.as_ref()).await? {
         Found::Running(connect) => {
-            tracing::info!("already running: applying what changed");
+            tracing::info!("already running: applying changes");
             if let Ok(Some(running)) = home.read_running() {
                 shell::compare(&running, souls.as_deref().unwrap_or_default());
             }
@@ -107,7 +107,7 @@ async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<F
         }
         if Instant::now() > until {
             let cause = format!("it is not ready after {START:?}");
-            let what = "mozart does not start";
+            let what = "mozart did not start";
             return Err(failure::error(failure::TIMEOUT, what, cause, "mozart down"));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -124,7 +124,7 @@ fn same_fleet(global: &Global, noted: &Running) -> Result<(), ApiError> {
         return other(format!("its namespace is {}, not {meant}", noted.namespace));
     }
     match global.url() {
-        Some(url) if url != noted.url => other("its NATS server is another one".to_owned()),
+        Some(url) if url != noted.url => other("it uses another NATS server".to_owned()),
         _ => Ok(()),
     }
 }
@@ -139,7 +139,7 @@ fn same_node(home: &Home, name: Option<&NodeName>) -> Result<(), ApiError> {
 fn still_runs(name: &NodeName, kept: &NodeName) -> ApiError {
     let what = format!("cannot name the node {name}");
     let cause =
-        format!("something of node {kept} still runs here, and nobody else would look after it");
+        format!("something of node {kept} is still running here, and no other node would manage it");
     let try_ = format!("`mozart down`, then `mozart up --name {name}`");
     failure::error(failure::CONFLICT, what, cause, try_)
 }
@@ -172,7 +172,7 @@ async fn foreground(
     let parts = tokio::select! {
         parts = start(global, &wanted, home, shim) => parts?,
         () = stop.cancelled() => {
-            output::note("interrupted before anything was started; `mozart down` ends what ran before");
+            output::note("interrupted before anything was started; `mozart down` stops what was already running");
             return Ok(());
         }
     };
@@ -184,7 +184,7 @@ async fn foreground(
         let connect = connect.clone();
         showing.spawn(async move {
             if let Err(ApiError { what, cause, .. }) = cli::logs::attach(&connect).await {
-                tracing::warn!("the workers' logs are not shown any more: {what}: {cause}; try: `mozart logs -f`");
+                tracing::warn!("the workers' logs are no longer shown: {what}: {cause}; try: `mozart logs -f`");
             }
         });
     }
@@ -336,12 +336,12 @@ async fn start(
         }
     };
     if nats.is_some() && home.has_copied_fleet() {
-        const WHAT: &str = "cannot make a fleet of its own of the copy";
+        const WHAT: &str = "cannot separate the copy from the original fleet";
         let original = broker.fleet_id().await.attempt(WHAT)?;
         broker.renew_fleet_secret().await.attempt(WHAT)?;
         home.fleet_is_its_own()?;
         tracing::warn!(
-            "containers of the original are another fleet's: their label is dev.mozart.fleet={original}"
+            "containers of the original belong to another fleet: their label is dev.mozart.fleet={original}"
         );
     }
     let fleet = broker.fleet_id().await.attempt("cannot tell which fleet this is")?;
@@ -412,7 +412,7 @@ impl Parts {
         {
             Some(Ok(result)) => result,
             Some(Err(error)) => {
-                Err(failure::error(failure::FAILED, "a part of mozart ended", error, ""))
+                Err(failure::error(failure::FAILED, "a component of mozart ended", error, ""))
             }
             None => Ok(()),
         };
@@ -456,7 +456,7 @@ fn note_format(home: &Home) -> Result<(), ApiError> {
     }
     home.put("format", format!("{FORMAT}\n").as_bytes()).map_err(|error| {
         let what = format!("cannot use the data folder {}", home.dir.display());
-        failure::file(what, &error, "check the disk space and rights there")
+        failure::file(what, &error, "check the disk space and permissions there")
     })
 }
 
@@ -474,7 +474,7 @@ fn check_format(home: &Home) -> Result<(), ApiError> {
                     failure::FAILED,
                     what(),
                     cause,
-                    "the newer mozart that wrote it, or --dir DIR",
+                    "use the newer mozart that wrote it, or --dir DIR",
                 ))
             }
         },

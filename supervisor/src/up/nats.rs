@@ -81,7 +81,7 @@ impl Nats {
         let folder = home.nats();
         let failed = |error: io::Error| {
             let what = format!("cannot prepare nats-server in {}", folder.display());
-            failure::file(what, &error, "check the disk space and rights there")
+            failure::file(what, &error, "check the disk space and permissions there")
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
         let known: Option<Access> = fs::read(folder.join("access.json"))
@@ -92,7 +92,7 @@ impl Nats {
             tracing::info!("nats-server is already running as process {pid}");
             if address.is_some_and(|address| address != access.host) {
                 tracing::warn!(
-                    "nats-server listens on {}, where containers do not reach it; try: `mozart down`, then `mozart up`",
+                    "nats-server listens on {}, where containers cannot reach it; try: `mozart down`, then `mozart up`",
                     access.host
                 );
             }
@@ -101,7 +101,7 @@ impl Nats {
         }
         // Nobody knows how to reach it any more, and two must never write to one folder.
         if let Some(pid) = running(&folder) {
-            tracing::warn!("nats-server runs, and its access.json is gone: restarting it");
+            tracing::warn!("nats-server is running, but its access.json is missing: restarting it");
             end(pid).await;
         }
         let host = address.filter(|address| is_free(address, 0));
@@ -199,7 +199,7 @@ impl Nats {
                 Ok(_) = ended(self.pid) => {}
                 else => break,
             }
-            tracing::warn!("nats-server ended{}; starting it again", self.why());
+            tracing::warn!("nats-server ended{}; restarting it", self.why());
             tokio::select! {
                 done = &mut work => return done,
                 () = tokio::time::sleep(PAUSES[0] * 4) => {}
@@ -235,7 +235,7 @@ impl Nats {
                 () = stop.cancelled() => break,
             }
             pause = if began.elapsed() > longest { PAUSES[0] } else { (pause * 2).min(longest) };
-            tracing::warn!("nats-server ended{}; starting it again", self.why());
+            tracing::warn!("nats-server ended{}; restarting it", self.why());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return Ok(()),
@@ -332,7 +332,7 @@ async fn becomes_free(known: &Access) -> bool {
     while let Err(error) = TcpListener::bind((host.as_str(), *port)) {
         if error.kind() != io::ErrorKind::AddrInUse || Instant::now() > deadline {
             tracing::warn!(
-                "nats-server cannot listen on {host}:{port} ({error}): it takes a new address, and agents that still run are replaced"
+                "nats-server cannot listen on {host}:{port} ({error}): it gets a new address, and running agents are replaced"
             );
             return false;
         }

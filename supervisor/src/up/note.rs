@@ -37,14 +37,14 @@ pub(super) async fn keep(
             () = stop.cancelled() => return Ok(()),
         }
         if let Err(error) = restore(&home, &id, &files) {
-            tracing::debug!("cannot write what was removed again: {error}");
+            tracing::debug!("cannot restore removed files: {error}");
         }
         if home.read_running().is_ok_and(|kept| kept.as_ref() == Some(&note)) {
             is_said = false;
             continue;
         }
         match home.write_running(&note) {
-            Ok(()) => tracing::info!("wrote {} again", home.running_file().display()),
+            Ok(()) => tracing::info!("restored {}, which was missing or changed", home.running_file().display()),
             Err(error) if !is_said => tracing::warn!("{error}"),
             Err(_) => continue,
         }
@@ -58,7 +58,7 @@ fn restore(home: &Home, id: &str, files: &[(&str, Option<Vec<u8>>)]) -> io::Resu
     for (name, content) in files {
         if let Some(content) = content.as_ref().filter(|_| !home.dir.join(name).exists()) {
             home.put(name, content)?;
-            tracing::info!("wrote {} again", home.dir.join(name).display());
+            tracing::info!("restored {}, which was missing", home.dir.join(name).display());
         }
     }
     Ok(())

@@ -24,7 +24,7 @@ pub(super) async fn end(home: &Home, fleet: &str, wanted: Wanted) {
         if !left.is_empty()
             && let Err(error) = containers::remove(left, wanted).await
         {
-            tracing::warn!("containers of another fleet are left: {}", error.cause);
+            tracing::warn!("containers of another fleet are left over: {}", error.cause);
             continue;
         }
         if let Err(error) = fs::remove_dir_all(&node) {

@@ -33,7 +33,7 @@ pub(crate) async fn reset(global: &Global, args: &ResetArgs) -> Result<(), ApiEr
     home.claim()?;
     let lock = home.lock()?;
     if lock.is_none() || down::is_left(&home) {
-        let cause = format!("something that was started from {} still runs", home.dir.display());
+        let cause = format!("something that was started from {} is still running", home.dir.display());
         let what = "cannot reset the fleet";
         return Err(failure::error(failure::CONFLICT, what, cause, "`mozart down`"));
     }
@@ -62,7 +62,7 @@ fn all(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), ApiError> {
         for folder in &folders {
             fs::remove_dir_all(folder).map_err(|error| {
                 let what = format!("cannot remove {}", folder.display());
-                failure::file(what, &error, "check the rights there, and repeat it")
+                failure::file(what, &error, "check the permissions there, and retry")
             })?;
         }
     }

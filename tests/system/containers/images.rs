@@ -72,7 +72,7 @@ async fn an_image_that_cannot_be_used_is_an_error_that_says_why() {
             "missing",
             missing,
             "",
-            "image localhost:1/mozart-test/missing:1 is not there and cannot be pulled: ",
+            "image localhost:1/mozart-test/missing:1 was not found and cannot be pulled: ",
         ),
         ("whose", &unknown.name, "", "USER \"nobody-knows\" is not in its /etc/passwd"),
     ];

@@ -28,12 +28,12 @@ async fn a_folder_that_must_not_be_mounted_is_refused() {
     let engine = fleet.engine().socket().expect("it is local");
     let engine = format!("{}:/data", engine.parent().expect("a folder").display());
     for (agent, sanctum, why) in [
-        ("missing", "nowhere:/data", "nowhere is not there; try: `mkdir -p "),
+        ("missing", "nowhere:/data", "nowhere does not exist; try: `mkdir -p "),
         ("link", "link:/data", "a symbolic link leads from "),
         ("file", "file:/data", "file is not a folder"),
-        ("socket", &engine, "the container engine's socket is in it"),
-        ("system", "/proc:/data", "is the system's"),
-        ("home", &home, "mozart's own data, with the broker's credentials, is in it"),
+        ("socket", &engine, "it contains the container engine's socket"),
+        ("system", "/proc:/data", "belongs to the system"),
+        ("home", &home, "it contains mozart's own data, with the broker's credentials"),
         ("closed", "closed:/data", "the worker, as user 65532, may not write to "),
     ] {
         apply(&fleet, agent, &format!("SANCTUM {sanctum}\n{FAR}")).await;

@@ -129,7 +129,7 @@ impl Book {
                     held.text = true;
                 }
                 None => {
-                    let reason = "its request is not in the journal any more".to_owned();
+                    let reason = "its request is no longer in the journal".to_owned();
                     self.give_up(now, seq, Outcome::Failed, reason, &mut todo);
                 }
             }

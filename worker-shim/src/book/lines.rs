@@ -28,7 +28,7 @@ impl Book {
             FromWorker::Event { turn, event } => {
                 let bytes = event.to_string().len();
                 if bytes > MAX_EVENT {
-                    let why = format!("an event of {bytes} bytes: {MAX_EVENT} is the most");
+                    let why = format!("an event of {bytes} bytes: at most {MAX_EVENT} are accepted");
                     self.leave_out(now, &turn, &why, &mut todo);
                     return todo;
                 }
@@ -230,12 +230,12 @@ impl Book {
         if found.is_none() {
             todo.push(Do::Note(match (&turn.message_id, &turn.conversation_id) {
                 (Some(id), _) => {
-                    format!("the worker speaks of message {id:?}, which has no open turn")
+                    format!("the worker refers to message {id:?}, which has no open turn")
                 }
                 (None, Some(id)) => {
-                    format!("the worker speaks of conversation {id:?}, which has no open turn")
+                    format!("the worker refers to conversation {id:?}, which has no open turn")
                 }
-                (None, None) => "the worker does not say which turn it speaks of".to_owned(),
+                (None, None) => "the worker does not say which turn it refers to".to_owned(),
             }));
         }
         found

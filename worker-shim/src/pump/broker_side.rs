@@ -48,7 +48,7 @@ impl Pump {
                     }
                     Deed::DropPull => self.inbox = None,
                     Deed::End => {
-                        self.ending.reason = Some("nobody has admitted it for an hour".to_owned());
+                        self.ending.reason = Some("it was not admitted within an hour".to_owned());
                         self.shut_down();
                     }
                 }

@@ -171,7 +171,7 @@ impl Pump {
         }
         if !self.ending.is_stopping() && self.pipes.mute_until().is_some_and(|until| until <= now) {
             self.pipes.unmute();
-            let reason = "the worker closed its stdin or stdout and stayed".to_owned();
+            let reason = "the worker closed its stdin or stdout, but did not exit".to_owned();
             self.perform(vec![Do::EndWorker { reason }]);
         }
         match self.ending.due() {

@@ -24,7 +24,7 @@ impl Refusals {
     pub(super) fn stranger(&mut self, now_ms: u64, reason: &str, bytes: usize) -> Option<String> {
         self.total += 1;
         let others = self.strangers.count(now_ms)?;
-        Some(format!("refused what is not a message of ours, {bytes} bytes: {reason}{others}"))
+        Some(format!("refused {bytes} bytes that are not a Mozart message: {reason}{others}"))
     }
 
     /// A request that nobody can read.
@@ -48,7 +48,7 @@ impl Refusals {
     /// Words about what was only counted, once they are due.
     pub(super) fn due(&mut self, now_ms: u64) -> impl Iterator<Item = String> + use<> {
         let kinds = [
-            (&mut self.strangers, "messages that are not ours"),
+            (&mut self.strangers, "messages that are not Mozart's"),
             (&mut self.unreadable, "messages that cannot be read"),
             (&mut self.commands, "commands that cannot be read"),
         ];
@@ -69,7 +69,7 @@ mod tests {
         let first = refusals.stranger(0, "forged", 12);
         assert_eq!(
             first.as_deref(),
-            Some("refused what is not a message of ours, 12 bytes: forged")
+            Some("refused 12 bytes that are not a Mozart message: forged")
         );
         for ms in 0..1_000 {
             assert_eq!(refusals.stranger(ms, "forged", 12), None);
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(
             due,
             [
-                "refused 1000 more messages that are not ours",
+                "refused 1000 more messages that are not Mozart's",
                 "refused 1 more messages that cannot be read"
             ]
         );

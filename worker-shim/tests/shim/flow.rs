@@ -88,8 +88,8 @@ async fn a_flood_of_forged_deliveries_is_a_line_in_the_log() {
     };
     let told = until(async || Some(notes().await).filter(|notes| notes.len() > 1)).await;
     let expected = [
-        "refused what is not a message of ours, 6 bytes: not from this consumer",
-        "refused 299 more messages that are not ours",
+        "refused 6 bytes that are not a Mozart message: not from this consumer",
+        "refused 299 more messages that are not Mozart's",
     ];
     assert_eq!(told, expected);
     assert_eq!(shim.heartbeat().await.refused, 300);

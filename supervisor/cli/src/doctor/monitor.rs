@@ -139,9 +139,9 @@ mod tests {
         assert_eq!((varz.server_id.as_str(), varz.server_name.as_str()), ("A", "n1"));
         assert_eq!(varz.sync(), None);
         let refused = answer("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
-        assert_eq!(refused.expect_err("refused"), "it answers 403 Forbidden");
+        assert_eq!(refused.expect_err("refused"), "it answered 403 Forbidden");
         let other = answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
-        assert!(other.expect_err("no JSON").starts_with("not what nats-server says"));
+        assert!(other.expect_err("no JSON").starts_with("not an answer of nats-server"));
         answer("").await.expect_err("it closed the connection");
     }
 }

@@ -31,14 +31,14 @@ pub(super) fn start(what: &str, who: &str, loaded: Loaded<State>) -> Result<Star
     let Some((head, state)) = loaded.found else {
         return Ok(Start { state: State::default(), last: Logged::default() });
     };
-    tracing::info!("supervisor {who} goes on from snapshot {} of the control log", head.seq);
+    tracing::info!("supervisor {who} continues from snapshot {} of the control log", head.seq);
     Ok(Start { state, last: head.last })
 }
 
 /// A log that does not begin with its first record: whoever folded it would take all that it does not mention for unwanted.
 fn trimmed(what: &str, first: u64) -> ApiError {
     let cause = format!(
-        "the control log begins with record {first}: what came before is gone, and no snapshot covers it"
+        "the control log begins with record {first}: earlier records are gone, and no snapshot covers them"
     );
     let try_ =
         "restore the streams CONTROL and SNAPSHOTS from a backup (docs/operating.md, Backups)";
@@ -91,7 +91,7 @@ async fn write(
     tracing::info!("snapshot {} of the control log is written", head.seq);
     // It is there, whatever becomes of the rest: that is done again with the next one.
     if let Err(error) = tidy(broker, now).await {
-        tracing::warn!("cannot remove what snapshots make needless: {error}");
+        tracing::warn!("cannot remove what snapshots make obsolete: {error}");
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ fn one_that_hangs_is_ended_and_followed_by_another_whatever_its_end_then_says() 
     let expected = ["cancel drain mender.1", "timer restart mender.1 +1000"];
     assert_eq!(fleet.exited(1, code(0)), expected);
     assert_eq!(fleet.agent_state(), AgentState::Error);
-    assert_eq!(fleet.reason(), "worker: hung: no word from its shim for 30s");
+    assert_eq!(fleet.reason(), "worker: hung: no heartbeat from its shim for 30s");
 }
 
 #[test]

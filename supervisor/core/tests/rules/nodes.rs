@@ -213,7 +213,7 @@ fn without_a_node_it_waits_with_the_reason_until_one_is_seen() {
     let mut fleet = Fleet::without_nodes();
     assert_eq!(fleet.apply(soul("mender", "v1")), NOTHING);
     assert_eq!(fleet.agent_state(), AgentState::Error);
-    assert_eq!(fleet.reason(), "no node can run it: no node is there");
+    assert_eq!(fleet.reason(), "no node can run it: there are no nodes");
     assert_eq!(fleet.node_with("beta", "wasm", &[]), NOTHING);
     assert_eq!(fleet.reason(), "no node can run it: beta has no runtime that answers");
     let expected = ["start mender.1 g1 on alpha", "timer ready mender.1 +60000"];
@@ -316,7 +316,7 @@ fn a_node_that_goes_down_makes_no_crash_and_its_agents_start_elsewhere() {
     fleet.node("beta");
     let expected = ["start mender.2 g1 on beta", "timer ready mender.2 +60000"];
     assert_eq!(fleet.exited(1, code(0)), expected);
-    assert_eq!((fleet.reason(), fleet.mender().restart_count), ("node alpha goes down", 0));
+    assert_eq!((fleet.reason(), fleet.mender().restart_count), ("node alpha is shutting down", 0));
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn the_only_node_going_down_takes_its_agents_along_when_it_comes_back() {
     let mut fleet = Fleet::with_mender(soul("mender", "v1"));
     fleet.drain("alpha");
     assert_eq!(fleet.exited(1, code(0)), NOTHING);
-    let reason = "node alpha goes down; no node can run it: alpha is draining";
+    let reason = "node alpha is shutting down; no node can run it: alpha is draining";
     assert_eq!(fleet.reason(), reason);
     let expected = ["start mender.2 g1 on alpha", "timer ready mender.2 +60000"];
     assert_eq!(fleet.node("alpha"), expected);

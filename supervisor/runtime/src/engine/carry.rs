@@ -63,7 +63,7 @@ impl Connection {
         while let Some(step) = load.next().await {
             let BuildInfo { error_detail, .. } = step.map_err(say)?;
             if let Some(error) = error_detail {
-                return Err(error.message.unwrap_or_else(|| "it does not say why".to_owned()));
+                return Err(error.message.unwrap_or_else(|| "it gave no reason".to_owned()));
             }
         }
         Ok(())

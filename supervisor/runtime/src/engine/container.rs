@@ -110,7 +110,7 @@ impl Engine {
             None => None,
         };
         // From here on it is the engine's time, however slow it is.
-        progress(format!("waits for {}", self.kind().as_str()));
+        progress(format!("waiting for {}", self.kind().as_str()));
         let reference = spec.image.clone().unwrap_or_else(|| options.base_image.clone());
         // Not within the bound: others need not wait for a pull.
         let image = self.image(&reference, &progress).await?;
@@ -159,7 +159,7 @@ impl Engine {
                 exit_file: None,
             };
             let run = tokio::time::timeout(super::WHOLE_ANSWER, self.run(&id, &config)).await;
-            let run = run.unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
+            let run = run.unwrap_or_else(|_| Err("it did not answer in time".to_owned()));
             match run {
                 Ok(listening) => break (id, listening),
                 Err(error) => {
@@ -303,7 +303,7 @@ impl Engine {
     /// Looks at a container that seems to have ended: how it did.
     pub async fn settle(&self, container: &Container, now: Timestamp) -> Ended {
         let Ok(_permit) = self.inner.at_once.acquire().await else {
-            return Ended::Unknown("the node ends".to_owned());
+            return Ended::Unknown("the node is stopping".to_owned());
         };
         let Container { id, agent, incarnation, .. } = container;
         let without = |status| without_a_word(agent.clone(), *incarnation, Some(status), now);
@@ -317,7 +317,7 @@ impl Engine {
         let state = match inspected {
             Ok(found) => found.state.unwrap_or_default(),
             Err(error) if words::status(&error) == Some(404) => {
-                let reason = format!("{} lost its container", self.kind().as_str());
+                let reason = format!("{} no longer has its container", self.kind().as_str());
                 return Ended::Yes(without(Exit { reason: Some(reason), ..Exit::default() }));
             }
             Err(error) => return Ended::Unknown(say(error)),
@@ -326,7 +326,7 @@ impl Engine {
             return Ended::No;
         }
         let words = tokio::time::timeout(super::WHOLE_ANSWER, self.last_words(id)).await;
-        let exit = match words.unwrap_or_else(|_| Err("its log does not end".to_owned())) {
+        let exit = match words.unwrap_or_else(|_| Err("the end of its log could not be read".to_owned())) {
             Ok(Some(mut words)) => {
                 let is_killed = words.exit.signal == Some(9);
                 words.exit.out_of_memory |= is_killed && state.oom_killed == Some(true);
@@ -339,7 +339,7 @@ impl Engine {
                     && let (Some(line), Some(reason)) =
                         (self.last_line(id).await, &mut ended.exit.reason)
                 {
-                    *reason = format!("{reason}; its log ends: {line}");
+                    *reason = format!("{reason}; its log ends with: {line}");
                 }
                 ended
             }

@@ -48,12 +48,12 @@ impl Engine {
             self.base_image().await?;
         } else {
             self.pull(reference, progress).await.map_err(|error| {
-                format!("image {reference} is not there and cannot be pulled: {error}")
+                format!("image {reference} was not found and cannot be pulled: {error}")
             })?;
         }
         match self.inspect_image(reference).await.map_err(failed)? {
             Some(found) => self.checked(reference, found),
-            None => Err(failed("it was pulled, and is not there".to_owned())),
+            None => Err(failed("it was pulled, but is missing".to_owned())),
         }
     }
 
@@ -96,7 +96,7 @@ impl Engine {
             let step = match tokio::time::timeout(STALLED, pull.next()).await {
                 Ok(Some(step)) => step,
                 Ok(None) => break,
-                Err(_) => return Err(format!("nothing has come for {STALLED:?}")),
+                Err(_) => return Err(format!("no progress for {STALLED:?}")),
             };
             layers.take(&step.map_err(say)?);
             if said.elapsed() >= SAY_EVERY {

@@ -49,10 +49,10 @@ pub fn check_static(shim: &Path) -> Result<(), ApiError> {
     let what = match interpreter(&bytes) {
         Some(false) => return Ok(()),
         Some(true) => "is not static: it would need the loader of the image",
-        None => "is no program for this system",
+        None => "is not a program for this system",
     };
     let cause = format!("{} {what}", shim.display());
-    let try_ = "`make build`, which makes a static one; or name one in MOZART_SHIM";
+    let try_ = "run `make build`, which builds a static one; or name one in MOZART_SHIM";
     Err(failure::error(failure::FAILED, WHAT, cause, try_))
 }
 
@@ -169,7 +169,7 @@ impl Engine {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Err(format!("other nodes keep container {name} for more than {PATIENCE:?}"))
+        Err(format!("other nodes have kept container {name} for more than {PATIENCE:?}"))
     }
 
     /// Whether the volume of a carrier holds the shim, and all of it: one that was interrupted left less.

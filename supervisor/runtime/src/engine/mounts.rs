@@ -57,7 +57,7 @@ pub(super) fn collect(
         }
         if forbidden.rootless && !read_only {
             return Err(format!(
-                "{what}: the engine runs without root, where a worker is another user to this host and cannot write there; try: :ro, or the engine as root"
+                "{what}: the engine is rootless: the worker is another user on this host and cannot write there; try: :ro, or run the engine as root"
             ));
         }
         if !read_only && owner.is_none() && metadata.uid() != 0 {
@@ -101,7 +101,7 @@ fn resolve(
     let real = path.canonicalize().map_err(|error| {
         if error.kind() == ErrorKind::NotFound {
             let path = path.display();
-            format!("{what}: {path} is not there; try: `mkdir -p {path}`; a node in a container needs it mounted there, too")
+            format!("{what}: {path} does not exist; try: `mkdir -p {path}`; if the node is in a container, mount it there, too")
         } else {
             format!("{what}: {error}")
         }
@@ -112,7 +112,7 @@ fn resolve(
         .unwrap_or(written);
     if real != expected {
         return Err(format!(
-            "{what}: a symbolic link leads from {} to {}; try: write the real path",
+            "{what}: a symbolic link leads from {} to {}; try: use the real path",
             path.display(),
             real.display()
         ));
@@ -120,13 +120,13 @@ fn resolve(
     let engine = forbidden.engine.strip_prefix("unix://").map(Path::new);
     let socket = engine.and_then(|socket| socket.canonicalize().ok());
     if socket.is_some_and(|socket| socket.starts_with(&real)) {
-        return Err(format!("{what}: the container engine's socket is in it"));
+        return Err(format!("{what}: it contains the container engine's socket"));
     }
     if let Some(cause) = own_data(&real, forbidden.home) {
         return Err(format!("{what}: {cause}"));
     }
     if ["/proc", "/sys", "/dev"].iter().any(|system| real.starts_with(system)) {
-        return Err(format!("{what}: {} is the system's", real.display()));
+        return Err(format!("{what}: {} belongs to the system", real.display()));
     }
     Ok(real)
 }
@@ -136,11 +136,11 @@ pub fn own_data(real: &Path, home: &Path) -> Option<String> {
     let shown = home.display();
     if home.starts_with(real) {
         return Some(format!(
-            "mozart's own data, with the broker's credentials, is in it: {shown}"
+            "it contains mozart's own data, with the broker's credentials: {shown}"
         ));
     }
     real.starts_with(home).then(|| {
-        format!("it is in mozart's own data, which has the broker's credentials in it: {shown}")
+        format!("it is inside mozart's own data, with the broker's credentials: {shown}")
     })
 }
 
@@ -224,7 +224,7 @@ mod tests {
     fn what_is_not_there_is_said_and_not_made() {
         let ground = Ground::new();
         let error = ground.collect(&ground.path("souls/missing")).expect_err("missing");
-        assert!(error.contains("is not there") && error.contains("mkdir -p"), "{error}");
+        assert!(error.contains("does not exist") && error.contains("mkdir -p"), "{error}");
         assert!(!ground.path("souls/missing").exists());
         let error = ground.collect(&ground.path("souls/file")).expect_err("a file");
         assert!(error.contains("is not a folder"), "{error}");
@@ -277,6 +277,6 @@ mod tests {
         let error = resolve("it", &ground.path("souls/data"), None, &forbidden);
         assert!(error.is_err_and(|error| error.contains("socket")));
         let error = resolve("it", Path::new("/proc/1"), None, &forbidden);
-        assert!(error.is_err_and(|error| error.contains("the system's")));
+        assert!(error.is_err_and(|error| error.contains("belongs to the system")));
     }
 }

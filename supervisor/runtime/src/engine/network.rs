@@ -27,7 +27,7 @@ pub(super) async fn url_for_containers(
         let place = place(&url);
         if !answers(place).await {
             return Err(format!(
-                "the broker listens on loopback only: nothing answers at {place}, where containers would look for it"
+                "the broker listens on loopback only: nothing answers at {place}, where containers would connect"
             ));
         }
     }

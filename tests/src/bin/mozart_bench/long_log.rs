@@ -111,8 +111,8 @@ impl Starts<'_> {
             if started.has_ended() { fail(said) } else { Ok(None) }
         })
         .await?;
-        let goes_on = from.map(|seq| format!("goes on from snapshot {seq} "));
-        let said = self.said(id, goes_on.as_deref().unwrap_or("goes on from snapshot"));
+        let goes_on = from.map(|seq| format!("continues from snapshot {seq} "));
+        let said = self.said(id, goes_on.as_deref().unwrap_or("continues from snapshot"));
         if said.is_empty() == goes_on.is_some() {
             return fail(format!("supervisor {id} was to start from {from:?}: {said:?}"));
         }
