@@ -266,7 +266,7 @@ pub enum RestartPolicy {
 pub struct Restart {
     /// When.
     pub policy: RestartPolicy,
-    /// More restarts than this within `period` quarantine the agent; 0 is without a bound.
+    /// More restarts than this within `period` quarantine the agent; 0 means no limit.
     pub max: u32,
     /// The period.
     #[serde(with = "millis")]

@@ -104,10 +104,10 @@ impl<'s> Instructions<'s> {
                     problems.push(
                         Problem::new(
                             backslash,
-                            "the line continues into nothing",
+                            "the continued line has no next line",
                             "expected another line after this one",
                         )
-                        .help("leave the `\\` out, or the empty line".to_owned()),
+                        .help("remove the `\\`, or the empty line".to_owned()),
                     );
                     return text;
                 }
@@ -139,7 +139,7 @@ impl<'s> Instructions<'s> {
         let similar =
             self.text[self.at..].lines().find(|line| line.trim().eq_ignore_ascii_case(mark));
         let help = match similar {
-            Some(line) => format!("{} is not it: case and indent matter", quoted(line)),
+            Some(line) => format!("{} does not close it: case and indentation matter", quoted(line)),
             None => format!("close the text with a line `{mark}`"),
         };
         let expected = format!("expected a line `{mark}` below");

@@ -59,7 +59,7 @@ fn check(
         problems.push(Problem::new(
             0..0,
             format!("no agent can be called `{USER}`"),
-            "expected another name for the file: people send under this one",
+            "expected another name for the file: messages from people use this one",
         ));
     }
     look_first(&mut problems);
@@ -213,7 +213,7 @@ impl Parser {
 fn unknown(word: Part<'_>, meant: Option<Keyword>) -> Box<Problem> {
     let help = match meant {
         Some(keyword) if word.as_str().eq_ignore_ascii_case(keyword.word()) => {
-            Some(format!("did you mean `{}`? Keywords are written in capitals", keyword.word()))
+            Some(format!("did you mean `{}`? Keywords are written in upper case", keyword.word()))
         }
         Some(keyword) if word.as_str().contains(['=', ':']) => {
             Some(format!("did you mean `{}`? A space follows the keyword", keyword.word()))
@@ -221,7 +221,7 @@ fn unknown(word: Part<'_>, meant: Option<Keyword>) -> Box<Problem> {
         Some(keyword) => Some(did_you_mean(keyword.word())),
         // Not a word in capitals: rather a sentence that was meant to go on.
         None if !word.as_str().chars().all(char::is_uppercase) => {
-            Some("to go on with the line before, end that one with `\\`, or use `<<END`".to_owned())
+            Some("to continue the previous line, end it with `\\`, or use `<<END`".to_owned())
         }
         None => None,
     };

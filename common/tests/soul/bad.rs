@@ -32,7 +32,7 @@ fn a_misspelled_keyword_is_not_missing_as_well() {
 /fleet/writer.soul:1:1: unknown instruction `model`
  1 | model test/model
    | ^^^^^ expected a keyword, such as `MODEL` or `SOUL`
-   = help: did you mean `MODEL`? Keywords are written in capitals
+   = help: did you mean `MODEL`? Keywords are written in upper case
 
 /fleet/writer.soul:2:1: unknown instruction `SUOL`
  2 | SUOL test agent
@@ -61,7 +61,7 @@ fn a_sentence_that_goes_on_is_told_how_to() {
 /fleet/writer.soul:3:1: unknown instruction `You`
  3 | You help people.
    | ^^^ expected a keyword, such as `MODEL` or `SOUL`
-   = help: to go on with the line before, end that one with `\\`, or use `<<END`"
+   = help: to continue the previous line, end it with `\\`, or use `<<END`"
     );
 }
 
@@ -108,7 +108,7 @@ fn an_open_heredoc_is_told_from_one_that_is_indented() {
 /fleet/writer.soul:2:6: the heredoc is never closed
  2 | SOUL <<END
    |      ^^^^^ expected a line `END` below
-   = help: `  END` is not it: case and indent matter"
+   = help: `  END` does not close it: case and indentation matter"
     );
     // What it swallowed may hold the MODEL: that it is missing is not said.
     assert_eq!(brief("SOUL <<END\ntext\nMODEL m"), ["1:6: the heredoc is never closed"]);
@@ -278,7 +278,7 @@ fn no_agent_is_called_as_people_are() {
         "\
 user.soul:1:1: no agent can be called `user`
  1 | MODEL m
-   | ^ expected another name for the file: people send under this one"
+   | ^ expected another name for the file: messages from people use this one"
     );
 }
 
@@ -317,8 +317,8 @@ fn texts() {
         ("MODEL m\nSOUL a <<E\nb\nE", "2:6: SOUL with text in front of a heredoc"),
         ("MODEL m\nSOUL <<'E'\nb\nE", "2:6: `<<'E'` opens no heredoc"),
         ("MODEL m\nSOUL <<\n", "2:6: `<<` opens no heredoc"),
-        ("MODEL m\nSOUL a \\", "2:8: the line continues into nothing"),
-        ("MODEL m\nSOUL a \\\n\nIF a THEN b", "2:8: the line continues into nothing"),
+        ("MODEL m\nSOUL a \\", "2:8: the continued line has no next line"),
+        ("MODEL m\nSOUL a \\\n\nIF a THEN b", "2:8: the continued line has no next line"),
     ] {
         assert_eq!(brief(text)[0], expected, "{text:?}");
     }
@@ -354,7 +354,7 @@ const LINES: &[(&str, &str)] = &[
     ("SCHEDULE \"0 8 * * *\" TZ", "3:24: TZ without a time zone"),
     ("SCHEDULE \"0 8 * * *\" TZ UTC", "3:28: SCHEDULE without a prompt"),
     ("SCHEDULE \"0 8 * * *\" TZ Mars/Base x", "3:25: unknown time zone `Mars/Base`"),
-    ("SCHEDULE \"0 8 * * *\" tz UTC x", "3:22: a time zone behind `tz`"),
+    ("SCHEDULE \"0 8 * * *\" tz UTC x", "3:22: a time zone after `tz`"),
     ("SKILL ~/x", "3:7: a path that a shell would expand"),
     ("SKILL $HOME/x", "3:7: a path that a shell would expand"),
     ("SKILL \"\"", "3:7: an empty path"),
@@ -380,12 +380,12 @@ const LINES: &[(&str, &str)] = &[
     ("ENV A", "3:5: ENV without `=`"),
     ("ENV A = b", "3:5: ENV without `=`"),
     ("ENV =b", "3:5: ENV without a name"),
-    ("ENV A= b", "3:7: a space behind `=`"),
+    ("ENV A= b", "3:7: a space after `=`"),
     ("ENV A=b c", "3:9: ENV with more than one value"),
     ("ENV A=b C=d", "3:9: ENV with more than one value"),
     ("ENV 1A=b", "3:5: `1A` cannot name a variable"),
     ("ENV Ä=b", "3:5: `Ä` cannot name a variable"),
-    ("ENV MOZART_DIR=b", "3:5: `MOZART_DIR` is Mozart's own"),
+    ("ENV MOZART_DIR=b", "3:5: `MOZART_DIR` is reserved for Mozart"),
     ("ENV A=\"b", "3:7: a malformed quoted value"),
     ("ENV A='b'c'", "3:7: a malformed quoted value"),
     ("ENV A=\"\\u0000\"", "3:7: a NUL in a quoted value"),
@@ -393,7 +393,7 @@ const LINES: &[(&str, &str)] = &[
     ("ENV A=1\nSECRET A", "4:8: the variable `A` is given twice"),
     ("SECRET A=b", "3:8: SECRET with a value"),
     ("SECRET A B", "3:10: SECRET with more than one name"),
-    ("SECRET MOZART_KEY", "3:8: `MOZART_KEY` is Mozart's own"),
+    ("SECRET MOZART_KEY", "3:8: `MOZART_KEY` is reserved for Mozart"),
     ("LIMIT memory=512mb", "3:14: memory of `512mb`"),
     ("LIMIT memory=1k", "3:14: memory of `1k`"),
     ("LIMIT memory=18446744073709551615g", "3:14: memory of `18446744073709551615g`"),
@@ -417,7 +417,7 @@ const LINES: &[(&str, &str)] = &[
     ("TIMEOUT drain=0s", "3:15: a duration of `0s`"),
     ("TIMEOUT ready=24h1s", "3:15: a duration of `24h1s`"),
     ("TIMEOUT ready=1us", "3:15: a duration of `1us`"),
-    ("TIMEOUT turn = 10m", "3:14: a space beside `=`"),
+    ("TIMEOUT turn = 10m", "3:14: a space next to `=`"),
     ("TIMEOUT trun=10m", "3:9: unknown option `trun`"),
     ("KEEP history=30", "3:14: a time of `30`"),
     ("KEEP logs=11y", "3:11: a time of `11y`"),

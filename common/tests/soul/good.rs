@@ -169,11 +169,11 @@ fn images_are_references() {
 fn an_image_alone_is_refused_as_in_a_soul() {
     for (bad, why) in [
         ("", "`` is not an image: expected `[registry/]name[:tag][@sha256:…]`"),
-        ("a b", "IMAGE takes one word: expected nothing behind `a`"),
+        ("a b", "IMAGE takes one word: expected nothing after `a`"),
         (
             "Python:3",
             "`Python:3` is not an image: expected `[registry/]name[:tag][@sha256:…]`; \
-             did you mean `python:3`? Names are written in small letters",
+             did you mean `python:3`? Names are written in lower case",
         ),
     ] {
         assert_eq!(common::soul::image(bad), Err(why.to_owned()));

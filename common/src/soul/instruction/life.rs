@@ -82,7 +82,7 @@ fn max(value: Part<'_>, usual: std::time::Duration) -> Checked<(u32, std::time::
         Problem::new(
             count.span(),
             format!("max of {}", quoted(count.as_str())),
-            "expected restarts in a period, such as `10/10m`; 0 is without a bound",
+            "expected restarts in a period, such as `10/10m`; 0 means no limit",
         )
     })?;
     Ok((count, period))

@@ -24,7 +24,7 @@ pub(super) fn each(
 ) {
     if let Some(lonely) = lonely_equals(rest) {
         problems.push(
-            Problem::new(lonely.span(), "a space beside `=`", "expected `key=value` in one word")
+            Problem::new(lonely.span(), "a space next to `=`", "expected `key=value` in one word")
                 .help("leave out the spaces around `=`".to_owned()),
         );
         return;

@@ -18,7 +18,7 @@ pub(super) fn worker(rest: Part<'_>) -> Checked<Vec<String>> {
         let at = text.floor_char_boundary(at);
         let help = match (text.contains('\''), text.contains('"')) {
             (true, false) => Some(did_you_mean(text.replace('\'', "\""))),
-            (false, false) => Some("to start a shell command with `[`, write `test`".to_owned()),
+            (false, false) => Some("to start a shell command that begins with `[`, write `test`".to_owned()),
             _ => None,
         };
         let (_, rest) = rest.split_at(at);
@@ -58,7 +58,7 @@ pub(super) fn image(rest: Part<'_>) -> Checked<String> {
     }
     let small = text.to_lowercase();
     let help = (small != text && is_image(&small))
-        .then(|| format!("{} Names are written in small letters", did_you_mean(small)));
+        .then(|| format!("{} Names are written in lower case", did_you_mean(small)));
     Err(Problem::new(
         word.span(),
         format!("{} is not an image", quoted(text)),
@@ -132,7 +132,7 @@ pub(super) fn check_variable(name: Part<'_>) -> Checked<()> {
     if text.starts_with("MOZART_") {
         return Err(Problem::new(
             name.span(),
-            format!("{} is Mozart's own", quoted(text)),
+            format!("{} is reserved for Mozart", quoted(text)),
             "expected a name that does not start with `MOZART_`",
         ));
     }
@@ -144,7 +144,7 @@ pub(super) fn secret(rest: Part<'_>) -> Checked<Part<'_>> {
     if word.as_str().contains('=') || more.as_str().starts_with('=') {
         return Err(Problem::new(rest.span(), "SECRET with a value", "expected a name alone")
             .help(
-                "the node reads the value from its own environment; use ENV for what is no secret"
+                "the node reads the value from its own environment; use ENV for values that are not secret"
                     .to_owned(),
             ));
     }

@@ -76,7 +76,7 @@ fn zone(rest: Part<'_>) -> Checked<(Option<Part<'_>>, Part<'_>)> {
     match Tz::from_str(zone.as_str()) {
         Ok(_) => Err(Problem::new(
             word.span(),
-            format!("a time zone behind {}", quoted(word.as_str())),
+            format!("a time zone after {}", quoted(word.as_str())),
             USAGE,
         )
         .help(did_you_mean("TZ"))),
@@ -193,7 +193,7 @@ fn check_cron(cron: Part<'_>) -> Checked<()> {
         return Err(Problem::new(
             fields[2].span(),
             "a schedule that never fires",
-            "expected a day that one of its months has",
+            "expected a day that exists in one of its months",
         ));
     }
     Ok(())

@@ -20,7 +20,7 @@ pub(super) fn only_word(rest: Part<'_>, keyword: Keyword) -> Checked<Part<'_>> {
     Err(Problem::new(
         more.span(),
         format!("{} takes one word", keyword.word()),
-        format!("expected nothing behind {}", quoted(word.as_str())),
+        format!("expected nothing after {}", quoted(word.as_str())),
     )
     .help(comment_help(more)))
 }
@@ -136,7 +136,7 @@ fn plain_or_quoted(value: Part<'_>, keyword: Keyword) -> Checked<String> {
     match text.find(char::is_whitespace) {
         None => Ok(text.to_owned()),
         Some(0) => {
-            Err(Problem::new(value.span(), "a space behind `=`", "expected the value right there")
+            Err(Problem::new(value.span(), "a space after `=`", "expected the value directly after it")
                 .help("leave out the space, or quote the value".to_owned()))
         }
         Some(_) => {

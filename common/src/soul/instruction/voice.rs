@@ -40,7 +40,7 @@ pub(super) fn if_then(rest: Part<'_>, heredoc: Option<&Heredoc>) -> Checked<IfTh
     let Some(then) = rest.words().find(|word| word.as_str() == "THEN") else {
         let small = rest.words().find(|word| word.as_str().eq_ignore_ascii_case("then"));
         let span = small.map_or(rest.end().span(), |word| word.span());
-        let help = small.map(|_| "did you mean `THEN`? It is written in capitals".to_owned());
+        let help = small.map(|_| "did you mean `THEN`? It is written in upper case".to_owned());
         return Err(Problem::new(
             span,
             "IF without THEN",
