@@ -114,7 +114,7 @@ pub enum ControlEvent {
         /// Its labels.
         labels: Vec<(String, String)>,
     },
-    /// A node goes down in order: its incarnations end without being crashes, and start again where it, or another, is seen.
+    /// A node shuts down in order: its incarnations end without being crashes, and start again where it, or another, is seen.
     NodeDraining {
         /// The node.
         node: NodeName,
@@ -199,7 +199,7 @@ pub enum ControlEvent {
         /// For how long, in seconds.
         silent_for: u64,
     },
-    /// An incarnation has been up for 60 s and finished a turn: its agent's restart count begins anew.
+    /// An incarnation has been up for 60 s and finished a turn: its agent's restart count starts over.
     IncarnationStable {
         /// The agent.
         agent: AgentName,
@@ -253,7 +253,7 @@ pub enum Reading {
 /// Reads a record's bytes.
 ///
 /// Every version writes an object with an `author` and a `type`. What is no such thing is damaged for every build alike, and can be
-/// skipped; what is one and does not parse means something to somebody.
+/// skipped; what is one and cannot be parsed means something to somebody.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Reading {
     #[derive(Deserialize)]

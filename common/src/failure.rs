@@ -16,7 +16,7 @@ pub const CONFLICT: u8 = 4;
 pub const TIMEOUT: u8 = 5;
 /// NATS, the supervisor or the engine cannot be reached.
 pub const UNREACHABLE: u8 = 6;
-/// Refused for want of rights.
+/// Refused for lack of permissions.
 pub const DENIED: u8 = 7;
 /// Refused by a limit.
 pub const LIMIT: u8 = 9;
@@ -33,7 +33,7 @@ pub fn error(
     ApiError { code, what: what.into(), cause: cause.to_string(), try_: try_.into() }
 }
 
-/// A file that cannot be used: for want of rights, of space, or for another reason.
+/// A file that cannot be used: for lack of permissions, of space, or for another reason.
 pub fn file(what: impl Into<String>, cause: &std::io::Error, try_: impl Into<String>) -> ApiError {
     use std::io::ErrorKind;
     let denied = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];

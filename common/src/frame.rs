@@ -27,7 +27,7 @@ pub enum ShimCommand {
         horizon: u64,
         /// Everything before this sequence is settled: nothing of it need be read.
         floor: u64,
-        /// Which consumer: another one, or one made anew under its name, is not this incarnation's any more.
+        /// Which consumer: another one, or one recreated under its name, is not this incarnation's any more.
         consumer: ConsumerId,
     },
     /// Take no more messages, finish the open turns, exit.

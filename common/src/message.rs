@@ -161,7 +161,7 @@ pub struct Final {
 }
 
 impl Final {
-    /// Whether both end a message alike. How the answer was streamed is left out: that is not kept for ever.
+    /// Whether both end a message alike. How the answer was streamed is left out: that is not kept forever.
     #[must_use]
     pub fn same_end(&self, other: &Self) -> bool {
         let without = |final_: &Self| Self { tail: Vec::new(), ..final_.clone() };

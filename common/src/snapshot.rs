@@ -12,7 +12,7 @@ use crate::Timestamp;
 pub struct Logged {
     /// When the log stored it.
     pub at: Timestamp,
-    /// What its author calls it; none where it has no id or does not parse.
+    /// What its author calls it; none where it has no id or cannot be parsed.
     pub id: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub enum Doubt {
     Rules(u32),
     /// Its content is no state, or not the one that its head names.
     Content(String),
-    /// The log ends before it: the log was made anew, or restored from an older backup.
+    /// The log ends before it: the log was recreated, or restored from an older backup.
     Beyond {
         /// The log's last record.
         last: u64,

@@ -1,4 +1,4 @@
-//! Whether the kernel killed something here for want of memory: its cgroup counts that.
+//! Whether the kernel killed something here because it ran out of memory: its cgroup counts that.
 
 use std::fs;
 

@@ -125,7 +125,7 @@ pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
     }
 }
 
-/// The end of a message that is not there any more.
+/// The end of a message that no longer exists.
 fn gone(at: Timestamp) -> Final {
     Final {
         status: Outcome::Cancelled,

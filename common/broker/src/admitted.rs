@@ -24,7 +24,7 @@ pub struct Admitted {
     pub consumer: String,
 }
 
-/// What became of a [`Broker::admit`].
+/// The outcome of a [`Broker::admit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
     /// It may.

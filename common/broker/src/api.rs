@@ -121,7 +121,7 @@ impl Acknowledged {
     }
 }
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Published {
     /// Stored now.
@@ -332,7 +332,7 @@ impl Wire {
         }
     }
 
-    /// Whether so many records of a filter are all there are: in a cluster a leader that is none any more may have told.
+    /// Whether so many records of a filter are all there are: in a cluster a leader that no longer leads may have told.
     async fn are_all(&self, stream: &str, filter: &str, count: usize) -> Result<bool> {
         if self.client.server_info().cluster.is_none() {
             return Ok(true);

@@ -255,7 +255,7 @@ impl Broker {
         info(self.wire(), &self.journal_stream(agent), &name).await
     }
 
-    /// Deletes a consumer: its incarnation's pulls and acks find nobody from now on. Not there: fine.
+    /// Deletes a consumer: its incarnation's pulls and acks find nobody from now on. It is fine if it does not exist.
     ///
     /// # Errors
     /// When the broker does not answer.

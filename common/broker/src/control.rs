@@ -49,7 +49,7 @@ pub enum ControlItem {
         /// The record.
         record: Box<ControlRecord>,
     },
-    /// A record that does not parse.
+    /// A record that cannot be parsed.
     Malformed {
         /// Its sequence.
         seq: u64,
@@ -85,7 +85,7 @@ pub struct ControlPage {
 }
 
 impl ControlPage {
-    /// The next record, or what does not parse; none at the end.
+    /// The next record, or what cannot be parsed; none at the end.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -204,7 +204,7 @@ impl Broker {
     }
 
     /// Looks through what the log holds about an agent from its end back to sequence `from`, until `look` finds what it looks for. What
-    /// does not parse is left out.
+    /// cannot be parsed is left out.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -313,7 +313,7 @@ pub struct ControlFollower {
 }
 
 impl ControlFollower {
-    /// The next item. Waits for new ones for ever. Cancel safe.
+    /// The next item. Waits for new ones forever. Cancel safe.
     ///
     /// # Errors
     /// When it cannot go on.

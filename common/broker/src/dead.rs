@@ -182,7 +182,7 @@ impl Broker {
     /// The dead letters of the messages that have this id, of one agent and sender or of any.
     ///
     /// # Errors
-    /// When the broker does not answer, or one of them does not parse.
+    /// When the broker does not answer, or one of them cannot be parsed.
     pub async fn dead_named(
         &self,
         agent: Option<&AgentName>,
@@ -249,7 +249,7 @@ enum LetterSource {
 }
 
 impl DeadLetters {
-    /// The next one; none at the end. What does not parse is left out, and counted.
+    /// The next one; none at the end. What cannot be parsed is left out, and counted.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -277,7 +277,7 @@ impl DeadLetters {
         }
     }
 
-    /// How many were met that do not parse.
+    /// How many were met that cannot be parsed.
     #[must_use]
     pub fn unreadable(&self) -> usize {
         self.unreadable

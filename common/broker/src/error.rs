@@ -80,7 +80,7 @@ pub enum BrokerError {
     /// No answer in time. It may have happened nevertheless: repeat with the same id.
     #[error("no answer from the broker within {0:?}")]
     Timeout(std::time::Duration),
-    /// A record that does not parse.
+    /// A record that cannot be parsed.
     #[error("record {subject} #{seq} does not parse: {cause}")]
     Malformed {
         /// Its subject.

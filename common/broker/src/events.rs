@@ -160,7 +160,7 @@ pub struct EventFollower {
 }
 
 impl EventFollower {
-    /// The next batch. Waits for new ones for ever. Cancel safe.
+    /// The next batch. Waits for new ones forever. Cancel safe.
     ///
     /// # Errors
     /// When it cannot go on.

@@ -1,4 +1,4 @@
-//! Following a stream for ever: an ordered push consumer, made anew where it left off whenever anything is odd.
+//! Following a stream forever: an ordered push consumer, recreated where it left off whenever anything looks wrong.
 //!
 //! The consumer is in memory and without acks, so that a record reaches the follower as soon as it is stored. A gap in the
 //! consumer's own numbers, silence, and a reconnect all end the same way: a new consumer after the last record that was given.
@@ -150,7 +150,7 @@ impl Follower {
         })
     }
 
-    /// The next item; waits for ever. Cancel safe.
+    /// The next item; waits forever. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Followed> {
         loop {
             match &mut self.phase {

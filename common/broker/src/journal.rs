@@ -17,7 +17,7 @@ use crate::find::Standing;
 use crate::quiet::Quiet;
 use crate::wire::pause;
 
-/// What became of a [`Broker::send`].
+/// The outcome of a [`Broker::send`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum SendOutcome {
     /// On disk, new.
@@ -37,14 +37,14 @@ pub enum SendOutcome {
     },
 }
 
-/// What became of a [`Broker::publish_final`].
+/// The outcome of a [`Broker::publish_final`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum FinalOutcome {
     /// Ours is the final state.
     Won,
     /// Another one was first.
     Lost(Box<Final>),
-    /// The message is not there any more, neither in the journal nor in HISTORY.
+    /// The message no longer exists, neither in the journal nor in HISTORY.
     Gone,
 }
 
@@ -90,7 +90,7 @@ fn already(there: Stored<Envelope>, envelope: &Envelope) -> SendOutcome {
     }
 }
 
-/// What does not parse is final nevertheless: its subject says so, and no other can be stored. To its readers the message
+/// What cannot be parsed is final nevertheless: its subject says so, and no other can be stored. To its readers the message
 /// failed, with what is wrong as the reason.
 pub(crate) fn read_final(record: &Record) -> Stored<Final> {
     static UNREADABLE: Quiet = Quiet::new();

@@ -1,7 +1,7 @@
 //! The leader's lease: a key with a time to live, taken and renewed by compare-and-set with raw publishes (the client's KV calls
 //! drop the time to live).
 //!
-//! It says who may lead, and until when by the holder's own clock. It says nothing of terms: its revisions begin anew with a new
+//! It says who may lead, and until when by the holder's own clock. It says nothing of terms: its revisions start over with a new
 //! bucket, the control log's sequences do not.
 
 use std::time::Duration;
@@ -71,7 +71,7 @@ struct Holder {
     run: String,
 }
 
-/// A holder's write. Holder and revision: a bucket that was made anew counts from the start.
+/// A holder's write. Holder and revision: a bucket that was recreated counts from the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Claim {
     of: Holder,

@@ -11,7 +11,7 @@ use crate::follow::{End, Followed, Follower, Source};
 use crate::read::Reader;
 use crate::wire::CALL;
 
-/// One JSON object a line; a line that does not parse is left out.
+/// One JSON object a line; a line that cannot be parsed is left out.
 pub(crate) fn decode(payload: &[u8], incarnation: u64) -> impl Iterator<Item = LogLine> {
     payload.split(|byte| *byte == b'\n').filter_map(move |line| {
         let mut line: LogLine = serde_json::from_slice(line).ok()?;
@@ -196,7 +196,7 @@ fn is_of(agents: &[AgentName], agent: &AgentName) -> bool {
 }
 
 impl LogFollower {
-    /// The next lines. Waits for new ones for ever. Cancel safe.
+    /// The next lines. Waits for new ones forever. Cancel safe.
     ///
     /// # Errors
     /// When it cannot go on.

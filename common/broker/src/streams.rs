@@ -56,7 +56,7 @@ const KEPT: [&str; 9] = [
     "retention",
 ];
 
-/// Settings that a server may ignore without a word.
+/// Settings that a server may ignore silently.
 const CHECKED: [&str; 9] = [
     "allow_atomic",
     "allow_direct",

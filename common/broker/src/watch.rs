@@ -50,7 +50,7 @@ impl Broker {
 }
 
 impl JournalFollower {
-    /// The next item; the streams of a journal are in no order between themselves. Waits for ever. Cancel safe.
+    /// The next item; the streams of a journal are in no order between themselves. Waits forever. Cancel safe.
     ///
     /// # Errors
     /// When it cannot go on.

@@ -152,7 +152,7 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FindError> {
 /// Reads a soul, or as much of it as shows that it is too large.
 ///
 /// # Errors
-/// When it cannot be read, or is no file: a pipe or a device might never end.
+/// When it cannot be read, or is not a file: a pipe or a device might never end.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));

@@ -74,7 +74,7 @@ impl Problem {
 }
 
 impl Problem {
-    /// In one line, for a text that is no file.
+    /// In one line, for a text that is not a file.
     pub(super) fn plain(&self) -> String {
         let help = self.help.iter().map(|help| format!("; {help}"));
         safe(&format!("{}: {}{}", self.message, self.label, help.collect::<String>()))

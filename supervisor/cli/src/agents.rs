@@ -1,4 +1,4 @@
-//! Whether an agent exists, told from the control log alone, so that messages can be sent while no supervisor runs.
+//! Whether an agent exists, according to the control log alone, so that messages can be sent while no supervisor runs.
 
 use broker::Broker;
 use common::api::ApiError;
@@ -20,7 +20,7 @@ pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, A
 /// Demands that the agent is registered.
 ///
 /// # Errors
-/// Exit 3 with the names that were probably meant, as far as a supervisor tells them.
+/// Exit 3, with the name that was probably meant if a supervisor answers.
 pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), ApiError> {
     if exists(&client.broker, agent).await? {
         return Ok(());
@@ -28,7 +28,7 @@ pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), Ap
     Err(meant(client, agent).await)
 }
 
-/// Says that there is no such agent, where a list that is empty may be due to that.
+/// Warns if there is no such agent, which may be why a list is empty.
 ///
 /// # Errors
 /// When the broker does not answer.
@@ -40,7 +40,7 @@ pub(crate) async fn doubt(client: &Client, agent: &AgentName) -> Result<(), ApiE
     Ok(())
 }
 
-/// That there is no such agent, with the name that was probably meant, as far as a supervisor tells the names.
+/// The error for an unknown agent, with the name that was probably meant if a supervisor answers.
 pub(crate) async fn meant(client: &Client, agent: &AgentName) -> ApiError {
     let rows = client.brief_rows(None).await.unwrap_or_default();
     let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
@@ -58,7 +58,7 @@ pub(crate) async fn meant(client: &Client, agent: &AgentName) -> ApiError {
     }
 }
 
-/// That there is no such agent, with the name that was probably meant.
+/// The error for an unknown agent, with the name that was probably meant.
 pub(crate) fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
     let cause = match did_you_mean(agent.as_str(), names) {
         Some(name) => format!("no soul with that name was applied; did you mean {name:?}?"),

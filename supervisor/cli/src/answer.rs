@@ -1,7 +1,7 @@
 //! Waiting for a message's final state.
 //!
-//! The broker tells a stored final state at most once, and not across an outage: so it is also looked up, now and then and
-//! whenever the connection comes back.
+//! The broker announces a stored final state at most once, and not across an outage. So it is also looked up, periodically and
+//! after every reconnect.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use broker::Attempt;
 
-/// How often a final state is looked up when none was told.
+/// How often a final state is looked up while none was announced.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A wait for one message's final state.

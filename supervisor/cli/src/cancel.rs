@@ -22,7 +22,7 @@ pub struct CancelArgs {
     message: MessageRef,
 }
 
-/// Makes a message final as cancelled: nobody's answer can win any more. Then the worker is told, if a supervisor passes it on.
+/// Makes a message final as cancelled: no answer can win any more. Then the worker is notified, if a supervisor forwards it.
 ///
 /// # Errors
 /// 3 no such message, 4 it is final already.

@@ -130,7 +130,7 @@ async fn stream(
     verdict(envelope, &stream, screen.error)
 }
 
-/// How the command ends: an error before the last reset is none any more.
+/// The result of the command: an error before the last reset no longer counts.
 fn verdict(envelope: &Envelope, stream: &Stream, error: Option<String>) -> Result<u8, ApiError> {
     let failed = stream.final_().and_then(|final_| send::verdict(envelope, final_));
     match (failed, error) {
@@ -209,7 +209,7 @@ impl Screen<'_> {
     }
 }
 
-/// Something that the worker told beside its answer, on one line: `[tool_use] name=search input={"q":"nats"}`.
+/// An event of the worker other than its answer, on one line: `[tool_use] name=search input={"q":"nats"}`.
 fn told(event: &Value) -> String {
     const LONGEST: usize = 160;
     let kind = event["type"].as_str().unwrap_or("event");

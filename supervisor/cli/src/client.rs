@@ -18,7 +18,7 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(3);
 /// How long a supervisor may take to answer.
 const QUERY: Duration = Duration::from_secs(5);
 
-/// A question that changes nothing goes to one of the supervisors. That one may stand still: after this long all are asked, and again
+/// A query that changes nothing goes to one of the supervisors. It may be suspended: after this long all are asked, and again
 /// after twice as long each time.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -126,7 +126,7 @@ impl Client {
         }
     }
 
-    /// Asks one supervisor, then all of them, again and again, and takes the first answer to any of it.
+    /// Asks one supervisor, then all of them, repeatedly, and takes the first answer.
     async fn ask_again(&self, payload: Bytes, timeout: Duration) -> Result<Bytes, BrokerError> {
         let deadline = Instant::now() + timeout;
         let mut asked = JoinSet::new();
@@ -264,7 +264,7 @@ impl Pages<'_> {
     }
 }
 
-/// A reply to another question than the one asked.
+/// A reply that does not belong to the query.
 pub(crate) fn unexpected(reply: &Reply) -> ApiError {
     let what = "unexpected answer from the supervisor";
     let cause = format!("{reply:?}").chars().take(200).collect::<String>();

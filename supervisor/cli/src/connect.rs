@@ -1,4 +1,4 @@
-//! Where the broker is: what was asked for, else what `mozart up` started here.
+//! Where the broker is: the given one, else the one that `mozart up` started here.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};

@@ -1,4 +1,4 @@
-//! What an agent is made of besides its soul: the files beside it that WORKER and SKILL name. A changed one makes a new generation.
+//! What an agent consists of besides its soul: the files next to the soul that WORKER and SKILL name. A changed one makes a new generation.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -239,7 +239,7 @@ impl Done {
     }
 }
 
-/// What became of a dead message.
+/// The outcome of a dead message.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Redriven {

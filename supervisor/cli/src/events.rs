@@ -105,7 +105,7 @@ async fn stored(
     Ok(())
 }
 
-/// Shows what comes, for ever.
+/// Shows what comes, forever.
 async fn follow(
     broker: &Broker,
     output: Output,

@@ -1,4 +1,4 @@
-//! The help of the commands: an example or two at the end of each, and the options of all in one place.
+//! The help of the commands: examples at the end of each, and the global options in one place.
 
 use clap::Command;
 

@@ -1,4 +1,4 @@
-//! `mozart explain`: what happens to an agent or a message, why, and what to try. Reads the broker alone, so that it works while
+//! `mozart explain`: the state of an agent or a message, the reason, and what to try. Reads only the broker, so that it works while
 //! no supervisor runs.
 
 use std::collections::BTreeMap;

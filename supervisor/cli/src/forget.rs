@@ -1,4 +1,4 @@
-//! `mozart forget`: what was said to an agent is erased.
+//! `mozart forget`: erases messages and their answers.
 
 use broker::{Attempt as _, Broker, Forget, Forgotten};
 use clap::Args;

@@ -1,4 +1,4 @@
-//! What a valid soul says that will not do what its author may expect.
+//! Warnings about valid instructions of a soul that may not do what their author expects.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `mozart history` and `mozart conversations`: what was said, for people.
+//! `mozart history` and `mozart conversations`: conversations as people read them.
 
 use std::collections::HashSet;
 

@@ -290,7 +290,7 @@ fn ended(end: AttemptEnd, at: Timestamp) -> Event {
     Event { seq: sequence(attempt, ATTEMPT_STRIDE), at, body: EventBody::Error { error } }
 }
 
-/// Where a message stands.
+/// The status of a message.
 ///
 /// # Errors
 /// When the broker does not answer.

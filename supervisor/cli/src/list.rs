@@ -1,4 +1,4 @@
-//! Lists on their way to stdout, an item at a time: a table for people, an array for programs.
+//! Lists that are written to stdout one item at a time: a table for people, an array for programs.
 
 use common::api::ApiError;
 use serde::Serialize;

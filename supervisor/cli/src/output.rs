@@ -1,4 +1,4 @@
-//! The only place that writes to stdout and stderr: data here, words there, and a closed pipe is an end, not a crash.
+//! The only place that writes to stdout and stderr: data to stdout, messages to stderr. A closed pipe is an end, not a crash.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -181,8 +181,7 @@ static ELSEWHERE: RwLock<Option<Writes>> = RwLock::new(None);
 /// What writes a text to stderr.
 pub type Writes = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Has words written by somebody else than the threads that serve, which a terminal that stands still would stop; none: by themselves
-/// again.
+/// Lets another thread write messages, since a stopped terminal would block the threads that serve; none: they write by themselves
 pub fn write_by(write: Option<Writes>) {
     *ELSEWHERE.write().unwrap_or_else(PoisonError::into_inner) = write;
 }

@@ -1,4 +1,4 @@
-//! Pages of lists: how much is shown, from where on, and how to go on.
+//! Pages of lists: how much is shown, from where, and how to continue.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ const SCREEN: usize = 50;
 /// What programs get unless they ask for another number.
 const PROGRAMS: usize = 1000;
 
-/// A place in a list, as people pass it on.
+/// A cursor of a list, as people pass it on.
 pub(crate) trait Place:
     FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>> + Clone + Send + Sync + 'static
 {
@@ -51,7 +51,7 @@ pub(crate) fn limit(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|limit| *limit > 0).ok_or("expected a number of at least 1".to_owned())
 }
 
-/// Says how to see what comes before this page.
+/// Says how to see the page before this one.
 pub(crate) fn older(place: impl Display) {
     output::note(format!("for older ones, add --before {place}"));
 }

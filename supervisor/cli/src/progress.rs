@@ -1,4 +1,4 @@
-//! What is being waited for, on a terminal: nowhere else, where it would only be in the way.
+//! Progress on a terminal: what the command is waiting for.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::output;
 
-/// A line that changes while something is awaited, and is gone afterwards.
+/// A line that changes while the command waits, and is removed afterwards.
 #[derive(Debug)]
 pub(crate) struct Progress(ProgressBar);
 

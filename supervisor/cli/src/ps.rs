@@ -128,7 +128,7 @@ async fn each(
     Ok(last.filter(|_| pages.has_more()))
 }
 
-/// Shows the list again every second, as long as nobody interrupts.
+/// Shows the list again every second, until interrupted.
 async fn watch(client: &Client, args: &PsArgs) -> Result<u8, ApiError> {
     const HOME_AND_CLEAR: &str = "\x1b[H\x1b[2J";
     let terminal = output::stdout_is_terminal();
@@ -172,7 +172,7 @@ pub(crate) fn busy(row: &AgentRow) -> String {
     format!("{} waiting, {} in progress{when}", row.inbox, row.inflight)
 }
 
-/// The generation that runs, beside one that does not.
+/// The generation that runs, and the newest one if it is another.
 fn generation(row: &AgentRow) -> String {
     match row.running_generation.filter(|runs| *runs != row.generation) {
         Some(runs) => {
@@ -183,7 +183,7 @@ fn generation(row: &AgentRow) -> String {
     }
 }
 
-/// How the worker last ended, and how long ago: what is old is no news.
+/// How the worker last ended, and how long ago.
 fn last_exit(row: &AgentRow, now: Timestamp, longest: usize) -> String {
     let Some(exit) = &row.last_exit else { return table::or_none(None::<&str>) };
     let exit = table::one_line(exit, longest);

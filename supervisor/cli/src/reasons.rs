@@ -1,4 +1,4 @@
-//! Why a message stands where it stands, in plain sentences. Pure.
+//! Why a message is in its current state, in plain sentences. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,7 +37,7 @@ struct Attempt {
     error: Option<String>,
 }
 
-/// Why the message stands where it stands, most important first.
+/// Why the message is in its current state, most important first.
 pub(crate) fn message(facts: &Facts) -> Vec<String> {
     let attempts = attempts(&facts.batches);
     let mut lines = match &facts.final_ {

@@ -84,7 +84,7 @@ pub(crate) async fn run(global: &Global, args: &ReplaceArgs) -> Result<u8, ApiEr
     failures.end()
 }
 
-/// How a replacement stands.
+/// The state of a replacement.
 #[derive(Debug, PartialEq, Eq)]
 enum Stand {
     /// It takes messages.

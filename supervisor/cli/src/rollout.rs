@@ -87,7 +87,7 @@ struct Generation {
     spec: AgentSpec,
 }
 
-/// The generations on record, newest first, and how the agent stands.
+/// The generations on record, newest first, and the state of the agent.
 async fn generations(
     client: &Client,
     agent: &AgentName,
@@ -171,7 +171,7 @@ async fn history(client: &Client, agent: &AgentName) -> Result<u8, ApiError> {
     Ok(0)
 }
 
-/// How a generation stands.
+/// The state of a generation.
 fn state(row: &AgentRow, generation: u64) -> &'static str {
     if row.running_generation == Some(generation) {
         "running"

@@ -227,7 +227,7 @@ async fn wait(
     verdict(envelope, &final_).map_or(Ok(0), Err)
 }
 
-/// Says that the answer is late, in JSON with the status for the caller to go on from.
+/// Reports that the answer is late; in JSON with the status, from which the caller can continue.
 async fn late(client: &Client, envelope: &Envelope) -> Result<u8, ApiError> {
     let id = &envelope.message_id;
     let status = super::journal::status(&client.broker, envelope).await?;

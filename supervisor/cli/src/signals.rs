@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP. For the roles once is to drain, twice is to end at once; for a command once is to end.
+//! SIGINT, SIGTERM and SIGHUP. A role drains at the first one and exits at the second; a command exits at the first.
 
 use std::process::exit;
 
@@ -22,7 +22,7 @@ pub async fn stopped() -> Result<(), ApiError> {
 struct Signals {
     int: Signal,
     term: Signal,
-    /// The terminal is gone. None for whoever was started by `nohup`.
+    /// The terminal was closed. None if the process was started by `nohup`.
     hangup: Option<Signal>,
 }
 

@@ -47,7 +47,7 @@ pub fn read(dir: PathBuf, output: Output) -> Result<Vec<SoulSource>, ApiError> {
     souls::load(&[dir], output)
 }
 
-/// Registers souls, and says what became of each.
+/// Registers souls, and prints the result of each.
 ///
 /// # Errors
 /// What the supervisor says.
@@ -114,7 +114,7 @@ async fn quoting(client: &Client, row: &AgentRow, mut error: ApiError) -> ApiErr
     error
 }
 
-/// How agents stand: the first few of them, and how many there are.
+/// The states of agents: of the first few, and how many more there are.
 fn some(rows: &[&AgentRow]) -> String {
     const NAMED: usize = 10;
     let words = rows.iter().take(NAMED).map(|row| {

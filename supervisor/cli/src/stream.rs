@@ -1,4 +1,4 @@
-//! A reader's view of one message's events: what to show, in which order, and when it ends. Pure.
+//! A reader's view of the events of one message: what to show, in which order, and when it ends. Pure.
 //!
 //! Events come live, from the store, and with the final state; twice, late, or from an incarnation that is no longer the
 //! current one. What comes out is in order, each event once, and never text of two attempts without a [`Item::Reset`] between.
@@ -15,7 +15,7 @@ use serde_json::Value;
 pub(crate) enum Item {
     /// A piece of the answer.
     Text { text: String, seq: u64, attempt: u32 },
-    /// Something else that the worker told.
+    /// Another event of the worker.
     Event { event: Value, seq: u64, attempt: u32 },
     /// The attempt ended without an answer.
     Error { error: String, seq: u64, attempt: u32 },
@@ -139,7 +139,7 @@ impl Stream {
         self.broken(how.to_owned(), out)
     }
 
-    /// The reader is sent away.
+    /// The reader is disconnected.
     pub(crate) fn close(&mut self, why: &str, out: &mut Vec<Item>) -> Next {
         if !self.ended {
             let (seq, attempt) = (self.last(), self.attempt());

@@ -14,7 +14,7 @@ use super::stream::{Item, Next, Stream};
 use broker::Attempt;
 use common::failure;
 
-/// After this long without a word, a person is told that it goes on.
+/// After this long without events, a note says that the command is still waiting.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Everything that a stream is read from.
@@ -53,7 +53,7 @@ impl Watch {
         })
     }
 
-    /// Looks whether the message was final before the sources were open: that is told by nobody.
+    /// Checks whether the message was final before the sources were open: no source reports that.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -133,7 +133,7 @@ impl Watch {
         Ok(stream.stored(stored.attempt(self.what())?, out))
     }
 
-    /// What becomes of the agent can end the stream; an answer that was given before that has the last word.
+    /// A change of the agent can end the stream; an answer that was given before takes precedence.
     async fn control(
         &mut self,
         item: ControlItem,
@@ -164,7 +164,7 @@ impl Watch {
 /// What a record does to the readers of an agent's streams.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// They are sent away.
+    /// They are disconnected.
     Close(&'static str),
     /// Those who read from this incarnation have heard all of it.
     Exited { incarnation: u64, how: String },

@@ -37,7 +37,7 @@ const SOON: Duration = Duration::from_secs(600);
 pub struct Retention {
     /// What is in the journal before.
     pub archive: ArchiveOptions,
-    /// For so long from then on; for ever, if not said.
+    /// For so long from then on; forever, if not said.
     pub history: Option<Duration>,
     /// At most so many bytes of it.
     pub bytes: Option<u64>,
@@ -173,7 +173,7 @@ async fn prune(
     Ok(())
 }
 
-/// Archives for ever: at its pace while there is more to do, else every now and then.
+/// Archives forever: at its pace while there is more to do, else every now and then.
 async fn keep(
     mut archiver: Archiver,
     mut unkept: watch::Receiver<BTreeSet<AgentName>>,

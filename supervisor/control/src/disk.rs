@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 /// How often it is looked at without being asked.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Answers and warns for ever.
+/// Answers and warns forever.
 pub(super) async fn watch(broker: &Broker, store: Option<PathBuf>) {
     let Some(store) = store else { return std::future::pending().await };
     let mut known = Known { level: Level::Fine, has_files: false };

@@ -1,4 +1,4 @@
-//! The sweeper: finds messages that are neither final nor on their way to anybody, and has their consumer made anew.
+//! The sweeper: finds messages that are neither final nor on their way to anybody, and has their consumer recreated.
 //!
 //! It is the backstop behind redelivery and `max_deliver`: all agents within seconds, but only those that seem to have nothing to do, and of
 //! them only the journals of those that were given something since the last look. So its cost is that of what happens, not of what there is.

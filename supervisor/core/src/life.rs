@@ -180,7 +180,7 @@ impl Life<'_> {
         }
     }
 
-    /// The nodes have changed: a start without a place is asked for anew, or waits.
+    /// The nodes have changed: a start without a place is requested again, or waits.
     pub(crate) fn place_anew(&mut self) {
         match self.agent.wanted.take() {
             Some(Wanted { beside: true, .. }) => self.start_beside(),

@@ -9,7 +9,7 @@ use crate::state::State;
 use crate::{OLDEST_RULES, RULES};
 
 /// The layout in which this build writes the state. A field of [`State`] that is new, or that means something else, is a new format:
-/// a build that does not know the field would drop it without a word, and fold on with something else.
+/// a build that does not know the field would drop it silently, and fold on with something else.
 pub const SNAPSHOT_FORMAT: u32 = 2;
 
 /// The oldest layout that this build reads. One that lacks a field which follows from the log is too old.

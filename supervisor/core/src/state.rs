@@ -502,7 +502,7 @@ pub struct Node {
 pub enum NodePhase {
     /// It does.
     Up,
-    /// It goes down in order, with all it runs.
+    /// It shuts down in order, with all it runs.
     Draining,
     /// It was silent for too long; what it ran counts as gone.
     Lost,

@@ -17,7 +17,7 @@ use crate::{OLDEST_RULES, RULES};
 /// does not.
 ///
 /// A record that was folded already (`seq` not above the state's, or an id that was just folded), that a deposed leader wrote, or
-/// that speaks of an incarnation that is not there any more changes nothing.
+/// that speaks of an incarnation that no longer exists changes nothing.
 pub fn step(state: &mut State, seq: u64, at: Timestamp, record: &ControlRecord) -> Vec<Action> {
     if !pass(state, seq, at) {
         return Vec::new();

@@ -117,7 +117,7 @@ struct Node {
     /// Those of `exits` that this process did not see, but found.
     found: BTreeSet<AgentName>,
     watches: JoinSet<Seen>,
-    /// Incarnations whose shims ended without a word, until what they left behind is swept: all of them at once.
+    /// Incarnations whose shims ended without reporting an exit status, until what they left behind is swept: all of them at once.
     unswept: Vec<running::EndedShim>,
     sweeping: bool,
     /// Commands that were not taken.

@@ -108,7 +108,7 @@ impl Running {
     }
 }
 
-/// Whether a soul names an image. One that does not parse is refused by whatever starts it.
+/// Whether a soul names an image. One that cannot be parsed is refused by whatever starts it.
 pub(super) fn wants_container(start: &StartIncarnation) -> bool {
     let spec: Result<AgentSpec, _> = serde_json::from_str(&start.spec);
     spec.is_ok_and(|spec| spec.image.is_some())

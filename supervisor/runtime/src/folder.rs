@@ -51,7 +51,7 @@ impl RunFolders {
     /// Makes the folder of an incarnation.
     ///
     /// # Errors
-    /// In words for people.
+    /// A human-readable message.
     pub fn create(&self, agent: &AgentName, incarnation: u64) -> Result<PathBuf, String> {
         let run = self.of(agent, incarnation);
         make(&run).map_err(|error| format!("cannot make {}: {error}", run.display()))?;

@@ -225,7 +225,7 @@ impl Home {
         })
     }
 
-    /// Removes the note. Not there: fine.
+    /// Removes the note. It is fine if it does not exist.
     ///
     /// # Errors
     /// When the file system does not allow it.

@@ -79,7 +79,7 @@ impl ProcessRuntime {
     /// Starts an incarnation.
     ///
     /// # Errors
-    /// In words for people: a secret that is not set, no shim binary, a system out of processes or space.
+    /// A human-readable message: a secret that is not set, no shim binary, a system out of processes or space.
     pub fn start(&self, start: &StartIncarnation, now: Timestamp) -> Result<Shim, String> {
         let spec: AgentSpec =
             serde_json::from_str(&start.spec).map_err(|error| format!("its spec: {error}"))?;
@@ -159,7 +159,7 @@ impl ProcessRuntime {
             .collect()
     }
 
-    /// Ends whatever incarnations left running whose shims ended without a word. Blocks.
+    /// Ends the processes of incarnations whose shims ended without reporting an exit status. Blocks.
     pub fn sweep(&self, incarnations: &BTreeSet<(AgentName, u64)>) {
         let runs: BTreeSet<PathBuf> = incarnations
             .iter()

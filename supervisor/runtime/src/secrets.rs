@@ -6,7 +6,7 @@ use std::path::Path;
 use common::NodeName;
 use common::spec::AgentSpec;
 
-/// The values of a soul's SECRETs: from the file that the node was given, read anew for each start, else from the environment of this
+/// The values of a soul's SECRETs: from the file that the node was given, read again for each start, else from the environment of this
 /// process.
 ///
 /// # Errors

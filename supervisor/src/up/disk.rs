@@ -30,7 +30,7 @@ impl Disk {
         Self { log, data, read, full: false }
     }
 
-    /// Returns once a write has failed for want of room, and there is some again.
+    /// Returns once a write has failed for lack of space, and there is some again.
     pub(super) async fn has_room_again(&mut self) {
         loop {
             tokio::time::sleep(LOOK).await;

@@ -78,7 +78,7 @@ pub(super) fn is_left(home: &Home) -> bool {
         || !containers::left(home).is_empty()
 }
 
-/// `up` was killed, but not what it started: takes its place and goes down in order; what then still runs is ended.
+/// `up` was killed, but not what it started: takes its place and shuts down in order; what then still runs is ended.
 async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError> {
     // Before it goes with what is ended in order.
     let noted = home.read_running();

@@ -341,7 +341,7 @@ impl Book {
         self.index(seq);
     }
 
-    /// A question that waits for a slot, while every slot is taken by a turn that waits for its answer, would wait for ever.
+    /// A question that waits for a slot, while every slot is taken by a turn that waits for its answer, would wait forever.
     fn refuse_deadlocks(&mut self, now: Now, todo: &mut Vec<Do>) {
         let waits_for_itself = |held: &Held| {
             let path = &held.envelope.path;

@@ -17,7 +17,7 @@ use crate::{cause, child, memory};
 
 /// How long the broker may take to answer, where it matters whether it does.
 const ANSWERS: Duration = Duration::from_secs(1);
-/// What is read of a dead worker's pipes, in reads: more than a pipe holds, and not for ever if others go on writing.
+/// What is read of a dead worker's pipes, in reads: more than a pipe holds, and not forever if others go on writing.
 const PIPEFULS: usize = 64;
 
 impl Pump {

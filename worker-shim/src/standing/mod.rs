@@ -13,7 +13,7 @@ use common::Timestamp;
 /// A current incarnation that has heard nothing of its consumer for this long starts nothing more: somebody else may have been
 /// given its messages. Shorter than any silence for which a supervisor replaces it.
 pub(crate) const SILENCE_US: u64 = 8_000_000;
-/// After so long without a word it asks by itself, as it must where no pull is open whose heartbeats would come.
+/// After this long without news it asks by itself, as it must while no pull is open that would bring heartbeats.
 pub(crate) const LOOK_AFTER_US: u64 = 3_000_000;
 /// The pause between two look-ups of the consumer while it is in doubt.
 pub(crate) const LOOK_AGAIN_US: u64 = 250_000;
@@ -30,7 +30,7 @@ pub(crate) const LATE_US: u64 = 1_000_000;
 /// ever come back for it.
 pub(crate) const ORPHANED_US: u64 = 3600 * 1_000_000;
 
-/// A consumer by what tells it from one that was made anew under its name.
+/// A consumer by what tells it from one that was recreated under its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Consumer {
     pub(crate) name: String,

@@ -69,7 +69,7 @@ pub struct Archiver {
     known: Option<Known>,
 }
 
-/// What an archiver knows, until something goes wrong: then it begins anew.
+/// What an archiver knows, until something goes wrong: then it starts over.
 #[derive(Debug)]
 struct Known {
     progress: Progress,

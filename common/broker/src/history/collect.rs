@@ -26,7 +26,7 @@ const PAGE: u32 = 1 << 20;
 pub(super) struct Pair {
     pub(super) key: MessageKey,
     pub(super) conversation: ConversationTag,
-    /// None if it was not there any more.
+    /// None if it was no longer there.
     pub(super) request: Option<Record>,
     pub(super) final_: Record,
 }

@@ -65,7 +65,7 @@ pub struct Listing {
     is_full: bool,
     /// What was given lately: a message that is being archived is in both.
     given: HashSet<MessageKey>,
-    /// Records that do not parse, of parts that have ended.
+    /// Records that cannot be parsed, of parts that have ended.
     unreadable: usize,
 }
 
@@ -325,7 +325,7 @@ impl Listing {
         Cursor::new(self.list, Places { end: self.end, journals, parts })
     }
 
-    /// How many records were met that do not parse.
+    /// How many records were met that cannot be parsed.
     #[must_use]
     pub fn unreadable(&self) -> usize {
         let sources = self.parts.iter().chain(&self.journals);

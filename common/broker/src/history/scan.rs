@@ -22,7 +22,7 @@ pub struct JournalItem {
     pub key: MessageKey,
     /// Its conversation's tag.
     pub conversation: ConversationTag,
-    /// Its sequence in the journal stream of its shard, also where it is not there any more.
+    /// Its sequence in the journal stream of its shard, also where it no longer exists.
     pub seq: u64,
     /// When the broker stored it.
     pub at: Timestamp,
@@ -50,7 +50,7 @@ pub struct JournalScan {
     ready: VecDeque<Result<JournalItem>>,
 }
 
-/// Shard, sequence and time: a journal that was made anew has the same sequences again.
+/// Shard, sequence and time: a journal that was recreated has the same sequences again.
 type Place = (u32, u64, Timestamp);
 
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl JournalScan {
     /// The next item; none at the end.
     ///
     /// # Errors
-    /// When the broker does not answer, or a record does not parse: the scan can go on after that one.
+    /// When the broker does not answer, or a record cannot be parsed: the scan can go on after that one.
     pub async fn next(&mut self) -> Result<Option<JournalItem>> {
         loop {
             if let Some(item) = self.ready.pop_front() {

@@ -16,7 +16,7 @@ const BESIDE: [&str; 8] = ["size", "mtime", "atime", "ctime", "uid", "gid", "una
 /// What is broken otherwise is for those who read it then.
 ///
 /// # Errors
-/// In words for people.
+/// A human-readable message.
 pub(super) fn bounded(archive: &mut (impl Read + Seek)) -> Result<(), String> {
     /// In bytes.
     const MOST: u64 = 64 << 10;
@@ -70,7 +70,7 @@ fn said_size(text: &[u8]) -> Option<u64> {
 /// The name of an entry, and what it is: a file, a folder, or a link.
 ///
 /// # Errors
-/// In words for people, when it could be read otherwise.
+/// A human-readable message, when it could be read otherwise.
 pub(super) fn alike<R: Read>(entry: &mut Entry<'_, R>) -> Result<(PathBuf, EntryType), String> {
     let broken = |error: io::Error| error.to_string();
     let path = entry.path().map_err(broken)?.into_owned();

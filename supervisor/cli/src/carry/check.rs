@@ -1,4 +1,4 @@
-//! A look at all of an archive before anything is done with it: whoever made it need not mean well, and it may have been cut short.
+//! Checks all of an archive before anything is done with it: it may be malicious or truncated.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -22,7 +22,7 @@ const LINE: u64 = 2 << 20;
 /// What is behind the last entry of every archive, in bytes.
 const END: usize = 1024;
 
-/// An archive that is as it should be.
+/// A valid archive.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) manifest: Manifest,
@@ -50,7 +50,7 @@ struct Seen {
 /// Checks an archive; `links` says that links may lead out of their folders.
 ///
 /// # Errors
-/// In words for people.
+/// A human-readable message.
 pub(super) async fn check(file: &File, links: bool) -> Result<Checked, String> {
     let len = file.metadata().map_err(|error| error.to_string())?.len();
     let whole = Range { start: 0, len };
@@ -278,7 +278,7 @@ impl Lines {
     /// The next line; none at the end.
     ///
     /// # Errors
-    /// In words for people.
+    /// A human-readable message.
     pub(super) fn next(&mut self) -> Result<Option<Line>, String> {
         self.line.clear();
         self.number += 1;

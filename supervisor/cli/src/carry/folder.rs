@@ -1,4 +1,4 @@
-//! What is in a folder of the host, as an archive takes it. No link is followed, not even one that appears meanwhile: an agent that
+//! The content of a folder of the host, as an archive takes it. No link is followed, not even one that appears meanwhile: an agent that
 //! still runs could put one where a file was.
 
 use std::ffi::{CStr, OsStr};
@@ -103,7 +103,7 @@ impl Tree {
     /// Opens a file of the tree.
     ///
     /// # Errors
-    /// When it is not there any more, or is no file now, or cannot be read.
+    /// When it no longer exists, or is not a file now, or cannot be read.
     pub(super) fn file(&self, path: &Path) -> io::Result<File> {
         // What is a pipe by now is not waited for.
         let file = File::from(self.open_beneath(path, OFlags::NONBLOCK)?);

@@ -1,4 +1,4 @@
-//! The image of an agent: whether it goes along, out of its engine, and whether an archive's image is the one that it says.
+//! The image of an agent: whether it is included, how it leaves the engine, and whether an archive's image is what it claims to be.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -20,7 +20,7 @@ use crate::output;
 use common::failure;
 use runtime::engine::{Connection, Found, is_same_image};
 
-/// Whether an image is to go along.
+/// Whether an image is to be included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
     With,
@@ -33,11 +33,11 @@ pub(super) enum Wish {
 #[derive(Debug)]
 pub(super) struct Saved {
     pub(super) note: Image,
-    /// None where it does not go along.
+    /// None if it is not included.
     pub(super) from: Option<(Connection, Found)>,
 }
 
-/// Whether the image goes along, and from which engine.
+/// Whether the image is included, and from which engine.
 ///
 /// # Errors
 /// 2 when it cannot be carried, 3 when it is wanted and not there.
@@ -127,7 +127,7 @@ pub(super) async fn save(
 /// an image which others run. What an engine might read otherwise than it is read here is refused.
 ///
 /// # Errors
-/// In words for people.
+/// A human-readable message.
 pub(super) fn check(reference: &str, mut archive: Slice) -> Result<(), String> {
     /// More than any list of names, in bytes.
     const MOST: u64 = 4 << 20;

@@ -1,4 +1,4 @@
-//! What an archive says of itself, and the lines of its journal.
+//! The manifest of an archive, and the lines of its journal.
 
 use common::message::{DeadLetter, Envelope, Final};
 use common::{AgentName, MessageId, SenderName, Timestamp};

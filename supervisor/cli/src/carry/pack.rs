@@ -1,4 +1,4 @@
-//! Writing an archive: in pieces, aside, and renamed once it is whole.
+//! Writing an archive: in pieces, to a temporary file that is renamed once it is complete.
 
 use std::fs::File;
 use std::io::{self, Read, Write as _};
@@ -27,7 +27,7 @@ enum Out {
     File { file: File, draft: Draft, path: PathBuf, replace: bool },
 }
 
-/// A file that is removed unless it became what it was to be.
+/// A file that is removed unless it is completed.
 #[derive(Debug)]
 struct Draft(PathBuf);
 

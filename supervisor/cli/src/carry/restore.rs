@@ -26,7 +26,7 @@ const STORE: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 64;
 const WHAT: &str = "cannot restore the journal";
 
-/// What became of the slice.
+/// The outcome of the slice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Restored {
     /// Messages that were not there.

@@ -1,4 +1,4 @@
-//! A part of a file as a file of its own; and files that are gone with whoever holds them.
+//! A part of a file as a file of its own; and files that disappear when they are closed.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write as _};
@@ -91,7 +91,7 @@ pub(super) fn spool(folder: &Path) -> io::Result<File> {
 /// Opens an archive. What cannot be read twice is put aside first.
 ///
 /// # Errors
-/// 3 when it is not there, 2 when it is no file, 9 when there is no room.
+/// 3 when it is not there, 2 when it is not a file, 9 when there is no room.
 pub(super) async fn open(path: &Path, what: &str) -> Result<File, ApiError> {
     if path.as_os_str() != "-" {
         let file = File::open(path).map_err(|error| {

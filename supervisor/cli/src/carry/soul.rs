@@ -66,7 +66,7 @@ pub(super) fn carried(spec: &AgentSpec) -> Result<Carried, ApiError> {
 /// Reads the soul of an archive as one of a folder, and demands that it leads nowhere else.
 ///
 /// # Errors
-/// In words for people.
+/// A human-readable message.
 pub(super) fn placed(
     name: &AgentName,
     folder: &Path,

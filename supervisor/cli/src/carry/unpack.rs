@@ -1,4 +1,4 @@
-//! An archive's files on disk again: in a folder of their own, which gets its name once all of it is there.
+//! Unpacks an archive's files to a temporary folder, which is renamed once it is complete.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};

@@ -1,4 +1,4 @@
-//! Whether the clocks agree: what one writes down as a time, another compares with its own.
+//! Whether the clocks agree: times written by one host are compared with the clock of another.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Containers of this fleet that nobody looks after any more, and what making them left behind.
+//! Containers of this fleet that no node manages any more, and leftovers of their creation.
 
 use std::path::Path;
 use std::time::Duration;
@@ -48,7 +48,7 @@ enum Verdict {
     NodeGone,
     /// Its node is there: it ends it by itself, when its last turn is over.
     Forgotten,
-    /// It was to carry a shim, and whoever made it died amid that.
+    /// It was created to copy a shim, and its creator died in the middle of that.
     HalfMade,
 }
 

@@ -1,4 +1,4 @@
-//! The container engine: whether one is there, and fit.
+//! The container engine: whether there is one, and whether it works.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use runtime::Wanted;
 use runtime::engine::{About, Connection, Kind, Unusable};
 
 const NAME: &str = "engine";
-/// An engine that is well answers a question sooner.
+/// A working engine answers sooner.
 const ANSWER: Duration = Duration::from_secs(15);
 /// The oldest ones whose API has all that is needed.
 const OLDEST_DOCKER: (u32, u32) = (20, 10);

@@ -60,7 +60,7 @@ impl Varz {
 /// Asks a server.
 ///
 /// # Errors
-/// In words for people.
+/// A human-readable message.
 pub(super) async fn varz(url: &str) -> Result<Varz, String> {
     match tokio::time::timeout(ANSWER, ask(url)).await {
         Ok(answer) => answer,

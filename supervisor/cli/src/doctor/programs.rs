@@ -1,4 +1,4 @@
-//! The programs beside this one, and whether all are of one version.
+//! The other programs, and whether all have the same version.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! What the broker stores, how much memory that takes, and what both will be in a week, if every day is as today and nothing is removed.
+//! What the broker stores, how much memory that takes, and a forecast for a week at today's rate, if nothing is removed.
 
 use std::time::Duration;
 

@@ -47,7 +47,7 @@ fn trimmed(what: &str, first: u64) -> ApiError {
 
 impl Supervisor {
     /// Takes a snapshot, if this is the leader and one is due. The state is copied here, and written while the loop goes on. A leader
-    /// that is none any more does no harm: what it writes follows from the log alone.
+    /// that no longer leads does no harm: what it writes follows from the log alone.
     pub(super) fn take_snapshot(&mut self) {
         let seq = self.state.seq();
         if !self.snapshots.is_due(seq) || self.acting().is_none() {

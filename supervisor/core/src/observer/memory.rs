@@ -229,7 +229,7 @@ impl Memory {
         may
     }
 
-    /// Drops what is about incarnations that are not there any more.
+    /// Drops what is about incarnations that are no longer there.
     pub(super) fn tidy(&mut self, state: &State) {
         let now_ms = self.now_ms;
         self.said.retain(|_, at| now_ms.saturating_sub(*at) < FORGET);

@@ -67,7 +67,7 @@ pub struct Listed {
 /// What has become of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Made and never started: whoever made it died amid it, or is just about to start it.
+    /// Created and never started: its creator died in between, or is about to start it.
     Made,
     /// It runs.
     Runs,
@@ -90,7 +90,7 @@ impl Engine {
     /// Starts an incarnation, and listens to it; `progress` hears what takes long.
     ///
     /// # Errors
-    /// In words for people. Nothing is left of it then.
+    /// A human-readable message. Nothing is left of it then.
     pub async fn start(
         &self,
         start: &StartIncarnation,
@@ -237,7 +237,7 @@ impl Engine {
         noted(&self.options().folders.of(agent, incarnation))
     }
 
-    /// Removes a container by force, with all that is only its own; gone already is fine. Whether it is gone now.
+    /// Removes a container by force, with all that is only its own; it is fine if it is already gone. Whether it is gone now.
     pub async fn remove(&self, id: &str) -> bool {
         match self.inner.connection.remove(id).await {
             Ok(()) => true,
@@ -278,7 +278,7 @@ impl Engine {
         Ok(all.into_iter().filter_map(|one| listed(one, fleet, self.kind())).collect())
     }
 
-    /// Signals a container's shim, also one that is paused; gone already is fine.
+    /// Signals a container's shim, also one that is paused; it is fine if it is already gone.
     pub async fn signal(&self, id: &str, signal: &str) {
         let kill = || {
             let options = KillContainerOptionsBuilder::default().signal(signal).build();

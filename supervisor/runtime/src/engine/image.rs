@@ -34,7 +34,7 @@ impl Engine {
     /// Finds an image, or pulls it; `progress` hears how far that is.
     ///
     /// # Errors
-    /// In words for people: there is none, or it is for another system.
+    /// A human-readable message: there is none, or it is for another system.
     pub(super) async fn image(
         &self,
         reference: &str,

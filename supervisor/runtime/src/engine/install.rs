@@ -92,7 +92,7 @@ impl Engine {
         Ok(known.insert(name).clone())
     }
 
-    /// Somebody took the volume away: it is made anew.
+    /// Somebody removed the volume: it is recreated.
     pub(super) async fn forget_shim_volume(&self) {
         *self.inner.shim.lock().await = None;
     }

@@ -78,7 +78,7 @@ impl Kind {
 pub struct Unusable {
     /// Where it answers: a socket's path or a URL.
     pub address: String,
-    /// In words for people.
+    /// A human-readable message.
     pub why: String,
 }
 

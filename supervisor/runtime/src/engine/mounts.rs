@@ -38,7 +38,7 @@ pub(super) struct Mounts {
 /// Checks and collects.
 ///
 /// # Errors
-/// In words for people: what is not there, not a folder, leads elsewhere, or must not be seen.
+/// A human-readable message: what is not there, not a folder, leads elsewhere, or must not be seen.
 pub(super) fn collect(
     spec: &AgentSpec,
     dev: bool,
@@ -131,7 +131,7 @@ fn resolve(
     Ok(real)
 }
 
-/// Why nobody may be shown a place, in words for people; none if it has nothing to do with mozart's own data. Both are real paths.
+/// Why nobody may be shown a place, as a human-readable message; none if it has nothing to do with mozart's own data. Both are real paths.
 pub fn own_data(real: &Path, home: &Path) -> Option<String> {
     let shown = home.display();
     if home.starts_with(real) {

@@ -101,7 +101,7 @@ impl Connection {
         self.remove(id).await
     }
 
-    /// Removes a container by force, with all that is only its own; gone already is fine.
+    /// Removes a container by force, with all that is only its own; it is fine if it is already gone.
     ///
     /// # Errors
     /// When the engine does not do it.
