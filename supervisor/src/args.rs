@@ -44,7 +44,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it is a role of its own rather than a client of one.
+    /// Whether it is a role rather than a client command.
     pub(crate) fn is_role(&self) -> bool {
         matches!(self, Self::Up(_) | Self::Supervisor(_) | Self::Node(_))
     }

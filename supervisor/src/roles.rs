@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{NodeArgs, SupervisorArgs};
 
-/// How long one attempt to reach the broker may take; the first one less, so that whoever starts this sees soon what it waits for.
+/// How long one attempt to reach the broker may take; less for the first one, so that a log line soon says what is waited for.
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_secs(2);
 /// Journal streams of a new namespace: synced writes to one stream do not run in parallel.
 const SHARDS: u32 = 4;
 
-/// Connects as often as it takes: what is not there yet is waited for. None: it is to stop.
+/// Connects, and waits for what does not exist yet. None: it is to stop.
 async fn patiently(
     connect: &ConnectOptions,
     stop: &CancellationToken,

@@ -1,5 +1,5 @@
-//! The leader's archiver: moves finished messages from the journal to HISTORY while it leads, and leaves the broker most of its time. And
-//! what removes what is kept no longer.
+//! The leader's archiver: moves finished messages from the journal to HISTORY while it leads, using a small share of the broker's time. And
+//! the removal of what is past its retention.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

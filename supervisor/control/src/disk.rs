@@ -1,4 +1,4 @@
-//! The disk under the broker, where this process is on the same machine: whoever asks is told how full it is, and people are warned.
+//! The disk under the broker, if this process is on the same machine: answers queries about how full it is, and logs warnings.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What only the leader has: its eyes, its timers, what is under way. Gone when it leads no more.
+//! What only the leader has: its observer, its timers, and the work in progress. Dropped when it no longer leads.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -94,7 +94,7 @@ impl Leading {
         }
     }
 
-    /// It runs again, maybe after a standstill: what somebody is late with was not heard of meanwhile.
+    /// It runs again, maybe after a suspension: timeouts do not count the time in which it received nothing.
     pub(super) fn awake(&mut self, now_ms: u64) {
         let gap = self.observer.awake(now_ms);
         if gap > 0 {
@@ -247,7 +247,7 @@ impl Supervisor {
         self.observe(|observer, _, now| observer.node_heard(now, node));
     }
 
-    /// Lets the leader's eyes look at something; none if this is no leader.
+    /// Passes something to the leader's observer; none if this is not the leader.
     fn observe<T>(&mut self, look: impl FnOnce(&mut Observer, &State, u64) -> T) -> Option<T> {
         let now_ms = self.now_ms();
         let leading = self.leading.as_mut().filter(|leading| leading.term.is_some())?;

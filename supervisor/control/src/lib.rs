@@ -1,6 +1,6 @@
-//! The supervisor: follows the control log, folds it, and, as the leader, performs what the fold asks for.
+//! The supervisor: follows the control log, folds it, and, as the leader, performs the resulting actions.
 //!
-//! One task owns the state, the leader's eyes and the timers; everything that waits for the broker is a future beside it.
+//! One task owns the state, the leader's observer and the timers; everything that waits for the broker is a separate future.
 
 mod admit;
 mod archive;
@@ -48,7 +48,7 @@ use unread::Unread;
 
 /// The leader looks around this often.
 const TICK: Duration = Duration::from_secs(1);
-/// Futures beside the loop, at most; then it stops taking reports and queries until some are done.
+/// The most futures outside the loop; at this number it stops taking reports and queries until some are done.
 const TASKS: usize = 4096;
 /// Shims and nodes report to one queue each; when the loop is behind, the client drops reports, and they are repeated.
 const QUERY_GROUP: &str = "supervisors";

@@ -1,6 +1,6 @@
-//! Clients that want to see agents, with what their journals tell.
+//! Clients that list agents, with figures from their journals.
 //!
-//! They are answered together, and those who come meanwhile together after that: however many ask, and however often since the
+//! They are answered together, and those who come meanwhile are answered together after that: however many ask, and however often since the
 //! answer is late, each journal is asked once at a time.
 
 use common::AgentName;

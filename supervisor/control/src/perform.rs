@@ -1,4 +1,4 @@
-//! What the fold asked for, done. Every action may be done twice.
+//! Performs the actions of the fold. Every action may be performed twice.
 
 use std::time::Duration;
 

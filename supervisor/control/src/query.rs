@@ -1,4 +1,4 @@
-//! What clients ask. Any supervisor answers: changes are appended to the log, and answered once the fold has seen them.
+//! Queries of clients. Any supervisor answers: changes are appended to the log, and answered once they are folded.
 
 use std::path::Path;
 

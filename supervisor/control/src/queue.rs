@@ -1,5 +1,5 @@
-//! Whose turn it is: what is done for agents through the broker, a bounded number at once, first come first served. Pure: time is an
-//! argument, and whoever asks [`Queue::next`] does what it says.
+//! The queue of work that is done for agents through the broker: a bounded number at once, first come first served. Pure: time is an
+//! argument, and the caller of [`Queue::next`] does the work.
 //!
 //! After a restart of the broker, or at an election, all agents come at once. What waits is a name and a number, however much it takes to
 //! do it; and what did not work rests without a turn, so that others go on meanwhile.

@@ -1,4 +1,4 @@
-//! Reading journals, beside what may not wait for that.
+//! Reading journals without delaying what must not wait.
 //!
 //! The server works off a connection's requests one after the other, and the lease and the log may not wait behind a journal: so it is
 //! read over a connection of its own. And not all journals at once, when all are asked for: as after a restart of the broker, which

@@ -1,4 +1,4 @@
-//! The books of a shim that was killed: its open turns have used an attempt, and EVENTS must say so.
+//! Settles the attempts of a killed shim: its open turns have used an attempt, and EVENTS must record that.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;

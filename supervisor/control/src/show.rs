@@ -1,4 +1,4 @@
-//! Agents as clients see them: what the log says of them at once, or with what their journals tell.
+//! Agents as clients see them: from the log at once, or with figures from their journals.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The timers that the fold asked for. Kept by the leader alone; a new leader gets them from the fold anew.
+//! The timers that the fold asked for. Only the leader keeps them; a new leader gets them from the fold again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a supervisor is sent and cannot read: told in few words however much of it comes.
+//! Input that a supervisor cannot read: logged at a limited rate, however much of it comes.
 
 use common::tally::Tally;
 

@@ -1,4 +1,4 @@
-//! What the leader is to do. Every action may be performed twice and does the same as once.
+//! What the leader is to do. Every action may be performed twice, with the same effect as once.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Why an agent is as it is, in plain sentences.
+//! The state of an agent and its reasons, in plain sentences.
 
 use common::AgentName;
 use common::api::AgentState;
@@ -6,7 +6,7 @@ use common::words::count;
 
 use crate::state::{Agent, Desired, Hold, Incarnation, NodePhase, Phase, State};
 
-/// Why an agent is as it is, most important first. Empty if there is no such agent and never was.
+/// The state of an agent and its reasons, most important first. Empty if there is no such agent and never was.
 #[must_use]
 pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     let Some(agent) = state.agent(name) else {

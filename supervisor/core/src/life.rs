@@ -1,4 +1,4 @@
-//! What an agent lives through: what people want of it, what becomes of its incarnations, its timers.
+//! The life of an agent: the desired state, its incarnations, and its timers.
 
 use common::NodeName;
 use common::control::Timer;

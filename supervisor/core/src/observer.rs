@@ -1,11 +1,11 @@
-//! The leader's eyes: what nodes and shims report, turned into records, and only into those that say something new.
+//! The leader's view: turns the reports of nodes and shims into records, but only into those that say something new.
 //!
-//! What it remembers is this leader's own and is not in the log: when it last heard of whom, what it has just said. A new
-//! leader begins with an empty memory and counts silence from then on. Time is an argument: milliseconds of a clock that only
+//! What it remembers is not in the log: when it last heard from each node and shim, and what it has just reported. A new
+//! leader starts with an empty memory and counts silence from then on. Time is an argument: milliseconds of a clock that only
 //! goes forward, also while the machine sleeps.
 //!
-//! Its own standstill is nobody's silence: whoever has not run has not listened. A gap between two moments at which it ran (a
-//! stopped process, a closed lid, a frozen virtual machine) starts every window anew, as a lost link does.
+//! The time during which the leader itself was suspended does not count as silence of others. A gap between two moments at which it ran (a
+//! stopped process, a closed lid, a frozen virtual machine) restarts every time window, as a lost link does.
 
 mod incarnations;
 mod memory;
@@ -53,13 +53,13 @@ pub enum ShimReady {
     LogReady,
     /// It was admitted, but does not know, or its consumer is gone: perform [`crate::Agent::admit`] again.
     AdmitAgain,
-    /// It is over, and may never hear that from its node: tell it.
+    /// It has ended, and may never hear that from its node: tell it.
     Dismiss,
     /// It is to wait, or to stop.
     Ignore,
 }
 
-/// What the leader has heard and said lately.
+/// What the leader has recently heard and reported.
 #[derive(Debug, Clone)]
 pub struct Observer {
     /// The term of the leader.

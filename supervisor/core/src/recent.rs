@@ -1,4 +1,4 @@
-//! Which records were just stored: a record that the log stored twice counts once.
+//! The ids of recent records: a record that the log stored twice counts once.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,4 +1,4 @@
-//! One incarnation takes over from another: never two that take messages.
+//! One incarnation takes over from another: at most one of them takes messages.
 
 use common::spec::Replace;
 

@@ -1,4 +1,4 @@
-//! The way back: a new generation that never becomes ready gives way to the last one that was.
+//! Rollback: a new generation that never becomes ready is replaced by the last one that was.
 
 use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};

@@ -1,4 +1,4 @@
-//! Snapshots of the state: which is due, which can be read, and what they make needless.
+//! Snapshots of the state: when one is due, which can be read, and what they make obsolete.
 
 use std::time::Duration;
 

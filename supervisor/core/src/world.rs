@@ -1,4 +1,4 @@
-//! What surrounds an agent while one record is folded: the nodes, the time, the actions so far.
+//! The context of an agent while one record is folded: the nodes, the time, the actions so far.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

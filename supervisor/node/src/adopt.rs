@@ -1,4 +1,4 @@
-//! What an earlier process of this node left: what runs is taken over, ended ones reported, leftovers ended.
+//! What an earlier process of this node left: running incarnations are adopted, ended ones reported, leftovers ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

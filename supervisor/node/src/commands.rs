@@ -1,4 +1,4 @@
-//! What a leader tells a node, done: each command may come twice, and does the same as once.
+//! Performs a leader's commands: each command may come twice, and has the same effect as once.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,11 +11,11 @@ use common::tally::Tally;
 use super::running::{self, Key, Running};
 use super::{GRACE, Node};
 
-/// Commands that were not taken: told in few words however many come.
+/// Commands that were ignored: logged at a limited rate, however many come.
 #[derive(Debug, Default)]
 pub(super) struct Untaken {
     unreadable: Tally,
-    /// Outdated, or meant for somebody else.
+    /// Outdated, or for another process.
     ignored: Tally,
 }
 
@@ -111,8 +111,8 @@ impl Node {
         }
     }
 
-    /// A leader that starts an incarnation does not know of a later one, nor of one of that number that ended before this process
-    /// began. What is on record of such a one is of another history: the broker's data was restored from an earlier time.
+    /// A leader that starts an incarnation knows no later one, and none with this number that ended before this process
+    /// began. If there is an exit record of one, it belongs to another history: the broker's data was restored from an earlier time.
     fn forget_other_history(&mut self, start: &StartIncarnation) {
         let agent = &start.agent;
         let Some(exit) = self.exits.get(agent) else { return };
@@ -190,7 +190,7 @@ impl Node {
         }
     }
 
-    /// Goes down with all that runs here. Said first, so that no end counts as a crash.
+    /// Shuts down with everything that runs here. That is reported first, so that no exit counts as a crash.
     pub(super) async fn drain(&mut self) {
         self.draining = true;
         self.report_status().await;

@@ -1,4 +1,4 @@
-//! The incarnations of this node that are containers: started beside the loop, followed by what the engine tells.
+//! The incarnations of this node that are containers: started outside the loop, and followed by the engine's events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn judge(known: Known, phase: Phase) -> Todo {
 const AGAIN: Duration = Duration::from_millis(500);
 
 impl Node {
-    /// Starts a container beside the loop: it takes as long as the engine likes.
+    /// Starts a container outside the loop, since the engine may take any time.
     pub(super) fn start_container(&mut self, engine: Engine, start: StartIncarnation) {
         let key = (start.agent.clone(), start.incarnation);
         let cancel = CancellationToken::new();
@@ -194,7 +194,7 @@ impl Node {
         }
     }
 
-    /// Looks at a container that seems to have ended, beside the loop.
+    /// Inspects a container that seems to have ended, outside the loop.
     fn settle(&mut self, container: Container) {
         let key = (container.agent.clone(), container.incarnation);
         let (Some(engine), Some(one)) = (self.engine.clone(), self.running.get_mut(&key)) else {
@@ -216,7 +216,7 @@ impl Node {
         self.hear(container, async move { engine.listen(&id).await });
     }
 
-    /// Waits for a shim's last words beside the loop.
+    /// Waits for a shim's exit record, outside the loop.
     fn hear(
         &mut self,
         container: Container,
@@ -233,7 +233,7 @@ impl Node {
         });
     }
 
-    /// Last words are an end, sooner than the engine says so. Without them, it is the engine's to tell.
+    /// An exit record means the end, before the engine reports it. Without one, the engine decides.
     pub(super) async fn said(&mut self, container: Container, words: ShimExit) {
         if self.is_running(&container) {
             self.over(container.id.clone(), container.ended(words)).await;

@@ -1,4 +1,4 @@
-//! How incarnations end here, and how long that is remembered.
+//! How incarnations ended here, and how long that is remembered.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -26,7 +26,7 @@ impl Node {
         }
     }
 
-    /// Sweeps beside the loop: with many processes it takes longer than a leader waits for a report.
+    /// Sweeps outside the loop: with many processes it takes longer than a leader waits for a report.
     fn sweep(&mut self) {
         let Some(process) = &self.process else { return };
         if self.sweeping || self.unswept.is_empty() {

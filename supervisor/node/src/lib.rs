@@ -1,4 +1,4 @@
-//! The node: starts and stops incarnations on this machine, says what runs, adopts what an earlier process of it started.
+//! The node: starts and stops incarnations on this machine, reports what runs, and adopts what an earlier process of it started.
 
 mod adopt;
 mod commands;
@@ -32,9 +32,9 @@ use runtime::folder::RunFolders;
 use runtime::process::ProcessRuntime;
 use runtime::{RuntimeOptions, Wanted};
 
-/// What runs is told this often; the leader counts a node as lost after ten of them.
+/// How often the node reports what runs; the leader counts a node as lost after ten missing reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// A shim that was told to stop has this much longer than its drain time: it ends its worker and says its last words meanwhile.
+/// A shim that was told to stop has this much longer than its drain time: it ends its worker and writes its exit record meanwhile.
 const GRACE: Duration = Duration::from_secs(10);
 /// A node that has heard of no leader yet waits this long for one before it goes down: an end that no leader expects is a crash.
 const LEADERLESS: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub struct NodeOptions {
     pub connect: ConnectOptions,
     /// The data folder.
     pub home: PathBuf,
-    /// Its id: what runs and carries another one is not ours.
+    /// The id of the data folder: what runs with another id does not belong to this node.
     pub folder: String,
     /// `<home>/run`.
     pub run: PathBuf,
@@ -207,7 +207,7 @@ pub async fn serve(
     node.go(commands, to_all, stop).await
 }
 
-/// The container runtime over the engine that was found. Where processes will do, an engine that cannot be used is left alone.
+/// The container runtime with the engine that was found. If processes are sufficient, an engine that cannot be used is ignored.
 async fn engine(
     options: &NodeOptions,
     broker: &Broker,
@@ -351,7 +351,7 @@ impl Node {
         flushed.attempt("cannot send the node's last report")
     }
 
-    /// Another process speaks for its name. It leaves everything as it is: what runs may be the other's, or looked after by it.
+    /// Another process uses the node's name. This one leaves everything as it is: what runs may belong to the other, or be managed by it.
     fn second(&self) -> ApiError {
         let name = &self.options.name;
         let cause = format!(
@@ -361,7 +361,7 @@ impl Node {
         failure::error(failure::CONFLICT, "two nodes have the same name", cause, try_)
     }
 
-    /// Whether nothing runs here, nothing is about to, and nothing is left of what did.
+    /// Whether nothing runs here, nothing is about to, and nothing is left over.
     fn is_empty(&self) -> bool {
         self.running.is_empty() && self.starting.is_empty() && self.discarding.is_empty()
     }

@@ -1,8 +1,8 @@
-//! Earlier processes of a node. Whoever holds the lock of its folder knows that they are dead, and a leader that is told so need
-//! not wait for their silence.
+//! Earlier processes of a node. The holder of its folder's lock knows that they are dead, and a leader that is told so need
+//! not wait for their reports to time out.
 //!
-//! A copy of the folder, or of the whole machine, holds the same list while the original runs: it is believed only as the very file
-//! that was written, since the machine last started.
+//! A copy of the folder, or of the whole machine, holds the same list while the original runs: the list is trusted only if it is the very file
+//! that was written, and was written since the machine last started.
 
 use std::fs;
 use std::io;
@@ -26,7 +26,7 @@ struct Noted {
     instances: Vec<u64>,
 }
 
-/// Takes note of a new process of the node; the result are the earlier ones. To be called with the folder's lock.
+/// Records a new process of the node, and returns the earlier ones. The caller must hold the folder's lock.
 pub(crate) fn succeed(folder: &Path, instance: u64) -> Vec<u64> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let path = folder.join(FILE);

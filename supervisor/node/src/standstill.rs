@@ -1,5 +1,5 @@
-//! After a standstill: a stopped process, a closed lid, a frozen machine. Nobody heard this node, and it heard nobody; what was said
-//! to it meanwhile waits in its queues, and may be of a time that is over.
+//! After a suspension: a stopped process, a closed lid, a frozen machine. The node neither sent nor received anything; what was sent
+//! to it meanwhile waits in its queues, and may be outdated.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use futures_util::FutureExt as _;
 
 use super::{GRACE, Node};
 
-/// A node that did not run for this long stood still: it reports every second.
+/// A node that did not run for this long was suspended: it reports every second.
 const STOOD_STILL: Duration = Duration::from_secs(5);
 
-/// How long the broker may take to say which term it is, before other things are looked at again.
+/// How long the broker may take to tell the current term, before other events are handled again.
 const ASKED: Duration = Duration::from_secs(2);
 
 impl Node {
@@ -52,7 +52,7 @@ impl Node {
     }
 }
 
-/// A deadline after a standstill: nobody is judged by what he did while nobody looked.
+/// A deadline after a suspension: time that passed meanwhile does not count.
 fn anew(deadline: Instant, now: Instant) -> Instant {
     deadline.max(now + GRACE)
 }

@@ -1,4 +1,4 @@
-//! The containers that an `up` which was killed has left, when going down in order did not end them: known from the notes in their
+//! The containers that a killed `up` has left and that an orderly shutdown did not end: known from the notes in their
 //! run folders.
 
 use std::fs;
@@ -25,7 +25,7 @@ pub(super) struct Left {
     folders: RunFolders,
 }
 
-/// Those of nodes that do not run: a `mozart node` of its own in this folder looks after its own.
+/// Those of nodes that do not run: a separate `mozart node` in this folder manages its own.
 pub(super) fn left(home: &Home) -> Vec<Left> {
     let mut left = Vec::new();
     for node in nodes(home) {

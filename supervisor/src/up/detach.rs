@@ -67,7 +67,7 @@ pub(super) async fn start(
     }
 }
 
-/// What was given, said anew: in the environment, where a URL's password is seen by this user alone.
+/// The given options again: in the environment, where only this user can see the password in a URL.
 fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["up", "--locked"]).env("MOZART_DIR", &home.dir);
@@ -95,7 +95,7 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
     Ok(command)
 }
 
-/// Why it ended: its last words in the log, as an error of our own.
+/// Why it ended: the last error in its log, as an error of this process.
 fn why(home: &Home, before: u64, status: ExitStatus) -> ApiError {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     let code = code.filter(|code| *code != 0).unwrap_or(failure::FAILED);

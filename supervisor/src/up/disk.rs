@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// How often the server's log is looked at.
 const LOOK: Duration = Duration::from_secs(2);
-/// How many bytes of new log are read at most: the end says it as well.
+/// How many bytes of new log are read at most: the error is also at the end.
 const TAIL: u64 = 64 * 1024;
 /// So many bytes must be free before a restart is worth it.
 const ROOM: u64 = 16 << 20;

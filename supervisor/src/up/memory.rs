@@ -1,13 +1,13 @@
-//! How much memory nats-server is to use: without a bound, what it has freed stays its own until it has twice as much as it needs.
+//! The memory limit of nats-server: without one, its garbage collector lets it grow to twice what it needs.
 
 use std::fs;
 
-/// The share of the machine's memory that nats-server is to stay within; the agents need the rest.
+/// The share of the machine's memory for nats-server; the agents need the rest.
 const SHARE: u64 = 4;
 /// It gets no less than this, in bytes: a smaller bound costs it more time than it saves memory.
 const LEAST: u64 = 256 << 20;
 
-/// The environment of nats-server: the bound that its runtime collects garbage for. Whoever sets it decides.
+/// The environment of nats-server: the soft memory limit of the Go runtime. A value that is already set is kept.
 pub(super) fn bound() -> Option<(&'static str, String)> {
     const LIMIT: &str = "GOMEMLIMIT";
     if std::env::var_os(LIMIT).is_some() {

@@ -91,7 +91,7 @@ enum Found {
     Lock(File),
 }
 
-/// Finds what runs here, once it has said so: an `up` that only now starts has not yet.
+/// Finds what runs here, once its note is written: an `up` that is just starting has not written it yet.
 async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<Found, ApiError> {
     let until = Instant::now() + START;
     loop {
@@ -114,7 +114,7 @@ async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<F
     }
 }
 
-/// One data folder holds one fleet at a time: to apply souls to another than the one meant would be a surprise.
+/// One data folder holds one fleet at a time: souls must not be applied to another fleet than the one given.
 fn same_fleet(global: &Global, noted: &Running) -> Result<(), ApiError> {
     let other = |what: String| {
         let try_ = "`mozart down` first, or --dir DIR for another fleet on this machine";
@@ -129,7 +129,7 @@ fn same_fleet(global: &Global, noted: &Running) -> Result<(), ApiError> {
     }
 }
 
-/// What runs has its name, and keeps it.
+/// A running node keeps its name.
 fn same_node(home: &Home, name: Option<&NodeName>) -> Result<(), ApiError> {
     let Some(name) = name else { return Ok(()) };
     let kept = home.node_name(|| name.clone())?;
@@ -219,7 +219,7 @@ async fn foreground(
     applied.and(served)
 }
 
-/// Registers the souls once a supervisor answers, and says that all is up.
+/// Registers the souls once a supervisor answers, and reports that everything is up.
 ///
 /// # Errors
 /// When none answers in time.
@@ -283,7 +283,7 @@ struct Parts {
     folder: String,
 }
 
-/// Starts what is under everything, or takes it over. Dropped or failed, it leaves no nats-server that it started.
+/// Starts nats-server, or takes it over. If this is dropped or fails, a nats-server that it started is stopped.
 async fn start(
     global: &Global,
     wanted: &Wanted,
@@ -433,7 +433,7 @@ impl Parts {
     }
 }
 
-/// The host's name, as far as it can be a node's.
+/// The host name, if it is a valid node name.
 fn host_name() -> NodeName {
     let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     let name: String = host
@@ -448,7 +448,7 @@ fn host_name() -> NodeName {
     NodeName::new(name.trim_matches('-')).unwrap_or_else(|_| local())
 }
 
-/// Takes note of the format, where there is none.
+/// Records the format, if none is recorded.
 fn note_format(home: &Home) -> Result<(), ApiError> {
     let path = home.dir.join("format");
     if path.exists() {

@@ -1,5 +1,5 @@
 //! The nats-server that `up` starts: with random credentials, every write synced, on loopback, or, where agents run in containers,
-//! on the host's address in their network, which nobody beyond this machine is on. It outlives a killed `up`, and a killed one is
+//! on the host's address in their network, which no other machine is on. It outlives a killed `up`, and a killed one is
 //! started again.
 
 use std::fs;
@@ -31,11 +31,11 @@ const STARTS: u32 = 5;
 /// The pause before a killed server is started again, doubled up to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// How long the port of an earlier server is waited for before another one is taken. A killed server is gone from the process table a
+/// How long to wait for the port of an earlier server before another one is used. A killed server leaves the process table a
 /// moment before its sockets are closed, and the shims that run know that port only.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Where the server listens and who may use it. Kept, so that what runs finds a restarted one.
+/// The server's address and credentials. Kept, so that running agents find a restarted server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Access {
     /// The address; that of folders from before there were containers is the loopback.
@@ -133,7 +133,7 @@ impl Nats {
         Ok(nats)
     }
 
-    /// Starts the server, with its files as they are to be, whoever removed them meanwhile.
+    /// Starts the server, and restores its files if they were removed.
     fn spawn(&mut self) -> io::Result<()> {
         let config = config(&self.access, &self.folder, self.sync);
         self.write("nats/access.json", &serde_json::to_vec(&self.access)?)?;
@@ -142,7 +142,7 @@ impl Nats {
         Ok(())
     }
 
-    /// Writes a file, unless it is as it is to be: a full disk takes nothing.
+    /// Writes a file, unless its content is already right: a write fails on a full disk.
     fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
         match fs::read(self.home.dir.join(name)) {
             Ok(there) if there == content => Ok(()),

@@ -1,5 +1,5 @@
-//! What is written down about what runs: by the note clients find it, and the next `up` needs the rest. It is there for as long as it runs,
-//! whoever removes it meanwhile, as programs do that clear temporary folders.
+//! The notes about what runs: clients find it by `mozart.json`, and the next `up` needs the rest. They are kept while it runs,
+//! even if they are removed meanwhile, as programs that clear temporary folders do.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ const FILES: [&str; 4] = ["format", "node", "nats/access.json", "nats/nats.conf"
 /// Keeps the note and the other files until `stop`. nats-server gets another process id whenever it is started again.
 ///
 /// # Errors
-/// None: a disk that takes no writes is told of, and tried again.
+/// None: if the disk cannot be written, that is logged and retried.
 pub(super) async fn keep(
     home: Home,
     id: String,
@@ -52,7 +52,7 @@ pub(super) async fn keep(
     }
 }
 
-/// Writes files again that are gone.
+/// Restores files that are missing.
 fn restore(home: &Home, id: &str, files: &[(&str, Option<Vec<u8>>)]) -> io::Result<()> {
     home.keep_id(id)?;
     for (name, content) in files {

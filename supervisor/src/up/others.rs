@@ -1,5 +1,5 @@
-//! What is left of another fleet that was served from this data folder: the broker's data was removed, or it is another broker.
-//! Nobody looks after it any more, and its shims would wait for that broker forever.
+//! Leftovers of another fleet that was served from this data folder: the broker's data was removed, or it is another broker.
+//! No node manages them any more, and their shims would wait for that broker forever.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `mozart reset`, of the data folder of a fleet that `up` has run, or of a broker of one's own.
+//! `mozart reset`, for the data folder of a fleet that `up` has run, or for a separate broker.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What the shell has and the `mozart up` that runs does not: values of SECRETs are taken from where that was started.
+//! Differences between the shell's environment and that of the running `mozart up`, from which the values of SECRETs are taken.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

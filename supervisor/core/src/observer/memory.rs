@@ -1,4 +1,4 @@
-//! What the leader remembers by itself. Everything here may be forgotten at any time: it is then said or done once more.
+//! What the leader remembers in memory. Everything here may be forgotten at any time: it is then reported or done once more.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Nodes: which process speaks for a name, and what is new about it.
+//! Nodes: which process a name belongs to, and what is new about it.
 
 use common::NodeName;
 use common::control::ControlEvent;

@@ -81,7 +81,7 @@ impl Engine {
         Ok(self.log(id, options).await?.and_then(|text| find(&text)))
     }
 
-    /// The last line of a container's log, for people: of a shim that ended without reporting an exit status, or the error that kept it from starting.
+    /// The last line of a container's log, for people: of a shim that reported no exit status, or why it could not start.
     pub(super) async fn last_line(&self, id: &str) -> Option<String> {
         let options = LogsOptionsBuilder::default().stderr(true).tail("1").build();
         let text = self.log(id, options).await.ok().flatten()?;
