@@ -1,4 +1,4 @@
-//! What clients ask the supervisors (`query`, JSON), and the JSON of the command line that scripts rely on.
+//! The queries of clients to the supervisors (`query`, JSON), and the JSON of the command line that scripts rely on.
 
 use serde::{Deserialize, Serialize};
 

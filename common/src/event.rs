@@ -42,7 +42,7 @@ pub enum EventBody {
         /// To which incarnation.
         incarnation: u64,
     },
-    /// The worker said that it has the message.
+    /// The worker confirmed the message.
     Acknowledged,
     /// A piece of the answer.
     Text {

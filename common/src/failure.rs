@@ -1,4 +1,4 @@
-//! Errors as people meet them: what did not work, why, what to try, and the exit code.
+//! Errors as people see them: what did not work, why, what to try, and the exit code.
 
 use std::fmt::Display;
 
@@ -10,7 +10,7 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// No such agent, message or dead letter.
 pub const NOT_FOUND: u8 = 3;
-/// Something else is there already.
+/// Something else already exists.
 pub const CONFLICT: u8 = 4;
 /// No answer in time.
 pub const TIMEOUT: u8 = 5;
@@ -23,7 +23,7 @@ pub const LIMIT: u8 = 9;
 /// Interrupted by the user.
 pub const INTERRUPTED: u8 = 130;
 
-/// An error from its parts; leave `try_` empty where nothing helps.
+/// An error from its parts; leave `try_` empty if nothing helps.
 pub fn error(
     code: u8,
     what: impl Into<String>,

@@ -1,4 +1,4 @@
-//! Frames: what supervisors, nodes and shims tell each other. Transient, and in the codec's bytes.
+//! Frames: the messages between supervisors, nodes and shims. Transient, and encoded by the codec.
 //!
 //! A change of any of these types takes the next version of the codec, and what the version before wrote is still read: `frame/v1.rs`.
 
@@ -115,7 +115,7 @@ pub enum NodeCommandBody {
     },
     /// Report now what runs.
     List,
-    /// Another process speaks for this node's name, and this one is not heard while it does: it is to say so aloud.
+    /// Another process uses this node's name, and this one is ignored while it does: it must report that as an error.
     Refused,
 }
 
@@ -154,7 +154,7 @@ pub enum NodeReport {
         agent: AgentName,
         /// The incarnation.
         incarnation: u64,
-        /// What is wrong and what helps.
+        /// What is wrong and what to try.
         reason: String,
     },
     /// A start takes its time, as an image that is being pulled does. Every second, until it is done.

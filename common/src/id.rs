@@ -1,4 +1,4 @@
-//! Names and ids: checked once, at the edge, and safe in a subject, a file name and a header ever after.
+//! Names and ids: checked once, at the edge, and safe in a subject, a file name and a header from then on.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -175,7 +175,7 @@ impl ConversationTag {
     }
 }
 
-/// The command line as a sender. No agent can have this name: its questions would pass for a person's.
+/// The command line as a sender. No agent can have this name, or its questions would look like a person's.
 pub const USER: &str = "user";
 
 impl From<AgentName> for SenderName {

@@ -1,4 +1,4 @@
-//! The records of the journal: the message, its one final state, and what a reader makes of both.
+//! The records of the journal: the message, its one final state, and what readers derive from both.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +62,7 @@ pub struct Envelope {
     /// The caller's own id of a route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// After this point nobody waits for the answer: what has not started ends as `expired`.
+    /// After this time nobody waits for the answer: a message that has not started ends as `expired`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
     /// How many agents handed the question on.
@@ -81,7 +81,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Whether both say the same: what makes a retry with the same id harmless. Times are left out, since a retry is later.
+    /// Whether both are the same message, so that a retry with the same id is harmless. Times are ignored, since a retry is later.
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
         self.agent == other.agent
@@ -169,7 +169,7 @@ impl Final {
     }
 }
 
-/// Where a message stands.
+/// The status of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
@@ -177,7 +177,7 @@ pub enum Status {
     Pending,
     /// A worker has it.
     Delivered,
-    /// The worker said that it has it.
+    /// The worker has confirmed it.
     Acknowledged,
     /// Answered.
     Completed,

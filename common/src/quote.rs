@@ -1,4 +1,4 @@
-//! Texts within the formats of others: each by its own rules. Rust's `{:?}` writes `\u{301}`, which no other format reads.
+//! Quoting for the formats of others, each by its own rules. Rust's `{:?}` writes `\u{301}`, which no other format reads.
 
 /// A string of nats-server's configuration, with its quotes. Whatever is not plain ASCII is written byte by byte.
 #[must_use]

@@ -1,4 +1,4 @@
-//! How a shim is started, and what it leaves when it ends.
+//! How a shim is configured, and what it reports when it ends.
 
 use serde::{Deserialize, Serialize};
 

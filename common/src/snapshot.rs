@@ -1,4 +1,4 @@
-//! Snapshots of what the control log comes to: what one says of itself, and whether it belongs to a log.
+//! Snapshots of the folded control log: the head of one, and whether it belongs to a log.
 //!
 //! A snapshot is the fold's state as of one record of the log, as JSON. Whoever starts from it and folds what comes after has what
 //! the whole log would have given. One of another log would give another fleet: so it names the record that it ends with.
@@ -16,7 +16,7 @@ pub struct Logged {
     pub id: Option<String>,
 }
 
-/// What a snapshot says of itself.
+/// The head of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotHead {
     /// The version of the layout: of the state's JSON, of its chunks and of these fields.
@@ -42,7 +42,7 @@ pub struct LogView {
     pub there: Option<Logged>,
 }
 
-/// Why a snapshot is not believed.
+/// Why a snapshot is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doubt {
     /// Chunks are missing, or are not what was written.

@@ -1,4 +1,4 @@
-//! How full the disk under the broker is, and what follows from that.
+//! How full the broker's disk is, and what follows from that.
 
 use std::fmt;
 

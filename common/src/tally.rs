@@ -1,4 +1,4 @@
-//! What others can send in any number is said once, and from then on counted: a flood of bad input makes no flood of log lines.
+//! Input that others can send in any number is logged once, and from then on counted: a flood of bad input causes no flood of log lines.
 //!
 //! A tally is for one kind of thing, such as reports that cannot be read, and not for one sender of it: senders may be many, too.
 
@@ -7,7 +7,7 @@ use std::fmt;
 /// No words come sooner after the last ones than this, in milliseconds.
 const EVERY_MS: u64 = 10_000;
 
-/// Counts things of one kind, and tells when to say something about them: of the first at once, then every 10 s at most.
+/// Counts things of one kind, and tells when to log them: the first at once, then every 10 s at most.
 ///
 /// Times are in milliseconds, by any clock that does not go back.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub struct Tally {
     others: u64,
 }
 
-/// How many others came since the last words. Shown, it goes at the end of a sentence about one of them.
+/// How many others came since the last log line. Displayed, it goes at the end of a sentence about one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Others(pub u64);
 
@@ -39,7 +39,7 @@ impl Tally {
         Self { said_at: None, others: 0 }
     }
 
-    /// Another one. If it is to be spoken of, how many came beside it since the last words; none if it is only counted.
+    /// Counts another one. If it is to be logged, how many others came since the last log line; none if it is only counted.
     #[must_use]
     pub fn count(&mut self, now_ms: u64) -> Option<Others> {
         if self.is_silent(now_ms) {
@@ -50,7 +50,7 @@ impl Tally {
         Some(Others(std::mem::take(&mut self.others)))
     }
 
-    /// How many were only counted, if it is time to say so: for whoever looks from time to time, since another one may never come.
+    /// How many were only counted, if it is time to log that: to be called periodically, since another one may never come.
     #[must_use]
     pub fn due(&mut self, now_ms: u64) -> Option<u64> {
         if self.others == 0 || self.is_silent(now_ms) {

@@ -1,4 +1,4 @@
-//! Words that people read, in every crate.
+//! Text for people, for all crates.
 
 /// A number of something: `1 message`, `2 messages`.
 #[must_use]

@@ -1,5 +1,5 @@
-//! Why a program does not start, where the system's own words say too little: "No such file" is also said of a script whose interpreter is
-//! missing, and of one that was saved with another system's line ends.
+//! Why a program does not start, if the system's error says too little: "No such file" is also the error for a script whose interpreter is
+//! missing, and for one with the line ends of another system.
 
 use std::fs::{self, File};
 use std::io::Read as _;

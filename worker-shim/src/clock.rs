@@ -1,4 +1,4 @@
-//! The process's clocks, and how they are told apart.
+//! The process's clocks, and how they differ.
 
 use std::time::{Duration, Instant, SystemTime};
 

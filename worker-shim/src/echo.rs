@@ -1,4 +1,4 @@
-//! The built-in worker: answers with what it was asked. It speaks the worker protocol like any other.
+//! The built-in worker: echoes every message. It speaks the worker protocol like any other.
 
 use std::io::{self, BufRead as _, Write as _};
 

@@ -1,4 +1,4 @@
-//! Cuts what comes out of a pipe into lines, with a bound on their length. Pure.
+//! Splits the output of a pipe into lines, with a bound on their length. Pure.
 //!
 //! A line of the protocol ends with a newline, and of one that is too long only the beginning is of use. A line of the log may end with a
 //! carriage return as well, as progress bars have it, and of a long one every piece is shown.

@@ -1,4 +1,4 @@
-//! `mozart-shim`: stands beside a worker, speaks its protocol on stdin and stdout, and connects it to NATS.
+//! `mozart-shim`: runs next to a worker, speaks its protocol on stdin and stdout, and connects it to NATS.
 //!
 //! Small, static, quiet: one thread, one connection, everything bounded.
 

@@ -1,4 +1,4 @@
-//! The shim's words to the broker: repeated until they are stored, silent while it is not known whether this incarnation is
+//! What the shim publishes: repeated until it is stored, and held back while it is not known whether this incarnation is
 //! still the current one.
 
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
-//! Keeps the values of SECRETs out of whatever a worker says: logs, events, answers.
+//! Keeps the values of SECRETs out of everything that a worker says: logs, events, answers.
 //!
-//! A worker may print its environment, and an agent may be talked into telling it. A value counts as it is, as JSON and URLs write it, and
-//! in base64; also where an answer tells it in pieces. Any other disguise tells it.
+//! A worker may print its environment, and an agent may be talked into revealing it. A value is found as it is, as JSON and URLs write
+//! it, and in base64, also if an answer contains it in pieces. In any other encoding it is not found.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

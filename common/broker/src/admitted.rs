@@ -1,7 +1,7 @@
 //! Which incarnation of an agent may take messages, and through which consumer: one key an agent, changed by compare-and-set.
 //!
-//! Two leaders, of which one does not know yet that it is none, may admit at the same time. The key is written before the
-//! consumer is made and read again after it: so whoever is late finds out, and removes its own consumer and no other.
+//! Two leaders, one of which does not know yet that it was deposed, may admit at the same time. The key is written before the
+//! consumer is created and read again afterwards: so the late one finds out, and removes only its own consumer.
 
 use async_nats::HeaderMap;
 use common::AgentName;

@@ -258,7 +258,7 @@ impl Wire {
         Ok(self.api_timed(what, body, timeout).await?.map(|(answer, _)| answer))
     }
 
-    /// The same, with the moment at which what was answered had been asked: retries are none of the answer's way.
+    /// The same, with the time at which the answered request was sent: earlier tries do not count.
     async fn api_timed<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -287,7 +287,7 @@ impl Wire {
         }
     }
 
-    /// Publishes into a stream until it answers; the how-manieth try was answered.
+    /// Publishes to a stream until it answers; also returns which try was answered.
     /// The headers must make a repeat harmless: a message id or a compare-and-set.
     pub(crate) async fn publish(
         &self,
@@ -332,7 +332,7 @@ impl Wire {
         }
     }
 
-    /// Whether so many records of a filter are all there are: in a cluster a leader that no longer leads may have told.
+    /// Whether a filter has no more records than these: in a cluster, a deposed leader may have answered.
     async fn are_all(&self, stream: &str, filter: &str, count: usize) -> Result<bool> {
         if self.client.server_info().cluster.is_none() {
             return Ok(true);

@@ -1,5 +1,5 @@
 //! ATTEMPTS: which attempts of a message are on record. What counts them is not among what the worker writes, so that no flood of
-//! events, of this agent or another, makes a message forget that it has killed its worker before.
+//! events, of this agent or another, hides that a message has killed its worker before.
 //!
 //! The marks of a message are few and small. They are written along with the events that they belong to, and leave when the
 //! message is final.
@@ -58,7 +58,7 @@ impl Broker {
         self.subjects().stream("ATTEMPTS")
     }
 
-    /// Records what a batch of events says of its attempt, and waits for the broker's answer. Twice is as good as once.
+    /// Records what a batch of events says of its attempt, and waits for the broker's answer. Repeating it is harmless.
     pub(crate) async fn mark(&self, batch: &EventBatch) -> Result<()> {
         let Some(mark) = mark_of(batch) else {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Time that two processes can agree on: this machine's boot clock for how long something takes, the broker's clock for when
-//! something is. No host's wall clock is compared with another's.
+//! Clocks that two processes can agree on: this machine's boot clock for durations, the broker's clock for when
+//! something happens. No host's wall clock is compared with another's.
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The connection: one per process, survives the server's kill -9.
+//! The connection: one per process; it survives a kill -9 of the server.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::wire::{Wire, jitter};
 /// The oldest server that has everything needed.
 const OLDEST: (u32, u32) = (2, 12);
 
-/// So often a server may refuse us before that is its answer: while it reloads its configuration, it refuses whoever comes.
+/// How often a server may refuse a connection before that counts: while it reloads its configuration, it refuses every client.
 const REFUSALS: u32 = 3;
 
 /// The pause after a refusal.
@@ -179,7 +179,8 @@ impl Broker {
         self.wire().link.clone()
     }
 
-    /// Publishes without an answer. Waits at most 1 s for room in the client's queue; a message may be lost with the connection.
+    /// Publishes without waiting for an answer. Waits at most 1 s for room in the client's queue; a message may get lost with the
+    /// connection.
     ///
     /// # Errors
     /// When the queue stays full.
@@ -217,7 +218,7 @@ impl Broker {
         }
     }
 
-    /// Waits until everything told or asked so far is with the server.
+    /// Waits until everything published or requested so far has reached the server.
     ///
     /// # Errors
     /// When the connection does not come up in time.

@@ -1,6 +1,6 @@
 //! The consumer of one incarnation, and the shim's end of it.
 //!
-//! State is in memory (it doubles the throughput of many agents); what a broker restart forgets, the journal knows. Acks are
+//! Its state is in memory, which doubles the throughput of many agents; what a broker restart loses is in the journal. Acks are
 //! plain publishes: fencing is the consumer's name and the compare-and-set of the final state, never the ack.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub const WINDOW: u32 = 4096;
 /// How long a delivery may go without an ack or a sign of progress, in nanoseconds.
 const ACK_WAIT: u64 = 30_000_000_000;
 
-/// A consumer that does not answer for this long, while its stream's leader does, is gone: it is on one server only.
+/// A consumer that does not answer for this long, while its stream's leader does, counts as gone: it is on one server only.
 const ANSWERS: Duration = Duration::from_secs(1);
 
 /// The backstop: attempts are counted by the journal's readers, not by the broker.
@@ -255,7 +255,7 @@ impl Broker {
         info(self.wire(), &self.journal_stream(agent), &name).await
     }
 
-    /// Deletes a consumer: its incarnation's pulls and acks find nobody from now on. It is fine if it does not exist.
+    /// Deletes a consumer: its incarnation's pulls and acks have no effect from now on. It is fine if it does not exist.
     ///
     /// # Errors
     /// When the broker does not answer.

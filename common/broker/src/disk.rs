@@ -1,5 +1,5 @@
-//! How full the disk under the broker is. NATS tells that to nobody: whoever runs on the same machine looks and answers. Nothing of it is
-//! stored, so that it works where nothing can be, and is never old.
+//! How full the broker's disk is. NATS does not tell: a process on the same machine checks the disk and answers. The answer is not
+//! stored, so that this works when nothing can be stored, and is never outdated.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::connection::{Broker, TransientMessage};
 use crate::error::{BrokerError, Result};
 
 impl Broker {
-    /// How full the disk is; none if nobody tells within a time.
+    /// How full the disk is; none if no process answers in time.
     pub async fn disk(&self, within: Duration) -> Option<Disk> {
         let told = self.ask(self.subjects().disk(), "".into(), within).await.ok()?;
         // A file system that tells nothing of itself has no size.
@@ -18,7 +18,7 @@ impl Broker {
             .filter(|disk: &Disk| disk.total > 0 || disk.fault.is_some())
     }
 
-    /// Answers whoever asks how full it is.
+    /// Answers queries about how full it is.
     ///
     /// # Errors
     /// When the connection takes nothing.

@@ -1,4 +1,4 @@
-//! What can go wrong with the broker, said so that a person can act on it.
+//! Errors of the broker, worded so that a person can act on them.
 
 /// An error of the broker.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub enum BrokerError {
         /// The client's own words.
         cause: String,
     },
-    /// What was given as the address is none.
+    /// The given address is not valid.
     #[error("{url:?} is not a NATS address: {cause}")]
     BadAddress {
         /// What was given, without credentials.
@@ -90,7 +90,7 @@ pub enum BrokerError {
         /// The parser's words.
         cause: String,
     },
-    /// A place that is given to another list than the one that it is of.
+    /// A cursor that belongs to another list.
     #[error("the cursor is from another list")]
     OtherList,
     /// Anything else that the broker said.

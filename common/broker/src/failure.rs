@@ -1,11 +1,11 @@
-//! What the broker refused, said to a person: what did not work, why, what to try, and the exit code.
+//! The broker's errors as people see them: what did not work, why, what to try, and the exit code.
 
 use common::api::ApiError;
 use common::failure::{DENIED, FAILED, LIMIT, TIMEOUT, UNREACHABLE, USAGE, error};
 
 use crate::BrokerError;
 
-/// The broker's error, said to a person: `what` names what was attempted.
+/// The broker's error as people see it: `what` names what was attempted.
 pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
     let (code, try_) = match &cause {
         BrokerError::Unreachable { .. } => (

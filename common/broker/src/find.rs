@@ -1,4 +1,4 @@
-//! Finding messages by their names, wherever they are: in the journal, else in HISTORY. What leaves the one is in the other before, so
+//! Finding messages by name, in the journal or else in HISTORY. A message is in HISTORY before it leaves the journal, so
 //! that this order misses nothing.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use crate::wire::CALL;
 /// In a journal with more records than this, ids cannot be looked up by how they begin: all of them would have to be read.
 pub(crate) const LISTED: u64 = 100_000;
 
-/// How a message stands.
+/// The state of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Standing {
     /// It has no final state.
@@ -111,7 +111,7 @@ impl Broker {
         })
     }
 
-    /// How a message stands.
+    /// The state of a message.
     ///
     /// # Errors
     /// When the broker does not answer.

@@ -1,4 +1,4 @@
-//! Which fleet it is, and what only its supervisors and nodes know.
+//! The fleet's id, and the secret that only its supervisors and nodes know.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Whether an answer about a stream is its leader's, and one that counts. Pure.
+//! Whether an answer about a stream comes from its leader and can be trusted. Pure.
 //!
 //! While a group has no leader, nats-server 2.15 lets each of its members answer `STREAM.INFO`, with what that one happens to have: a
 //! server that stood still or came back with an empty disk lacks what the others have stored. So does a new member that is to lead

@@ -23,7 +23,7 @@ const MARKER: &str = "Nats-Marker-Reason";
 /// The part of the time to live that a holder leaves unused, since its clock may be slower than the others'.
 const MARGIN: u32 = 4;
 
-/// What an attempt to take or renew the lease came to.
+/// The result of an attempt to take or renew the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseState {
     /// Ours.

@@ -1,4 +1,4 @@
-//! The one crate that speaks NATS. See ARCHITECTURE.md for the streams and `common::subject` for their subjects.
+//! The only crate that speaks NATS. See ARCHITECTURE.md for the streams and `common::subject` for their subjects.
 
 mod ack;
 mod address;

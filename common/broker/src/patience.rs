@@ -1,4 +1,4 @@
-//! Waiting for what is not there yet: in which order brokers, supervisors and nodes are started does not matter.
+//! Waiting for what does not exist yet: the order in which brokers, supervisors and nodes are started does not matter.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::error::{BrokerError, Result};
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What is waited for is said again after this time.
+/// What is waited for is logged again after this time.
 const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is waited for.

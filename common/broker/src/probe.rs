@@ -1,4 +1,4 @@
-//! Whether the broker stores: it may answer, and read, and store nothing any more.
+//! Whether the broker can store records: it may answer and read, but no longer store.
 
 use std::time::{Duration, Instant};
 

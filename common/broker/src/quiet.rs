@@ -1,4 +1,4 @@
-//! Tallies of the whole process: for what is met where no caller could keep one.
+//! Tallies of the whole process, for places where no caller could keep one.
 
 use std::sync::{Mutex, PoisonError};
 

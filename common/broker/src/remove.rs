@@ -1,4 +1,4 @@
-//! Removing records for good: not only from a stream, but also from the files of the server.
+//! Removing records permanently: not only from a stream, but also from the files of the server.
 //!
 //! The server removes a record by noting that it is gone. Its bytes stay in its block, a file of up to 8 MiB, until the block is dropped or
 //! rewritten. The server does that when less than half of a block is in use, but never to the block that it writes to.

@@ -1,4 +1,4 @@
-//! Emptying a fleet's streams. Nothing else than this removes what is open.
+//! Emptying a fleet's streams. Only this removes open messages.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Asking until there is an answer: the one place that knows which errors pass, and how soon to ask again. How long that may go
-//! on is for whoever waits to say.
+//! Retrying until there is an answer: the one place that knows which errors are temporary, and how soon to retry. How long that may go
+//! on is up to the caller.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The streams of a namespace: created idempotently, read back, since old servers ignore what they do not know.
+//! The streams of a namespace: created idempotently, and read back, since old servers ignore settings that they do not know.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One request and its answer, over reconnects: what every other module stands on.
+//! One request and its answer, across reconnects: the base of every other module.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct Wire {
     pub(crate) clock: Arc<ServerClock>,
 }
 
-/// An answer, and the how-manieth try it belongs to.
+/// An answer, and the number of the try that it belongs to.
 pub(crate) struct Answer {
     pub(crate) message: Message,
     pub(crate) tries: u32,
@@ -63,7 +63,7 @@ impl Wire {
         }
     }
 
-    /// Asks until there is an answer: again after a reconnect, after [`ANSWERED_WITHIN`], and where nobody listened.
+    /// Repeats a request until there is an answer: after a reconnect, after [`ANSWERED_WITHIN`], and if nobody listened.
     /// The request must be harmless when repeated.
     pub(crate) async fn request(
         &self,

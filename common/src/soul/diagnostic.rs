@@ -1,4 +1,4 @@
-//! What is wrong with a soul, for people: rendered by `miette` in the command line, plain in logs and JSON.
+//! The problems of a soul, for people: rendered by `miette` in the command line, plain in logs and JSON.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Subjects that name nothing: what is stored there is there to be removed at once.
+//! Filler subjects, which name nothing: what is stored there is removed at once.
 
 use super::Subjects;
 

@@ -1,4 +1,4 @@
-//! Reads the worker's lines: what is protocol, what is a log line, and what was meant as protocol and is damaged.
+//! Reads the worker's lines: protocol, log lines, and damaged lines that were meant as protocol.
 
 use std::borrow::Cow;
 

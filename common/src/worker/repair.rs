@@ -1,4 +1,4 @@
-//! Makes JSON of what is nearly JSON, where nothing has to be guessed.
+//! Repairs JSON, if nothing has to be guessed.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

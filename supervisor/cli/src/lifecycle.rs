@@ -117,10 +117,10 @@ pub struct WaitArgs {
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Until {
-    /// Its worker takes messages.
+    /// Its worker receives messages.
     #[default]
     Running,
-    /// Running, and nothing waits or is being answered.
+    /// Running, with no message waiting or in progress.
     Idle,
     /// Stopped, or removed.
     Stopped,

@@ -1,8 +1,8 @@
 //! Earlier processes of a node. The holder of its folder's lock knows that they are dead, and a leader that is told so need
 //! not wait for their reports to time out.
 //!
-//! A copy of the folder, or of the whole machine, holds the same list while the original runs: the list is trusted only if it is the very file
-//! that was written, and was written since the machine last started.
+//! A copy of the folder, or of the whole machine, holds the same list as the running original. The list is trusted only if it is the
+//! very file that was written, and was written since the machine last started.
 
 use std::fs;
 use std::io;

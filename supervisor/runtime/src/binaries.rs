@@ -9,7 +9,7 @@ use common::failure;
 
 /// The oldest server that has all that the streams need: message time to live, atomic persistence per stream.
 const OLDEST: (u32, u32) = (2, 12);
-/// The shim's binary: beside this one.
+/// The shim's binary: next to this one.
 ///
 /// # Errors
 /// When it is not there.
@@ -33,7 +33,7 @@ pub fn shim() -> Result<PathBuf, ApiError> {
     }
 }
 
-/// The nats-server to start, and its version: `MOZART_NATS_SERVER`, a new enough one on `PATH`, or what `make setup` installed beside the checkout.
+/// The nats-server to start, and its version: `MOZART_NATS_SERVER`, a new enough one on `PATH`, or the one that `make setup` installed.
 ///
 /// # Errors
 /// When there is none, or none that is new enough (exit 6).

@@ -34,10 +34,10 @@ impl RunFolders {
         self.root.join(format!("{agent}-{incarnation}"))
     }
 
-    /// Makes sure that one node of this name serves this folder.
+    /// Makes sure that only one node of this name uses this folder.
     ///
     /// # Errors
-    /// When another one does, or the folder cannot be made.
+    /// When another one uses it, or the folder cannot be created.
     pub fn lock(&self, node: &NodeName) -> Result<fs::File, ApiError> {
         const WHAT: &str = "cannot start the node";
         let made = make(&self.root);
@@ -90,7 +90,7 @@ impl RunFolders {
         self.of(agent, incarnation).join(EXIT)
     }
 
-    /// Puts an end on record that the shim could not leave there itself. If that fails, the node knows it until its own end.
+    /// Records the exit of a shim that could not do so itself. If that fails, the node knows it until it exits.
     pub fn record(&self, end: &IncarnationExit) {
         let IncarnationExit { agent, incarnation, exit, clean, finished, at } = end;
         let words = ShimExit { exit: exit.clone(), finished: *finished, clean: *clean, at: *at };
@@ -119,7 +119,7 @@ pub fn write_private(path: &Path, value: &impl Serialize) -> io::Result<()> {
     file.write_all(&serde_json::to_vec(value)?)
 }
 
-/// The end of an incarnation whose shim said nothing.
+/// The exit of an incarnation whose shim wrote no exit record.
 pub fn without_a_word(
     agent: AgentName,
     incarnation: u64,

@@ -112,10 +112,10 @@ impl Home {
         lock::take(&self.dir)
     }
 
-    /// The lock that the process which started this one held, and has left to it as its stdin.
+    /// The lock that the parent process held, and has passed to this one as its stdin.
     ///
     /// # Errors
-    /// When stdin is none.
+    /// When stdin is not a lock.
     pub fn inherit_lock() -> Result<fs::File, ApiError> {
         let inherited = std::io::stdin().as_fd().try_clone_to_owned().map(fs::File::from);
         let what = "cannot take over the lock of the data folder";
@@ -152,8 +152,8 @@ impl Home {
         })
     }
 
-    /// The name of the node of this folder: chosen once, and kept. A host that is renamed must not leave what runs here to a node
-    /// that nobody is any more, and start it again beside itself.
+    /// The name of the node of this folder: chosen once, and kept. After a host is renamed, what runs here must not belong to a node
+    /// that no longer exists, and must not be started a second time.
     ///
     /// # Errors
     /// When the file system does not allow it, or what is kept is no name.

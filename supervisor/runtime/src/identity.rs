@@ -1,8 +1,8 @@
-//! Which data folder this is. A copy of one, beside the original or restored from a backup, holds the same notes: of processes,
-//! containers, ports and a fleet that are not its own.
+//! The identity of a data folder. A copy, next to the original or restored from a backup, holds the same notes: of processes,
+//! containers, ports and a fleet that belong to the original.
 //!
-//! So a folder has an id, in a file that says which file it is. A copy is another file: it gets an id of its own, and what it says
-//! of things that run is forgotten. A folder that was moved keeps its id.
+//! So a folder has an id, in a file that identifies itself by its inode. A copy is another file: it gets its own id, and its notes
+//! about what runs are dropped. A folder that was moved keeps its id.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
@@ -143,12 +143,12 @@ impl Home {
         }
     }
 
-    /// Whether what it says of things that run is of another folder, which this one is a copy of.
+    /// Whether its notes about what runs belong to another folder, of which this one is a copy.
     pub fn is_unclaimed_copy(&self) -> bool {
         matches!(find(&self.dir), Ok(Found::Copied(_)))
     }
 
-    /// Makes this folder one of its own, if it is a copy, before anything of it is believed. Its id.
+    /// If this folder is a copy, makes it independent before any of its notes are trusted. Returns its id.
     ///
     /// # Errors
     /// When something runs that was started from where the folder was, or from another folder in its place; when the file system
@@ -222,7 +222,7 @@ impl Home {
         gone(fs::remove_dir_all(self.run()))
     }
 
-    /// Writes down again which folder this is, if somebody has removed that while it is in use.
+    /// Restores the folder's identity file, if it was removed while the folder is in use.
     ///
     /// # Errors
     /// When the file system does not allow it.
@@ -233,12 +233,12 @@ impl Home {
         }
     }
 
-    /// Whether its broker's data still says that it is the fleet of the folder that this one is a copy of.
+    /// Whether its broker's data still has the identity of the original's fleet, if this folder is a copy.
     pub fn has_copied_fleet(&self) -> bool {
         matches!(find(&self.dir), Ok(Found::Ours(Kept { is_copied_fleet: true, .. })))
     }
 
-    /// The fleet is one of its own by now.
+    /// Records that the fleet is independent of the original now.
     ///
     /// # Errors
     /// When the file system does not allow it.

@@ -1,5 +1,5 @@
 //! Finding the processes of incarnations by what their environment says, in `/proc`. Process ids are never trusted alone: they
-//! are given again.
+//! are reused.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! What incarnations run in. `process`: a shim and its worker as processes of this machine. `docker`, `podman`: in a container.
+//! The runtimes of incarnations. `process`: a shim and its worker as processes of this machine. `docker`, `podman`: in a container.
 
 pub mod binaries;
 pub mod engine;

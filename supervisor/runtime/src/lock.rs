@@ -1,4 +1,4 @@
-//! Locks on folders. A folder itself is locked, not a file in it: nothing can remove the lock, it needs no room on the disk and no
+//! Locks on folders. The folder itself is locked, not a file in it: nothing can remove the lock, it needs no disk space and no
 //! right to write, and systemd-tmpfiles leaves alone what is in a locked folder
 //! (<https://systemd.io/TEMPORARY_DIRECTORIES>).
 

@@ -1,4 +1,4 @@
-//! Collecting what nobody waits for: as PID 1 of a container, a role gets every orphan, and an orphan that has ended stays in the process
+//! Reaping orphans: as PID 1 of a container, a role gets every orphan, and an orphan that has ended stays in the process
 //! table until its parent asks for its status.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! The process table: who is there, since when, and how to signal it. Process ids are never trusted alone: they are given again.
+//! The process table: who is there, since when, and how to signal it. Process ids are never trusted alone: they are reused.
 
 use std::fs;
 use std::io::{self, ErrorKind};

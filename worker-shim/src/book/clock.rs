@@ -1,4 +1,4 @@
-//! What time brings: events that are due, deadlines, retries.
+//! What is due at a time: events, deadlines, retries.
 
 use common::event::Event;
 use common::worker::ToWorker;

@@ -1,4 +1,4 @@
-//! What the worker says.
+//! The lines of the worker.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What an agent may say beside its answers: events are kept for all agents in one place, and none may push out the others'.
+//! How much an agent may say besides its answers: the events of all agents share one stream, and no agent may push out those of others.
 
 use super::Now;
 

@@ -1,4 +1,4 @@
-//! Acks on their way to the broker: a few at a time, with a final state where there is one.
+//! Acks that are sent to the broker: a few at a time, together with a final state if there is one.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The pump's deeds: what the book wants done.
+//! Performs what the book decides.
 
 use std::time::SystemTime;
 

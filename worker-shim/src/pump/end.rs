@@ -1,4 +1,4 @@
-//! The pump's end: draining, the worker's exit, the last words, the exit file.
+//! The pump's end: draining, the worker's exit, the last records, the exit file.
 
 use std::io::Write as _;
 use std::pin::pin;

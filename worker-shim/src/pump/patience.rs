@@ -1,4 +1,4 @@
-//! How long a shim whose worker is gone waits until what it has to say is stored.
+//! How long a shim whose worker is gone waits until its last records are stored.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The worker and its pipes: lines out, lines in, and what is noticed about either end.
+//! The worker and its pipes: lines out, lines in, and the state of either end.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;

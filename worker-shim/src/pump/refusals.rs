@@ -1,4 +1,4 @@
-//! What the shim is sent and does not take: counted, and told in few words however much of it comes.
+//! Input that the shim refuses: counted, and logged at a limited rate, however much of it comes.
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! What is under way: publishes, look-ups, questions. All of it is polled by the pump itself: nothing goes on while that
+//! Work in progress: publishes, look-ups, questions. All of it is polled by the pump itself: nothing proceeds while the pump
 //! does not know whether it may.
 
 use broker::Broker;

@@ -1,8 +1,8 @@
-//! Whether this incarnation is the current one: the one question that decides what it may start and say. Pure: time is an
+//! Whether this incarnation is the current one, which decides what it may start and publish. Pure: time is an
 //! argument, and what is to be done comes back as [`Deed`].
 //!
-//! Only the broker's own word about the incarnation's consumer makes it current, and only while that word is young: a
-//! connection that stands, a supervisor's old command or messages that were read ahead prove nothing. Its own standstill (a
+//! Only the broker's own answer about the incarnation's consumer makes it current, and only while that answer is recent: a
+//! working connection, a supervisor's old command or messages that were read ahead prove nothing. Its own suspension (a
 //! stopped process, a suspended machine) counts as silence too, since whatever was sent meanwhile may be old when it is read.
 
 #[cfg(test)]
@@ -107,7 +107,7 @@ pub(crate) enum Deed {
     Pull(Consumer),
     /// What this pull still brings is not wanted.
     DropPull,
-    /// Nobody will ever admit this incarnation.
+    /// No leader will ever admit this incarnation.
     End,
 }
 

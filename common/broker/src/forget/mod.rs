@@ -1,4 +1,4 @@
-//! Forgetting: what was said to an agent and what it answered is erased from every stream, and from the files of the server.
+//! Forgetting: an agent's messages and answers are erased from every stream, and from the files of the server.
 //!
 //! Only what is finished is forgotten. A request goes before its final state, so that no message ever looks open that is not. Forgetting that
 //! was interrupted is finished by the next: of a message that it has left half, the rest goes, whatever bounds there are in time.

@@ -1,4 +1,4 @@
-//! Putting finished messages into HISTORY and INDEX, and finding out how far that got.
+//! Writes finished messages to HISTORY and INDEX, and finds out how far that got.
 //!
 //! A record of HISTORY says which final state of which journal it was made from, and these are archived in the order of the journal: so the
 //! last one tells what is archived, exactly, whoever archived it and whenever. A record of INDEX says up to where HISTORY is indexed, and

@@ -1,4 +1,4 @@
-//! Places in lists: text for people to pass on, without meaning to them. Pure.
+//! Cursors of lists: opaque text for people to pass on. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use super::list::ListQuery;
 /// What the names of lists are made numbers with.
 const LISTS: Uuid = Uuid::from_u128(0x5b0c_9d27_6a1e_4f38_8f54_0e9b_c1a7_d263);
 
-/// A place in a list. The list of another fleet, agent or conversation has no such place, and refuses it.
+/// A cursor of a list. The list of another fleet, agent or conversation refuses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     /// Which list it is of.

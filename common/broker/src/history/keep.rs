@@ -1,4 +1,4 @@
-//! How long things are kept: removing what is older, without looking at what is not.
+//! Retention: removes what is older than it is to be kept, without reading the rest.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Everything there is of messages, in order: what has left the journal first.
+//! A scan of all messages in order: those that have left the journal first.
 
 use std::collections::{HashSet, VecDeque};
 

@@ -1,4 +1,4 @@
-//! SNAPSHOTS: what the control log came to, as of one of its records, so that a start need not read it all.
+//! SNAPSHOTS: the folded control log as of one of its records, so that a start need not read all of the log.
 //!
 //! What is in them is the fold's business: here they are bytes with a head. A snapshot is several records of one subject, and
 //! counts when all of them are there; which one is believed is decided by [`SnapshotHead::doubt`] and by whoever reads the content.

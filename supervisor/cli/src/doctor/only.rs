@@ -15,7 +15,7 @@ pub(super) enum Only {
     Broker,
     /// A supervisor answers.
     Supervisor,
-    /// A node is there.
+    /// There is a node.
     Nodes,
 }
 

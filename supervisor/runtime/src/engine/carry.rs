@@ -1,4 +1,4 @@
-//! Images that leave an engine and come to one: whether another host could pull them, `save` and `load`.
+//! Moving images between engines: whether another host could pull them, `save` and `load`.
 
 use std::time::Duration;
 

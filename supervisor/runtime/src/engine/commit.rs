@@ -1,4 +1,4 @@
-//! What an agent's container was made from, and a name for it.
+//! The image that an agent's container was created from, and another name for it.
 
 use bollard::query_parameters::{InspectContainerOptions, TagImageOptionsBuilder};
 use common::AgentName;

@@ -1,4 +1,4 @@
-//! Containers of incarnations: made, started, signalled, found again, and settled when they have ended.
+//! Containers of incarnations: created, started, signalled, found again, and settled when they have ended.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ use crate::secrets::secrets;
 const SOON: std::time::Duration = std::time::Duration::from_millis(400);
 /// How often a signal is tried that an engine does not deliver: it is followed by SIGKILL in any case, when its time is over.
 const SIGNALS: u32 = 4;
-/// By what an incarnation is known to be a container while the engine is down.
+/// The note that an incarnation is a container, which is needed while the engine is down.
 const RECORD: &str = "container.json";
 
 /// A container of an incarnation.
@@ -78,11 +78,11 @@ pub enum Phase {
 /// How the look at a container went that seemed to have ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// So it did. What is known of it is this; the container can go once that is on record.
+    /// It has ended, as this says; the container can be removed once that is recorded.
     Yes(IncarnationExit),
     /// It runs.
     No,
-    /// The engine does not say: it is asked again.
+    /// The engine does not tell: it is asked again.
     Unknown(String),
 }
 
@@ -248,7 +248,7 @@ impl Engine {
         }
     }
 
-    /// Removes a container that is of no use any more, as soon as the engine has time. Whether it is gone now.
+    /// Removes a container that is no longer needed, as soon as the engine has time. Whether it is gone now.
     pub async fn discard(&self, id: &str) -> bool {
         // Only closed at the end of everything.
         let _permit = self.inner.at_once.acquire().await;
@@ -354,7 +354,7 @@ pub fn noted(run: &Path) -> Option<Container> {
     read(&run.join(RECORD))
 }
 
-/// How a container ended whose shim said nothing. What a signal killed has the exit code that a shell would tell.
+/// How a container ended whose shim wrote no exit record. A process killed by a signal has the exit code that a shell would report.
 fn status(state: &ContainerState) -> Exit {
     let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
     let signal = code.map(|code| code - 128).filter(|signal| (1..=64).contains(signal));
@@ -366,7 +366,7 @@ fn status(state: &ContainerState) -> Exit {
     }
 }
 
-/// What is run from an image that somebody made of one of ours has its labels, too, but not its name: that is not ours.
+/// A container from an image that was committed from one of ours has its labels, too, but not its name: it is not ours.
 fn listed(summary: ContainerSummary, fleet: &str, kind: Kind) -> Option<Listed> {
     let label = labels::read(&summary.labels?)?;
     let name = spec::name(&label.agent, label.incarnation, fleet);

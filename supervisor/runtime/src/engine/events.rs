@@ -1,4 +1,4 @@
-//! What the engine tells: which containers have ended, and, to be sure, now and then all that there are.
+//! The engine's events: which containers have ended. To be sure, all containers are listed periodically, too.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,12 +30,12 @@ pub enum News {
     Listed(Vec<Listed>),
     /// The container with this id has ended.
     Ended(String),
-    /// It does not answer: what it last said holds until it does.
+    /// It does not answer: its last answer counts until it does.
     Down(String),
 }
 
 impl Engine {
-    /// Tells news until nobody listens any more.
+    /// Sends news until the receiver is dropped.
     pub async fn watch(self, news: mpsc::Sender<News>) {
         let mut is_down = false;
         loop {

@@ -1,4 +1,4 @@
-//! Images: found, pulled, made, checked.
+//! Images: found, pulled, built, checked.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

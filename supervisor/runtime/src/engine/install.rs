@@ -1,5 +1,5 @@
-//! The shim within the engine: a volume that holds it, made once and mounted read-only into every container. The images need
-//! nothing of ours, and nothing of ours gets into what is committed from them.
+//! The shim in the engine: a volume that holds it, created once and mounted read-only into every container. The images need
+//! no files of Mozart, and none get into what is committed from them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -39,7 +39,7 @@ pub fn volume_name(shim: &[u8]) -> String {
     format!("{VOLUME}{digest}")
 }
 
-/// A shim for containers needs nothing of the image, not even a loader.
+/// Checks that a shim can run in any image: it needs no files of it, not even a loader.
 ///
 /// # Errors
 /// When it is not static, or no program of this system.

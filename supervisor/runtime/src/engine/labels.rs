@@ -1,4 +1,4 @@
-//! The labels of containers: whose they are, and which incarnation.
+//! The labels of containers: which node they belong to, and which incarnation they are.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
 //! The container runtime: docker or podman, through the API that both serve.
 //!
-//! The engine's containers are the record: each carries labels that say whose it is, and what the labels do not say is ours is not
+//! The engine's containers are the record: each has labels that say which node it belongs to, and what is not labelled as ours is not
 //! touched. A container is there only while its incarnation runs; how it ended is moved to the run folder.
 
 mod address;
@@ -64,7 +64,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As nodes report it and souls' errors say it.
+    /// As nodes report it and error messages name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "docker",
@@ -136,7 +136,7 @@ impl Connection {
     /// The first engine that answers; with a kind, the first of that.
     ///
     /// # Errors
-    /// Why none of the places where one may be is it.
+    /// Why no engine answers at any of the addresses.
     pub async fn look(wanted: Option<Kind>) -> Result<Self, Vec<Unusable>> {
         let mut seen = Vec::new();
         for address in candidates(wanted) {

@@ -1,5 +1,5 @@
-//! What a shim says on its stdout: its last words. They are heard as they are said, because an engine answers no question about a
-//! container while it clears up behind it; and read in its log where nobody listened.
+//! The exit record that a shim writes to its stdout. It is read as it is written, because an engine answers no query about a
+//! container while it cleans up after it; and read from the container's log if nobody listened.
 
 use std::collections::HashMap;
 use std::fmt;

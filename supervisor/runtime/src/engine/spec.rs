@@ -1,6 +1,6 @@
-//! From a soul to a container: what is asked of the engine. Pure.
+//! The container of a soul, as the engine is asked for it. Pure.
 //!
-//! Safe unless the soul says otherwise: nothing is writable but /tmp and the SANCTUM folders, the worker is not root and cannot
+//! Safe by default: only /tmp and the SANCTUM folders are writable, the worker is not root and cannot
 //! become it, and it cannot take more of the machine than it may.
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! What an engine says of itself, and what of ours it holds: for `doctor` and `down`, which are no node. Only what our labels, or a
+//! Information about an engine, and Mozart's objects in it: for `doctor` and `down`, which are not nodes. Only what our labels, or a
 //! node's own notes, say is ours.
 
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
-//! What an engine's errors say to people.
+//! An engine's errors as people read them.
 
 use bollard::errors::Error;
 
-/// What went wrong, in the engine's own words, without what only its developers need.
+/// What went wrong, in the engine's words, without details that only its developers need.
 pub fn say(error: Error) -> String {
     if let Error::DockerResponseServerError { message: text, .. }
     | Error::DockerStreamError { error: text } = &error
