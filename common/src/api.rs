@@ -59,7 +59,7 @@ pub enum Query {
     Ps {
         /// One agent only.
         agent: Option<AgentName>,
-        /// Leaves out what only the journal knows (`messageCount`, `inbox`, `oldest`): for whoever asks again and again.
+        /// Leaves out what only the journal knows (`messageCount`, `inbox`, `oldest`): for clients that ask repeatedly.
         #[serde(default)]
         brief: bool,
         /// Only those whose names come after this one.
@@ -277,7 +277,7 @@ pub struct AgentRow {
     pub given_up: Option<String>,
 }
 
-/// How old the figures about an agent's messages are. The broker is asked for them, and whoever looks does not wait for a busy one.
+/// How old the figures about an agent's messages are. They come from the broker, and a client does not wait for a busy one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Counts {
@@ -321,7 +321,7 @@ pub struct AgentDetail {
 }
 
 impl AgentDetail {
-    /// The spec that is in force: a newer one was given up, or is not ready yet.
+    /// The spec that is in use: a newer one was given up, or is not ready yet.
     #[must_use]
     pub fn in_force(&self) -> &AgentSpec {
         self.running_config.as_deref().unwrap_or(&self.config)
@@ -344,7 +344,7 @@ pub struct MessageRow {
     pub kind: Kind,
     /// The text.
     pub message: String,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
     /// Attempts so far.
     pub attempts: u32,

@@ -135,7 +135,7 @@ pub enum ControlEvent {
         /// Where it is to run.
         node: NodeName,
     },
-    /// An incarnation that counted as gone with its node is there again, unharmed, and nothing has taken its place.
+    /// An incarnation that counted as gone with its node is back, unharmed, and nothing has taken its place.
     IncarnationReturned {
         /// The agent.
         agent: AgentName,
@@ -190,7 +190,7 @@ pub enum ControlEvent {
         /// Why.
         reason: String,
     },
-    /// An incarnation is there, and nothing was heard of its shim for too long: it is ended, and counts as crashed.
+    /// An incarnation runs, but its shim was silent for too long: it is ended, and counts as crashed.
     IncarnationHung {
         /// The agent.
         agent: AgentName,
@@ -253,7 +253,7 @@ pub enum Reading {
 /// Reads a record's bytes.
 ///
 /// Every version writes an object with an `author` and a `type`. What is no such thing is damaged for every build alike, and can be
-/// skipped; what is one and cannot be parsed means something to somebody.
+/// skipped; what is one and cannot be parsed means something to another version.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Reading {
     #[derive(Deserialize)]

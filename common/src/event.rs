@@ -49,7 +49,7 @@ pub enum EventBody {
         /// The piece.
         text: String,
     },
-    /// Anything else the worker tells.
+    /// Any other event of the worker.
     Worker {
         /// The worker's event, with its own `type`.
         event: serde_json::Value,

@@ -263,7 +263,7 @@ impl DeadLetter {
     }
 }
 
-/// Attempts that are told of although nothing of them is on record, at most.
+/// The most attempts that are listed although nothing of them is on record.
 const MOST: u32 = 100;
 
 /// Adds the attempts whose end is not on record: the broker did not take it, or a power cut took it.

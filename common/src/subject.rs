@@ -3,8 +3,8 @@
 //! Every subject starts with `mozart.<namespace>.`. With more than one journal shard a last token names the shard; the tokens
 //! before it keep their positions.
 //!
-//! A message's name is always all of agent, sender and id. Its conversation's tag stands beside the name in the journal's
-//! subjects, so that a conversation can be read by subject; it is no part of the name, and whatever is to be there once is
+//! A message's name always consists of agent, sender and id. Its conversation's tag follows the name in the journal's
+//! subjects, so that a conversation can be read by subject; it is not part of the name, and what must exist only once is
 //! compared over all tags.
 
 mod filler;
@@ -531,7 +531,7 @@ impl Subjects {
         NodeName::new(rest.strip_suffix(".report")?).ok()
     }
 
-    /// A subject that nobody listens to: what is published there has passed the connection.
+    /// A subject without subscribers: what is published there has passed the connection.
     #[must_use]
     pub fn flush(&self) -> String {
         format!("{}.flush", self.prefix)
@@ -543,7 +543,7 @@ impl Subjects {
         format!("{}.query", self.prefix)
     }
 
-    /// How full the disk under the broker is: answered by whoever runs beside it.
+    /// How full the broker's disk is: answered by a process on its machine.
     #[must_use]
     pub fn disk(&self) -> String {
         format!("{}.disk", self.prefix)

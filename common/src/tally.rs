@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// No words come sooner after the last ones than this, in milliseconds.
+/// The shortest time between two log lines, in milliseconds.
 const EVERY_MS: u64 = 10_000;
 
 /// Counts things of one kind, and tells when to log them: the first at once, then every 10 s at most.
@@ -12,7 +12,7 @@ const EVERY_MS: u64 = 10_000;
 /// Times are in milliseconds, by any clock that does not go back.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// None: nothing was said yet.
+    /// None: nothing was logged yet.
     said_at: Option<u64>,
     /// How many came since then.
     others: u64,

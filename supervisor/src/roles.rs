@@ -37,7 +37,7 @@ async fn patiently(
     stop.run_until_cancelled(connecting).await
 }
 
-/// Runs a supervisor. Waits for a broker that is not there yet.
+/// Runs a supervisor. Waits for a broker that is not running yet.
 ///
 /// # Errors
 /// When the broker refuses it, or does not take the streams.
@@ -66,7 +66,7 @@ fn default_id() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-/// Runs a node. Waits for a broker, and for the streams that the first supervisor makes, if they are not there yet.
+/// Runs a node. Waits for a broker, and for the streams that the first supervisor creates, if they do not exist yet.
 ///
 /// # Errors
 /// When the broker refuses it, or no shim is found.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::standing::{Consumer, Found};
 
-/// How long storing a record is tried before the gate is looked at again, and it is tried anew (which is harmless).
+/// How long storing a record is tried before the gate is checked again and storing is retried (which is harmless).
 pub(crate) const STORE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the broker may take to tell of a consumer.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
@@ -203,7 +203,7 @@ pub(crate) async fn settle(
     }
 }
 
-/// Gives a request that nobody can read its final state. Another one may be there: then it is only acknowledged.
+/// Stores the final state of a request that cannot be read. If there is one already, the request is only acknowledged.
 pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadable) -> Done {
     let final_ = Final {
         status: Outcome::Failed,

@@ -16,7 +16,7 @@ use serde_json::Value;
 /// Shorter values, in bytes, are not looked for: `1` or `true` would be found everywhere.
 const SHORTEST: usize = 6;
 
-/// What must not be said.
+/// The secrets that must not be published.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Secrets(Vec<(Finder<'static>, String)>);
 

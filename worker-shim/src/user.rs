@@ -69,7 +69,7 @@ fn gid_of(group: &str, name: &str) -> Option<u32> {
     entries.find(|fields| fields.first() == Some(&name))?.get(2)?.parse().ok()
 }
 
-/// Checks that the worker may write where its soul says so: else it would only find out amid a turn.
+/// Checks that the worker may write where its soul says so: else it would only find out in the middle of a turn.
 ///
 /// # Errors
 /// Which folder it may not write to, and what helps.

@@ -1,6 +1,6 @@
 //! The reply subject of a delivery: where it came from, and where its ack goes.
 
-/// What an ack subject tells.
+/// The content of an ack subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AckSubject<'a> {
     pub(crate) stream: &'a str,

@@ -488,7 +488,7 @@ impl Wire {
         Ok(purged.purged)
     }
 
-    /// Removes one record. One that is not there is as good as removed.
+    /// Removes one record. One that does not exist counts as removed.
     pub(crate) async fn delete(&self, stream: &str, seq: u64, erase: bool) -> Result<()> {
         // Erased, its bytes are overwritten at once, which takes some milliseconds; else they stay until the server drops the file.
         let body = serde_json::json!({ "seq": seq, "no_erase": !erase });

@@ -47,7 +47,7 @@ pub struct ConnectOptions {
     pub timeout: Duration,
 }
 
-/// Whether the connection stands.
+/// Whether there is a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     /// Up now.
@@ -113,7 +113,7 @@ impl Broker {
         &self.inner.wire
     }
 
-    /// What is known of the room in a journal stream.
+    /// What is known of the free space in a journal stream.
     pub(crate) fn room(&self, shard: u32) -> Option<&Room> {
         self.inner.rooms.get(usize::try_from(shard).ok()?)
     }
@@ -144,7 +144,7 @@ impl Broker {
         self.wire().clock.at(Moment::now()).unwrap_or_else(|| std::time::SystemTime::now().into())
     }
 
-    /// The earliest that the broker's clock may show by now: for what may be late and must not be early, such as the end of somebody's
+    /// The earliest time that the broker's clock may show now: for what may be late and must not be early, such as the end of somebody's
     /// patience. An answer of a slow broker leaves open for half of its way when it was stamped.
     #[must_use]
     pub fn now_at_least(&self) -> Timestamp {

@@ -98,7 +98,7 @@ impl From<Info> for ConsumerState {
     }
 }
 
-/// What is read of an answer that says nothing.
+/// An answer of which only errors matter.
 #[derive(Deserialize)]
 struct Done {}
 
@@ -216,7 +216,7 @@ impl Broker {
         }
     }
 
-    /// Another name for an incarnation's consumer than the one that does not answer; whoever is first chooses it.
+    /// Another name for an incarnation's consumer, since the one of the first name does not answer; the first caller chooses it.
     async fn rename_consumer(
         &self,
         agent: &AgentName,

@@ -59,7 +59,7 @@ pub enum ControlItem {
         subject: String,
         /// Its `type`, if it has that much of a record.
         kind: Option<String>,
-        /// The parser's words.
+        /// The parser's error message.
         cause: String,
     },
     /// Everything that was stored when the follower began has been seen (once).
@@ -173,7 +173,7 @@ impl Broker {
         }
     }
 
-    /// The last record about an agent: how a client or a shim tells whether the agent exists.
+    /// The last record about an agent, from which a client or a shim can tell whether the agent exists.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -183,8 +183,8 @@ impl Broker {
         record.map(|record| record.parse()).transpose()
     }
 
-    /// Whether an agent is registered, by the last record that says so. The newest record is nearly always enough: else what the
-    /// log holds of the agent is read back, and a snapshot tells what it has no more.
+    /// Whether an agent is registered, by the last record that says so. The newest record is nearly always sufficient; else what the
+    /// log holds of the agent is read back, and a snapshot has what was removed from the log.
     ///
     /// # Errors
     /// When the broker does not answer; when the agent's last record is of a newer version.
@@ -287,7 +287,7 @@ impl Broker {
         self.wire().last_seq(&self.control_stream()).await
     }
 
-    /// What the log holds. One that begins after its first record was trimmed: whoever folds it from there folds something else.
+    /// What the log holds. A log that does not begin with record 1 was trimmed: folding it from there gives another state.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -316,7 +316,7 @@ impl ControlFollower {
     /// The next item. Waits for new ones forever. Cancel safe.
     ///
     /// # Errors
-    /// When it cannot go on.
+    /// When it cannot continue.
     pub async fn next(&mut self) -> Result<ControlItem> {
         Ok(match self.inner.next().await? {
             Followed::CaughtUp => ControlItem::CaughtUp,
@@ -327,7 +327,7 @@ impl ControlFollower {
     }
 }
 
-/// What a record is told from others by.
+/// What identifies a record.
 pub(crate) fn logged(at: Timestamp, payload: &[u8]) -> Logged {
     let id = serde_json::from_slice::<ControlRecord>(payload).ok().and_then(|record| record.id);
     Logged { at, id }

@@ -20,7 +20,7 @@ use crate::wire::CALL;
 /// The longest text of an attempt's end, of a log line, or of a reason that a letter without room keeps.
 const SHORT: usize = 256;
 
-/// So many are removed at once: their names are held.
+/// How many are removed at once: their names are held in memory.
 const DROPPED: usize = 500;
 
 /// The letter as it fits a record.
@@ -111,7 +111,7 @@ impl Broker {
         }
     }
 
-    /// Replaces a dead letter, if it still is the one at `seq` (marks it redriven). False: somebody was faster.
+    /// Replaces a dead letter, if it is still the one at `seq` (marks it redriven). False: it was changed meanwhile.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -215,7 +215,7 @@ impl Broker {
         Ok(Beginning::Found(ids.collect()))
     }
 
-    /// Removes a dead letter. False: not there.
+    /// Removes a dead letter. False: it does not exist.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -293,7 +293,7 @@ pub struct DeadDrop {
 }
 
 impl DeadDrop {
-    /// Removes the next ones, and tells whose they were; none at the end.
+    /// Removes the next ones, and returns their messages' names; none at the end.
     ///
     /// # Errors
     /// When the broker does not answer.

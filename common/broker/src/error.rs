@@ -8,7 +8,7 @@ pub enum BrokerError {
     Unreachable {
         /// The server's address, without credentials.
         url: String,
-        /// The client's own words.
+        /// The client's error message.
         cause: String,
     },
     /// The given address is not valid.
@@ -16,7 +16,7 @@ pub enum BrokerError {
     BadAddress {
         /// What was given, without credentials.
         url: String,
-        /// The client's own words.
+        /// The client's error message.
         cause: String,
     },
     /// The credentials were refused, or a permission is missing.
@@ -24,7 +24,7 @@ pub enum BrokerError {
     Denied {
         /// The server's address, without credentials.
         url: String,
-        /// The server's words.
+        /// The server's error message.
         cause: String,
     },
     /// Older than 2.12.
@@ -87,13 +87,13 @@ pub enum BrokerError {
         subject: String,
         /// Its sequence.
         seq: u64,
-        /// The parser's words.
+        /// The parser's error message.
         cause: String,
     },
     /// A cursor that belongs to another list.
     #[error("the cursor is from another list")]
     OtherList,
-    /// Anything else that the broker said.
+    /// Any other error of the broker.
     #[error("the broker said: {0}")]
     Other(String),
 }

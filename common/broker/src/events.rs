@@ -163,7 +163,7 @@ impl EventFollower {
     /// The next batch. Waits for new ones forever. Cancel safe.
     ///
     /// # Errors
-    /// When it cannot go on.
+    /// When it cannot continue.
     pub async fn next(&mut self) -> Result<EventBatch> {
         loop {
             let Followed::Message { seq, message, .. } = self.inner.next().await? else {

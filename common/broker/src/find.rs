@@ -24,7 +24,7 @@ pub enum Standing {
     Open,
     /// It has one.
     Final(Stored<Final>),
-    /// It is nowhere: nobody sent it, or it is not kept.
+    /// It does not exist: it was never sent, or is no longer kept.
     Gone,
 }
 

@@ -10,8 +10,8 @@ use crate::error::{BrokerError, Result};
 use crate::lease::is_marker;
 
 impl Broker {
-    /// What tells this fleet from every other one, also on an engine that several share: made from its secret, which it does
-    /// not tell.
+    /// What distinguishes this fleet from every other one, also on an engine that several share: derived from its secret, which it does
+    /// not reveal.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -22,7 +22,7 @@ impl Broker {
         Ok(id.get(..12).unwrap_or(&id).to_owned())
     }
 
-    /// The fleet's secret: 32 random bytes in hex, made by whoever asks first.
+    /// The fleet's secret: 32 random bytes in hex, created by the first caller.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -46,7 +46,7 @@ impl Broker {
         }
     }
 
-    /// Makes this another fleet than the one that its data is a copy of. Only while nothing of it runs.
+    /// Separates this fleet from the one that its data is a copy of. Only while nothing of it runs.
     ///
     /// # Errors
     /// When the broker does not answer.

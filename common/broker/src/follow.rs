@@ -3,8 +3,8 @@
 //! The consumer is in memory and without acks, so that a record reaches the follower as soon as it is stored. A gap in the
 //! consumer's own numbers, silence, and a reconnect all end the same way: a new consumer after the last record that was given.
 //!
-//! A server that died may have lost the end of a stream that is not synced, and numbers anew from there. Where that is
-//! expected the follower resumes by time; where it is not, it says so.
+//! A server that died may have lost the end of a stream that is not synced, and reuses its sequences. If that is
+//! expected, the follower resumes by time; if not, it returns an error.
 
 use std::fmt;
 use std::time::Duration;

@@ -21,13 +21,13 @@ use crate::wire::PAUSE;
 /// A pull ends after this long, so that none outlives its caller for long.
 const EXPIRES: Duration = Duration::from_secs(60);
 
-/// A pull's sign of life: the consumer's own word that it is there.
+/// A pull's heartbeat: the consumer itself says that it exists.
 const HEARTBEAT: Duration = Duration::from_millis(2500);
 
 /// Two heartbeats and a bit: after that a pull is lost.
 const SILENCE: Duration = Duration::from_secs(6);
 
-/// Asked for at once, at most: so many requests may wait in the client, whatever the window is.
+/// The most requests of one pull: this many may wait in the client, whatever the window is.
 const BATCH: u32 = 64;
 
 /// How much of a refused payload is kept for the log.
@@ -48,7 +48,7 @@ pub struct Delivery {
     pub reply: String,
 }
 
-/// A request of this agent that nobody can read: garbage, of a newer version, or of another subject. The journal has accepted
+/// A request of this agent that cannot be read: garbage, of a newer version, or of another subject. The journal has accepted
 /// it, so that it must get its final state like any other, and be acked.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
@@ -79,7 +79,7 @@ pub enum InboxItem {
         payload: Bytes,
     },
     /// Nothing more will come from this inbox: the consumer is gone, was moved, or does not answer, or the connection is another
-    /// one. Whoever goes on looks first which it is, and what was given out and never came.
+    /// one. Before continuing, the caller must look up which it is, and what was given out and never came.
     Ended,
 }
 

@@ -30,9 +30,9 @@ pub enum SendOutcome {
         /// Its sequence.
         seq: u64,
     },
-    /// Another message with this id is there.
+    /// Another message already has this id.
     Conflict {
-        /// What is there.
+        /// That message.
         stored: Box<Envelope>,
     },
 }

@@ -1,14 +1,14 @@
 //! Whether an answer about a stream comes from its leader and can be trusted. Pure.
 //!
 //! While a group has no leader, nats-server 2.15 lets each of its members answer `STREAM.INFO`, with what that one happens to have: a
-//! server that stood still or came back with an empty disk lacks what the others have stored. So does a new member that is to lead
+//! server that was suspended or came back with an empty disk lacks what the others have stored. So does a new member that is to lead
 //! (`jsStreamInfoRequest`). Such an answer names no leader, or the leader is among the other servers that it names.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// A leader that stood still, or is cut off, may not know for seconds that it is none any more; another one is elected after 4 s at the
+/// A leader that was suspended, or is cut off, may not know for seconds that it was deposed; another one is elected after 4 s at the
 /// earliest, and heartbeats go out every second (nats-server 2.15).
 const LATELY: Duration = Duration::from_secs(3);
 

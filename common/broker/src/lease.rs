@@ -109,7 +109,7 @@ impl Broker {
 }
 
 impl Lease {
-    /// Takes the claim of an earlier process of the same id over at once. Only for whoever knows that none of it runs any more,
+    /// Takes over the claim of an earlier process of the same id at once. Only for a caller that knows that no such process runs any more,
     /// as by a lock that both hold.
     #[must_use]
     pub fn succeeding(mut self) -> Self {

@@ -199,7 +199,7 @@ impl LogFollower {
     /// The next lines. Waits for new ones forever. Cancel safe.
     ///
     /// # Errors
-    /// When it cannot go on.
+    /// When it cannot continue.
     pub async fn next(&mut self) -> Result<Vec<(AgentName, LogLine)>> {
         loop {
             let Followed::Message { message, .. } = self.inner.next().await? else {

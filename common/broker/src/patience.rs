@@ -21,7 +21,7 @@ enum Missing {
     Other,
 }
 
-/// What may be there later; none for what has to be mended first.
+/// What may exist later; none for an error that has to be fixed first.
 fn missing(error: &BrokerError) -> Option<Missing> {
     match error {
         BrokerError::Unreachable { .. } | BrokerError::Timeout(_) => Some(Missing::Broker),
@@ -42,11 +42,11 @@ fn missing(error: &BrokerError) -> Option<Missing> {
     }
 }
 
-/// Repeats `attempt` while it fails only because something is not there yet. What is waited for is logged once, when it
+/// Repeats `attempt` while it fails only because something does not exist yet. What is waited for is logged once, when it
 /// changes, and every minute. Waits without end: the caller drops it when it is to stop.
 ///
 /// # Errors
-/// What does not go away by waiting: refused credentials, an address that is none, streams of another format.
+/// Errors that waiting does not fix: refused credentials, an invalid address, streams of another format.
 pub async fn once_there<T, Attempt: Future<Output = Result<T>>>(
     who: &str,
     mut attempt: impl FnMut() -> Attempt,

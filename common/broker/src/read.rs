@@ -14,9 +14,9 @@
 //! | `count_requests`, the count of finals of `room`, `logs` | no: they are shown, or an estimate | any replica |
 //! | followers (`follow_control`, `follow_events`, `follow_logs`) | no: what they miss comes later | any replica |
 //!
-//! A leader that was frozen and does not know yet that it is none any more may answer too, and any server while there is none. So a stream's
+//! A leader that was frozen and does not know yet that it was deposed may answer too, and any server while nobody leads. So a stream's
 //! state and index count only from a leader that most of its servers have answered lately (`Cluster::is_of_leader`), and that a record is
-//! not there is confirmed by the index (`Wire::last`, `Wire::all_of`). What must not go wrong even where both fail is a compare-and-set.
+//! not there is confirmed by the index (`Wire::last`, `Wire::all_of`). What must not go wrong even if both fail is a compare-and-set.
 
 use std::collections::VecDeque;
 

@@ -3,7 +3,7 @@
 //! The server removes a record by noting that it is gone. Its bytes stay in its block, a file of up to 8 MiB, until the block is dropped or
 //! rewritten. The server does that when less than half of a block is in use, but never to the block that it writes to.
 //!
-//! - A record is *erased* by overwriting it. The server writes the whole block anew for each: 7 ms with a full one (measured, nats-server
+//! - A record is *erased* by overwriting it. The server rewrites the whole block for each: 7 ms with a full one (measured, nats-server
 //!   2.15.1, 2 cores).
 //! - What was removed before cannot be erased any more. [`Broker::drop_bytes`] has the block rewritten that the server writes to, where most of it lies.
 
@@ -28,7 +28,7 @@ const FILLER: usize = 512 << 10;
 const LEAST: usize = 4 << 10;
 
 impl Broker {
-    /// Removes records of a stream. Those that are not there are as good as removed.
+    /// Removes records of a stream. Those that do not exist count as removed.
     pub(crate) async fn remove(&self, stream: &str, seqs: Vec<u64>, erase: bool) -> Result<()> {
         let deletes = seqs.into_iter().map(|seq| {
             let (wire, stream) = (self.wire().clone(), stream.to_owned());
@@ -42,11 +42,11 @@ impl Broker {
     }
 
     /// Has the bytes of removed records leave the file that the server writes to: fills it up, so that another one is begun, and
-    /// removes what it was filled with, so that less than half of it is in use. The server then writes it anew, without what was removed.
+    /// removes what it was filled with, so that less than half of it is in use. The server then rewrites it, without what was removed.
     /// What is in older files, or beside much that is in use, leaves them when half of what is beside it has left.
     ///
-    /// False: there is no room for it, by the bounds of the journal `shard` and of the stream. It must push out nobody's records, and
-    /// fill no disk.
+    /// False: there is no space for it, by the bounds of the journal `shard` and of the stream. It must not push out records of others, and
+    /// must not fill the disk.
     ///
     /// # Errors
     /// When the broker does not answer.

@@ -39,7 +39,7 @@ impl Retries {
         Ok(())
     }
 
-    /// Waits after a failed try of what nobody can go on without, whatever the error: a read of what decides, a handover.
+    /// Waits after a failed try, whatever the error, of something that cannot be skipped: a read that decides, a handover.
     pub async fn pause(&mut self, error: &BrokerError) {
         tracing::warn!("{} failed, retrying: {error}", self.what);
         tokio::time::sleep(jitter(self.pause)).await;
@@ -47,7 +47,7 @@ impl Retries {
     }
 }
 
-/// How long to wait after the nth failed try, from 0, for whoever waits by other means than [`Retries::pause`]: as long as that does.
+/// How long to wait after the nth failed try, from 0, for callers that do not use [`Retries::pause`]: as long as that does.
 #[must_use]
 pub fn pause_after(tries: u32) -> Duration {
     jitter(FIRST.saturating_mul(2_u32.saturating_pow(tries)).min(LONGEST))

@@ -1,7 +1,7 @@
-//! Room in the journal: new messages are refused before it is full, so that those which are open can still get their final
+//! Free space in the journal: new messages are refused before it is full, so that those which are open can still get their final
 //! states.
 //!
-//! The bounds are those of the stream, of the account, and of the disk under the server, if somebody runs there who tells (`disk.rs`).
+//! The bounds are those of the stream, of the account, and of the server's disk, if a process runs there that answers (`disk.rs`).
 //!
 //! How full it is, is asked of the stream's leader: once in a while, and sooner the less room is left. In between a sender counts what
 //! it stores itself. So several senders can pass the watermark together, by what they send in that time.
@@ -32,14 +32,14 @@ const REFUSED: Duration = Duration::from_secs(1);
 /// How long the broker may take to tell; if it does not, the publish shows whether there is room.
 const WITHIN: Duration = Duration::from_secs(1);
 
-/// How long whoever runs beside the broker may take to tell how full its disk is: a sender waits for it.
+/// How long the process on the broker's machine may take to tell how full its disk is: a sender waits for it.
 const TOLD: Duration = Duration::from_millis(250);
 
 /// The room in one journal stream, as far as this connection knows.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     known: Mutex<Option<Known>>,
-    /// Held by whoever asks the broker; the others wait for the answer.
+    /// Held while the broker is asked; other callers wait for the answer.
     asking: tokio::sync::Mutex<()>,
 }
 

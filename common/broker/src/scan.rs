@@ -44,10 +44,10 @@ const MOST: u32 = 1 << 20;
 /// The same where few of them are wanted.
 const LITTLE: u32 = 128 << 10;
 
-/// So many requests are looked at one by one before all of them are asked for.
+/// How many requests are read one by one before all of them are requested.
 const NEAR: usize = 16;
 
-/// So many open requests are got one by one; more are met by reading on from the floor.
+/// How many open requests are read one by one; more are found by reading on from the floor.
 const FEW: usize = 64;
 /// How many of these at once.
 const AT_ONCE: usize = 16;

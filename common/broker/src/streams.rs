@@ -81,7 +81,7 @@ pub(crate) async fn find(wire: &Wire, namespace: &Namespace, timeout: Duration) 
     }
 }
 
-/// Creates what is missing. CONTROL comes first: whoever creates it decides the shard count, also when two try at once.
+/// Creates what is missing. CONTROL comes first: its creator decides the shard count, also when two try at once.
 pub(crate) async fn create(
     wire: &Wire,
     namespace: &Namespace,

@@ -12,9 +12,9 @@ use crate::wire::CALL;
 
 /// A stream with no more records than this, and no more bytes than that, is read as a whole.
 const WHOLE: (u64, u64) = (50_000, 128 << 20);
-/// Of a larger one so many parts are read, evenly spread,
+/// Of a larger one, this many parts are read, evenly spread,
 const PARTS: u64 = 50;
-/// of so many records each, or of so many bytes if that is less.
+/// of this many records each, or this many bytes if that is less.
 const PART: (u64, u64) = (500, 1 << 20);
 
 /// A stream as its server tells it.

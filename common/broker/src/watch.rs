@@ -53,7 +53,7 @@ impl JournalFollower {
     /// The next item; the streams of a journal are in no order between themselves. Waits forever. Cancel safe.
     ///
     /// # Errors
-    /// When it cannot go on.
+    /// When it cannot continue.
     pub async fn next(&mut self) -> Result<Watched> {
         loop {
             let shards = self.shards.iter_mut().map(|shard| shard.next().boxed());

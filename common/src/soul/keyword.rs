@@ -2,7 +2,7 @@
 
 use super::suggest::closest;
 
-/// A keyword, which stands first in its line.
+/// A keyword, which is the first word of its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Keyword {
     Model,
@@ -78,7 +78,7 @@ impl Keyword {
         }
     }
 
-    /// What stands behind the keyword, for messages.
+    /// The usage of the keyword, for messages.
     pub(super) fn usage(self) -> &'static str {
         match self {
             Model => "MODEL test/model",

@@ -65,7 +65,7 @@ impl<'t> Part<'t> {
         self.from
     }
 
-    /// Where it stands in the file; an empty part is a place without width.
+    /// Its range in the file; an empty part is a position without width.
     pub(super) fn span(self) -> Span {
         let start = self.of.in_file(self.from);
         match self.as_str().char_indices().next_back() {
@@ -80,7 +80,7 @@ impl<'t> Part<'t> {
         Self { of: self.of, from: self.from + range.start, until: self.from + range.end }
     }
 
-    /// The place right behind it.
+    /// The position right after it.
     pub(super) fn end(self) -> Self {
         Self { from: self.until, ..self }
     }
@@ -103,7 +103,7 @@ impl<'t> Part<'t> {
         (word, rest.trim())
     }
 
-    /// What stands before and behind the first `separator`.
+    /// The text before and after the first `separator`.
     pub(super) fn split_once(self, separator: char) -> Option<(Self, Self)> {
         let at = self.as_str().find(separator)?;
         let (before, rest) = self.split_at(at);

@@ -151,7 +151,7 @@ fn broken_off(envelope: &Envelope, cause: String) -> ApiError {
 struct Screen<'a> {
     id: &'a MessageId,
     output: Output,
-    /// Whether an error is not the end, which the command's last words are about.
+    /// Whether an error is not the end, which the command's final error is about.
     follow: bool,
     /// Whether the last text did not end its line.
     line_open: bool,

@@ -79,7 +79,7 @@ impl Client {
     /// Asks the supervisors.
     ///
     /// # Errors
-    /// What the supervisor said; 6 when none listens, 5 when it does not answer.
+    /// The supervisor's error; 6 when none listens, 5 when it does not answer.
     pub(crate) async fn ask(&self, query: &Query) -> Result<Reply, ApiError> {
         self.ask_within(query, QUERY).await
     }
@@ -226,7 +226,7 @@ pub(crate) struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    /// The next rows, at most so many and at least one; none at the end.
+    /// The next rows, at most `most` and at least one; none at the end.
     ///
     /// # Errors
     /// As [`Client::ask`].

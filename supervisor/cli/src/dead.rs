@@ -292,7 +292,7 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
     Ok(Redriven { message_id: again.message_id, agent, redrive_of: dead })
 }
 
-/// The message that repeats a dead one. Nobody waits for a route's answer any more, so that it is a chat now.
+/// The message that repeats a dead one. No agent waits for a route's answer any more, so it becomes a chat.
 fn again(dead: &Envelope, seq: u64, at: Timestamp) -> Envelope {
     let name = format!("{}/{}/{}/{seq}", dead.agent, dead.sender, dead.message_id);
     let message_id = MessageId::from(Uuid::new_v5(&REDRIVEN, name.as_bytes()));

@@ -75,7 +75,7 @@ async fn known(client: &Client, agent: &AgentName) -> Result<Option<AgentSpec>, 
     }
 }
 
-/// The agents that were applied from these folders and have no soul there any more. Others are nobody's to remove here.
+/// The agents that were applied from these folders but no longer have a soul there. Others are not removed.
 ///
 /// # Errors
 /// When no supervisor answers.

@@ -57,7 +57,7 @@ struct Stream {
 /// Erases what is finished. The control log keeps who did so, and how much that was.
 ///
 /// # Errors
-/// 3 if there never was such an agent. When the broker does not answer: the next call goes on.
+/// 3 if there never was such an agent. When the broker does not answer: the next call continues.
 pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiError> {
     let client = Client::connect(global).await?;
     let broker = &client.broker;

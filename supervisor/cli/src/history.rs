@@ -15,7 +15,7 @@ use super::{output, table};
 use crate::args::Global;
 use broker::Attempt as _;
 
-/// So many messages are looked at for an agent's conversations.
+/// How many messages are read for an agent's conversations.
 const LOOKED: usize = 20_000;
 
 /// `mozart history`.

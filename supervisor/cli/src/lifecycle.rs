@@ -71,7 +71,7 @@ pub(crate) async fn change(
     failures.end()
 }
 
-/// What went wrong with several agents: the last words are for the first error, with its exit code; the others are said at once.
+/// The errors of several agents: the first one ends the command, with its exit code; the others are printed at once.
 #[derive(Debug)]
 pub(crate) struct Failures {
     output: Output,
@@ -79,12 +79,12 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Nothing went wrong yet.
+    /// No error yet.
     pub(crate) fn new(output: Output) -> Self {
         Self { output, first: None }
     }
 
-    /// Keeps the first one, says a later one.
+    /// Keeps the first one, prints later ones.
     pub(crate) fn add(&mut self, error: ApiError) {
         match self.first {
             None => self.first = Some(error),

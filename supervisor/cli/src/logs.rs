@@ -189,8 +189,8 @@ fn show(
     output::bytes(names.of(agent, &text).as_bytes())
 }
 
-/// Shows what all workers write from now on, for whoever watches a fleet in the foreground. Ends when stdout is closed; a reader that does
-/// not read keeps nobody else waiting.
+/// Shows what all workers write from now on, for a fleet in the foreground. Ends when stdout is closed; a reader that does
+/// not read delays nothing else.
 ///
 /// # Errors
 /// When the broker does not answer.
@@ -215,7 +215,7 @@ pub async fn attach(options: &ConnectOptions) -> Result<(), ApiError> {
     }
 }
 
-/// A line as it is shown: what Mozart itself has to say of a worker is told from what the worker said.
+/// A line as it is shown: Mozart's own lines are marked.
 fn marked(stream: &str, text: &str) -> String {
     if stream == "shim" { format!("[mozart] {text}") } else { text.to_owned() }
 }

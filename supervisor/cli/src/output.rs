@@ -157,7 +157,7 @@ fn item(
     })
 }
 
-/// Writes a line to stderr. That nobody reads it is no error.
+/// Writes a line to stderr. A closed stderr is not an error.
 pub fn note(text: impl AsRef<str>) {
     if stderr_is_terminal() {
         drawing(&shown(text.as_ref()));
@@ -175,7 +175,7 @@ pub(crate) fn drawing(text: &str) {
     drop(writeln!(stderr, "{text}"));
 }
 
-/// How words reach stderr in a process that must not wait for whoever reads them.
+/// How text reaches stderr in a process that must not wait for its reader.
 static ELSEWHERE: RwLock<Option<Writes>> = RwLock::new(None);
 
 /// What writes a text to stderr.

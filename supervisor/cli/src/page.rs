@@ -41,7 +41,7 @@ impl<P: Place> PageArgs<P> {
     }
 }
 
-/// How many are shown where nobody says how many.
+/// How many are shown by default.
 pub(crate) fn usual(json: bool) -> usize {
     if json { PROGRAMS } else { SCREEN }
 }

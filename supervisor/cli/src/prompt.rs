@@ -17,7 +17,7 @@ type Lines = Editor<(), FileHistory>;
 /// Reads messages and streams their answers, until end of input.
 ///
 /// # Errors
-/// When the terminal cannot be used. A message without an answer is told, and the prompt comes back.
+/// When the terminal cannot be used. If a message gets no answer, that is printed, and the prompt returns.
 pub(crate) async fn run(
     global: &Global,
     client: &Client,

@@ -57,7 +57,7 @@ const SHORT: usize = 40;
 /// Lists agents.
 ///
 /// # Errors
-/// 3 when one that is named is not there, 6 when no supervisor answers.
+/// 3 when a given agent does not exist, 6 when no supervisor answers.
 pub(crate) async fn run(global: &Global, args: &PsArgs) -> Result<u8, ApiError> {
     let client = Client::connect(global).await?;
     if args.watch {

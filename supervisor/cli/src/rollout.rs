@@ -78,9 +78,9 @@ struct Generation {
     by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     asked: Option<String>,
-    /// `running`, `starting`, `failed`, `earlier`, or how the agent stands.
+    /// `running`, `starting`, `failed`, `earlier`, or the agent's state.
     state: &'static str,
-    /// Against the one before it; none where that is not on record any more.
+    /// Compared with the one before it; none if that is no longer on record.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<Change>>,
     #[serde(skip)]

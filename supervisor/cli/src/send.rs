@@ -36,7 +36,7 @@ pub struct SendArgs {
     timeout: Duration,
 }
 
-/// What belongs to a message besides its text.
+/// The options of a message.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MessageArgs {
     /// The conversation; its messages are answered one after the other

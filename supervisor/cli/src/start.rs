@@ -50,7 +50,7 @@ pub fn read(dir: PathBuf, output: Output) -> Result<Vec<SoulSource>, ApiError> {
 /// Registers souls, and prints the result of each.
 ///
 /// # Errors
-/// What the supervisor says.
+/// The supervisor's error.
 pub async fn apply(client: &Client, souls: Vec<SoulSource>) -> Result<Vec<AgentName>, ApiError> {
     let names = souls.iter().map(|soul| soul.name.clone()).collect();
     for souls in souls::batches(souls) {
@@ -62,7 +62,7 @@ pub async fn apply(client: &Client, souls: Vec<SoulSource>) -> Result<Vec<AgentN
     Ok(names)
 }
 
-/// Waits until the newest generations of agents run, but for those that somebody has stopped.
+/// Waits until the newest generations of agents run, except for stopped agents.
 ///
 /// # Errors
 /// Which are not, and why: at once where one was given up, else after `within`.
@@ -103,7 +103,7 @@ pub async fn wait_running(
     }
 }
 
-/// The error, with what the worker that was given up said last.
+/// The error, with the last log line of the worker that was given up.
 async fn quoting(client: &Client, row: &AgentRow, mut error: ApiError) -> ApiError {
     // What runs instead may have been started after it.
     let is_after = row.running_incarnation == Some(row.incarnation);

@@ -79,7 +79,7 @@ impl Stream {
         Self { follow, from, turn: None, status, final_: None, ended: false }
     }
 
-    /// Where the message stands, as far as this reader knows.
+    /// The status of the message, as far as this reader knows.
     pub(crate) fn status(&self) -> Status {
         self.final_.as_ref().map_or(self.status, |final_| final_.status.into())
     }
@@ -186,7 +186,7 @@ impl Stream {
         self.events(batch.events, out)
     }
 
-    /// An attempt begins with these events. Whoever saw something of an earlier one is told to forget it.
+    /// An attempt begins with these events. A reader that saw events of an earlier one is told to forget them.
     fn begin(
         &mut self,
         (attempt, incarnation): (u32, u64),

@@ -49,7 +49,7 @@ pub(super) struct Ended {
     came: Result<Came, BrokerError>,
 }
 
-/// What a turn came to.
+/// The result of a turn.
 enum Came {
     Prepared(Prepared),
     /// Everything before it is settled.
@@ -324,9 +324,9 @@ async fn find_floor(
 }
 
 impl Handover {
-    /// Swaps the consumers and tells the shim to begin.
+    /// Swaps the consumers, and tells the shim to begin.
     ///
-    /// A leader that is deposed and does not know it may do this beside its successor. So the incarnation is admitted before
+    /// A leader that was deposed and does not know it may do this at the same time as its successor. So the incarnation is admitted before
     /// anything is done, which only the latest one can be, and that is looked at again after its consumer was made: whoever is
     /// late finds out, and removes its own consumer and no other.
     async fn perform(&self, reads: &Reads) -> Result<Came, BrokerError> {

@@ -15,7 +15,7 @@ pub(super) const TTL: Duration = Duration::from_secs(3);
 const RENEW: Duration = Duration::from_millis(700);
 /// Whoever competes looks this often.
 const LOOK: Duration = Duration::from_millis(400);
-/// The pause after a try that came to nothing.
+/// The pause after a failed try.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Competes for the lease until `stop`, while `competes`, and gives it up then. `told` is what is known of it; none is "not

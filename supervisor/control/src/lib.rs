@@ -67,7 +67,7 @@ pub struct SupervisorOptions {
     pub store: Option<PathBuf>,
 }
 
-/// What comes back from a future beside the loop.
+/// The result of a future outside the loop.
 enum Done {
     /// A record is in the log.
     Appended { seq: u64, waiting: Option<Waiting> },
@@ -122,9 +122,9 @@ struct Supervisor {
     /// Clients that want to see agents.
     looks: Looks,
     heartbeats: HashMap<AgentName, (u64, Heartbeat)>,
-    /// What the broker told of agents' messages when somebody last looked.
+    /// What the broker last told of agents' messages.
     counted: HashMap<AgentName, view::Counted>,
-    /// What nodes last said of starts that take long.
+    /// The last reports of nodes about starts that take long.
     preparing: HashMap<AgentName, Preparing>,
     /// The last report of each node, and when it came.
     nodes: HashMap<NodeName, (u64, NodeStatus)>,
@@ -283,7 +283,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// What the nodes have said by now goes on record: an end that is heard of later would look like a crash.
+    /// Records what the nodes have reported so far: an exit that is reported later would look like a crash.
     async fn last_reports(&mut self, nodes: &mut Subscription) {
         if self.broker.flush(Duration::from_secs(1)).await.is_ok() {
             while let Some(Some(message)) = nodes.next().now_or_never() {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Done, Supervisor};
 
-/// The logs of so many incarnations of an agent are kept: one that starts over and over must not push out others'.
+/// How many incarnations' logs are kept for an agent: one that restarts over and over must not push out the logs of others.
 const LOGS_KEPT: u64 = 8;
 
 /// How long a shim that is over may settle its books. It has no consumer any more.
@@ -112,7 +112,7 @@ impl Supervisor {
         });
     }
 
-    /// The token of an incarnation's command subject: every leader knows it, and nobody else can guess it.
+    /// The token of an incarnation's command subject: every leader can compute it, and others cannot guess it.
     pub(super) fn token(&self, agent: &AgentName, incarnation: u64) -> String {
         let name = format!("{agent}/{incarnation}");
         Uuid::new_v5(&self.secret, name.as_bytes()).simple().to_string()

@@ -44,7 +44,7 @@ impl Supervisor {
         view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), counted, doing)
     }
 
-    /// What the log says, at once: for whoever asks again and again.
+    /// What the log says, at once: for clients that ask repeatedly.
     pub(super) async fn show_briefly(
         &mut self,
         wanted: &Wanted,

@@ -23,7 +23,7 @@ const CONSUMERS_EVERY: u32 = 60;
 /// All agents are looked at within so many ticks, but no more than this many in one.
 const ROUND: usize = 10;
 const MOST: usize = 200;
-/// So many of them at once.
+/// How many of them at once.
 const AT_ONCE: usize = 8;
 
 /// How far each agent's journal has been swept.
@@ -100,7 +100,7 @@ impl Supervisor {
         });
     }
 
-    /// Looks for consumers that serve nobody.
+    /// Looks for consumers without an incarnation.
     fn list_consumers(&mut self) {
         let broker = self.broker.clone();
         self.task(async move {

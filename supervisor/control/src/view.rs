@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::reads::Reads;
 
-/// What a supervisor says of itself and of the fleet. `holder`: who holds the lease, as far as it knows.
+/// What a supervisor reports about itself and the fleet. `holder`: who holds the lease, as far as it knows.
 pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
     let in_phase = |phase| {
         let nodes = state.nodes().filter(move |node| node.phase == phase);
@@ -26,7 +26,7 @@ pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
     }
 }
 
-/// What the broker told of an agent's messages when somebody last looked.
+/// What the broker last told of an agent's messages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
     messages: u64,

@@ -46,7 +46,7 @@ pub enum Action {
         generation: u64,
         /// The incarnation.
         incarnation: u64,
-        /// Whether it starts beside one that still takes messages.
+        /// Whether it starts while another one still takes messages.
         warm: bool,
     },
     /// Tell a node to stop an incarnation.

@@ -15,7 +15,7 @@ pub(crate) struct Life<'a> {
     pub(crate) world: World<'a>,
 }
 
-/// How an incarnation came to be gone.
+/// Why an incarnation is gone.
 pub(crate) enum End {
     /// Its process ended.
     Exited(Exit),
@@ -282,7 +282,7 @@ impl Life<'_> {
         }
     }
 
-    /// Whether one that was to start is gone because its node was started anew: that is no crash of it.
+    /// Whether one that was to start is gone because its node was restarted: that does not count as a crash.
     pub(crate) fn went_with_its_node(&self, gone: &Incarnation, end: &End) -> bool {
         let is_gone = match end {
             End::Exited(exit) => exit.code.is_none() && exit.signal.is_none(),
@@ -302,7 +302,7 @@ impl Life<'_> {
         }
     }
 
-    /// An incarnation is there and does nothing: it is ended without patience. Its end is a crash, whatever it then says.
+    /// An incarnation hangs: it is ended at once. Its end is a crash, whatever it then reports.
     pub(crate) fn hung(&mut self, number: u64, silent_for: u64) {
         let agent = &mut *self.agent;
         let hangs = |one: &&mut Incarnation| one.number == number && one.phase == Phase::Ready;

@@ -72,15 +72,15 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Begins with a link that is up, and with nobody heard.
+    /// Starts with a link that is up, and before anything was heard.
     #[must_use]
     pub fn new(term: u64, now_ms: u64) -> Self {
         let memory = Memory::at(now_ms);
         Self { term, link_since: Some(now_ms), awake_since: now_ms, memory }
     }
 
-    /// It runs now. Say so before anything else is handled: what comes after a standstill was heard by nobody meanwhile. The
-    /// result is for how long it stood still, in milliseconds.
+    /// The leader runs now. To be called before anything else is handled, since nothing was received during a suspension. The
+    /// result is how long it was suspended, in milliseconds.
     pub fn awake(&mut self, now_ms: u64) -> u64 {
         let gap = self.memory.it_is(now_ms);
         if gap < STANDSTILL {

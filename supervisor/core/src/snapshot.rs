@@ -15,14 +15,14 @@ pub const SNAPSHOT_FORMAT: u32 = 2;
 /// The oldest layout that this build reads. One that lacks a field which follows from the log is too old.
 pub const OLDEST_SNAPSHOT_FORMAT: u32 = 1;
 
-/// A leader takes a snapshot after so many records. A start folds at most that many and those of a leadership without snapshots; that
+/// A leader takes a snapshot after this many records. A start folds at most that many and those of a leadership without snapshots; that
 /// takes some tenths of a second. A fleet that decides something every second writes one in three hours.
 pub const SNAPSHOT_EVERY: u64 = 10_000;
 
-/// A write that failed is tried again after so many more records.
+/// A failed write is retried after this many more records.
 const SNAPSHOT_AGAIN: u64 = 1_000;
 
-/// So many are kept. The older one is what a start uses if the newest turns out to be damaged.
+/// How many are kept. A start uses the older one if the newest is damaged.
 pub const SNAPSHOTS_KEPT: usize = 2;
 
 /// What is younger stays in the log, also where snapshots cover it: it is the audit trail.
@@ -85,7 +85,7 @@ pub fn snapshot(state: &State, last: &Logged) -> Option<(SnapshotHead, Vec<u8>)>
 /// The state that a snapshot holds.
 ///
 /// # Errors
-/// Why this build cannot go on from it.
+/// Why this build cannot continue from it.
 pub fn restore(head: &SnapshotHead, json: &[u8]) -> Result<State, Doubt> {
     if !(OLDEST_SNAPSHOT_FORMAT..=SNAPSHOT_FORMAT).contains(&head.format) {
         return Err(Doubt::Format(head.format));

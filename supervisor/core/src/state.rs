@@ -171,7 +171,7 @@ pub struct Agent {
     pub incarnation: u64,
     /// The one that takes messages, or will as soon as it is ready, or still drains.
     pub current: Option<Incarnation>,
-    /// The one that starts beside `current` to take over from it.
+    /// The one that starts alongside `current` to take over from it.
     pub next: Option<Incarnation>,
     /// A start that is decided and has no number and no place yet: [`Action::Allocate`] asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,7 +193,7 @@ pub struct Agent {
     pub started_at: Option<Timestamp>,
     /// The sequence of its journal stream before which everything is settled, as of the last admission.
     pub floor: u64,
-    /// The incarnation whose consumer is in force: the last one admitted.
+    /// The incarnation whose consumer is in use: the last one admitted.
     pub begun: Option<u64>,
     /// Whether that one ended with its books settled.
     pub begun_clean: bool,
@@ -306,7 +306,7 @@ impl Agent {
         self.incarnations().find(|one| one.number == number)
     }
 
-    /// The [`Action::Admit`] of the incarnation whose consumer is in force, to do it again.
+    /// The [`Action::Admit`] of the incarnation whose consumer is in use, to perform it again.
     #[must_use]
     pub fn admit(&self) -> Option<Action> {
         let admission = self.admission.as_ref()?;
@@ -384,7 +384,7 @@ pub enum Hold {
 pub struct Wanted {
     /// The generation to start.
     pub generation: u64,
-    /// Whether it starts beside the current one.
+    /// Whether it starts alongside the current one.
     pub beside: bool,
     /// Why a start is needed at all.
     pub cause: Option<String>,

@@ -114,7 +114,7 @@ impl World<'_> {
         }
     }
 
-    /// A start came to nothing there.
+    /// A start failed there.
     pub(crate) fn start_failed(&mut self, agent: &AgentName, node: &NodeName) {
         let at = self.at;
         if let Some(node) = self.nodes.get_mut(node).filter(|_| self.rules >= 2) {
@@ -123,7 +123,7 @@ impl World<'_> {
         }
     }
 
-    /// A start came to something there.
+    /// A start succeeded there.
     pub(crate) fn start_succeeded(&mut self, agent: &AgentName, node: &NodeName) {
         let at = self.at;
         if let Some(node) = self.nodes.get_mut(node).filter(|_| self.rules >= 2) {
@@ -143,7 +143,7 @@ impl World<'_> {
         self.stop(agent, one, within.saturating_add(DRAIN_GRACE));
     }
 
-    /// Tells an overdue incarnation again, without patience.
+    /// Tells an overdue incarnation again to stop, this time at once.
     pub(crate) fn stop_again(&mut self, agent: &AgentName, one: &mut Incarnation) {
         one.within = Duration::ZERO;
         self.stop(agent, one, STOP_AGAIN);

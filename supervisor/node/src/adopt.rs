@@ -12,7 +12,7 @@ use super::running::{Place, Running};
 use runtime::folder::without_a_word;
 use runtime::labels;
 
-/// How long the engine may take to say what runs, before what was noted is believed. Shorter than a node may be silent.
+/// How long the engine may take to list what runs, before the node's notes are used instead. Shorter than a node may be silent.
 const LIST: Duration = Duration::from_secs(5);
 
 impl Node {
@@ -47,7 +47,7 @@ impl Node {
         }
     }
 
-    /// An engine that does not answer is no reason to think that nothing runs: then what was noted holds.
+    /// If the engine does not answer, that does not mean that nothing runs: then the node's notes count.
     async fn adopt_containers(&mut self) {
         let Some(engine) = self.engine.clone() else { return };
         match tokio::time::timeout(LIST, engine.list()).await {

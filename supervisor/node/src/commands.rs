@@ -129,7 +129,7 @@ impl Node {
         }
     }
 
-    /// An incarnation runs now: what was kept of the one before is not asked for any more.
+    /// An incarnation runs now: what was kept of the one before is no longer needed.
     pub(super) fn runs(&mut self, key: Key, one: Running) {
         if let Some(old) = self.exits.remove(&key.0) {
             self.found.remove(&key.0);

@@ -102,7 +102,7 @@ struct Node {
     seen: (u64, u64),
     /// When this process was last seen to run.
     awake: Moment,
-    /// Whether what waits to be heard may have been said while it stood still.
+    /// Whether queued input may have been sent while this process was suspended.
     stale: bool,
     /// Whether a leader has said that another process speaks for this name.
     refused: bool,

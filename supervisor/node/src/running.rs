@@ -20,7 +20,7 @@ pub(super) type Key = (AgentName, u64);
 /// An incarnation whose shim, a process, has ended, and its status as far as the system tells it.
 pub(super) type EndedShim = (Key, Option<Exit>);
 
-/// What comes back from the tasks beside the loop.
+/// The results of tasks outside the loop.
 pub(super) enum Seen {
     /// A shim that is a process ended.
     ShimEnded(EndedShim),
@@ -28,7 +28,7 @@ pub(super) enum Seen {
     Swept(Vec<EndedShim>),
     /// A container was started, or not.
     Started(Key, Result<(Container, Listening), String>),
-    /// A container's shim said its last words.
+    /// A container's shim wrote its exit record.
     Said(Container, ShimExit),
     /// A container that seemed to have ended was looked at.
     Settled(Container, Ended),

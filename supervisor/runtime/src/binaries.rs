@@ -12,7 +12,7 @@ const OLDEST: (u32, u32) = (2, 12);
 /// The shim's binary: next to this one.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 pub fn shim() -> Result<PathBuf, ApiError> {
     let missing = |cause: String| {
         let try_ = "install mozart-shim next to mozart, or name it in MOZART_SHIM";

@@ -122,7 +122,7 @@ impl Home {
         inherited.map_err(|cause| failure::file(what, &cause, "`mozart up -d`"))
     }
 
-    /// The process that holds the lock; none if nobody does, or one that is not to be seen from here.
+    /// The process that holds the lock; none if there is none, or if it is not visible from here.
     pub fn holder(&self) -> Option<u32> {
         lock::holder(&self.dir)
     }

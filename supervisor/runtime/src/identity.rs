@@ -81,7 +81,7 @@ fn find(dir: &Path) -> io::Result<Found> {
     Ok(if is_ours { Found::Ours(kept) } else { Found::Copied(kept) })
 }
 
-/// Writes the file anew, whole or not at all. It is another one then, and says so.
+/// Rewrites the file, completely or not at all. It is then another file, and records that.
 fn write(dir: &Path, mut kept: Kept) -> io::Result<()> {
     let draft = dir.join(format!("{FILE}.{}", std::process::id()));
     let _left = fs::remove_file(&draft);
@@ -92,7 +92,7 @@ fn write(dir: &Path, mut kept: Kept) -> io::Result<()> {
     fs::rename(&draft, dir.join(FILE))
 }
 
-/// Takes a lock that everybody holds for a moment only. Whoever holds it longer stands still.
+/// Takes a lock that every process holds only briefly. A process that holds it longer is suspended.
 fn hold(lock: &File) -> io::Result<()> {
     let until = Instant::now() + HELD;
     loop {

@@ -13,7 +13,7 @@ use crate::processes::is_zombie;
 /// Who waits for a child of its own has its status by then.
 const OTHERS: Duration = Duration::from_secs(5);
 
-/// Collects ended children for as long as it is polled. One that somebody waits for is left to that.
+/// Reaps ended children for as long as it is polled. One that another task waits for is left to that task.
 pub async fn collect() {
     let Ok(mut ended) = signal(SignalKind::child()) else {
         return tracing::warn!("cannot listen to SIGCHLD: ended orphans stay in the process table");

@@ -10,7 +10,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_secs(2);
 /// How many bytes of new log are read at most: the error is also at the end.
 const TAIL: u64 = 64 * 1024;
-/// So many bytes must be free before a restart is worth it.
+/// How many bytes must be free before a restart makes sense.
 const ROOM: u64 = 16 << 20;
 
 /// What a server's log says about its disk.

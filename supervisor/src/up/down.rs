@@ -134,7 +134,7 @@ async fn in_order(
     parts.serve(home, stop).await
 }
 
-/// Ends the processes and containers of incarnations that no node looks after, and a nats-server that nobody keeps.
+/// Ends the processes and containers of incarnations that no node manages, and an orphaned nats-server.
 async fn end_rest(home: &Home, containers: Vec<Left>, wanted: Wanted) -> Result<(), ApiError> {
     let left = labels::find(&home.run());
     let nodes: BTreeSet<&Path> = left.iter().filter_map(|one| one.run.parent()).collect();

@@ -1,4 +1,4 @@
-//! `mozart up` and `mozart down`: everything on one machine, in one process beside nats-server.
+//! `mozart up` and `mozart down`: everything on one machine, in one process next to nats-server.
 
 mod containers;
 mod detach;

@@ -8,9 +8,9 @@ use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS};
 use crate::clock::micros;
 use crate::turn::Turn;
 
-/// So many messages more than are worked at are looked up before it is their turn.
+/// How many waiting messages are looked up before it is their turn.
 const AHEAD: usize = 4;
-/// With so many conversations waiting, at least, no more messages are asked for.
+/// With at least this many conversations waiting, no more messages are requested.
 const ENOUGH: usize = 128;
 /// What a line to the worker takes beside the text of a message, about.
 const LINE: usize = 256;

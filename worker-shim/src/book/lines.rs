@@ -146,7 +146,7 @@ impl Book {
         }
     }
 
-    /// An event is left out, and whoever follows the turn is told so.
+    /// An event is left out, and readers of the turn are told so.
     fn leave_out(&mut self, now: Now, turn: &TurnRef<'_>, why: &str, todo: &mut Vec<Do>) {
         self.with_turn(now, turn, todo, |turn| turn.leave_out(now, why));
         todo.push(Do::Note(format!("left out: {why}")));

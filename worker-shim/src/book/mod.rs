@@ -1,7 +1,7 @@
 //! The book of messages: which are held, in which order they go to the worker, what to publish and when to settle. Pure:
 //! time is an argument, and what is to be done comes back as [`Do`].
 //!
-//! A message stands in the lane of its conversation. Only a lane's head may be with the worker, and it leaves the lane when its
+//! A message is in the lane of its conversation. Only a lane's head may be with the worker, and it leaves the lane when its
 //! final state is stored: so the answers of a conversation are in journal order, over retries too.
 
 mod clock;
@@ -53,7 +53,7 @@ pub(crate) struct Rules {
     /// The longest such delay.
     pub(crate) retry_max_us: u64,
     pub(crate) turn_timeout_us: u64,
-    /// What must not be said.
+    /// The secrets that must not be published.
     pub(crate) secrets: Arc<Secrets>,
 }
 
@@ -309,7 +309,7 @@ impl Book {
         self.held.values().map(|held| held.reply.as_str()).filter(|reply| !reply.is_empty())
     }
 
-    /// This process stood still: open turns get the time back in which it could not hear them.
+    /// This process was suspended: open turns get back the time in which it could not read their output.
     pub(crate) fn stood_still(&mut self, us: u64) {
         for seq in &self.active {
             if let Some(Held { phase: Phase::Open(turn), .. }) = self.held.get_mut(seq) {
@@ -318,7 +318,7 @@ impl Book {
         }
     }
 
-    /// So many bytes may be put before the worker: what begins beyond would only wait, and be an attempt nevertheless.
+    /// This many bytes may be sent to the worker: a turn that begins beyond would only wait, and still use an attempt.
     pub(crate) fn make_room(&mut self, now: Now, bytes: usize) -> Vec<Do> {
         let mut todo = Vec::new();
         self.room = bytes;
@@ -333,12 +333,12 @@ impl Book {
         self.stopped = true;
     }
 
-    /// Starts no more turns until [`Self::resume`]: somebody else may have taken over.
+    /// Starts no more turns until [`Self::resume`]: another incarnation may have taken over.
     pub(crate) fn pause(&mut self) {
         self.paused = true;
     }
 
-    /// Nobody else has taken over.
+    /// No other incarnation has taken over.
     pub(crate) fn resume(&mut self, now: Now) -> Vec<Do> {
         self.paused = false;
         let mut todo = Vec::new();

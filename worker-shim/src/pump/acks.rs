@@ -6,7 +6,7 @@ use broker::Broker;
 
 /// Acks wait this long for a final state to ride with.
 const WITHIN: Duration = Duration::from_millis(20);
-/// So many go out at once, whether one comes or not.
+/// With this many they are sent at once, whether a final state comes or not.
 const MANY: usize = 16;
 
 /// What is to be acknowledged.

@@ -17,7 +17,7 @@ use crate::publish::Done;
 /// What happened.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// This process stood still for so long, in microseconds.
+    /// This process was suspended for this long, in microseconds.
     StoodStill(u64),
     Link(Link),
     /// A child has ended.

@@ -64,7 +64,7 @@ struct Pump {
     acks: Acks,
     questions: Questions,
     ending: Ending,
-    /// Whether the connection stands.
+    /// Whether there is a connection.
     up: bool,
     /// Whether the worker has said that it takes messages.
     ready: bool,

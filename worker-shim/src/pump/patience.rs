@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// So long once somebody has asked for the end.
+/// How long, once an end was requested.
 const TOLD: Duration = Duration::from_secs(3);
-/// So often it is looked whether the broker answers. Where it does so twice in a row, something else is wrong.
+/// How often to check whether the broker answers. If it does so twice in a row, something else is wrong.
 const LOOKS: Duration = Duration::from_secs(6);
-/// So long in all. While the broker does not answer, nobody can start a successor, and nobody else knows of the last attempts.
+/// How long in all. While the broker does not answer, no successor can be started, and only this shim knows of the last attempts.
 const IN_ALL: Duration = Duration::from_secs(600);
 
 /// What is left of the patience.

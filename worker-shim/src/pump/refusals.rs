@@ -27,7 +27,7 @@ impl Refusals {
         Some(format!("refused {bytes} bytes that are not a Mozart message: {reason}{others}"))
     }
 
-    /// A request that nobody can read.
+    /// A request that cannot be read.
     pub(super) fn unreadable(
         &mut self,
         now_ms: u64,

@@ -31,7 +31,7 @@ use crate::secrets::Secrets;
 use crate::standing::Standing;
 use crate::{cause, child, memory, user};
 
-/// What the operating system tells.
+/// Signals of the operating system.
 pub(super) struct Signalled {
     pub(super) child: Signal,
     pub(super) term: Signal,
@@ -64,7 +64,7 @@ pub(crate) async fn run(config: ShimConfig) -> u8 {
     }
 }
 
-/// Why the worker did not start, in the words of whoever wrote its soul.
+/// Why the worker did not start, in terms of its soul.
 fn cannot_spawn(config: &ShimConfig, error: &std::io::Error) -> String {
     let program = config.spec.worker.as_deref().and_then(<[String]>::first).map(String::as_str);
     let what = format!("cannot start the worker {:?}: {error}", program.unwrap_or("echo"));

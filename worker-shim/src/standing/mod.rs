@@ -30,7 +30,7 @@ pub(crate) const LATE_US: u64 = 1_000_000;
 /// ever come back for it.
 pub(crate) const ORPHANED_US: u64 = 3600 * 1_000_000;
 
-/// A consumer by what tells it from one that was recreated under its name.
+/// What distinguishes a consumer from one that was recreated under its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Consumer {
     pub(crate) name: String,
@@ -49,13 +49,13 @@ impl Consumer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Admission {
     pub(crate) consumer: Consumer,
-    /// Requests up to this sequence may have been given out to somebody else.
+    /// Requests up to this sequence may have been given out to another incarnation.
     pub(crate) horizon: u64,
     /// Everything before this sequence is settled: nothing below is ever read.
     pub(crate) floor: u64,
 }
 
-/// What a look-up of the consumer came to.
+/// The result of a look-up of the consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     There(Consumer),
@@ -67,7 +67,7 @@ pub(crate) enum Found {
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// The connection's number while it stands; none while it does not.
+    /// The connection's number while connected, else none.
     Link(Option<u64>),
     /// The worker takes messages.
     WorkerReady,
@@ -346,7 +346,7 @@ impl Standing {
         deeds.push(Deed::Open);
     }
 
-    /// It was current as far as it knew, and does not know any more.
+    /// It was known to be current, and no longer is.
     fn doubt(&mut self, now_us: u64, deeds: &mut Vec<Deed>) {
         match self.state {
             State::New | State::Gone => {}

@@ -4,7 +4,7 @@
 //! was interrupted is finished by the next: of a message that it has left half, the rest goes, whatever bounds there are in time.
 //!
 //! An archiver may be about to copy what it has read before. So HISTORY gets a record, which is removed at once: a copy that was prepared
-//! before that is refused by its compare-and-set, and its author reads the journal anew. What was copied before is found in HISTORY.
+//! before that is refused by its compare-and-set, and its author reads the journal again. What was copied before is found in HISTORY.
 
 mod messages;
 mod rest;
@@ -21,12 +21,12 @@ use futures_util::future::try_join_all;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 
-/// So many messages are erased together.
+/// How many messages are erased together.
 const TOGETHER: usize = 64;
 
-/// It is looked again whether all is gone, and tried again, so many times,
+/// How often it is checked again whether everything is gone, and retried,
 const ROUNDS: u32 = 5;
-/// and then after this time, which doubles: a replica may lag.
+/// the first time after this time, which doubles: a replica may lag.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What is to be forgotten.
@@ -49,7 +49,7 @@ pub struct Forgotten {
     pub open: u64,
     /// What it was, by stream.
     pub streams: BTreeMap<&'static str, Erased>,
-    /// Streams in whose files bytes of what was removed earlier may be left, since there is no room to have them written anew.
+    /// Streams in whose files bytes of what was removed earlier may be left, since there is no space to rewrite them.
     pub unclean: Vec<&'static str>,
 }
 

@@ -20,7 +20,7 @@ use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::wire::CALL;
 
-/// So many times what it is to hold is much more.
+/// At this many times of what it is to hold, the journal counts as much too large.
 const PRESSED: u64 = 2;
 
 /// So many copied messages leave a journal stream at once, while there are more to copy. Where a stream is cut off at its start, the server
@@ -169,7 +169,7 @@ impl Archiver {
         try_join_all(told).await
     }
 
-    /// The messages that were finished first, of all journal streams, each with the number of its own; and whether there may be more.
+    /// The messages that were finished first, of all journal streams, each with the number of its stream; and whether there may be more.
     async fn due(
         &self,
         known: &mut Known,

@@ -27,7 +27,7 @@ pub(super) struct New {
 
 /// Writes records, only if `after` is the stream's last sequence. The result is the last one's sequence.
 ///
-/// After an error they may be there, all of them, or may come to be: `after` tells whoever tries again.
+/// After an error they may have been stored, all of them, or may be stored later: `after` shows that to the next try.
 pub(super) async fn write(wire: &Wire, records: &[New], after: u64) -> Result<u64> {
     let id = Uuid::now_v7().to_string();
     let Some((last, rest)) = records.split_last() else {

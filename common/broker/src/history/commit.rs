@@ -30,7 +30,7 @@ const MARKS: &str = "Mozart-Marks";
 /// The id that a record of HISTORY is indexed by.
 pub(super) const ID: &str = "Mozart-Id";
 
-/// How much of a request that nobody can read is kept.
+/// How much is kept of a request that cannot be read.
 const UNREADABLE: usize = 64 << 10;
 /// The longest text of an attempt's end.
 const END: usize = 1 << 10;

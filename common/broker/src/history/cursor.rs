@@ -63,7 +63,7 @@ impl Cursor {
         Self { list, numbers }
     }
 
-    /// The places in this list of so many journals; none if it is another one's.
+    /// The positions in this list, for this many journals; none if the cursor is of another list.
     pub(super) fn places(&self, list: u32, journals: usize) -> Option<Places> {
         let (end, rest) = self.numbers.split_first()?;
         let (journals, mut rest) = rest.split_at_checked(journals)?;

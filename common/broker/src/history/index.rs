@@ -15,7 +15,7 @@ const ENTRY: usize = 24;
 /// What ids of other shapes are made 16 bytes long with.
 const OTHERS: Uuid = Uuid::from_u128(0x1d7b_60f1_53a8_4c52_9e0c_2a6f_0b8d_9c41);
 
-/// What is within so many milliseconds is together: ids that share their first 9 hexadecimal digits. With parts of an hour, or of a minute, it
+/// Ids made within this many milliseconds are in one part: they share their first 9 hexadecimal digits. With parts of an hour or minute, it
 /// took 0.2 s to find one of a million messages that were sent within a few minutes.
 const SLOT: u64 = 1 << 12;
 

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::read::Reader;
 use crate::wire::CALL;
 
-/// So many records are erased at once: each takes the server some milliseconds.
+/// How many records are erased at once: each takes the server some milliseconds.
 const ERASED: u64 = 1000;
 
 impl Broker {

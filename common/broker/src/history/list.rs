@@ -17,7 +17,7 @@ use crate::error::{BrokerError, Result};
 use crate::inbox::believe;
 use crate::journal::{Stored, read_final};
 
-/// With so many parts of HISTORY, the journals are not read on until one has ended: a place has a few numbers for each of them.
+/// With this many parts of HISTORY, the journals are not read on until one has ended: a cursor has a few numbers for each of them.
 const PARTS: usize = 16;
 
 /// What is listed.
@@ -256,7 +256,7 @@ impl Listing {
         self.journals.iter().map(read).collect()
     }
 
-    /// Begins to read the journals where an earlier page ended.
+    /// Starts to read the journals where an earlier page ended.
     async fn read_journals(&mut self) -> Result<()> {
         // On the first page, nothing was given before.
         let is_first = self.query.after.is_none();

@@ -18,13 +18,13 @@ pub struct Archived {
     pub conversation: ConversationTag,
     /// Its sequence in HISTORY.
     pub seq: u64,
-    /// The request, with its place and time in the journal. None if nobody could read it, or it was gone.
+    /// The request, with its place and time in the journal. None if it could not be read, or was gone.
     pub request: Option<Stored<Envelope>>,
     /// Its final state, with its place and time in the journal; without the text that was streamed.
     pub final_: Stored<Final>,
     /// What its attempts ended with, other than the one that answered.
     pub attempts: Vec<AttemptEnd>,
-    /// What was in the place of a request that nobody could read: its bytes, as far as they are text.
+    /// The bytes of a request that could not be read, as far as they are text.
     pub unreadable: Option<Stored<String>>,
 }
 

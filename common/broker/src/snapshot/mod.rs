@@ -27,9 +27,9 @@ use crate::wire::{CALL, pause};
 pub struct Loaded<T> {
     /// What the log holds. It was asked for after the snapshots: none that belongs to the log can lie beyond its end.
     pub extent: Extent,
-    /// The newest one that is believed, and what was made of it.
+    /// The newest one that is trusted, and what was made of it.
     pub found: Option<(SnapshotHead, T)>,
-    /// Newer ones that are not believed, and why.
+    /// Newer ones that are not trusted, and why.
     pub doubted: Vec<(u64, Doubt)>,
 }
 
@@ -46,7 +46,7 @@ impl Broker {
         self.subjects().stream("SNAPSHOTS")
     }
 
-    /// Writes a snapshot, and reads it back. One that is there already stays as it is.
+    /// Writes a snapshot, and reads it back. An existing one is not changed.
     ///
     /// # Errors
     /// When the broker does not answer, it is too large, or is not read back as it was written.
@@ -228,7 +228,7 @@ impl Broker {
     }
 
     /// Whether an agent existed as of the newest snapshot, and as of which record that is; none without a snapshot. The log itself may
-    /// hold nothing any more of an agent that goes on running.
+    /// no longer hold anything of an agent that keeps running.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -248,7 +248,7 @@ impl Broker {
     }
 }
 
-/// Does what takes a while beside the runtime's thread: a leader has a lease to renew. It has an end, also if nobody waits for it.
+/// Runs slow work outside the runtime's thread: a leader has a lease to renew. The work ends, even if nothing waits for it.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(BrokerError::other)
 }

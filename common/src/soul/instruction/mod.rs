@@ -1,4 +1,4 @@
-//! What stands behind each keyword.
+//! The text after each keyword.
 
 mod life;
 mod options;

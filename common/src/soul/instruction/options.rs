@@ -62,7 +62,7 @@ pub(super) fn each(
     }
 }
 
-/// The first `=` with a space beside it: reported once, since each of the words around it would be wrong as well.
+/// The first `=` with a space next to it: reported once, since each of the words around it would be wrong as well.
 fn lonely_equals(rest: Part<'_>) -> Option<Part<'_>> {
     let is_last = |word: &Part<'_>| word.end().start_in_text() == rest.end().start_in_text();
     let word = rest.words().take_while(|word| !word.as_str().starts_with('#')).find(|word| {

@@ -25,7 +25,7 @@ pub(super) fn only_word(rest: Part<'_>, keyword: Keyword) -> Checked<Part<'_>> {
     .help(comment_help(more)))
 }
 
-/// What to say about a `#` behind a value.
+/// The help for a `#` after a value.
 pub(super) fn comment_help(more: Part<'_>) -> Option<String> {
     let is_comment = more.as_str().starts_with('#');
     is_comment.then(|| "a comment needs a line of its own".to_owned())

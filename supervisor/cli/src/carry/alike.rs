@@ -8,7 +8,7 @@ use tar::{Entry, EntryType, Header, PaxExtensions};
 
 use super::names::shown;
 
-/// What may be said beside the header: nothing that makes it another entry.
+/// The extended header fields that are accepted: none of them changes which entry it is.
 const BESIDE: [&str; 8] = ["size", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"];
 
 /// Demands that no entry says more about the next one than names and times are long: all of that is read at once.

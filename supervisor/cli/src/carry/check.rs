@@ -17,9 +17,9 @@ use super::{Breath, image};
 
 /// The longest manifest, in bytes.
 const MOST: u64 = 4 << 20;
-/// The longest line of a journal, in bytes: a record of a mebibyte with what stands around it.
+/// The longest line of a journal, in bytes: a record of a mebibyte and what surrounds it.
 const LINE: u64 = 2 << 20;
-/// What is behind the last entry of every archive, in bytes.
+/// The end mark after the last entry of every archive, in bytes.
 const END: usize = 1024;
 
 /// A valid archive.

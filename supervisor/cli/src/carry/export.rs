@@ -141,7 +141,7 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
 
 /// What is known of the agent, once it does not run.
 async fn quiet(client: &Client, args: &ExportArgs, what: &str) -> Result<AgentDetail, ApiError> {
-    /// A shim ends its worker and says its last words after its drain time.
+    /// A shim ends its worker and writes its last records after its drain time.
     const GRACE: Duration = Duration::from_secs(15);
     const AGAIN: Duration = Duration::from_millis(200);
     let agent = &args.agent;

@@ -51,7 +51,7 @@ impl Tree {
     /// A tree by its real path.
     ///
     /// # Errors
-    /// When it is not there, or cannot be read.
+    /// When it does not exist, or cannot be read.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is the whole system"));

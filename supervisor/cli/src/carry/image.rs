@@ -90,7 +90,7 @@ pub(super) async fn choose(what: &str, reference: &str, wish: Wish) -> Result<Sa
     Ok(Saved { note, from: included.then_some((engine, image)) })
 }
 
-/// Fetches the image into a file aside: an archive must say beforehand how long it is.
+/// Fetches the image into a temporary file, since the archive must state its length first.
 ///
 /// # Errors
 /// When the engine does not give it, or there is no room.

@@ -246,7 +246,7 @@ impl Import {
         Ok(true)
     }
 
-    /// Whether the folder is ours already, out of this archive: it gets its name once all of it is there. False: it is to be made.
+    /// Whether the folder is already the one from this archive: it gets its name once it is complete. False: it is to be created.
     fn is_placed(&self) -> Result<bool, ApiError> {
         let what = || format!("{}: {}", self.what, self.folder.display());
         match std::fs::read_dir(&self.folder) {

@@ -1,4 +1,4 @@
-//! An agent's part of the journal as lines, in the journal's order; its dead letters behind them.
+//! An agent's part of the journal as lines, in the journal's order, followed by its dead letters.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -15,7 +15,7 @@ use crate::{output, page};
 use broker::Attempt as _;
 use common::failure;
 
-/// A journal that was written aside.
+/// A journal in a temporary file.
 #[derive(Debug)]
 pub(super) struct Spooled {
     pub(super) file: File,
@@ -23,7 +23,7 @@ pub(super) struct Spooled {
     pub(super) counts: Counts,
 }
 
-/// Reads what the journal holds of an agent just now, into a file aside: an archive must say beforehand how long it is.
+/// Reads what the journal now holds of an agent into a temporary file, since the archive must state its length first.
 ///
 /// # Errors
 /// When the broker does not answer, or the folder has no room.

@@ -38,7 +38,7 @@ const SKILLS: &str = "skills";
 /// Read and written at once, in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// What is said while it takes long: on a terminal only.
+/// The progress bar, on a terminal only.
 fn progress(total: u64, doing: &'static str) -> ProgressBar {
     if !output::stderr_is_terminal() {
         return ProgressBar::hidden();
@@ -52,7 +52,7 @@ fn progress(total: u64, doing: &'static str) -> ProgressBar {
     bar
 }
 
-/// Lets the command be interrupted amid work that only reads and writes files.
+/// Lets the command be interrupted during work that only reads and writes files.
 #[derive(Debug)]
 struct Breath(Instant);
 

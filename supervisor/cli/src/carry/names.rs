@@ -73,7 +73,7 @@ pub(super) fn within(folder: &Path, archive: &str, rest: &Path) -> PathBuf {
     if rest.as_os_str().is_empty() { root } else { root.join(rest) }
 }
 
-/// A name that nobody checked, for a terminal.
+/// An unchecked name, made safe for a terminal.
 pub(super) fn shown(path: &Path) -> String {
     let text: String = path.to_string_lossy().chars().take(200).collect();
     format!("{text:?}")

@@ -167,7 +167,7 @@ impl Pack {
         Ok(true)
     }
 
-    /// Copies a file: what it has no data for is read by nobody, and takes no room in an archive that is a file.
+    /// Copies a file: holes are not read, and take no space in an archive that is a file.
     async fn copy_file(
         &mut self,
         path: &Path,

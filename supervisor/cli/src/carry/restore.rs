@@ -1,6 +1,6 @@
-//! A journal's slice into the journal of another fleet: the same messages under the same ids, each with the final state it had.
+//! Restores a slice of a journal to the journal of another fleet: the same messages under the same ids, each with its final state.
 //!
-//! All of it is compare-and-set against what is there, so that it can be repeated, and overwrites nothing.
+//! Everything is stored by compare-and-set, so that it can be repeated, and overwrites nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -29,7 +29,7 @@ const WHAT: &str = "cannot restore the journal";
 /// The outcome of the slice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Restored {
-    /// Messages that were not there.
+    /// Messages that were new.
     pub(super) messages: u64,
     pub(super) dead_letters: u64,
 }
@@ -46,7 +46,7 @@ fn next(lines: &mut Lines) -> Result<Option<Line>, ApiError> {
 /// How a fleet's journal and a slice agree.
 #[derive(Debug, Default)]
 pub(super) struct Agreement {
-    /// Whether something of the slice is not there.
+    /// Whether something of the slice is missing there.
     pub(super) missing: bool,
     /// Requests of the slice that are there.
     pub(super) requests: u64,

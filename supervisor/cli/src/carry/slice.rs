@@ -71,7 +71,7 @@ impl Seek for Slice {
     }
 }
 
-/// A name for what is not whole yet, which nobody can foresee.
+/// An unpredictable name for what is not complete yet.
 pub(super) fn draft_name() -> String {
     format!(".mozart-{}", Uuid::now_v7())
 }
@@ -88,7 +88,7 @@ pub(super) fn spool(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens an archive. What cannot be read twice is put aside first.
+/// Opens an archive. What cannot be read twice is copied to a temporary file first.
 ///
 /// # Errors
 /// 3 when it is not there, 2 when it is not a file, 9 when there is no room.

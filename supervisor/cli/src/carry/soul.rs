@@ -1,4 +1,4 @@
-//! The soul within an archive: its paths lead to what is beside it.
+//! The soul within an archive: its paths refer to the files next to it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::manifest::Folder;
 use super::{SANCTUMS, SKILLS};
 use common::failure;
 
-/// A soul as it is written into an archive, and what is written beside it.
+/// A soul as it is written into an archive, and the files that are written next to it.
 #[derive(Debug)]
 pub(super) struct Carried {
     pub(super) text: String,
@@ -20,10 +20,10 @@ pub(super) struct Carried {
     pub(super) skills: Vec<Folder>,
 }
 
-/// Turns a spec into a soul of which everything is beside it. A folder that is mounted twice is carried once.
+/// Turns a spec into a soul whose files are all next to it. A folder that is mounted twice is carried once.
 ///
 /// # Errors
-/// When the spec cannot be said in a soul.
+/// When no soul can express the spec.
 pub(super) fn carried(spec: &AgentSpec) -> Result<Carried, ApiError> {
     let mut spec = spec.clone();
     let mut places: BTreeMap<String, String> = BTreeMap::new();

@@ -34,7 +34,7 @@ pub(super) struct Draft {
     folders: Vec<(PathBuf, Owner)>,
     /// Files that could not be given to whom they belong.
     kept: u64,
-    /// Files that ran as somebody else than who started them.
+    /// Files that had the set-uid or set-gid bit.
     tamed: u64,
     placed: bool,
 }
@@ -51,7 +51,7 @@ impl Drop for Draft {
 }
 
 impl Draft {
-    /// A new folder beside the one that it is to become.
+    /// A new temporary folder next to the target.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -136,7 +136,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Gives a file or folder to whom it belongs, with what may be done with it. No file runs as somebody else than who starts it.
+    /// Restores the owner and the mode of a file or folder, without the set-uid and set-gid bits.
     fn give(&mut self, file: &File, owner: Owner, allowed: u32) -> io::Result<()> {
         if std::os::unix::fs::fchown(file, Some(owner.user), Some(owner.group)).is_err() {
             self.kept += 1;

@@ -18,7 +18,7 @@ use runtime::lock;
 const NAME: &str = "containers";
 /// What is younger may just be being made.
 const FRESH: Duration = Duration::from_secs(5 * 60);
-/// A container that is told to stop is gone sooner.
+/// The longest time that a container may take to stop.
 const END: Duration = Duration::from_secs(45);
 /// Containers that are ended side by side.
 const AT_ONCE: usize = 6;
@@ -42,11 +42,11 @@ struct View {
 /// What a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// In use, or nobody's business.
+    /// In use, or unrelated.
     Fine,
-    /// Nobody watches it, and the supervisors count on it no more.
+    /// No node watches it, and the supervisors no longer use it.
     NodeGone,
-    /// Its node is there: it ends it by itself, when its last turn is over.
+    /// Its node runs, and ends the container itself after its last turn.
     Forgotten,
     /// It was created to copy a shim, and its creator died in the middle of that.
     HalfMade,

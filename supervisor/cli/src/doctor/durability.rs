@@ -1,5 +1,5 @@
 //! Whether what the broker has accepted survives a power cut: whether it syncs every write before it says that it is stored.
-//! NATS tells no client: its configuration says so, or its monitoring address.
+//! NATS does not tell clients: only its configuration or its monitoring address does.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

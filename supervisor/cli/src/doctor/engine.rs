@@ -18,7 +18,7 @@ const OLDEST_PODMAN: (u32, u32) = (4, 0);
 
 /// What was found of an engine.
 pub(super) enum Found {
-    /// One that answers, and what it says of itself.
+    /// One that answers, and what it reports about itself.
     There { connection: Connection, about: Result<About, String>, asked: Asked },
     /// None that does, at these places; and whether `up` runs all agents in one.
     Not { seen: Vec<Unusable>, is_needed: bool },

@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Its answer is a few kilobytes.
 const LONGEST: usize = 1 << 20;
 
-/// What a server says of itself, as far as it matters here.
+/// The parts of a server's report that matter here.
 #[derive(Debug, Deserialize)]
 pub(super) struct Varz {
     #[serde(default)]

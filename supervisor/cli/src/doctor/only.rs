@@ -19,7 +19,7 @@ pub(super) enum Only {
     Nodes,
 }
 
-/// The checks that are named. That there is no broker is said whatever was asked for.
+/// The given checks. A missing broker is always reported.
 pub(super) async fn checks(global: &Global, only: &[Only]) -> Vec<Check> {
     let wants = |part| only.contains(&part);
     let options = match crate::connect::options(global, "mozart-cli", CONNECT) {

@@ -5,7 +5,7 @@ use crate::table;
 use runtime::home::Home;
 use runtime::{labels, lock};
 
-/// Processes of incarnations that no node watches: while `up` is dead they serve on; without their shim they serve nobody.
+/// Processes of incarnations that no node watches. While `up` is dead they keep working; without their shim they are useless.
 pub(super) fn leftovers(home: &Home, fix: bool) -> Check {
     let found = labels::find(&home.run());
     let orphans: Vec<_> = found

@@ -1,5 +1,5 @@
-//! Snapshots of the fold: a start goes on from one, and the leader takes one after every some thousand records. What to write, to
-//! believe and to remove is decided in `supervisor_core`.
+//! Snapshots of the fold: a start continues from one, and the leader takes one every few thousand records. What to write, to
+//! trust and to remove is decided in `supervisor_core`.
 
 use broker::{Broker, BrokerError, Loaded, Moment};
 use bytes::Bytes;
@@ -10,14 +10,14 @@ use supervisor_core::{State, needless, old_before, restore, snapshot, trimmed_to
 
 use super::{Done, Supervisor};
 
-/// What a start goes on from.
+/// What a start continues from.
 pub(super) struct Start {
     pub(super) state: State,
     /// The record that the state ends with.
     pub(super) last: Logged,
 }
 
-/// Where a start goes on: after the newest snapshot that can be believed, else at the log's first record.
+/// Where a start continues: after the newest snapshot that can be trusted, else at the log's first record.
 ///
 /// # Errors
 /// When the log does not begin with that, and no snapshot covers what is missing.
@@ -35,7 +35,7 @@ pub(super) fn start(what: &str, who: &str, loaded: Loaded<State>) -> Result<Star
     Ok(Start { state, last: head.last })
 }
 
-/// A log that does not begin with its first record: whoever folded it would take all that it does not mention for unwanted.
+/// A log that does not begin with its first record: folding it would treat everything that it does not mention as unwanted.
 fn trimmed(what: &str, first: u64) -> ApiError {
     let cause = format!(
         "the control log begins with record {first}: earlier records are gone, and no snapshot covers them"

@@ -188,7 +188,7 @@ impl Engine {
         Ok((container, listening))
     }
 
-    /// Makes the container. One of ours of that name that is there already was left half made.
+    /// Creates the container. If one of ours with that name already exists, its creation was interrupted.
     async fn create(
         &self,
         name: &str,

@@ -24,7 +24,7 @@ pub(super) const FOLDER: &str = "/.mozart";
 pub(super) const SHIM: &str = "/.mozart/mozart-shim";
 /// The label of the volumes that hold a shim.
 pub(super) const LABEL: &str = "dev.mozart.shim";
-/// A carrier that is there for longer is nobody's any more.
+/// A carrier that is older was left behind.
 const ABANDONED: Duration = Duration::from_secs(20);
 /// How long other nodes' carriers are waited for in all.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -16,7 +16,7 @@ const AGENT: &str = "dev.mozart.agent";
 const GENERATION: &str = "dev.mozart.generation";
 const INCARNATION: &str = "dev.mozart.incarnation";
 
-/// What a container of ours says of itself.
+/// What the labels of a container of ours say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
     /// The agent.

@@ -100,7 +100,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Finds an engine: what is wanted of it, or the first that answers. None is there: none, if none was asked for by name.
+    /// Finds an engine: the wanted one, or the first that answers. None if none answers and none was asked for by name.
     ///
     /// # Errors
     /// When the one that is wanted does not answer (exit 6).
@@ -203,7 +203,7 @@ pub struct EngineOptions {
     pub folder: String,
     /// The run folders.
     pub folders: RunFolders,
-    /// The static shim that is put beside every worker.
+    /// The static shim that is mounted into every container.
     pub shim: PathBuf,
     /// The broker's address with credentials, as the node reaches it.
     pub url: String,
@@ -242,7 +242,7 @@ impl Engine {
     /// Prepares the use of an engine.
     ///
     /// # Errors
-    /// When the shim cannot run in a container, or the network is not there.
+    /// When the shim cannot run in a container, or the network does not exist.
     pub async fn new(connection: Connection, options: EngineOptions) -> Result<Self, ApiError> {
         const WHAT: &str = "cannot run containers";
         install::check_static(&options.shim)?;

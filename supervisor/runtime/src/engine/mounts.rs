@@ -90,7 +90,7 @@ fn own_user() -> u32 {
     }
 }
 
-/// The real place of a path. A link on the way would show a container what nobody who reads the soul expects: it is refused,
+/// The real location of a path. A symbolic link in it would show a container what a reader of the soul does not expect: it is refused,
 /// unless it is above the soul's own folder.
 fn resolve(
     what: &str,
@@ -131,7 +131,7 @@ fn resolve(
     Ok(real)
 }
 
-/// Why nobody may be shown a place, as a human-readable message; none if it has nothing to do with mozart's own data. Both are real paths.
+/// Why a location must not be mounted, as a human-readable message; none if it is unrelated to mozart's own data. Both paths are real.
 pub fn own_data(real: &Path, home: &Path) -> Option<String> {
     let shown = home.display();
     if home.starts_with(real) {

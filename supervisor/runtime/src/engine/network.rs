@@ -10,7 +10,7 @@ use super::{Connection, EngineOptions, Kind, say};
 /// The broker's address as containers reach it: what the node uses, unless that is this host's loopback.
 ///
 /// # Errors
-/// When the network is not there.
+/// When the network does not exist.
 pub(super) async fn url_for_containers(
     connection: &Connection,
     options: &EngineOptions,

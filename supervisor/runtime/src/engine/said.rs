@@ -16,11 +16,11 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{Engine, say, words};
 
-/// What is read of a container's own log for the shim's last words, in lines.
+/// How much of a container's log is searched for the shim's exit record, in lines.
 const LAST_LINES: &str = "20";
-/// What is told of the last line of a log, in characters.
+/// How much of the last line of a log is quoted, in characters.
 const LONGEST_LINE: usize = 300;
-/// What is kept of what a shim says, in bytes: last words are shorter.
+/// How much of a shim's output is kept, in bytes: an exit record is shorter.
 const KEPT: usize = 64 << 10;
 
 /// A container's stdout, from now on.
@@ -33,7 +33,7 @@ impl fmt::Debug for Listening {
 }
 
 impl Listening {
-    /// Listens to the end: the shim's last words, if it said them. Whoever said them ends at once.
+    /// Reads to the end, and returns the shim's exit record, if there is one. A shim that wrote it ends at once.
     pub async fn last_words(mut self) -> Option<ShimExit> {
         let mut text = Vec::new();
         while let Some(Ok(part)) = self.0.next().await {
@@ -75,7 +75,7 @@ impl Engine {
         }
     }
 
-    /// What the shim said last on its stdout, which the engine keeps.
+    /// The shim's exit record on its stdout, which the engine keeps.
     pub(super) async fn last_words(&self, id: &str) -> Result<Option<ShimExit>, String> {
         let options = LogsOptionsBuilder::default().stdout(true).tail(LAST_LINES).build();
         Ok(self.log(id, options).await?.and_then(|text| find(&text)))
@@ -106,7 +106,7 @@ impl Engine {
     }
 }
 
-/// The last words in a text.
+/// The exit record in a text.
 fn find(text: &[u8]) -> Option<ShimExit> {
     let mut words = text.split(|byte| *byte == b'\n').rev().filter_map(|line| {
         let mut line: HashMap<String, ShimExit> = serde_json::from_slice(line).ok()?;

@@ -27,7 +27,7 @@ const PIDS: u32 = 512;
 const TMP: &str = "rw,nosuid,nodev,noexec,mode=1777,size=256m";
 /// What an image declares as a volume is writable, too, and gone with the container: all that outlives it is a SANCTUM's.
 const VOLUME: &str = "rw,nosuid,nodev,noexec,mode=1777,size=64m";
-/// The shim's own log: what it says of itself, and its last words.
+/// The shim's own log, and its exit record.
 const LOG: [(&str, &str); 2] = [("max-size", "1m"), ("max-file", "2")];
 /// After its drain time the shim still ends its worker and settles its books.
 const GRACE: Duration = Duration::from_secs(10);

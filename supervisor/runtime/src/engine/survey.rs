@@ -19,7 +19,7 @@ use super::{Connection, install, say, spec, words};
 /// How long a container that is ended may take to settle its books, in seconds.
 const STOP: i32 = 10;
 
-/// What an engine says of itself.
+/// What an engine reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
     /// By its clock.
@@ -55,7 +55,7 @@ pub struct ShimVolume {
 }
 
 impl Connection {
-    /// What the engine says of itself.
+    /// What the engine reports about itself.
     ///
     /// # Errors
     /// When it does not answer.
