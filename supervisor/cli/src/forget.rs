@@ -100,7 +100,7 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     if !forgotten.unclean.is_empty() {
         let streams = forgotten.unclean.join(", ");
         output::note(format!(
-            "not enough space to rewrite the files of {streams}: bytes of records that were removed earlier may remain there; free some space and repeat"
+            "not enough space to rewrite the files of {streams}: bytes removed earlier may remain there; free some space and repeat"
         ));
     }
     if !dry_run && broker.replicas() > 1 {

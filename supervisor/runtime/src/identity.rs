@@ -191,7 +191,7 @@ impl Home {
             Found::Copied(original) => {
                 nothing_runs(&self.dir, "the folder was replaced by a copy")?;
                 tracing::warn!(
-                    "this data folder is a copy of {} (or was restored), and is independent of it from now on: what runs there is not touched",
+                    "this data folder is a copy of {} (or was restored), and is independent from now on: what runs there is not touched",
                     original.path.display()
                 );
                 self.forget_what_runs().map_err(failed)?;

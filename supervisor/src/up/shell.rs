@@ -26,7 +26,7 @@ pub(super) fn compare(running: &Running, souls: &[SoulSource]) {
         let Some(ours) = std::env::var_os(&name) else { continue };
         if let Some(differs) = differs(&theirs, &name, &ours) {
             output::note(format!(
-                "warning: SECRET {name}: the running mozart (process {}) {differs}; run `mozart down`, then `mozart up`; or start it with --env-file",
+                "warning: SECRET {name}: the running mozart (process {}) {differs}; `mozart down`, then `mozart up`; or use --env-file",
                 running.pid
             ));
         }

@@ -188,7 +188,7 @@ fn warn_of_worker(detail: &AgentDetail) {
     if let (None, Some(worker)) = (&config.image, &config.worker) {
         let folder = Path::new(&config.source_path).parent().unwrap_or(Path::new("/")).display();
         output::note(format!(
-            "warning: the program of WORKER {worker:?} is not in the archive, and neither is {folder}, where it starts: copy it next to the imported soul"
+            "warning: neither the program of WORKER {worker:?} nor {folder}, where it starts, is in the archive: copy it next to the soul"
         ));
     }
 }

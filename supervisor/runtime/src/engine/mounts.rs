@@ -57,7 +57,7 @@ pub(super) fn collect(
         }
         if forbidden.rootless && !read_only {
             return Err(format!(
-                "{what}: the engine is rootless: the worker is another user on this host and cannot write there; try: :ro, or run the engine as root"
+                "{what}: the engine is rootless: the worker is another user on this host and cannot write there; try: :ro, or the engine as root"
             ));
         }
         if !read_only && owner.is_none() && metadata.uid() != 0 {
