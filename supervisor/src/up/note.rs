@@ -44,7 +44,7 @@ pub(super) async fn keep(
             continue;
         }
         match home.write_running(&note) {
-            Ok(()) => tracing::info!("restored {}, which was missing or changed", home.running_file().display()),
+            Ok(()) => tracing::info!("rewrote {}", home.running_file().display()),
             Err(error) if !is_said => tracing::warn!("{error}"),
             Err(_) => continue,
         }
