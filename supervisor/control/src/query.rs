@@ -105,7 +105,7 @@ impl Supervisor {
         let parse = |source: &SoulSource| {
             let parsed = soul::parse(source.name.clone(), Path::new(&source.path), &source.text);
             let spec = parsed.map_err(|errors| {
-                let try_ = format!("mozart validate {}", source.path);
+                let try_ = format!("`mozart validate {}`", source.path);
                 failure::error(failure::USAGE, "invalid soul", errors.plain(), try_)
             })?;
             Ok(AgentSpec { content: source.content.clone(), ..spec })

@@ -60,7 +60,7 @@ pub(super) async fn start(
             if let Some(line) = written_since(home, before).lines().rfind(|line| !line.is_empty()) {
                 cause.push_str(&format!("; its log ends with: {line}"));
             }
-            let try_ = format!("cat {}, mozart down", path.display());
+            let try_ = format!("`cat {}`, `mozart down`", path.display());
             return Err(failure::error(failure::TIMEOUT, "mozart did not start", cause, try_));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -99,7 +99,7 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
 fn why(home: &Home, before: u64, status: ExitStatus) -> ApiError {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     let code = code.filter(|code| *code != 0).unwrap_or(failure::FAILED);
-    let log = format!("cat {}", home.log().display());
+    let log = format!("`cat {}`", home.log().display());
     match error_in(&written_since(home, before)) {
         Some((what, cause, try_)) => {
             failure::error(code, what, cause, if try_.is_empty() { &log } else { try_ })

@@ -108,7 +108,7 @@ async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<F
         if Instant::now() > until {
             let cause = format!("it is not ready after {START:?}");
             let what = "mozart did not start";
-            return Err(failure::error(failure::TIMEOUT, what, cause, "mozart down"));
+            return Err(failure::error(failure::TIMEOUT, what, cause, "`mozart down`"));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -45,7 +45,7 @@ pub fn volume_name(shim: &[u8]) -> String {
 /// When it is not static, or no program of this system.
 pub fn check_static(shim: &Path) -> Result<(), ApiError> {
     const WHAT: &str = "cannot run containers";
-    let bytes = std::fs::read(shim).map_err(|error| failure::file(WHAT, &error, "make build"))?;
+    let bytes = std::fs::read(shim).map_err(|error| failure::file(WHAT, &error, "`make build`"))?;
     let what = match interpreter(&bytes) {
         Some(false) => return Ok(()),
         Some(true) => "is not static: it would need the loader of the image",
