@@ -41,7 +41,9 @@ pub(crate) fn envelope(
     let cause = question.asker.as_ref().map(|asker| &*asker.envelope);
     let hops = cause.map_or(0, |cause| cause.hops) + 1;
     if hops > MAX_HOPS {
-        return Err(format!("more than {MAX_HOPS} agents have passed this question on: is there a loop?"));
+        return Err(format!(
+            "more than {MAX_HOPS} agents have passed this question on: is there a loop?"
+        ));
     }
     let own = question.timeout_ms.map(Duration::from_millis);
     let inherited = question.asker.as_ref().and_then(|asker| asker.left);

@@ -188,7 +188,9 @@ impl Broker {
         let there = info(self.wire(), &stream, name).await?;
         if there.is_none() && self.replicas() == 1 {
             // A server alone always answers for what it has: it was deleted just now.
-            return Err(BrokerError::Other(format!("consumer {name} was deleted right after it was created")));
+            return Err(BrokerError::Other(format!(
+                "consumer {name} was deleted right after it was created"
+            )));
         }
         Ok(there)
     }

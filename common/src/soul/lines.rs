@@ -139,7 +139,9 @@ impl<'s> Instructions<'s> {
         let similar =
             self.text[self.at..].lines().find(|line| line.trim().eq_ignore_ascii_case(mark));
         let help = match similar {
-            Some(line) => format!("{} does not close it: case and indentation matter", quoted(line)),
+            Some(line) => {
+                format!("{} does not close it: case and indentation matter", quoted(line))
+            }
             None => format!("close the text with a line `{mark}`"),
         };
         let expected = format!("expected a line `{mark}` below");

@@ -74,7 +74,9 @@ fn say(store: &Path, disk: Disk, level: Level) {
         Level::Low => tracing::warn!(
             "the disk of {store} is {percent} % full ({free} MiB free): new messages are refused from {REFUSE} % on, when less than {kept} MiB are free"
         ),
-        Level::Fine => tracing::info!("the disk of {store} has enough free space again ({free} MiB free)"),
+        Level::Fine => {
+            tracing::info!("the disk of {store} has enough free space again ({free} MiB free)")
+        }
     }
 }
 

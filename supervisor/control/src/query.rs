@@ -151,7 +151,12 @@ impl Supervisor {
     ) -> Result<(), ApiError> {
         let known = self.known(&agent)?;
         let image = soul::image(image).map_err(|cause| {
-            failure::error(failure::USAGE, "invalid image", cause, "use the form of IMAGE in a soul")
+            failure::error(
+                failure::USAGE,
+                "invalid image",
+                cause,
+                "use the form of IMAGE in a soul",
+            )
         })?;
         if known.spec.image.as_ref() == Some(&image) {
             return self.change(agent, reply, |agent| ControlEvent::AgentReplaced { agent });
@@ -186,9 +191,8 @@ impl Supervisor {
         let Some((generation, spec)) = to.or_else(good) else {
             let what = format!("{agent} has nothing to go back to");
             let cause = "no earlier generation of it was ready";
-            let try_ = format!(
-                "`mozart apply` the soul that it should have, `mozart explain {agent}`"
-            );
+            let try_ =
+                format!("`mozart apply` the soul that it should have, `mozart explain {agent}`");
             return Err(failure::error(failure::CONFLICT, what, cause, try_));
         };
         let asked = Some(format!("rollback to generation {generation}"));

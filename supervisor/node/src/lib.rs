@@ -326,7 +326,12 @@ impl Node {
                 Input::Command(Some(message)) => self.command(&message.payload).await,
                 Input::Command(None) => {
                     let cause = "the connection is closed";
-                    return Err(failure::error(failure::UNREACHABLE, "the node stopped", cause, ""));
+                    return Err(failure::error(
+                        failure::UNREACHABLE,
+                        "the node stopped",
+                        cause,
+                        "",
+                    ));
                 }
                 Input::Kill => self.kill_late(),
                 Input::Drain => self.drain().await,

@@ -38,7 +38,8 @@ pub fn shim() -> Result<PathBuf, ApiError> {
 /// # Errors
 /// When there is none, or none that is new enough (exit 6).
 pub fn nats_server() -> Result<(PathBuf, (u32, u32)), ApiError> {
-    let try_ = "run `make setup`, or name one in MOZART_NATS_SERVER, or use --nats URL for a running one";
+    let try_ =
+        "run `make setup`, or name one in MOZART_NATS_SERVER, or use --nats URL for a running one";
     let mut seen = Vec::new();
     let given = std::env::var_os("MOZART_NATS_SERVER").map(PathBuf::from);
     let is_given = given.is_some();

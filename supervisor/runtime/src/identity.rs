@@ -249,11 +249,7 @@ impl Home {
             Err(error) => Err(error),
         };
         done.map_err(|error| {
-            failure::file(
-                "cannot record the fleet",
-                &error,
-                "check the disk space and permissions",
-            )
+            failure::file("cannot record the fleet", &error, "check the disk space and permissions")
         })
     }
 }
@@ -265,7 +261,10 @@ fn nothing_runs(path: &Path, why: &str) -> Result<(), ApiError> {
     }
     let what = format!("what was started from {} is still running", path.display());
     let cause = format!("{why}; processes {}", pids.join(", "));
-    let try_ = format!("move the folder back to {} and run `mozart down`; or end these processes", path.display());
+    let try_ = format!(
+        "move the folder back to {} and run `mozart down`; or end these processes",
+        path.display()
+    );
     Err(failure::error(failure::CONFLICT, what, cause, try_))
 }
 

@@ -91,7 +91,9 @@ async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError>
         Err(error) => Err(error.clone()),
     };
     if let Err(ApiError { what, cause, .. }) = ended {
-        output::note(format!("warning: not drained: {what}: {cause}; what is still running is killed"));
+        output::note(format!(
+            "warning: not drained: {what}: {cause}; what is still running is killed"
+        ));
     }
     let ended = end_rest(home, containers, runtime.runtime).await;
     let noted = match (&ended, noted) {

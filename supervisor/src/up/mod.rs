@@ -138,8 +138,9 @@ fn same_node(home: &Home, name: Option<&NodeName>) -> Result<(), ApiError> {
 
 fn still_runs(name: &NodeName, kept: &NodeName) -> ApiError {
     let what = format!("cannot name the node {name}");
-    let cause =
-        format!("something of node {kept} is still running here, and no other node would manage it");
+    let cause = format!(
+        "something of node {kept} is still running here, and no other node would manage it"
+    );
     let try_ = format!("`mozart down`, then `mozart up --name {name}`");
     failure::error(failure::CONFLICT, what, cause, try_)
 }
@@ -184,7 +185,9 @@ async fn foreground(
         let connect = connect.clone();
         showing.spawn(async move {
             if let Err(ApiError { what, cause, .. }) = cli::logs::attach(&connect).await {
-                tracing::warn!("the workers' logs are no longer shown: {what}: {cause}; try: `mozart logs -f`");
+                tracing::warn!(
+                    "the workers' logs are no longer shown: {what}: {cause}; try: `mozart logs -f`"
+                );
             }
         });
     }

@@ -33,7 +33,8 @@ pub(crate) async fn reset(global: &Global, args: &ResetArgs) -> Result<(), ApiEr
     home.claim()?;
     let lock = home.lock()?;
     if lock.is_none() || down::is_left(&home) {
-        let cause = format!("something that was started from {} is still running", home.dir.display());
+        let cause =
+            format!("something that was started from {} is still running", home.dir.display());
         let what = "cannot reset the fleet";
         return Err(failure::error(failure::CONFLICT, what, cause, "`mozart down`"));
     }

@@ -70,11 +70,15 @@ async fn what_others_do_to_a_container_is_an_end_like_any_other() {
     let _has_it = fleet.wait_status(&held, "acknowledged").await;
     // Its shim has no time for last words.
     docker.kill_container(&fleet.container("w"), None).await.expect("it runs");
-    assert_eq!(again(&fleet).await, "its shim ended without reporting an exit status (exit code 137 (signal 9))");
+    assert_eq!(
+        again(&fleet).await,
+        "its shim ended without reporting an exit status (exit code 137 (signal 9))"
+    );
     fleet.engine().remove(&fleet.container("w")).await;
     let lost = again(&fleet).await;
     assert!(
-        lost.contains("its shim ended without reporting an exit status") || lost.contains("no longer has its container"),
+        lost.contains("its shim ended without reporting an exit status")
+            || lost.contains("no longer has its container"),
         "{lost}"
     );
     // This one has, and finishes what it has begun.

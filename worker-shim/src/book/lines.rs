@@ -28,7 +28,8 @@ impl Book {
             FromWorker::Event { turn, event } => {
                 let bytes = event.to_string().len();
                 if bytes > MAX_EVENT {
-                    let why = format!("an event of {bytes} bytes: at most {MAX_EVENT} are accepted");
+                    let why =
+                        format!("an event of {bytes} bytes: at most {MAX_EVENT} are accepted");
                     self.leave_out(now, &turn, &why, &mut todo);
                     return todo;
                 }

@@ -73,7 +73,9 @@ impl Questions {
     ) -> Result<(), String> {
         let length = question.request_id.len();
         if length > LONGEST_ID {
-            return Err(format!("a requestId of {length} bytes: at most {LONGEST_ID} are accepted"));
+            return Err(format!(
+                "a requestId of {length} bytes: at most {LONGEST_ID} are accepted"
+            ));
         }
         self.forget(book);
         let now = Instant::now();

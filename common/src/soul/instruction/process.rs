@@ -18,7 +18,9 @@ pub(super) fn worker(rest: Part<'_>) -> Checked<Vec<String>> {
         let at = text.floor_char_boundary(at);
         let help = match (text.contains('\''), text.contains('"')) {
             (true, false) => Some(did_you_mean(text.replace('\'', "\""))),
-            (false, false) => Some("to start a shell command that begins with `[`, write `test`".to_owned()),
+            (false, false) => {
+                Some("to start a shell command that begins with `[`, write `test`".to_owned())
+            }
             _ => None,
         };
         let (_, rest) = rest.split_at(at);

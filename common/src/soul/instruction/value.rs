@@ -135,10 +135,12 @@ fn plain_or_quoted(value: Part<'_>, keyword: Keyword) -> Checked<String> {
     }
     match text.find(char::is_whitespace) {
         None => Ok(text.to_owned()),
-        Some(0) => {
-            Err(Problem::new(value.span(), "a space after `=`", "expected the value directly after it")
-                .help("leave out the space, or quote the value".to_owned()))
-        }
+        Some(0) => Err(Problem::new(
+            value.span(),
+            "a space after `=`",
+            "expected the value directly after it",
+        )
+        .help("leave out the space, or quote the value".to_owned())),
         Some(_) => {
             let (_, more) = value.split_word();
             let help = comment_help(more).unwrap_or_else(|| {

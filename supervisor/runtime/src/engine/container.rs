@@ -326,7 +326,9 @@ impl Engine {
             return Ended::No;
         }
         let words = tokio::time::timeout(super::WHOLE_ANSWER, self.last_words(id)).await;
-        let exit = match words.unwrap_or_else(|_| Err("the end of its log could not be read".to_owned())) {
+        let exit = match words
+            .unwrap_or_else(|_| Err("the end of its log could not be read".to_owned()))
+        {
             Ok(Some(mut words)) => {
                 let is_killed = words.exit.signal == Some(9);
                 words.exit.out_of_memory |= is_killed && state.oom_killed == Some(true);

@@ -139,9 +139,8 @@ pub fn own_data(real: &Path, home: &Path) -> Option<String> {
             "it contains mozart's own data, with the broker's credentials: {shown}"
         ));
     }
-    real.starts_with(home).then(|| {
-        format!("it is inside mozart's own data, with the broker's credentials: {shown}")
-    })
+    real.starts_with(home)
+        .then(|| format!("it is inside mozart's own data, with the broker's credentials: {shown}"))
 }
 
 /// The path without `.` and `..`, as it reads.
