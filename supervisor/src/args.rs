@@ -11,7 +11,8 @@ use control::Retention;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or invalid soul, 3 not found, 4 conflict, 5 timeout,
-6 cannot reach NATS, supervisor or engine, 7 denied, 9 refused by a limit, 130 interrupted.";
+6 cannot reach NATS, supervisor or engine, 7 denied, 9 refused by a limit, 130 interrupted,
+141 the reader of the output is gone.";
 
 /// Runs fleets of long-lived AI agents, and loses no message.
 #[derive(Debug, Parser)]

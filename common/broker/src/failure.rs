@@ -31,10 +31,7 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         }
         BrokerError::NotTaken { .. } => (UNREACHABLE, "use nats-server 2.12 or newer"),
         BrokerError::TooLarge { .. } => (LIMIT, "send less, or a reference to the data"),
-        BrokerError::Timeout(_) => (
-            TIMEOUT,
-            "run it again, which is harmless with the same id; `mozart doctor` checks NATS",
-        ),
+        BrokerError::Timeout(_) => (TIMEOUT, "run it again; `mozart doctor` checks NATS"),
         BrokerError::Malformed { .. } => (FAILED, "use the mozart version that wrote the record"),
         BrokerError::OtherList => (
             USAGE,

@@ -95,7 +95,7 @@ impl MessageRef {
             (Some(found), []) => Ok(found),
             (None, _) => Err(unknown(
                 format!("no message {}", self.message_id),
-                "no message with that id belongs to this agent and sender",
+                "no message with that id belongs to the agent or sender that is named",
             )),
             (Some(last), _) => {
                 found.push(last);

@@ -186,7 +186,14 @@ pub(crate) async fn store(
         Some(_) => broker.send_again(envelope, timeout).await,
         None => broker.send(envelope, timeout).await,
     };
-    match sent.attempt(what)? {
+    let sent = sent.attempt(what).map_err(|mut error| {
+        if error.code == failure::TIMEOUT {
+            // It may be stored: sent again under its id, it is not stored twice.
+            error.try_ = format!("send it again with --id {}", envelope.message_id);
+        }
+        error
+    });
+    match sent? {
         SendOutcome::Stored { .. } => Ok(Known::New),
         SendOutcome::Already { .. } => Ok(Known::Already),
         SendOutcome::Conflict { stored } => Err(failure::error(

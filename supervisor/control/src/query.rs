@@ -264,7 +264,7 @@ pub(super) async fn send_reply(broker: &broker::Broker, to: String, reply: &Repl
     match serde_json::to_vec(reply) {
         Ok(bytes) if bytes.len() > broker.max_record() => {
             let cause = format!("{} bytes, at most {} fit", bytes.len(), broker.max_record());
-            let try_ = "ask for one agent: `mozart inspect AGENT`, or use this version of mozart, which asks for pages";
+            let try_ = "ask for one agent: `mozart inspect AGENT`, or use a client of the supervisor's version, which asks for pages";
             let error = failure::error(failure::LIMIT, "the answer is too large", cause, try_);
             Box::pin(send_reply(broker, to, &Reply::Error(error))).await;
         }

@@ -139,13 +139,13 @@ async fn look(
     }
     if view.is_none() && agents > 0 {
         let found = format!(
-            "{agents} of this fleet still running, and no supervisor says which are needed"
+            "{agents} containers of this fleet are running, and no supervisor says which are needed"
         );
         let try_ = "`mozart up` takes them over, `mozart down` ends them";
         checks.push(check(NAME, Health::Warn, found, try_));
     }
     if checks.is_empty() {
-        let found = format!("{agents} of this fleet, none left over");
+        let found = format!("{agents} of this fleet are running, none is left over");
         checks.push(check(NAME, Health::Ok, found, ""));
     }
     Ok(checks)
