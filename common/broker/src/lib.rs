@@ -68,6 +68,6 @@ pub use reset::Reset;
 pub use retries::{Retries, pause_after};
 pub use scan::{FirstOpen, OpenScan, Request, Requested};
 pub use snapshot::Loaded;
-pub use streams::StreamOptions;
+pub use streams::{LONGEST_KEPT, StreamOptions};
 pub use usage::{AgentUsage, StreamUsage};
 pub use watch::{JournalFollower, Watched};

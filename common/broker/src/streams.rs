@@ -24,6 +24,9 @@ const MAX_CONSUMERS: u32 = 20_000;
 /// On a cluster: one server may be lost.
 const REPLICAS: usize = 3;
 
+/// How long events and logs are kept at most, whatever an agent's KEEP says.
+pub const LONGEST_KEPT: Duration = Duration::from_secs(72 * 3600);
+
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
 
@@ -178,7 +181,7 @@ impl Plan {
         let mut settings = json!({
             "discard": "old",
             "duplicate_window": 120 * SECOND,
-            "max_age": 72 * HOUR,
+            "max_age": LONGEST_KEPT.as_secs() * SECOND,
             "max_bytes": 1_u64 << 30,
         });
         if self.replicas == 1 {
@@ -213,7 +216,7 @@ impl Plan {
         let mut settings = json!({
             "discard": "old",
             "duplicate_window": 120 * SECOND,
-            "max_age": 72 * HOUR,
+            "max_age": LONGEST_KEPT.as_secs() * SECOND,
             "max_bytes": 256_u64 << 20,
             "max_msgs_per_subject": 10_000,
         });

@@ -97,7 +97,7 @@ impl Keyword {
             Timeout => "TIMEOUT turn=10m drain=30s ready=60s",
             Restart => "RESTART always max=10/10m backoff=1s..60s",
             Replace => "REPLACE start-first",
-            Keep => "KEEP history=90d events=72h logs=7d",
+            Keep => "KEEP history=90d events=72h logs=24h",
             Label => "LABEL name=value",
             Require => "REQUIRE name=value",
         }

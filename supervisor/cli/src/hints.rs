@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use broker::LONGEST_KEPT;
 use common::spec::{AgentSpec, Limits};
 
 /// The hints, a sentence each. `exists`: whether a path of this host is there.
@@ -29,6 +30,10 @@ pub(crate) fn of(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> Vec<String
     }
     for sanctum in spec.sanctums.iter().filter(|it| !exists(Path::new(&it.host))) {
         hints.push(format!("SANCTUM {}: there is no such folder on this host", sanctum.host));
+    }
+    let kept = [("events", spec.keep.events), ("logs", spec.keep.logs)];
+    for (what, _) in kept.iter().filter(|(_, age)| age.is_some_and(|age| age > LONGEST_KEPT)) {
+        hints.push(format!("KEEP {what}: the fleet keeps {what} for 72 hours at most"));
     }
     hints.extend(missing(spec, exists).map(|file| {
         format!("WORKER {}: there is no such file; the agent will not start", file.display())
@@ -80,6 +85,7 @@ fn reference(value: &str) -> Option<&str> {
 mod tests {
     use common::AgentName;
     use common::spec::{Sanctum, Schedule};
+    use std::time::Duration;
 
     use super::*;
 
@@ -104,10 +110,12 @@ mod tests {
         spec.limits.memory = Some(1 << 20);
         let (cron, prompt) = ("0 9 * * *".to_owned(), "report".to_owned());
         spec.schedule.push(Schedule { cron, tz: None, prompt });
+        spec.keep.events = Some(Duration::from_secs(72 * 3600));
+        spec.keep.logs = Some(Duration::from_secs(73 * 3600));
         let (host, path) = ("/srv/gone".to_owned(), "/data".to_owned());
         spec.sanctums.push(Sanctum { host, path, read_only: false });
         let hints = of(&spec, |_| false);
-        let begins = ["ENV PATH: `$PATH`", "LIMIT", "SCHEDULE", "SANCTUM /srv/gone"];
+        let begins = ["ENV PATH: `$PATH`", "LIMIT", "SCHEDULE", "SANCTUM /srv/gone", "KEEP logs"];
         assert_eq!(hints.len(), begins.len(), "{hints:?}");
         for (hint, begin) in hints.iter().zip(begins) {
             assert!(hint.starts_with(begin), "{hint}");
