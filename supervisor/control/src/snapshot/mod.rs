@@ -41,7 +41,7 @@ fn trimmed(what: &str, first: u64) -> ApiError {
         "the control log begins with record {first}: earlier records are gone, and no snapshot covers them"
     );
     let try_ =
-        "restore the streams CONTROL and SNAPSHOTS from a backup (docs/operating.md, Backups)";
+        "restore the streams CONTROL and SNAPSHOTS from a backup (docs/operating.md)";
     common::failure::error(common::failure::CONFLICT, what, cause, try_)
 }
 
