@@ -40,8 +40,7 @@ fn trimmed(what: &str, first: u64) -> ApiError {
     let cause = format!(
         "the control log begins with record {first}: earlier records are gone, and no snapshot covers them"
     );
-    let try_ =
-        "restore the streams CONTROL and SNAPSHOTS from a backup (docs/operating.md)";
+    let try_ = "restore the streams CONTROL and SNAPSHOTS from a backup (docs/operating.md)";
     common::failure::error(common::failure::CONFLICT, what, cause, try_)
 }
 
