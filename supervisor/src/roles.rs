@@ -88,6 +88,7 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
         shim: binaries::shim()?,
         engine: Connection::find(runtime.runtime).await?,
         runtime,
+        serves: CancellationToken::new(),
     };
     let Some(broker) = patiently(&options.connect, &stop, Broker::connect).await else {
         return Ok(());

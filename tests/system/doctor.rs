@@ -254,7 +254,7 @@ async fn only_what_a_node_that_is_gone_left_behind_is_removed() {
     gone(up).await;
     let output = engine.cli(&fleet, &["doctor", "--fix", "-o", "json"]).await.exit(1);
     let said = found(&output, "containers");
-    assert!(said.iter().any(|(_, found)| found.contains("still running")), "{said:?}");
+    assert!(said.iter().any(|(_, found)| found.contains("are running")), "{said:?}");
     assert!(left.is_there() && ours.all().contains(&ours.id));
     let _down = engine.cli(&fleet, &["down"]).await.ok();
 }

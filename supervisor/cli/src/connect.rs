@@ -101,6 +101,7 @@ mod tests {
             runtime: None,
             version: String::new(),
             started_at: Timestamp::default(),
+            ready: true,
         };
         let home = Home::locate(Some(temp.path())).expect("given");
         home.write_running(&running).expect("written");

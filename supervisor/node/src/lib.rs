@@ -67,6 +67,8 @@ pub struct NodeOptions {
     pub runtime: RuntimeOptions,
     /// The engine that was found.
     pub engine: Option<Connection>,
+    /// Cancelled once the node has all that it needs, and serves.
+    pub serves: CancellationToken,
 }
 
 /// What the node's loop waits for.
@@ -204,6 +206,7 @@ pub async fn serve(
         sweeping: false,
         untaken: Untaken::default(),
     };
+    node.options.serves.cancel();
     node.go(commands, to_all, stop).await
 }
 

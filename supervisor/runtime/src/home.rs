@@ -41,6 +41,14 @@ pub struct Running {
     /// Since when.
     #[serde(default)]
     pub started_at: Timestamp,
+    /// Whether its node serves. Before that, something may be missing that a node needs, and all of it ends.
+    #[serde(default = "yes")]
+    pub ready: bool,
+}
+
+/// Notes of earlier versions do not tell.
+fn yes() -> bool {
+    true
 }
 
 impl Home {
@@ -270,6 +278,7 @@ mod tests {
             runtime: Some(RuntimeOptions::default()),
             version: "0.1.0".to_owned(),
             started_at: Timestamp::from_millis(5),
+            ready: true,
         };
         home.write_running(&running).expect("written");
         assert_eq!(home.read_running().expect("readable"), Some(running));

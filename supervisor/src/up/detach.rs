@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use common::api::ApiError;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::START;
 use cli::args::Global;
@@ -16,10 +17,57 @@ use crate::args::{Sync, UpArgs};
 use common::failure;
 use runtime::home::Home;
 
+/// How often the process and its note are looked at.
+const EVERY: Duration = Duration::from_millis(10);
+/// How long a process that is about to end may take to do so.
+const ENDS: Duration = Duration::from_secs(1);
 /// A log of more than this, in bytes, is put aside before the next start; one old log is kept.
 const LOG: u64 = 16 << 20;
 
-/// Starts `up` in the background, with the lock, and returns once it has written its note. The souls are applied by the caller.
+/// An `up` in the background that was started here.
+pub(super) struct Background {
+    child: Child,
+    /// What its log had before, in bytes.
+    logged: u64,
+}
+
+impl Background {
+    /// Does something that needs it. If it ends meanwhile, the result is why.
+    ///
+    /// # Errors
+    /// Those of what is done, or of the background process.
+    pub(super) async fn during(
+        &mut self,
+        home: &Home,
+        work: impl Future<Output = Result<(), ApiError>>,
+    ) -> Result<(), ApiError> {
+        let done = tokio::select! {
+            biased;
+            error = self.ended(home) => return Err(error),
+            done = work => done,
+        };
+        let Err(error) = done else { return Ok(()) };
+        // What fails may fail since it is about to end.
+        Err(timeout(ENDS, self.ended(home)).await.unwrap_or(error))
+    }
+
+    /// Waits for its end; why it ended.
+    async fn ended(&mut self, home: &Home) -> ApiError {
+        loop {
+            match self.child.try_wait() {
+                Ok(None) => sleep(EVERY).await,
+                Ok(Some(status)) => return why(home, self.logged, status),
+                Err(error) => return failed(error),
+            }
+        }
+    }
+}
+
+fn failed(error: std::io::Error) -> ApiError {
+    failure::file("cannot start in the background", &error, "`mozart up` without -d")
+}
+
+/// Starts `up` in the background, with the lock, and returns once its note says that its node serves. The souls are applied by the caller.
 ///
 /// # Errors
 /// Why it ended, with its own exit code; 5 when it is not there in time.
@@ -28,17 +76,14 @@ pub(super) async fn start(
     args: &UpArgs,
     home: &Home,
     lock: File,
-) -> Result<(), ApiError> {
-    let failed = |error: std::io::Error| {
-        failure::file("cannot start in the background", &error, "`mozart up` without -d")
-    };
+) -> Result<Background, ApiError> {
     let path = home.log();
     if fs::metadata(&path).is_ok_and(|log| log.len() > LOG) {
         fs::rename(&path, path.with_extension("log.1")).map_err(failed)?;
     }
     let log = File::options().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
-    let before = log.metadata().map_err(failed)?.len();
-    let mut child = command(global, home, args)
+    let logged = log.metadata().map_err(failed)?.len();
+    let child = command(global, home, args)
         .map_err(failed)?
         .process_group(0)
         // Handed on rather than taken anew: nobody comes in between.
@@ -47,24 +92,29 @@ pub(super) async fn start(
         .stderr(log)
         .spawn()
         .map_err(failed)?;
-    let until = Instant::now() + START;
-    loop {
-        if home.read_running().ok().flatten().is_some_and(|running| running.pid == child.id()) {
-            return Ok(());
-        }
-        if let Some(status) = child.try_wait().map_err(failed)? {
-            return Err(why(home, before, status));
-        }
-        if Instant::now() > until {
-            let mut cause = format!("process {} is not ready after {START:?}", child.id());
-            if let Some(line) = written_since(home, before).lines().rfind(|line| !line.is_empty()) {
-                cause.push_str(&format!("; its log ends with: {line}"));
+    let process = child.id();
+    let mut background = Background { child, logged };
+    let is_ready = async {
+        let until = Instant::now() + START;
+        loop {
+            let noted = home.read_running().ok().flatten();
+            if noted.is_some_and(|noted| noted.pid == process && noted.ready) {
+                return Ok(());
             }
-            let try_ = format!("`cat {}`, `mozart down`", path.display());
-            return Err(failure::error(failure::TIMEOUT, "mozart did not start", cause, try_));
+            if Instant::now() > until {
+                let mut cause = format!("process {process} is not ready after {START:?}");
+                let log = written_since(home, logged);
+                if let Some(line) = log.lines().rfind(|line| !line.is_empty()) {
+                    cause.push_str(&format!("; its log ends with: {line}"));
+                }
+                let try_ = format!("`cat {}`, `mozart down`", path.display());
+                return Err(failure::error(failure::TIMEOUT, "mozart did not start", cause, try_));
+            }
+            sleep(EVERY).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    };
+    background.during(home, is_ready).await?;
+    Ok(background)
 }
 
 /// The given options again: in the environment, where only this user can see the password in a URL.

@@ -61,6 +61,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     if args.locked {
         return foreground(global, &args, &home, Home::inherit_lock()?, souls).await;
     }
+    let mut background = None;
     let connect = match find(global, &home, args.name.as_ref()).await? {
         Found::Running(connect) => {
             tracing::info!("already running: applying changes");
@@ -70,17 +71,23 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
             connect
         }
         Found::Lock(lock) if args.detach => {
-            detach::start(global, &args, &home, lock).await?;
+            background = Some(detach::start(global, &args, &home, lock).await?);
             connect::options(global, "mozart up", START)?
         }
         Found::Lock(lock) => return foreground(global, &args, &home, lock, souls).await,
     };
-    let started = client::connect(&connect, global.output, START).await?;
-    let agents = client::apply(&started, souls.unwrap_or_default()).await?;
-    if args.wait {
-        client::wait_running(&started, &agents, args.timeout).await?;
+    let applying = async {
+        let started = client::connect(&connect, global.output, START).await?;
+        let agents = client::apply(&started, souls.unwrap_or_default()).await?;
+        if args.wait {
+            client::wait_running(&started, &agents, args.timeout).await?;
+        }
+        Ok(())
+    };
+    match background {
+        Some(mut background) => background.during(&home, applying).await,
+        None => applying.await,
     }
-    Ok(())
 }
 
 /// What there is in a data folder.
@@ -99,7 +106,7 @@ async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<F
             return Ok(Found::Lock(lock));
         }
         // A broken note is being replaced, or is the last of an `up` that was killed.
-        let noted = home.read_running().ok().flatten();
+        let noted = home.read_running().ok().flatten().filter(|noted| noted.ready);
         if let Some(noted) = noted.filter(|noted| lock::is_holder(&home.dir, noted.pid)) {
             same_fleet(global, &noted)?;
             same_node(home, name)?;
@@ -193,7 +200,10 @@ async fn foreground(
     }
     let mut applying = JoinSet::new();
     let (wait, output, locked) = (args.wait.then_some(args.timeout), global.output, args.locked);
+    let serves = parts.node.serves.clone();
     applying.spawn(async move {
+        // If the node cannot start, its error ends all.
+        serves.cancelled().await;
         introduce(&connect, souls.unwrap_or_default(), wait, output, locked).await
     });
     let serving = async {
@@ -357,6 +367,7 @@ async fn start(
         runtime: Some(wanted.runtime.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: Timestamp::from(SystemTime::now()),
+        ready: false,
     };
     home.write_running(&note)?;
     let node = NodeOptions {
@@ -369,6 +380,7 @@ async fn start(
         shim,
         runtime: wanted.runtime.clone(),
         engine,
+        serves: CancellationToken::new(),
     };
     Ok(Parts { broker, connect, nats, note, node, retention: wanted.retention, folder })
 }
@@ -387,7 +399,8 @@ impl Parts {
             server.spawn(nats.keep(pid, server_stop.clone()));
         }
         let id = self.folder.clone();
-        rest.spawn(note::keep(home.clone(), id, self.note, pids, rest_stop.clone()));
+        let serves = self.node.serves.clone();
+        rest.spawn(note::keep(home.clone(), id, self.note, pids, serves, rest_stop.clone()));
         // A connection each: a flood of one's reports must not hold up the other.
         let connect = || Broker::connect(&self.connect);
         let (node_broker, reads) = match tokio::try_join!(connect(), connect()) {

@@ -17,7 +17,8 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Small files of the folder that do not change while it is in use.
 const FILES: [&str; 4] = ["format", "node", "nats/access.json", "nats/nats.conf"];
 
-/// Keeps the note and the other files until `stop`. nats-server gets another process id whenever it is started again.
+/// Keeps the note and the other files until `stop`. nats-server gets another process id whenever it is started again; the node `serves` at
+/// some moment.
 ///
 /// # Errors
 /// None: if the disk cannot be written, that is logged and retried.
@@ -26,16 +27,24 @@ pub(super) async fn keep(
     id: String,
     mut note: Running,
     mut nats: watch::Receiver<Option<u32>>,
+    serves: CancellationToken,
     stop: CancellationToken,
 ) -> Result<(), ApiError> {
     let mut is_said = false;
     let files = FILES.map(|name| (name, fs::read(home.dir.join(name)).ok()));
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            Ok(()) = nats.changed() => note.nats_pid = *nats.borrow_and_update(),
+        let is_news = tokio::select! {
+            () = tokio::time::sleep(EVERY) => false,
+            Ok(()) = nats.changed() => {
+                note.nats_pid = *nats.borrow_and_update();
+                true
+            }
+            () = serves.cancelled(), if !note.ready => {
+                note.ready = true;
+                true
+            }
             () = stop.cancelled() => return Ok(()),
-        }
+        };
         if let Err(error) = restore(&home, &id, &files) {
             tracing::debug!("cannot restore removed files: {error}");
         }
@@ -44,6 +53,7 @@ pub(super) async fn keep(
             continue;
         }
         match home.write_running(&note) {
+            Ok(()) if is_news => {}
             Ok(()) => tracing::info!("rewrote {}", home.running_file().display()),
             Err(error) if !is_said => tracing::warn!("{error}"),
             Err(_) => continue,
@@ -81,12 +91,13 @@ mod tests {
             runtime: None,
             version: "0.1.0".to_owned(),
             started_at: Timestamp::from_millis(5),
+            ready: false,
         };
         let (pid, pids) = watch::channel(Some(2));
-        let stop = CancellationToken::new();
+        let (serves, stop) = (CancellationToken::new(), CancellationToken::new());
         std::fs::write(home.dir.join("node"), "n\n").expect("written");
         let id = home.claim().expect("it is new");
-        let keeping = keep(home.clone(), id.clone(), note.clone(), pids, stop.clone());
+        let keeping = keep(home.clone(), id.clone(), note.clone(), pids, serves.clone(), stop.clone());
         let trying = async {
             // Once it has read what is there.
             tokio::time::sleep(EVERY / 2).await;
@@ -107,7 +118,11 @@ mod tests {
             pid.send(Some(3)).expect("it is kept");
             tokio::time::sleep(EVERY / 2).await;
             let kept = home.read_running().expect("readable").expect("there");
-            assert_eq!(kept.nats_pid, Some(3));
+            assert_eq!((kept.nats_pid, kept.ready), (Some(3), false));
+            serves.cancel();
+            tokio::time::sleep(EVERY / 2).await;
+            let kept = home.read_running().expect("readable").expect("there");
+            assert!(kept.ready);
             stop.cancel();
         };
         let (kept, ()) = tokio::join!(keeping, trying);

@@ -2,7 +2,7 @@
 
 use bollard::models::{ContainerConfig, Ipam, IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::TagImageOptionsBuilder;
-use system_tests::harness::{Engine, Fleet, Runtime, eventually};
+use system_tests::harness::{Engine, Fleet, Runtime, binary, eventually};
 
 use super::{ask, nothing_left, probe};
 
@@ -94,4 +94,27 @@ async fn stop(fleet: &Fleet) {
     let _stopped = fleet.cli(["stop", "a"]).await.ok();
     let _gone = fleet.wait_state("a", "stopped").await;
     nothing_left(fleet, "a").await;
+}
+
+/// The node fails after the broker and the supervisor have started.
+#[tokio::test]
+async fn what_keeps_a_node_from_starting_is_what_up_in_the_background_says() {
+    let Some(engine) = Engine::find().await else { return };
+    let fleet = Fleet::laid_out(Runtime::Docker(engine), &[("a", &probe(""))]);
+    let souls = fleet.souls().as_os_str();
+    let needs_a_loader = binary("mozart-shim");
+    for (name, value, code, why) in [
+        ("MOZART_NETWORK", "mozart-test-nowhere".as_ref(), 6, "network mozart-test-nowhere"),
+        ("MOZART_SHIM", needs_a_loader.as_os_str(), 1, "is not static"),
+    ] {
+        let args = ["up".as_ref(), souls, "-d".as_ref()];
+        let up = fleet.cli_with(args, &[(name, value)]).await.exit(code);
+        up.says("cannot run containers").says(why);
+        eventually("it has ended", async || match fleet.processes() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        })
+        .await;
+        assert_eq!(fleet.note(), None);
+    }
 }

@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(left.say(), "mozart-a-1-f (node gone is gone)");
         let said = say(&[left]);
         assert_eq!(said.health, Health::Warn);
-        assert!(said.try_.starts_with("`mozart node --name gone`"), "{}", said.try_);
+        assert!(said.try_.starts_with("start `mozart node --name gone`"), "{}", said.try_);
         let half_made = leftover(&one, Verdict::HalfMade).expect("it is");
         assert_eq!(say(&[half_made]).try_, "`mozart doctor --fix`");
     }
