@@ -15,7 +15,7 @@ async fn a_failed_rollout_does_not_look_like_success() {
     let soul = fleet.soul("a", &broken());
     let soul = soul.to_str().expect("text");
     let applied = fleet.cli(["apply", soul, "--wait"]).await.exit(1);
-    applied.says("generation 2 of a was given up, generation 1 runs").says("gone.py");
+    applied.says("generation 2 of a was given up, generation 1 is running").says("gone.py");
     let shown = fleet.cli(["ps"]).await.ok();
     assert!(shown.stdout.contains("1 (2 failed)"), "{shown}");
     let reason = fleet.row("a").await["reason"].as_str().unwrap_or_default().to_owned();
@@ -101,7 +101,11 @@ async fn generations_are_listed_and_gone_back_to() {
     assert_eq!(numbers, [Some(3), Some(2), Some(1)], "{history}");
     let shown = fleet.cli(["rollout", "history", "a"]).await.ok();
     assert!(shown.stdout.contains("labels"), "{shown}");
-    fleet.cli(["rollout", "undo", "a", "--to-generation", "3"]).await.exit(4).says("runs");
+    fleet
+        .cli(["rollout", "undo", "a", "--to-generation", "3"])
+        .await
+        .exit(4)
+        .says("already running");
     fleet.cli(["rollout", "undo", "a", "--to-generation", "9"]).await.exit(3).says("1, 2, 3");
     let _undone = fleet.cli(["rollout", "undo", "a", "--to-generation", "1", "--wait"]).await.ok();
     let inspect = fleet.json(["inspect", "a"]).await;

@@ -97,7 +97,8 @@ mod tests {
         let (serves, stop) = (CancellationToken::new(), CancellationToken::new());
         std::fs::write(home.dir.join("node"), "n\n").expect("written");
         let id = home.claim().expect("it is new");
-        let keeping = keep(home.clone(), id.clone(), note.clone(), pids, serves.clone(), stop.clone());
+        let keeping =
+            keep(home.clone(), id.clone(), note.clone(), pids, serves.clone(), stop.clone());
         let trying = async {
             // Once it has read what is there.
             tokio::time::sleep(EVERY / 2).await;
