@@ -246,14 +246,9 @@ impl Engine {
     pub async fn new(connection: Connection, options: EngineOptions) -> Result<Self, ApiError> {
         const WHAT: &str = "cannot run containers";
         install::check_static(&options.shim)?;
-        let url = network::url_for_containers(&connection, &options).await.map_err(|cause| {
-            failure::error(
-                failure::UNREACHABLE,
-                WHAT,
-                cause,
-                "`mozart down` and `mozart up`, or a broker that listens there, or --network NAME",
-            )
-        })?;
+        let url = network::url_for_containers(&connection, &options).await;
+        let url =
+            url.map_err(|(cause, try_)| failure::error(failure::UNREACHABLE, WHAT, cause, try_))?;
         let shim = Mutex::new(None);
         let at_once = Semaphore::new(AT_ONCE);
         Ok(Self { inner: Arc::new(Inner { connection, options, url, shim, at_once }) })

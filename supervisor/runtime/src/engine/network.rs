@@ -10,25 +10,30 @@ use super::{Connection, EngineOptions, Kind, say};
 /// The broker's address as containers reach it: what the node uses, unless that is this host's loopback.
 ///
 /// # Errors
-/// When the network does not exist.
+/// When the network does not exist, or the broker cannot be reached from it: why, and what to try.
 pub(super) async fn url_for_containers(
     connection: &Connection,
     options: &EngineOptions,
-) -> Result<String, String> {
+) -> Result<String, (String, &'static str)> {
     let name = name_of(connection.kind, options.network.as_deref());
     if name == "host" {
         return Ok(options.url.clone());
     }
-    let Some(gateway) = gateway(connection, name).await? else {
+    let gateway = gateway(connection, name).await.map_err(|cause| {
+        (cause, "create it with the engine's `network create`, or name another one with --network")
+    })?;
+    let Some(gateway) = gateway else {
         return Ok(options.url.clone());
     };
     let url = without_loopback(&options.url, &gateway);
     if url != options.url {
         let place = place(&url);
         if !answers(place).await {
-            return Err(format!(
+            let cause = format!(
                 "the broker listens on loopback only: nothing answers at {place}, where containers would connect"
-            ));
+            );
+            let try_ = "`mozart down` and `mozart up`, or use a broker that listens there, or --network NAME";
+            return Err((cause, try_));
         }
     }
     Ok(url)
@@ -59,7 +64,11 @@ pub(super) async fn host_address(connection: &Connection, network: Option<&str>)
 
 async fn gateway(connection: &Connection, name: &str) -> Result<Option<String>, String> {
     let network = connection.docker.inspect_network(name, None::<InspectNetworkOptions>).await;
-    let network = network.map_err(|error| format!("network {name}: {}", say(error)))?;
+    let network = network.map_err(|error| match say(error) {
+        // Most often it is the engine that names it.
+        cause if cause.contains(name) => cause,
+        cause => format!("network {name}: {cause}"),
+    })?;
     let configs = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
     let given = |config: &IpamConfig| config.gateway.clone().filter(|address| !address.is_empty());
     let first = |config: &IpamConfig| first_address(config.subnet.as_deref()?);
