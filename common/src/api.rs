@@ -1,12 +1,14 @@
 //! The queries of clients to the supervisors (`query`, JSON), and the JSON of the command line that scripts rely on.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::message::{Cause, Kind, Status};
 use crate::shim::Exit;
 use crate::spec::AgentSpec;
-use crate::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
+use crate::{AgentName, ConversationId, MessageId, NodeName, SenderName, Timestamp};
 
 /// A request on `query`. Any supervisor answers; replies are [`Reply`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +72,12 @@ pub enum Query {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<usize>,
     },
+    /// Lists nodes, in the order of their names.
+    Nodes {
+        /// One node only, with its agents.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<NodeName>,
+    },
     /// Everything known about one agent.
     Inspect {
         /// The agent.
@@ -132,6 +140,8 @@ pub enum Reply {
     Inspect(Box<AgentDetail>),
     /// For `Hello`.
     Hello(Hello),
+    /// For `Nodes`.
+    Nodes(Vec<NodeRow>),
     /// For `Cancelled`.
     Done,
     /// It did not work.
@@ -196,6 +206,52 @@ pub struct Hello {
     /// Nodes that finish what runs there, and then go.
     #[serde(default)]
     pub draining: Vec<String>,
+}
+
+/// A host that runs agents, as the control log knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRow {
+    /// Its name.
+    pub node: NodeName,
+    /// Whether it takes agents.
+    pub state: NodeState,
+    /// Incarnations that run there, or are about to.
+    pub incarnations: u32,
+    /// What it can run agents in: `process`, `docker`, `podman`.
+    pub runtimes: Vec<String>,
+    /// Its labels, for `REQUIRE`.
+    pub labels: BTreeMap<String, String>,
+    /// Agents whose last start there failed lately: it is the last choice for them.
+    #[serde(default)]
+    pub failed: Vec<AgentName>,
+    /// The agents that run there; only where one node was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<Vec<AgentName>>,
+}
+
+/// Whether a node takes agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeState {
+    /// It does.
+    Up,
+    /// It shuts down in order, with all that it runs.
+    Draining,
+    /// It was silent for too long: what it ran counts as gone.
+    Lost,
+}
+
+impl NodeState {
+    /// As tables show it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// What an agent is doing.

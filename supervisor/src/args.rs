@@ -6,6 +6,7 @@ use std::time::Duration;
 use broker::ArchiveOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cli::args::{Global, RuntimeArgs, duration};
+use cli::nodes::NodeCommand;
 use common::NodeName;
 use control::Retention;
 
@@ -35,7 +36,7 @@ pub(crate) enum Command {
     Reset(cli::reset::ResetArgs),
     /// Run a supervisor
     Supervisor(SupervisorArgs),
-    /// Run a node, which starts and stops agents on this machine
+    /// Run a node, which starts and stops agents on this machine; list nodes
     Node(NodeArgs),
     /// Measure this machine
     #[command(hide = true)]
@@ -47,7 +48,10 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it is a role rather than a client command.
     pub(crate) fn is_role(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Supervisor(_) | Self::Node(_))
+        matches!(
+            self,
+            Self::Up(_) | Self::Supervisor(_) | Self::Node(NodeArgs { command: None, .. })
+        )
     }
 }
 
@@ -183,10 +187,13 @@ pub(crate) struct SupervisorArgs {
 
 /// `mozart node`.
 #[derive(Debug, Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<NodeCommand>,
     /// The node's name
-    #[arg(long)]
-    pub(crate) name: NodeName,
+    #[arg(long, required = true)]
+    pub(crate) name: Option<NodeName>,
     /// A label that souls can REQUIRE; repeat for more
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,

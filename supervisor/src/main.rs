@@ -14,7 +14,7 @@ use cli::args::Global;
 use common::failure;
 use tracing_appender::non_blocking::WorkerGuard;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, NodeArgs};
 
 fn main() -> ExitCode {
     // What whoever started us had open is nobody's whom we start: a lock that it holds would be held for as long as the fleet runs.
@@ -61,6 +61,9 @@ async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Down(args) => up::down(global, args).await.map(|()| 0),
         Command::Reset(args) => up::reset(global, &args).await.map(|()| 0),
         Command::Supervisor(args) => roles::supervisor(global, args).await.map(|()| 0),
+        Command::Node(NodeArgs { command: Some(command), .. }) => {
+            cli::nodes::run(global, &command).await
+        }
         Command::Node(args) => roles::node(global, args).await.map(|()| 0),
         Command::Bench(args) => Err(cli::bench::exec(global, &args)),
         Command::Client(command) => cli::run(global, command).await,

@@ -6,6 +6,7 @@ use broker::{Attempt as _, Broker, BrokerError, ConnectOptions, StreamOptions};
 use cli::args::Global;
 use cli::{connect, signals};
 use common::api::ApiError;
+use common::failure;
 use control::SupervisorOptions;
 use node::NodeOptions;
 use runtime::binaries;
@@ -71,15 +72,18 @@ fn default_id() -> String {
 /// # Errors
 /// When the broker refuses it, or no shim is found.
 pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError> {
+    let Some(node) = args.name else {
+        return Err(failure::error(failure::USAGE, "the node has no name", "", "--name NAME"));
+    };
     let signals = signals::stop()?;
     let stop = signals.token.clone();
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
     let folder = home.claim()?;
-    let name = format!("node {}", args.name);
+    let name = format!("node {node}");
     let runtime = args.runtime.options();
     let options = NodeOptions {
-        name: args.name,
+        name: node,
         labels: args.labels,
         connect: connect::options(global, &name, CONNECT)?,
         run: home.run(),

@@ -264,3 +264,43 @@ async fn a_restarted_node_refuses_a_leader_that_was_deposed_while_it_was_gone() 
     })
     .await;
 }
+
+#[tokio::test]
+async fn nodes_are_listed_with_what_they_run() {
+    let ground = Ground::new();
+    let Ground { fleet, other, .. } = &ground;
+    let _node = fleet.spawn_cli(["node", "--name", "n", "--label", "zone=eu"]);
+    apply(fleet).await;
+    let _row = fleet.wait_state("a", "running").await;
+    let second = other.spawn_cli(["node", "--name", "m", "--runtime", "process"]);
+    let states = async || {
+        let rows = fleet.json(["node", "ls"]).await;
+        let rows = rows.as_array().expect("an array").clone();
+        let cells = rows.iter().map(|row| {
+            let cell = |name| row[name].as_str().unwrap_or_default().to_owned();
+            (cell("node"), cell("state"), row["incarnations"].as_u64())
+        });
+        cells.collect::<Vec<_>>()
+    };
+    let row = |node: &str, state: &str, count| (node.to_owned(), state.to_owned(), Some(count));
+    let become_so = async |expected: [(String, String, Option<u64>); 2]| {
+        eventually("the nodes are so", async || {
+            let states = states().await;
+            if states == expected { Ok(()) } else { Err(format!("{states:?}")) }
+        })
+        .await;
+    };
+    become_so([row("m", "up", 0), row("n", "up", 1)]).await;
+    let listed = fleet.cli(["node", "ls"]).await.ok();
+    assert!(listed.stdout.starts_with("NODE  STATE  INCARNATIONS  RUNTIMES"), "{listed}");
+
+    let shown = fleet.json(["node", "show", "n"]).await;
+    let told = (&shown["agents"], &shown["labels"], &shown["failed"]);
+    let json = |text| serde_json::from_str::<Value>(text).expect("JSON");
+    assert_eq!(told, (&json("[\"a\"]"), &json("{\"zone\": \"eu\"}"), &json("[]")), "{shown:#}");
+    fleet.cli(["node", "show", "x"]).await.exit(3).says("no node \"x\"").says("mozart node ls");
+    fleet.cli(["node"]).await.exit(2).says("--name");
+
+    second.signal(Signal::KILL);
+    become_so([row("m", "lost", 0), row("n", "up", 1)]).await;
+}

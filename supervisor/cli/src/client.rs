@@ -97,8 +97,10 @@ impl Client {
         let payload = serde_json::to_vec(query).map_err(|cause| {
             failure::error(failure::FAILED, "cannot encode the request", cause, "")
         })?;
-        let changes_nothing =
-            matches!(query, Query::Hello | Query::Ps { .. } | Query::Inspect { .. });
+        let changes_nothing = matches!(
+            query,
+            Query::Hello | Query::Ps { .. } | Query::Inspect { .. } | Query::Nodes { .. }
+        );
         let asked = if changes_nothing {
             self.ask_again(payload.into(), timeout).await
         } else {

@@ -15,7 +15,12 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("down", &["mozart down", "mozart down --timeout 5m"]),
     ("reset", &["mozart reset --messages", "mozart reset --all --yes"]),
     ("supervisor", &["mozart supervisor --nats nats://broker:4222 --store /var/lib/nats"]),
-    ("node", &["mozart node --name n1 --nats nats://broker:4222 --label gpu=yes"]),
+    (
+        "node",
+        &["mozart node --name n1 --nats nats://broker:4222 --label gpu=yes", "mozart node ls"],
+    ),
+    ("node ls", &["mozart node ls"]),
+    ("node show", &["mozart node show n1"]),
     ("apply", &["mozart apply fleet/ --wait", "mozart apply fleet/ --prune --diff"]),
     ("validate", &["mozart validate fleet/", "mozart validate scribe.soul -o json"]),
     ("ps", &["mozart ps", "mozart ps scribe --no-trunc", "mozart ps --watch"]),

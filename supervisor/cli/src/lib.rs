@@ -29,6 +29,7 @@ mod journal;
 mod lifecycle;
 mod list;
 pub mod logs;
+pub mod nodes;
 pub mod output;
 mod page;
 mod progress;

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use broker::TransientMessage;
 use bytes::Bytes;
-use common::AgentName;
 use common::api::{ApiError, Applied, Earlier, Query, Reply, SoulSource};
 use common::control::ControlEvent;
 use common::frame::ShimCommand;
 use common::soul;
 use common::spec::AgentSpec;
+use common::{AgentName, NodeName};
 use supervisor_core::Agent;
 
 use super::looks::Wanted;
@@ -90,6 +90,7 @@ impl Supervisor {
                 self.reply(&reply, &Reply::Done).await;
                 Ok(())
             }
+            Query::Nodes { node } => self.nodes(node.as_ref(), &reply).await,
             Query::Hello => {
                 let hello = view::hello(&self.id, self.holder.clone(), &self.state);
                 self.reply(&reply, &Reply::Hello(hello)).await;
@@ -99,6 +100,18 @@ impl Supervisor {
         if let Err(error) = result {
             self.reply(&reply, &Reply::Error(error)).await;
         }
+    }
+
+    async fn nodes(&mut self, only: Option<&NodeName>, reply: &str) -> Result<(), ApiError> {
+        let state = &self.state;
+        let nodes = match only {
+            Some(name) => vec![state.node(name).ok_or_else(|| unknown_node(name))?],
+            None => state.nodes().collect(),
+        };
+        let rows = nodes.into_iter().map(|node| view::node(state, node, only.is_some()));
+        let rows = Reply::Nodes(rows.collect());
+        self.reply(reply, &rows).await;
+        Ok(())
     }
 
     fn apply(&mut self, souls: &[SoulSource], force: bool, reply: &str) -> Result<(), ApiError> {
@@ -258,6 +271,12 @@ pub(super) fn unknown(agent: &AgentName) -> ApiError {
     let what = format!("no agent {:?}", agent.as_str());
     let try_ = "`mozart ps -a` lists the agents";
     failure::error(failure::NOT_FOUND, what, "no soul with that name was applied", try_)
+}
+
+fn unknown_node(node: &NodeName) -> ApiError {
+    let what = format!("no node {:?}", node.as_str());
+    let cause = "no node with that name has ever reported";
+    failure::error(failure::NOT_FOUND, what, cause, "`mozart node ls` lists the nodes")
 }
 
 pub(super) async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {

@@ -1,9 +1,9 @@
 //! The state as clients see it: rows of `ps`, and who leads.
 
 use broker::{BrokerError, FirstOpen};
-use common::api::{AgentDetail, AgentRow, AgentState, Counts, Hello};
+use common::api::{AgentDetail, AgentRow, AgentState, Counts, Hello, NodeRow, NodeState};
 use common::{AgentName, Timestamp};
-use supervisor_core::{Agent, Desired, NodePhase, Phase, State};
+use supervisor_core::{Agent, Desired, Node, NodePhase, Phase, State};
 use tokio::time::{Instant, timeout_at};
 
 use super::reads::Reads;
@@ -23,6 +23,31 @@ pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
         term: state.term(),
         nodes: in_phase(NodePhase::Up),
         draining: in_phase(NodePhase::Draining),
+    }
+}
+
+/// A node as clients see it; `whole`: with the agents that run there.
+pub(super) fn node(state: &State, node: &Node, whole: bool) -> NodeRow {
+    let runs_there = |agent: &&Agent| {
+        let all = agent.current.iter().chain(&agent.next).chain(&agent.retiring);
+        all.into_iter().any(|incarnation| incarnation.node == node.name)
+    };
+    let agents = whole.then(|| {
+        let agents = state.agents().filter(runs_there);
+        agents.map(|agent| agent.name.clone()).collect()
+    });
+    NodeRow {
+        node: node.name.clone(),
+        state: match node.phase {
+            NodePhase::Up => NodeState::Up,
+            NodePhase::Draining => NodeState::Draining,
+            NodePhase::Lost => NodeState::Lost,
+        },
+        incarnations: node.incarnations,
+        runtimes: node.runtimes.iter().cloned().collect(),
+        labels: node.labels.clone(),
+        failed: supervisor_core::failed(state, node).cloned().collect(),
+        agents,
     }
 }
 

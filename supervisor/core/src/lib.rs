@@ -29,7 +29,7 @@ mod world;
 pub use action::Action;
 pub use explain::explain;
 pub use observer::{Observer, Outcome, ShimReady};
-pub use placement::{allocate, place};
+pub use placement::{allocate, failed, place};
 pub use resume::resume;
 pub use snapshot::{
     LOG_KEPT, OLDEST_SNAPSHOT_FORMAT, SNAPSHOT_EVERY, SNAPSHOT_FORMAT, SNAPSHOTS_KEPT, Snapshots,

@@ -51,6 +51,12 @@ fn choose(state: &State, spec: &AgentSpec, home: Option<&NodeName>) -> Result<No
         .ok_or_else(|| "no node can run it: there are no nodes".to_owned())
 }
 
+/// Agents whose last start on a node failed lately.
+pub fn failed<'a>(state: &'a State, node: &'a Node) -> impl Iterator<Item = &'a AgentName> {
+    let lately = node.failures.iter().filter(|(_, at)| counts(**at, state.at));
+    lately.map(|(agent, _)| agent)
+}
+
 fn counts(failed: Timestamp, now: Timestamp) -> bool {
     now.since(failed) < FAILURE_COUNTS
 }

@@ -136,6 +136,7 @@ async fn ask(broker: &Broker, query: &Query) -> Result<()> {
         | Reply::PsPage(_)
         | Reply::Inspect(_)
         | Reply::Hello(_)
+        | Reply::Nodes(_)
         | Reply::Done => Ok(()),
     }
 }
