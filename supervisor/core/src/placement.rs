@@ -74,21 +74,46 @@ pub(crate) fn able<'a>(
     nodes: &'a BTreeMap<NodeName, Node>,
     spec: &AgentSpec,
 ) -> Result<Vec<&'a Node>, String> {
-    let mut refusals = Vec::new();
+    let mut refusals: Vec<(String, Vec<&NodeName>)> = Vec::new();
     let mut able = Vec::new();
     for node in nodes.values() {
-        match refusal(node, spec) {
-            None => able.push(node),
-            Some(why) => refusals.push(format!("{} {why}", node.name)),
+        let Some(why) = refusal(node, spec) else {
+            able.push(node);
+            continue;
+        };
+        match refusals.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, nodes)) => nodes.push(&node.name),
+            None => refusals.push((why, vec![&node.name])),
         }
     }
     if !able.is_empty() {
         return Ok(able);
     }
-    if refusals.is_empty() {
-        refusals.push("there are no nodes".to_owned());
+    let mut words: Vec<_> = refusals.iter().map(|(why, nodes)| refused(why, nodes)).collect();
+    if words.is_empty() {
+        words.push("there are no nodes".to_owned());
     }
-    Err(format!("no node can run it: {}", refusals.join(", ")))
+    Err(format!("no node can run it: {}", words.join(", ")))
+}
+
+/// That nodes cannot run it for one reason: a line, however many there are.
+fn refused(why: &str, nodes: &[&NodeName]) -> String {
+    const NAMED: usize = 3;
+    let [first, others @ ..] = nodes else { return String::new() };
+    if others.is_empty() {
+        return format!("{first} {why}");
+    }
+    let why = match why.split_once(' ') {
+        Some(("is", rest)) => format!("are {rest}"),
+        Some(("has", rest)) => format!("have {rest}"),
+        _ => why.to_owned(),
+    };
+    let named: Vec<_> = nodes.iter().take(NAMED).map(ToString::to_string).collect();
+    match (nodes.len().saturating_sub(NAMED), named.split_last()) {
+        (0, Some((last, first))) => format!("{} and {last} {why}", first.join(", ")),
+        (1, _) => format!("{} and 1 other {why}", named.join(", ")),
+        (more, _) => format!("{} and {more} others {why}", named.join(", ")),
+    }
 }
 
 /// Why a node cannot run a spec; none if it can.
@@ -111,4 +136,22 @@ pub(crate) fn refusal(node: &Node, spec: &AgentSpec) -> Option<String> {
         .iter()
         .find(|(key, value)| node.labels.get(*key) != Some(value))
         .map(|(key, value)| format!("has no label {key}={value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_reason_is_said_once_for_however_many_nodes() {
+        let names: Vec<_> =
+            (1..=50).map(|n| NodeName::new(format!("n{n}")).expect("valid")).collect();
+        let names: Vec<_> = names.iter().collect();
+        let said = |why, count: usize| refused(why, &names[..count]);
+        assert_eq!(said("is lost", 1), "n1 is lost");
+        assert_eq!(said("is lost", 2), "n1 and n2 are lost");
+        assert_eq!(said("has no label a=b", 3), "n1, n2 and n3 have no label a=b");
+        assert_eq!(said("is draining", 4), "n1, n2, n3 and 1 other are draining");
+        assert_eq!(said("has no label a=b", 50), "n1, n2, n3 and 47 others have no label a=b");
+    }
 }
