@@ -331,6 +331,12 @@ pub struct AgentRow {
     /// Why the last replacement was given up, until another is tried.
     #[serde(default)]
     pub given_up: Option<String>,
+    /// The generation that is to run: an earlier one where the newest was given up.
+    #[serde(default)]
+    pub target_generation: u64,
+    /// Whether too many restarts have ended in a quarantine, from which only somebody releases it.
+    #[serde(default)]
+    pub quarantined: bool,
 }
 
 /// How old the figures about an agent's messages are. They come from the broker, and a client does not wait for a busy one.

@@ -115,6 +115,14 @@ impl KeepArgs {
         retention
     }
 
+    /// Whether nothing else was asked for.
+    pub(crate) fn is_default(&self) -> bool {
+        let default = ArchiveOptions::default();
+        // What the environment says, it said to the one that runs, too.
+        let hot = self.hot == default.hot || std::env::var_os("MOZART_HOT").is_some();
+        hot && self.hot_messages == default.most && self.keep_history.is_empty()
+    }
+
     /// As words of a command line.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = vec!["--hot".to_owned(), humantime::format_duration(self.hot).to_string()];

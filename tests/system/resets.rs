@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use system_tests::harness::{Fleet, Signal, alive, flaky, kill};
+use system_tests::harness::{Fleet, Output, Signal, alive, flaky, kill};
 
 /// Copies a folder with all that is in it.
 fn copy(from: &Path, to: &Path) {
@@ -131,5 +131,24 @@ async fn a_reset_shows_what_there_is_and_empties_what_is_asked_for() {
     assert!(!kept.exists());
     up(&fleet).await;
     is_new(&fleet, "a").await;
+    let _down = fleet.cli(["down"]).await.ok();
+}
+
+#[tokio::test]
+async fn a_fleet_whose_data_was_removed_is_told_of_once() {
+    let fleet = Fleet::new(&[("a", &flaky(""))]);
+    let souls = fleet.souls().to_str().expect("text").to_owned();
+    let up = async || fleet.cli(["up", &souls, "-d", "--wait"]).await.ok();
+    let is_told = |up: &Output| up.stderr.contains("the broker has no data of fleet");
+    assert!(!is_told(&up().await));
+    let _down = fleet.cli(["down"]).await.ok();
+    fs::remove_dir_all(fleet.home().join("nats")).expect("removed");
+    assert!(is_told(&up().await));
+    let _down = fleet.cli(["down"]).await.ok();
+    assert!(!is_told(&up().await));
+    let _down = fleet.cli(["down"]).await.ok();
+    // Asked for, it is no news.
+    let _reset = fleet.cli(["reset", "--all", "--yes"]).await.ok();
+    assert!(!is_told(&up().await));
     let _down = fleet.cli(["down"]).await.ok();
 }

@@ -1,5 +1,6 @@
 //! What the command line says of rollouts and stops is what is.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use system_tests::harness::{Fleet, eventually, flaky};
@@ -136,4 +137,39 @@ async fn souls_that_are_gone_are_pruned_and_no_others() {
         if names == [Some("a"), Some("other")] { Ok(()) } else { Err(rows.to_string()) }
     })
     .await;
+}
+
+/// The worker's file itself is broken: the earlier generation, which is started again, cannot run either.
+#[tokio::test]
+async fn a_rollout_that_failed_is_told_of_though_nothing_runs_instead() {
+    let worker = "WORKER [\"python3\", \"own.py\"]\nREPLACE stop-first\nRESTART always backoff=5s";
+    let fleet = Fleet::new(&[("a", &flaky(worker))]);
+    let own = fleet.souls().join("own.py");
+    fs::copy(fleet.souls().join("worker.py"), &own).expect("copied");
+    let souls = fleet.souls().to_str().expect("text").to_owned();
+    let _up = fleet.cli(["up", &souls, "-d", "--wait"]).await.ok();
+    fs::write(&own, "raise SystemExit(3)\n").expect("written");
+    fleet.cli(["apply", &souls, "--wait"]).await.exit(1).says("generation 2 of a was given up");
+    fleet.cli(["wait", "a"]).await.exit(1).says("generation 2 of a was given up");
+    let shown = fleet.cli(["ps"]).await.ok();
+    assert!(shown.stdout.contains("1 (2 failed)"), "{shown}");
+    // Repaired, the next generation runs, and the failed one stays so.
+    fs::copy(fleet.souls().join("worker.py"), &own).expect("copied");
+    let soul = fleet.soul("a", &flaky(&format!("{worker}\nLABEL version=3")));
+    let _done = fleet.cli(["apply", soul.to_str().expect("text"), "--wait"]).await.ok();
+    let history = fleet.json(["rollout", "history", "a"]).await;
+    let states: Vec<_> =
+        history.as_array().expect("an array").iter().map(|one| one["state"].as_str()).collect();
+    assert_eq!(states, [Some("running"), Some("failed"), Some("earlier")], "{history:#}");
+    let _down = fleet.cli(["down"]).await.ok();
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_is_quarantined() {
+    let fleet = Fleet::with(&[("b", &flaky(""))]).await;
+    let soul =
+        fleet.soul("a", &flaky("WORKER [\"false\"]\nRESTART always max=1/10m backoff=100ms"));
+    fleet.cli(["apply", soul.to_str().expect("text"), "--wait"]).await.exit(1).says("quarantined");
+    fleet.cli(["wait", "a"]).await.exit(1).says("a is quarantined").says("mozart start a");
+    let _done = fleet.cli(["wait", "b"]).await.ok();
 }

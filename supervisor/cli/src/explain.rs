@@ -70,10 +70,12 @@ pub(crate) async fn run(global: &Global, args: &ExplainArgs) -> Result<u8, ApiEr
         Err(error) if error.what.starts_with("no message") => {
             let names: Vec<&str> = fleet.state.agents().map(|agent| agent.name.as_str()).collect();
             let meant = agents::did_you_mean(&args.target, &names);
-            return Err(unknown(meant.map_or_else(
-                || "it is neither in the control log nor in the journal".to_owned(),
-                |name| format!("did you mean {name:?}?"),
-            )));
+            return Err(unknown(match meant {
+                Some(name) => format!("did you mean {name:?}?"),
+                // Several may begin like this.
+                None if error.cause.contains("ids") => error.cause,
+                None => "it is neither in the control log nor in the journal".to_owned(),
+            }));
         }
         Err(error) => return Err(error),
     };

@@ -146,17 +146,29 @@ pub(crate) fn runs(row: &AgentRow) -> bool {
     row.state == AgentState::Running && row.running_generation == Some(row.generation)
 }
 
-/// That the newest generation of an agent was given up, while another one runs.
+/// That waiting for the newest generation of an agent is in vain: it was given up, or the agent is quarantined.
 pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
-    let (why, runs) = (row.given_up.as_ref()?, row.running_generation?);
     let (agent, generation) = (&row.agent, row.generation);
+    let Some(why) = row.given_up.as_ref() else {
+        let why = row.reason.clone().filter(|_| row.quarantined)?;
+        let try_ = format!("`mozart explain {agent}`; `mozart start {agent}` releases it");
+        let what = format!("{agent} is quarantined");
+        return Some(failure::error(failure::FAILED, what, why, try_));
+    };
     // What runs instead is said already.
     let why = why.strip_prefix(&format!("generation {generation} ")).unwrap_or(why);
-    let why = why.strip_suffix(&format!("; generation {runs} keeps running")).unwrap_or(why);
-    let what = if runs == generation {
-        format!("the replacement of {agent} was given up")
-    } else {
-        format!("generation {generation} of {agent} was given up, generation {runs} is running")
+    let (why, what) = match row.running_generation {
+        Some(runs) if runs == generation => {
+            (why, format!("the replacement of {agent} was given up"))
+        }
+        Some(runs) => {
+            let keeps = format!("; generation {runs} keeps running");
+            let what = format!(
+                "generation {generation} of {agent} was given up, generation {runs} is running"
+            );
+            (why.strip_suffix(&keeps).unwrap_or(why), what)
+        }
+        None => (why, format!("generation {generation} of {agent} was given up")),
     };
     let try_ = format!("`mozart explain {agent}`, `mozart logs {agent}`");
     Some(failure::error(failure::FAILED, what, why, try_))

@@ -174,7 +174,10 @@ pub(crate) fn busy(row: &AgentRow) -> String {
 
 /// The generation that runs, and the newest one if it is another.
 fn generation(row: &AgentRow) -> String {
-    match row.running_generation.filter(|runs| *runs != row.generation) {
+    // What was given up was replaced by an earlier one, whether that runs just now or not.
+    let target =
+        (row.given_up.is_some() && row.target_generation > 0).then_some(row.target_generation);
+    match row.running_generation.or(target).filter(|runs| *runs != row.generation) {
         Some(runs) => {
             let how = if row.given_up.is_some() { "failed" } else { "starting" };
             format!("{runs} ({} {how})", row.generation)
@@ -240,6 +243,8 @@ pub(crate) mod tests {
             running_incarnation: Some(3),
             running_generation: Some(2),
             given_up: None,
+            target_generation: 2,
+            quarantined: false,
             counts: Counts::Current,
         }
     }
@@ -263,6 +268,9 @@ pub(crate) mod tests {
         assert_eq!(generation(&row), "4 (5 starting)");
         row.given_up = Some("no".to_owned());
         assert_eq!(generation(&row), "4 (5 failed)");
+        row.running_generation = None;
+        row.target_generation = 4;
+        assert_eq!(generation(&row), "4 (5 failed)", "also while it is not running");
         row.running_generation = Some(5);
         assert_eq!(generation(&row), "5");
         row.running_generation = None;

@@ -1,5 +1,6 @@
 //! `mozart rollout`: an agent's generations, and the way back to one of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use broker::Attempt as _;
@@ -69,6 +70,34 @@ struct Applied {
     is_new: bool,
 }
 
+/// The state of a generation that was replaced by another.
+const EARLIER: &str = "earlier";
+
+/// What became of the incarnations on record, newest record first.
+#[derive(Debug, Default)]
+struct Tried {
+    /// Incarnations that were ready, whose allocation is not read yet.
+    ready: BTreeSet<u64>,
+    /// Generations of which an incarnation was started, and whether one of them was ready.
+    generations: BTreeMap<u64, bool>,
+}
+
+impl Tried {
+    fn see(&mut self, event: &ControlEvent) {
+        if let ControlEvent::IncarnationReady { incarnation, .. } = event {
+            self.ready.insert(*incarnation);
+        } else if let ControlEvent::IncarnationAllocated { incarnation, generation, .. } = event {
+            let was_ready = self.ready.remove(incarnation);
+            *self.generations.entry(*generation).or_default() |= was_ready;
+        }
+    }
+
+    /// Whether a generation was started and never ready.
+    fn in_vain(&self, generation: u64) -> bool {
+        self.generations.get(&generation) == Some(&false)
+    }
+}
+
 /// A generation that the control log still has.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,7 +122,9 @@ async fn generations(
     agent: &AgentName,
 ) -> Result<(Box<AgentDetail>, Vec<Generation>), ApiError> {
     let mut applied: Vec<Applied> = Vec::new();
+    let mut tried = Tried::default();
     let look = |_, _, record: &common::control::ControlRecord| {
+        tried.see(&record.event);
         if let ControlEvent::AgentApplied { spec, force, asked } = &record.event {
             applied.push(Applied {
                 at: record.at,
@@ -116,7 +147,10 @@ async fn generations(
     let Reply::Inspect(detail) = reply else { return Err(unexpected(&reply)) };
     let mut numbered = number(applied, detail.row.generation);
     for one in &mut numbered {
-        one.state = state(&detail.row, one.generation);
+        one.state = match state(&detail.row, one.generation) {
+            EARLIER if tried.in_vain(one.generation) => "failed",
+            state => state,
+        };
     }
     Ok((detail, numbered))
 }
@@ -134,7 +168,7 @@ fn number(applied: Vec<Applied>, newest: u64) -> Vec<Generation> {
         }
         let changes = before.map(|before| changes::between(&before.spec, &one.spec));
         let Applied { at, author, asked, spec, .. } = one;
-        let state = "earlier";
+        let state = EARLIER;
         all.push(Generation { generation, at, by: author, asked, state, changes, spec });
         generation = generation.saturating_sub(1);
     }
@@ -176,7 +210,7 @@ fn state(row: &AgentRow, generation: u64) -> &'static str {
     if row.running_generation == Some(generation) {
         "running"
     } else if generation != row.generation {
-        "earlier"
+        EARLIER
     } else if row.given_up.is_some() {
         "failed"
     } else if row.state == AgentState::Running {
@@ -244,6 +278,36 @@ mod tests {
         spec.attempts = attempts;
         let (at, author) = (Timestamp::default(), "cli".to_owned());
         Applied { at, author, asked: None, spec, is_new }
+    }
+
+    #[test]
+    fn a_generation_that_was_never_ready_stays_failed() {
+        let agent = || AgentName::new("a").expect("valid");
+        let node = || common::NodeName::new("n").expect("valid");
+        let allocated = |incarnation, generation| ControlEvent::IncarnationAllocated {
+            agent: agent(),
+            incarnation,
+            generation,
+            node: node(),
+        };
+        let ready =
+            |incarnation| ControlEvent::IncarnationReady { agent: agent(), incarnation, floor: 0 };
+        let mut tried = Tried::default();
+        // Oldest first: 1 was ready, 2 was tried twice in vain, 3 was ready at the second try.
+        let log = [
+            allocated(1, 1),
+            ready(1),
+            allocated(2, 2),
+            allocated(3, 2),
+            allocated(4, 3),
+            allocated(5, 3),
+            ready(5),
+        ];
+        log.iter().rev().for_each(|event| tried.see(event));
+        assert_eq!(
+            [1, 2, 3, 4].map(|generation| tried.in_vain(generation)),
+            [false, true, false, false]
+        );
     }
 
     #[test]

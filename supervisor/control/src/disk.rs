@@ -93,7 +93,8 @@ impl Known {
     async fn measure(&mut self, store: &Path) -> Option<Disk> {
         const WITHIN: Duration = Duration::from_secs(1);
         let store = store.to_owned();
-        let told = tokio::task::spawn_blocking(move || look(&store));
+        let had_files = self.has_files;
+        let told = tokio::task::spawn_blocking(move || look(&store, had_files));
         let (disk, has_files) = tokio::time::timeout(WITHIN, told).await.ok()?.ok()??;
         let is_removed = self.has_files && !has_files;
         self.has_files |= has_files;
@@ -101,10 +102,11 @@ impl Known {
     }
 }
 
-/// The disk of a folder, and whether the folder holds the files of a JetStream.
-fn look(store: &Path) -> Option<(Disk, bool)> {
+/// The disk of a folder, and whether the folder holds the files of a JetStream. If it had them, it may have been removed as a whole.
+fn look(store: &Path, had_files: bool) -> Option<(Disk, bool)> {
     let has_files = store.join("data/jetstream").is_dir() || store.join("jetstream").is_dir();
-    let told = rustix::fs::statvfs(store).ok()?;
+    let existing = store.ancestors().find(|folder| folder.exists()).filter(|_| had_files);
+    let told = rustix::fs::statvfs(existing.unwrap_or(store)).ok()?;
     let disk = Disk::of_blocks(told.f_blocks, told.f_bfree, told.f_bavail, told.f_frsize);
     (disk.total > 0).then_some((disk, has_files))
 }
@@ -126,5 +128,9 @@ mod tests {
         assert_eq!(fault(&mut known).await, Some(Fault::Removed));
         fs::create_dir_all(temp.path().join("data/jetstream")).expect("put back");
         assert_eq!(fault(&mut known).await, None);
+        fs::remove_dir_all(temp.path()).expect("removed");
+        assert_eq!(fault(&mut known).await, Some(Fault::Removed), "with all around it");
+        let mut unknown = Known { level: Level::Fine, has_files: false };
+        assert!(unknown.measure(temp.path()).await.is_none(), "it was never there");
     }
 }

@@ -103,6 +103,8 @@ pub(super) fn row(
         running_incarnation: running.map(|one| one.number),
         running_generation: running.map(|one| one.generation),
         given_up: agent.given_up.clone(),
+        target_generation: agent.target,
+        quarantined: agent.is_quarantined(),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::START;
 use cli::args::Global;
+use cli::output;
 
 use crate::args::{Sync, UpArgs};
 use common::failure;
@@ -114,6 +115,9 @@ pub(super) async fn start(
         }
     };
     background.during(home, is_ready).await?;
+    for warning in warnings_in(&written_since(home, logged)) {
+        output::note(format!("warning: {warning}"));
+    }
     Ok(background)
 }
 
@@ -171,6 +175,12 @@ fn written_since(home: &Home, before: u64) -> String {
     }
 }
 
+/// What a log warns of: `<time>  WARN <module>: <text>`.
+fn warnings_in(log: &str) -> impl Iterator<Item = &str> {
+    let warned = log.lines().filter_map(|line| line.split_once("  WARN "));
+    warned.filter_map(|(_, text)| Some(text.split_once(": ")?.1))
+}
+
 /// The parts of the last error in a log: what, cause, what to try.
 fn error_in(log: &str) -> Option<(&str, &str, &str)> {
     const MARK: &str = "error: ";
@@ -191,6 +201,13 @@ mod tests {
         assert_eq!(error_in(log), Some(("no shim", "a\nb", "install it")));
         assert_eq!(error_in("error: bare\n"), Some(("bare", "", "")));
         assert_eq!(error_in("INFO x\n"), None);
+    }
+
+    #[test]
+    fn warnings_are_found_in_a_log() {
+        let log = "2026-11-30T03:12:17Z  WARN mozart::up::others: it is gone: all\n\
+                   2026-11-30T03:12:17Z  INFO control: x  WARNING y\nerror: z\n";
+        assert_eq!(warnings_in(log).collect::<Vec<_>>(), ["it is gone: all"]);
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
         Found::Running(connect) => {
             tracing::info!("already running: applying changes");
             if let Ok(Some(running)) = home.read_running() {
+                shell::ignored(&running, &args);
                 shell::compare(&running, souls.as_deref().unwrap_or_default());
             }
             connect
@@ -348,7 +349,8 @@ async fn start(
             return Err(error);
         }
     };
-    if nats.is_some() && home.has_copied_fleet() {
+    let is_copy = nats.is_some() && home.has_copied_fleet();
+    if is_copy {
         const WHAT: &str = "cannot separate the copy from the original fleet";
         let original = broker.fleet_id().await.attempt(WHAT)?;
         broker.renew_fleet_secret().await.attempt(WHAT)?;
@@ -358,6 +360,7 @@ async fn start(
         );
     }
     let fleet = broker.fleet_id().await.attempt("cannot tell which fleet this is")?;
+    others::remember(home, &fleet, is_copy);
     others::end(home, &fleet, wanted.runtime.runtime).await;
     let note = Running {
         url,

@@ -162,9 +162,7 @@ impl Nats {
     /// The last errors in its log: why it does not start.
     pub(super) fn last_words(&self) -> String {
         let log = fs::read_to_string(self.folder.join("nats.log")).unwrap_or_default();
-        let bad =
-            |line: &&str| ["[FTL]", "[ERR]", "nats-server:"].iter().any(|mark| line.contains(mark));
-        log.lines().rev().find(bad).unwrap_or("").to_owned()
+        last_words(&log, self.pid).to_owned()
     }
 
     /// The same, after a colon; nothing where it was killed.
@@ -372,4 +370,33 @@ fn random() -> String {
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     debug_assert!(filled.is_ok_and(|filled| filled == bytes.len()), "up to 256 bytes come whole");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+/// The last error of a server in a log that others have written to before.
+fn last_words(log: &str, pid: u32) -> &str {
+    let own = format!("[{pid}] ");
+    let is_bad = |line: &&str| {
+        // Before it has a log, its complaint has no process id.
+        let is_its = line.starts_with(&own) && (line.contains("[FTL]") || line.contains("[ERR]"));
+        is_its || line.starts_with("nats-server:")
+    };
+    log.lines()
+        .rev()
+        .take_while(|line| line.starts_with(&own) || !line.starts_with('['))
+        .find(is_bad)
+        .unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn only_the_words_of_this_server_count() {
+        let log = "[7] 2026/11/30 [ERR] old\n[9] 2026/11/30 [INF] fine\n[9] 2026/11/30 [ERR] disk\n[9] 2026/11/30 [INF] end\n";
+        assert_eq!(last_words(log, 9), "[9] 2026/11/30 [ERR] disk");
+        assert_eq!(last_words("[7] x [ERR] old\n[9] x [INF] fine\n", 9), "");
+        assert_eq!(last_words("[7] x [ERR] old\n", 9), "");
+        let unread = "[7] x [ERR] old\nnats-server: nats.conf:3:1: unknown field\n";
+        assert_eq!(last_words(unread, 9), "nats-server: nats.conf:3:1: unknown field");
+    }
 }

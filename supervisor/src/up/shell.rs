@@ -9,7 +9,10 @@ use std::path::Path;
 use cli::output;
 use common::api::SoulSource;
 use common::soul;
+use runtime::RuntimeOptions;
 use runtime::home::Running;
+
+use crate::args::UpArgs;
 
 /// Warns of SECRETs whose value the running one does not have.
 pub(super) fn compare(running: &Running, souls: &[SoulSource]) {
@@ -30,6 +33,30 @@ pub(super) fn compare(running: &Running, souls: &[SoulSource]) {
                 running.pid
             ));
         }
+    }
+}
+
+/// Warns of options that a running one does not take.
+pub(super) fn ignored(running: &Running, args: &UpArgs) {
+    let runtime = args.runtime.options();
+    let is_given = runtime != RuntimeOptions::default();
+    let differs = running.runtime.as_ref().is_some_and(|noted| *noted != runtime);
+    let mut options = Vec::new();
+    if is_given && differs {
+        options.push("those of the runtime");
+    }
+    if !args.keep.is_default() {
+        options.push("those of the retention (--hot, --keep-history)");
+    }
+    if args.journal_shards.is_some() {
+        options.push("--journal-shards");
+    }
+    if !options.is_empty() {
+        output::note(format!(
+            "warning: mozart is already running (process {}), and keeps the options that it was started with; ignored: {}; `mozart down`, then `mozart up`",
+            running.pid,
+            options.join(", ")
+        ));
     }
 }
 

@@ -292,6 +292,8 @@ mod tests {
             running_incarnation,
             running_generation: None,
             given_up: None,
+            target_generation: 2,
+            quarantined: false,
             counts: common::api::Counts::Current,
         }
     }
