@@ -128,7 +128,9 @@ fn events_of_a_newer_version_are_left_out() {
 fn the_deepest_event_of_a_worker_can_be_read_back() {
     let line = |depth: usize| {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
-        format!("{{\"type\":\"event\",\"messageId\":\"m\",\"event\":{{\"x\":{open}{close}}}}}")
+        format!(
+            "{{\"type\":\"event\",\"messageId\":\"m\",\"event\":{{\"type\":\"x\",\"x\":{open}{close}}}}}"
+        )
     };
     let mut taken = 0;
     for depth in

@@ -173,3 +173,22 @@ async fn nobody_waits_for_what_is_quarantined() {
     fleet.cli(["wait", "a"]).await.exit(1).says("a is quarantined").says("mozart start a");
     let _done = fleet.cli(["wait", "b"]).await.ok();
 }
+
+#[tokio::test]
+async fn nobody_waits_for_what_was_stopped_or_removed() {
+    let fleet = Fleet::with(&[("a", &flaky("TIMEOUT drain=20s"))]).await;
+    fleet.cli(["wait", "nobody", "--for", "stopped"]).await.exit(3).says("nobody");
+    let _done = fleet.cli(["stop", "a"]).await.ok();
+    let _done = fleet.cli(["wait", "a", "--for", "stopped"]).await.ok();
+    fleet.cli(["wait", "a"]).await.exit(1).says("a is stopped").says("mozart start a");
+    let _done = fleet.cli(["start", "a"]).await.ok();
+    let _done = fleet.cli(["wait", "a"]).await.ok();
+    // Removed, it still finishes what it has.
+    let id = fleet.send("a", "count 20 0.1").await;
+    fleet.wait_status(&id, "acknowledged").await;
+    let _done = fleet.cli(["rm", "a"]).await.ok();
+    fleet.cli(["start", "a"]).await.exit(3).says("it was removed");
+    let _done = fleet.cli(["wait", "a", "--for", "stopped"]).await.ok();
+    assert_eq!(fleet.shims("a"), [0; 0]);
+    fleet.cli(["inspect", "a"]).await.exit(3).says("it was removed");
+}

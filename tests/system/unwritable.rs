@@ -143,3 +143,27 @@ async fn a_health_check_stores_something() {
     assert!(store["found"].as_str().is_some_and(|found| found.starts_with("a record was stored")));
     assert!(Path::new("/proc").exists());
 }
+
+#[tokio::test]
+async fn data_that_is_removed_under_a_running_server_takes_no_more_messages() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    assert_eq!(fleet.ask("a", "say hello").await, "hello");
+    for gone in ["nats/data/jetstream/$G/streams/MOZART_default_JOURNAL_0", "nats"] {
+        let (gone, away) = (fleet.home().join(gone), fleet.home().join("away"));
+        fs::rename(&gone, &away).expect("moved");
+        let refused = eventually("messages are refused", async || {
+            let sent = fleet.cli(["send", "a", "say lost"]).await;
+            if sent.stdout.is_empty() { Ok(sent) } else { Err(sent.to_string()) }
+        })
+        .await;
+        refused.exit(9).says("the broker's data was removed").says("from a backup");
+        // What was put back by itself gives way to what was there.
+        let _made = fs::remove_dir_all(&gone);
+        fs::rename(&away, &gone).expect("moved back");
+        eventually("messages are taken again", async || {
+            let sent = fleet.cli(["send", "a", "say again"]).await;
+            if sent.stderr.is_empty() { Ok(()) } else { Err(sent.to_string()) }
+        })
+        .await;
+    }
+}

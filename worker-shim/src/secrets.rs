@@ -55,7 +55,8 @@ impl Secrets {
                 FromWorker::Done { turn, response: response.map(|text| self.text(text)) }
             }
             FromWorker::RouteRequest { turn, request_id, to_id, message, timeout_ms } => {
-                let message = self.text(message);
+                // It is stored with the question; its answer names it as it is stored.
+                let (request_id, message) = (self.text(request_id), self.text(message));
                 FromWorker::RouteRequest { turn, request_id, to_id, message, timeout_ms }
             }
             FromWorker::Error { turn, error, retryable, retry_after_ms } => {

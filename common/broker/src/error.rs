@@ -1,5 +1,16 @@
 //! Errors of the broker, worded so that a person can act on them.
 
+use common::storage::Fault;
+
+fn full(why: &str) -> String {
+    if is_gone(why) { why.to_owned() } else { format!("the broker's storage is full: {why}") }
+}
+
+/// Whether it is not for want of room that nothing can be stored.
+pub(crate) fn is_gone(why: &str) -> bool {
+    why == Fault::Removed.to_string()
+}
+
 /// An error of the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -39,8 +50,8 @@ pub enum BrokerError {
     /// The streams of the namespace do not exist yet.
     #[error("namespace {0} has no streams yet: no supervisor has run there")]
     NoStreams(String),
-    /// Disk or stream is full.
-    #[error("the broker's storage is full: {0}")]
+    /// Disk or stream is full, or the broker's data was removed.
+    #[error("{}", full(.0))]
     Full(String),
     /// The streams were made by a newer version.
     #[error("the streams of this namespace have format {found}, this build knows up to {known}")]

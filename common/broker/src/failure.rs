@@ -21,6 +21,9 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         BrokerError::NoStreams(_) => {
             (UNREACHABLE, "`mozart up`, or check --namespace (MOZART_NAMESPACE)")
         }
+        BrokerError::Full(why) if crate::error::is_gone(why) => {
+            (LIMIT, "`mozart down`; put the data back from a backup, if there is one; `mozart up`")
+        }
         BrokerError::Full(_) => (
             LIMIT,
             "`mozart usage --storage` shows what uses the space; free disk space, keep less, or raise the bound",
@@ -70,6 +73,12 @@ mod tests {
         assert_eq!(code(BrokerError::NoJetStream), 6);
         assert_eq!(code(BrokerError::NoStreams(text())), 6);
         assert_eq!(code(BrokerError::Full(text())), 9);
+        let gone = failure("x", BrokerError::Full(common::storage::Fault::Removed.to_string()));
+        assert!(
+            gone.code == 9 && gone.cause.starts_with("the broker's data was removed"),
+            "{gone:?}"
+        );
+        assert!(gone.try_.contains("from a backup"), "{gone:?}");
         assert_eq!(code(BrokerError::TooLarge { size: 2, max: 1 }), 9);
         assert_eq!(code(BrokerError::Timeout(Duration::ZERO)), 5);
         assert_eq!(code(BrokerError::OtherList), 2);

@@ -15,6 +15,9 @@ const TYPES: [&str; 8] =
 /// Those that end a turn.
 const ENDS: [&str; 3] = ["chat_done", "route_done", "error"];
 
+/// Those that say something of a turn.
+const OF_TURNS: [&str; 4] = ["event", "chat_done", "route_done", "route_request"];
+
 /// Some editors and libraries begin a text with it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -84,7 +87,7 @@ struct TextEvent<'a> {
 /// be guessed: a byte order mark is skipped, invalid UTF-8 and lone surrogates become U+FFFD, `NaN` becomes `null`, and of several objects
 /// each is taken.
 pub fn read(line: &[u8], take: &mut dyn FnMut(Result<FromWorker<'_>, NotProtocol>)) {
-    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    let line = without_marks(line);
     if let Ok(said) = parse(line) {
         return take(Ok(said));
     }
@@ -92,7 +95,7 @@ pub fn read(line: &[u8], take: &mut dyn FnMut(Result<FromWorker<'_>, NotProtocol
         // What a progress bar wrote before it is overwritten on a terminal.
         return match line.iter().rposition(|byte| *byte == b'\r') {
             Some(at) if is_meant(&line[at + 1..]) => read(&line[at + 1..], take),
-            _ => take(Err(NotProtocol::Log)),
+            _ => take(Err(hidden(line).map_or(NotProtocol::Log, NotProtocol::Damaged))),
         };
     }
     let repaired = repair(line);
@@ -122,6 +125,37 @@ pub fn read(line: &[u8], take: &mut dyn FnMut(Result<FromWorker<'_>, NotProtocol
     }
 }
 
+/// A line without what some libraries write before a text: byte order marks, and the half of a newline in UTF-16.
+fn without_marks(mut line: &[u8]) -> &[u8] {
+    while let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK).or_else(|| line.strip_prefix(b"\0")) {
+        line = rest;
+    }
+    line
+}
+
+/// A line of the protocol that stands behind other text, or is in another encoding. It would be lost as a log line, and a piece of an
+/// answer with it.
+fn hidden(line: &[u8]) -> Option<Damage> {
+    let start = &line[..line.len().min(NEAR_START)];
+    if start.contains(&0) {
+        let plain = start.iter().copied().filter(|byte| *byte != 0);
+        let plain: Vec<u8> = plain.skip_while(|byte| matches!(byte, 0xfe | 0xff)).collect();
+        let why = "it is not UTF-8, but UTF-16 as it seems";
+        return is_meant(&plain).then(|| damage(&plain, why.to_owned()));
+    }
+    let at = start.iter().position(|byte| *byte == b'{')?;
+    let (before, rest) = line.split_at(at);
+    // After a blank, it is what a program logs of what it has sent.
+    before.last().filter(|byte| !byte.is_ascii_whitespace())?;
+    let kind = kind(rest).filter(|kind| OF_TURNS.contains(kind))?;
+    // Programs log objects that have a type, too.
+    let names_turn = ["messageId", "conversationId", "requestId"];
+    let is_of_turn = names_turn.into_iter().any(|name| field(rest, name).next().is_some());
+    let has_event = kind == "event" && rest.windows(8).any(|key| key == b"\"event\":");
+    let why = "other text stands before it: write each object on its own line, and logs to stderr";
+    (is_of_turn || has_event).then(|| damage(rest, why.to_owned()))
+}
+
 /// One object.
 fn parse(object: &[u8]) -> Result<FromWorker<'_>, String> {
     let line: Line<'_> = serde_json::from_slice(object).map_err(|error| error.to_string())?;
@@ -135,9 +169,13 @@ fn parse(object: &[u8]) -> Result<FromWorker<'_>, String> {
                 Ok(TextEvent { kind, text: Some(text) }) if kind == "text" => {
                     FromWorker::Text { turn, text }
                 }
-                _ => match serde_json::from_str(raw) {
-                    Ok(event) if depth(&event) <= MAX_DEPTH => FromWorker::Event { turn, event },
-                    Ok(_) => FromWorker::TooDeep { turn },
+                _ => match serde_json::from_str::<Value>(raw) {
+                    Ok(event) if depth(&event) > MAX_DEPTH => FromWorker::TooDeep { turn },
+                    Ok(event) => match event["type"].as_str() {
+                        Some("text") => return Err("its `text` is not one string".to_owned()),
+                        Some(_) => FromWorker::Event { turn, event },
+                        None => return Err("its event has no `type`".to_owned()),
+                    },
                     // At 128 levels the parser gives up; there is no other way to know.
                     Err(error) if error.to_string().contains("recursion limit") => {
                         FromWorker::TooDeep { turn }

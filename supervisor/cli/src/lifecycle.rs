@@ -174,6 +174,17 @@ pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
     Some(failure::error(failure::FAILED, what, why, try_))
 }
 
+/// That an agent is stopped, and stays so until somebody starts it.
+fn rests(row: &AgentRow) -> Option<ApiError> {
+    let is_stopped = matches!(row.state, AgentState::Stopping | AgentState::Stopped);
+    is_stopped.then(|| {
+        let (agent, state) = (&row.agent, row.state.as_str());
+        let cause = row.reason.clone().unwrap_or_else(|| "it was stopped".to_owned());
+        let try_ = format!("`mozart start {agent}`");
+        failure::error(failure::FAILED, format!("{agent} is {state}"), cause, try_)
+    })
+}
+
 /// Waits until an agent is as wanted.
 ///
 /// # Errors
@@ -184,21 +195,30 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let progress = Progress::new();
     let mut is_said = false;
-    if args.until != Until::Stopped {
-        super::agents::require(&client, &args.agent).await?;
+    if !super::agents::exists(&client.broker, &args.agent).await? {
+        let error = super::agents::meant(&client, &args.agent).await;
+        // What was removed may still be stopping.
+        if args.until != Until::Stopped || !error.cause.starts_with("it was removed") {
+            return Err(error);
+        }
     }
     loop {
         tick.tick().await;
         // A supervisor that is being restarted is not the agent's failure: only the deadline ends the wait.
         // Only the journal tells what is idle, and it is not read for nothing.
-        let rows = match args.until == Until::Idle || client.json() {
-            true => client.rows(Some(&args.agent)).await,
-            false => client.brief_rows(Some(&args.agent)).await,
+        let rows = match (args.until, client.json()) {
+            (Until::Idle, _) | (Until::Running, true) => client.rows(Some(&args.agent)).await,
+            (Until::Running, false) => client.brief_rows(Some(&args.agent)).await,
+            // Among all of them, also one that was removed and finishes its open turns.
+            (Until::Stopped, _) => client.brief_rows(None).await,
         };
         let seen = match rows {
             Ok(rows) => {
                 let row = rows.into_iter().find(|row| row.agent == args.agent);
-                let failed = row.as_ref().filter(|row| !runs(row)).and_then(given_up);
+                let failed = row
+                    .as_ref()
+                    .filter(|row| !runs(row))
+                    .and_then(|row| given_up(row).or_else(|| rests(row)));
                 if let Some(error) = failed.filter(|_| args.until != Until::Stopped) {
                     return Err(error);
                 }

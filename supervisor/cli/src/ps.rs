@@ -273,7 +273,7 @@ pub(crate) mod tests {
         assert_eq!(generation(&row), "4 (5 failed)", "also while it is not running");
         row.running_generation = Some(5);
         assert_eq!(generation(&row), "5");
-        row.running_generation = None;
+        (row.running_generation, row.given_up) = (None, None);
         assert_eq!(generation(&row), "5");
     }
 

@@ -84,6 +84,11 @@ pub async fn wait_running(
                 && !matches!(row.state, AgentState::Stopping | AgentState::Stopped)
         };
         let late: Vec<&AgentRow> = rows.iter().filter(is_late).collect();
+        let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.agent).collect();
+        if let Some(gone) = agents.difference(&there).next() {
+            let (what, cause) = (format!("{gone} is not running"), "it was removed meanwhile");
+            return Err(failure::error(failure::NOT_FOUND, what, cause, ""));
+        }
         let mut failed = late.iter().filter_map(|row| Some((*row, given_up(row)?)));
         if let Some((row, error)) = failed.next() {
             failed.for_each(|(_, other)| output::complain(&other, client.output));

@@ -1,5 +1,6 @@
 //! The disk under the broker, if this process is on the same machine: answers queries about how full it is, and logs warnings.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Answers and warns forever.
 pub(super) async fn watch(broker: &Broker, store: Option<PathBuf>) {
     let Some(store) = store else { return std::future::pending().await };
-    let mut known = Known { level: Level::Fine, has_files: false };
+    let mut known = Known { level: Level::Fine, folders: BTreeSet::new() };
     let mut is_said = false;
     loop {
         // Whoever cannot tell does not listen: nobody is to wait for that.
@@ -84,8 +85,8 @@ fn say(store: &Path, disk: Disk, level: Level) {
 #[derive(Debug)]
 struct Known {
     level: Level,
-    /// Whether the broker's files were there.
-    has_files: bool,
+    /// Which of the broker's folders were there.
+    folders: BTreeSet<PathBuf>,
 }
 
 impl Known {
@@ -93,22 +94,35 @@ impl Known {
     async fn measure(&mut self, store: &Path) -> Option<Disk> {
         const WITHIN: Duration = Duration::from_secs(1);
         let store = store.to_owned();
-        let had_files = self.has_files;
+        let had_files = !self.folders.is_empty();
         let told = tokio::task::spawn_blocking(move || look(&store, had_files));
-        let (disk, has_files) = tokio::time::timeout(WITHIN, told).await.ok()?.ok()??;
-        let is_removed = self.has_files && !has_files;
-        self.has_files |= has_files;
+        let (disk, folders) = tokio::time::timeout(WITHIN, told).await.ok()?.ok()??;
+        let is_removed = !self.folders.is_subset(&folders);
+        self.folders.extend(folders);
         Some(Disk { fault: is_removed.then_some(Fault::Removed), ..disk })
     }
 }
 
-/// The disk of a folder, and whether the folder holds the files of a JetStream. If it had them, it may have been removed as a whole.
-fn look(store: &Path, had_files: bool) -> Option<(Disk, bool)> {
-    let has_files = store.join("data/jetstream").is_dir() || store.join("jetstream").is_dir();
+/// The disk of a folder, and the folders of JetStream and of our streams in it. If it had some, it may have been removed as a whole.
+fn look(store: &Path, had_files: bool) -> Option<(Disk, BTreeSet<PathBuf>)> {
+    let folders_in = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let mut folders = BTreeSet::new();
+    for jetstream in [store.join("data/jetstream"), store.join("jetstream")] {
+        let accounts = folders_in(&jetstream);
+        let streams = accounts.iter().flat_map(|account| folders_in(&account.join("streams")));
+        folders.extend(streams.filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("MOZART_") || name.starts_with("KV_MOZART_")
+        }));
+        folders.extend(jetstream.is_dir().then_some(jetstream));
+    }
     let existing = store.ancestors().find(|folder| folder.exists()).filter(|_| had_files);
     let told = rustix::fs::statvfs(existing.unwrap_or(store)).ok()?;
     let disk = Disk::of_blocks(told.f_blocks, told.f_bfree, told.f_bavail, told.f_frsize);
-    (disk.total > 0).then_some((disk, has_files))
+    (disk.total > 0).then_some((disk, folders))
 }
 
 #[cfg(test)]
@@ -119,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn files_that_were_there_and_are_gone_are_a_fault() {
         let temp = tempfile::tempdir().expect("a temporary folder");
-        let mut known = Known { level: Level::Fine, has_files: false };
+        let mut known = Known { level: Level::Fine, folders: BTreeSet::new() };
         let fault = async |known: &mut Known| known.measure(temp.path()).await.expect("told").fault;
         assert_eq!(fault(&mut known).await, None, "a new one");
         fs::create_dir_all(temp.path().join("data/jetstream")).expect("made");
@@ -128,9 +142,16 @@ mod tests {
         assert_eq!(fault(&mut known).await, Some(Fault::Removed));
         fs::create_dir_all(temp.path().join("data/jetstream")).expect("put back");
         assert_eq!(fault(&mut known).await, None);
+        let stream = temp.path().join("data/jetstream/$G/streams/MOZART_default_JOURNAL_0");
+        fs::create_dir_all(&stream).expect("made");
+        assert_eq!(fault(&mut known).await, None);
+        fs::remove_dir(&stream).expect("removed");
+        assert_eq!(fault(&mut known).await, Some(Fault::Removed), "one stream of it");
+        fs::create_dir_all(&stream).expect("put back");
+        assert_eq!(fault(&mut known).await, None);
         fs::remove_dir_all(temp.path()).expect("removed");
         assert_eq!(fault(&mut known).await, Some(Fault::Removed), "with all around it");
-        let mut unknown = Known { level: Level::Fine, has_files: false };
+        let mut unknown = Known { level: Level::Fine, folders: BTreeSet::new() };
         assert!(unknown.measure(temp.path()).await.is_none(), "it was never there");
     }
 }

@@ -230,7 +230,12 @@ impl Supervisor {
 
     pub(super) fn known(&self, agent: &AgentName) -> Result<&Agent, ApiError> {
         let known = self.state.agent(agent).filter(|known| !known.removing);
-        known.ok_or_else(|| unknown(agent))
+        known.ok_or_else(|| {
+            match self.state.agent(agent).is_some() || self.state.tombstone(agent).is_some() {
+                true => removed(agent),
+                false => unknown(agent),
+            }
+        })
     }
 
     /// Answers the clients whose changes are folded by now.
@@ -271,6 +276,12 @@ pub(super) fn unknown(agent: &AgentName) -> ApiError {
     let what = format!("no agent {:?}", agent.as_str());
     let try_ = "`mozart ps -a` lists the agents";
     failure::error(failure::NOT_FOUND, what, "no soul with that name was applied", try_)
+}
+
+fn removed(agent: &AgentName) -> ApiError {
+    let what = format!("no agent {:?}", agent.as_str());
+    let try_ = "`mozart apply SOUL` brings it back";
+    failure::error(failure::NOT_FOUND, what, "it was removed", try_)
 }
 
 fn unknown_node(node: &NodeName) -> ApiError {

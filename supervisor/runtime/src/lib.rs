@@ -10,7 +10,7 @@ pub mod lock;
 pub mod orphans;
 pub mod process;
 pub mod processes;
-mod secrets;
+pub mod secrets;
 
 use std::path::PathBuf;
 

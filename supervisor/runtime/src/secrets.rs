@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::NodeName;
+use common::api::ApiError;
 use common::spec::AgentSpec;
+use common::{NodeName, failure};
 
 /// The values of a soul's SECRETs: from the file that the node was given, read again for each start, else from the environment of this
 /// process.
@@ -38,15 +39,51 @@ pub(crate) fn secrets(
     spec.secrets.iter().map(value).collect()
 }
 
-/// What a file of `NAME=VALUE` lines sets.
+/// Whether a file of `NAME=VALUE` lines can be read.
+///
+/// # Errors
+/// Why not.
+pub fn check(file: &Path) -> Result<(), ApiError> {
+    read(file).map(drop).map_err(|cause| {
+        let try_ = "a readable file of NAME=VALUE lines";
+        failure::error(failure::USAGE, "cannot use the --env-file", cause, try_)
+    })
+}
+
+/// What a file of `NAME=VALUE` lines sets. No error quotes a line: it may be a secret.
 fn read(file: &Path) -> Result<BTreeMap<String, String>, String> {
     let failed = |why: &str| format!("cannot read the --env-file {}: {why}", file.display());
-    let lines = dotenvy::from_path_iter(file).map_err(|error| failed(&error.to_string()))?;
+    let bytes = std::fs::read(file).map_err(|error| failed(&error.to_string()))?;
+    parse(&bytes).map_err(|(line, why)| failed(&format!("line {line} {why}")))
+}
+
+/// A value is taken as it is written, like docker's `--env-file` does, except for quotes around all of it: a secret may have any character,
+/// and nothing in it is expanded. The error: which line, and what is wrong with it.
+fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, (usize, &'static str)> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut set = BTreeMap::new();
-    for line in lines {
-        // The error quotes the line, which may be a secret.
-        let (name, value) = line.map_err(|_quoted| failed("a line of it is not NAME=VALUE"))?;
-        set.insert(name, value);
+    for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let wrong = |why| (number + 1, why);
+        let line = std::str::from_utf8(line).map_err(|_invalid| wrong("is not UTF-8"))?;
+        let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let line = line.strip_prefix("export ").map_or(line, str::trim_start);
+        let (name, value) = line.split_once('=').ok_or(wrong("is not NAME=VALUE"))?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.is_empty()
+            || name.starts_with(|c: char| c.is_ascii_digit())
+            || !name.chars().all(is_name)
+        {
+            return Err(wrong("has no valid name before its `=`"));
+        }
+        if value.contains('\0') {
+            return Err(wrong("has a NUL byte, which no variable can have"));
+        }
+        let inner = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+        let value = inner('"').or_else(|| inner('\'')).unwrap_or(value);
+        set.insert(name.to_owned(), value.to_owned());
     }
     Ok(set)
 }
@@ -76,8 +113,44 @@ mod tests {
         std::fs::write(&file, "OTHER=x\n").expect("written");
         let missing = get(&spec).expect_err("not set");
         assert!(missing.contains("MOZART_TEST_KEY is not set") && missing.contains("nor in"));
-        std::fs::write(&file, "geheim geheim\n").expect("written");
+        std::fs::write(&file, "A=b\ngeheim geheim\n").expect("written");
         let bad = get(&spec).expect_err("not NAME=VALUE");
-        assert!(!bad.contains("geheim"), "{bad}");
+        assert!(!bad.contains("geheim") && bad.contains("line 2 is not NAME=VALUE"), "{bad}");
+        assert!(check(&file).expect_err("bad").cause.contains("line 2"));
+        assert!(check(temp.path()).is_err(), "a folder");
+    }
+
+    #[test]
+    fn a_value_is_what_is_written() {
+        for value in [
+            "pa$word1",
+            "a${HOME}b",
+            r"C:\new",
+            "pw #1",
+            "#x",
+            "it's",
+            "a b",
+            " a ",
+            "a=b",
+            "",
+            "a\"b",
+        ] {
+            let set = parse(format!("\u{feff}# x\n\nK={value}\r\n").as_bytes());
+            assert_eq!(set.expect("valid")["K"], value);
+        }
+        for (written, value) in
+            [("\"a b\"", "a b"), ("'a$b'", "a$b"), ("\"", "\""), ("'a\"", "'a\"")]
+        {
+            assert_eq!(parse(format!("K={written}").as_bytes()).expect("valid")["K"], value);
+        }
+        for (text, why) in [
+            (&b"K=1\nK"[..], (2, "is not NAME=VALUE")),
+            (b"K=\xff", (1, "is not UTF-8")),
+            (b"1K=x", (1, "has no valid name before its `=`")),
+            (b"K L=x", (1, "has no valid name before its `=`")),
+            (b"K=a\0b", (1, "has a NUL byte, which no variable can have")),
+        ] {
+            assert_eq!(parse(text), Err(why));
+        }
     }
 }

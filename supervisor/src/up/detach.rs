@@ -154,6 +154,10 @@ fn why(home: &Home, before: u64, status: ExitStatus) -> ApiError {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     let code = code.filter(|code| *code != 0).unwrap_or(failure::FAILED);
     let log = format!("`cat {}`", home.log().display());
+    if status.success() {
+        let what = "mozart was stopped while it was starting";
+        return failure::error(code, what, "`mozart down` or a signal ended it", "`mozart up`");
+    }
     match error_in(&written_since(home, before)) {
         Some((what, cause, try_)) => {
             failure::error(code, what, cause, if try_.is_empty() { &log } else { try_ })

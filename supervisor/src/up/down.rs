@@ -30,7 +30,13 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
         output::note("nothing is running");
         return Ok(());
     }
-    check_format(&home)?;
+    if let Err(error) = check_format(&home) {
+        // Whatever runs here can be ended.
+        if home.holder().is_none() {
+            return Err(error);
+        }
+        output::note(format!("warning: {}: {}", error.what, error.cause));
+    }
     match home.claim() {
         // What its note says is of the original.
         Err(error) if home.is_unclaimed_copy() => return Err(error),

@@ -56,6 +56,8 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     check_format(&home)?;
     note_format(&home)?;
     home.claim()?;
+    // It is read again at each start of an agent; that it cannot be read at all is better known now.
+    args.runtime.options().env_file.as_deref().map(runtime::secrets::check).transpose()?;
     // A folder with an invalid soul must not leave half of everything running.
     let souls = args.dir.clone().map(|dir| client::read(dir, global.output)).transpose()?;
     if args.locked {

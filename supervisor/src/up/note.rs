@@ -62,11 +62,12 @@ pub(super) async fn keep(
     }
 }
 
-/// Restores files that are missing.
+/// Restores files that are missing, or empty.
 fn restore(home: &Home, id: &str, files: &[(&str, Option<Vec<u8>>)]) -> io::Result<()> {
     home.keep_id(id)?;
     for (name, content) in files {
-        if let Some(content) = content.as_ref().filter(|_| !home.dir.join(name).exists()) {
+        let is_gone = fs::metadata(home.dir.join(name)).map_or(true, |file| file.len() == 0);
+        if let Some(content) = content.as_ref().filter(|content| is_gone && !content.is_empty()) {
             home.put(name, content)?;
             tracing::info!("restored {}, which was missing", home.dir.join(name).display());
         }

@@ -160,3 +160,43 @@ fn what_follows_an_object_is_looked_at_by_itself() {
     assert!(all[0].is_ok());
     assert!(matches!(&all[1], Err(NotProtocol::Damaged(damage)) if damage.ends), "{all:?}");
 }
+
+#[test]
+fn a_line_that_is_glued_to_other_text_is_told_of() {
+    let piece = r#"{"type":"event","messageId":"m","event":{"type":"text","text":"NOT "}}"#;
+    for line in [
+        format!("thinking...{piece}"),
+        format!("\u{1b}[32m{piece}\u{1b}[0m"),
+        format!("[{piece}]"),
+        "x{\"type\":\"event\",\"event\":{\"type\":\"text\",\"text\":\"a\"}}".to_owned(),
+        "x{\"type\":\"chat_done\",\"messageId\":\"m\"}".to_owned(),
+    ] {
+        let damage = damaged(line.as_bytes());
+        assert!(damage.why.contains("other text stands before it"), "{line}: {damage:?}");
+    }
+    let wide: Vec<u8> = piece.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for mark in [&b""[..], b"\xff\xfe"] {
+        assert!(damaged(&[mark, &wide].concat()).why.contains("UTF-16"));
+    }
+    // What can be taken is taken.
+    let marked = format!("\0\u{feff}\u{feff}{}", piece.replace("NOT ", "a"));
+    takes(marked.as_bytes(), &[text("a")]);
+    for log in ["x{\"type\":\"event\",\"name\":\"click\"}", "a\0b", "f(x) { return 1 }"] {
+        assert_eq!(said(log.as_bytes()), [Err(NotProtocol::Log)], "{log}");
+    }
+}
+
+#[test]
+fn an_event_that_cannot_be_read_is_told_of() {
+    for event in ["5", "\"hello\"", "{}", "{\"text\":\"B\"}", "{\"type\":1,\"text\":\"B\"}"] {
+        let line = format!("{{\"type\":\"event\",\"messageId\":\"m\",\"event\":{event}}}");
+        assert_eq!(damaged(line.as_bytes()).why, "its event has no `type`", "{line}");
+    }
+    for more in
+        ["", ",\"text\":5", ",\"text\":null", ",\"text\":[\"x\"]", ",\"text\":\"A\",\"text\":\"B\""]
+    {
+        let event = format!("{{\"type\":\"text\"{more}}}");
+        let line = format!("{{\"type\":\"event\",\"messageId\":\"m\",\"event\":{event}}}");
+        assert_eq!(damaged(line.as_bytes()).why, "its `text` is not one string", "{line}");
+    }
+}
