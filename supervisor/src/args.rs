@@ -63,7 +63,7 @@ pub(crate) struct UpArgs {
     /// Run in the background
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Return only when every agent is running (with --detach)
+    /// Return only when the agents of DIR, or all agents without DIR, are running (with --detach)
     #[arg(long)]
     pub(crate) wait: bool,
     /// How long --wait waits

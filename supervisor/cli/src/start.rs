@@ -62,6 +62,15 @@ pub async fn apply(client: &Client, souls: Vec<SoulSource>) -> Result<Vec<AgentN
     Ok(names)
 }
 
+/// The agents of the fleet.
+///
+/// # Errors
+/// What the supervisor says.
+pub async fn all(client: &Client) -> Result<Vec<AgentName>, ApiError> {
+    let rows = client.brief_rows(None).await?;
+    Ok(rows.into_iter().map(|row| row.agent).collect())
+}
+
 /// Waits until the newest generations of agents run, except for stopped agents.
 ///
 /// # Errors

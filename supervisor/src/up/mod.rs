@@ -83,6 +83,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
         let started = client::connect(&connect, global.output, START).await?;
         let agents = client::apply(&started, souls.unwrap_or_default()).await?;
         if args.wait {
+            let agents = if args.dir.is_some() { agents } else { client::all(&started).await? };
             client::wait_running(&started, &agents, args.timeout).await?;
         }
         Ok(())
