@@ -138,15 +138,16 @@ fn forms(value: &str) -> Vec<String> {
     let json = quoted.get(1..quoted.len() - 1).unwrap_or_default();
     let mut forms = vec![value.to_owned(), json.to_owned(), ascii(json)];
     forms.push(forms[2].replace('/', "\\/"));
-    // In URLs, with a slash as it is and without.
-    let url = |kept: &str| {
+    // In URLs, with a slash as it is and without, with digits of either case, and in forms with `+` for a blank.
+    for (kept, is_lower) in [("-_.~", false), ("-_.~/", false), ("-_.~", true), ("-_.~/", true)] {
         let byte = |byte: u8| match char::from(byte) {
             c if c.is_ascii_alphanumeric() || kept.contains(c) => c.to_string(),
+            _ if is_lower => format!("%{byte:02x}"),
             _ => format!("%{byte:02X}"),
         };
-        value.bytes().map(byte).collect()
-    };
-    forms.extend([url("-_.~"), url("-_.~/")]);
+        let url: String = value.bytes().map(byte).collect();
+        forms.extend([url.replace("%20", "+"), url]);
+    }
     // In base64 it depends on how many bytes of something else stand before it.
     for before in 0..3 {
         let bytes = [&b"\0\0"[..before], value.as_bytes()].concat();
@@ -215,6 +216,7 @@ mod tests {
             r#"{"type":"error","messageId":"m","error":"sk-ä/+123","retryable":true}"#,
             r#"{"type":"route_request","requestId":"q","toId":"b","message":"\"sk-999999\""}"#,
             r#"{"type":"sk-\u00e4\/\u002B123"}"#,
+            r#"{"type":"route_request","requestId":"q-sk-ä/+123","toId":"b","message":"m"}"#,
         ] {
             let mut hidden = String::new();
             common::worker::read(line.as_bytes(), &mut |said| {
@@ -235,6 +237,10 @@ mod tests {
         ] {
             let hidden = hide(&secrets, line);
             assert!(hidden.contains("[SECRET KEY]") && !hidden.contains("w0rd"), "{hidden}");
+        }
+        let two_words = [("KEY", "p@ss wörd")];
+        for line in ["k=p%40ss+w%C3%B6rd", "k=p%40ss%20w%C3%B6rd", "k=p%40ss%20w%c3%b6rd"] {
+            assert_eq!(hide(&two_words, line), "k=[SECRET KEY]", "{line}");
         }
         for user in ["", "a", "ab", "abc", "abcd"] {
             for after in ["", "1", "12"] {
