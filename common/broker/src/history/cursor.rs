@@ -10,6 +10,9 @@ use super::list::ListQuery;
 /// What the names of lists are made numbers with.
 const LISTS: Uuid = Uuid::from_u128(0x5b0c_9d27_6a1e_4f38_8f54_0e9b_c1a7_d263);
 
+/// More parts than any list has: each is read from, and a cursor is text that anybody may have written.
+const MOST: usize = 256;
+
 /// A cursor of a list. The list of another fleet, agent or conversation refuses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
@@ -73,6 +76,9 @@ impl Cursor {
             let (from, others) = others.split_at_checked(count)?;
             parts.push(Part { before: *before, after: *after, from: from.to_vec() });
             rest = others;
+            if parts.len() > MOST {
+                return None;
+            }
         }
         let places = Places { end: *end, journals: journals.to_vec(), parts };
         (self.list == list && rest.is_empty()).then_some(places)
@@ -123,6 +129,9 @@ mod tests {
             assert_eq!(parsed.places(number, 9), None, "{text}");
             assert_eq!(parsed.places(number + 1, 2), None);
         }
+        let parts = vec![Part { before: 2, after: 1, from: vec![] }; MOST + 1];
+        let many = Places { end: 1, journals: vec![1], parts };
+        assert_eq!(Cursor::new(number, many).places(number, 1), None);
         for bad in ["", "x", "1", "1.", "1.x", "1..2", "123456789.1", "-1.2"] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
         }
