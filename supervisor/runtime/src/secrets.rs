@@ -1,11 +1,16 @@
 //! The values of SECRETs.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use common::api::ApiError;
 use common::spec::AgentSpec;
 use common::{NodeName, failure};
+
+/// The largest file that is read, in bytes.
+const MOST: u64 = 1 << 20;
 
 /// The values of a soul's SECRETs: from the file that the node was given, read again for each start, else from the environment of this
 /// process.
@@ -53,7 +58,13 @@ pub fn check(file: &Path) -> Result<(), ApiError> {
 /// What a file of `NAME=VALUE` lines sets. No error quotes a line: it may be a secret.
 fn read(file: &Path) -> Result<BTreeMap<String, String>, String> {
     let failed = |why: &str| format!("cannot read the --env-file {}: {why}", file.display());
-    let bytes = std::fs::read(file).map_err(|error| failed(&error.to_string()))?;
+    let mut bytes = Vec::new();
+    // A device may have no end.
+    let read = File::open(file).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes));
+    let read = read.map_err(|error| failed(&error.to_string()))?;
+    if read as u64 > MOST {
+        return Err(failed("it is larger than 1 MiB"));
+    }
     parse(&bytes).map_err(|(line, why)| failed(&format!("line {line} {why}")))
 }
 
@@ -118,6 +129,8 @@ mod tests {
         assert!(!bad.contains("geheim") && bad.contains("line 2 is not NAME=VALUE"), "{bad}");
         assert!(check(&file).expect_err("bad").cause.contains("line 2"));
         assert!(check(temp.path()).is_err(), "a folder");
+        let endless = check(Path::new("/dev/zero")).expect_err("it has no end");
+        assert!(endless.cause.contains("larger than 1 MiB"), "{endless:?}");
     }
 
     #[test]
