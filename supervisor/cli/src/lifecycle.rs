@@ -223,7 +223,11 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
                     return Err(error);
                 }
                 if args.until.holds(row.as_ref()) {
-                    if client.json() {
+                    if client.json() && args.until == Until::Stopped && row.is_some() {
+                        // With the figures that only the journal has.
+                        let whole = client.rows(Some(&args.agent)).await.unwrap_or_default();
+                        output::json(&whole.into_iter().next().or(row))?;
+                    } else if client.json() {
                         output::json(&row)?;
                     }
                     return Ok(0);

@@ -47,9 +47,13 @@ impl Background {
             error = self.ended(home) => return Err(error),
             done = work => done,
         };
-        let Err(error) = done else { return Ok(()) };
-        // What fails may fail since it is about to end.
-        Err(timeout(ENDS, self.ended(home)).await.unwrap_or(error))
+        match done {
+            // What gets no answer may get none since the process is about to end.
+            Err(error) if [failure::TIMEOUT, failure::UNREACHABLE].contains(&error.code) => {
+                Err(timeout(ENDS, self.ended(home)).await.unwrap_or(error))
+            }
+            done => done,
+        }
     }
 
     /// Waits for its end; why it ended.
