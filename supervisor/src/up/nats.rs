@@ -87,7 +87,7 @@ impl Nats {
         let known: Option<Access> = fs::read(folder.join("access.json"))
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let (binary, _) = runtime::binaries::nats_server()?;
+        let (binary, _) = runtime::binaries::nats_server().await?;
         if let (Some(access), Some(pid)) = (&known, running(&folder)) {
             tracing::info!("nats-server is already running as process {pid}");
             if address.is_some_and(|address| address != access.host) {

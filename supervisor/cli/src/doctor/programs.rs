@@ -1,18 +1,12 @@
 //! The other programs, and whether all have the same version.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
 
 use common::api::{ApiError, Hello};
-use tokio::process::Command;
 
 use super::{Check, Health, check};
 use runtime::binaries;
 use runtime::engine::check_static;
-
-/// A program that says its version takes no longer.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// The programs that were found.
 pub(super) struct Programs {
@@ -32,7 +26,7 @@ impl Programs {
             Ok(path) => Ok(Program { version: version(&path).await, path }),
             Err(error) => Err(error),
         };
-        let nats_server = match binaries::nats_server() {
+        let nats_server = match binaries::nats_server().await {
             Ok((path, _)) => Ok(Program { version: version(&path).await, path }),
             Err(error) => Err(error),
         };
@@ -119,18 +113,9 @@ fn compare(ours: &[(&str, &str)], nats: Option<(&str, &str)>) -> Check {
 
 /// The last word of what a program says about its version.
 async fn version(path: &Path) -> Result<String, String> {
-    let mut command = Command::new(path);
-    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
-    let output = match tokio::time::timeout(ANSWER, command.output()).await {
-        Ok(output) => output.map_err(|error| error.to_string())?,
-        Err(_) => return Err(format!("does not report its version within {ANSWER:?}")),
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let word = text.split_whitespace().last().map(|word| word.trim_start_matches('v'));
-    match word {
-        Some(word) if output.status.success() => Ok(word.to_owned()),
-        Some(_) | None => Err("does not report its version".to_owned()),
-    }
+    let text = binaries::version(path).await?;
+    let word = text.split_whitespace().last().unwrap_or_default();
+    Ok(word.trim_start_matches('v').to_owned())
 }
 
 #[cfg(test)]
