@@ -19,6 +19,8 @@ use crate::args::{Cli, Command, NodeArgs};
 fn main() -> ExitCode {
     // What whoever started us had open is nobody's whom we start: a lock that it holds would be held for as long as the fleet runs.
     close_fds::set_fds_cloexec(3, &[]);
+    // What is made here is for its owner to use, whatever is masked: a folder that nobody may enter is of no use.
+    keep_for_owner();
     cli::completions::answer(Cli::command);
     let grammar = cli::examples::with(Cli::command());
     let parsed = Cli::from_arg_matches(&grammar.get_matches());
@@ -52,6 +54,14 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => cli::output::fail(&error, global.output),
     }
+}
+
+/// Takes the owner's bits out of the umask, which everything that is started here inherits.
+fn keep_for_owner() {
+    use rustix::fs::Mode;
+    // It can only be read by setting it.
+    let masked = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    rustix::process::umask(masked - Mode::RWXU);
 }
 
 /// Runs a command; the exit code is one that is not an error, such as that of `doctor`.
