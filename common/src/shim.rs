@@ -23,6 +23,15 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// The reason of an end that was asked for: its shim was told to go down.
+    pub const STOPPED: &str = "stopped";
+
+    /// Whether its shim was told to go down.
+    #[must_use]
+    pub fn was_asked_for(&self) -> bool {
+        self.reason.as_deref() == Some(Self::STOPPED)
+    }
+
     /// As people write it: `exit code 1`, `signal 9 (SIGKILL)`, with the reason in front where there is one. A signal is also
     /// shown as the exit code 128 + n that a shell would report.
     #[must_use]

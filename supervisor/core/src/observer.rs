@@ -119,6 +119,7 @@ impl Observer {
             return out;
         }
         self.memory.heard(&status.node);
+        self.went_down(state, status, &mut out);
         for event in nodes::news(state.node(&status.node), status) {
             out.extend(self.news(event));
         }

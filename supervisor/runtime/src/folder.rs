@@ -85,6 +85,18 @@ impl RunFolders {
         Some(IncarnationExit { agent: agent.clone(), incarnation, exit, clean, finished, at })
     }
 
+    /// Sets space aside for how it will end, so that this is on record also if the disk is full by then. Blanks are no record.
+    ///
+    /// # Errors
+    /// When the file system does not take it.
+    pub fn reserve(&self, agent: &AgentName, incarnation: u64) -> io::Result<()> {
+        const ENOUGH: usize = 4096;
+        let path = self.exit_file(agent, incarnation);
+        let mut file =
+            fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+        file.write_all(&[b' '; ENOUGH])
+    }
+
     /// Where the shim of an incarnation leaves how it ended.
     pub fn exit_file(&self, agent: &AgentName, incarnation: u64) -> PathBuf {
         self.of(agent, incarnation).join(EXIT)

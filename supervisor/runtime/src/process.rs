@@ -85,6 +85,10 @@ impl ProcessRuntime {
             serde_json::from_str(&start.spec).map_err(|error| format!("its spec: {error}"))?;
         let secrets = secrets(&spec, &self.node, self.env_file.as_deref())?;
         let run = self.folders.create(&start.agent, start.incarnation)?;
+        // Without it, it does as well as it can.
+        if let Err(error) = self.folders.reserve(&start.agent, start.incarnation) {
+            tracing::debug!("no space is set aside in {}: {error}", run.display());
+        }
         let mut command = Command::new(&self.shim);
         command.env_clear();
         let locale = |name: &str| name.starts_with("LC_");

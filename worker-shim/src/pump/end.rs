@@ -50,7 +50,7 @@ impl Pump {
         exit.reason = self.ending.reason.take();
         if self.ending.asked && exit.code == Some(0) {
             // Else an end that somebody asked for would be a worker's that has nothing more to do.
-            exit.reason.get_or_insert_with(|| "stopped".to_owned());
+            exit.reason.get_or_insert_with(|| Exit::STOPPED.to_owned());
         }
         exit.out_of_memory =
             exit.signal == Some(Signal::KILL.as_raw()) && memory::kills() > self.memory_kills;
@@ -154,13 +154,18 @@ impl Pump {
     }
 }
 
-/// Leaves the exit for the node: in a file, written aside and renamed, so that it is never half there; in a container as a line
-/// of stdout, which the engine keeps.
+/// Leaves the exit for the node: in a file, written aside and renamed, so that it is never half there, or on a full disk over what the node
+/// has set aside for it; in a container as a line of stdout, which the engine keeps.
 pub(super) fn leave(config: &ShimConfig, exit: &ShimExit) {
     let written = match &config.exit_file {
         Some(path) => serde_json::to_vec(exit).map_err(std::io::Error::other).and_then(|bytes| {
             let aside = format!("{path}.new");
-            std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, path))
+            let whole = std::fs::write(&aside, &bytes);
+            whole.and_then(|()| std::fs::rename(&aside, path)).or_else(|error| {
+                // Nobody reads it.
+                let _gone = std::fs::remove_file(&aside);
+                over(path, bytes).map_err(|_| error)
+            })
         }),
         None => {
             let line = format!("{}\n", serde_json::json!({ EXIT_KEY: exit }));
@@ -169,5 +174,34 @@ pub(super) fn leave(config: &ShimConfig, exit: &ShimExit) {
     };
     if let Err(error) = written {
         tracing::error!("cannot write the exit record: {error}");
+    }
+}
+
+/// Writes over a file that is large enough for it, and takes no more space by that; the rest of it is blanks.
+fn over(path: &str, mut bytes: Vec<u8>) -> std::io::Result<()> {
+    let mut file = std::fs::File::options().write(true).open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if bytes.len() > length {
+        return Err(std::io::ErrorKind::StorageFull.into());
+    }
+    bytes.resize(length, b' ');
+    file.write_all(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_written_over_what_was_set_aside_and_over_nothing_smaller() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let path = temp.path().join("exit.json");
+        let path = path.to_str().expect("text");
+        assert!(over(path, b"{}".to_vec()).is_err(), "nothing was set aside");
+        std::fs::write(path, " ".repeat(8)).expect("written");
+        over(path, br#"{"a":1}"#.to_vec()).expect("it fits");
+        assert_eq!(std::fs::read(path).expect("there"), br#"{"a":1} "#);
+        assert!(over(path, vec![b'x'; 9]).is_err());
+        assert_eq!(std::fs::read(path).expect("there"), br#"{"a":1} "#);
     }
 }

@@ -34,12 +34,7 @@ impl Observer {
         if !speaks || known(state, node, &exit.agent, exit.incarnation).is_none() {
             return Vec::new();
         }
-        self.news(ControlEvent::IncarnationExited {
-            agent: exit.agent.clone(),
-            incarnation: exit.incarnation,
-            exit: exit.exit.clone(),
-            clean: exit.clean,
-        })
+        self.news(exited(exit))
     }
 
     /// A node says that it could not start an incarnation.
@@ -110,6 +105,31 @@ impl Observer {
                     within: UNWANTED,
                 }));
             }
+        }
+    }
+
+    /// An earlier process of the node went down with all that it ran, and could not say so, as on a full disk: its successor has found the
+    /// ends. They come before it does: so they are no crashes.
+    pub(super) fn went_down(&mut self, state: &State, status: &NodeStatus, out: &mut Vec<Outcome>) {
+        let earlier = state.node(&status.node).filter(|known| {
+            known.phase != NodePhase::Lost
+                && known.instance != status.instance
+                && status.succeeds.contains(&known.instance)
+        });
+        let Some(earlier) = earlier.filter(|_| !status.draining) else { return };
+        let ended = status
+            .exits
+            .iter()
+            .filter(|exit| known(state, &status.node, &exit.agent, exit.incarnation).is_some());
+        if earlier.phase == NodePhase::Up {
+            let is_over = status.running.is_empty();
+            if !is_over || !ended.clone().any(|exit| exit.exit.was_asked_for()) {
+                return;
+            }
+            out.extend(self.news(ControlEvent::NodeDraining { node: status.node.clone() }));
+        }
+        for exit in ended {
+            out.extend(self.news(exited(exit)));
         }
     }
 
@@ -197,6 +217,15 @@ fn is_over(state: &State, name: &AgentName, incarnation: u64) -> bool {
         }
         (None, Some(tombstone)) => incarnation <= tombstone.incarnation,
         (None, None) => false,
+    }
+}
+
+fn exited(exit: &IncarnationExit) -> ControlEvent {
+    ControlEvent::IncarnationExited {
+        agent: exit.agent.clone(),
+        incarnation: exit.incarnation,
+        exit: exit.exit.clone(),
+        clean: exit.clean,
     }
 }
 

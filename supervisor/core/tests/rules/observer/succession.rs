@@ -60,3 +60,47 @@ fn its_number_is_given_up_and_that_is_no_crash() {
     let next = fleet.record(event);
     assert!(next.contains(&"start mender.2 g1 on alpha".to_owned()), "{next:?}");
 }
+
+fn stopped(incarnation: u64) -> IncarnationExit {
+    let reason = Some(Exit::STOPPED.to_owned());
+    IncarnationExit { exit: Exit { reason, ..code(0) }, ..exit(incarnation) }
+}
+
+fn draining() -> Outcome {
+    Outcome::Record(ControlEvent::NodeDraining { node: node_name("alpha") })
+}
+
+#[test]
+fn what_went_down_with_a_process_that_could_not_say_so_is_no_crash() {
+    let fleet = running();
+    let found = |succeeds: &[u64], exits: Vec<IncarnationExit>, runs: &[u64]| {
+        let status = NodeStatus { exits, ..successor(succeeds, runs) };
+        let mut out = eyes(0).node_report(&fleet.state, 1_000, &status);
+        out.retain(|one| matches!(one, Outcome::Record(_)));
+        out
+    };
+    let stops = |record: &Outcome| *record == draining();
+    assert!(!found(&[1], vec![exit(1)], &[]).iter().any(stops), "it crashed");
+    assert!(!found(&[7], vec![stopped(1)], &[]).iter().any(stops), "maybe another one's");
+    assert!(!found(&[1], vec![stopped(1)], &[9]).iter().any(stops), "something goes on");
+    let out = found(&[1], vec![stopped(1)], &[]);
+    assert_eq!(out.len(), 3, "{out:?}");
+    assert_eq!((&out[0], &out[2]), (&draining(), &seen(&twin(&[]))));
+    let mut fleet = running();
+    for record in out {
+        let Outcome::Record(event) = record else { panic!("it is a record") };
+        fleet.record(event);
+    }
+    let agent = fleet.state.agent(&mender()).expect("it is there");
+    assert_eq!((agent.restart_count, agent.incarnation), (0, 2));
+}
+
+#[test]
+fn what_ended_with_a_node_that_was_going_down_is_no_crash_however_late_it_is_told() {
+    let mut fleet = running();
+    fleet.record(ControlEvent::NodeDraining { node: node_name("alpha") });
+    let status = NodeStatus { exits: vec![exit(1)], ..successor(&[1], &[]) };
+    let mut out = eyes(0).node_report(&fleet.state, 1_000, &status);
+    out.retain(|one| matches!(one, Outcome::Record(_)));
+    assert_eq!(out, [exited(1), seen(&twin(&[]))]);
+}
