@@ -167,6 +167,7 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Read>, ApiError> {
     let unreadable = |what: String, cause: String| {
         failure::error(failure::USAGE, what, cause, "`<agent>.soul`, or a folder of them")
     };
+    paths.iter().try_for_each(|path| runtime::home::reaches(path))?;
     let found = soul::find(paths).map_err(|error| {
         let what = error.to_string();
         let cause = std::error::Error::source(&error).map(ToString::to_string);

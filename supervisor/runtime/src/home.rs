@@ -10,7 +10,7 @@ use common::api::ApiError;
 use common::{Namespace, NodeName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{RuntimeOptions, lock};
+use crate::{RuntimeOptions, lock, processes};
 use common::failure;
 
 /// `MOZART_DIR`.
@@ -19,6 +19,10 @@ pub struct Home {
     /// The folder itself; absolute.
     pub dir: PathBuf,
 }
+
+/// The files that are written aside, as `<name>.<process>`, and then renamed.
+const DRAFTED: [&str; 7] =
+    ["mozart.json", "format", "node", "fleet", "identity", "access.json", "nats.conf"];
 
 /// What runs here: `mozart.json`, for this user's eyes only since the URL holds a password.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +59,7 @@ impl Home {
     /// The folder given, else `~/.mozart`. It need not exist.
     ///
     /// # Errors
-    /// When no folder is given and `HOME` is not set.
+    /// When no folder is given and `HOME` is not set; when it is given by a path from a working directory that was removed.
     pub fn locate(given: Option<&Path>) -> Result<Self, ApiError> {
         let dir = match given {
             Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
@@ -67,6 +71,7 @@ impl Home {
                 |home| Ok(home.join(".mozart")),
             )?,
         };
+        reaches(&dir)?;
         let dir = real(std::path::absolute(&dir).unwrap_or(dir));
         if dir.to_str().is_none() {
             let what = format!("cannot use the data folder {}", dir.display());
@@ -204,15 +209,38 @@ impl Home {
     /// When the file system does not take it.
     pub fn put(&self, name: &str, content: &[u8]) -> std::io::Result<()> {
         let draft = self.dir.join(format!("{name}.{}", std::process::id()));
-        let mut out = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
-        out.write_all(content)?;
-        out.sync_all()?;
-        fs::rename(&draft, self.dir.join(name))
+        let write = || {
+            let mut out = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&draft)?;
+            out.write_all(content)?;
+            out.sync_all()?;
+            fs::rename(&draft, self.dir.join(name))
+        };
+        write().inspect_err(|_| drop(fs::remove_file(&draft)))
+    }
+
+    /// Removes drafts of files of this folder, which processes have left that were killed, or could not remove them.
+    pub fn tidy(&self) {
+        for folder in [self.dir.clone(), self.nats()] {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            for path in entries.map(|entry| entry.path()) {
+                let draft = path.file_name().and_then(|name| name.to_str()?.rsplit_once('.'));
+                let of = draft.filter(|(of, _)| DRAFTED.contains(of));
+                let Some(pid) = of.and_then(|(_, pid)| pid.parse::<u32>().ok()) else { continue };
+                // One that lives may be writing it.
+                if processes::all().any(|one| one == pid) {
+                    continue;
+                }
+                match fs::remove_file(&path) {
+                    Ok(()) => tracing::info!("removed {}, which was left over", path.display()),
+                    Err(error) => tracing::debug!("cannot remove {}: {error}", path.display()),
+                }
+            }
+        }
     }
 
     /// Writes the note, whole or not at all.
@@ -247,6 +275,23 @@ impl Home {
                 Err(failure::error(failure::FAILED, what, cause, "check the permissions there"))
             }
         }
+    }
+}
+
+/// Demands that a path leads somewhere: a relative one does not where the working directory was removed, and its own error then misleads.
+///
+/// # Errors
+/// That the working directory is needed, and what is wrong with it.
+pub fn reaches(path: &Path) -> Result<(), ApiError> {
+    match std::env::current_dir() {
+        Err(cause) if path.is_relative() => {
+            let what = format!("cannot find {}", path.display());
+            let cause =
+                format!("the working directory was removed, or cannot be entered ({cause})");
+            let try_ = "`cd` to a folder that exists, or give an absolute path";
+            Err(failure::error(failure::USAGE, what, cause, try_))
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -312,6 +357,27 @@ mod tests {
         assert_eq!(located(&link), real);
         assert_eq!(located(&link.join("not/yet")), real.join("not/yet"));
         assert_eq!(located(&temp.path().join("link/../real")), real);
+    }
+
+    #[test]
+    fn no_draft_is_left() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(temp.path())).expect("given");
+        fs::create_dir_all(home.nats()).expect("made");
+        // A folder in its place keeps it from being renamed.
+        fs::create_dir_all(home.dir.join("node/x")).expect("made");
+        home.put("node", b"n").expect_err("there is a folder");
+        let gone = u32::MAX;
+        let own = format!("fleet.{}", std::process::id());
+        let left = [format!("mozart.json.{gone}"), format!("nats/nats.conf.{gone}")];
+        let kept = ["mozart.log.1".to_owned(), own];
+        for file in left.iter().chain(&kept) {
+            fs::write(home.dir.join(file), b"").expect("written");
+        }
+        home.tidy();
+        let there = |file: &String| home.dir.join(file).exists();
+        assert!(!left.iter().any(there) && kept.iter().all(there));
+        assert_eq!(fs::read_dir(&home.dir).expect("readable").count(), 4);
     }
 
     #[test]

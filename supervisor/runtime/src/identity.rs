@@ -87,9 +87,12 @@ fn write(dir: &Path, mut kept: Kept) -> io::Result<()> {
     let _left = fs::remove_file(&draft);
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
     kept.of = Mark::read(&file.metadata()?);
-    file.write_all(&serde_json::to_vec(&kept)?)?;
-    file.sync_all()?;
-    fs::rename(&draft, dir.join(FILE))
+    let written = serde_json::to_vec(&kept).map_err(io::Error::other).and_then(|bytes| {
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, dir.join(FILE))
+    });
+    written.inspect_err(|_| drop(fs::remove_file(&draft)))
 }
 
 /// Takes a lock that every process holds only briefly. A process that holds it longer is suspended.

@@ -308,6 +308,7 @@ async fn start(
     shim: PathBuf,
 ) -> Result<Parts, ApiError> {
     let folder = home.claim()?;
+    home.tidy();
     let name = node_name(home, wanted.name.as_ref())?;
     let engine = Connection::find(wanted.runtime.runtime).await?;
     let given = global.url().map(str::to_owned);

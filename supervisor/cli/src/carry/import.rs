@@ -172,6 +172,7 @@ impl Import {
         let shown = if args.file.as_os_str() == "-" {
             "stdin".into()
         } else {
+            runtime::home::reaches(&args.file)?;
             args.file.display().to_string()
         };
         let what = format!("cannot import {shown}");
