@@ -28,6 +28,14 @@ pub fn options(
             let home = Home::locate(global.home.as_deref())?;
             let Some(running) = home.read_running()? else {
                 let cause = format!("{} does not exist", home.running_file().display());
+                if let Some(pid) = home.holder() {
+                    let what = "cannot tell how to reach the broker";
+                    let cause = format!(
+                        "{cause}: `mozart up` is running (process {pid}), and has not written it yet, or it was removed"
+                    );
+                    let try_ = "run it again in a few seconds; `mozart down` stops what is running";
+                    return Err(failure::error(failure::UNREACHABLE, what, cause, try_));
+                }
                 let what = "no NATS server is given, and `mozart up` is not running here";
                 return Err(failure::error(failure::UNREACHABLE, what, cause, "`mozart up`"));
             };

@@ -1,8 +1,12 @@
 //! Locks on folders. The folder itself is locked, not a file in it: nothing can remove the lock, it needs no disk space and no
 //! right to write, and systemd-tmpfiles leaves alone what is in a locked folder
 //! (<https://systemd.io/TEMPORARY_DIRECTORIES>).
+//!
+//! Whoever has the lock of a folder that was removed still has it, also where another folder is in its place by now: what was started
+//! there still runs.
 
 use std::fs::{self, File, Metadata};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -23,6 +27,7 @@ pub fn take(folder: &Path) -> Result<Option<File>, ApiError> {
         failure::file(what, &error, "--dir DIR for another folder")
     })?;
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if others().any(|pid| holds(pid, folder, None)) => Ok(None),
         Ok(()) => Ok(Some(opened)),
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => {
@@ -34,26 +39,41 @@ pub fn take(folder: &Path) -> Result<Option<File>, ApiError> {
 
 /// Whether another process has the lock of a folder.
 pub fn is_held(folder: &Path) -> bool {
-    matches!(take(folder), Ok(None))
+    match take(folder) {
+        Ok(taken) => taken.is_none(),
+        Err(_) => holder(folder).is_some(),
+    }
 }
 
 /// The process that has the lock of a folder, as the kernel says; none if nobody has it, or one that is not to be seen from here.
 pub fn holder(folder: &Path) -> Option<u32> {
-    let of = fs::metadata(folder).ok()?;
-    processes::all().find(|pid| *pid != std::process::id() && holds(*pid, &of))
+    let of = fs::metadata(folder).ok();
+    others().find(|pid| holds(*pid, folder, of.as_ref()))
+}
+
+fn others() -> impl Iterator<Item = u32> {
+    processes::all().filter(|pid| *pid != std::process::id())
 }
 
 /// Whether a process has the lock of a folder.
 pub fn is_holder(folder: &Path, pid: u32) -> bool {
-    fs::metadata(folder).is_ok_and(|of| holds(pid, &of))
+    holds(pid, folder, fs::metadata(folder).ok().as_ref())
 }
 
-fn holds(pid: u32, of: &Metadata) -> bool {
+/// `of` is what is at this path, if that counts; what was there before and was removed always does.
+fn holds(pid: u32, folder: &Path, of: Option<&Metadata>) -> bool {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    // As the kernel names what was removed.
+    let removed = [folder.as_os_str().as_bytes(), b" (deleted)"].concat();
     open.into_iter().any(|fd| {
-        let is_it = fs::metadata(fd.path())
-            .is_ok_and(|open| open.ino() == of.ino() && open.dev() == of.dev());
-        is_it && {
+        let is_it = of
+            .zip(fs::metadata(fd.path()).ok())
+            .is_some_and(|(of, open)| open.ino() == of.ino() && open.dev() == of.dev());
+        let was_it = || {
+            let path = fs::read_link(fd.path()).unwrap_or_default();
+            path.as_os_str().as_bytes() == removed
+        };
+        (is_it || was_it()) && {
             let info = format!("/proc/{pid}/fdinfo/{}", fd.file_name().to_string_lossy());
             let info = fs::read_to_string(info).unwrap_or_default();
             info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
@@ -96,5 +116,25 @@ mod tests {
         }
         assert_eq!(holder(temp.path()), None);
         assert!(!is_held(temp.path()));
+    }
+
+    #[test]
+    fn whoever_has_the_lock_of_a_removed_folder_still_has_it() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let folder = temp.path().canonicalize().expect("it is there").join("home");
+        fs::create_dir(&folder).expect("made");
+        let held = take(&folder).expect("allowed").expect("free");
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(held)).spawn();
+        let child = child.as_mut().expect("it runs");
+        fs::remove_dir(&folder).expect("removed");
+        assert_eq!(holder(&folder), Some(child.id()));
+        assert!(is_held(&folder) && is_holder(&folder, child.id()));
+        // Another one in its place.
+        fs::create_dir(&folder).expect("made");
+        assert_eq!(holder(&folder), Some(child.id()));
+        assert!(take(&folder).expect("allowed").is_none());
+        child.kill().expect("it is killed");
+        let _status = child.wait().expect("it ends");
+        assert!(take(&folder).expect("allowed").is_some());
     }
 }

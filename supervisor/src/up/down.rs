@@ -27,8 +27,16 @@ use runtime::{RuntimeOptions, Wanted, labels, lock, processes};
 pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError> {
     let home = Home::locate(global.home.as_deref())?;
     if !home.dir.is_dir() {
-        output::note("nothing is running");
-        return Ok(());
+        if home.holder().is_none() && !is_left(&home) {
+            output::note("nothing is running");
+            return Ok(());
+        }
+        output::note(format!(
+            "warning: {} was removed while something that was started there is running",
+            home.dir.display()
+        ));
+        // For what is locked and noted on the way. It is not needed.
+        let _made = home.create();
     }
     if let Err(error) = check_format(&home) {
         // Whatever runs here can be ended.
@@ -47,7 +55,15 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
     let until = Instant::now() + args.timeout;
     let mut told = None;
     loop {
-        if let Some(lock) = home.lock()? {
+        let lock = match home.lock() {
+            // Removed, and not to be made again: what runs is found by its path nevertheless.
+            Err(_) if !home.dir.is_dir() => match home.holder() {
+                Some(_) => None,
+                None => return end_rest(&home, Vec::new(), Wanted::Auto).await,
+            },
+            lock => lock?,
+        };
+        if let Some(lock) = lock {
             if !is_left(&home) {
                 if told.is_none() {
                     output::note("nothing is running");
@@ -93,6 +109,10 @@ async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError>
     // A node that cannot use the engine forgets them.
     let containers = containers::left(home);
     let ended = match &noted {
+        Ok(noted) if !can_drain(global, home, noted.as_ref()) => {
+            let what = "the broker's data was removed";
+            Err(failure::error(failure::FAILED, what, home.nats().display(), ""))
+        }
         Ok(noted) => in_order(global, home, noted.as_ref(), runtime.clone()).await,
         Err(error) => Err(error.clone()),
     };
@@ -113,6 +133,13 @@ async fn clear(global: &Global, home: &Home, lock: File) -> Result<(), ApiError>
     }
     drop(lock);
     ended
+}
+
+/// Whether there is a broker by which the agents can be told to end: one of others, or one of this folder that runs, or has its data.
+fn can_drain(global: &Global, home: &Home, noted: Option<&Running>) -> bool {
+    let is_given = noted.map_or(global.url().is_some(), |noted| noted.nats_pid.is_none());
+    let runs = || Nats::is_left(home) && home.nats().join("access.json").is_file();
+    is_given || home.nats().join("data").is_dir() || runs()
 }
 
 async fn in_order(
@@ -148,7 +175,13 @@ async fn end_rest(home: &Home, containers: Vec<Left>, wanted: Wanted) -> Result<
     let nodes: BTreeSet<&Path> = left.iter().filter_map(|one| one.run.parent()).collect();
     for node in nodes {
         // A `mozart node` of its own in this folder was not started by `up`.
-        if let Ok(Some(_unattended)) = lock::take(node) {
+        let taken = lock::take(node);
+        let is_unattended = match &taken {
+            Ok(taken) => taken.is_some(),
+            // The folder was removed.
+            Err(_) => lock::holder(node).is_none(),
+        };
+        if is_unattended {
             let ended = count(labels::sweep(node) as u64, "process", "processes");
             tracing::info!("ended {ended} of {}", node.display());
         }
