@@ -88,6 +88,12 @@ impl From<ApiError> for BrokerError {
             Self::Full(error.description)
         } else if code::NO_JETSTREAM.contains(&error.err_code) {
             Self::NoJetStream
+        } else if error.err_code == code::STREAM_NOT_FOUND {
+            // Where it may not have been made yet, that is looked at before.
+            Self::Other(format!(
+                "{} ({}): the broker's data was removed, or is another's",
+                error.description, error.err_code
+            ))
         } else {
             Self::Other(format!("{} ({})", error.description, error.err_code))
         }

@@ -9,6 +9,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use common::AgentName;
 use common::storage::{Disk, REFUSE};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -151,6 +152,13 @@ impl Broker {
         room.take(size).unwrap_or(Ok(()))
     }
 
+    /// Why new messages to an agent, or to any, are refused for want of space; none if they are not, or if the broker does not tell.
+    pub async fn refuses(&self, agent: Option<&AgentName>) -> Option<BrokerError> {
+        let shard = agent.map_or(0, |agent| self.subjects().shard(agent));
+        let space = self.measure(shard).await.ok()?;
+        (space.left < FRAME + FINAL).then_some(BrokerError::Full(space.cause))
+    }
+
     async fn measure(&self, shard: u32) -> Result<Space> {
         let stream = self.subjects().journal_stream(shard);
         let none = serde_json::json!({});
@@ -159,12 +167,12 @@ impl Broker {
             self.wire().api::<Account>("INFO", &none, WITHIN),
             self.disk(TOLD)
         );
-        let info = info??;
         // An account without limits of its own is bounded by its servers, which tell that to operators alone.
         let account = account.ok().and_then(std::result::Result::ok).unwrap_or_default();
         if let Some(fault) = disk.and_then(|disk| disk.fault) {
             return Ok(Space { left: 0, cause: fault.to_string() });
         }
+        let info = info??;
         let mut bounds = bounds(&info, &account);
         bounds.extend(disk.map(Bound::disk));
         let reserve = FINAL.max(info.state.bytes / info.state.messages.max(1));

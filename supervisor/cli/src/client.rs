@@ -9,7 +9,7 @@ use common::{AgentName, SenderName, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::args::{Global, Output};
-use crate::connect;
+use crate::{connect, output};
 use broker::Attempt;
 use common::failure;
 
@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub struct Client {
     pub(crate) broker: Broker,
     pub(crate) output: Output,
+    /// That the broker's data was removed while it runs, if that was asked and is so: what is not found may have been there.
+    pub(crate) removed: Option<ApiError>,
 }
 
 /// The time by this machine's clock.
@@ -68,7 +70,20 @@ impl Client {
         output: Output,
     ) -> Result<Self, ApiError> {
         let broker = Broker::connect(options).await.attempt("cannot use the broker")?;
-        Ok(Self { broker, output })
+        Ok(Self { broker, output, removed: None })
+    }
+
+    /// Connects to read what is stored, and warns where that may not be all that was.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub(crate) async fn to_read(global: &Global) -> Result<Self, ApiError> {
+        let mut client = Self::connect(global).await?;
+        client.removed = removed(&client.broker).await;
+        if let Some(ApiError { cause, try_, .. }) = &client.removed {
+            output::note(format!("warning: {cause}: what is shown may be incomplete; try: {try_}"));
+        }
+        Ok(client)
     }
 
     /// Whether results are for programs.
@@ -215,6 +230,25 @@ impl Client {
     pub(crate) async fn hello(&self) -> Result<Hello, ApiError> {
         let reply = self.ask(&Query::Hello).await?;
         if let Reply::Hello(hello) = reply { Ok(hello) } else { Err(unexpected(&reply)) }
+    }
+}
+
+/// The error that the broker's data was removed while it runs, if it was.
+async fn removed(broker: &Broker) -> Option<ApiError> {
+    const TOLD: Duration = Duration::from_millis(250);
+    let fault = broker.disk(TOLD).await?.fault?;
+    Some(broker::failure("cannot read all that was stored", BrokerError::Full(fault.to_string())))
+}
+
+/// What was not found may have been removed with the broker's data: then nobody can tell.
+pub(crate) async fn doubted(global: &Global, error: ApiError) -> ApiError {
+    let Ok(client) = Client::connect(global).await else { return error };
+    match removed(&client.broker).await {
+        Some(removed) => {
+            let what = format!("{}, as far as the broker still knows", error.what);
+            failure::error(removed.code, what, removed.cause, removed.try_)
+        }
+        None => error,
     }
 }
 

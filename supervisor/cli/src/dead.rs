@@ -70,7 +70,7 @@ pub struct SelectArgs {
 /// # Errors
 /// 3 when there is no such dead letter.
 pub(crate) async fn run(global: &Global, command: DeadCommand) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     match command {
         DeadCommand::Ls(args) => ls(&client, &args).await,
         DeadCommand::Show { message } => show(&client, &message).await,

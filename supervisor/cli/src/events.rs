@@ -44,7 +44,7 @@ struct Numbered<'a> {
 /// # Errors
 /// When the broker does not answer.
 pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     let extent = client.broker.control_extent().await.attempt(WHAT)?;
     if client.json() && !args.follow {
         let mut array = Array::new();
@@ -74,7 +74,7 @@ async fn stored(
     let before = args.before.unwrap_or(u64::MAX).min(extent.last + 1);
     let page = client.broker.control_page(args.agent.as_ref(), before, limit).await;
     let mut page = page.attempt(WHAT)?;
-    if !page.has_earlier() && extent.first > 1 {
+    if !page.has_earlier() && extent.first > 1 && client.removed.is_none() {
         output::note(gone(extent.first));
     }
     let mut first = None;
@@ -90,6 +90,9 @@ async fn stored(
             }
             ControlItem::CaughtUp => {}
         }
+    }
+    if let (None, Some(removed)) = (first, &client.removed) {
+        return Err(ApiError { what: WHAT.to_owned(), ..removed.clone() });
     }
     if let (None, Some(agent)) = (first, &args.agent) {
         super::agents::require(client, agent).await?;

@@ -52,7 +52,7 @@ struct Fleet {
 /// # Errors
 /// 3 when there is neither such an agent nor such a message.
 pub(crate) async fn run(global: &Global, args: &ExplainArgs) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     let fleet = fold(&client).await?;
     if let Ok(name) = AgentName::new(&args.target)
         && (fleet.state.agent(&name).is_some() || fleet.state.tombstone(&name).is_some())
@@ -130,6 +130,12 @@ async fn records(broker: &Broker, name: &AgentName) -> Result<Vec<(u64, ControlR
 const UNSUPERVISED: &str = "No supervisor answers: nothing is started or restarted until one does; running agents keep answering. \
                             `mozart up` starts one.";
 
+/// That the broker has no space for more, or has lost its data, and what to do about it.
+async fn refuses(broker: &Broker, name: &AgentName) -> Option<String> {
+    let ApiError { cause, try_, .. } = broker::failure("", broker.refuses(Some(name)).await?);
+    Some(format!("New messages are refused, and answers may be held back: {cause}. Try: {try_}."))
+}
+
 async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, ApiError> {
     let what = || format!("cannot look up agent {name}");
     let mut why = supervisor_core::explain(&fleet.state, name);
@@ -137,6 +143,7 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
     if !fleet.supervised {
         why.push(UNSUPERVISED.to_owned());
     }
+    why.extend(refuses(&client.broker, name).await);
     let floor = agent.map_or(1, |agent| agent.floor.max(1));
     let open = client.broker.open_requests(name, floor, 1).await.attempt(what())?;
     why.push(match open.open.first() {
@@ -258,8 +265,11 @@ async fn message(
         request,
     };
     let mut why = reasons::message(&facts);
-    if facts.final_.is_none() && !fleet.supervised {
-        why.push(UNSUPERVISED.to_owned());
+    if facts.final_.is_none() {
+        if !fleet.supervised {
+            why.push(UNSUPERVISED.to_owned());
+        }
+        why.extend(refuses(broker, &facts.request.agent).await);
     }
     if client.json() {
         output::json(&json!({

@@ -1,9 +1,10 @@
 //! `mozart forget`: erases messages and their answers.
 
-use broker::{Attempt as _, Broker, Forget, Forgotten};
+use broker::{Attempt as _, Broker, BrokerError, Forget, Forgotten};
 use clap::Args;
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
+use common::failure;
 use common::words::count;
 use common::{AgentName, ConversationId, Timestamp};
 use serde::Serialize;
@@ -77,9 +78,9 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     let forgotten = if *dry_run {
         there
     } else {
-        const LOG: &str = "cannot record it in the control log";
+        let log = || format!("{}, since that cannot be recorded in the control log", failed());
         // Before and after: also what is interrupted is on record.
-        record(broker, args, &there, false).await.attempt(LOG)?;
+        record(broker, args, &there, false).await.map_err(|error| no_space(log(), error))?;
         let told = |done: &Forgotten| {
             progress.say(format!(
                 "erased {} of {}",
@@ -87,8 +88,12 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
                 count(all, "record", "records")
             ));
         };
-        let forgotten = broker.forget(&what, told).await.attempt(failed())?;
-        record(broker, args, &forgotten, true).await.attempt(LOG)?;
+        let forgotten = broker.forget(&what, told).await;
+        let forgotten = forgotten.map_err(|error| no_space(failed(), error))?;
+        const LOG: &str = "the messages are erased, but that cannot be recorded in the control log";
+        record(broker, args, &forgotten, true)
+            .await
+            .map_err(|error| no_space(LOG.into(), error))?;
         forgotten
     };
     drop(progress);
@@ -109,6 +114,21 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
         );
     }
     Ok(0)
+}
+
+/// On a full disk nothing can be erased, so that it is no way to make room there. What was erased before the error is gone.
+fn no_space(what: String, error: BrokerError) -> ApiError {
+    let told = broker::failure(what, error);
+    if told.code != failure::LIMIT {
+        return told;
+    }
+    let cause = format!(
+        "{}; to erase a record, nats-server rewrites a file of up to 8 MiB, and then removes what is left of it",
+        told.cause
+    );
+    const TRY: &str = "free 32 MiB on the broker's disk by other means, such as old logs, and run it again; \
+                       `mozart reset --all` removes all data of a fleet that is down, and needs no space";
+    ApiError { cause, try_: TRY.to_owned(), ..told }
 }
 
 /// Who erased how much, and not what.

@@ -84,7 +84,7 @@ impl<'a> Turn<'a> {
 /// 3 when there is no such agent. When the broker does not answer.
 pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiError> {
     const WHAT: &str = "cannot read the history";
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     let query = ListQuery {
         agent: Some(args.agent.clone()),
         conversation: args.conversation.as_ref().map(ConversationTag::of_conversation),
@@ -156,7 +156,7 @@ pub(crate) async fn conversations(
     args: &ConversationsArgs,
 ) -> Result<u8, ApiError> {
     const WHAT: &str = "cannot read the history";
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     let sizes = client.broker.conversation_sizes(&args.agent).await.attempt(WHAT)?;
     let query = ListQuery { agent: Some(args.agent.clone()), about: 100, ..ListQuery::default() };
     let mut listing = client.broker.list(&query).await.attempt(WHAT)?;

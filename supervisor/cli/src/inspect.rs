@@ -23,7 +23,7 @@ pub struct InspectArgs {
 /// # Errors
 /// 3 no such agent, 6 no supervisor.
 pub(crate) async fn run(global: &Global, args: &InspectArgs) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     let reply = client.ask(&Query::Inspect { agent: args.agent.clone() }).await?;
     let Reply::Inspect(detail) = reply else {
         return Err(unexpected(&reply));

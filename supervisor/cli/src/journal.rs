@@ -114,7 +114,7 @@ pub struct ShowArgs {
 /// # Errors
 /// 3 when there is no such message.
 pub(crate) async fn run(global: &Global, command: JournalCommand) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     match command {
         JournalCommand::Ls(args) => ls(&client, &args).await,
         JournalCommand::Show(args) => show(&client, &args.message).await,

@@ -149,6 +149,13 @@ pub async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
 }
 
 async fn dispatch(global: &Global, command: Command) -> Result<u8, ApiError> {
+    match perform(global, command).await {
+        Err(error) if error.code == failure::NOT_FOUND => Err(client::doubted(global, error).await),
+        result => result,
+    }
+}
+
+async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
         Command::Apply(args) => souls::apply(global, &args).await,
         Command::Validate(args) => souls::validate(global, &args),

@@ -76,7 +76,7 @@ pub(crate) async fn run(global: &Global, args: &LogsArgs) -> Result<u8, ApiError
         let what = "--incarnation and --previous need one agent";
         return Err(failure::error(failure::USAGE, what, cause, "`mozart logs AGENT --previous`"));
     }
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     // Before the stored lines are read, so that none falls in between.
     let mut live = if args.follow {
         Some(client.broker.follow_logs(&args.agents).await.attempt(WHAT)?)

@@ -81,6 +81,10 @@ pub(crate) async fn run(global: &Global, args: &PsArgs) -> Result<u8, ApiError> 
     if let Some(last) = list.end(left_out)? {
         output::note(format!("there are more agents: for the next ones, add --after {last}"));
     }
+    if let Some(refused) = client.broker.refuses(None).await {
+        let ApiError { cause, try_, .. } = broker::failure("", refused);
+        output::note(format!("warning: new messages are refused: {cause}; try: {try_}"));
+    }
     if late > 0 {
         output::note(format!(
             "the broker is busy: INBOX and OLDEST of {} may be out of date",

@@ -53,7 +53,7 @@ pub struct UndoArgs {
 /// # Errors
 /// 3 when there is no such agent or generation, 4 when there is nothing to go back to.
 pub(crate) async fn run(global: &Global, command: &RolloutCommand) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     match command {
         RolloutCommand::History { agent } => history(&client, agent).await,
         RolloutCommand::Undo(args) => undo(&client, args).await,

@@ -69,7 +69,7 @@ struct Part<'a> {
 /// When the broker does not answer.
 pub(crate) async fn run(global: &Global, args: &UsageArgs) -> Result<u8, ApiError> {
     const WHAT: &str = "cannot read what is stored";
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     let progress = Progress::new();
     progress.say("reading what is stored".to_owned());
     let streams = client.broker.stream_usage().await.attempt(WHAT)?;

@@ -7,6 +7,7 @@ pub mod home;
 mod identity;
 pub mod labels;
 pub mod lock;
+pub mod log;
 pub mod orphans;
 pub mod process;
 pub mod processes;

@@ -17,6 +17,7 @@ use cli::output;
 use crate::args::{Sync, UpArgs};
 use common::failure;
 use runtime::home::Home;
+use runtime::log;
 
 /// How often the process and its note are looked at.
 const EVERY: Duration = Duration::from_millis(10);
@@ -162,12 +163,21 @@ fn why(home: &Home, before: u64, status: ExitStatus) -> ApiError {
         let what = "mozart was stopped while it was starting";
         return failure::error(code, what, "`mozart down` or a signal ended it", "`mozart up`");
     }
-    match error_in(&written_since(home, before)) {
+    match log::error_in(&written_since(home, before)) {
         Some((what, cause, try_)) => {
             failure::error(code, what, cause, if try_.is_empty() { &log } else { try_ })
         }
+        None if has_no_space(home) => {
+            let cause =
+                format!("{status}, and no space is left for its log in {}", home.dir.display());
+            failure::error(code, "mozart exited immediately", cause, "free some space there")
+        }
         None => failure::error(code, "mozart exited immediately", status, log),
     }
+}
+
+fn has_no_space(home: &Home) -> bool {
+    rustix::fs::statvfs(&home.dir).is_ok_and(|disk| disk.f_bavail == 0)
 }
 
 fn written_since(home: &Home, before: u64) -> String {
@@ -189,27 +199,9 @@ fn warnings_in(log: &str) -> impl Iterator<Item = &str> {
     warned.filter_map(|(_, text)| Some(text.split_once(": ")?.1))
 }
 
-/// The parts of the last error in a log: what, cause, what to try.
-fn error_in(log: &str) -> Option<(&str, &str, &str)> {
-    const MARK: &str = "error: ";
-    let start = log.rfind(&format!("\n{MARK}")).map(|at| at + 1).unwrap_or(0);
-    let text = log.get(start..)?.strip_prefix(MARK)?.trim_end();
-    let (text, try_) = text.rsplit_once("; try: ").unwrap_or((text, ""));
-    let (what, cause) = text.split_once("; cause: ").unwrap_or((text, ""));
-    Some((what, cause, try_))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_last_error_of_a_log_is_taken_apart() {
-        let log = "INFO x\nerror: old\nINFO y\nerror: no shim; cause: a\nb; try: install it\n";
-        assert_eq!(error_in(log), Some(("no shim", "a\nb", "install it")));
-        assert_eq!(error_in("error: bare\n"), Some(("bare", "", "")));
-        assert_eq!(error_in("INFO x\n"), None);
-    }
 
     #[test]
     fn warnings_are_found_in_a_log() {

@@ -1,10 +1,15 @@
-//! A full disk under nats-server. A stream whose write failed refuses every later one, also when there is room again: only a
+//! The disk under nats-server, by what its log says: full, or without files that it needs.
+//!
+//! Full: A stream whose write failed refuses every later one, also when there is room again: only a
 //! restart of the server helps then, and loses nothing.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use runtime::log;
 
 /// How often the server's log is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -21,21 +26,26 @@ pub(super) struct Disk {
     /// The log up to here is of an earlier server, or was read.
     read: u64,
     full: bool,
+    /// The streams of which files are missing, as far as that was told.
+    missing: BTreeSet<String>,
 }
 
 impl Disk {
     /// Looks from the end of the log on.
     pub(super) fn new(log: PathBuf, data: PathBuf) -> Self {
         let read = log.metadata().map_or(0, |meta| meta.len());
-        Self { log, data, read, full: false }
+        Self { log, data, read, full: false, missing: BTreeSet::new() }
     }
 
     /// Returns once a write has failed for lack of space, and there is some again.
     pub(super) async fn has_room_again(&mut self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            match self.says_full() {
-                Ok(full) => self.full |= full,
+            match self.news() {
+                Ok(news) => {
+                    self.full |= news.contains("no space left on device");
+                    self.tell_missing(&news);
+                }
                 Err(error) => tracing::debug!("reading {}: {error}", self.log.display()),
             }
             if self.full && free(&self.data) >= ROOM {
@@ -45,7 +55,20 @@ impl Disk {
         }
     }
 
-    fn says_full(&mut self) -> io::Result<bool> {
+    /// Files of the data that were removed while it runs: the server goes on without what was in them.
+    fn tell_missing(&mut self, news: &str) {
+        for stream in log::streams_with_missing_blocks(news) {
+            if self.missing.insert(stream.to_owned()) {
+                tracing::error!(
+                    "files of {stream} are missing in {}, and the records in them are lost; try: `mozart down`; put the data back from a backup, if there is one; `mozart up`",
+                    self.data.display()
+                );
+            }
+        }
+    }
+
+    /// What it has said since the last look.
+    fn news(&mut self) -> io::Result<String> {
         let mut log = File::open(&self.log)?;
         let end = log.metadata()?.len();
         // A shorter one is a new one: the server rotates its log.
@@ -54,7 +77,7 @@ impl Disk {
         let mut bytes = Vec::new();
         log.take(TAIL).read_to_end(&mut bytes)?;
         self.read = end;
-        Ok(String::from_utf8_lossy(&bytes).contains("no space left on device"))
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
@@ -76,14 +99,16 @@ mod tests {
         let log = folder.path().join("nats.log");
         std::fs::write(&log, FULL).expect("written");
         let mut disk = Disk::new(log.clone(), folder.path().to_owned());
-        assert!(!disk.says_full().expect("readable"), "an earlier server's");
+        let says_full =
+            |disk: &mut Disk| disk.news().expect("readable").contains("no space left on device");
+        assert!(!says_full(&mut disk), "an earlier server's");
         let mut file = File::options().append(true).open(&log).expect("it is there");
         file.write_all(FULL).expect("written");
-        assert!(disk.says_full().expect("readable"));
-        assert!(!disk.says_full().expect("readable"), "said already");
+        assert!(says_full(&mut disk));
+        assert!(!says_full(&mut disk), "said already");
         // A rotated log begins anew.
         std::fs::write(&log, &FULL[..FULL.len() - 1]).expect("written");
-        assert!(disk.says_full().expect("readable"));
+        assert!(says_full(&mut disk));
     }
 
     #[tokio::test(start_paused = true)]

@@ -77,11 +77,14 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
         let cause = "stdout is a terminal, and an archive is binary data";
         return Err(failure::error(failure::USAGE, what, cause, "name a FILE, or pipe the output"));
     }
+    if !args.is_stdout() {
+        runtime::home::reaches(&args.file)?;
+    }
     if !args.is_stdout() && !args.force && args.file.symlink_metadata().is_ok() {
         let cause = format!("{} already exists", args.file.display());
         return Err(failure::error(failure::CONFLICT, what, cause, "another FILE, or --force"));
     }
-    let client = Client::connect(global).await?;
+    let client = Client::to_read(global).await?;
     let detail = quiet(&client, args, &what).await?;
     let carried = soul::carried(detail.in_force())?;
     warn_of_worker(&detail);

@@ -10,6 +10,10 @@ use crate::table;
 
 /// A record is stored within this time, or something is wrong.
 const STORED: Duration = Duration::from_secs(5);
+/// How long the process on the broker's machine may take to tell of its disk.
+const TOLD: Duration = Duration::from_millis(500);
+pub(super) const REMOVED: &str =
+    "`mozart down`; put the data back from a backup, if there is one; `mozart up`";
 const STORE: &str = "check the server's log, and whether its disk is full or read-only";
 
 pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
@@ -21,6 +25,16 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
         subjects.shards()
     );
     let mut checks = vec![check("broker", Health::Ok, found, "")];
+    // What the server has in memory, it also reads, and what it writes to removed files, it takes.
+    let fault = broker.disk(TOLD).await.and_then(|disk| disk.fault);
+    if let Some(fault) = fault {
+        let found = |what| format!("{fault}: {what}");
+        let log = found("records that are not read yet are lost");
+        checks.push(check("log", Health::Fail, log, REMOVED));
+        let store = found("what is stored now is lost when it ends");
+        checks.push(check("store", Health::Fail, store, REMOVED));
+        return checks;
+    }
     let began = Instant::now();
     match broker.control_last_seq().await {
         Ok(records) => {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use common::storage::{Disk, Level};
 use runtime::home::Home;
+use runtime::log;
 
 use super::{Check, Health, check};
 use crate::table;
@@ -38,6 +39,25 @@ pub(super) fn data(home: &Home) -> Option<Check> {
     );
     let try_ = "`mozart down`; put the folder back from a backup, if there is one; `mozart up`";
     (!data.join("jetstream").is_dir()).then(|| check("data", Health::Fail, found, try_))
+}
+
+/// Whether the nats-server of that process has come across blocks of its data that are missing: files of which it still needs what was in
+/// them. Which, only the server knows: it removes files itself, once nothing in them is needed.
+pub(super) fn blocks(home: &Home, server: u32) -> Option<Check> {
+    const TAIL: u64 = 4 << 20;
+    let path = home.nats().join("nats.log");
+    let log = log::tail(&path, TAIL).ok()?;
+    let its = format!("[{server}] ");
+    let its: String =
+        log.lines().filter(|line| line.starts_with(&its)).collect::<Vec<_>>().join("\n");
+    let streams: Vec<_> = log::streams_with_missing_blocks(&its).into_iter().collect();
+    let found = format!(
+        "files of {} are missing, and the records in them are lost ({})",
+        streams.join(", "),
+        path.display()
+    );
+    let try_ = "`mozart down`; put the data back from a backup, if there is one; `mozart up`";
+    (!streams.is_empty()).then(|| check("data", Health::Fail, found, try_))
 }
 
 /// The disk of the engine's images and containers; none where that is not to be seen, as of one in another machine.

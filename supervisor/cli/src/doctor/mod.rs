@@ -103,7 +103,10 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
             checks.extend(durability::checks(broker, ours.as_deref(), &args.monitor).await);
             let server = noted.as_ref().and_then(|noted| noted.nats_pid);
             checks.extend(storage::checks(broker, server.filter(|_| ours.is_some())).await);
-            checks.extend(home.as_ref().filter(|_| ours.is_some()).and_then(disk::data));
+            checks.extend(home.as_ref().filter(|_| ours.is_some()).and_then(|home| {
+                let pid = noted.as_ref().and_then(|noted| noted.nats_pid);
+                disk::data(home).or_else(|| disk::blocks(home, pid?))
+            }));
             checks.push(clock::broker(broker).await);
             checks.extend(engine.clock());
             let hello = client.hello().await;
@@ -125,6 +128,8 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
         Err(error) => {
             let found = format!("{}: {}", error.what, error.cause);
             checks.push(check("broker", Health::Fail, found, &error.try_));
+            let is_own = global.url().is_none();
+            checks.extend(home.as_ref().filter(|_| is_own).and_then(processes::ended));
             checks.extend(engine.clock());
             checks.push(programs.versions(None, None));
             if let Some(home) = &home {

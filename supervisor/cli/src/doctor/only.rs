@@ -35,7 +35,7 @@ pub(super) async fn checks(global: &Global, only: &[Only]) -> Vec<Check> {
             if !wants(Only::Supervisor) && !wants(Only::Nodes) {
                 return checks;
             }
-            Client { broker, output: global.output }.hello().await
+            Client { broker, output: global.output, removed: None }.hello().await
         }
         // The server does what it is there for; the first supervisor makes the streams.
         Err(error @ BrokerError::NoStreams(_)) => {

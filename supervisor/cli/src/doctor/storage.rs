@@ -6,11 +6,16 @@ use broker::{Broker, StreamUsage};
 use common::Timestamp;
 use common::storage::Level;
 
+use super::broker::REMOVED;
 use super::{Check, Health, check};
 use crate::table;
 
 /// Days of the forecast.
 const WEEK: u64 = 7;
+/// With less free space than this, in bytes, nothing can be erased: the server rewrites files for it.
+const FORGETS: u64 = 32 << 20;
+/// What happens where there is no room.
+const REFUSED: &str = "new messages are refused";
 
 /// What nats-server keeps in memory for a subject, in bytes (measured, nats-server 2.15.1).
 const SUBJECT: u64 = 614;
@@ -39,7 +44,14 @@ pub(super) async fn checks(broker: &Broker, server: Option<u32>) -> Vec<Check> {
         };
         let is_enough = forecast.growth <= disk.free.saturating_sub(disk.margin());
         let level = disk.level().max(if is_enough { Level::Fine } else { Level::Low });
-        checks.push(judge("room", level, room, "new messages are refused"));
+        checks.push(match disk.fault {
+            Some(_) => check("room", Health::Fail, format!("{room}: {REFUSED}"), REMOVED),
+            None if disk.free < FORGETS && level == Level::Full => {
+                let try_ = "free space on that disk by other means, such as old logs: `mozart forget` needs 32 MiB itself";
+                check("room", Health::Fail, format!("{room}: {REFUSED}"), try_)
+            }
+            None => judge("room", level, room, REFUSED),
+        });
     }
     checks
 }
