@@ -145,6 +145,11 @@ async fn a_disk_that_fills_up_is_told_of_and_loses_nothing() {
     let refused = send(&fleet, "m5").await.exit(9).says("the broker's disk holds");
     let _says = refused.says("try: `mozart usage --storage`");
     assert_eq!(room(&fleet).await, "fail");
+    fleet.cli(["ps"]).await.ok().says("new messages are refused").says("the broker's disk holds");
+    for what in ["echo", "m3"] {
+        let why = fleet.cli(["explain", what]).await.ok();
+        assert!(why.stdout.contains("the broker's disk holds"), "{why}");
+    }
     let _done = fleet.cli(["start", "echo"]).await.ok();
     completed(&fleet, "m3").await;
     let _refused = send(&fleet, "m5").await.exit(9);
@@ -192,5 +197,35 @@ async fn a_disk_that_fills_up_is_told_of_and_loses_nothing() {
         rows.map(|row| (row["messageId"].as_str(), row["status"].as_str())).collect();
     let expected = ["m1", "m2", "m3", "m4", "m6"].map(|id| (Some(id), Some("completed")));
     assert_eq!(rows, expected);
+    let _down = fleet.cli(["down"]).await.ok();
+}
+
+#[tokio::test]
+async fn what_goes_down_on_a_full_disk_has_not_crashed() {
+    // So many that what is to be recorded of them does not fit into what is left of a page.
+    let names: Vec<String> = (0..12).map(|n| format!("echo-{n}")).collect();
+    let souls: Vec<_> = names.iter().map(|name| (name.as_str(), ECHO)).collect();
+    let mut fleet = Fleet::new(&souls);
+    let Some(disk) = Disk::on(fleet.home()) else { return };
+    fleet.all_up().await;
+    let _sent = fleet.cli(["send", "echo-0", "hello", "--wait"]).await.ok();
+    let draft = fleet.home().join("mozart.json.4294967295");
+    fs::write(&draft, b"{").expect("written");
+    disk.leave(0);
+    let kept = disk.keep_full();
+    // Nothing can be erased either.
+    let refused = fleet.cli(["forget", "echo-0"]).await.exit(9);
+    refused.says("nats-server rewrites a file").says("free 32 MiB");
+    let _down = fleet.cli(["down"]).await.ok();
+    let _ended = fleet.take_up().output().await;
+    assert_eq!(fleet.processes(), []);
+    drop(kept);
+    disk.make_room();
+    fleet.all_up().await;
+    for name in &names {
+        let row = fleet.wait_incarnation(name, 2).await;
+        assert_eq!((&row["restartCount"], &row["lastExit"]), (&0.into(), &Value::Null), "{row}");
+    }
+    assert!(!draft.exists());
     let _down = fleet.cli(["down"]).await.ok();
 }

@@ -20,6 +20,7 @@ mod lists;
 mod messages;
 mod nodes;
 mod own_engine;
+mod removed;
 mod replace;
 mod resets;
 mod roles;

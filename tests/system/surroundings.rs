@@ -1,11 +1,12 @@
 //! What surrounds `mozart up` is not its own: what its caller has open, where its log goes, the terminal that it was started from.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use system_tests::chaos::JumpingClock;
-use system_tests::harness::{Fleet, Signal, eventually, flaky, kill};
+use system_tests::harness::{Fleet, Signal, eventually, flaky, kill, run};
 use tokio::process::{Child, Command};
 
 /// A command of the fleet's within a line of a shell, where it is `"$@"` and `$0` is a path.
@@ -189,4 +190,42 @@ async fn a_clock_that_jumps_costs_nobody_a_restart() {
     let all = journal.as_array().expect("an array");
     assert_eq!(all.len(), 8);
     assert!(all.iter().all(|message| message["attempts"] == 1), "{journal:#}");
+}
+
+#[tokio::test]
+async fn a_umask_keeps_nothing_from_its_owner() {
+    let fleet = Fleet::new(&[("a", &flaky(""))]);
+    let souls = fleet.souls().to_string_lossy().into_owned();
+    let up = ["up", &souls, "-d", "--wait"];
+    let line = r#"umask 777; "$@""#;
+    let output = run(in_shell(&fleet, line, Path::new("mozart"), &up)).await.ok();
+    assert_eq!(fleet.ask("a", "say hello").await, "hello", "{output}");
+    let mut folders = vec![fleet.home().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("readable").flatten() {
+            let path = entry.path();
+            // Whoever removes it meanwhile is its owner.
+            let Ok(of) = fs::symlink_metadata(&path) else { continue };
+            let wanted = if of.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(of.permissions().mode() & 0o700, wanted, "{}", path.display());
+            folders.extend(of.is_dir().then_some(path));
+        }
+    }
+    let _down = fleet.cli(["down"]).await.ok();
+}
+
+#[tokio::test]
+async fn a_working_directory_that_was_removed_is_named_where_it_is_needed() {
+    let fleet = Fleet::new(&[("a", &flaky(""))]);
+    let souls = fleet.souls().to_string_lossy().into_owned();
+    let line = r#"mkdir "$0" && cd "$0" && rmdir "$0" || exit 77; "$@""#;
+    let gone = fleet.souls().join("gone");
+    let within = async |args: &[&str]| run(in_shell(&fleet, line, &gone, args)).await;
+    let _up = within(&["up", &souls, "-d", "--wait"]).await.ok();
+    let _said = within(&["send", "a", "say hello", "--wait"]).await.ok();
+    for needs in [&["apply", "."][..], &["validate", "x.soul"], &["--dir", "x", "ps"]] {
+        within(needs).await.exit(2).says("the working directory was removed");
+    }
+    let _down = within(&["down"]).await.ok();
+    assert_eq!(fleet.processes(), []);
 }
