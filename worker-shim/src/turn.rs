@@ -221,6 +221,11 @@ impl Turn {
         self.pending_bytes > CONGESTED
     }
 
+    /// Whether nothing of it was published, not even that it began.
+    pub(crate) fn is_unsaid(&self) -> bool {
+        !self.in_flight && self.pending.len() as u64 == self.index
+    }
+
     /// Whether nothing is left to publish.
     pub(crate) fn is_published(&self) -> bool {
         !self.in_flight && self.pending.is_empty()

@@ -1,6 +1,7 @@
 //! What is due at a time: events, deadlines, retries.
 
 use common::event::Event;
+use common::message::Outcome;
 use common::worker::ToWorker;
 use common::{ConversationId, MessageId, SenderName};
 
@@ -70,6 +71,7 @@ impl Book {
                     if turn.is_published() {
                         *last = None;
                         self.index(seq);
+                        self.mind_expiry(seq);
                         self.schedule(now, &mut todo);
                     }
                 }
@@ -91,7 +93,31 @@ impl Book {
             Phase::Waiting { not_before_us, .. } if *not_before_us > 0 => Some(*not_before_us),
             Phase::Waiting { .. } | Phase::Unchecked | Phase::Checking | Phase::Fetching => None,
         };
-        self.active().filter_map(next).min()
+        let expiry = self.expiries.first().filter(|_| !self.stopped && !self.paused);
+        self.active().filter_map(next).chain(expiry.map(|(at, _)| *at)).min()
+    }
+
+    /// A message that waits is looked at again once its deadline has passed.
+    pub(super) fn mind_expiry(&mut self, seq: u64) {
+        if let Some(at) = self.held.get(&seq).and_then(|held| held.expires_us) {
+            self.expiries.insert((at, seq));
+        }
+    }
+
+    /// Ends the messages that wait and whose deadlines have passed: whoever sent them is not to wait until a worker would be free. One that
+    /// does not just wait is looked at when it does again.
+    fn expire(&mut self, now: Now, todo: &mut Vec<Do>) {
+        while !self.stopped
+            && !self.paused
+            && let Some(&(at, seq)) = self.expiries.first().filter(|(at, _)| *at <= now.us)
+        {
+            self.expiries.remove(&(at, seq));
+            let waits = self.held.get(&seq).map(|held| &held.phase);
+            if let Some(Phase::Waiting { last: None, .. }) = waits {
+                let reason = "its deadline passed before a worker was free".to_owned();
+                self.give_up(now, seq, Outcome::Expired, reason, todo);
+            }
+        }
     }
 
     /// Time has passed. `deaf`: the worker is not being listened to, so that its silence is not its own.
@@ -132,6 +158,7 @@ impl Book {
                 | Phase::Settling { .. } => {}
             }
         }
+        self.expire(now, &mut todo);
         self.schedule(now, &mut todo);
         todo
     }

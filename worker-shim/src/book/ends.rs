@@ -229,6 +229,19 @@ impl Book {
         todo
     }
 
+    /// The worker never got the message that it was to be given: no attempt was made, unless one is on record already.
+    pub(crate) fn not_given(&mut self, id: &str) {
+        let Some(seq) = self.open.get(id).copied() else { return };
+        let Some(held) = self.held.get_mut(&seq) else { return };
+        if let Phase::Open(turn) = &held.phase
+            && turn.is_unsaid()
+        {
+            held.phase = Phase::READY;
+            self.open.remove(id);
+            self.index(seq);
+        }
+    }
+
     /// The worker is gone: every turn with it has used an attempt.
     pub(crate) fn worker_exited(&mut self, now: Now, how: &str) -> Vec<Do> {
         self.stopped = true;

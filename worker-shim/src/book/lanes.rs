@@ -53,6 +53,7 @@ impl Book {
         let (attempts, last_error, alone) = (0, None, false);
         let held = Held { envelope, text, expires_us, reply, attempts, last_error, alone, phase };
         self.held.insert(seq, held);
+        self.mind_expiry(seq);
         self.look_up_more(&mut todo);
         self.schedule(now, &mut todo);
         todo
@@ -180,8 +181,9 @@ impl Book {
             held.attempts = attempts;
             held.alone = attempts > 0 && attempts + 1 == self.rules.attempts;
             held.phase = Phase::READY;
-            if let Some(final_) = final_ {
-                self.leave(seq, Some(final_), &mut todo);
+            match final_ {
+                Some(final_) => self.leave(seq, Some(final_), &mut todo),
+                None => self.mind_expiry(seq),
             }
         }
         self.schedule(now, &mut todo);
@@ -191,9 +193,12 @@ impl Book {
     /// Takes a message out of the book: it is final. A failed one has a dead letter before its ack: whoever dies in between
     /// leaves it to be redelivered, looked up, and buried then.
     pub(super) fn leave(&mut self, seq: u64, final_: Option<Box<Final>>, todo: &mut Vec<Do>) {
-        let Some(Held { envelope, reply, .. }) = self.held.remove(&seq) else {
+        let Some(Held { envelope, reply, expires_us, .. }) = self.held.remove(&seq) else {
             return;
         };
+        if let Some(at) = expires_us {
+            self.expiries.remove(&(at, seq));
+        }
         self.texts -= envelope.message.len();
         self.close(&envelope, seq);
         for set in [&mut self.active, &mut self.heads, &mut self.questions, &mut self.unchecked] {

@@ -187,6 +187,8 @@ pub(crate) struct Book {
     active: BTreeSet<u64>,
     /// The first of each lane.
     heads: BTreeSet<u64>,
+    /// When the deadlines of those pass that wait, and are to be looked at then.
+    expiries: BTreeSet<(u64, u64)>,
     /// Questions of other agents that did not begin with themselves.
     questions: BTreeSet<u64>,
     unchecked: BTreeSet<u64>,
@@ -221,6 +223,7 @@ impl Book {
             held: BTreeMap::new(),
             active: BTreeSet::new(),
             heads: BTreeSet::new(),
+            expiries: BTreeSet::new(),
             questions: BTreeSet::new(),
             unchecked: BTreeSet::new(),
             checking: 0,

@@ -177,6 +177,9 @@ impl Pump {
             Done::Logs { sizes, trimmed } => return self.logs.taken(sizes, trimmed),
             Done::Answered { request_id, answer, key, is_final } => {
                 self.questions.ended(&key, answer.is_ok(), is_final);
+                if let Err(error) = &answer {
+                    self.note(&format!("a question to {} was not answered: {error}", key.agent));
+                }
                 return self.answer(request_id, answer);
             }
             Done::NotAsked => return,

@@ -57,8 +57,8 @@ impl Pump {
         if !self.ready && matches!(exit.code, Some(126 | 127)) {
             exit.reason = exit.reason.or_else(|| self.shells_cause());
         }
-        self.pipes.close();
         self.drain_pipes();
+        self.close_stdin();
         self.stand(Input::Stop).await;
         let todo = self.book.worker_exited(self.clock.now(), &exit.describe());
         self.perform(todo);
@@ -140,7 +140,8 @@ impl Pump {
                 | Event::Command(_)
                 | Event::Stdout(_)
                 | Event::Stderr(_)
-                | Event::Writable => {}
+                | Event::Writable
+                | Event::StdinClosed => {}
             }
         }
         // Everything else was confirmed; and a lost ack is a look-up for the next incarnation.

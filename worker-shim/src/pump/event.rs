@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use broker::{InboxItem, Link, Subscription};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, Interest};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
@@ -34,6 +34,8 @@ pub(super) enum Event {
     Stderr(io::Result<usize>),
     /// The worker reads.
     Writable,
+    /// The worker has closed its stdin.
+    StdinClosed,
 }
 
 /// Where events come from, beside the pump itself.
@@ -53,7 +55,7 @@ impl Pump {
         let reads = !pipes.is_backed_up();
         let hears = pipes.stdout_open && reads && !logs.is_full() && !book.is_congested();
         let logging = pipes.stderr_open && !logs.is_full();
-        let (stdout, stderr, writable) = pipes.parts();
+        let (stdout, stderr, [stdin, writable]) = pipes.parts();
         tokio::select! {
             biased;
             still = std::future::poll_fn(|_| match standing.stood_still(clock::boot_us()) {
@@ -75,6 +77,7 @@ impl Pump {
                     None => std::future::pending().await,
                 }
             } => Event::Item(item),
+            Some(_) = async { stdin?.ready(Interest::ERROR).await.ok() } => Event::StdinClosed,
             Some(_) = async { writable?.writable().await.ok() } => Event::Writable,
             // Read as a stream: a read that leaves room means an empty pipe, and is not tried once more.
             read = stdout.0.read_buf(stdout.1.space()), if hears => Event::Stdout(read),

@@ -112,6 +112,9 @@ impl Pump {
             Event::Stdout(read) => {
                 if self.pipes.stdout_read(&read) {
                     self.take_lines().await;
+                } else {
+                    // It can answer nothing any more.
+                    self.book.stop();
                 }
             }
             Event::Stderr(read) => {
@@ -120,6 +123,7 @@ impl Pump {
                 }
             }
             Event::Writable => self.write(),
+            Event::StdinClosed => self.stdin_closed(),
         }
         None
     }
@@ -139,7 +143,8 @@ impl Pump {
     fn wake(&self) -> Instant {
         let book = self.book.next_us().map(|us| self.clock.instant(us));
         let standing = Some(self.standing_due());
-        let mute = self.pipes.mute_until().filter(|_| !self.ending.is_stopping());
+        let mute = self.pipes.mute_until(self.book.open() == 0);
+        let mute = mute.filter(|_| !self.ending.is_stopping());
         let always = self.heartbeat_at.min(self.keep_at);
         [book, standing, self.logs.due(), self.ending.due_at(), mute, self.acks.due()]
             .into_iter()
@@ -169,9 +174,12 @@ impl Pump {
             self.keep_at = now + KEEP_EVERY;
             self.keep().await;
         }
-        if !self.ending.is_stopping() && self.pipes.mute_until().is_some_and(|until| until <= now) {
-            self.pipes.unmute();
-            let reason = "the worker closed its stdin or stdout, but did not exit".to_owned();
+        let mute = self.pipes.mute_until(self.book.open() == 0);
+        if !self.ending.is_stopping()
+            && mute.is_some_and(|until| until <= now)
+            && let Some(end) = self.pipes.unmute()
+        {
+            let reason = format!("the worker closed its {end}, but did not exit");
             self.perform(vec![Do::EndWorker { reason }]);
         }
         match self.ending.due() {

@@ -24,11 +24,24 @@ impl Pump {
 
     fn written(&mut self, written: Written) {
         match written {
-            // It was told to exit, and has read that.
-            Written::All if self.ending.is_stopping() => self.pipes.close(),
+            // It was told to exit, and may still read that and what came before.
+            Written::All if self.ending.is_stopping() => drop(self.pipes.close()),
             Written::All | Written::Some => {}
-            // Whatever else is begun would reach nobody and cost an attempt.
-            Written::Closed => self.book.stop(),
+            Written::Closed => self.stdin_closed(),
+        }
+    }
+
+    /// The worker reads nothing any more: whatever else is begun would reach nobody and cost an attempt.
+    pub(super) fn stdin_closed(&mut self) {
+        self.pipes.mute("stdin");
+        self.book.stop();
+        self.close_stdin();
+    }
+
+    /// Closes the worker's stdin. The turns that it has not read were never with it.
+    pub(super) fn close_stdin(&mut self) {
+        for id in self.pipes.close() {
+            self.book.not_given(&id);
         }
     }
 

@@ -115,7 +115,28 @@ async fn a_worker_that_closes_its_stdout_and_stays_is_ended() {
     let (_, exit) = shim.end().await;
     assert_eq!((exit.clean, exit.exit.signal), (true, Some(9)));
     let reason = exit.exit.reason.expect("a reason");
-    assert!(reason.contains("closed its stdin or stdout"), "{reason}");
+    assert_eq!(reason, "the worker closed its stdout, but did not exit");
+}
+
+#[tokio::test]
+async fn what_a_worker_that_closed_its_stdin_never_got_is_charged_no_attempt() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let mut shim = Shim::start(&server).await;
+    shim.send("m", "c", "deaf").await;
+    shim.send("next", "d", "greet").await;
+    assert_eq!(shim.answer("m").await.response.as_deref(), Some("deaf"));
+    let answered = std::time::Instant::now();
+    let (_, exit) = shim.end().await;
+    // It has nothing to finish: whoever waits for the next one does not wait as long as for a worker that has.
+    let took = answered.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert_eq!((exit.clean, exit.exit.signal), (true, Some(9)));
+    let reason = exit.exit.reason.expect("a reason");
+    assert_eq!(reason, "the worker closed its stdin, but did not exit");
+    assert_eq!(shim.final_of("next").await, None);
+    assert_eq!(broker.last_mark(&key("next")).await.expect("it answers"), None);
+    assert_eq!(shim.witness(), ["m"]);
 }
 
 #[tokio::test]

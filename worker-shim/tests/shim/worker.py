@@ -35,6 +35,10 @@ def answer(message, what, much):
     if what == "mute":
         os.close(1)
         return
+    if what == "deaf":
+        os.close(0)
+        say(type="chat_done", messageId=message, response="deaf")
+        time.sleep(600)
     if what == "last":
         # No newline, and no time to read it while the worker lives.
         sys.stdout.write(json.dumps({"type": "chat_done", "messageId": message, "response": "last"}))

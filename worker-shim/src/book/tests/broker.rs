@@ -189,23 +189,48 @@ fn what_was_fetched_from_the_journal_has_no_reply_until_it_comes() {
 }
 
 #[test]
-fn a_message_whose_deadline_has_passed_expires_before_it_starts() {
+fn a_message_expires_when_its_deadline_passes_and_not_when_a_worker_is_free() {
     let mut desk = Desk::new(1);
     desk.deliver(1, "first", "c");
-    let mut late = envelope("late", "d");
-    late.deadline = Some(Timestamp::from_millis(2000));
-    desk.deliver_as(2, late, false);
-    desk.after(2 * SECOND);
-    let first = desk.line(done("first", ""));
-    let expired: Vec<_> = first
+    let (_, todo) = desk.publish(true);
+    assert_eq!(todo, []);
+    for (seq, name, conversation) in [(2, "late", "d"), (3, "behind", "c")] {
+        let mut late = envelope(name, conversation);
+        late.deadline = Some(Timestamp::from_millis(2000));
+        desk.deliver_as(seq, late, false);
+    }
+    assert_eq!(desk.book.next_us(), Some(2 * SECOND));
+    assert_eq!(desk.after(SECOND - 1), []);
+    let todo = desk.after(1);
+    let expired: Vec<_> = todo
         .iter()
         .filter_map(|act| match act {
-            Do::Settle { seq: 2, final_, .. } => Some(final_),
+            Do::Settle { seq, final_, .. } => Some((*seq, final_.status, final_.attempts)),
             _ => None,
         })
         .collect();
-    assert_eq!((expired[0].status, expired[0].attempts), (Outcome::Expired, 0));
-    assert_eq!(expired[0].tail, []);
+    assert_eq!(expired, [(2, Outcome::Expired, 0), (3, Outcome::Expired, 0)]);
+    assert_eq!(acked(&desk.stored(&todo[..1], true)), ["reply 2"]);
+    assert_eq!(desk.book.open(), 1);
+    let first = desk.line(done("first", "x"));
+    assert_eq!(settle(&first).0, 1);
+}
+
+#[test]
+fn a_deadline_that_passes_while_nothing_may_be_published_is_minded_later() {
+    let mut desk = Desk::new(1);
+    desk.book.pause();
+    let mut late = envelope("late", "d");
+    late.deadline = Some(Timestamp::from_millis(2000));
+    desk.deliver_as(1, late, true);
+    assert_eq!(desk.book.next_us(), None);
+    assert_eq!(desk.after(2 * SECOND), []);
+    let now = desk.now();
+    assert_eq!(told(&desk.book.resume(now)), [""; 0]);
+    // It may be final already.
+    assert_eq!(desk.after(0), []);
+    let todo = desk.looked_up(1, None, 1);
+    assert_eq!((settle(&todo).1.status, settle(&todo).1.attempts), (Outcome::Expired, 1));
 }
 
 #[test]

@@ -312,3 +312,30 @@ fn a_worker_that_knows_when_another_attempt_may_help_is_heard() {
     let todo = desk.line(again(1));
     assert_eq!(settle(&todo).1.status, Outcome::Failed, "there are three");
 }
+
+#[test]
+fn a_message_that_the_worker_never_got_is_charged_no_attempt() {
+    let mut desk = Desk::new(3);
+    for (seq, message) in [(1, "had"), (2, "unread")] {
+        desk.deliver(seq, message, message);
+    }
+    desk.book.stop();
+    desk.book.not_given("unread");
+    desk.book.not_given("unknown");
+    assert_eq!(desk.book.open(), 1);
+    let now = desk.now();
+    assert_eq!(told(&desk.book.worker_exited(now, "exit code 1")), [""; 0]);
+    let (events, _) = desk.publish(true);
+    assert!(matches!(bodies(&events)[..], [EventBody::Delivered { .. }, EventBody::Error { .. }]));
+}
+
+#[test]
+fn an_attempt_that_is_on_record_stays_one() {
+    let mut desk = Desk::new(1);
+    desk.deliver(1, "m", "c");
+    let (events, _) = desk.publish(true);
+    assert_eq!(events.len(), 1);
+    desk.book.stop();
+    desk.book.not_given("m");
+    assert_eq!(desk.book.open(), 1);
+}
