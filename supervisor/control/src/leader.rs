@@ -13,6 +13,7 @@ use tokio_util::sync::DropGuard;
 
 use super::admit::{Prepared, What};
 use super::archive::Keeping;
+use super::deadlines::Deadlines;
 use super::queue::{Limits, Queue, Turn};
 use super::sweep::Sweep;
 use super::timers::Timers;
@@ -69,6 +70,7 @@ pub(super) struct Leading {
     /// Consumers made before their incarnations are ready.
     pub(super) prepared: BTreeMap<AgentName, Prepared>,
     pub(super) sweep: Sweep,
+    pub(super) deadlines: Deadlines,
     /// What is kept, and for how long.
     pub(super) keeping: Option<Keeping>,
 }
@@ -90,6 +92,7 @@ impl Leading {
             swapped: BTreeMap::new(),
             prepared: BTreeMap::new(),
             sweep: Sweep::default(),
+            deadlines: Deadlines::default(),
             keeping: None,
         }
     }
@@ -342,6 +345,7 @@ impl Supervisor {
         let outcomes = self.observe(|eyes, state, now| eyes.tick(state, now));
         self.follow(outcomes.unwrap_or_default()).await;
         self.sweep_next();
+        self.expire_next();
         self.prune_sometimes();
         self.take_snapshot();
         for words in self.unread.due(self.now_ms()) {

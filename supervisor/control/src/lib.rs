@@ -4,6 +4,7 @@
 
 mod admit;
 mod archive;
+mod deadlines;
 mod disk;
 mod leader;
 mod lease;
@@ -79,6 +80,10 @@ enum Done {
     Pruned,
     /// A look at some agents.
     Swept(Vec<(AgentName, sweep::Checked)>),
+    /// What was read of the deadlines of agents that do not run.
+    Deadlines(Vec<deadlines::Look>),
+    /// Messages have expired; those that this could not be stored for.
+    Expired(Vec<deadlines::Entry>),
     /// A snapshot as of a sequence was taken, or could not be.
     Snapshot { seq: u64, written: bool },
     /// Clients were shown what they asked to see; how many messages agents had.
@@ -425,6 +430,8 @@ impl Supervisor {
             }
             Done::Turn(ended) => self.turn_ended(ended),
             Done::Swept(checked) => self.swept(checked),
+            Done::Deadlines(looks) => self.read_deadlines(looks),
+            Done::Expired(rest) => self.expired(rest),
             Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
             Done::Pruned => self.pruned(),
             Done::Shown(counted) => self.shown(counted),

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use broker::{Broker, BrokerError, FirstOpen, OpenScan};
+use broker::{Broker, BrokerError, FirstOpen, OpenScan, Requested};
 use common::AgentName;
 use tokio::sync::Semaphore;
 
@@ -57,6 +57,20 @@ impl Reads {
     ) -> Result<FirstOpen, BrokerError> {
         let _turn = self.turns.acquire().await;
         self.broker.first_open(agent, from).await
+    }
+
+    /// An agent's requests from one sequence to another, as [`Broker::requests_between`] says.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub(super) async fn requests_between(
+        &self,
+        agent: &AgentName,
+        from: u64,
+        to: u64,
+    ) -> Result<(Vec<Requested>, bool), BrokerError> {
+        let _turn = self.turns.acquire().await;
+        self.broker.requests_between(agent, from, to).await
     }
 
     /// Asks for a count, a few at once.
