@@ -22,8 +22,11 @@ fn main() -> ExitCode {
     // What is made here is for its owner to use, whatever is masked: a folder that nobody may enter is of no use.
     keep_for_owner();
     cli::completions::answer(Cli::command);
-    let grammar = cli::examples::with(Cli::command());
-    let parsed = Cli::from_arg_matches(&grammar.get_matches());
+    let matches = match cli::parse::parse(Cli::command) {
+        Ok(matches) => matches,
+        Err(code) => return code,
+    };
+    let parsed = Cli::from_arg_matches(&matches);
     let Cli { global, command } = parsed.unwrap_or_else(|error| error.exit());
     let writing = start_log(&global, command.is_role());
     let result = match async_runtime(command.is_role()) {

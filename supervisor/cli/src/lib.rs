@@ -32,6 +32,7 @@ pub mod logs;
 pub mod nodes;
 pub mod output;
 mod page;
+pub mod parse;
 mod progress;
 mod prompt;
 mod ps;

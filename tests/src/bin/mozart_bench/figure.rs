@@ -1,6 +1,6 @@
 //! Figures and how they are shown.
 
-use std::io::{Write as _, stderr, stdout};
+use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
@@ -259,6 +259,7 @@ fn number(value: f64) -> String {
 
 /// Says something beside the results.
 pub(crate) fn note(text: &str) {
+    let text = if stderr().is_terminal() { common::words::shown(text) } else { text.into() };
     // Nobody is left to tell if stderr is closed.
     drop(writeln!(stderr().lock(), "{text}"));
 }

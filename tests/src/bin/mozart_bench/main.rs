@@ -43,14 +43,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::Styles;
+use common::failure;
 
 use crate::figure::{Format, Report};
 use crate::fleet::Runtime;
-use crate::outcome::{Result, fail};
+use crate::outcome::Result;
 
 /// Measures Mozart beside a raw NATS loop and stdio + SQLite
 #[derive(Debug, Parser)]
-#[command(name = "mozart bench", version)]
+#[command(name = "mozart bench", version, styles = Styles::plain())]
 struct Args {
     /// Which figures: goal numbers, or parts of names [default: all]
     which: Vec<String>,
@@ -142,29 +144,63 @@ fn main() -> ExitCode {
     let result = match args.get(1).and_then(|first| first.to_str()) {
         // What this program starts of itself.
         Some(roles::ROLE) => roles::run(&args[2..]),
-        _ => run(Args::parse_from(args)),
+        _ => match Args::try_parse_from(args) {
+            Ok(args) => return measure(args),
+            Err(error) => return usage(&error),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            figure::note(&format!("error: {error}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => complain(failure::FAILED, &error.to_string(), Format::Table),
     }
 }
 
-fn run(args: Args) -> Result<()> {
-    let chosen: Vec<_> = SCENARIOS
-        .iter()
-        .filter(|(goals, name, _)| {
-            args.which.is_empty() || args.which.iter().any(|which| picks(which, goals, name))
-        })
-        .collect();
-    if chosen.is_empty() {
+/// Help, or what is wrong with the command line: without colours, and without what would steer a terminal.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    figure::note(error.render().ansi().to_string().trim_end());
+    failure::USAGE.into()
+}
+
+fn measure(args: Args) -> ExitCode {
+    let format = args.output;
+    if !args.which.is_empty() && chosen(&args.which).next().is_none() {
         let names: Vec<_> =
             SCENARIOS.iter().map(|(goals, name, _)| format!("{name} {goals:?}")).collect();
-        return fail(format!("{:?} is none of: {}", args.which.join(" "), names.join(", ")));
+        let what = format!("{:?} is none of: {}", args.which.join(" "), names.join(", "));
+        return complain(failure::USAGE, &what, format);
     }
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(failure::FAILED, &error.to_string(), format),
+    }
+}
+
+/// Says what went wrong as the commands of `mozart` do.
+fn complain(code: u8, what: &str, format: Format) -> ExitCode {
+    figure::note(&match format {
+        Format::Json => {
+            let error = serde_json::json!({ "code": code, "what": what, "cause": "", "try": "" });
+            serde_json::json!({ "error": error }).to_string()
+        }
+        Format::Table => format!("error: {what}"),
+    });
+    code.into()
+}
+
+/// The scenarios that are meant; all of them where none is named.
+fn chosen(
+    which: &[String],
+) -> impl Iterator<Item = &'static (&'static [u8], &'static str, Scenario)> {
+    SCENARIOS.iter().filter(move |(goals, name, _)| {
+        which.is_empty() || which.iter().any(|which| picks(which, goals, name))
+    })
+}
+
+fn run(args: Args) -> Result<()> {
+    let chosen: Vec<_> = chosen(&args.which).collect();
     let plan = rig::Plan {
         pairs: args.pairs,
         replacements: args.replacements,
