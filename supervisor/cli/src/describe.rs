@@ -3,6 +3,7 @@
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::event::{Event, EventBody, attempt_of};
 use common::shim::Exit;
+use common::spec::AgentSpec;
 
 use super::table;
 
@@ -98,6 +99,16 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         }
         ControlEvent::Unknown => "a record written by a newer version".to_owned(),
     }
+}
+
+/// The same, where `before` is what its agent was last applied with: an apply may change nothing.
+pub(crate) fn control_after(record: &ControlRecord, before: Option<&AgentSpec>) -> String {
+    if let ControlEvent::AgentApplied { spec, force: false, asked: None } = &record.event
+        && before == Some(spec.as_ref())
+    {
+        return "soul applied: unchanged".to_owned();
+    }
+    control(record)
 }
 
 /// How an incarnation ended: `exited with code 3`, `was killed by signal 9`, `disappeared`.

@@ -1,16 +1,19 @@
 //! `mozart events`: the control log, with no supervisor needed.
 
+use std::collections::BTreeMap;
+
 use broker::{Broker, ControlItem, Extent};
 use clap::Args;
 use common::AgentName;
 use common::api::ApiError;
-use common::control::ControlRecord;
+use common::control::{ControlEvent, ControlRecord};
+use common::spec::AgentSpec;
 use serde::Serialize;
 
 use super::client::Client;
 use super::output::{self, Array};
 use super::{describe, page};
-use crate::args::{Global, Output};
+use crate::args::Global;
 use broker::Attempt;
 
 const WHAT: &str = "cannot read the control log";
@@ -47,17 +50,100 @@ pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiErr
     let client = Client::to_read(global).await?;
     let extent = client.broker.control_extent().await.attempt(WHAT)?;
     if client.json() && !args.follow {
-        let mut array = Array::new();
-        let shown =
-            stored(&client, args, extent, |seq, record| array.item(&Numbered { seq, record }));
-        let shown = shown.await;
-        return array.end(shown).map(|()| 0);
+        let mut out = Out::Array(Array::new());
+        let shown = stored(&client, args, extent, &mut out).await;
+        return out.end(shown).map(|()| 0);
     }
-    stored(&client, args, extent, |seq, record| show(client.output, seq, record)).await?;
+    let mut out = match client.json() {
+        true => Out::Lines,
+        false => Out::Words(Specs { broker: client.broker.clone(), known: BTreeMap::new() }),
+    };
+    stored(&client, args, extent, &mut out).await?;
     if args.follow {
-        follow(&client.broker, client.output, args, extent.last + 1).await?;
+        follow(&client.broker, args, extent.last + 1, &mut out).await?;
     }
     Ok(0)
+}
+
+/// How records are shown.
+enum Out {
+    Array(Array),
+    Lines,
+    Words(Specs),
+}
+
+impl Out {
+    async fn show(&mut self, seq: u64, record: &ControlRecord) -> Result<(), ApiError> {
+        match self {
+            Self::Array(array) => array.item(&Numbered { seq, record }),
+            Self::Lines => output::json_line(&Numbered { seq, record }),
+            Self::Words(specs) => {
+                let before = specs.before(seq, record).await?;
+                output::line(render(seq, record, before.as_deref()))
+            }
+        }
+    }
+
+    fn end(self, shown: Result<(), ApiError>) -> Result<(), ApiError> {
+        match self {
+            Self::Array(array) => array.end(shown),
+            Self::Lines | Self::Words(_) => shown,
+        }
+    }
+}
+
+/// What agents were last applied with: only that tells whether an apply changed anything.
+struct Specs {
+    broker: Broker,
+    known: BTreeMap<AgentName, Option<Box<AgentSpec>>>,
+}
+
+impl Specs {
+    /// What the agent of an apply was applied with before; none if it was new, or if that is too long ago to be looked for.
+    async fn before(
+        &mut self,
+        seq: u64,
+        record: &ControlRecord,
+    ) -> Result<Option<Box<AgentSpec>>, ApiError> {
+        if let ControlEvent::AgentRemoved { agent } = &record.event {
+            self.known.insert(agent.clone(), None);
+        }
+        let ControlEvent::AgentApplied { spec, .. } = &record.event else { return Ok(None) };
+        match self.known.insert(spec.name.clone(), Some(spec.clone())) {
+            Some(before) => Ok(before),
+            None => self.look_back(&spec.name, seq).await,
+        }
+    }
+
+    async fn look_back(
+        &self,
+        agent: &AgentName,
+        mut before: u64,
+    ) -> Result<Option<Box<AgentSpec>>, ApiError> {
+        /// An agent's records that are read at once, and how often: a crash takes four.
+        const PAGE: u64 = 500;
+        const PAGES: usize = 4;
+        for _ in 0..PAGES {
+            let page = self.broker.control_page(Some(agent), before, PAGE).await;
+            let mut page = page.attempt(WHAT)?;
+            let (mut first, mut last) = (None, None);
+            while let Some(item) = page.next().await.attempt(WHAT)? {
+                let ControlItem::Record { seq, record, .. } = item else { continue };
+                first.get_or_insert(seq);
+                if let ControlEvent::AgentApplied { spec, .. } = record.event {
+                    last = Some(Some(spec));
+                } else if let ControlEvent::AgentRemoved { .. } = record.event {
+                    last = Some(None);
+                }
+            }
+            match (last, first) {
+                (Some(last), _) => return Ok(last),
+                (None, Some(first)) if page.has_earlier() => before = first,
+                (None, _) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Shows the last of the stored records, and says how to see those before them.
@@ -65,7 +151,7 @@ async fn stored(
     client: &Client,
     args: &EventsArgs,
     extent: Extent,
-    mut show: impl FnMut(u64, &ControlRecord) -> Result<(), ApiError>,
+    out: &mut Out,
 ) -> Result<(), ApiError> {
     let limit = args.limit.unwrap_or_else(|| page::usual(client.json())) as u64;
     if limit == 0 {
@@ -82,7 +168,7 @@ async fn stored(
         match item {
             ControlItem::Record { seq, record, .. } => {
                 first.get_or_insert(seq);
-                show(seq, &record)?;
+                out.show(seq, &record).await?;
             }
             ControlItem::Malformed { seq, cause, .. } => {
                 first.get_or_insert(seq);
@@ -111,14 +197,14 @@ async fn stored(
 /// Shows what comes, forever.
 async fn follow(
     broker: &Broker,
-    output: Output,
     args: &EventsArgs,
     from: u64,
+    out: &mut Out,
 ) -> Result<(), ApiError> {
     let mut log = broker.follow_control(from, args.agent.as_ref()).await.attempt(WHAT)?;
     loop {
         match log.next().await.attempt(WHAT)? {
-            ControlItem::Record { seq, record, .. } => show(output, seq, &record)?,
+            ControlItem::Record { seq, record, .. } => out.show(seq, &record).await?,
             ControlItem::Malformed { seq, cause, .. } => malformed(seq, &cause),
             ControlItem::CaughtUp => {}
         }
@@ -136,16 +222,9 @@ fn malformed(seq: u64, cause: &str) {
     output::note(format!("warning: record #{seq} of the control log does not parse: {cause}"));
 }
 
-fn show(output: Output, seq: u64, record: &ControlRecord) -> Result<(), ApiError> {
-    match output {
-        Output::Json => output::json_line(&Numbered { seq, record }),
-        Output::Table => output::line(render(seq, record)),
-    }
-}
-
-fn render(seq: u64, record: &ControlRecord) -> String {
+fn render(seq: u64, record: &ControlRecord, before: Option<&AgentSpec>) -> String {
     let who = record.event.agent().map_or("fleet", AgentName::as_str);
-    format!("{}  #{seq:<6} {who:<16} {}", record.at, describe::control(record))
+    format!("{}  #{seq:<6} {who:<16} {}", record.at, describe::control_after(record, before))
 }
 
 #[cfg(test)]
@@ -165,7 +244,7 @@ mod tests {
             event: ControlEvent::AgentStopped { agent },
         };
         assert_eq!(
-            render(7, &record),
+            render(7, &record, None),
             "1970-01-01T00:00:00.000Z  #7      writer           stop requested"
         );
         let json = serde_json::to_value(Numbered { seq: 7, record: &record }).expect("plain");
