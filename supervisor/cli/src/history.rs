@@ -73,7 +73,7 @@ impl<'a> Turn<'a> {
             response: final_.and_then(|final_| final_.response.as_deref()),
             status: final_.map(|final_| final_.status),
             reason: final_.and_then(|final_| final_.reason.as_deref()),
-            at: listed.request.at,
+            at: request.created_at,
         }
     }
 }
@@ -103,6 +103,8 @@ pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiEr
         }
     }
     turns.reverse();
+    // What was imported was stored at once and side by side: its own times tell the order.
+    turns.sort_by_key(|listed| listed.request.value.created_at);
     if turns.is_empty() {
         super::agents::require(&client, &args.agent).await?;
         output::note(match &args.conversation {
@@ -166,7 +168,7 @@ pub(crate) async fn conversations(
         && let Some(listed) = listing.next().await.attempt(WHAT)?
     {
         looked += 1;
-        let (at, request) = (listed.request.at, listed.request.value);
+        let request = listed.request.value;
         if seen.insert(request.conversation_id.clone()) {
             let tag = request.tag();
             // A message that is a conversation of its own has one turn.
@@ -177,7 +179,7 @@ pub(crate) async fn conversations(
             rows.push(Conversation {
                 conversation_id: request.conversation_id,
                 turns,
-                last_at: at,
+                last_at: request.created_at,
                 last_message: request.message,
             });
         }

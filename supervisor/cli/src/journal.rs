@@ -150,8 +150,10 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     let (mut rows, mut looked, mut more) = (Vec::new(), 0, false);
     while let Some(listed) = listing.next().await.attempt(WHAT)? {
         looked += 1;
+        // As its age is shown: what was imported was sent long before it was stored here.
+        let sent = listed.request.value.created_at.min(listed.request.at);
         if let Some(since) = args.since
-            && now.since(listed.request.at) > since
+            && now.since(sent) > since
         {
             // The history is in the order in which messages finished: what finished before has nothing younger behind it.
             let finished = listed.final_.as_ref().filter(|_| listed.archived);
@@ -397,9 +399,16 @@ fn render_detail(detail: &MessageDetail) -> String {
         lines.push(format!("reason        {reason}"));
     }
     lines.push(format!("\n{}", row.message));
-    if !detail.history.is_empty() {
+    if !detail.history.is_empty() || row.status.is_final() {
         lines.push(String::new());
         lines.extend(detail.history.iter().map(describe::event));
+    }
+    if row.status.is_final() {
+        let attempts = match row.attempts {
+            0 => String::new(),
+            some => format!(" after {}", table::count(some.into(), "attempt", "attempts")),
+        };
+        lines.push(format!("{}  {}{attempts}", row.updated_at, row.status.as_str()));
     }
     if let Some(response) = &row.response {
         lines.push(format!("\n{response}"));
@@ -465,6 +474,40 @@ mod tests {
         assert_eq!(row.updated_at, Timestamp::from_millis(99));
         let seqs: Vec<u64> = history(batches, Some(final_)).iter().map(|e| e.seq).collect();
         assert_eq!(seqs, [1, 2, 3]);
+    }
+
+    #[test]
+    fn the_timeline_ends_with_the_final_state_and_its_time() {
+        let final_ = Final {
+            status: Outcome::Expired,
+            response: None,
+            reason: Some("its deadline passed".to_owned()),
+            attempts: 0,
+            incarnation: None,
+            at: Timestamp::from_millis(99),
+            tail: Vec::new(),
+        };
+        let shown = |final_: Option<&Final>, batches: Vec<EventBatch>| {
+            let row = row(envelope("a", "m1"), final_, &batches);
+            render_detail(&MessageDetail { row, history: history(batches, final_.cloned()) })
+        };
+        let expired = shown(Some(&final_), Vec::new());
+        let last = "\n\n1970-01-01T00:00:00.099Z  expired";
+        assert!(expired.ends_with(last), "{expired}");
+        let completed = Final {
+            status: Outcome::Completed,
+            response: Some("xy".to_owned()),
+            reason: None,
+            attempts: 1,
+            ..final_
+        };
+        let batches = || vec![batch(1, vec![(1, EventBody::Delivered { incarnation: 1 })])];
+        let answered = shown(Some(&completed), batches());
+        let last =
+            "delivered to incarnation 1\n1970-01-01T00:00:00.099Z  completed after 1 attempt\n\nxy";
+        assert!(answered.ends_with(last), "{answered}");
+        let open = shown(None, batches());
+        assert!(open.ends_with("delivered to incarnation 1"), "{open}");
     }
 
     #[test]
