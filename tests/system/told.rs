@@ -72,9 +72,16 @@ async fn what_makes_no_sense_is_told_of() {
     let first = fleet.cli(["dead", "redrive", &id]).await.ok();
     let copy = first.stdout.trim().to_owned();
     fleet.wait_status(&copy, "failed").await;
-    let again = fleet.cli(["dead", "redrive", &id]).await.ok();
-    assert_eq!(again.stdout.trim(), copy);
-    let _said = again.says(&format!("which failed: `mozart dead redrive {copy}`"));
+    let again = fleet.cli(["dead", "redrive", &id]).await.exit(4);
+    assert_eq!(again.stdout, "");
+    let said = format!(
+        "dead letter {id} was redriven before; cause: its copy {copy} failed; try: `mozart dead redrive {copy}`"
+    );
+    let _said = again.says(&said);
+    // All of those that are left: the copy's own.
+    let rest = fleet.cli(["dead", "redrive", "--agent", "a"]).await.ok();
+    assert_eq!(rest.stdout.lines().count(), 1, "{rest}");
+    let _said = rest.says("1 dead letter was redriven before, and not sent again");
     drop(dead);
 }
 

@@ -67,12 +67,12 @@ pub(crate) async fn run(global: &Global, args: &CommitArgs) -> Result<u8, ApiErr
         })?;
         if let Some(runs) = choose(found, row.running_incarnation) {
             let committed = commit(engine, &what, args, runs).await?;
-            if client.json() {
-                output::json(&committed)?;
-            } else {
-                output::line(&committed.image)?;
-            }
-            return Ok(0);
+            let written = match client.json() {
+                true => output::json(&committed),
+                false => output::line(&committed.image),
+            };
+            let done = || format!("the image of {} is now also {}", args.agent, committed.image);
+            return output::result(written, done).map(|()| 0);
         }
     }
     Err(not_here(global, &what, &row, engines.is_empty()))

@@ -35,7 +35,7 @@ pub enum DeadCommand {
         /// The message: ID, AGENT/ID or AGENT/SENDER/ID
         message: MessageRef,
     },
-    /// Send dead messages again, as new messages that refer to the original
+    /// Send dead messages again, once each, as new messages that refer to the original
     Redrive(SelectArgs),
     /// Remove dead letters; the journal keeps the messages
     Drop(SelectArgs),
@@ -194,15 +194,21 @@ async fn redrive_each(
 ) -> Result<u8, ApiError> {
     if let Some(message) = &select.message {
         let redriven = redrive(client, one(client, message).await?).await?;
-        done.add(&redriven, &redriven.message_id)?;
+        done.add(&redriven, &redriven.message_id, redriven.done())?;
         return Ok(0);
     }
     let mut failures = Failures::new(client.output);
+    let mut before = 0;
     // Those that there are now: one that is marked as redriven moves to the end, and is met no second time.
     let mut letters = client.broker.dead_letters(select.agent.as_ref()).await.attempt(WHAT)?;
     while let Some(letter) = letters.next().await.attempt(WHAT)? {
+        // All of them are those that are left to do: nobody asked for the copy of this one once more.
+        if letter.value.redriven_as.is_some() {
+            before += 1;
+            continue;
+        }
         match redrive(client, letter).await {
-            Ok(redriven) => done.add(&redriven, &redriven.message_id)?,
+            Ok(redriven) => done.add(&redriven, &redriven.message_id, redriven.done())?,
             // One that cannot be sent again keeps no other from it.
             Err(error) if [failure::NOT_FOUND, failure::CONFLICT].contains(&error.code) => {
                 failures.add(error);
@@ -211,6 +217,10 @@ async fn redrive_each(
         }
     }
     page::unreadable(letters.unreadable());
+    if before > 0 {
+        let letters = table::count(before, "dead letter was", "dead letters were");
+        output::note(format!("{letters} redriven before, and not sent again: `mozart dead ls`"));
+    }
     failures.end()
 }
 
@@ -224,11 +234,13 @@ impl Done {
         Self { array: client.json().then(Array::new) }
     }
 
-    fn add(&mut self, item: &impl Serialize, id: &MessageId) -> Result<(), ApiError> {
-        match &mut self.array {
+    /// `what` was done, with this message; said on stderr where stdout cannot be written.
+    fn add(&mut self, item: &impl Serialize, id: &MessageId, what: String) -> Result<(), ApiError> {
+        let written = match &mut self.array {
             Some(array) => array.item(item),
             None => output::line(id.as_str()),
-        }
+        };
+        output::result(written, || what)
     }
 
     fn end(self, result: Result<u8, ApiError>) -> Result<u8, ApiError> {
@@ -248,23 +260,23 @@ struct Redriven {
     redrive_of: MessageId,
 }
 
-/// Sends a dead message again. Doing so twice, or after a crash in between, sends it once.
+impl Redriven {
+    fn done(&self) -> String {
+        format!("dead letter {} was redriven as {}", self.redrive_of, self.message_id)
+    }
+}
+
+/// Sends a dead message again, unless that was done before. Doing so twice at once, or after a crash in between, sends it once.
+///
+/// # Errors
+/// 4 when it was sent again before.
 async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven, ApiError> {
     const STORE: Duration = Duration::from_secs(15);
     let Stored { value: mut letter, seq, .. } = letter;
     let dead = letter.envelope.message_id.clone();
     let agent = letter.envelope.agent.clone();
-    if let Some(message_id) = letter.redriven_as {
-        let sender = letter.envelope.sender.clone();
-        let key = MessageKey { agent: agent.clone(), sender, message_id: message_id.clone() };
-        let became = client.broker.outcome_of(&key).await.attempt("cannot look up its outcome")?;
-        let became = match became.map(|stored| stored.value.status) {
-            None => "which is not answered yet".to_owned(),
-            Some(Outcome::Failed) => format!("which failed: `mozart dead redrive {message_id}`"),
-            Some(other) => format!("which is {}", Status::from(other).as_str()),
-        };
-        output::note(format!("{dead} was redriven before, as {message_id}, {became}"));
-        return Ok(Redriven { message_id, agent, redrive_of: dead });
+    if let Some(copy) = &letter.redriven_as {
+        return Err(redriven_before(client, &letter.envelope, copy).await?);
     }
     let what = || format!("cannot redrive message {dead}");
     let whole = match letter.cut {
@@ -290,6 +302,38 @@ async fn redrive(client: &Client, letter: Stored<DeadLetter>) -> Result<Redriven
     // Whoever was faster marked it with the same id.
     let _marked = client.broker.rebury(&letter, seq).await.attempt(what())?;
     Ok(Redriven { message_id: again.message_id, agent, redrive_of: dead })
+}
+
+/// That a dead message was sent again before, and what became of the copy.
+async fn redriven_before(
+    client: &Client,
+    dead: &Envelope,
+    copy: &MessageId,
+) -> Result<ApiError, ApiError> {
+    let key = MessageKey { message_id: copy.clone(), ..dead.key() };
+    let request = client.broker.message_of(&key).await.attempt("cannot look up its copy")?;
+    let status = match request {
+        Some(request) => Some(super::journal::status(&client.broker, &request.value).await?),
+        None => None,
+    };
+    let became = match status {
+        None => "is no longer kept",
+        Some(Status::Pending) => "is pending",
+        Some(Status::Delivered) => "is delivered",
+        Some(Status::Acknowledged) => "is acknowledged",
+        Some(Status::Completed) => "is completed",
+        Some(Status::Failed) => "failed",
+        Some(Status::Cancelled) => "was cancelled",
+        Some(Status::Expired) => "expired",
+    };
+    let try_ = match status {
+        // It has a dead letter of its own.
+        Some(Status::Failed) => format!("`mozart dead redrive {copy}`"),
+        Some(_) => format!("`mozart journal show {copy}`"),
+        None => format!("`mozart dead show {}`", dead.message_id),
+    };
+    let what = format!("dead letter {} was redriven before", dead.message_id);
+    Ok(failure::error(failure::CONFLICT, what, format!("its copy {copy} {became}"), try_))
 }
 
 /// The message that repeats a dead one. No agent waits for a route's answer any more, so it becomes a chat.
@@ -331,7 +375,7 @@ async fn drop_each(client: &Client, select: &SelectArgs, done: &mut Done) -> Res
         let (key, id) = (envelope.key(), envelope.message_id);
         let what = format!("cannot drop dead letter {id}");
         if client.broker.drop_dead_letter(&key).await.attempt(what)? {
-            done.add(&id, &id)?;
+            done.add(&id, &id, format!("dead letter {id} was dropped"))?;
         }
         return Ok(0);
     }
@@ -339,7 +383,8 @@ async fn drop_each(client: &Client, select: &SelectArgs, done: &mut Done) -> Res
         client.broker.drop_dead_letters(select.agent.as_ref()).await.attempt(WHAT)?;
     while let Some(dropped) = dropping.next().await.attempt(WHAT)? {
         for key in dropped {
-            done.add(&key.message_id, &key.message_id)?;
+            let id = &key.message_id;
+            done.add(id, id, format!("dead letter {id} was dropped"))?;
         }
     }
     Ok(0)

@@ -1,12 +1,13 @@
 //! The only place that writes to stdout and stderr: data to stdout, messages to stderr. A closed pipe is an end, not a crash.
 
-use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
 
 use common::api::ApiError;
 use serde::Serialize;
+
+pub use common::words::shown;
 
 use crate::args::Output;
 use common::failure;
@@ -35,31 +36,34 @@ pub fn stderr_is_terminal() -> bool {
 /// When stdout cannot be written.
 pub fn bytes(data: &[u8]) -> Result<(), ApiError> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(data).and_then(|()| stdout.flush()).map_err(|cause| {
-        if cause.kind() == ErrorKind::BrokenPipe {
-            return failure::error(BROKEN_PIPE, "", "", "");
-        }
-        failure::error(failure::FAILED, "cannot write to stdout", cause, "check the disk space")
-    })
+    stdout.write_all(data).and_then(|()| stdout.flush()).map_err(|cause| unwritten(&cause))
 }
 
-/// A text as it is shown on a terminal: what workers, souls, nodes and engines say does not steer it. Control characters but newline and
-/// tab are escaped.
-#[must_use]
-pub fn shown(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(steers) {
-        return text.into();
+/// Why stdout cannot be written.
+pub(crate) fn unwritten(cause: &io::Error) -> ApiError {
+    if cause.kind() == ErrorKind::BrokenPipe {
+        return failure::error(BROKEN_PIPE, "", "", "");
     }
-    let mut shown = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if steers(c) {
-            shown.extend(c.escape_default());
+    failure::error(failure::FAILED, "cannot write to stdout", cause, "check the disk space")
+}
+
+/// What came of writing the result of something that is done and is not done again: where stdout cannot be written, `done` is said on
+/// stderr, or nobody would learn of it.
+///
+/// # Errors
+/// That of writing.
+pub(crate) fn result(
+    written: Result<(), ApiError>,
+    done: impl FnOnce() -> String,
+) -> Result<(), ApiError> {
+    written.map_err(|mut error| {
+        if error.code == BROKEN_PIPE {
+            note(done());
         } else {
-            shown.push(c);
+            error.what = format!("{}, but {}", done(), error.what);
         }
-    }
-    shown.into()
+        error
+    })
 }
 
 /// Writes a text to stdout, as it is [`shown`] on a terminal.
@@ -231,9 +235,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_say_does_not_steer_a_terminal() {
-        assert_eq!(shown("a\tb\nc \u{e4}\u{1f600}"), "a\tb\nc \u{e4}\u{1f600}");
-        assert_eq!(shown("\x1b]0;x\x07 \u{9b}31m \r \x7f"), r"\u{1b}]0;x\u{7} \u{9b}31m \r \u{7f}");
+    fn what_is_done_is_said_where_its_result_cannot_be_written() {
+        let full = || Err(unwritten(&io::Error::from(ErrorKind::StorageFull)));
+        let error = result(full(), || "message m1 is stored".to_owned()).expect_err("full");
+        assert_eq!(error.what, "message m1 is stored, but cannot write to stdout");
+        assert_eq!(error.code, failure::FAILED);
+        let closed = Err(unwritten(&io::Error::from(ErrorKind::BrokenPipe)));
+        assert_eq!(result(closed, String::new).expect_err("closed").code, BROKEN_PIPE);
+        assert_eq!(result(Ok(()), || unreachable!()), Ok(()));
     }
 
     #[test]

@@ -266,20 +266,25 @@ fn print(
     status: Status,
     final_: Option<&Final>,
 ) -> Result<(), ApiError> {
-    if client.json() {
-        return output::json(&Sent {
-            message_id: &envelope.message_id,
-            agent: &envelope.agent,
+    let Envelope { message_id, agent, .. } = envelope;
+    let written = if client.json() {
+        output::json(&Sent {
+            message_id,
+            agent,
             status,
             response: final_.and_then(|final_| final_.response.as_deref()),
             reason: final_.and_then(|final_| final_.reason.as_deref()),
             attempts: final_.map(|final_| final_.attempts),
-        });
-    }
-    match final_ {
-        None => output::line(envelope.message_id.as_str()),
-        Some(final_) => final_.response.as_deref().map_or(Ok(()), output::line),
-    }
+        })
+    } else {
+        match final_ {
+            None => output::line(message_id.as_str()),
+            Some(final_) => final_.response.as_deref().map_or(Ok(()), output::line),
+        }
+    };
+    output::result(written, || {
+        format!("message {message_id} to {agent} is stored and {}", status.as_str())
+    })
 }
 
 #[cfg(test)]
