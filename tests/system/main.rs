@@ -20,6 +20,7 @@ mod lists;
 mod messages;
 mod nodes;
 mod own_engine;
+mod plain;
 mod removed;
 mod replace;
 mod resets;

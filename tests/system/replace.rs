@@ -41,7 +41,7 @@ async fn with_stop_first_a_worker_that_is_never_ready_gives_way_to_the_old_one()
     again.says("w was not replaced").says(reason);
     assert_eq!(fleet.ask("w", "say hello").await, "hello");
     let explained = fleet.cli(["explain", "w"]).await.ok();
-    assert!(explained.stdout.contains("The newest spec was rolled back"), "{explained}");
+    assert!(explained.stdout.contains("was rolled back: not ready: "), "{explained}");
 
     let mended = fleet.soul("w", &flaky(&format!("{QUICK}ENV VERSION=3")));
     let _applied = fleet.cli(["apply".as_ref(), mended.as_os_str()]).await.ok();

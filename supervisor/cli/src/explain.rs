@@ -12,10 +12,12 @@ use common::api::{AgentState, ApiError, Query};
 use common::control::{ControlEvent, ControlRecord};
 use common::event::attempt_of;
 use common::message::{Envelope, Final};
+use common::spec::AgentSpec;
 use serde_json::json;
-use supervisor_core::State;
+use supervisor_core::{Agent, Phase, State};
 
 use super::client::{Client, now};
+use super::lifecycle::last_words;
 use super::reasons::{self, Facts};
 use super::reference::MessageRef;
 use super::{agents, describe, output, table};
@@ -140,6 +142,18 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
     let what = || format!("cannot look up agent {name}");
     let mut why = supervisor_core::explain(&fleet.state, name);
     let agent = fleet.state.agent(name);
+    let is_down = |agent: &Agent| matches!(agent.state(), AgentState::Error | AgentState::Starting);
+    let failed = |agent: &Agent| is_down(agent) || agent.given_up.is_some();
+    if let Some(agent) = agent.filter(|agent| failed(agent)) {
+        let running = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
+        let running = running.map(|one| one.number);
+        let line = last_words(&client.broker, name, agent.incarnation, running).await;
+        let is_new = |line: &String| !why.iter().any(|said| said.contains(line));
+        if let Some(line) = line.filter(is_new) {
+            let whose = if is_down(agent) { "Its log" } else { "The log of what was given up" };
+            why.push(format!("{whose} ends with: {line}"));
+        }
+    }
     if !fleet.supervised {
         why.push(UNSUPERVISED.to_owned());
     }
@@ -168,21 +182,20 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
         };
         why.push(format!("{dead} given up: `mozart dead ls --agent {name}`."));
     }
-    let troubled = agent.is_none_or(|agent| {
-        agent.last_exit.is_some()
-            || matches!(agent.state(), AgentState::Error | AgentState::Starting)
-    });
+    let troubled = agent.is_none_or(|agent| agent.last_exit.is_some() || failed(agent));
     let log: Vec<String> = if troubled {
         let lines = client.broker.logs(name, None, 5).await.attempt(what())?;
         lines.into_iter().map(|line| format!("{} {}", line.at, line.text)).collect()
     } else {
         Vec::new()
     };
-    let recent = records(&client.broker, name).await?;
-    let mut recent: Vec<String> = recent
-        .iter()
-        .take(8)
-        .map(|(seq, record)| format!("{}  #{seq}  {}", record.at, describe::control(record)))
+    let records = records(&client.broker, name).await?;
+    let mut recent: Vec<String> = (0..records.len().min(8))
+        .map(|place| {
+            let (seq, record) = &records[place];
+            let words = describe::control_after(record, applied_before(&records[place + 1..]));
+            format!("{}  #{seq}  {}", record.at, words)
+        })
         .collect();
     recent.reverse();
     if client.json() {
@@ -196,6 +209,19 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
     section("What happened last:", &recent)?;
     section("Its last log lines:", &log)?;
     Ok(0)
+}
+
+/// What an agent was last applied with, by its records, newest first.
+fn applied_before(records: &[(u64, ControlRecord)]) -> Option<&AgentSpec> {
+    for (_, record) in records {
+        if let ControlEvent::AgentApplied { spec, .. } = &record.event {
+            return Some(spec);
+        }
+        if let ControlEvent::AgentRemoved { .. } = &record.event {
+            return None;
+        }
+    }
+    None
 }
 
 fn section(title: &str, lines: &[String]) -> Result<(), ApiError> {

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use broker::Broker;
 use clap::{Args, ValueEnum};
 use common::AgentName;
-use common::api::{AgentRow, AgentState, ApiError, Counts, Query};
+use common::api::{AgentRow, AgentState, ApiError, Applied, Counts, Query};
 use tokio::time::Instant;
 
 use super::client::Client;
 use super::output;
 use super::progress::Progress;
+use super::table::count;
 use crate::args::{Global, Output, duration};
 use common::failure;
 
@@ -39,6 +41,18 @@ impl Change {
             Self::Remove => Query::Remove { agent },
         }
     }
+
+    /// What was asked for is on record.
+    fn done(self, agents: &[Applied]) -> String {
+        let requested = match self {
+            Self::Start => "a start",
+            Self::Stop => "a stop",
+            Self::Restart => "a restart",
+            Self::Remove => "the removal",
+        };
+        let names = agents.iter().map(|one| one.agent.as_str()).collect::<Vec<_>>().join(", ");
+        format!("{requested} of {names} was requested")
+    }
 }
 
 /// Asks for the change of each agent; one that cannot be changed does not keep the others from it. Prints a name as soon as its
@@ -54,21 +68,24 @@ pub(crate) async fn change(
     let client = Client::connect(global).await?;
     let mut changed = Vec::new();
     let mut failures = Failures::new(global.output);
+    // That a name cannot be written keeps no agent from its change.
+    let mut written = Ok(());
     for agent in args.agents {
         match client.change(&change.query(agent.clone())).await {
             Ok(applied) => {
                 changed.extend(applied);
                 if !client.json() {
-                    output::line(agent.as_str())?;
+                    written = written.and_then(|()| output::line(agent.as_str()));
                 }
             }
             Err(error) => failures.add(error),
         }
     }
     if client.json() {
-        output::json(&changed)?;
+        written = output::json(&changed);
     }
-    failures.end()
+    let code = failures.end()?;
+    output::result(written, || change.done(&changed)).map(|()| code)
 }
 
 /// The errors of several agents: the first one ends the command, with its exit code; the others are printed at once.
@@ -151,7 +168,9 @@ pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
     let (agent, generation) = (&row.agent, row.generation);
     let Some(why) = row.given_up.as_ref() else {
         let why = row.reason.clone().filter(|_| row.quarantined)?;
-        let try_ = format!("`mozart explain {agent}`; `mozart start {agent}` releases it");
+        let try_ = format!(
+            "`mozart explain {agent}`; once that is corrected, `mozart start {agent}` releases it"
+        );
         let what = format!("{agent} is quarantined");
         return Some(failure::error(failure::FAILED, what, why, try_));
     };
@@ -174,15 +193,60 @@ pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
     Some(failure::error(failure::FAILED, what, why, try_))
 }
 
-/// That an agent is stopped, and stays so until somebody starts it.
-fn rests(row: &AgentRow) -> Option<ApiError> {
-    let is_stopped = matches!(row.state, AgentState::Stopping | AgentState::Stopped);
-    is_stopped.then(|| {
-        let (agent, state) = (&row.agent, row.state.as_str());
-        let cause = row.reason.clone().unwrap_or_else(|| "it was stopped".to_owned());
-        let try_ = format!("`mozart start {agent}`");
-        failure::error(failure::FAILED, format!("{agent} is {state}"), cause, try_)
-    })
+/// The error about an agent that does not run, with the last log line of the worker that ended or was given up.
+pub(crate) async fn quoting(broker: &Broker, row: &AgentRow, mut error: ApiError) -> ApiError {
+    let is_down = match row.state {
+        AgentState::Error | AgentState::Starting => true,
+        AgentState::Running | AgentState::Stopping | AgentState::Stopped => false,
+    };
+    if (is_down || row.given_up.is_some())
+        && let Some(line) =
+            last_words(broker, &row.agent, row.incarnation, row.running_incarnation).await
+        && !error.cause.contains(&line)
+    {
+        error.cause.push_str(&format!("; its log ends with: {line}"));
+    }
+    error
+}
+
+/// The last log line of the newest incarnation that does not run: the last but one where the last has only just been started.
+pub(crate) async fn last_words(
+    broker: &Broker,
+    agent: &AgentName,
+    newest: u64,
+    running: Option<u64>,
+) -> Option<String> {
+    for incarnation in [Some(newest), newest.checked_sub(1)].into_iter().flatten() {
+        if incarnation == 0 || running == Some(incarnation) {
+            continue;
+        }
+        // It adds to what is said; without it, that is still true.
+        if let Ok(Some(line)) = broker.last_line(agent, incarnation).await {
+            return Some(line);
+        }
+    }
+    None
+}
+
+/// Whether an agent stays as it is until somebody starts it.
+pub(crate) fn is_stopped(row: &AgentRow) -> bool {
+    match row.state {
+        AgentState::Stopping | AgentState::Stopped => true,
+        AgentState::Starting | AgentState::Running | AgentState::Error => false,
+    }
+}
+
+/// That waiting for a stopped agent is in vain.
+pub(crate) async fn rests(broker: &Broker, row: &AgentRow) -> ApiError {
+    let (agent, state) = (&row.agent, row.state.as_str());
+    let what = format!("{agent} is {state}");
+    // One that is being removed looks like one that is stopped.
+    if let Ok(false) = super::agents::exists(broker, agent).await {
+        let try_ = "`mozart apply SOUL` brings it back";
+        return failure::error(failure::NOT_FOUND, what, "it was removed", try_);
+    }
+    let cause = row.reason.clone().unwrap_or_else(|| "it was stopped".to_owned());
+    failure::error(failure::FAILED, what, cause, format!("`mozart start {agent}`"))
 }
 
 /// Waits until an agent is as wanted.
@@ -215,12 +279,15 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
         let seen = match rows {
             Ok(rows) => {
                 let row = rows.into_iter().find(|row| row.agent == args.agent);
-                let failed = row
-                    .as_ref()
-                    .filter(|row| !runs(row))
-                    .and_then(|row| given_up(row).or_else(|| rests(row)));
-                if let Some(error) = failed.filter(|_| args.until != Until::Stopped) {
-                    return Err(error);
+                if let Some(row) =
+                    row.as_ref().filter(|row| args.until != Until::Stopped && !runs(row))
+                {
+                    if let Some(error) = given_up(row) {
+                        return Err(quoting(&client.broker, row, error).await);
+                    }
+                    if is_stopped(row) {
+                        return Err(rests(&client.broker, row).await);
+                    }
                 }
                 if args.until.holds(row.as_ref()) {
                     if client.json() && args.until == Until::Stopped && row.is_some() {
@@ -246,7 +313,11 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
             Err(error) => Some(Err(error)),
         };
         if Instant::now() >= deadline {
-            return Err(late(args, seen));
+            let error = late(args, seen.as_ref());
+            return Err(match &seen {
+                Some(Ok(row)) => quoting(&client.broker, row, error).await,
+                Some(Err(_)) | None => error,
+            });
         }
         match &seen {
             Some(Ok(row)) => {
@@ -261,16 +332,10 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
     }
 }
 
-fn late(args: &WaitArgs, seen: Option<Result<AgentRow, ApiError>>) -> ApiError {
+fn late(args: &WaitArgs, seen: Option<&Result<AgentRow, ApiError>>) -> ApiError {
     let cause = match seen {
-        Some(Ok(row)) => {
-            let busy = super::ps::busy(&row);
-            match row.reason {
-                Some(reason) => format!("it is {}: {reason}; {busy}", row.state.as_str()),
-                None => format!("it is {}; {busy}", row.state.as_str()),
-            }
-        }
-        Some(Err(error)) => error.what,
+        Some(Ok(row)) => stands(row, args.until),
+        Some(Err(error)) => error.what.clone(),
         None => "the supervisor does not know it".to_owned(),
     };
     let until = match args.until {
@@ -281,6 +346,28 @@ fn late(args: &WaitArgs, seen: Option<Result<AgentRow, ApiError>>) -> ApiError {
     let timeout = humantime::format_duration(args.timeout);
     let what = format!("{} is not {until} after {timeout}", args.agent);
     failure::error(failure::TIMEOUT, what, cause, format!("`mozart explain {}`", args.agent))
+}
+
+/// How an agent stands that is not yet as it is waited for.
+fn stands(row: &AgentRow, until: Until) -> String {
+    let state = if row.state == AgentState::Error { "in error" } else { row.state.as_str() };
+    let reason = row.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let open = row.inflight;
+    let turns = count(open, "turn is open", "turns are open");
+    let busy = match (until, row.counts) {
+        // What waits for an agent does not keep it from running or from being stopped.
+        (Until::Running, _) => String::new(),
+        (Until::Stopped, _) if open == 0 => String::new(),
+        (Until::Stopped, _) => format!("; {turns}"),
+        (Until::Idle, Counts::Unknown) => {
+            format!("; {turns}, and the broker has not said how many messages are waiting")
+        }
+        (Until::Idle, Counts::Current | Counts::Earlier) => {
+            let waiting = count(row.inbox, "message is waiting", "messages are waiting");
+            format!("; {waiting} and {turns}")
+        }
+    };
+    format!("it is {state}{reason}{busy}")
 }
 
 #[cfg(test)]
@@ -303,6 +390,29 @@ mod tests {
             agent.counts = counts;
             assert!(!Until::Idle.holds(Some(&agent)), "{counts:?}");
         }
+    }
+
+    #[test]
+    fn a_wait_that_is_too_long_says_how_the_agent_stands() {
+        let mut agent = row("a", AgentState::Error);
+        agent.reason = Some("worker: exit code 1".to_owned());
+        agent.counts = Counts::Unknown;
+        agent.inflight = 0;
+        assert_eq!(stands(&agent, Until::Running), "it is in error: worker: exit code 1");
+        (agent.state, agent.reason, agent.inflight) = (AgentState::Running, None, 1);
+        assert_eq!(
+            stands(&agent, Until::Idle),
+            "it is running; 1 turn is open, and the broker has not said how many messages are waiting"
+        );
+        for counts in [Counts::Current, Counts::Earlier] {
+            agent.counts = counts;
+            assert_eq!(
+                stands(&agent, Until::Idle),
+                "it is running; 4 messages are waiting and 1 turn is open"
+            );
+        }
+        agent.state = AgentState::Stopping;
+        assert_eq!(stands(&agent, Until::Stopped), "it is stopping; 1 turn is open");
     }
 
     #[test]

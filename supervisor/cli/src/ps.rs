@@ -170,8 +170,13 @@ fn render(rows: &[AgentRow], now: Timestamp) -> String {
 pub(crate) fn busy(row: &AgentRow) -> String {
     let when = match row.counts {
         Counts::Current => "",
-        Counts::Earlier => " (may be out of date; the broker is busy)",
-        Counts::Unknown => return format!("not known yet, {} in progress", row.inflight),
+        Counts::Earlier => " (as last counted: the broker has not answered in time)",
+        Counts::Unknown => {
+            return format!(
+                "{} in progress (how many are waiting is not known yet: the broker has not answered)",
+                row.inflight
+            );
+        }
     };
     format!("{} waiting, {} in progress{when}", row.inbox, row.inflight)
 }
@@ -259,9 +264,15 @@ pub(crate) mod tests {
         row.inbox = 0;
         row.counts = Counts::Unknown;
         assert_eq!(cells(&row, Timestamp::from_millis(61_000), SHORT)[6], "?");
-        assert_eq!(busy(&row), "not known yet, 1 in progress");
+        assert_eq!(
+            busy(&row),
+            "1 in progress (how many are waiting is not known yet: the broker has not answered)"
+        );
         row.counts = Counts::Earlier;
-        assert_eq!(busy(&row), "0 waiting, 1 in progress (may be out of date; the broker is busy)");
+        assert_eq!(
+            busy(&row),
+            "0 waiting, 1 in progress (as last counted: the broker has not answered in time)"
+        );
     }
 
     #[test]

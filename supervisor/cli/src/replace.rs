@@ -8,7 +8,7 @@ use common::api::{AgentRow, AgentState, ApiError, Applied, Query};
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::lifecycle::Failures;
+use super::lifecycle::{Failures, quoting};
 use super::output;
 use crate::args::{Global, duration};
 use common::failure;
@@ -51,11 +51,13 @@ pub(crate) async fn run(global: &Global, args: &ReplaceArgs) -> Result<u8, ApiEr
     let client = Client::connect(global).await?;
     let mut failures = Failures::new(global.output);
     let mut asked = Vec::new();
+    // That a name cannot be written keeps no agent from being replaced.
+    let mut written = Ok(());
     for agent in &args.agents {
         match client.change(&args.query(agent.clone())).await {
             Ok(applied) => {
                 if !args.wait && !client.json() {
-                    output::line(agent.as_str())?;
+                    written = written.and_then(|()| output::line(agent.as_str()));
                 }
                 asked.extend(applied);
             }
@@ -69,7 +71,7 @@ pub(crate) async fn run(global: &Global, args: &ReplaceArgs) -> Result<u8, ApiEr
             match wait(&client, &one, deadline, args.timeout).await {
                 Ok(()) => {
                     if !client.json() {
-                        output::line(one.agent.as_str())?;
+                        written = written.and_then(|()| output::line(one.agent.as_str()));
                     }
                     replaced.push(one);
                 }
@@ -79,9 +81,10 @@ pub(crate) async fn run(global: &Global, args: &ReplaceArgs) -> Result<u8, ApiEr
         asked = replaced;
     }
     if client.json() {
-        output::json(&asked)?;
+        written = output::json(&asked);
     }
-    failures.end()
+    let code = failures.end()?;
+    written.map(|()| code)
 }
 
 /// The state of a replacement.
@@ -140,7 +143,11 @@ pub(super) async fn wait(
         match stand {
             Stand::Runs => return Ok(()),
             Stand::GivenUp { why, runs } if runs || is_late => {
-                return Err(given_up(agent, why, runs));
+                let error = given_up(agent, why, runs);
+                return Err(match &row {
+                    Some(row) => quoting(&client.broker, row, error).await,
+                    None => error,
+                });
             }
             Stand::Stopped => return Err(stopped(agent, row.and_then(|row| row.reason))),
             Stand::GivenUp { .. } | Stand::Open if is_late => {

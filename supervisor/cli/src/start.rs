@@ -11,7 +11,7 @@ use common::failure;
 
 use crate::args::Output;
 use crate::client::Client;
-use crate::lifecycle::{given_up, runs};
+use crate::lifecycle::{given_up, is_stopped, quoting, rests, runs};
 use crate::output;
 use crate::progress::Progress;
 use crate::souls;
@@ -71,10 +71,10 @@ pub async fn all(client: &Client) -> Result<Vec<AgentName>, ApiError> {
     Ok(rows.into_iter().map(|row| row.agent).collect())
 }
 
-/// Waits until the newest generations of agents run, except for stopped agents.
+/// Waits until the newest generations of agents run, except for those that are stopped already, which is said.
 ///
 /// # Errors
-/// Which are not, and why: at once where one was given up, else after `within`.
+/// Which are not, and why: at once where one was given up, stopped or removed, else after `within`.
 pub async fn wait_running(
     client: &Client,
     agents: &[AgentName],
@@ -83,16 +83,27 @@ pub async fn wait_running(
     let until = Instant::now() + within;
     let progress = Progress::new();
     let agents: BTreeSet<&AgentName> = agents.iter().collect();
+    // Those that somebody had stopped before stay so.
+    let mut stopped: Option<BTreeSet<AgentName>> = None;
     loop {
         let asked = Instant::now();
         let rows = client.brief_rows(None).await?;
-        // One that somebody has stopped stays so.
-        let is_late = |row: &&AgentRow| {
-            agents.contains(&row.agent)
-                && !runs(row)
-                && !matches!(row.state, AgentState::Stopping | AgentState::Stopped)
-        };
-        let late: Vec<&AgentRow> = rows.iter().filter(is_late).collect();
+        let (resting, late): (Vec<&AgentRow>, Vec<&AgentRow>) = rows
+            .iter()
+            .filter(|row| agents.contains(&row.agent) && !runs(row))
+            .partition(|row| is_stopped(row));
+        let before = stopped.get_or_insert_with(|| {
+            for AgentRow { agent, state, .. } in &resting {
+                let state = state.as_str();
+                output::note(format!(
+                    "{agent} is {state}, and is not waited for; `mozart start {agent}` starts it"
+                ));
+            }
+            resting.iter().map(|row| row.agent.clone()).collect()
+        });
+        if let Some(row) = resting.iter().find(|row| !before.contains(&row.agent)) {
+            return Err(rests(&client.broker, row).await);
+        }
         let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.agent).collect();
         if let Some(gone) = agents.difference(&there).next() {
             let (what, cause) = (format!("{gone} is not running"), "it was removed meanwhile");
@@ -101,31 +112,26 @@ pub async fn wait_running(
         let mut failed = late.iter().filter_map(|row| Some((*row, given_up(row)?)));
         if let Some((row, error)) = failed.next() {
             failed.for_each(|(_, other)| output::complain(&other, client.output));
-            return Err(quoting(client, row, error).await);
+            return Err(quoting(&client.broker, row, error).await);
         }
         if late.is_empty() {
             return Ok(());
         }
         if Instant::now() > until {
             let (what, cause) = ("not all agents are running yet", some(&late));
-            let try_ = late.first().map(|row| format!("`mozart explain {}`", row.agent));
-            return Err(failure::error(failure::TIMEOUT, what, cause, try_.unwrap_or_default()));
+            let Some(first) = late.first() else { return Ok(()) };
+            let try_ = format!("`mozart explain {}`", first.agent);
+            let error = failure::error(failure::TIMEOUT, what, cause, try_);
+            // Of several, it would not be clear whose log is quoted.
+            return Err(match late.len() {
+                1 => quoting(&client.broker, first, error).await,
+                _ => error,
+            });
         }
         progress.say(some(&late));
         // With thousands of agents, no more than half of the time is spent on looking.
         tokio::time::sleep(LOOK.max(asked.elapsed())).await;
     }
-}
-
-/// The error, with the last log line of the worker that was given up.
-async fn quoting(client: &Client, row: &AgentRow, mut error: ApiError) -> ApiError {
-    // What runs instead may have been started after it.
-    let is_after = row.running_incarnation == Some(row.incarnation);
-    let incarnation = row.incarnation.saturating_sub(u64::from(is_after));
-    if let Ok(Some(line)) = client.broker.last_line(&row.agent, incarnation).await {
-        error.cause.push_str(&format!("; its log ends with: {line}"));
-    }
-    error
 }
 
 /// The states of agents: of the first few, and how many more there are.

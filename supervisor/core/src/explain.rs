@@ -48,8 +48,10 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     lines.extend(what_next(agent));
     lines.extend(way_back(agent));
     if let Some(given_up) = agent.given_up.as_ref().filter(|_| agent.is_rolled_back()) {
+        let generation = agent.generation;
+        let why = given_up.strip_prefix(&format!("generation {generation} ")).unwrap_or(given_up);
         lines.push(format!(
-            "The newest spec was rolled back: {given_up}. `mozart replace {name}` retries it."
+            "Generation {generation} was rolled back: {why}. Correct what is wrong and `mozart apply` it; `mozart replace {name}` retries it as it is."
         ));
     }
     if agent.restart_count > 0 {
@@ -135,7 +137,12 @@ fn what_next(agent: &Agent) -> Option<String> {
         (Desired::Stopped, _) if agent.removing => None,
         (Desired::Stopped, _) => Some(format!("It was stopped; `mozart start {name}` starts it.")),
         (Desired::Running, Some(Hold::Backoff)) => {
-            agent.next_try.map(|at| format!("It will be restarted at {at}."))
+            agent.next_try.map(|at| match agent.good.contains(&agent.target) {
+                true => format!("It will be restarted at {at}."),
+                false => format!(
+                    "It has never been ready, and will be restarted at {at}. Correct what is wrong; `mozart apply` of the corrected soul, or `mozart restart {name}`, starts it at once."
+                ),
+            })
         }
         (Desired::Running, Some(Hold::NoNode)) => {
             Some("It will be placed as soon as a node can run it.".to_owned())
@@ -144,7 +151,9 @@ fn what_next(agent: &Agent) -> Option<String> {
             Some(format!("Its RESTART policy does not restart it; `mozart start {name}` does."))
         }
         (Desired::Running, Some(Hold::Quarantined)) => {
-            Some(format!("It is not restarted automatically; `mozart start {name}` releases it."))
+            Some(format!(
+                "It is not restarted automatically: correct what is wrong; `mozart start {name}` then releases it."
+            ))
         }
         (Desired::Running, None) => None,
     }

@@ -222,7 +222,7 @@ fn explain_says_why_and_what_helps() {
     let at = fleet.mender().last_exit_at.expect("it ended");
     let expected = [
         "mender is quarantined: 3 restarts within 10m; last: exit code 1.",
-        "It is not restarted automatically; `mozart start mender` releases it.",
+        "It is not restarted automatically: correct what is wrong; `mozart start mender` then releases it.",
         "It was restarted 3 times since it was last stable (60s up and one finished turn).",
         &format!("Its worker last ended with exit code 1, at {at}."),
     ];

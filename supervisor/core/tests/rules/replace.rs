@@ -82,7 +82,7 @@ fn a_new_one_that_ends_is_rolled_back() {
     assert_eq!(fleet.reason(), "generation 2 not ready: exit code 1; generation 1 keeps running");
     assert_eq!((fleet.mender().generation, fleet.mender().restart_count), (2, 0));
     let lines = supervisor_core::explain(&fleet.state, &mender());
-    assert!(lines.iter().any(|line| line.contains("`mozart replace mender` retries it")));
+    assert!(lines.iter().any(|line| line.contains("`mozart replace mender` retries it as it is")));
 }
 
 #[test]
