@@ -68,10 +68,12 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
         // The shim finds the final state when it wants to store its own.
         output::note("note: no supervisor answers; a worker that has the message is not notified");
     }
-    if client.json() {
-        output::json(&json!({ "messageId": id, "agent": request.agent, "status": "cancelled" }))?;
-    } else {
-        output::line(id.as_str())?;
-    }
-    Ok(0)
+    let written = match client.json() {
+        true => {
+            let agent = &request.agent;
+            output::json(&json!({ "messageId": id, "agent": agent, "status": "cancelled" }))
+        }
+        false => output::line(id.as_str()),
+    };
+    output::result(written, || format!("message {id} is cancelled")).map(|()| 0)
 }

@@ -118,7 +118,7 @@ async fn stream(
         }
     };
     let read = tokio::select! {
-        read = watch.read(&mut stream, follow, deadline, |item| screen.show(item), quiet) => read,
+        read = watch.read(&mut stream, follow, deadline, |item| screen.tell(item), quiet) => read,
         _ = tokio::signal::ctrl_c() => {
             screen.end_line()?;
             output::note(format!("`mozart attach {id} --from {}` resumes the stream", stream.last()));
@@ -169,6 +169,12 @@ struct Line<'a> {
 }
 
 impl Screen<'_> {
+    /// Shows an item. Where that cannot be written, the message is named, which goes on.
+    fn tell(&mut self, item: &Item) -> Result<(), ApiError> {
+        let id = self.id;
+        output::result(self.show(item), || format!("message {id} is stored"))
+    }
+
     fn show(&mut self, item: &Item) -> Result<(), ApiError> {
         match item {
             Item::Error { error, .. } => self.error = Some(error.clone()),

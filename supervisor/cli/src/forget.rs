@@ -97,7 +97,7 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
         forgotten
     };
     drop(progress);
-    show(&client, args, &forgotten)?;
+    let written = show(&client, args, &forgotten);
     if forgotten.open > 0 {
         let open = table::count(forgotten.open, "message", "messages");
         output::note(format!("kept: {open} without a final state; `mozart cancel` cancels one"));
@@ -113,7 +113,11 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
             "on a cluster, the servers' Raft logs keep the erased records for a few minutes; see docs/operating.md",
         );
     }
-    Ok(0)
+    let done = || match dry_run {
+        true => "nothing was erased".to_owned(),
+        false => format!("the messages of {agent} were erased"),
+    };
+    output::result(written, done).map(|()| 0)
 }
 
 /// On a full disk nothing can be erased, so that it is no way to make room there. What was erased before the error is gone.

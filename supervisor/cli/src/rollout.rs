@@ -234,15 +234,14 @@ async fn undo(client: &Client, args: &UndoArgs) -> Result<u8, ApiError> {
             replace::wait(client, one, deadline, args.timeout).await?;
         }
     }
-    if client.json() {
-        output::json(&asked)?;
-    } else {
-        output::line(agent.as_str())?;
-        if let (Some(of), [one]) = (of, asked.as_slice()) {
-            output::note(format!("generation {} has the spec of generation {of}", one.generation));
-        }
+    let written = match client.json() {
+        true => output::json(&asked),
+        false => output::line(agent.as_str()),
+    };
+    if let (Some(of), [one], false) = (of, asked.as_slice(), client.json()) {
+        output::note(format!("generation {} has the spec of generation {of}", one.generation));
     }
-    Ok(0)
+    output::result(written, || format!("the rollout of {agent} was undone")).map(|()| 0)
 }
 
 /// What a generation was.

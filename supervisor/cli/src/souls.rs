@@ -118,12 +118,14 @@ pub(crate) async fn apply(global: &Global, args: &ApplyArgs) -> Result<u8, ApiEr
     for agent in pruned {
         removed.extend(client.change(&Query::Remove { agent }).await?);
     }
-    if client.json() {
-        let all: Vec<&Applied> = applied.iter().chain(&removed).collect();
-        output::json(&all)?;
-    } else {
-        output::line(render(&applied, &removed))?;
-    }
+    let all: Vec<&Applied> = applied.iter().chain(&removed).collect();
+    let written = match client.json() {
+        true => output::json(&all),
+        false => output::line(render(&applied, &removed)),
+    };
+    output::result(written, || {
+        format!("{} applied", table::count(all.len() as u64, "soul was", "souls were"))
+    })?;
     if args.wait {
         let agents: Vec<AgentName> = applied.into_iter().map(|one| one.agent).collect();
         wait_running(&client, &agents, args.timeout).await?;

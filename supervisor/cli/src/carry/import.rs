@@ -374,7 +374,8 @@ impl Import {
                 count(restored.dead_letters, "dead letter", "dead letters"),
                 self.folder.display()
             ));
-            output::line(self.name.as_str())?;
+            let written = output::line(self.name.as_str());
+            output::result(written, || format!("{} was imported", self.name))?;
         }
         Ok(0)
     }
