@@ -38,6 +38,7 @@ mod throughput;
 mod waiters;
 mod worker;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -144,9 +145,13 @@ fn main() -> ExitCode {
     let result = match args.get(1).and_then(|first| first.to_str()) {
         // What this program starts of itself.
         Some(roles::ROLE) => roles::run(&args[2..]),
-        _ => match Args::try_parse_from(args) {
+        _ => match Args::try_parse_from(&args) {
             Ok(args) => return measure(args),
-            Err(error) => return usage(&error),
+            Err(error) => {
+                let is_json = |words: &[OsString]| words[0] == "-o" && words[1] == "json";
+                let json = args.windows(2).any(is_json);
+                return usage(&error, if json { Format::Json } else { Format::Table });
+            }
         },
     };
     match result {
@@ -156,11 +161,17 @@ fn main() -> ExitCode {
 }
 
 /// Help, or what is wrong with the command line: without colours, and without what would steer a terminal.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, format: Format) -> ExitCode {
     if !error.use_stderr() {
         return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    figure::note(error.render().ansi().to_string().trim_end());
+    let text = error.render().ansi().to_string();
+    if format == Format::Json {
+        let what = text.lines().next().unwrap_or_default();
+        let what = what.strip_prefix("error: ").unwrap_or(what);
+        return complain(failure::USAGE, what, format);
+    }
+    figure::note(text.trim_end());
     failure::USAGE.into()
 }
 
