@@ -81,6 +81,9 @@ pub struct ShimConfig {
     /// The text of one, where the shim cannot see the node's files.
     #[serde(default)]
     pub creds_text: Option<String>,
+    /// The certificates, in PEM, of those who vouch for the broker's servers; then it is reached over TLS only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// Values for the worker's environment that must not be seen anywhere else.
     #[serde(default)]
     pub secrets: std::collections::BTreeMap<String, String>,

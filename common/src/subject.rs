@@ -18,6 +18,9 @@ use crate::{AgentName, ConversationTag, MessageId, Namespace, NodeName, SenderNa
 /// The subject token of the whole fleet in the control log. No agent can have this name.
 pub const FLEET: &str = "_fleet";
 
+/// Hosts that want to join a cluster ask here, before they know of any fleet.
+pub const JOIN: &str = "mozart._cluster.join";
+
 /// The most journal shards that a fleet can have.
 pub const MAX_SHARDS: u32 = 64;
 

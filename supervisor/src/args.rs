@@ -1,5 +1,6 @@
 //! The command line: the roles, and the client commands.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use cli::args::{Global, RuntimeArgs, duration};
 use cli::nodes::NodeCommand;
 use common::NodeName;
 use control::Retention;
+
+use crate::up::PORT;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or invalid soul, 3 not found, 4 conflict, 5 timeout,
@@ -32,6 +35,10 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Drain and stop everything that `up` started; keeps the data
     Down(DownArgs),
+    /// Start this host as a member of a cluster: `up --join`
+    Join(JoinArgs),
+    /// Print a string with which one more host can join this host's cluster
+    JoinToken,
     /// Remove all messages, or the whole fleet, while nothing is running
     Reset(cli::reset::ResetArgs),
     /// Run a supervisor
@@ -50,7 +57,7 @@ impl Command {
     pub(crate) fn is_role(&self) -> bool {
         matches!(
             self,
-            Self::Up(_) | Self::Supervisor(_) | Self::Node(NodeArgs { command: None, .. })
+            Self::Up(_) | Self::Join(_) | Self::Supervisor(_) | Self::Node(NodeArgs { command: None, .. })
         )
     }
 }
@@ -79,12 +86,61 @@ pub(crate) struct UpArgs {
     #[arg(long, value_enum, default_value_t, hide = true)]
     pub(crate) sync: Sync,
     #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
     pub(crate) keep: KeepArgs,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
     /// The lock of the data folder is this process's stdin: `--detach` starts the background process with it
     #[arg(long, hide = true, conflicts_with = "detach")]
     pub(crate) locked: bool,
+}
+
+/// The cluster that this host is a member of. Kept in the data folder: needed once.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster options")]
+pub(crate) struct ClusterArgs {
+    /// Start a cluster of this name, which other hosts can join
+    #[arg(long, value_name = "NAME", value_parser = cluster_name, conflicts_with = "join")]
+    pub(crate) cluster: Option<String>,
+    /// The address at which the other hosts reach this one; the port is for clients, and the one 2000 above it for the servers [default port:
+    /// 4222; default address with --join: the one from which this host reaches the others]
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = listen)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Join a cluster, with the string that one of its members has printed; @FILE reads it from a file, - from stdin
+    #[arg(long, value_name = "STRING", env = "MOZART_JOIN", hide_env_values = true)]
+    pub(crate) join: Option<String>,
+}
+
+fn cluster_name(text: &str) -> Result<String, String> {
+    // The same words as for agents and nodes.
+    NodeName::new(text).map(|name| name.to_string()).map_err(|error| error.to_string())
+}
+
+/// `10.0.0.1`, `10.0.0.1:4222`, `[fd00::1]:4222`.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let address = match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
+        (Ok(address), _) => address,
+        (Err(_), Ok(ip)) => SocketAddr::new(ip, PORT),
+        (Err(_), Err(_)) => return Err("expected an IP address, with or without a port".to_owned()),
+    };
+    if address.ip().is_unspecified() {
+        return Err("expected the one address at which other hosts reach this one".to_owned());
+    }
+    match address.port() {
+        1..=63_535 => Ok(address),
+        _ => Err("expected a port from 1 to 63535: the servers use the one 2000 above it".to_owned()),
+    }
+}
+
+/// `mozart join`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The string that a member has printed; @FILE reads it from a file, - from stdin
+    #[arg(value_name = "STRING")]
+    pub(crate) string: String,
+    #[command(flatten)]
+    pub(crate) up: UpArgs,
 }
 
 /// How long things are kept.

@@ -14,7 +14,7 @@ use cli::args::Global;
 use common::failure;
 use tracing_appender::non_blocking::WorkerGuard;
 
-use crate::args::{Cli, Command, NodeArgs};
+use crate::args::{Cli, Command, JoinArgs, NodeArgs};
 
 fn main() -> ExitCode {
     // What whoever started us had open is nobody's whom we start: a lock that it holds would be held for as long as the fleet runs.
@@ -71,6 +71,11 @@ fn keep_for_owner() {
 async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
         Command::Up(args) => up::up(global, args).await.map(|()| 0),
+        Command::Join(JoinArgs { string, mut up }) => {
+            up.cluster.join = Some(string);
+            up::up(global, up).await.map(|()| 0)
+        }
+        Command::JoinToken => up::join_token(global).await.map(|()| 0),
         Command::Down(args) => up::down(global, args).await.map(|()| 0),
         Command::Reset(args) => up::reset(global, &args).await.map(|()| 0),
         Command::Supervisor(args) => roles::supervisor(global, args).await.map(|()| 0),

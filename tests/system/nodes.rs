@@ -36,6 +36,7 @@ impl Ground {
         let options = ConnectOptions {
             url: format!("nats://127.0.0.1:{}", self.port),
             creds: None,
+            ca: None,
             name: "test".to_owned(),
             namespace: "default".parse().expect("valid"),
             timeout: Duration::from_secs(10),

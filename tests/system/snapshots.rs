@@ -20,6 +20,7 @@ pub(crate) async fn connect(port: u16) -> Broker {
     let options = ConnectOptions {
         url: format!("nats://127.0.0.1:{port}"),
         creds: None,
+        ca: None,
         name: "test".to_owned(),
         namespace: "default".parse().expect("valid"),
         timeout: Duration::from_secs(10),

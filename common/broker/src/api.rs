@@ -35,6 +35,8 @@ pub(crate) mod header {
 
 /// JetStream's numbers of the errors that mean something here.
 pub(crate) mod code {
+    /// Not as many servers as replicas, or not as many with room.
+    pub(crate) const TOO_FEW_SERVERS: u64 = 10005;
     pub(crate) const CONSUMER_NOT_FOUND: u64 = 10014;
     pub(crate) const CONSUMER_EXISTS: u64 = 10148;
     pub(crate) const CONSUMER_NAME_EXISTS: u64 = 10013;
@@ -165,7 +167,7 @@ pub(crate) struct StreamInfo {
     #[serde(default)]
     pub(crate) ts: Option<Timestamp>,
     #[serde(default)]
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
 }
 
 /// An answer that counts only if it is the leader's of a stream.
@@ -220,7 +222,7 @@ struct SubjectPage {
     #[serde(default)]
     config: Copies,
     #[serde(default)]
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
 }
 
 /// How many copies a stream is configured to have.

@@ -17,7 +17,8 @@ use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
 use crate::quiet::Quiet;
 use crate::room::Room;
-use crate::streams::{self, Made};
+use crate::streams::{self, Made, REPLICAS, Scaled};
+use crate::tls;
 use crate::wire::{Wire, jitter};
 
 /// The oldest server that has everything needed.
@@ -39,6 +40,9 @@ pub struct ConnectOptions {
     pub url: String,
     /// A credentials file.
     pub creds: Option<PathBuf>,
+    /// The certificates, in PEM, of those who vouch for the servers: with them nothing is sent but over TLS, and to no other servers. None: the
+    /// system's, where an address says `tls://` or the server asks for TLS.
+    pub ca: Option<String>,
     /// The connection's name, seen in the server's lists.
     pub name: String,
     /// The fleet.
@@ -103,7 +107,7 @@ impl Broker {
             inner: Arc::new(Inner {
                 wire,
                 subjects: Subjects::new(namespace.clone(), made.shards),
-                replicas: made.replicas,
+                replicas: if made.grows { made.replicas.max(REPLICAS) } else { made.replicas },
                 rooms: (0..made.shards.max(1)).map(|_| Room::default()).collect(),
             }),
         }
@@ -118,10 +122,32 @@ impl Broker {
         self.inner.rooms.get(usize::try_from(shard).ok()?)
     }
 
-    /// How many replicas the control log has; the journal has as many.
+    /// How many replicas the streams have, or will have once a cluster that is being built has enough servers: whoever reads reckons with
+    /// them from the start.
     #[must_use]
     pub fn replicas(&self) -> usize {
         self.inner.replicas
+    }
+
+    /// Whether the server that the connection is with belongs to a cluster.
+    #[must_use]
+    pub fn is_clustered(&self) -> bool {
+        streams::is_clustered(self.wire())
+    }
+
+    /// Where clients reach the servers of the cluster, as far as the one that the connection is with knows: `host:port`, its own included.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.wire().client.server_info().connect_urls
+    }
+
+    /// Gives the streams of a cluster that was started with fewer servers three replicas each, once there are three. Repeated, it is
+    /// harmless, and tells how far that is.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn scale(&self, timeout: Duration) -> Result<Scaled> {
+        streams::scale(self.wire(), self.subjects(), timeout).await
     }
 
     /// The version of the server that the connection is with.
@@ -238,6 +264,25 @@ impl Broker {
     }
 }
 
+/// Asks one question over a connection of its own, which knows of no namespace.
+///
+/// # Errors
+/// As [`Broker::connect`] and [`Broker::ask`].
+pub async fn ask_once(options: &ConnectOptions, subject: &str, payload: Bytes) -> Result<Bytes> {
+    let deadline = Instant::now() + options.timeout;
+    let wire = open(options, deadline).await?;
+    let request = async_nats::Request::new().payload(payload).timeout(None);
+    let asked = wire.client.send_request(subject.to_owned(), request);
+    let answer = match timeout(rest(deadline), asked).await {
+        Ok(answer) => answer.map(|message| message.payload).map_err(BrokerError::other),
+        Err(_) => Err(BrokerError::Timeout(options.timeout)),
+    };
+    if let Err(error) = wire.client.drain().await {
+        tracing::debug!(%error, "the connection was closed already");
+    }
+    answer
+}
+
 /// Waits at most [`ROOM`] for a command's place in the client's queue, which fills while there is no connection.
 pub(crate) async fn queued<E: std::fmt::Display>(
     command: impl Future<Output = std::result::Result<(), E>>,
@@ -334,6 +379,10 @@ async fn client_options(
         }
         Some((token, None)) => client = client.token(token.clone()),
         None => {}
+    }
+    if let Some(ca) = &options.ca {
+        let config = tls::trusting(ca).map_err(BrokerError::BadCertificate)?;
+        client = client.require_tls(true).tls_client_config(config);
     }
     if let Some(creds) = &options.creds {
         let denied = |error: std::io::Error| BrokerError::Denied {

@@ -38,6 +38,9 @@ pub enum BrokerError {
         /// The server's error message.
         cause: String,
     },
+    /// The certificates that are to vouch for the servers cannot be used.
+    #[error("the CA certificate cannot be used: {0}")]
+    BadCertificate(String),
     /// Older than 2.12.
     #[error("nats-server {found} is too old, 2.12 or newer is needed")]
     TooOld {
@@ -134,6 +137,7 @@ impl BrokerError {
             | Self::Full(_)
             | Self::Other(_) => true,
             Self::BadAddress { .. }
+            | Self::BadCertificate(_)
             | Self::TooOld { .. }
             | Self::TooNew { .. }
             | Self::Outdated { .. }

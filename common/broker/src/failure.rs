@@ -13,6 +13,7 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             "`mozart up` on this machine, or --nats URL for another one; `mozart doctor` checks",
         ),
         BrokerError::BadAddress { .. } => (USAGE, "--nats nats://HOST:4222"),
+        BrokerError::BadCertificate(_) => (USAGE, "--ca FILE with certificates in PEM"),
         BrokerError::Denied { .. } => (DENIED, "check the user in --nats, or --creds"),
         BrokerError::TooOld { .. } => {
             (UNREACHABLE, "use nats-server 2.12 or newer; `mozart up` brings its own")

@@ -30,9 +30,17 @@ struct Peer {
     /// When it was last heard, in nanoseconds before the answer.
     #[serde(default)]
     active: u64,
+    /// Whether it has everything that the leader has.
+    #[serde(default)]
+    current: bool,
 }
 
 impl Cluster {
+    /// Whether all `copies` are there and have everything, as the leader knows it.
+    pub(crate) fn is_complete(&self, copies: usize) -> bool {
+        self.replicas.iter().filter(|peer| peer.current).count() + 1 >= copies
+    }
+
     /// Whether it is the leader that answers, and has heard most of the stream's servers lately.
     /// `copies`: how many the stream is configured to have. One that comes back with an empty disk may know of none.
     pub(crate) fn is_of_leader(&self, copies: usize) -> bool {
@@ -55,7 +63,7 @@ mod tests {
     /// What a server answers that takes `leader` for the leader, and heard others so many seconds ago.
     fn answer(leader: &str, heard: &[(&str, u64)]) -> Cluster {
         let seconds = 1_000_000_000;
-        let peer = |(name, ago): &(&str, u64)| Peer { name: (*name).into(), active: ago * seconds };
+        let peer = |(name, ago): &(&str, u64)| Peer { name: (*name).into(), active: ago * seconds, current: true };
         Cluster { leader: leader.into(), replicas: heard.iter().map(peer).collect() }
     }
 

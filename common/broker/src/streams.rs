@@ -17,12 +17,15 @@ use crate::wire::{Wire, pause};
 const FORMAT: u32 = 2;
 const FORMAT_KEY: &str = "mozart-format";
 const SHARDS_KEY: &str = "mozart-shards";
+/// Set where nobody has said how many replicas there are to be.
+const GROWS_KEY: &str = "mozart-replicas";
+const GROWS: &str = "auto";
 
 /// Above the server's default of 1000: every incarnation has a consumer.
 const MAX_CONSUMERS: u32 = 20_000;
 
 /// On a cluster: one server may be lost.
-const REPLICAS: usize = 3;
+pub(crate) const REPLICAS: usize = 3;
 
 /// How long events and logs are kept at most, whatever an agent's KEEP says.
 pub const LONGEST_KEPT: Duration = Duration::from_secs(72 * 3600);
@@ -35,7 +38,8 @@ const HOUR: u64 = 3600 * SECOND;
 pub struct StreamOptions {
     /// Journal streams: 4 where every write is synced, since synced writes to one stream do not run in parallel.
     pub journal_shards: u32,
-    /// Copies of each record; none: what there are servers for, 3 on a cluster and 1 on a server alone.
+    /// Copies of each record; none: as many as there are servers for. 1 on a server alone; on a cluster 3, or 1 until it has three servers
+    /// and [`Broker::scale`](crate::Broker::scale) has made them 3.
     pub replicas: Option<usize>,
 }
 
@@ -44,6 +48,8 @@ pub struct StreamOptions {
 pub(crate) struct Made {
     pub(crate) shards: u32,
     pub(crate) replicas: usize,
+    /// Whether the streams become [`REPLICAS`] once there are the servers.
+    pub(crate) grows: bool,
 }
 
 /// Settings that belong to the operator once the stream exists, or that no server changes.
@@ -91,23 +97,98 @@ pub(crate) async fn create(
     options: &StreamOptions,
     timeout: Duration,
 ) -> Result<Made> {
-    let clustered = wire.client.server_info().cluster.is_some();
-    let replicas = options.replicas.unwrap_or(if clustered { REPLICAS } else { 1 }).max(1);
-    let asked =
-        Plan { subjects: Subjects::new(namespace.clone(), options.journal_shards), replicas };
-    let made = made(&ensure(wire, asked.control(), timeout).await?)?;
-    let plan =
-        Plan { subjects: Subjects::new(namespace.clone(), made.shards), replicas: made.replicas };
+    let made = control(wire, namespace, options, timeout).await?;
+    let plan = Plan {
+        subjects: Subjects::new(namespace.clone(), made.shards),
+        replicas: made.replicas,
+        clustered: is_clustered(wire),
+        grows: made.grows,
+    };
     let others = plan.others().into_iter();
     try_join_all(others.map(|config| ensure(wire, config, timeout))).await?;
     Ok(made)
+}
+
+pub(crate) fn is_clustered(wire: &Wire) -> bool {
+    wire.client.server_info().cluster.is_some()
+}
+
+/// Creates CONTROL, with as many replicas as there are servers for.
+async fn control(
+    wire: &Wire,
+    namespace: &Namespace,
+    options: &StreamOptions,
+    timeout: Duration,
+) -> Result<Made> {
+    let clustered = is_clustered(wire);
+    let wanted = options.replicas.unwrap_or(if clustered { REPLICAS } else { 1 }).max(1);
+    let grows = clustered && options.replicas.is_none();
+    let subjects = Subjects::new(namespace.clone(), options.journal_shards);
+    let plan = Plan { subjects, replicas: wanted, clustered, grows };
+    made(&ensure(wire, plan.control(), timeout).await?)
+}
+
+/// Gives the streams of a growing cluster three replicas each once there are three servers; how many have them, of how many.
+pub(crate) async fn scale(
+    wire: &Wire,
+    subjects: &Subjects,
+    timeout: Duration,
+) -> Result<Scaled> {
+    let plan = Plan {
+        subjects: subjects.clone(),
+        replicas: REPLICAS,
+        clustered: true,
+        grows: true,
+    };
+    let names: Vec<String> = std::iter::once(plan.control())
+        .chain(plan.others())
+        .filter_map(|config| Some(config["name"].as_str()?.to_owned()))
+        .collect();
+    let mut scaled = Scaled { of: names.len(), ..Scaled::default() };
+    for name in names {
+        let info = match wire.stream_info(&name, timeout).await? {
+            Ok(info) => info,
+            Err(error) if error.err_code == code::STREAM_NOT_FOUND => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let Made { replicas, grows, .. } = made(&info)?;
+        if replicas >= REPLICAS || !grows {
+            scaled.ready += usize::from(info.cluster.is_complete(replicas));
+            continue;
+        }
+        let mut config = info.config;
+        config["num_replicas"] = REPLICAS.into();
+        match wire.api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &config, timeout).await? {
+            Ok(_) => scaled.changed += 1,
+            Err(error) if error.err_code == code::TOO_FEW_SERVERS => {
+                scaled.lacks_servers = true;
+                return Ok(scaled);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(scaled)
+}
+
+/// How far the streams of a namespace have got to three replicas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scaled {
+    /// The streams that were changed just now.
+    pub changed: usize,
+    /// Those whose replicas are all there and have everything.
+    pub ready: usize,
+    /// All streams.
+    pub of: usize,
+    /// Whether there are fewer than three servers.
+    pub lacks_servers: bool,
 }
 
 fn made(info: &StreamInfo) -> Result<Made> {
     check_format(&info.config)?;
     let shards = metadata(&info.config, SHARDS_KEY).unwrap_or(1);
     let replicas = info.config["num_replicas"].as_u64().unwrap_or(1);
-    Ok(Made { shards, replicas: usize::try_from(replicas).unwrap_or(1) })
+    let grows = info.config["metadata"][GROWS_KEY] == GROWS;
+    Ok(Made { shards, replicas: usize::try_from(replicas).unwrap_or(1), grows })
 }
 
 fn metadata(config: &Value, key: &str) -> Option<u32> {
@@ -126,6 +207,9 @@ fn check_format(config: &Value) -> Result<()> {
 struct Plan {
     subjects: Subjects,
     replicas: usize,
+    /// Several servers, or one that others may join: what a stream cannot change later is as it has to be with replicas.
+    clustered: bool,
+    grows: bool,
 }
 
 impl Plan {
@@ -143,10 +227,17 @@ impl Plan {
                 SHARDS_KEY: self.subjects.shards().to_string(),
             },
         });
+        if self.grows {
+            config["metadata"][GROWS_KEY] = GROWS.into();
+        }
         if let (Some(config), Value::Object(rest)) = (config.as_object_mut(), rest) {
             config.extend(rest);
         }
         config
+    }
+
+    fn is_replicated(&self) -> bool {
+        self.clustered || self.replicas > 1
     }
 
     fn control(&self) -> Value {
@@ -184,7 +275,7 @@ impl Plan {
             "max_age": LONGEST_KEPT.as_secs() * SECOND,
             "max_bytes": 1_u64 << 30,
         });
-        if self.replicas == 1 {
+        if !self.is_replicated() {
             settings["persist_mode"] = "async".into();
         } else {
             settings["storage"] = "memory".into();
@@ -205,7 +296,7 @@ impl Plan {
             "allow_msg_ttl": true,
             "allow_rollup_hdrs": true,
         });
-        if self.replicas == 1 {
+        if !self.is_replicated() {
             settings["persist_mode"] = "async".into();
         }
         let subjects = [self.subjects.attempts_filter()];
@@ -220,7 +311,7 @@ impl Plan {
             "max_bytes": 256_u64 << 20,
             "max_msgs_per_subject": 10_000,
         });
-        if self.replicas == 1 {
+        if !self.is_replicated() {
             settings["persist_mode"] = "async".into();
         }
         let subjects = [self.subjects.logs_filter()];
@@ -301,6 +392,12 @@ async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<Str
             pause(deadline, timeout).await?;
             continue;
         }
+        let grows = wanted["metadata"][GROWS_KEY] == GROWS && wanted["num_replicas"] != 1;
+        if error.err_code == code::TOO_FEW_SERVERS && grows {
+            // A cluster that is being built has no three servers yet.
+            wanted["num_replicas"] = 1.into();
+            continue;
+        }
         // The server sets `max_bytes` aside at once: on a small disk less will do.
         let smaller = wanted["max_bytes"].as_u64().map(|bytes| bytes / 16);
         match smaller {
@@ -348,7 +445,9 @@ fn merge(existing: &Value, wanted: &Value) -> Value {
     for (key, value) in wanted.as_object().unwrap_or(&empty) {
         if key == "metadata" {
             for (name, value) in value.as_object().unwrap_or(&empty) {
-                let kept = name == SHARDS_KEY && existing["metadata"].get(name).is_some();
+                // That nobody has said how many replicas there are to be is so from the start or never.
+                let is_new = existing["metadata"].get(name).is_none();
+                let kept = (name == SHARDS_KEY && !is_new) || (name == GROWS_KEY && is_new);
                 if !kept {
                     merged["metadata"][name] = value.clone();
                 }

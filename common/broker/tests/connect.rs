@@ -18,6 +18,7 @@ fn options_at(url: String, timeout: Duration) -> ConnectOptions {
     ConnectOptions {
         url,
         creds: None,
+        ca: None,
         name: "test".into(),
         namespace: common::Namespace::new("test").expect("valid"),
         timeout,

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use common::{Namespace, Timestamp};
+use common::api::ApiError;
+use common::{Namespace, Timestamp, failure};
 use runtime::engine::BASE_IMAGE;
 use runtime::{RuntimeOptions, Wanted};
 
@@ -19,6 +20,9 @@ pub struct Global {
     /// A NATS credentials file
     #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE", value_parser = path())]
     pub creds: Option<PathBuf>,
+    /// The CA certificates of the NATS server, in PEM; the connection uses TLS
+    #[arg(long, global = true, env = "NATS_CA", value_name = "FILE", value_parser = path())]
+    pub ca: Option<PathBuf>,
     /// The namespace of the fleet [default: default]
     #[arg(long, global = true, env = "MOZART_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<Namespace>,
@@ -37,6 +41,21 @@ impl Global {
     /// The NATS server, if one is given. An empty variable counts as not set.
     pub fn url(&self) -> Option<&str> {
         self.nats.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The text of the CA certificates, if a file is given.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn ca(&self) -> Result<Option<String>, ApiError> {
+        let given = self.ca.as_ref().filter(|path| !path.as_os_str().is_empty());
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|error| {
+                let what = format!("cannot read the CA certificates in {}", path.display());
+                failure::file(what, &error, "--ca FILE with certificates in PEM")
+            })
+        };
+        given.map(read).transpose()
     }
 
     /// The credentials file as an absolute path, since shims run in other folders.

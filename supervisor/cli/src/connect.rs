@@ -22,8 +22,8 @@ pub fn options(
     timeout: Duration,
 ) -> Result<ConnectOptions, ApiError> {
     let given = global.url().map(str::to_owned);
-    let (url, noted) = match given {
-        Some(url) => (url, None),
+    let (url, noted, ca) = match given {
+        Some(url) => (url, None, global.ca()?),
         None => {
             let home = Home::locate(global.home.as_deref())?;
             let Some(running) = home.read_running()? else {
@@ -39,12 +39,13 @@ pub fn options(
                 let what = "no NATS server is given, and `mozart up` is not running here";
                 return Err(failure::error(failure::UNREACHABLE, what, cause, "`mozart up`"));
             };
-            (running.url, Some(running.namespace))
+            (running.url, Some(running.namespace), running.ca)
         }
     };
     Ok(ConnectOptions {
         url,
         creds: global.creds(),
+        ca,
         name: name.into(),
         namespace: global.namespace.clone().or(noted).unwrap_or_else(default_namespace),
         timeout,
@@ -87,6 +88,7 @@ mod tests {
         Global {
             nats: None,
             creds: None,
+            ca: None,
             namespace: None,
             home: Some(home.to_owned()),
             output: Output::Table,
@@ -103,6 +105,7 @@ mod tests {
 
         let running = Running {
             url: "nats://noted".to_owned(),
+            ca: None,
             namespace: Namespace::new("noted").expect("valid"),
             pid: 1,
             nats_pid: None,

@@ -164,6 +164,7 @@ pub async fn serve(
         shim: options.shim.clone(),
         url: options.connect.url.clone(),
         creds: options.connect.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        ca: options.connect.ca.clone(),
         env_file: options.runtime.env_file.clone(),
     });
     // A leader that was deposed while no process of this node ran may command this one first.
@@ -232,6 +233,7 @@ async fn engine(
         shim: options.shim.clone(),
         url: options.connect.url.clone(),
         creds: options.connect.creds.clone(),
+        ca: options.connect.ca.clone(),
         network: options.runtime.network.clone(),
         base_image: options.runtime.base_image.clone(),
         dev: options.runtime.dev,

@@ -30,6 +30,9 @@ const DRAFTED: [&str; 7] =
 pub struct Running {
     /// The NATS server with user and password.
     pub url: String,
+    /// The certificates, in PEM, that vouch for it; none without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// The fleet.
     pub namespace: Namespace,
     /// The process of `mozart up`.
@@ -317,6 +320,7 @@ mod tests {
         assert_eq!(home.read_running().expect("nothing there"), None);
         let running = Running {
             url: "nats://u:p@127.0.0.1:4222".to_owned(),
+            ca: None,
             namespace: Namespace::new("default").expect("valid"),
             pid: 1,
             nats_pid: Some(2),

@@ -54,6 +54,8 @@ pub struct ProcessRuntime {
     pub url: String,
     /// A NATS credentials file.
     pub creds: Option<String>,
+    /// The certificates, in PEM, that vouch for the broker's servers.
+    pub ca: Option<String>,
     /// Where the values of SECRETs are looked up first.
     pub env_file: Option<PathBuf>,
 }
@@ -104,6 +106,7 @@ impl ProcessRuntime {
             url: self.url.clone(),
             creds: self.creds.clone(),
             creds_text: None,
+            ca: self.ca.clone(),
             secrets,
             user: None,
             writable: Vec::new(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::api::ApiError;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::START;
+use super::patience;
 use cli::args::Global;
 use cli::output;
 
@@ -101,14 +101,15 @@ pub(super) async fn start(
     let process = child.id();
     let mut background = Background { child, logged };
     let is_ready = async {
-        let until = Instant::now() + START;
+        let within = patience(home);
+        let until = Instant::now() + within;
         loop {
             let noted = home.read_running().ok().flatten();
             if noted.is_some_and(|noted| noted.pid == process && noted.ready) {
                 return Ok(());
             }
             if Instant::now() > until {
-                let mut cause = format!("process {process} is not ready after {START:?}");
+                let mut cause = format!("process {process} is not ready after {within:?}");
                 let log = written_since(home, logged);
                 if let Some(line) = log.lines().rfind(|line| !line.is_empty()) {
                     cause.push_str(&format!("; its log ends with: {line}"));
@@ -135,6 +136,9 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
     }
     if let Some(creds) = global.creds() {
         command.env("NATS_CREDS", creds);
+    }
+    if let Some(ca) = &global.ca {
+        command.env("NATS_CA", std::path::absolute(ca)?);
     }
     if let Some(namespace) = &global.namespace {
         command.env("MOZART_NAMESPACE", namespace.as_str());

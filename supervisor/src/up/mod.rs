@@ -1,5 +1,6 @@
 //! `mozart up` and `mozart down`: everything on one machine, in one process next to nats-server.
 
+mod cluster;
 mod containers;
 mod detach;
 mod disk;
@@ -26,7 +27,7 @@ use cli::args::{Global, Output};
 use cli::start as client;
 use runtime::{RuntimeOptions, labels, lock};
 
-use crate::args::{Sync, UpArgs};
+use crate::args::{ClusterArgs, Sync, UpArgs};
 use cli::connect;
 use cli::output;
 use common::failure;
@@ -36,11 +37,14 @@ use node::{self, NodeOptions};
 use runtime::engine::{Connection, host_address};
 use runtime::home::{Home, Running};
 
+pub(crate) use cluster::PORT;
 pub(crate) use down::down;
 pub(crate) use reset::reset;
 
 /// How long the parts may take to be there.
 const START: Duration = Duration::from_secs(20);
+/// The same of a member of a cluster: its servers elect leaders first.
+const START_OF_MEMBER: Duration = Duration::from_secs(60);
 /// How long a NATS server that is given may take to be there: as for the roles of their own.
 const GIVEN: Duration = Duration::from_secs(10);
 /// The format of the data folder that this build writes.
@@ -64,7 +68,9 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
         return foreground(global, &args, &home, Home::inherit_lock()?, souls).await;
     }
     let mut background = None;
-    let connect = match find(global, &home, args.name.as_ref()).await? {
+    let found = find(global, &home, args.name.as_ref()).await?;
+    membership(global, &args, &home, &found).await?;
+    let connect = match found {
         Found::Running(connect) => {
             tracing::info!("already running: applying changes");
             if let Ok(Some(running)) = home.read_running() {
@@ -75,12 +81,12 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
         }
         Found::Lock(lock) if args.detach => {
             background = Some(detach::start(global, &args, &home, lock).await?);
-            connect::options(global, "mozart up", START)?
+            connect::options(global, "mozart up", patience(&home))?
         }
         Found::Lock(lock) => return foreground(global, &args, &home, lock, souls).await,
     };
     let applying = async {
-        let started = client::connect(&connect, global.output, START).await?;
+        let started = client::connect(&connect, global.output, connect.timeout).await?;
         let agents = client::apply(&started, souls.unwrap_or_default()).await?;
         if args.wait {
             let agents = if args.dir.is_some() { agents } else { client::all(&started).await? };
@@ -91,6 +97,76 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     match background {
         Some(mut background) => background.during(&home, applying).await,
         None => applying.await,
+    }?;
+    invite(&args, &home, &connect).await
+}
+
+/// Makes this host a member of the cluster that is asked for.
+async fn membership(
+    global: &Global,
+    args: &UpArgs,
+    home: &Home,
+    found: &Found,
+) -> Result<(), ApiError> {
+    let ClusterArgs { cluster, listen, join } = &args.cluster;
+    let is_asked = cluster.is_some() || join.is_some();
+    if is_asked && global.url().is_some() {
+        let what = "cannot be a member of a cluster";
+        let cause = "another NATS server is given";
+        return Err(failure::error(failure::USAGE, what, cause, "leave out --nats (NATS_URL)"));
+    }
+    let is_member = cluster::read(home)?.is_some();
+    if is_asked && !is_member && matches!(found, Found::Running(_)) {
+        let what = "cannot make a running fleet a member of a cluster";
+        let try_ = "--dir DIR for a new data folder";
+        return Err(failure::error(failure::CONFLICT, what, "it runs on this host alone", try_));
+    }
+    let node = || node_name(home, args.name.as_ref());
+    match (cluster, join) {
+        (Some(name), _) => cluster::found(home, name, *listen, &node()?).map(|_| ()),
+        (None, Some(string)) => {
+            let string = string.parse().map_err(|error: String| {
+                let try_ = "`mozart join-token` on a member prints a new one";
+                failure::error(failure::USAGE, "cannot read the join string", error, try_)
+            })?;
+            cluster::join(home, &string, *listen, &node()?).await.map(|_| ())
+        }
+        (None, None) if listen.is_some() && !is_member => {
+            let what = "cannot listen for other hosts";
+            let cause = "this host is no member of a cluster";
+            Err(failure::error(failure::USAGE, what, cause, "--cluster NAME, or --join STRING"))
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+/// Prints the command with which another host joins the cluster that was asked for.
+async fn invite(args: &UpArgs, home: &Home, connect: &ConnectOptions) -> Result<(), ApiError> {
+    if args.cluster.cluster.is_none() {
+        return Ok(());
+    }
+    let broker = Broker::connect(connect).await.attempt("cannot make a join token")?;
+    let string = cluster::invite(home, &broker).await?;
+    output::note("to add a host, run this on it; it works once, within an hour:");
+    output::line(format!("mozart up --join {string}"))
+}
+
+/// `mozart join-token`: prints a string with which one host can join.
+///
+/// # Errors
+/// When this is no member of a cluster, or the broker does not answer.
+pub(crate) async fn join_token(global: &Global) -> Result<(), ApiError> {
+    let home = Home::locate(global.home.as_deref())?;
+    let connect = connect::options(global, "mozart join-token", GIVEN)?;
+    let broker = Broker::connect(&connect).await.attempt("cannot make a join token")?;
+    output::line(cluster::invite(&home, &broker).await?.to_string())
+}
+
+/// How long the parts may take to be there.
+fn patience(home: &Home) -> Duration {
+    match cluster::read(home) {
+        Ok(Some(_)) => START_OF_MEMBER,
+        Ok(None) | Err(_) => START,
     }
 }
 
@@ -104,7 +180,8 @@ enum Found {
 
 /// Finds what runs here, once its note is written: an `up` that is just starting has not written it yet.
 async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<Found, ApiError> {
-    let until = Instant::now() + START;
+    let within = patience(home);
+    let until = Instant::now() + within;
     loop {
         if let Some(lock) = home.lock()? {
             return Ok(Found::Lock(lock));
@@ -114,10 +191,10 @@ async fn find(global: &Global, home: &Home, name: Option<&NodeName>) -> Result<F
         if let Some(noted) = noted.filter(|noted| lock::is_holder(&home.dir, noted.pid)) {
             same_fleet(global, &noted)?;
             same_node(home, name)?;
-            return Ok(Found::Running(connect::options(global, "mozart up", START)?));
+            return Ok(Found::Running(connect::options(global, "mozart up", within)?));
         }
         if Instant::now() > until {
-            let cause = format!("it is not ready after {START:?}");
+            let cause = format!("it is not ready after {within:?}");
             let what = "mozart did not start";
             return Err(failure::error(failure::TIMEOUT, what, cause, "`mozart down`"));
         }
@@ -247,7 +324,7 @@ async fn introduce(
     output: Output,
     locked: bool,
 ) -> Result<(), ApiError> {
-    let started = client::connect(connect, output, START).await?;
+    let started = client::connect(connect, output, connect.timeout).await?;
     let applied = async {
         let agents = client::apply(&started, souls).await?;
         if let Some(timeout) = wait {
@@ -312,8 +389,8 @@ async fn start(
     let name = node_name(home, wanted.name.as_ref())?;
     let engine = Connection::find(wanted.runtime.runtime).await?;
     let given = global.url().map(str::to_owned);
-    let (url, mut nats) = match given {
-        Some(url) => (url, None),
+    let (url, ca, mut nats) = match given {
+        Some(url) => (url, global.ca()?, None),
         None => {
             // Where containers reach it, too.
             let address = match &engine {
@@ -321,16 +398,17 @@ async fn start(
                 None => None,
             };
             let nats = Nats::start(home, wanted.sync, address.as_deref()).await?;
-            (nats.url(), Some(nats))
+            (nats.url(), nats.ca(), Some(nats))
         }
     };
     let namespace = global.namespace.clone().unwrap_or_else(connect::default_namespace);
     let connect = ConnectOptions {
         url: url.clone(),
         creds: global.creds(),
+        ca: ca.clone(),
         name: "mozart up".to_owned(),
         namespace: namespace.clone(),
-        timeout: if nats.is_some() { START } else { GIVEN },
+        timeout: if nats.is_some() { patience(home) } else { GIVEN },
     };
     let shards = wanted.journal_shards.unwrap_or(match wanted.sync {
         Sync::Always => 4,
@@ -368,6 +446,7 @@ async fn start(
     others::end(home, &fleet, wanted.runtime.runtime).await;
     let note = Running {
         url,
+        ca,
         namespace,
         pid: std::process::id(),
         nats_pid: nats.as_ref().map(Nats::pid),
@@ -420,6 +499,7 @@ impl Parts {
                 return Err(broker::failure("cannot start the node and the supervisor", error));
             }
         };
+        rest.spawn(cluster::serve(home.clone(), self.broker.clone(), rest_stop.clone()));
         let name = self.node.name.clone();
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
         // The same for every `up` of this data folder: the lock says that an earlier one is dead, so that its lease is ours at once.

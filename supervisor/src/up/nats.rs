@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::{self, Alone, Member};
 use super::disk::Disk;
 use super::memory;
 use crate::args::Sync;
@@ -51,9 +52,11 @@ fn loopback() -> String {
 }
 
 /// A nats-server that we started, now or in an earlier life.
-#[derive(Debug)]
 pub(super) struct Nats {
     access: Access,
+    /// What it is a member of; none on a host of its own.
+    member: Option<Member>,
+    alone: Alone,
     sync: Sync,
     home: Home,
     folder: PathBuf,
@@ -67,6 +70,7 @@ impl Drop for Nats {
     fn drop(&mut self) {
         if !self.leave {
             self.stop();
+            self.alone.end();
         }
     }
 }
@@ -84,6 +88,8 @@ impl Nats {
             failure::file(what, &error, "check the disk space and permissions there")
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+        let member = cluster::read(home)?;
+        let alone = Alone::new(home);
         let known: Option<Access> = fs::read(folder.join("access.json"))
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -97,35 +103,21 @@ impl Nats {
                 );
             }
             let (access, home) = (access.clone(), home.clone());
-            return Ok(Self { access, sync, home, folder, binary, pid, leave: true });
+            return Ok(Self { access, member, alone, sync, home, folder, binary, pid, leave: true });
         }
         // Nobody knows how to reach it any more, and two must never write to one folder.
         if let Some(pid) = running(&folder) {
             tracing::warn!("nats-server is running, but its access.json is missing: restarting it");
             end(pid).await;
         }
-        let host = address.filter(|address| is_free(address, 0));
-        let host = host.map_or_else(loopback, str::to_owned);
-        // Shims that still run know the old address, and no other.
-        let may_move = labels::find(&home.run()).is_empty();
-        let stays = match &known {
-            Some(known) if may_move => known.host == host && is_free(&known.host, known.port),
-            Some(known) => becomes_free(known).await,
-            None => false,
-        };
-        let access = match known {
-            Some(known) if stays => known,
-            known => Access {
-                // Another program took the port meanwhile, or this is the first start.
-                port: free_port(&host).map_err(failed)?,
-                host,
-                user: "mozart".to_owned(),
-                password: known.map_or_else(random, |known| known.password),
-            },
+        let access = match &member {
+            Some(member) => of_member(member).await?,
+            None => choose(home, known, address).await.map_err(failed)?,
         };
         let home = home.clone();
+        let folder = folder.clone();
         let mut nats =
-            Self { access, sync, home, folder: folder.clone(), binary, pid: 0, leave: true };
+            Self { access, member, alone, sync, home, folder, binary, pid: 0, leave: true };
         nats.spawn().map_err(failed)?;
         nats.leave = false;
         let Access { host, port, .. } = &nats.access;
@@ -135,10 +127,23 @@ impl Nats {
 
     /// Starts the server, and restores its files if they were removed.
     fn spawn(&mut self) -> io::Result<()> {
-        let config = config(&self.access, &self.folder, self.sync);
+        // Others may have joined meanwhile.
+        match cluster::read(&self.home) {
+            Ok(Some(member)) => self.member = Some(member),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{}: {}", error.what, error.cause),
+        }
+        if let Some(member) = &self.member {
+            let written = member.write_certificates(&self.home);
+            written.map_err(|error| io::Error::other(format!("{}: {}", error.what, error.cause)))?;
+        }
+        let config = config(&self.access, self.member.as_ref(), &self.folder, self.sync);
         self.write("nats/access.json", &serde_json::to_vec(&self.access)?)?;
         self.write("nats/nats.conf", config.as_bytes())?;
         self.pid = spawn(&self.binary, &self.folder)?;
+        if let Some(member) = &self.member {
+            self.alone.tend(member, &self.binary);
+        }
         Ok(())
     }
 
@@ -150,7 +155,15 @@ impl Nats {
         }
     }
 
+    /// The certificates of those who vouch for it; none without TLS.
+    pub(super) fn ca(&self) -> Option<String> {
+        self.member.as_ref().map(|member| member.shared.ca.clone())
+    }
+
     pub(super) fn url(&self) -> String {
+        if let Some(member) = &self.member {
+            return member.url();
+        }
         let Access { host, port, user, password } = &self.access;
         format!("nats://{user}:{password}@{host}:{port}")
     }
@@ -177,7 +190,7 @@ impl Nats {
 
     /// Whether a server of this folder runs.
     pub(super) fn is_left(home: &Home) -> bool {
-        running(&home.nats()).is_some()
+        running(&home.nats()).is_some() || Alone::new(home).is_left()
     }
 
     /// Ends the server of this folder, if one runs.
@@ -185,6 +198,7 @@ impl Nats {
         if let Some(pid) = running(&home.nats()) {
             end(pid).await;
         }
+        Alone::new(home).end();
     }
 
     /// Does some work that needs the server, and starts it again should it end meanwhile.
@@ -230,13 +244,17 @@ impl Nats {
                     tracing::warn!("nats-server's disk has free space again: restarting it");
                     end(self.pid).await;
                 }
+                () = company(&mut self.alone, self.member.as_ref(), &self.binary) => {}
                 () = stop.cancelled() => break,
             }
             pause = if began.elapsed() > longest { PAUSES[0] } else { (pause * 2).min(longest) };
             tracing::warn!("nats-server ended{}; restarting it", self.why());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    self.alone.end();
+                    return Ok(());
+                }
             }
             if let Err(error) = self.spawn() {
                 tracing::error!("cannot start nats-server: {error}");
@@ -244,11 +262,60 @@ impl Nats {
             told.send_replace(Some(self.pid));
         }
         end(self.pid).await;
+        self.alone.end();
         Ok(())
     }
 }
 
-fn config(access: &Access, folder: &Path, sync: Sync) -> String {
+/// Looks after the company of a cluster's first server, forever.
+async fn company(alone: &mut Alone, member: Option<&Member>, binary: &Path) {
+    let Some(member) = member else { return std::future::pending().await };
+    loop {
+        alone.tend(member, binary);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The address of a member is known to the others, and cannot be changed.
+async fn of_member(member: &Member) -> Result<Access, ApiError> {
+    let access = Access {
+        host: member.address.ip().to_string(),
+        port: member.address.port(),
+        user: cluster::USER.to_owned(),
+        password: member.shared.password.clone(),
+    };
+    let free = wait_until_free(&access).await;
+    free.map(|()| access).map_err(|error| {
+        let what = format!("nats-server cannot listen on {}", member.address);
+        let try_ = "`ss -ltnp` shows who does; --listen ADDRESS:PORT of a new data folder uses another";
+        failure::error(failure::CONFLICT, what, error, try_)
+    })
+}
+
+/// The address of a server on a host of its own: the one that it had, if it can have it.
+async fn choose(home: &Home, known: Option<Access>, address: Option<&str>) -> io::Result<Access> {
+    let host = address.filter(|address| is_free(address, 0));
+    let host = host.map_or_else(loopback, str::to_owned);
+    // Shims that still run know the old address, and no other.
+    let may_move = labels::find(&home.run()).is_empty();
+    let stays = match &known {
+        Some(known) if may_move => known.host == host && is_free(&known.host, known.port),
+        Some(known) => becomes_free(known).await,
+        None => false,
+    };
+    Ok(match known {
+        Some(known) if stays => known,
+        known => Access {
+            // Another program took the port meanwhile, or this is the first start.
+            port: free_port(&host)?,
+            host,
+            user: "mozart".to_owned(),
+            password: known.map_or_else(random, |known| known.password),
+        },
+    })
+}
+
+fn config(access: &Access, member: Option<&Member>, folder: &Path, sync: Sync) -> String {
     let Access { host, port, user, password } = access;
     let sync = match sync {
         Sync::Always => "always",
@@ -256,14 +323,21 @@ fn config(access: &Access, folder: &Path, sync: Sync) -> String {
     };
     let quoted = |file: &str| nats_conf(&folder.join(file).to_string_lossy());
     let (data, log) = (quoted("data"), quoted("nats.log"));
-    let (user, password) = (nats_conf(user), nats_conf(password));
+    let access = match member {
+        Some(member) => member.conf(folder),
+        None => {
+            let (user, password) = (nats_conf(user), nats_conf(password));
+            format!("authorization {{ user: {user}, password: {password} }}\n")
+        }
+    };
+    let name = member.map_or_else(|| "mozart".to_owned(), |member| nats_conf(&member.server));
     // The disk itself is the bound, and is watched: by default it would be three quarters of what is free at the start.
     let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize));
     let max = disk.ok().filter(|bytes| *bytes > 0);
     let max = max.map(|bytes| format!("max_file_store: {bytes}\n  ")).unwrap_or_default();
     format!(
         "# Written by `mozart up`; changes are lost.
-server_name: mozart
+server_name: {name}
 listen: \"{host}:{port}\"
 max_payload: 1MB
 max_connections: 20000
@@ -277,8 +351,7 @@ jetstream {{
   {max}max_memory_store: 1GB
   limits {{ default_max_consumers: 20000 }}
 }}
-authorization {{ user: {user}, password: {password} }}
-"
+{access}"
     )
 }
 
@@ -309,7 +382,10 @@ async fn end(pid: u32) {
 /// The server that runs with this folder's configuration. Looked for by its arguments: a process id may be another's by now, and
 /// may not be on record, and two servers must never write to one folder.
 fn running(folder: &Path) -> Option<u32> {
-    let conf = folder.join("nats.conf");
+    running_with(&folder.join("nats.conf"))
+}
+
+pub(super) fn running_with(conf: &Path) -> Option<u32> {
     let wanted = [b"-c", conf.as_os_str().as_encoded_bytes()];
     let is_it = |pid: &u32| {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -325,26 +401,33 @@ fn is_free(host: &str, port: u16) -> bool {
 /// Whether the address of an earlier server is free, or becomes so.
 async fn becomes_free(known: &Access) -> bool {
     let Access { host, port, .. } = known;
+    let free = wait_until_free(known).await;
+    if let Err(error) = &free {
+        tracing::warn!(
+            "nats-server cannot listen on {host}:{port} ({error}): it gets a new address, and running agents are replaced"
+        );
+    }
+    free.is_ok()
+}
+
+async fn wait_until_free(Access { host, port, .. }: &Access) -> io::Result<()> {
     let deadline = Instant::now() + PORT_WITHIN;
     let mut waits = false;
     while let Err(error) = TcpListener::bind((host.as_str(), *port)) {
         if error.kind() != io::ErrorKind::AddrInUse || Instant::now() > deadline {
-            tracing::warn!(
-                "nats-server cannot listen on {host}:{port} ({error}): it gets a new address, and running agents are replaced"
-            );
-            return false;
+            return Err(error);
         }
         if !std::mem::replace(&mut waits, true) {
             tracing::info!("waiting up to {PORT_WITHIN:?} for port {port} to become free");
         }
         tokio::time::sleep(PAUSES[0]).await;
     }
-    true
+    Ok(())
 }
 
 /// A port that nobody listens on, if possible below those from which the system gives connections their own end: one of those
 /// could take it while the server is restarted, and a client that tries to reach it there could even meet itself.
-fn free_port(host: &str) -> io::Result<u16> {
+pub(super) fn free_port(host: &str) -> io::Result<u16> {
     const LOWEST: u16 = 10_000;
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let highest = range.split_whitespace().next().and_then(|first| first.parse().ok());
@@ -365,7 +448,7 @@ fn free_port(host: &str) -> io::Result<u16> {
 }
 
 /// 128 random bits: two version-4-like halves of the system's randomness.
-fn random() -> String {
+pub(super) fn random() -> String {
     let mut bytes = [0_u8; 24];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     debug_assert!(filled.is_ok_and(|filled| filled == bytes.len()), "up to 256 bytes come whole");

@@ -15,7 +15,16 @@ use runtime::home::{Home, Running};
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Small files of the folder that do not change while it is in use.
-const FILES: [&str; 4] = ["format", "node", "nats/access.json", "nats/nats.conf"];
+const FILES: [&str; 8] = [
+    "format",
+    "node",
+    "nats/access.json",
+    "nats/nats.conf",
+    "nats/cluster.json",
+    "nats/ca.pem",
+    "nats/server.pem",
+    "nats/server-key.pem",
+];
 
 /// Keeps the note and the other files until `stop`. nats-server gets another process id whenever it is started again; the node `serves` at
 /// some moment.
@@ -86,6 +95,7 @@ mod tests {
         let home = Home::locate(Some(temp.path())).expect("given");
         let note = Running {
             url: "nats://u:p@127.0.0.1:4222".to_owned(),
+            ca: None,
             namespace: Namespace::new("default").expect("valid"),
             pid: 1,
             nats_pid: Some(2),

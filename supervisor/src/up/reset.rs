@@ -77,7 +77,8 @@ fn all(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), ApiError> {
 async fn messages(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), ApiError> {
     let nats = Nats::start(home, Sync::Always, None).await?;
     let given = Global { nats: Some(nats.url()), ..global.clone() };
-    let options = connect::options(&given, "mozart reset", START)?;
+    let mut options = connect::options(&given, "mozart reset", START)?;
+    options.ca = nats.ca();
     let done = reset::streams(&options, global.output, args, &[]).await;
     drop(nats);
     Nats::end_left(home).await;

@@ -325,6 +325,7 @@ impl Fleet {
         let options = ConnectOptions {
             url: word("url"),
             creds: None,
+            ca: None,
             name: "test".to_owned(),
             namespace: word("namespace").parse().expect("valid"),
             timeout: Duration::from_secs(10),

@@ -126,6 +126,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
     let options = ConnectOptions {
         url: config.url.clone(),
         creds: credentials(config)?,
+        ca: config.ca.clone(),
         name: format!("shim {agent}-{}", config.incarnation),
         namespace: config.namespace.clone(),
         timeout: Duration::from_secs(60),

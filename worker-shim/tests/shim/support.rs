@@ -115,6 +115,7 @@ impl Server {
         let options = ConnectOptions {
             url: format!("nats://127.0.0.1:{}", self.port),
             creds: None,
+            ca: None,
             name: "test".into(),
             namespace: Namespace::new("test").expect("valid"),
             timeout: SOON,
@@ -174,6 +175,7 @@ impl Shim {
         let config = ShimConfig {
             url: format!("nats://127.0.0.1:{port}"),
             creds: None,
+            ca: None,
             creds_text: None,
             secrets: Default::default(),
             user: None,

@@ -79,6 +79,7 @@ impl Cluster {
         let options = ConnectOptions {
             url: urls.join(","),
             creds: None,
+            ca: None,
             name: "test".into(),
             namespace: Namespace::new("test").expect("valid"),
             timeout: Duration::from_secs(30),

@@ -218,6 +218,7 @@ impl Server {
         ConnectOptions {
             url: self.url(),
             creds: None,
+            ca: None,
             name: "test".into(),
             namespace: Namespace::new("test").expect("valid"),
             timeout: Duration::from_secs(10),

@@ -42,6 +42,7 @@ async fn connect(url: &str) -> Broker {
     let options = ConnectOptions {
         url: url.to_owned(),
         creds: None,
+        ca: None,
         name: "test".to_owned(),
         namespace: "test".parse().expect("valid"),
         timeout: SOON,

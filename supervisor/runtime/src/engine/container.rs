@@ -147,6 +147,7 @@ impl Engine {
                 url: self.inner.url.clone(),
                 creds: None,
                 creds_text: creds_text.clone(),
+                ca: options.ca.clone(),
                 secrets: secrets.clone(),
                 user: Some(WorkerUser { image: image.user.clone(), id: mounts.user }),
                 writable: spec::writable(&image, &mounts.mounts),

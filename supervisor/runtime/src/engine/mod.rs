@@ -209,6 +209,8 @@ pub struct EngineOptions {
     pub url: String,
     /// A NATS credentials file.
     pub creds: Option<PathBuf>,
+    /// The certificates, in PEM, that vouch for the broker's servers.
+    pub ca: Option<String>,
     /// The network of the containers; none is the engine's own bridge.
     pub network: Option<String>,
     /// What agents without IMAGE run in.

@@ -154,6 +154,7 @@ mod tests {
             shim: "/shim".into(),
             url: "nats://u:geheim@h".into(),
             creds: None,
+            ca: None,
             network: None,
             base_image: BASE_IMAGE.into(),
             dev: false,

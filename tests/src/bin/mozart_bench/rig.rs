@@ -72,6 +72,7 @@ impl Rig {
         ConnectOptions {
             url: url.to_owned(),
             creds: None,
+            ca: None,
             name: "mozart bench".to_owned(),
             namespace: namespace.clone(),
             timeout: Duration::from_secs(10),

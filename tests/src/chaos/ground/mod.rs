@@ -288,6 +288,7 @@ impl Ground {
         let options = ConnectOptions {
             url,
             creds: None,
+            ca: None,
             name: "chaos".to_owned(),
             namespace: Namespace::new("default")?,
             timeout: Duration::from_secs(20),
