@@ -84,7 +84,8 @@ impl Broker {
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
         let deadline = Instant::now() + options.timeout;
         let wire = open(options, deadline).await?;
-        let made = streams::find(&wire, &options.namespace, rest(deadline)).await?;
+        let patience = rest(deadline).max(election(&wire));
+        let made = streams::find(&wire, &options.namespace, patience).await?;
         Ok(Self::new(wire, &options.namespace, made))
     }
 
@@ -98,7 +99,8 @@ impl Broker {
     ) -> Result<Self> {
         let deadline = Instant::now() + options.timeout;
         let wire = open(options, deadline).await?;
-        let made = streams::create(&wire, &options.namespace, streams, rest(deadline)).await?;
+        let patience = rest(deadline).max(election(&wire));
+        let made = streams::create(&wire, &options.namespace, streams, patience).await?;
         Ok(Self::new(wire, &options.namespace, made))
     }
 
@@ -147,7 +149,15 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn scale(&self, timeout: Duration) -> Result<Scaled> {
-        streams::scale(self.wire(), self.subjects(), timeout).await
+        streams::scale(self.wire(), self.subjects(), true, timeout).await
+    }
+
+    /// Tells how far that is.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn scaled(&self, timeout: Duration) -> Result<Scaled> {
+        streams::scale(self.wire(), self.subjects(), false, timeout).await
     }
 
     /// The version of the server that the connection is with.
@@ -298,6 +308,11 @@ fn rest(deadline: Instant) -> Duration {
     let left = deadline.saturating_duration_since(Instant::now());
     // Whole milliseconds, since error texts show it.
     Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1000))
+}
+
+/// How long a cluster may take to answer for its streams: one whose leader is gone elects another one, after 4 to 9 s.
+fn election(wire: &Wire) -> Duration {
+    if streams::is_clustered(wire) { Duration::from_secs(15) } else { Duration::ZERO }
 }
 
 /// Connects, trying until the deadline: the server may be about to start.

@@ -128,10 +128,12 @@ async fn control(
     made(&ensure(wire, plan.control(), timeout).await?)
 }
 
-/// Gives the streams of a growing cluster three replicas each once there are three servers; how many have them, of how many.
+/// How many streams have all the replicas that they are to have, of how many. With `changes`, those of a growing cluster get three each if
+/// there are three servers.
 pub(crate) async fn scale(
     wire: &Wire,
     subjects: &Subjects,
+    changes: bool,
     timeout: Duration,
 ) -> Result<Scaled> {
     let plan = Plan {
@@ -154,6 +156,9 @@ pub(crate) async fn scale(
         let Made { replicas, grows, .. } = made(&info)?;
         if replicas >= REPLICAS || !grows {
             scaled.ready += usize::from(info.cluster.is_complete(replicas));
+            continue;
+        }
+        if !changes {
             continue;
         }
         let mut config = info.config;

@@ -11,6 +11,7 @@ use common::words::count;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::grow::grow;
 use super::{Done, Supervisor};
 
 /// The pause after a round that found nothing more to do.
@@ -70,8 +71,15 @@ impl Supervisor {
         let options = self.retention.archive;
         let archiver = Archiver::new(self.reads.broker.clone(), options);
         let idle = IDLE.min(options.hot / 2).max(Duration::from_secs(1));
+        let broker = self.reads.broker.clone();
         self.task(async move {
-            let _ended = over.run_until_cancelled(keep(archiver, told, idle)).await;
+            let kept = async {
+                tokio::select! {
+                    () = keep(archiver, told, idle) => {}
+                    () = grow(broker) => {}
+                }
+            };
+            let _ended = over.run_until_cancelled(kept).await;
             Done::Nothing
         });
     }

@@ -6,6 +6,7 @@ mod admit;
 mod archive;
 mod deadlines;
 mod disk;
+mod grow;
 mod leader;
 mod lease;
 mod looks;

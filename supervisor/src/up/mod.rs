@@ -98,7 +98,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
         Some(mut background) => background.during(&home, applying).await,
         None => applying.await,
     }?;
-    invite(&args, &home, &connect).await
+    invite(&args.cluster, &home, &connect).await
 }
 
 /// Makes this host a member of the cluster that is asked for.
@@ -140,12 +140,18 @@ async fn membership(
     }
 }
 
-/// Prints the command with which another host joins the cluster that was asked for.
-async fn invite(args: &UpArgs, home: &Home, connect: &ConnectOptions) -> Result<(), ApiError> {
-    if args.cluster.cluster.is_none() {
+/// Tells how far the cluster is that was asked for, and prints the command with which another host joins.
+async fn invite(
+    asked: &ClusterArgs,
+    home: &Home,
+    connect: &ConnectOptions,
+) -> Result<(), ApiError> {
+    let ClusterArgs { cluster, join, .. } = asked;
+    if cluster.is_none() && join.is_none() {
         return Ok(());
     }
     let broker = Broker::connect(connect).await.attempt("cannot make a join token")?;
+    cluster::show_growth(&broker).await;
     let string = cluster::invite(home, &broker).await?;
     output::note("to add a host, run this on it; it works once, within an hour:");
     output::line(format!("mozart up --join {string}"))
@@ -282,10 +288,12 @@ async fn foreground(
     let mut applying = JoinSet::new();
     let (wait, output, locked) = (args.wait.then_some(args.timeout), global.output, args.locked);
     let serves = parts.node.serves.clone();
+    let (cluster, folder) = (args.cluster.clone(), home.clone());
     applying.spawn(async move {
         // If the node cannot start, its error ends all.
         serves.cancelled().await;
-        introduce(&connect, souls.unwrap_or_default(), wait, output, locked).await
+        introduce(&connect, souls.unwrap_or_default(), wait, output, locked).await?;
+        invite(&cluster, &folder, &connect).await
     });
     let serving = async {
         let served = parts.serve(home, stop.clone()).await;

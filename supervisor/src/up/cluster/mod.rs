@@ -4,6 +4,7 @@
 mod alone;
 mod certificates;
 mod enroll;
+mod growth;
 mod join;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use alone::Alone;
 pub(super) use enroll::serve;
+pub(super) use growth::show_growth;
 pub(crate) use join::invite;
 pub(super) use join::join;
 
