@@ -57,7 +57,10 @@ impl Command {
     pub(crate) fn is_role(&self) -> bool {
         matches!(
             self,
-            Self::Up(_) | Self::Join(_) | Self::Supervisor(_) | Self::Node(NodeArgs { command: None, .. })
+            Self::Up(_)
+                | Self::Join(_)
+                | Self::Supervisor(_)
+                | Self::Node(NodeArgs { command: None, .. })
         )
     }
 }
@@ -129,7 +132,9 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     }
     match address.port() {
         1..=63_535 => Ok(address),
-        _ => Err("expected a port from 1 to 63535: the servers use the one 2000 above it".to_owned()),
+        _ => {
+            Err("expected a port from 1 to 63535: the servers use the one 2000 above it".to_owned())
+        }
     }
 }
 

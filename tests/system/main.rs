@@ -8,6 +8,7 @@ mod carry;
 mod chaos;
 mod checker;
 mod cli;
+mod cluster;
 mod compose;
 mod containers;
 mod copies;

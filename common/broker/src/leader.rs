@@ -63,7 +63,11 @@ mod tests {
     /// What a server answers that takes `leader` for the leader, and heard others so many seconds ago.
     fn answer(leader: &str, heard: &[(&str, u64)]) -> Cluster {
         let seconds = 1_000_000_000;
-        let peer = |(name, ago): &(&str, u64)| Peer { name: (*name).into(), active: ago * seconds, current: true };
+        let peer = |(name, ago): &(&str, u64)| Peer {
+            name: (*name).into(),
+            active: ago * seconds,
+            current: true,
+        };
         Cluster { leader: leader.into(), replicas: heard.iter().map(peer).collect() }
     }
 

@@ -136,12 +136,8 @@ pub(crate) async fn scale(
     changes: bool,
     timeout: Duration,
 ) -> Result<Scaled> {
-    let plan = Plan {
-        subjects: subjects.clone(),
-        replicas: REPLICAS,
-        clustered: true,
-        grows: true,
-    };
+    let plan =
+        Plan { subjects: subjects.clone(), replicas: REPLICAS, clustered: true, grows: true };
     let names: Vec<String> = std::iter::once(plan.control())
         .chain(plan.others())
         .filter_map(|config| Some(config["name"].as_str()?.to_owned()))

@@ -21,7 +21,8 @@ pub(crate) fn trusting(ca: &str) -> Result<ClientConfig, String> {
         return Err("it holds no certificate in PEM".to_owned());
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    let builder =
+        builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 

@@ -22,7 +22,9 @@ pub(super) async fn grow(broker: Broker) {
                 say(&scaled, &known);
                 known = scaled;
             }
-            Err(error) => tracing::warn!("cannot change the number of the streams' replicas: {error}"),
+            Err(error) => {
+                tracing::warn!("cannot change the number of the streams' replicas: {error}")
+            }
         }
         let is_grown = known.of > 0 && known.ready == known.of;
         tokio::time::sleep(if is_grown { GROWN } else { GROWING }).await;
@@ -32,7 +34,9 @@ pub(super) async fn grow(broker: Broker) {
 fn say(scaled: &Scaled, known: &Scaled) {
     let Scaled { changed, ready, of, lacks_servers } = *scaled;
     if lacks_servers && !known.lacks_servers {
-        tracing::info!("fewer than three servers: the streams have one replica each, and are lost with its server");
+        tracing::info!(
+            "fewer than three servers: the streams have one replica each, and are lost with its server"
+        );
     }
     if changed > 0 {
         tracing::info!("three servers: {changed} streams get three replicas each");

@@ -103,7 +103,17 @@ impl Nats {
                 );
             }
             let (access, home) = (access.clone(), home.clone());
-            return Ok(Self { access, member, alone, sync, home, folder, binary, pid, leave: true });
+            return Ok(Self {
+                access,
+                member,
+                alone,
+                sync,
+                home,
+                folder,
+                binary,
+                pid,
+                leave: true,
+            });
         }
         // Nobody knows how to reach it any more, and two must never write to one folder.
         if let Some(pid) = running(&folder) {
@@ -135,7 +145,8 @@ impl Nats {
         }
         if let Some(member) = &self.member {
             let written = member.write_certificates(&self.home);
-            written.map_err(|error| io::Error::other(format!("{}: {}", error.what, error.cause)))?;
+            written
+                .map_err(|error| io::Error::other(format!("{}: {}", error.what, error.cause)))?;
         }
         let config = config(&self.access, self.member.as_ref(), &self.folder, self.sync);
         self.write("nats/access.json", &serde_json::to_vec(&self.access)?)?;
@@ -287,7 +298,8 @@ async fn of_member(member: &Member) -> Result<Access, ApiError> {
     let free = wait_until_free(&access).await;
     free.map(|()| access).map_err(|error| {
         let what = format!("nats-server cannot listen on {}", member.address);
-        let try_ = "`ss -ltnp` shows who does; --listen ADDRESS:PORT of a new data folder uses another";
+        let try_ =
+            "`ss -ltnp` shows who does; --listen ADDRESS:PORT of a new data folder uses another";
         failure::error(failure::CONFLICT, what, error, try_)
     })
 }

@@ -30,6 +30,8 @@ pub struct Fleet {
     runtime: Runtime,
     /// What `mozart` finds in its environment, beside what it needs.
     env: Vec<(String, String)>,
+    /// The network namespace that its commands run in; none for the machine's own.
+    netns: Option<String>,
     /// Whether containers have the souls' folder.
     dev: bool,
     /// By what label the engine knows its containers, once one was seen.
@@ -64,6 +66,7 @@ impl Fleet {
             souls: souls_folder,
             runtime,
             env: Vec::new(),
+            netns: None,
             dev: true,
             label: OnceLock::new(),
             up: None,
@@ -94,6 +97,13 @@ impl Fleet {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs all commands, and so what they start, in a network namespace.
+    #[must_use]
+    pub(super) fn on(mut self, netns: &str) -> Self {
+        self.netns = Some(netns.to_owned());
         self
     }
 
@@ -147,10 +157,20 @@ impl Fleet {
     /// A command of the command line, with an environment that knows this fleet alone.
     #[must_use]
     pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
-        let mut command = Command::new(cli::binary("mozart"));
+        let mozart = cli::binary("mozart");
+        let mut command = match &self.netns {
+            None => Command::new(mozart),
+            Some(netns) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", netns]).arg(mozart);
+                command
+            }
+        };
         for name in [
             "NATS_URL",
             "NATS_CREDS",
+            "NATS_CA",
+            "MOZART_JOIN",
             "MOZART_NAMESPACE",
             "MOZART_NETWORK",
             "MOZART_NATS_MONITOR",

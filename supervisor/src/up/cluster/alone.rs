@@ -74,13 +74,15 @@ impl Alone {
     /// Starts it where it is needed, and ends it where it is no longer.
     pub(in crate::up) fn tend(&mut self, member: &Member, binary: &Path) {
         let is_needed = is_alone(&self.home.nats().join("data"));
-        let runs = self.pid.is_some_and(|pid| {
-            processes::started_at(pid).is_some() && !processes::is_zombie(pid)
-        });
+        let runs = self
+            .pid
+            .is_some_and(|pid| processes::started_at(pid).is_some() && !processes::is_zombie(pid));
         if is_needed && !runs {
             match self.spawn(member, binary) {
                 Ok(pid) => self.pid = Some(pid),
-                Err(error) => tracing::warn!("cannot start the cluster's first server alone: {error}"),
+                Err(error) => {
+                    tracing::warn!("cannot start the cluster's first server alone: {error}")
+                }
             }
         } else if !is_needed && runs {
             tracing::info!("the cluster has a second server");
@@ -119,8 +121,12 @@ system_account: {system}
             listen = local(free_port("127.0.0.1")?),
             log = quoted("alone.log"),
             system = ACCOUNTS[2],
-            routes =
-                member.routes(local(free_port("127.0.0.1")?), &tls, password, "no_advertise: true\n  "),
+            routes = member.routes(
+                local(free_port("127.0.0.1")?),
+                &tls,
+                password,
+                "no_advertise: true\n  "
+            ),
         );
         self.home.put(&format!("nats/{CONF}"), content.as_bytes())?;
         // Before it has a log, it complains there.

@@ -33,7 +33,11 @@ pub(super) enum Answer {
     /// It is a member.
     Welcome { members: Vec<SocketAddr>, shared: Box<Shared> },
     /// It is not.
-    Refused { cause: String, #[serde(rename = "try")] try_: String },
+    Refused {
+        cause: String,
+        #[serde(rename = "try")]
+        try_: String,
+    },
 }
 
 /// Answers hosts that want to join until `stop`.
@@ -76,7 +80,10 @@ async fn answer(home: &Home, broker: &Broker, question: &TransientMessage) -> An
         Answer::Refused { cause: cause.to_owned(), try_: try_.to_owned() }
     };
     let Ok(request) = serde_json::from_slice::<Request>(&question.payload) else {
-        return refused("the request cannot be read", "use the same version of mozart on all hosts");
+        return refused(
+            "the request cannot be read",
+            "use the same version of mozart on all hosts",
+        );
     };
     match broker.use_ticket(&hash(&request.token), &request.folder, TOKEN).await {
         Ok(Admit::Granted) => {}

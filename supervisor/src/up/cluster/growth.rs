@@ -29,7 +29,10 @@ pub(in crate::up) async fn show_growth(broker: &Broker) {
         match broker.scaled(EVERY * 10).await {
             Ok(scaled) => {
                 if shown.replace(scaled.ready) != Some(scaled.ready) {
-                    output::note(format!("{} of {} streams have three replicas", scaled.ready, scaled.of));
+                    output::note(format!(
+                        "{} of {} streams have three replicas",
+                        scaled.ready, scaled.of
+                    ));
                 }
                 if scaled.ready == scaled.of {
                     return;

@@ -79,9 +79,13 @@ impl FromStr for JoinString {
         let text = read.as_deref().unwrap_or(text);
         // A terminal that wraps a long line may break it.
         let text: String = text.chars().filter(|char| !char.is_whitespace()).collect();
-        let expected = || format!("expected a string that begins with {MARK}, as `mozart join-token` prints it");
+        let expected = || {
+            format!("expected a string that begins with {MARK}, as `mozart join-token` prints it")
+        };
         let encoded = text.strip_prefix(MARK).ok_or_else(expected)?;
-        let json = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| "it is damaged: copy all of it".to_owned())?;
+        let json = URL_SAFE_NO_PAD
+            .decode(encoded)
+            .map_err(|_| "it is damaged: copy all of it".to_owned())?;
         serde_json::from_slice(&json).map_err(|_| "it is damaged: copy all of it".to_owned())
     }
 }
@@ -140,14 +144,10 @@ pub(in crate::up) async fn join(
         Some(listen) => listen,
         None => SocketAddr::new(own_address(&string.addresses)?, PORT),
     };
-    let request = Request {
-        token: string.token.clone(),
-        folder: home.claim()?,
-        address,
-    };
-    let payload = serde_json::to_vec(&request).map_err(std::io::Error::from).map_err(|error| {
-        failure::file("cannot ask to join", &error, "")
-    })?;
+    let request = Request { token: string.token.clone(), folder: home.claim()?, address };
+    let payload = serde_json::to_vec(&request)
+        .map_err(std::io::Error::from)
+        .map_err(|error| failure::file("cannot ask to join", &error, ""))?;
     let servers: Vec<String> =
         string.addresses.iter().map(|address| format!("tls://{address}")).collect();
     let url = servers.join(",").replacen("://", &format!("://{JOINER}:{}@", string.password), 1);
@@ -171,7 +171,12 @@ pub(in crate::up) async fn join(
         error
     })?;
     let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
-        failure::error(failure::FAILED, what.clone(), error, "use the same version of mozart on all hosts")
+        failure::error(
+            failure::FAILED,
+            what.clone(),
+            error,
+            "use the same version of mozart on all hosts",
+        )
     })?;
     match answer {
         Answer::Welcome { members, shared } => {
@@ -180,9 +185,7 @@ pub(in crate::up) async fn join(
             member.keep(home)?;
             Ok(member)
         }
-        Answer::Refused { cause, try_ } => {
-            Err(failure::error(failure::DENIED, what, cause, try_))
-        }
+        Answer::Refused { cause, try_ } => Err(failure::error(failure::DENIED, what, cause, try_)),
     }
 }
 

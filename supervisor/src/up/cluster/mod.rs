@@ -102,7 +102,12 @@ pub(super) fn found(
     }
     let Some(address) = listen else {
         let what = "a cluster needs an address that its other hosts can reach";
-        return Err(failure::error(failure::USAGE, what, "--listen is missing", "--listen ADDRESS"));
+        return Err(failure::error(
+            failure::USAGE,
+            what,
+            "--listen is missing",
+            "--listen ADDRESS",
+        ));
     };
     is_unused(home)?;
     let (ca, ca_key) = certificates::authority(name)?;
@@ -141,7 +146,8 @@ fn is_same(
         Some(listen) if listen != member.address => {
             let what = format!("cannot listen on {listen}");
             let cause = format!("the other members know this host as {}", member.address);
-            let try_ = format!("--listen {}, or `mozart join` with a new data folder", member.address);
+            let try_ =
+                format!("--listen {}, or `mozart join` with a new data folder", member.address);
             Err(failure::error(failure::CONFLICT, what, cause, try_))
         }
         _ => Ok(member),
@@ -155,7 +161,8 @@ fn is_unused(home: &Home) -> Result<(), ApiError> {
     }
     let what = "cannot make this a member of a cluster";
     let cause = format!("{} holds the fleet of a single host", home.dir.display());
-    let try_ = "--dir DIR for a new data folder; `mozart export` and `mozart import` carry agents over";
+    let try_ =
+        "--dir DIR for a new data folder; `mozart export` and `mozart import` carry agents over";
     Err(failure::error(failure::CONFLICT, what, cause, try_))
 }
 
@@ -175,9 +182,8 @@ impl Member {
     }
 
     pub(super) fn keep(&self, home: &Home) -> Result<(), ApiError> {
-        let written = serde_json::to_vec_pretty(self)
-            .map_err(std::io::Error::from)
-            .and_then(|json| {
+        let written =
+            serde_json::to_vec_pretty(self).map_err(std::io::Error::from).and_then(|json| {
                 fs::create_dir_all(home.nats())?;
                 home.put(FILE, &json)
             });
@@ -203,10 +209,10 @@ impl Member {
     pub(super) fn conf(&self, folder: &Path) -> String {
         let [app, join, system] = ACCOUNTS;
         let quoted = |file: &str| nats_conf(&folder.join(file).to_string_lossy());
-        let (cert, key, ca) =
-            (quoted("server.pem"), quoted("server-key.pem"), quoted("ca.pem"));
+        let (cert, key, ca) = (quoted("server.pem"), quoted("server-key.pem"), quoted("ca.pem"));
         let tls = format!("cert_file: {cert}, key_file: {key}, ca_file: {ca}, timeout: 5");
-        let Shared { password, routes: routes_password, system: system_password, .. } = &self.shared;
+        let Shared { password, routes: routes_password, system: system_password, .. } =
+            &self.shared;
         let join_password = &self.shared.join;
         let subject = common::subject::JOIN;
         format!(

@@ -1,0 +1,146 @@
+//! Several hosts, each with a nats-server of one cluster, over networks that are cut.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use system_tests::harness::{Fleet, Hosts, eventually, flaky, within};
+
+/// How long a cluster may take to lose a host and answer again.
+const FAILOVER: Duration = Duration::from_secs(40);
+
+/// Starts a cluster on all hosts, and returns once its streams have all their replicas.
+async fn start(hosts: &Hosts, count: usize) {
+    let souls = hosts.host(0).souls().to_string_lossy().into_owned();
+    let address = hosts.address(0);
+    let first =
+        ["up", &souls, "-d", "--wait", "--cluster", "c", "--listen", &address, "--name", "n0"];
+    let mut printed = hosts.host(0).cli(first).await.ok().stdout;
+    for host in 1..count {
+        let string =
+            printed.trim().strip_prefix("mozart up --join ").expect("a command").to_owned();
+        let name = format!("n{host}");
+        let joined = hosts.host(host).cli(["join", &string, "-d", "--name", &name]).await.ok();
+        if host == 2 {
+            let joined = joined.clone();
+            joined.says("streams have three replicas");
+        }
+        printed = joined.stdout;
+    }
+}
+
+async fn answer(fleet: &Fleet, agent: &str, text: &str) -> String {
+    fleet.cli(["send", agent, text, "--wait", "--timeout", "60s"]).await.ok().stdout
+}
+
+fn row<'a>(rows: &'a Value, agent: &str) -> &'a Value {
+    let rows = rows.as_array().expect("a list");
+    rows.iter().find(|row| row["agent"] == agent).expect("it is there")
+}
+
+#[tokio::test]
+async fn three_commands_make_a_cluster_that_outlives_any_of_its_hosts() {
+    let Some(hosts) = Hosts::new(3, &[("a", &flaky("")), ("b", &flaky(""))]) else { return };
+    start(&hosts, 3).await;
+    for host in 0..3 {
+        assert_eq!(answer(hosts.host(host), "a", "before").await, "before\n");
+    }
+    let nodes = hosts.host(2).json(["node", "ls"]).await;
+    let up = nodes.as_array().expect("a list").iter().filter(|node| node["state"] == "up").count();
+    assert_eq!(up, 3, "{nodes}");
+
+    // The host that all began on, with everything on it.
+    hosts.kill(0);
+    let began = Instant::now();
+    for agent in ["a", "b"] {
+        within(FAILOVER, "the other hosts run its agents", async || {
+            let sent =
+                hosts.host(1).cli(["send", agent, "after", "--wait", "--timeout", "40s"]).await;
+            if sent.code == 0 { Ok(()) } else { Err(sent.to_string()) }
+        })
+        .await;
+    }
+    assert!(began.elapsed() < FAILOVER, "{:?}", began.elapsed());
+    let rows = hosts.host(2).json(["ps"]).await;
+    for agent in ["a", "b"] {
+        assert_ne!(row(&rows, agent)["node"], "n0", "{rows}");
+    }
+
+    // It comes back with what it has, and nothing of it is asked for again.
+    let _up = hosts.host(0).cli(["up", "-d"]).await.ok();
+    assert_eq!(answer(hosts.host(0), "a", "again").await, "again\n");
+    eventually("its node is up, and runs nothing", async || {
+        let nodes = hosts.host(1).json(["node", "ls"]).await;
+        let first = nodes.as_array().and_then(|nodes| nodes.first().cloned()).unwrap_or_default();
+        if first["state"] == "up" && first["incarnations"].as_array().is_none_or(Vec::is_empty) {
+            Ok(())
+        } else {
+            Err(nodes.to_string())
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_join_token_admits_one_host() {
+    let Some(hosts) = Hosts::new(3, &[]) else { return };
+    let address = hosts.address(0);
+    let first = ["up", "-d", "--cluster", "c", "--listen", &address, "--name", "n0"];
+    let printed = hosts.host(0).cli(first).await.ok().stdout;
+    let string = printed.trim().strip_prefix("mozart up --join ").expect("a command");
+    let join = |host: usize, string: &str| {
+        let name = format!("n{host}");
+        let args =
+            ["join".to_owned(), string.to_owned(), "-d".to_owned(), "--name".to_owned(), name];
+        hosts.host(host).cli(args)
+    };
+    let damaged = &string[..string.len() - 5];
+    join(1, damaged).await.exit(2).says("it is damaged: copy all of it");
+    join(1, string).await.ok().says("2 servers of 3");
+    join(2, string).await.exit(7).says("the join token was used by another host");
+    // What runs again needs none, and a repeated command does no harm.
+    let _again = join(1, string).await.ok();
+    let _down = hosts.host(1).cli(["down"]).await.ok();
+    let _up = hosts.host(1).cli(["up", "-d"]).await.ok();
+    let token = hosts.host(1).cli(["join-token"]).await.ok().stdout;
+    let _third = join(2, token.trim()).await.ok();
+
+    // A folder has one address and one cluster.
+    let elsewhere = ["up", "-d", "--cluster", "c", "--listen", "10.77.0.9"];
+    hosts
+        .host(0)
+        .cli(elsewhere)
+        .await
+        .exit(4)
+        .says("the other members know this host as 10.77.0.1:4222");
+    hosts
+        .host(0)
+        .cli(["up", "-d", "--cluster", "d"])
+        .await
+        .exit(4)
+        .says("it is a member of c, not of d");
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_host_is_restarted_alone() {
+    let Some(hosts) = Hosts::new(1, &[("a", &flaky(""))]) else { return };
+    start(&hosts, 1).await;
+    assert_eq!(answer(hosts.host(0), "a", "one").await, "one\n");
+    let _down = hosts.host(0).cli(["down"]).await.ok();
+    assert_eq!(hosts.processes(0), [0_u32; 0], "all of it has ended");
+    let _up = hosts.host(0).cli(["up", "-d", "--wait"]).await.ok();
+    assert_eq!(answer(hosts.host(0), "a", "two").await, "two\n");
+    hosts.kill(0);
+    let _up = hosts.host(0).cli(["up", "-d", "--wait"]).await.ok();
+    assert_eq!(answer(hosts.host(0), "a", "three").await, "three\n");
+}
+
+#[tokio::test]
+async fn the_fleet_of_a_single_host_does_not_become_a_cluster_by_itself() {
+    let Some(hosts) = Hosts::new(1, &[("a", &flaky(""))]) else { return };
+    let _up = hosts.host(0).cli(["up", "-d"]).await.ok();
+    let cluster = ["up", "-d", "--cluster", "c", "--listen", "10.77.0.1"];
+    hosts.host(0).cli(cluster).await.exit(4).says("it runs on this host alone");
+    let _down = hosts.host(0).cli(["down"]).await.ok();
+    hosts.host(0).cli(cluster).await.exit(4).says("holds the fleet of a single host");
+    hosts.host(0).cli(["up", "-d", "--listen", "10.77.0.1"]).await.exit(2).says("--cluster NAME");
+}
