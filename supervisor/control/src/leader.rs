@@ -7,7 +7,7 @@ use broker::{Moment, TransientMessage};
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::frame::{NodeCommandBody, NodeReport, ShimReport};
 use common::{AgentName, NodeName, codec};
-use supervisor_core::{Action, Observer, Outcome, ShimReady, State, resume};
+use supervisor_core::{Action, Ears, Observer, Outcome, ShimReady, State, resume};
 use tokio::time::timeout;
 use tokio_util::sync::DropGuard;
 
@@ -131,6 +131,7 @@ impl Leading {
         state: &State,
         run: &str,
         now_ms: u64,
+        ears: &Ears,
         record: &ControlRecord,
         actions: Vec<Action>,
     ) -> bool {
@@ -157,7 +158,7 @@ impl Leading {
         }
         self.term = Some(state.term());
         self.number = 0;
-        self.observer = Observer::new(state.term(), now_ms);
+        self.observer = Observer::after(state.term(), now_ms, ears);
         self.pending.extend(resume(state));
         true
     }
@@ -218,6 +219,7 @@ impl Supervisor {
                 return self.node_heard(&node);
             }
         };
+        self.ears.heard(&node, self.now_ms());
         if let NodeReport::Running(status) = &report {
             // A node speaks for itself only.
             if status.node != node {
@@ -247,6 +249,7 @@ impl Supervisor {
 
     /// What cannot be read is a sign of life nevertheless: a node of another version is not a lost one.
     fn node_heard(&mut self, node: &NodeName) {
+        self.ears.heard(node, self.now_ms());
         self.observe(|observer, _, now| observer.node_heard(now, node));
     }
 

@@ -35,7 +35,7 @@ use common::{AgentName, NodeName, Timestamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use supervisor_core::{Snapshots, State, skip, step};
+use supervisor_core::{Ears, Snapshots, State, skip, step};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -134,6 +134,8 @@ struct Supervisor {
     preparing: HashMap<AgentName, Preparing>,
     /// The last report of each node, and when it came.
     nodes: HashMap<NodeName, (u64, NodeStatus)>,
+    /// What it hears of them, whether it leads or not.
+    ears: Ears,
     leading: Option<Leading>,
     unread: Unread,
 }
@@ -183,6 +185,7 @@ pub async fn serve(
         counted: HashMap::new(),
         preparing: HashMap::new(),
         nodes: HashMap::new(),
+        ears: Ears::new(0),
         leading: None,
         unread: Unread::default(),
     };
@@ -307,6 +310,7 @@ impl Supervisor {
             self.leading = None;
             self.holder = None;
         }
+        self.ears.awake(now_ms);
         if let Some(leading) = &mut self.leading {
             leading.awake(now_ms);
         }
@@ -348,7 +352,7 @@ impl Supervisor {
                 self.note_removed(&record);
                 let (run, now_ms) = (self.run.to_string(), self.now_ms());
                 if let Some(leading) = &mut self.leading
-                    && leading.folded(&self.state, &run, now_ms, &record, actions)
+                    && leading.folded(&self.state, &run, now_ms, &self.ears, &record, actions)
                 {
                     return self.follow_what_cannot_be_read(Folded::Leads);
                 }
@@ -483,6 +487,7 @@ impl Supervisor {
 
     fn link(&mut self, link: Link) {
         let now = self.now_ms();
+        self.ears.link(link.up, now);
         if let Some(leading) = &mut self.leading {
             leading.observer.link(link.up, now);
         }

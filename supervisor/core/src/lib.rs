@@ -28,7 +28,7 @@ mod world;
 
 pub use action::Action;
 pub use explain::explain;
-pub use observer::{Observer, Outcome, ShimReady};
+pub use observer::{Ears, Observer, Outcome, ShimReady};
 pub use placement::{allocate, failed, place};
 pub use resume::resume;
 pub use snapshot::{

@@ -1,12 +1,13 @@
 //! The leader's view: turns the reports of nodes and shims into records, but only into those that say something new.
 //!
 //! What it remembers is not in the log: when it last heard from each node and shim, and what it has just reported. A new
-//! leader starts with an empty memory and counts silence from then on. Time is an argument: milliseconds of a clock that only
-//! goes forward, also while the machine sleeps.
+//! leader knows when it heard the nodes while it followed ([`Ears`]), gives them some seconds more, and counts the silence of shims from then
+//! on. Time is an argument: milliseconds of a clock that only goes forward, also while the machine sleeps.
 //!
 //! The time during which the leader itself was suspended does not count as silence of others. A gap between two moments at which it ran (a
 //! stopped process, a closed lid, a frozen virtual machine) restarts every time window, as a lost link does.
 
+mod ears;
 mod incarnations;
 mod memory;
 mod nodes;
@@ -16,12 +17,18 @@ use common::AgentName;
 use common::control::ControlEvent;
 use common::frame::{Heartbeat, NodeStatus};
 
+pub use ears::Ears;
+
 use crate::action::Action;
 use crate::state::{Incarnation, NodePhase, Phase, State};
 use memory::Memory;
 
 /// A node that is silent for this long, in milliseconds, is lost.
 const SILENCE: u64 = 10_000;
+
+/// For so long, in milliseconds, a new leader gives nodes a chance to be heard, however long it has not heard them while it followed: four of
+/// their reports. Its server may have been cut off from the others until just now.
+const CHANCE: u64 = 4_000;
 
 /// A shim that is silent for this long, in milliseconds, hangs: six of its heartbeats.
 const SHIM_SILENCE: u64 = 30_000;
@@ -68,6 +75,8 @@ pub struct Observer {
     link_since: Option<u64>,
     /// Since when it has been running.
     awake_since: u64,
+    /// Since when it leads.
+    leads_since: u64,
     memory: Memory,
 }
 
@@ -75,8 +84,15 @@ impl Observer {
     /// Starts with a link that is up, and before anything was heard.
     #[must_use]
     pub fn new(term: u64, now_ms: u64) -> Self {
-        let memory = Memory::at(now_ms);
-        Self { term, link_since: Some(now_ms), awake_since: now_ms, memory }
+        Self::after(term, now_ms, &Ears::new(now_ms))
+    }
+
+    /// The same, with what this supervisor has heard until now.
+    #[must_use]
+    pub fn after(term: u64, now_ms: u64, ears: &Ears) -> Self {
+        let Ears { link_since, awake_since, nodes, .. } = ears.clone();
+        let memory = Memory::at(now_ms, nodes);
+        Self { term, link_since, awake_since, leads_since: now_ms, memory }
     }
 
     /// The leader runs now. To be called before anything else is handled, since nothing was received during a suspension. The
@@ -91,9 +107,14 @@ impl Observer {
         gap
     }
 
-    /// Since when it has heard all there was to hear; none while its link is down.
-    fn attentive_since(&self) -> Option<u64> {
+    /// Since when it has heard all there was to hear of nodes, as a leader or before; none while its link is down.
+    fn hears_nodes_since(&self) -> Option<u64> {
         self.link_since.map(|since| since.max(self.awake_since))
+    }
+
+    /// Since when it has heard all there was to hear as a leader; none while its link is down.
+    fn attentive_since(&self) -> Option<u64> {
+        self.hears_nodes_since().map(|since| since.max(self.leads_since))
     }
 
     /// Whether it has listened for long enough to say that an incarnation has not become ready.
@@ -230,15 +251,17 @@ impl Observer {
     pub fn tick(&mut self, state: &State, now_ms: u64) -> Vec<Outcome> {
         self.awake(now_ms);
         self.memory.tidy(state);
-        let Some(since) = self.attentive_since() else {
+        let (Some(since), Some(hears_nodes)) = (self.attentive_since(), self.hears_nodes_since())
+        else {
             return Vec::new();
         };
         let mut out = Vec::new();
+        let had_a_chance = now_ms.saturating_sub(since) >= CHANCE;
         for node in state.nodes().filter(|node| node.phase != NodePhase::Lost) {
-            let heard = self.memory.last_heard(&node.name).unwrap_or(since);
-            let silent = now_ms.saturating_sub(heard.max(since));
+            let heard = self.memory.last_heard(&node.name).unwrap_or(hears_nodes);
+            let silent = now_ms.saturating_sub(heard.max(hears_nodes));
             let event = ControlEvent::NodeLost { node: node.name.clone() };
-            if silent >= SILENCE {
+            if silent >= SILENCE && had_a_chance {
                 out.extend(self.news(event));
             }
         }

@@ -56,8 +56,9 @@ struct Seen {
 }
 
 impl Memory {
-    pub(super) fn at(now_ms: u64) -> Self {
-        Self { now_ms, ..Self::default() }
+    /// `nodes`: when each was last heard.
+    pub(super) fn at(now_ms: u64, nodes: BTreeMap<NodeName, u64>) -> Self {
+        Self { now_ms, nodes, ..Self::default() }
     }
 
     pub(super) fn now(&self) -> u64 {

@@ -7,7 +7,7 @@ use common::Timestamp;
 use common::control::ControlEvent;
 use common::frame::{Heartbeat, IncarnationExit, NodeStatus, RunningIncarnation};
 use common::shim::Exit;
-use supervisor_core::{Action, Observer, Outcome, ShimReady};
+use supervisor_core::{Action, Ears, Observer, Outcome, ShimReady};
 
 use crate::fleet::{Fleet, code, mender, node_name, soul};
 

@@ -168,7 +168,8 @@ impl World {
         // A fleet is not restarted all at once: from here on, whoever starts is of the newer build.
         let newer = self.now > UPGRADE;
         let build = if newer { supervisor_core::RULES } else { self.replicas[index].build };
-        self.replicas[index].start(run, build);
+        let clock = self.replicas[index].clock(self.now);
+        self.replicas[index].start(run, build, clock);
     }
 
     /// The network heals, everybody is back, and nobody wants anything more.

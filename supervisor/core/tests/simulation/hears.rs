@@ -39,6 +39,11 @@ impl World {
     }
 
     pub(crate) fn hears_report(&mut self, index: usize, status: &NodeStatus) {
+        let replica = &mut self.replicas[index];
+        if replica.is_up && replica.is_reachable(self.now) {
+            let clock = replica.clock(self.now);
+            replica.ears.heard(&status.node, clock);
+        }
         self.hears(index, |replica, clock| {
             replica.observer.node_report(&replica.state, clock, status)
         });

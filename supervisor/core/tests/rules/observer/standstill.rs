@@ -94,3 +94,35 @@ fn what_is_overdue_after_a_standstill_is_heard_first() {
     eyes.link(false, 65_000);
     assert!(!eyes.has_listened(80_000));
 }
+
+/// When a new leader that followed from 0 on says that alpha, heard at `heard`, is lost; it leads from 9 s on.
+fn lost_at(ears: &Ears) -> Option<u64> {
+    let fleet = running();
+    let mut eyes = Observer::after(TERM, 9_000, ears);
+    (9_000..40_000).step_by(500).find(|now| !eyes.tick(&fleet.state, *now).is_empty())
+}
+
+#[test]
+fn a_new_leader_knows_how_long_it_has_not_heard_a_node_while_it_followed() {
+    let mut ears = Ears::new(0);
+    for now in (0..9_000).step_by(1_000) {
+        ears.awake(now);
+    }
+    // Heard last before it led: silent for 10 s at 12 s, and had its chance at 13 s.
+    let mut heard = ears.clone();
+    heard.heard(&node_name("alpha"), 2_000);
+    assert_eq!(lost_at(&heard), Some(13_000));
+    let mut heard = ears.clone();
+    heard.heard(&node_name("alpha"), 8_000);
+    assert_eq!(lost_at(&heard), Some(18_000));
+    // Never heard, though it listened from 0 on.
+    assert_eq!(lost_at(&ears), Some(13_000));
+    // Its link was down until 7 s, or it stood still until then: it cannot tell what was before.
+    let mut cut = ears.clone();
+    cut.link(false, 3_000);
+    cut.link(true, 7_000);
+    assert_eq!(lost_at(&cut), Some(17_000));
+    let mut still = Ears::new(0);
+    still.awake(7_000);
+    assert_eq!(lost_at(&still), Some(17_000));
+}
