@@ -144,3 +144,15 @@ async fn the_fleet_of_a_single_host_does_not_become_a_cluster_by_itself() {
     hosts.host(0).cli(cluster).await.exit(4).says("holds the fleet of a single host");
     hosts.host(0).cli(["up", "-d", "--listen", "10.77.0.1"]).await.exit(2).says("--cluster NAME");
 }
+
+#[tokio::test]
+async fn a_copy_of_a_members_folder_is_no_member() {
+    let Some(hosts) = Hosts::new(2, &[]) else { return };
+    start(&hosts, 1).await;
+    let _down = hosts.host(0).cli(["down"]).await.ok();
+    let copied = std::process::Command::new("cp")
+        .args(["-a".as_ref(), hosts.host(0).home().as_os_str(), hosts.host(1).home().as_os_str()])
+        .status();
+    assert!(copied.expect("cp is there").success());
+    hosts.host(1).cli(["up", "-d"]).await.exit(4).says("it is a copy of that of n0-");
+}

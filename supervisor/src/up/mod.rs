@@ -116,6 +116,7 @@ async fn membership(
         return Err(failure::error(failure::USAGE, what, cause, "leave out --nats (NATS_URL)"));
     }
     let is_member = cluster::read(home)?.is_some();
+    cluster::is_own(home)?;
     if is_asked && !is_member && matches!(found, Found::Running(_)) {
         let what = "cannot make a running fleet a member of a cluster";
         let try_ = "--dir DIR for a new data folder";

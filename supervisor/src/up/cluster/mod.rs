@@ -87,6 +87,31 @@ pub(super) fn read(home: &Home) -> Result<Option<Member>, ApiError> {
     })
 }
 
+/// A copy of a member's folder is no member: two servers of one name would each forget what the other has promised.
+///
+/// # Errors
+/// If it is one.
+pub(super) fn is_own(home: &Home) -> Result<(), ApiError> {
+    let Some(member) = read(home)? else { return Ok(()) };
+    if member.server.ends_with(&suffix(home)?) {
+        return Ok(());
+    }
+    let what = format!("cannot use the data folder {}", home.dir.display());
+    let cause = format!(
+        "it is a copy of that of {}, a member of cluster {}",
+        member.server, member.cluster
+    );
+    let try_ =
+        "`mozart join` with a new data folder; `mozart join-token` on a member prints the string";
+    Err(failure::error(failure::CONFLICT, what, cause, try_))
+}
+
+/// What tells the server of this folder from one of another folder with the same node name.
+fn suffix(home: &Home) -> Result<String, ApiError> {
+    let folder = home.claim()?;
+    Ok(format!("-{}", folder.get(..8).unwrap_or(&folder)))
+}
+
 /// Makes this folder the first member of a new cluster; it may be one already.
 ///
 /// # Errors
@@ -175,8 +200,7 @@ impl Member {
         mut members: BTreeSet<SocketAddr>,
         shared: Shared,
     ) -> Result<Self, ApiError> {
-        let folder = home.claim()?;
-        let server = format!("{node}-{}", folder.get(..8).unwrap_or(&folder));
+        let server = format!("{node}{}", suffix(home)?);
         members.insert(address);
         Ok(Self { cluster: cluster.to_owned(), server, address, members, shared })
     }
