@@ -9,7 +9,7 @@ use system_tests::harness::{Fleet, Hosts, eventually, flaky, within};
 const FAILOVER: Duration = Duration::from_secs(40);
 
 /// Starts a cluster on all hosts, and returns once its streams have all their replicas.
-async fn start(hosts: &Hosts, count: usize) {
+pub(crate) async fn start(hosts: &Hosts, count: usize) {
     let souls = hosts.host(0).souls().to_string_lossy().into_owned();
     let address = hosts.address(0);
     let first =

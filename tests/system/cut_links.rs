@@ -1,0 +1,159 @@
+//! Links between the hosts of a cluster that are cut: nobody is told, packets just vanish.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+use system_tests::harness::{Hosts, Runtime, within};
+use tokio::time::{Instant, sleep};
+
+use crate::cluster::start;
+
+/// What was sent, and what came of it.
+struct Sent {
+    ids: Vec<String>,
+}
+
+/// Sends a message every 250 ms from a host until `until`; each is repeated with its id until it is stored.
+async fn keep_sending(hosts: &Hosts, from: usize, until: Instant) -> Sent {
+    let mut ids = Vec::new();
+    while Instant::now() < until {
+        let id = format!("m-{}", ids.len());
+        let sent = within(Duration::from_secs(60), "a message is stored", async || {
+            let sent = hosts.host(from).cli(["send", "a", &id, "--id", &id]).await;
+            if sent.code == 0 { Ok(()) } else { Err(sent.to_string()) }
+        });
+        sent.await;
+        ids.push(id);
+        sleep(Duration::from_millis(250)).await;
+    }
+    Sent { ids }
+}
+
+impl Sent {
+    /// Waits until each is completed, and checks what the workers have read.
+    async fn judge(&self, hosts: &Hosts, from: usize) {
+        let all = within(Duration::from_secs(90), "every message is completed", async || {
+            let args = ["journal", "ls", "--agent", "a", "--limit", "1000", "-o", "json"];
+            let listed = hosts.host(from).cli(args).await;
+            if listed.code != 0 {
+                return Err(listed.to_string());
+            }
+            let listed = listed.json();
+            let listed: Vec<Value> = listed.as_array().cloned().unwrap_or_default();
+            let open = listed.iter().filter(|one| one["status"] != "completed");
+            let open: Vec<_> = open.map(|one| one["messageId"].to_string()).collect();
+            if open.is_empty() && listed.len() >= self.ids.len() {
+                Ok(listed)
+            } else {
+                Err(format!("{open:?}"))
+            }
+        })
+        .await;
+        assert_eq!(all.len(), self.ids.len(), "each was stored once");
+
+        // By message: which incarnations have read it, in this order.
+        let mut read: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        let (mut incarnation, mut first) = (BTreeMap::new(), Vec::new());
+        for line in hosts.host(0).seen("a") {
+            let number = line["incarnation"].as_u64().unwrap_or_default();
+            incarnation.entry(number).or_insert(0);
+            if let Some(text) = line["message"].as_str() {
+                let by = read.entry(text.to_owned()).or_default();
+                if by.is_empty() {
+                    first.push(number);
+                }
+                by.push(number);
+            }
+        }
+        for id in &self.ids {
+            let by = read.get(id).map_or(0, Vec::len);
+            assert!((1..=3).contains(&by), "{id} was read {by} times");
+        }
+        // At no time do two incarnations both get new messages: once a later one has, no earlier one does.
+        assert!(first.is_sorted(), "new messages went to incarnations {first:?}");
+        let again: BTreeSet<_> = read.iter().filter(|(_, by)| by.len() > 1).collect();
+        assert!(again.len() <= 5, "tried again: {again:?}");
+    }
+}
+
+/// The host that runs the agent.
+async fn host_of_a(hosts: &Hosts, ask: usize) -> usize {
+    let row = hosts.host(ask).row("a").await;
+    let node = row["node"].as_str().and_then(|node| node.strip_prefix('n'));
+    node.and_then(|number| number.parse().ok()).expect("a node of ours")
+}
+
+/// Cuts links for a while under load, and heals them.
+async fn under_load(
+    cut: impl AsyncFn(&Hosts, usize),
+    calm: Duration,
+    long: Duration,
+) -> Option<Hosts> {
+    let hosts =
+        Hosts::new(3, &[("a", &Runtime::Process.seed("RESTART always backoff=200ms..1s"))])?;
+    start(&hosts, 3).await;
+    let at = host_of_a(&hosts, 0).await;
+    // The host on which the person is has no part in it.
+    let from = (at + 1) % 3;
+    let until = Instant::now() + calm + long + Duration::from_secs(5);
+    let blows = async {
+        sleep(calm).await;
+        cut(&hosts, at).await;
+        sleep(long).await;
+        hosts.heal();
+    };
+    let (sent, ()) = tokio::join!(keep_sending(&hosts, from, until), blows);
+    sent.judge(&hosts, from).await;
+    Some(hosts)
+}
+
+#[tokio::test]
+async fn a_host_that_is_cut_off_for_5_s_goes_on_afterwards() {
+    let cut = async |hosts: &Hosts, at| hosts.isolate(at);
+    under_load(cut, Duration::from_secs(2), Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_cut_off_for_25_s_is_replaced_and_fenced() {
+    let cut = async |hosts: &Hosts, at| hosts.isolate(at);
+    let Some(hosts) = under_load(cut, Duration::from_secs(2), Duration::from_secs(25)).await else {
+        return;
+    };
+    within(Duration::from_secs(60), "one incarnation is left", async || {
+        let mut nodes = Vec::new();
+        for host in 0..3 {
+            let nodes_here = hosts.host(host).cli(["node", "ls", "-o", "json"]).await;
+            if nodes_here.code != 0 {
+                return Err(nodes_here.to_string());
+            }
+            nodes.push(nodes_here.json());
+        }
+        let lost = nodes.iter().flat_map(|seen| seen.as_array().cloned().unwrap_or_default());
+        let lost: Vec<_> = lost.filter(|node| node["state"] != "up").collect();
+        if lost.is_empty() { Ok(()) } else { Err(format!("{lost:?}")) }
+    })
+    .await;
+}
+
+/// What the host sends is lost, and it hears everything.
+#[tokio::test]
+async fn a_host_that_only_hears_the_others_gives_no_second_answer() {
+    let cut = async |hosts: &Hosts, at: usize| {
+        for other in (0..3).filter(|other| *other != at) {
+            hosts.cut(at, other);
+        }
+    };
+    under_load(cut, Duration::from_secs(2), Duration::from_secs(15)).await;
+}
+
+/// Two hosts do not reach each other, and the third reaches both.
+#[tokio::test]
+async fn two_hosts_that_do_not_reach_each_other_share_one_fleet() {
+    let cut = async |hosts: &Hosts, at: usize| {
+        let other = (at + 1) % 3;
+        hosts.cut(at, other);
+        hosts.cut(other, at);
+    };
+    under_load(cut, Duration::from_secs(2), Duration::from_secs(20)).await;
+}
