@@ -147,7 +147,7 @@ async fn the_fleet_of_a_single_host_does_not_become_a_cluster_by_itself() {
 
 #[tokio::test]
 async fn a_copy_of_a_members_folder_is_no_member() {
-    let Some(hosts) = Hosts::new(2, &[]) else { return };
+    let Some(hosts) = Hosts::new(2, &[("a", &flaky(""))]) else { return };
     start(&hosts, 1).await;
     let _down = hosts.host(0).cli(["down"]).await.ok();
     let copied = std::process::Command::new("cp")
