@@ -157,6 +157,8 @@ fn look(store: &Path, had_files: bool) -> Option<(Disk, Files)> {
     let mut files = Files::default();
     for jetstream in [store.join("data/jetstream"), store.join("jetstream")] {
         let accounts = folders_in(&jetstream);
+        // A replica that has more than the others agreed on is cut back: there it may go.
+        let is_replica = accounts.iter().any(|account| account.join("_js_").is_dir());
         let streams = accounts.iter().flat_map(|account| folders_in(&account.join("streams")));
         let streams = streams.filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -168,6 +170,7 @@ fn look(store: &Path, had_files: bool) -> Option<(Disk, Files)> {
                 path.file_name()?.to_str()?.strip_suffix(".blk")?.parse().ok()
             };
             let newest = entries(&blocks).iter().filter_map(number).max();
+            let newest = newest.filter(|_| !is_replica);
             if let Some(of) = newest.zip(std::fs::metadata(&blocks).ok().map(|it| it.ino())) {
                 files.newest.insert(stream.clone(), of);
             }
@@ -239,5 +242,10 @@ mod tests {
         fs::create_dir(&msgs).expect("made");
         put(1);
         assert_eq!(fault(&mut known).await, None, "made anew");
+        fs::create_dir_all(temp.path().join("jetstream/SYS/_js_/_meta_")).expect("made");
+        put(2);
+        assert_eq!(fault(&mut known).await, None);
+        remove(2).expect("it is there");
+        assert_eq!(fault(&mut known).await, None, "a replica is cut back to what the others have");
     }
 }
