@@ -424,7 +424,7 @@ mod tests {
             (Leading::new(1, Moment::now(), 0, LIMITS), State::default());
         let record = elected("mine");
         let actions = supervisor_core::step(&mut state, 7, Timestamp::default(), &record);
-        assert!(leading.folded(&state, "mine", 0, &record, actions));
+        assert!(leading.folded(&state, "mine", 0, &Ears::new(0), &record, actions));
         (leading, state)
     }
 
@@ -468,7 +468,7 @@ mod tests {
         let mut leading = Leading::new(1, Moment::now(), 0, LIMITS);
         let mut fold = |leading: &mut Leading, seq, record: &ControlRecord| {
             let actions = supervisor_core::step(&mut state, seq, Timestamp::default(), record);
-            leading.folded(&state, "mine", 0, record, actions)
+            leading.folded(&state, "mine", 0, &Ears::new(0), record, actions)
         };
         let ours = ControlRecord { id: Some("mine.1".into()), ..elected("mine") };
         assert!(fold(&mut leading, 7, &ours));
@@ -493,11 +493,11 @@ mod tests {
         // The same id, another process.
         let another = elected("another");
         let actions = supervisor_core::step(&mut state, 9, Timestamp::default(), &another);
-        assert!(!leading.folded(&state, "mine", 0, &another, actions));
+        assert!(!leading.folded(&state, "mine", 0, &Ears::new(0), &another, actions));
         assert_eq!((leading.term(), leading.electing), (None, false), "it is written once more");
         let ours = elected("mine");
         let actions = supervisor_core::step(&mut state, 12, Timestamp::default(), &ours);
-        assert!(leading.folded(&state, "mine", 0, &ours, actions));
+        assert!(leading.folded(&state, "mine", 0, &Ears::new(0), &ours, actions));
         assert_eq!(leading.term(), Some(12));
     }
 }
