@@ -14,7 +14,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("join", &["mozart join @join.txt -d"]),
-    ("join-token", &["mozart join-token > join.txt"]),
+    ("join-token", &["mozart join-token"]),
     ("down", &["mozart down", "mozart down --timeout 5m"]),
     ("reset", &["mozart reset --messages", "mozart reset --all --yes"]),
     ("supervisor", &["mozart supervisor --nats nats://broker:4222 --store /var/lib/nats"]),
