@@ -244,6 +244,8 @@ mod tests {
         assert_eq!(fault(&mut known).await, None, "made anew");
         fs::create_dir_all(temp.path().join("jetstream/SYS/_js_/_meta_")).expect("made");
         put(2);
+        let mut known = Known::default();
+        let fault = async |known: &mut Known| known.measure(temp.path()).await.expect("told").fault;
         assert_eq!(fault(&mut known).await, None);
         remove(2).expect("it is there");
         assert_eq!(fault(&mut known).await, None, "a replica is cut back to what the others have");
