@@ -46,6 +46,7 @@ async fn campaign(runtime: Runtime, cluster: bool, agents: usize, rate: f64) {
         // So that the archiver is at work, too.
         hot: Some(Duration::from_secs(5)),
         // Each process has another one where they are processes of their own.
+        hosts: None,
         clocks: cluster,
         curious: false,
         folder: folder.path().to_owned(),

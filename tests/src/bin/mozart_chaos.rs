@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use system_tests::chaos::{self, Options, Problem};
-use system_tests::harness::{Engine, Runtime};
+use system_tests::chaos::{self, HOSTS, Options, Problem};
+use system_tests::harness::{Engine, Net, Runtime};
 
 /// Puts a fleet under load, kills and stops its parts at random moments, and checks that no message was lost or doubled.
 #[derive(Debug, Parser)]
@@ -45,6 +45,12 @@ struct Args {
     /// Give every process but the servers a wall clock that is an hour off; the binaries must be dynamic: `cargo build`
     #[arg(long)]
     skew: bool,
+    /// Put each of three servers, with the roles, on a host of its own, whose links and power are cut, too (root only)
+    #[arg(long)]
+    hosts: bool,
+    /// The hosts, by the name of their namespaces: `--hosts` starts this program there
+    #[arg(long, hide = true)]
+    inside: Option<String>,
     /// Where the data goes [default: a new folder, removed unless something is wrong]
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -73,12 +79,33 @@ enum Kind {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    let args = Args::parse();
+    if args.hosts && args.inside.is_none() {
+        return outside();
+    }
+    match run(args).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(problem) => {
             // Where nobody reads, nobody is told.
             let _unread = writeln!(std::io::stderr(), "error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes the hosts, and runs this program once more, on the last one.
+fn outside() -> ExitCode {
+    let net = Net::new(HOSTS);
+    let this = std::env::current_exe().unwrap_or_default();
+    let mut inside = std::process::Command::new("ip");
+    inside.args(["netns", "exec", &net.host(HOSTS - 1)]).arg(this);
+    inside.args(std::env::args_os().skip(1)).args(["--inside", net.name()]);
+    match inside.status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            let _unread = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -105,7 +132,8 @@ async fn run(args: Args) -> Result<bool, Problem> {
     }
     let options = Options {
         runtime,
-        cluster: args.servers > 1,
+        cluster: args.servers > 1 || args.hosts,
+        hosts: args.inside,
         length: Duration::from_secs(args.seconds),
         seed,
         agents: args.agents,

@@ -26,9 +26,17 @@ pub(super) async fn strike(engine: &Engine, container: &str, deed: Deed) {
             let options = RemoveContainerOptionsBuilder::default().force(true).build();
             docker.remove_container(container, Some(options)).await
         }
-        Deed::Kill(_) | Deed::Wipe(_) | Deed::Stop(_) | Deed::Replace | Deed::Restart => {
-            docker.kill_container(container, None::<KillContainerOptions>).await
-        }
+        Deed::Kill(_)
+        | Deed::Wipe(_)
+        | Deed::Stop(_)
+        | Deed::Replace
+        | Deed::Restart
+        | Deed::Isolate(_)
+        | Deed::Exclude(_)
+        | Deed::Mute(_)
+        | Deed::Deafen(_)
+        | Deed::Part(_)
+        | Deed::PowerCut(_) => docker.kill_container(container, None::<KillContainerOptions>).await,
     };
 }
 

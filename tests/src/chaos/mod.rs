@@ -73,6 +73,9 @@ pub struct Options {
     pub garbage: bool,
     /// Whether copies of the data folder are started beside the original: of `mozart up`, with agents that are processes.
     pub copies: bool,
+    /// The network of so many hosts ([`HOSTS`]) that servers and roles are on, each server on one, by the name of its namespaces; this process
+    /// is on the last one.
+    pub hosts: Option<String>,
     /// Whether every process but the servers has another wall clock.
     pub clocks: bool,
     /// A folder that is empty or not there yet.
@@ -80,6 +83,9 @@ pub struct Options {
     /// Whether the histories of odd messages are told, too: slow ones, and those that were charged more than they ran.
     pub curious: bool,
 }
+
+/// The hosts of a campaign over hosts: those of the servers, and the one from which it is looked at.
+pub const HOSTS: usize = 4;
 
 fn now() -> Timestamp {
     SystemTime::now().into()
@@ -105,7 +111,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     // From them it is learned what to look for at the end.
     let _containers = ground.containers().await;
     let (blows, at_servers) = match ground.apart() {
-        Some(_) => cluster(*seed, *length, *agents, freezes),
+        Some(apart) => cluster(*seed, *length, *agents, freezes, apart.net.is_some()),
         None => (schedule(*seed, *length, *agents, strangers.is_some(), freezes), Vec::new()),
     };
     let (stop, stopped) = watch::channel(false);
@@ -299,14 +305,14 @@ fn report(
     verdict: &Verdict,
     rested: Duration,
 ) -> Result<(), Problem> {
-    let Struck { kills, stops, wipes, handovers, containers, missed, slowest, .. } = struck;
+    let Struck { kills, stops, wipes, cuts, handovers, containers, missed, slowest, .. } = struck;
     let Verdict { accepted, stored, completed, failed, refused, repeated, unwitnessed, .. } =
         verdict;
     let by_cli: usize = ledgers.iter().map(|ledger| ledger.by_cli).sum();
     let retries: usize = ledgers.iter().map(|ledger| ledger.retries).sum();
     writeln!(
         out,
-        "blows:    {kills} kills, {stops} stops, {wipes} wipes, {handovers} handovers, {containers} at containers, {missed} found nobody"
+        "blows:    {kills} kills, {stops} stops, {wipes} wipes, {cuts} cuts, {handovers} handovers, {containers} at containers, {missed} found nobody"
     )?;
     if *wipes > 0 {
         writeln!(out, "cluster:  current {slowest:.1?} after a server was back, at the latest")?;

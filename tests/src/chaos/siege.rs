@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::HOSTS;
 use super::ground::Apart;
-use super::schedule::{Blow, Deed, LONGEST_STOP, Target};
+use super::schedule::{Blow, Deed, LONGEST_STOP, SERVERS, Target};
 use super::storm::{Away, Teller, stop};
 use super::{Problem, now};
 use common::Timestamp;
 
 /// How long a cluster may take to be current, with one server that is back and everything under load.
 const CURRENT: Duration = Duration::from_secs(90);
+
+/// How long a link that was cut may seem so to those who have it: until their pings are answered, or they have another one.
+const NOTICED: Duration = Duration::from_secs(30);
 
 /// What became of the blows.
 #[derive(Debug, Default)]
@@ -21,6 +25,10 @@ pub(super) struct Besieged {
     /// Stops and freezes.
     pub(super) stops: usize,
     pub(super) wipes: usize,
+    /// Links that were cut.
+    pub(super) cuts: usize,
+    /// Incarnations of agents that were killed with their hosts.
+    pub(super) hit: Vec<(String, u64)>,
     /// Who was connected to a server that hung, and when.
     pub(super) away: Vec<Away>,
     /// What the campaign was to do and did not, and servers that did not catch up.
@@ -46,16 +54,32 @@ pub(super) async fn besiege(
             late.push(blow);
             continue;
         }
-        let Target::Server(number) = blow.target else { continue };
-        let what = strike(apart, number, blow, &mut done, out).await;
+        let what = match blow.target {
+            Target::Server(number) => strike(apart, number, blow, &mut done, out).await,
+            Target::Host(number) => strike_host(apart, number, blow, &mut done, out).await,
+            Target::Worker(_)
+            | Target::Shim(_)
+            | Target::Up
+            | Target::Supervisor(_)
+            | Target::Node(_)
+            | Target::Agent(_)
+            | Target::Container(_) => continue,
+        };
         if let Err(problem) = what {
             done.faults.push(format!("{blow}: {problem}"));
         }
     }
     done.catch_up(apart).await;
     // With one that had to wait for too long, its kind may be missing.
-    for (kind, count) in [("killed", done.kills), ("frozen", done.stops), ("wiped", done.wipes)] {
-        if count == 0 && !blows.is_empty() {
+    let planned = |is: fn(Deed) -> bool| blows.iter().any(|blow| is(blow.deed));
+    let kinds = [
+        ("killed", done.kills, planned(|deed| matches!(deed, Deed::Kill(_)))),
+        ("frozen", done.stops, planned(|deed| matches!(deed, Deed::Stop(_)))),
+        ("wiped", done.wipes, planned(|deed| matches!(deed, Deed::Wipe(_)))),
+        ("cut off", done.cuts, planned(|deed| matches!(deed, Deed::Isolate(_)))),
+    ];
+    for (kind, count, is_planned) in kinds {
+        if count == 0 && is_planned {
             done.faults.push(format!("no server was {kind}: {} blows came too late", late.len()));
         }
     }
@@ -106,7 +130,80 @@ async fn strike(
             sleep(again).await;
             server.start()?;
         }
-        Deed::Replace | Deed::Restart | Deed::Pause | Deed::Disconnect | Deed::Remove => {}
+        Deed::Replace
+        | Deed::Restart
+        | Deed::Pause
+        | Deed::Disconnect
+        | Deed::Remove
+        | Deed::Isolate(_)
+        | Deed::Exclude(_)
+        | Deed::Mute(_)
+        | Deed::Deafen(_)
+        | Deed::Part(_)
+        | Deed::PowerCut(_) => {}
     }
     Ok(())
+}
+
+/// Cuts the links or the power of a host, and heals it.
+async fn strike_host(
+    apart: &Apart,
+    host: usize,
+    blow: &Blow,
+    done: &mut Besieged,
+    out: &Teller<'_>,
+) -> Result<(), Problem> {
+    let net = apart.net.as_ref().ok_or("there are no hosts")?;
+    let next = (host + 1) % SERVERS;
+    let mut clients = apart.cluster.clients_at(host).await?;
+    if let Deed::Part(_) = blow.deed {
+        clients.extend(apart.cluster.clients_at(next).await?);
+    }
+    out.tell(format_args!("{blow}: {} clients", clients.len()))?;
+    done.log.push((now(), format!("{blow}: {}", clients.join(", "))));
+    let length = blow.length();
+    done.away.extend(clients.iter().map(|who| Away::new(who.clone(), length + NOTICED)));
+    let cut = |from, to| {
+        if from != to {
+            net.cut(from, to)
+        }
+    };
+    match blow.deed {
+        Deed::Isolate(_) => net.isolate(host),
+        Deed::Exclude(_) => (0..SERVERS).for_each(|other| {
+            cut(host, other);
+            cut(other, host);
+        }),
+        Deed::Mute(_) => (0..HOSTS).for_each(|other| cut(host, other)),
+        Deed::Deafen(_) => (0..HOSTS).for_each(|other| cut(other, host)),
+        Deed::Part(_) => {
+            cut(host, next);
+            cut(next, host);
+        }
+        Deed::PowerCut(again) => {
+            done.kills += 1;
+            done.hit.extend(clients.iter().filter_map(|who| incarnation(who)));
+            apart.power_cut(host)?;
+            sleep(again).await;
+            return apart.power_up(host);
+        }
+        Deed::Kill(_)
+        | Deed::Wipe(_)
+        | Deed::Stop(_)
+        | Deed::Replace
+        | Deed::Restart
+        | Deed::Pause
+        | Deed::Disconnect
+        | Deed::Remove => return Ok(()),
+    }
+    done.cuts += 1;
+    sleep(length).await;
+    net.heal();
+    Ok(())
+}
+
+/// The agent and the number of an incarnation whose shim has this connection.
+fn incarnation(client: &str) -> Option<(String, u64)> {
+    let (agent, number) = client.strip_prefix("shim ")?.rsplit_once('-')?;
+    Some((agent.to_owned(), number.parse().ok()?))
 }

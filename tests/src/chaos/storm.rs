@@ -77,6 +77,8 @@ pub(super) struct Struck {
     pub(super) stops: usize,
     /// Servers that lost their disks.
     pub(super) wipes: usize,
+    /// Links that were cut.
+    pub(super) cuts: usize,
     /// The longest that a cluster took to be current.
     pub(super) slowest: Duration,
     /// Agents that were replaced or restarted.
@@ -98,7 +100,11 @@ pub(super) struct Struck {
 impl Struck {
     /// Adds what became of the blows at servers; what is wrong with these.
     pub(super) fn merge(&mut self, other: Besieged) -> Vec<String> {
-        let Besieged { kills, stops, wipes, away, faults, log, slowest } = other;
+        let Besieged { kills, stops, wipes, cuts, hit, away, faults, log, slowest } = other;
+        self.cuts += cuts;
+        for (agent, incarnation) in hit {
+            self.reasons.entry(agent).or_default().hit.insert(incarnation);
+        }
         self.kills += kills;
         self.stops += stops;
         self.wipes += wipes;
@@ -172,7 +178,11 @@ fn strike<'a>(
         | Target::Shim(agent)
         | Target::Agent(agent)
         | Target::Container(agent) => Some(agent),
-        Target::Up | Target::Supervisor(_) | Target::Node(_) | Target::Server(_) => None,
+        Target::Up
+        | Target::Supervisor(_)
+        | Target::Node(_)
+        | Target::Server(_)
+        | Target::Host(_) => None,
     };
     let name = agent.map(agent_name).unwrap_or_default();
     let verb = match blow.deed {
@@ -183,7 +193,13 @@ fn strike<'a>(
         | Deed::Stop(_)
         | Deed::Pause
         | Deed::Disconnect
-        | Deed::Remove => None,
+        | Deed::Remove
+        | Deed::Isolate(_)
+        | Deed::Exclude(_)
+        | Deed::Mute(_)
+        | Deed::Deafen(_)
+        | Deed::Part(_)
+        | Deed::PowerCut(_) => None,
     };
     if let Some(verb) = verb {
         struck.handovers += 1;

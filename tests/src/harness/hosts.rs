@@ -20,11 +20,13 @@ pub struct Hosts {
     net: Net,
 }
 
-/// The namespaces: one for each host, and one for the switch. No packet leaves them.
+/// The namespaces: one for each host, and one for the switch. No packet leaves them. Dropping it removes them.
 #[derive(Debug)]
-struct Net {
+pub struct Net {
     name: String,
     hosts: usize,
+    /// Whether another process has made it, and removes it.
+    borrowed: bool,
 }
 
 impl Hosts {
@@ -41,10 +43,7 @@ impl Hosts {
             eprintln!("SKIPPED, since it needs hosts of its own: {missing}");
             return None;
         }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("mzt{}-{number}", std::process::id());
-        let net = Net { name, hosts };
-        net.build();
+        let net = Net::new(hosts);
         let fleets = (0..hosts).map(|host| {
             let souls = if host == 0 { souls } else { &[] };
             Fleet::new(souls).on(&net.host(host))
@@ -67,22 +66,17 @@ impl Hosts {
 
     /// From now on nothing that `from` sends reaches `to`. The packets vanish: nobody is told.
     pub fn cut(&self, from: usize, to: usize) {
-        self.net.rule("-A", from, to);
+        self.net.cut(from, to);
     }
 
     /// Cuts a host off from all others, in both directions.
     pub fn isolate(&self, host: usize) {
-        for other in (0..self.net.hosts).filter(|other| *other != host) {
-            self.cut(host, other);
-            self.cut(other, host);
-        }
+        self.net.isolate(host);
     }
 
     /// Restores all links.
     pub fn heal(&self) {
-        for host in 0..self.net.hosts {
-            run("ip", &["netns", "exec", &self.net.host(host), "iptables", "-F"]);
-        }
+        self.net.heal();
     }
 
     /// Kills all that runs on a host, as when its power is cut.
@@ -100,8 +94,7 @@ impl Hosts {
     /// What runs on a host.
     #[must_use]
     pub fn processes(&self, host: usize) -> Vec<u32> {
-        let listed = run("ip", &["netns", "pids", &self.net.host(host)]);
-        listed.lines().filter_map(|pid| pid.trim().parse().ok()).collect()
+        self.net.processes(host)
     }
 }
 
@@ -110,8 +103,68 @@ fn address(host: usize) -> String {
 }
 
 impl Net {
-    fn host(&self, host: usize) -> String {
+    /// Makes the namespaces of so many hosts.
+    ///
+    /// # Panics
+    /// When the system does not allow it.
+    #[must_use]
+    pub fn new(hosts: usize) -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mzt{}-{number}", std::process::id());
+        let net = Self { name, hosts, borrowed: false };
+        net.build();
+        net
+    }
+
+    /// One that another process has made.
+    #[must_use]
+    pub fn of(name: &str, hosts: usize) -> Self {
+        Self { name: name.to_owned(), hosts, borrowed: true }
+    }
+
+    /// What all its namespaces' names begin with.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of a host's namespace.
+    #[must_use]
+    pub fn host(&self, host: usize) -> String {
         format!("{}-{host}", self.name)
+    }
+
+    /// A host's address.
+    #[must_use]
+    pub fn address(&self, host: usize) -> String {
+        address(host)
+    }
+
+    /// From now on nothing that `from` sends reaches `to`. The packets vanish: nobody is told.
+    pub fn cut(&self, from: usize, to: usize) {
+        self.rule("-A", from, to);
+    }
+
+    /// Cuts a host off from all others, in both directions.
+    pub fn isolate(&self, host: usize) {
+        for other in (0..self.hosts).filter(|other| *other != host) {
+            self.cut(host, other);
+            self.cut(other, host);
+        }
+    }
+
+    /// Restores all links.
+    pub fn heal(&self) {
+        for host in 0..self.hosts {
+            run("ip", &["netns", "exec", &self.host(host), "iptables", "-F"]);
+        }
+    }
+
+    /// What runs on a host.
+    #[must_use]
+    pub fn processes(&self, host: usize) -> Vec<u32> {
+        let listed = run("ip", &["netns", "pids", &self.host(host)]);
+        listed.lines().filter_map(|pid| pid.trim().parse().ok()).collect()
     }
 
     fn switch(&self) -> String {
@@ -148,6 +201,9 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
+        if self.borrowed {
+            return;
+        }
         for host in 0..self.hosts {
             // Also where it was never made.
             let _removed = Command::new("ip").args(["netns", "del", &self.host(host)]).output();

@@ -26,7 +26,7 @@ mod wait;
 pub use cli::{Child, Output, binary, nats_server, run};
 pub use engine::{Engine, IMAGE};
 pub use fleet::Fleet;
-pub use hosts::Hosts;
+pub use hosts::{Hosts, Net};
 pub use image::OwnImage;
 pub use own_engine::OwnEngine;
 pub use proc::{Process, Signal, alive, kill, processes, started_at};

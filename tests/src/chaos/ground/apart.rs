@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, on};
 use super::part::Part;
 use crate::chaos::Problem;
 use crate::chaos::random::Random;
-use crate::chaos::schedule::{NODES, SUPERVISORS};
+use crate::chaos::schedule::{NODES, SUPERVISORS, Target, host_of};
+use crate::harness::{Net, Signal, kill};
 
 /// Whoever ends by itself is started again after this time, as a service manager does.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -23,6 +24,8 @@ const DOWN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(in crate::chaos) struct Apart {
     pub(in crate::chaos) cluster: Cluster,
+    /// The hosts that they are on; all on this machine, otherwise.
+    pub(in crate::chaos) net: Option<Net>,
     supervisors: Vec<Part>,
     nodes: Vec<Part>,
 }
@@ -38,39 +41,48 @@ impl Apart {
         home: &Path,
         mozart: &Path,
         seed: u64,
+        net: Option<Net>,
         dress: impl Fn(&mut Command, usize) + Clone + Send + Sync + 'static,
     ) -> Result<Self, Problem> {
-        let cluster = Cluster::prepare(home.to_owned(), &mut Random::new(seed))?;
+        let cluster = Cluster::prepare(home.to_owned(), &mut Random::new(seed), net.as_ref())?;
         let url = cluster.url();
-        let role = |name: String, place: usize, args: Vec<String>| -> Result<Part, Problem> {
-            let folder = home.join(&name);
-            fs::create_dir_all(&folder)?;
-            let (mozart, url, dress) = (mozart.to_owned(), url.clone(), dress.clone());
-            let named = format!("{} {name}", args[0]);
-            Ok(Part::new(named, move || {
-                let log = folder.join("mozart.log");
-                let mut command = Command::new(&mozart);
-                command.args(&args).env("NATS_URL", &url).env("MOZART_DIR", &folder);
-                command.env_remove("MOZART_NAMESPACE").env_remove("NATS_CREDS");
-                command.stderr(fs::OpenOptions::new().create(true).append(true).open(log)?);
-                command.stdin(Stdio::null()).stdout(Stdio::null());
-                dress(&mut command, place);
-                Ok(command)
-            }))
-        };
+        let on_host = |target| Some(net.as_ref()?.host(host_of(target)?));
+        let role =
+            |target, name: String, place: usize, args: Vec<String>| -> Result<Part, Problem> {
+                let host = on_host(target);
+                let folder = home.join(&name);
+                fs::create_dir_all(&folder)?;
+                let (mozart, url, dress) = (mozart.to_owned(), url.clone(), dress.clone());
+                let named = format!("{} {name}", args[0]);
+                Ok(Part::new(named, move || {
+                    let log = folder.join("mozart.log");
+                    let mut command = on(host.as_deref(), &mozart);
+                    command.args(&args).env("NATS_URL", &url).env("MOZART_DIR", &folder);
+                    command.env_remove("MOZART_NAMESPACE").env_remove("NATS_CREDS");
+                    command.stderr(fs::OpenOptions::new().create(true).append(true).open(log)?);
+                    command.stdin(Stdio::null()).stdout(Stdio::null());
+                    dress(&mut command, place);
+                    Ok(command)
+                }))
+            };
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let supervisors = (0..SUPERVISORS).map(|number| {
             let name = format!("s{number}");
-            role(name.clone(), number, words(&["supervisor", "--id", &name]))
+            role(
+                Target::Supervisor(number),
+                name.clone(),
+                number,
+                words(&["supervisor", "--id", &name]),
+            )
         });
         let supervisors = supervisors.collect::<Result<_, _>>()?;
         let nodes = (0..NODES).map(|number| {
             let name = node_name(number);
             let args = words(&["node", "--name", &name, "--runtime", "process"]);
-            role(name, SUPERVISORS + number, args)
+            role(Target::Node(number), name, SUPERVISORS + number, args)
         });
         let nodes = nodes.collect::<Result<_, _>>()?;
-        Ok(Self { cluster, supervisors, nodes })
+        Ok(Self { cluster, net, supervisors, nodes })
     }
 
     pub(super) fn url(&self) -> String {
@@ -83,6 +95,34 @@ impl Apart {
 
     pub(in crate::chaos) fn node(&self, number: usize) -> &Part {
         &self.nodes[number]
+    }
+
+    /// Cuts the power of a host. What is ours of it stays down until [`Apart::power_up`].
+    pub(in crate::chaos) fn power_cut(&self, host: usize) -> Result<(), Problem> {
+        for part in self.at(host) {
+            part.kill()?;
+        }
+        let net = self.net.as_ref().ok_or("there are no hosts")?;
+        net.processes(host).into_iter().for_each(|pid| kill(pid, Signal::KILL));
+        Ok(())
+    }
+
+    /// Starts what runs on a host by itself.
+    pub(in crate::chaos) fn power_up(&self, host: usize) -> Result<(), Problem> {
+        self.at(host).try_for_each(|part| Ok(part.start()?))
+    }
+
+    /// What is ours of a host.
+    fn at(&self, host: usize) -> impl Iterator<Item = &Part> {
+        let supervisors = self.supervisors.iter().enumerate();
+        let nodes = self.nodes.iter().enumerate();
+        let supervisors = supervisors
+            .filter(move |(number, _)| host_of(Target::Supervisor(*number)) == Some(host))
+            .map(|(_, part)| part);
+        let nodes = nodes
+            .filter(move |(number, _)| host_of(Target::Node(*number)) == Some(host))
+            .map(|(_, part)| part);
+        std::iter::once(self.cluster.part(host)).chain(supervisors).chain(nodes)
     }
 
     fn roles(&self) -> impl Iterator<Item = &Part> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::part::Part;
 use crate::chaos::Problem;
 use crate::chaos::random::Random;
 use crate::chaos::schedule::SERVERS;
+use crate::harness::Net;
 
 /// How long a server may take to answer a question about itself.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -37,11 +38,17 @@ pub(in crate::chaos) struct Cluster {
     ports: Vec<Ports>,
     password: String,
     servers: Vec<Part>,
+    /// Where each of them listens: a host of its own, or this machine.
+    addresses: Vec<String>,
 }
 
 impl Cluster {
     /// Writes their configurations; nothing runs yet.
-    pub(super) fn prepare(folder: PathBuf, random: &mut Random) -> Result<Self, Problem> {
+    pub(super) fn prepare(
+        folder: PathBuf,
+        random: &mut Random,
+        net: Option<&Net>,
+    ) -> Result<Self, Problem> {
         let binary = crate::harness::nats_server();
         let mut taken = BTreeSet::new();
         let mut port = || {
@@ -61,14 +68,18 @@ impl Cluster {
             ports.push(Ports { clients: port()?, monitor: port()?, routes: port()? });
         }
         let password = uuid::Uuid::now_v7().simple().to_string();
-        let mut cluster = Self { folder, ports, password, servers: Vec::new() };
+        let address =
+            |number| net.map_or_else(|| "127.0.0.1".to_owned(), |net| net.address(number));
+        let addresses = (0..SERVERS).map(address).collect();
+        let mut cluster = Self { folder, ports, password, servers: Vec::new(), addresses };
         for number in 0..SERVERS {
             let folder = cluster.folder_of(number);
             fs::create_dir_all(&folder)?;
             fs::write(folder.join("nats.conf"), cluster.config(number))?;
             let (binary, log) = (binary.clone(), folder.join("nats.log"));
+            let host = net.map(|net| net.host(number));
             cluster.servers.push(Part::new(format!("nats-server {number}"), move || {
-                let mut command = Command::new(&binary);
+                let mut command = on(host.as_deref(), &binary);
                 command.arg("-c").arg(folder.join("nats.conf"));
                 command.stderr(fs::OpenOptions::new().create(true).append(true).open(&log)?);
                 command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -87,14 +98,21 @@ impl Cluster {
         let Ports { clients, monitor, routes } = self.ports[number];
         let folder = self.folder_of(number);
         let (data, log) = (folder.join("data"), folder.join("nats.log"));
-        let all = self.ports.iter().map(|ports| format!("\"nats://127.0.0.1:{}\"", ports.routes));
+        let all = self.ports.iter().zip(&self.addresses);
+        let all = all.map(|(ports, address)| format!("\"nats://{address}:{}\"", ports.routes));
         let all = all.collect::<Vec<_>>().join(", ");
+        let address = &self.addresses[number];
+        // As `mozart up --cluster` has it: a link that was cut is noticed.
+        let pings = match address.as_str() {
+            "127.0.0.1" => "",
+            _ => "ping_interval: \"10s\"\nping_max: 2\n",
+        };
         let (name, password) = (name_of(number), &self.password);
         format!(
             "server_name: {name}
-listen: \"127.0.0.1:{clients}\"
-http: \"127.0.0.1:{monitor}\"
-max_payload: 1MB
+listen: \"{address}:{clients}\"
+http: \"{address}:{monitor}\"
+{pings}max_payload: 1MB
 max_connections: 20000
 log_file: {log:?}
 jetstream {{
@@ -103,7 +121,7 @@ jetstream {{
   max_memory_store: 1GB
   limits {{ default_max_consumers: 20000 }}
 }}
-cluster {{ name: chaos, listen: \"127.0.0.1:{routes}\", routes: [{all}] }}
+cluster {{ name: chaos, listen: \"{address}:{routes}\", routes: [{all}] }}
 authorization {{ user: mozart, password: {password:?} }}
 "
         )
@@ -111,10 +129,9 @@ authorization {{ user: mozart, password: {password:?} }}
 
     /// All servers, for clients.
     pub(super) fn url(&self) -> String {
-        let urls = self
-            .ports
-            .iter()
-            .map(|ports| format!("nats://mozart:{}@127.0.0.1:{}", self.password, ports.clients));
+        let urls = self.ports.iter().zip(&self.addresses).map(|(ports, address)| {
+            format!("nats://mozart:{}@{address}:{}", self.password, ports.clients)
+        });
         urls.collect::<Vec<_>>().join(",")
     }
 
@@ -138,6 +155,18 @@ authorization {{ user: mozart, password: {password:?} }}
         let answer = self.ask(number, "/connz?limit=4096").await?;
         let connections = answer["connections"].as_array().ok_or("no connections")?;
         Ok(connections.iter().filter_map(|one| one["name"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// The names of the clients that are connected to a host's server, or are on that host.
+    pub(in crate::chaos) async fn clients_at(&self, host: usize) -> Result<Vec<String>, String> {
+        let mut clients = self.clients(host).await?;
+        for server in (0..SERVERS).filter(|server| *server != host) {
+            let answer = self.ask(server, "/connz?limit=4096").await?;
+            let connections = answer["connections"].as_array().ok_or("no connections")?;
+            let there = connections.iter().filter(|one| one["ip"] == self.addresses[host].as_str());
+            clients.extend(there.filter_map(|one| one["name"].as_str().map(str::to_owned)));
+        }
+        Ok(clients)
     }
 
     /// Waits until every server has all that the others have.
@@ -167,7 +196,7 @@ authorization {{ user: mozart, password: {password:?} }}
     }
 
     async fn ask(&self, number: usize, path: &str) -> Result<Value, String> {
-        let asked = get(self.ports[number].monitor, path);
+        let asked = get(&self.addresses[number], self.ports[number].monitor, path);
         let answer = timeout(ANSWER, asked).await.map_err(|_| "no answer".to_owned());
         let answer = answer.and_then(|answer| answer.map_err(|error| error.to_string()));
         answer.map_err(|error| format!("nats-server {number}: {path}: {error}"))
@@ -207,14 +236,26 @@ fn all_current(reports: &[Value]) -> Result<(), String> {
     }
 }
 
+/// A program, on a host if one is given.
+pub(super) fn on(host: Option<&str>, program: &Path) -> Command {
+    match host {
+        None => Command::new(program),
+        Some(host) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", host]).arg(program);
+            command
+        }
+    }
+}
+
 /// A server's name in its cluster.
 fn name_of(number: usize) -> String {
     format!("s{number}")
 }
 
 /// GET of a page of this machine's, as JSON.
-async fn get(port: u16, path: &str) -> Result<Value, Problem> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+async fn get(host: &str, port: u16, path: &str) -> Result<Value, Problem> {
+    let mut stream = TcpStream::connect((host, port)).await?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;

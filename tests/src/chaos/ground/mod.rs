@@ -21,10 +21,11 @@ use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::HOSTS;
 use super::clocks::Clocks;
 use super::schedule::Target;
 use super::{Options, Problem};
-use crate::harness::{Engine, Process, Runtime, running};
+use crate::harness::{Engine, Net, Process, Runtime, running};
 pub(super) use apart::{Apart, node_name};
 pub(super) use part::Part;
 
@@ -134,7 +135,10 @@ impl Ground {
             command.envs(worn.iter().flat_map(|clocks| clocks.env(place)));
         };
         let apart = match cluster {
-            true => Some(Apart::prepare(&home, &mozart, *seed, dress)?),
+            true => {
+                let net = options.hosts.as_deref().map(|name| Net::of(name, HOSTS));
+                Some(Apart::prepare(&home, &mozart, *seed, net, dress)?)
+            }
             false => None,
         };
         Ok(Self {
@@ -304,7 +308,7 @@ impl Ground {
         let pid = match target {
             Target::Worker(agent) => return self.newest(agent, false),
             Target::Shim(agent) => return self.newest(agent, true),
-            Target::Agent(_) | Target::Container(_) => None,
+            Target::Agent(_) | Target::Container(_) | Target::Host(_) => None,
             Target::Up => up(|running| Some(running.pid)),
             Target::Server(number) => match &self.apart {
                 Some(apart) => apart.cluster.part(number).pid(),

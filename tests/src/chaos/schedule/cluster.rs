@@ -24,6 +24,7 @@ pub fn cluster(
     length: Duration,
     agents: usize,
     freezes: &[Duration],
+    hosts: bool,
 ) -> (Vec<Blow>, Vec<Blow>) {
     let whom = |random: &mut Random, agent| {
         let (supervisor, node) = (random.below(SUPERVISORS), random.below(NODES));
@@ -34,7 +35,64 @@ pub fn cluster(
     blows.retain(|blow| !frozen.iter().any(|freeze| blow.disturbs(freeze)));
     blows.extend(frozen);
     blows.sort_by_key(|blow| blow.at);
-    (blows, servers(seed, length, freezes))
+    let at_servers =
+        if hosts { links(seed, length, freezes) } else { servers(seed, length, freezes) };
+    (blows, at_servers)
+}
+
+/// The host of each of the supervisors, and of the nodes, where they are on hosts; each server has one of its own.
+pub(in crate::chaos) fn host_of(target: Target) -> Option<usize> {
+    match target {
+        Target::Server(number) | Target::Supervisor(number) | Target::Host(number) => Some(number),
+        // On the first and the last one: the one between has no agents.
+        Target::Node(number) => Some(2 * number),
+        Target::Worker(_)
+        | Target::Shim(_)
+        | Target::Up
+        | Target::Agent(_)
+        | Target::Container(_) => None,
+    }
+}
+
+/// For so long, in seconds, links are cut in turn: nobody notices, nodes are just lost, and everybody has noticed.
+const CUTS: [u64; 3] = [5, 15, 30];
+
+/// Blows at servers and their hosts, of each kind in turn.
+fn links(seed: u64, length: Duration, freezes: &[Duration]) -> Vec<Blow> {
+    let mut random = Random::new(seed.rotate_left(32));
+    let mut freezes = freezes.iter().cycle();
+    let mut blows = Vec::new();
+    let mut at = FIRST;
+    // Another length for each kind with each round.
+    let mut cuts = CUTS.into_iter().cycle().map(Duration::from_secs);
+    let mut cut = || cuts.next().unwrap_or_default();
+    for kind in (0..10).cycle() {
+        let number = random.below(SERVERS);
+        let (server, host) = (Target::Server(number), Target::Host(number));
+        let soon = |random: &mut Random| Duration::from_millis(random.between(0, 5000));
+        let (target, deed) = match kind {
+            0 => (host, Deed::Isolate(cut())),
+            1 => (server, Deed::Kill(soon(&mut random))),
+            2 => (host, Deed::Mute(cut())),
+            3 => (host, Deed::PowerCut(soon(&mut random))),
+            4 => (host, Deed::Part(cut())),
+            5 => (server, Deed::Wipe(soon(&mut random))),
+            6 => (host, Deed::Deafen(cut())),
+            7 => (
+                server,
+                freezes.next().map_or_else(|| short_stop(&mut random), |one| Deed::Stop(*one)),
+            ),
+            8 => (host, Deed::Exclude(cut())),
+            _ => (server, short_stop(&mut random)),
+        };
+        let blow = Blow { at, target, deed };
+        if blow.undone_at() + CALM > length {
+            break;
+        }
+        at = blow.undone_at() + BETWEEN;
+        blows.push(blow);
+    }
+    blows
 }
 
 /// Blows at everybody but the servers.
@@ -91,9 +149,12 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_schedule() {
-        assert_eq!(cluster(7, MINUTE, 8, &[FREEZE]), cluster(7, MINUTE, 8, &[FREEZE]));
-        let (blows, servers) = cluster(7, MINUTE, 8, &[FREEZE]);
-        let (others, other_servers) = cluster(8, MINUTE, 8, &[FREEZE]);
+        assert_eq!(
+            cluster(7, MINUTE, 8, &[FREEZE], false),
+            cluster(7, MINUTE, 8, &[FREEZE], false)
+        );
+        let (blows, servers) = cluster(7, MINUTE, 8, &[FREEZE], false);
+        let (others, other_servers) = cluster(8, MINUTE, 8, &[FREEZE], false);
         assert_ne!(blows, others);
         assert_ne!(servers, other_servers);
     }
@@ -101,7 +162,7 @@ mod tests {
     #[test]
     fn servers_are_hit_one_after_the_other_with_a_pause_between() {
         for seed in 1..=50 {
-            let (blows, servers) = cluster(seed, 10 * MINUTE, 8, &[FREEZE, MINUTE]);
+            let (blows, servers) = cluster(seed, 10 * MINUTE, 8, &[FREEZE, MINUTE], false);
             let is_server = |blow: &Blow| matches!(blow.target, Target::Server(_));
             assert!(servers.iter().all(is_server) && !blows.iter().any(is_server));
             assert!(servers.len() >= 16, "{}", servers.len());
@@ -115,7 +176,7 @@ mod tests {
     #[test]
     fn a_minute_kills_a_server_freezes_one_and_wipes_one() {
         for seed in 1..=50 {
-            let (_, servers) = cluster(seed, MINUTE, 8, &[FREEZE]);
+            let (_, servers) = cluster(seed, MINUTE, 8, &[FREEZE], false);
             let any = |is: fn(Deed) -> bool| servers.iter().any(|blow| is(blow.deed));
             assert!(any(|deed| matches!(deed, Deed::Kill(_))), "{servers:?}");
             assert!(any(|deed| deed == Deed::Stop(FREEZE)), "{servers:?}");
@@ -125,7 +186,7 @@ mod tests {
 
     #[test]
     fn ten_minutes_freeze_every_kind_for_every_length_and_hit_every_server() {
-        let (blows, servers) = cluster(1, 10 * MINUTE, 8, &[FREEZE, MINUTE]);
+        let (blows, servers) = cluster(1, 10 * MINUTE, 8, &[FREEZE, MINUTE], false);
         for length in [FREEZE, MINUTE] {
             let frozen = |is: fn(Target) -> bool| {
                 let all = blows.iter().chain(&servers);
@@ -148,7 +209,7 @@ mod tests {
     fn whoever_is_frozen_is_left_alone_meanwhile_and_the_other_of_its_kind_is_not() {
         let mut others = 0;
         for seed in 1..=20 {
-            let (blows, _) = cluster(seed, 10 * MINUTE, 8, &[FREEZE]);
+            let (blows, _) = cluster(seed, 10 * MINUTE, 8, &[FREEZE], false);
             let freezes = blows.iter().filter(|blow| blow.deed == Deed::Stop(FREEZE));
             for freeze in freezes {
                 let during = freeze.at..freeze.undone_at();
@@ -162,5 +223,19 @@ mod tests {
             }
         }
         assert!(others > 0, "no node was hit while the other one was frozen");
+    }
+
+    #[test]
+    fn ten_minutes_over_hosts_have_every_kind_of_cut() {
+        let (_, blows) = cluster(1, 10 * MINUTE, 8, &[FREEZE], true);
+        let kinds: std::collections::BTreeSet<_> = blows
+            .iter()
+            .map(|blow| std::mem::discriminant(&blow.deed))
+            .map(|kind| format!("{kind:?}"))
+            .collect();
+        assert_eq!(kinds.len(), 9, "{blows:?}");
+        for pair in blows.windows(2) {
+            assert!(pair[0].undone_at() + BETWEEN <= pair[1].at, "{pair:?}");
+        }
     }
 }

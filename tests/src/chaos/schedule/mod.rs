@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::random::Random;
 pub use cluster::cluster;
-pub(super) use cluster::{NODES, SERVERS, SUPERVISORS};
+pub(super) use cluster::{NODES, SERVERS, SUPERVISORS, host_of};
 
 /// Nothing falls in the first and the last moments.
 const CALM: Duration = Duration::from_secs(2);
@@ -44,6 +44,8 @@ pub enum Target {
     Agent(usize),
     /// The container of the agent with this number, by way of its engine.
     Container(usize),
+    /// The host with this number, with all that runs there: of a campaign over hosts.
+    Host(usize),
 }
 
 /// What is done to it.
@@ -65,6 +67,18 @@ pub enum Deed {
     Disconnect,
     /// `docker rm --force`.
     Remove,
+    /// No packet reaches the host or leaves it, for this time.
+    Isolate(Duration),
+    /// The host is cut off from the other servers' hosts, and clients reach it.
+    Exclude(Duration),
+    /// What the host sends is lost, for this time; it hears everything.
+    Mute(Duration),
+    /// Nothing that is sent to the host arrives, for this time; it is heard.
+    Deafen(Duration),
+    /// The host and the next one do not reach each other, for this time.
+    Part(Duration),
+    /// All that runs on the host is killed, as when its power is cut; it is back after this time.
+    PowerCut(Duration),
 }
 
 /// A blow.
@@ -87,7 +101,15 @@ impl Blow {
     /// How long it lasts, as far as the storm ends it.
     pub(super) fn length(&self) -> Duration {
         match self.deed {
-            Deed::Kill(length) | Deed::Wipe(length) | Deed::Stop(length) => length,
+            Deed::Kill(length)
+            | Deed::Wipe(length)
+            | Deed::Stop(length)
+            | Deed::Isolate(length)
+            | Deed::Exclude(length)
+            | Deed::Mute(length)
+            | Deed::Deafen(length)
+            | Deed::Part(length)
+            | Deed::PowerCut(length) => length,
             Deed::Replace | Deed::Restart | Deed::Pause | Deed::Disconnect | Deed::Remove => {
                 Duration::ZERO
             }
@@ -234,6 +256,7 @@ impl fmt::Display for Blow {
             Target::Container(agent) => {
                 format!("the container of {}", super::ground::agent_name(agent))
             }
+            Target::Host(number) => format!("host {number}"),
         };
         match (self.deed, self.target) {
             (Deed::Kill(again), Target::Up | Target::Supervisor(_) | Target::Node(_)) => {
@@ -247,6 +270,16 @@ impl fmt::Display for Blow {
             (Deed::Pause, _) => write!(f, "pause {whom}"),
             (Deed::Disconnect, _) => write!(f, "disconnect {whom}"),
             (Deed::Remove, _) => write!(f, "remove {whom}"),
+            (Deed::Isolate(length), _) => write!(f, "isolate {whom} for {length:?}"),
+            (Deed::Exclude(length), _) => {
+                write!(f, "cut {whom} off from the others for {length:?}")
+            }
+            (Deed::Mute(length), _) => write!(f, "lose what {whom} sends for {length:?}"),
+            (Deed::Deafen(length), _) => write!(f, "lose what is sent to {whom} for {length:?}"),
+            (Deed::Part(length), _) => write!(f, "part {whom} from the next one for {length:?}"),
+            (Deed::PowerCut(again), _) => {
+                write!(f, "cut the power of {whom}, which is back {again:?} later")
+            }
         }
     }
 }
@@ -370,7 +403,8 @@ mod tests {
                 | Target::Up
                 | Target::Supervisor(_)
                 | Target::Node(_)
-                | Target::Server(_) => false,
+                | Target::Server(_)
+                | Target::Host(_) => false,
             });
             assert_eq!(hit.count(), 1, "only the freeze itself: {freeze:?}");
         }
