@@ -75,7 +75,7 @@ pub(crate) fn envelope(
         path,
         redrive_of: None,
     };
-    let again = question.asker.as_ref().is_some_and(|asker| asker.attempt > 1);
+    let again = question.asker.as_ref().is_some_and(|asker| asker.again);
     Ok(Asked { envelope, within, again })
 }
 

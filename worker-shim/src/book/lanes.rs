@@ -51,7 +51,9 @@ impl Book {
         }
         let expires_us = left.map(|left| now.us.saturating_add(micros(left)));
         let (attempts, last_error, alone) = (0, None, false);
-        let held = Held { envelope, text, expires_us, reply, attempts, last_error, alone, phase };
+        let turns = u32::from(check || again);
+        let held =
+            Held { envelope, text, expires_us, reply, attempts, turns, last_error, alone, phase };
         self.held.insert(seq, held);
         self.mind_expiry(seq);
         self.look_up_more(&mut todo);
@@ -342,6 +344,7 @@ impl Book {
         }));
         self.open.insert(envelope.message_id.clone(), seq);
         let timeout = self.rules.turn_timeout_us;
+        held.turns = held.turns.saturating_add(1);
         held.phase = Phase::Open(Turn::new(attempt, self.rules.incarnation, now, timeout));
         self.index(seq);
     }

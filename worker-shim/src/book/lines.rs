@@ -180,14 +180,16 @@ impl Book {
     /// The turn that asks a question; asking is progress.
     fn asking(&mut self, now: Now, turn: &TurnRef<'_>) -> Option<Asker> {
         let seq = self.find(turn)?;
-        let Held { envelope, expires_us, phase: Phase::Open(turn), .. } =
+        let Held { envelope, expires_us, turns, phase: Phase::Open(turn), .. } =
             self.held.get_mut(&seq)?
         else {
             return None;
         };
         turn.progress(now, self.rules.turn_timeout_us);
         let left = expires_us.map(|at| Duration::from_micros(at.saturating_sub(now.us)));
-        Some(Asker { seq, attempt: turn.attempt, envelope: Box::new(envelope.clone()), left })
+        let again = turn.attempt > 1 || *turns > 1;
+        let (attempt, envelope) = (turn.attempt, Box::new(envelope.clone()));
+        Some(Asker { seq, attempt, again, envelope, left })
     }
 
     /// Does something to an open turn: that is progress, and may be too much.

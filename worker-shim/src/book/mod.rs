@@ -118,6 +118,8 @@ pub(crate) struct Question {
 pub(crate) struct Asker {
     pub(crate) seq: u64,
     pub(crate) attempt: u32,
+    /// It may have asked before, in an earlier turn: not each of them is on record as an attempt.
+    pub(crate) again: bool,
     pub(crate) envelope: Box<Envelope>,
     /// How long its own asker will wait, if that is bounded.
     pub(crate) left: Option<Duration>,
@@ -155,6 +157,8 @@ struct Held {
     reply: String,
     /// Attempts made so far.
     attempts: u32,
+    /// Turns that may have begun so far, here or in an earlier incarnation.
+    turns: u32,
     /// Why the last attempt ended.
     last_error: Option<String>,
     /// Its last attempt, and one before was another incarnation's: what ended that may have been this message. So it has the

@@ -203,6 +203,31 @@ fn a_question_names_the_turn_that_asks() {
     assert!(desk.book.is_open(1, 1) && !desk.book.is_open(1, 2));
 }
 
+/// A broker that fails may forget that an attempt was made, and what it asked may have been answered and archived since.
+#[test]
+fn a_turn_that_may_not_be_the_first_asks_again_also_where_no_attempt_is_on_record() {
+    let again = |desk: &mut Desk| {
+        let ask = FromWorker::RouteRequest {
+            turn: TurnRef::default(),
+            request_id: "r".into(),
+            to_id: "you".into(),
+            message: "?".into(),
+            timeout_ms: None,
+        };
+        match &desk.line(ask)[..] {
+            [Do::Ask(question)] => question.asker.as_ref().map(|it| (it.attempt, it.again)),
+            todo => panic!("{todo:?}"),
+        }
+    };
+    let mut first = Desk::new(1);
+    first.deliver(1, "m", "c");
+    assert_eq!(again(&mut first), Some((1, false)));
+    let mut later = Desk::new(1);
+    later.deliver_as(1, envelope("m", "c"), true);
+    later.looked_up(1, None, 0);
+    assert_eq!(again(&mut later), Some((1, true)));
+}
+
 #[test]
 fn an_unknown_line_is_noted() {
     let mut desk = Desk::new(1);
