@@ -8,7 +8,9 @@ use crate::event::Event;
 use crate::message::{Cause, Kind, Status};
 use crate::shim::Exit;
 use crate::spec::AgentSpec;
-use crate::{AgentName, ConversationId, MessageId, NodeName, SenderName, Timestamp};
+use crate::{
+    AgentName, Capacity, ConversationId, Load, MessageId, NodeName, SenderName, Timestamp,
+};
 
 /// A request on `query`. Any supervisor answers; replies are [`Reply`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +80,34 @@ pub enum Query {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         node: Option<NodeName>,
     },
+    /// Moves an agent to a node, as `REPLACE` says.
+    Move {
+        /// The agent.
+        agent: AgentName,
+        /// The node.
+        to: NodeName,
+    },
+    /// Moves the agents of a node to others, and starts none there any more.
+    Drain {
+        /// The node.
+        node: NodeName,
+        /// How many agents are moved at a time.
+        parallel: u32,
+    },
+    /// Lets a drained node take agents again.
+    Undrain {
+        /// The node.
+        node: NodeName,
+    },
+    /// Forgets a node that is lost.
+    RemoveNode {
+        /// The node.
+        node: NodeName,
+        /// Although agents are pinned to it, which then start elsewhere without their data.
+        force: bool,
+    },
+    /// Which moves would even out the nodes.
+    Rebalance,
     /// Everything known about one agent.
     Inspect {
         /// The agent.
@@ -142,7 +172,9 @@ pub enum Reply {
     Hello(Hello),
     /// For `Nodes`.
     Nodes(Vec<NodeRow>),
-    /// For `Cancelled`.
+    /// For `Rebalance`.
+    Moves(Vec<MoveRow>),
+    /// For `Cancelled`, and what changes nodes.
     Done,
     /// It did not work.
     Error(ApiError),
@@ -222,12 +254,75 @@ pub struct NodeRow {
     pub runtimes: Vec<String>,
     /// Its labels, for `REQUIRE`.
     pub labels: BTreeMap<String, String>,
+    /// What it can take.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// What of that the LIMITs of its agents take.
+    #[serde(default)]
+    pub used: Load,
+    /// Since when it is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<Timestamp>,
+    /// Whether it is drained, and what has become of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainRow>,
     /// Agents whose last start there failed lately: it is the last choice for them.
     #[serde(default)]
     pub failed: Vec<AgentName>,
     /// The agents that run there; only where one node was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<Vec<AgentName>>,
+    /// The agents whose SANCTUMs are there; only where one node was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned: Vec<AgentName>,
+}
+
+/// What has become of the drain of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainRow {
+    /// How many agents are moved at a time.
+    pub parallel: u32,
+    /// Agents that are being moved, or end there.
+    pub moving: Vec<AgentName>,
+    /// Agents that wait for their turn.
+    pub waiting: Vec<AgentName>,
+    /// Agents that stay there.
+    pub staying: Vec<StayRow>,
+}
+
+/// An agent that stays on a drained node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StayRow {
+    /// The agent.
+    pub agent: AgentName,
+    /// Why.
+    pub reason: String,
+}
+
+/// A move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MoveRow {
+    /// The agent.
+    pub agent: AgentName,
+    /// Where it runs.
+    pub from: NodeName,
+    /// Where it is to run.
+    pub to: NodeName,
+}
+
+/// Nodes that are alike to an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacementRow {
+    /// The nodes.
+    pub nodes: Vec<NodeName>,
+    /// Why they cannot run it, in words that go on after a node's name; none if they can.
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    pub text: String,
 }
 
 /// Whether a node takes agents.
@@ -380,6 +475,12 @@ pub struct AgentDetail {
     pub desired_running: bool,
     /// Its last end.
     pub exit: Option<Exit>,
+    /// Which nodes can run it, and why others cannot.
+    #[serde(default)]
+    pub placement: Vec<PlacementRow>,
+    /// The only node that it can run on, because its SANCTUM is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_to: Option<NodeName>,
 }
 
 impl AgentDetail {

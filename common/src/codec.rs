@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::frame::Frame;
 
 /// The version that this build writes. A change of any encoded type takes the next one.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// The version before, which this build reads too: a fleet is not restarted all at once.
 pub const BEFORE: u8 = VERSION - 1;
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn golden_bytes_of_the_encoding() {
         let bytes = encode(&(300_u32, "ab", Some(1_u8))).expect("small");
-        assert_eq!(bytes, [2, 251, 44, 1, 2, b'a', b'b', 1, 1]);
+        assert_eq!(bytes, [3, 251, 44, 1, 2, b'a', b'b', 1, 1]);
         let back: (u32, String, Option<u8>) = value(&bytes[1..]).expect("what we wrote");
         assert_eq!(back, (300, "ab".into(), Some(1)));
     }
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn hostile_bytes_are_errors() {
         assert_eq!(decode::<ShimReport>(&[]), Err(CodecError::Empty));
-        for found in [0, 3, 9, 255] {
+        for found in [0, 1, 4, 9, 255] {
             assert_eq!(decode::<ShimReport>(&[found, 0]), Err(CodecError::Version { found }));
         }
         for version in [BEFORE, VERSION] {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::shim::Exit;
 use crate::spec::AgentSpec;
-use crate::{AgentName, NodeName, Timestamp};
+use crate::{AgentName, Capacity, NodeName, Timestamp};
 
 /// A record as the log stores it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,31 @@ pub enum ControlEvent {
         agent: AgentName,
     },
 
+    /// Move it to a node, as `REPLACE` says: the next start is there, if it can be.
+    AgentMoved {
+        /// The agent.
+        agent: AgentName,
+        /// Where it is to run. Later starts may be elsewhere: that is what `REQUIRE` is for.
+        to: NodeName,
+    },
+    /// A node takes no more incarnations, and its agents are moved to others, so many at a time. It stays so when it is restarted.
+    NodeDrained {
+        /// The node.
+        node: NodeName,
+        /// How many agents are moved at a time, at least 1.
+        parallel: u32,
+    },
+    /// A node that was drained takes incarnations again.
+    NodeUndrained {
+        /// The node.
+        node: NodeName,
+    },
+    /// A node that is lost is forgotten. What is pinned to it is pinned no more: its data is lost with the node.
+    NodeRemoved {
+        /// The node.
+        node: NodeName,
+    },
+
     /// Messages of an agent are erased on request: a record before, with what was found, and one when it is done, with what was erased. Shown, and
     /// ignored by the fold. What was in them is not on record.
     MessagesForgotten {
@@ -113,6 +138,9 @@ pub enum ControlEvent {
         runtimes: Vec<String>,
         /// Its labels.
         labels: Vec<(String, String)>,
+        /// What it can take.
+        #[serde(default, skip_serializing_if = "Capacity::is_unbounded")]
+        capacity: Capacity,
     },
     /// A node shuts down in order: its incarnations end without being crashes, and start again where it, or another, is seen.
     NodeDraining {
@@ -283,6 +311,7 @@ impl ControlEvent {
             | Self::AgentRestarted { agent }
             | Self::AgentReplaced { agent }
             | Self::AgentRemoved { agent }
+            | Self::AgentMoved { agent, .. }
             | Self::MessagesForgotten { agent, .. }
             | Self::IncarnationAllocated { agent, .. }
             | Self::IncarnationReturned { agent, .. }
@@ -298,6 +327,9 @@ impl ControlEvent {
             | Self::NodeSeen { .. }
             | Self::NodeDraining { .. }
             | Self::NodeLost { .. }
+            | Self::NodeDrained { .. }
+            | Self::NodeUndrained { .. }
+            | Self::NodeRemoved { .. }
             | Self::Unknown => None,
         }
     }
@@ -310,7 +342,8 @@ impl ControlEvent {
             | Self::AgentStarted { .. }
             | Self::AgentStopped { .. }
             | Self::AgentRestarted { .. }
-            | Self::AgentReplaced { .. } => Some(true),
+            | Self::AgentReplaced { .. }
+            | Self::AgentMoved { .. } => Some(true),
             Self::AgentRemoved { .. } => Some(false),
             // An incarnation may end after its agent was removed, and messages may be forgotten then.
             Self::MessagesForgotten { .. }
@@ -318,6 +351,9 @@ impl ControlEvent {
             | Self::NodeSeen { .. }
             | Self::NodeDraining { .. }
             | Self::NodeLost { .. }
+            | Self::NodeDrained { .. }
+            | Self::NodeUndrained { .. }
+            | Self::NodeRemoved { .. }
             | Self::IncarnationAllocated { .. }
             | Self::IncarnationReturned { .. }
             | Self::IncarnationReady { .. }
@@ -342,6 +378,10 @@ impl ControlEvent {
             | Self::AgentRestarted { .. }
             | Self::AgentReplaced { .. }
             | Self::AgentRemoved { .. }
+            | Self::AgentMoved { .. }
+            | Self::NodeDrained { .. }
+            | Self::NodeUndrained { .. }
+            | Self::NodeRemoved { .. }
             | Self::MessagesForgotten { .. }
             | Self::Unknown => false,
             Self::LeaderElected { .. }

@@ -1,8 +1,8 @@
 //! Frames: the messages between supervisors, nodes and shims. Transient, and encoded by the codec.
 //!
-//! A change of any of these types takes the next version of the codec, and what the version before wrote is still read: `frame/v1.rs`.
+//! A change of any of these types takes the next version of the codec, and what the version before wrote is still read: `frame/v2.rs`.
 
-mod v1;
+mod v2;
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::shim::Exit;
-use crate::{AgentName, NodeName, SenderName, Timestamp};
+use crate::{AgentName, Capacity, NodeName, SenderName, Timestamp};
 
 /// What the codec writes in its newest version, and reads in the one before.
 pub trait Frame: Serialize + DeserializeOwned {
@@ -188,6 +188,8 @@ pub struct NodeStatus {
     pub runtimes: Vec<String>,
     /// Its labels, for `REQUIRE`.
     pub labels: Vec<(String, String)>,
+    /// What it can take.
+    pub capacity: Capacity,
     /// Whether the node is going down with all it runs.
     pub draining: bool,
     /// What runs.

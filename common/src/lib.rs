@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, opens a socket or knows NATS.
 
 pub mod api;
+pub mod capacity;
 pub mod codec;
 pub mod control;
 pub mod event;
@@ -24,6 +25,7 @@ pub mod time;
 pub mod words;
 pub mod worker;
 
+pub use capacity::{Capacity, Load};
 pub use id::{
     AgentName, ConversationId, ConversationTag, MessageId, Namespace, NodeName, SenderName,
 };

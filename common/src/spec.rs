@@ -113,6 +113,12 @@ impl AgentSpec {
         self.replace.unwrap_or(if writable { Replace::StopFirst } else { Replace::StartFirst })
     }
 
+    /// The first SANCTUM that its worker writes to and that no other host has: the agent stays where that is.
+    #[must_use]
+    pub fn pins(&self) -> Option<&Sanctum> {
+        self.sanctums.iter().find(|sanctum| !sanctum.read_only && !sanctum.shared)
+    }
+
     /// What the worker is told about itself.
     #[must_use]
     pub fn worker_init(&self) -> WorkerInit {
@@ -171,7 +177,7 @@ pub struct Schedule {
     pub prompt: String,
 }
 
-/// `SANCTUM host:path[:ro]`.
+/// `SANCTUM host:path[:ro] [shared]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sanctum {
@@ -182,6 +188,9 @@ pub struct Sanctum {
     /// Whether it must not write there.
     #[serde(default)]
     pub read_only: bool,
+    /// Whether every host has the same folder: it pins the agent to none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// `LIMIT`.

@@ -27,6 +27,27 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
+/// Bytes, in the largest unit of which there is one: `512 MiB`, `1.5 GiB`.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let Some((shift, unit)) = UNITS.into_iter().find(|(shift, _)| bytes >> shift > 0) else {
+        return format!("{bytes} B");
+    };
+    let tenths = u128::from(bytes) * 10 >> shift;
+    match tenths % 10 {
+        0 => format!("{} {unit}", tenths / 10),
+        tenth => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
+/// Thousandths as a number: `2`, `0.5`.
+#[must_use]
+pub fn thousandths(milli: u64) -> String {
+    let text = format!("{}.{:03}", milli / 1000, milli % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +56,18 @@ mod tests {
     fn what_others_say_does_not_steer_a_terminal() {
         assert_eq!(shown("a\tb\nc \u{e4}\u{1f600}"), "a\tb\nc \u{e4}\u{1f600}");
         assert_eq!(shown("\x1b]0;x\x07 \u{9b}31m \r \x7f"), r"\u{1b}]0;x\u{7} \u{9b}31m \r \u{7f}");
+    }
+
+    #[test]
+    fn sizes_and_parts_are_short() {
+        let sizes = [(0, "0 B"), (1023, "1023 B"), (1 << 10, "1 KiB"), (3 << 29, "1.5 GiB")];
+        for (number, text) in sizes {
+            assert_eq!(bytes(number), text);
+        }
+        assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+        for (number, text) in [(0, "0"), (1000, "1"), (500, "0.5"), (1025, "1.025"), (10_000, "10")]
+        {
+            assert_eq!(thousandths(number), text);
+        }
     }
 }

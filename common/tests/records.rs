@@ -13,7 +13,7 @@ use common::message::{Final, Outcome};
 use common::shim::Exit;
 use common::spec::AgentSpec;
 use common::worker::{self, FromWorker};
-use common::{AgentName, NodeName, Timestamp};
+use common::{AgentName, Capacity, NodeName, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
@@ -180,6 +180,10 @@ fn every_control_record_is_read_as_it_was_written() {
         ControlEvent::AgentRestarted { agent: of() },
         ControlEvent::AgentReplaced { agent: of() },
         ControlEvent::AgentRemoved { agent: of() },
+        ControlEvent::AgentMoved { agent: of(), to: at() },
+        ControlEvent::NodeDrained { node: at(), parallel: 3 },
+        ControlEvent::NodeUndrained { node: at() },
+        ControlEvent::NodeRemoved { node: at() },
         ControlEvent::MessagesForgotten {
             agent: of(),
             by: "ada@host".into(),
@@ -209,6 +213,7 @@ fn every_control_record_is_read_as_it_was_written() {
             instance: u64::MAX,
             runtimes: vec!["process".into()],
             labels: vec![("zone".into(), "eu".into())],
+            capacity: Capacity { agents: Some(2), memory: Some(1 << 40), milli_cpus: Some(500) },
         },
         ControlEvent::NodeDraining { node: at() },
         ControlEvent::NodeLost { node: at() },

@@ -85,6 +85,7 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
     let options = NodeOptions {
         name: node,
         labels: args.labels,
+        capacity: runtime.capacity.or(runtime::capacity::found()),
         connect: connect::options(global, &name, CONNECT)?,
         run: home.run(),
         home: home.dir,

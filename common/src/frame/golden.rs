@@ -43,7 +43,7 @@ fn golden<T: Frame + PartialEq + Debug>(frame: &T, expected: &str) {
 }
 
 /// What the version before wrote, and what it means.
-fn before<T: Frame + PartialEq + Debug>(written: &str, frame: &T) {
+fn before<T: Frame + PartialEq + Debug>(frame: &T, written: &str) {
     assert_eq!(&decode::<T>(&bytes(written)).expect("what was written"), frame);
 }
 
@@ -57,7 +57,7 @@ fn start() -> StartIncarnation {
     }
 }
 
-fn status(succeeds: &[u64], seen: (u64, u64)) -> NodeStatus {
+fn status(capacity: Capacity) -> NodeStatus {
     let running = RunningIncarnation {
         agent: agent(),
         generation: 3,
@@ -68,11 +68,12 @@ fn status(succeeds: &[u64], seen: (u64, u64)) -> NodeStatus {
     NodeStatus {
         node: NodeName::new("n1").expect("valid"),
         instance: u64::MAX,
-        succeeds: succeeds.to_vec(),
+        succeeds: vec![5],
         term: 9,
-        seen,
+        seen: (9, 300),
         runtimes: vec!["process".into()],
         labels: vec![("zone".into(), "eu".into())],
+        capacity,
         draining: false,
         running: vec![running],
         exits: vec![exit(Some(9))],
@@ -102,79 +103,89 @@ const WITHIN: Duration = Duration::from_millis(1500);
 fn golden_bytes_of_every_frame() {
     let consumer = ConsumerId { name: "ab-7".into(), created: 300 };
     let begin = ShimCommand::Begin { horizon: 70_000, floor: 9, consumer };
-    golden(&begin, "0200fc70110100090461622d37fb2c01");
-    golden(&ShimCommand::Drain { within: WITHIN }, "020101fc0065cd1d");
-    golden(&cancel(), "02020475736572026d31");
-    golden(&ShimCommand::Ping, "0203");
+    golden(&begin, "0300fc70110100090461622d37fb2c01");
+    golden(&ShimCommand::Drain { within: WITHIN }, "030101fc0065cd1d");
+    golden(&cancel(), "03020475736572026d31");
+    golden(&ShimCommand::Ping, "0303");
 
-    golden(&ShimReport::Ready, "0200");
-    golden(&ShimReport::Heartbeat(heartbeat()), "0201010203040506fc70110100");
-    golden(&ShimReport::Drained, "0202");
+    golden(&ShimReport::Ready, "0300");
+    golden(&ShimReport::Heartbeat(heartbeat()), "0301010203040506fc70110100");
+    golden(&ShimReport::Drained, "0302");
 
     let command = |body| NodeCommand { term: 9, instance: Some(300), number: 5, body };
     golden(
         &command(NodeCommandBody::Start(Box::new(start()))),
-        "020901fb2c0105000261620307027430027b7d",
+        "030901fb2c0105000261620307027430027b7d",
     );
     let stop = NodeCommandBody::Stop { agent: agent(), incarnation: 7, within: WITHIN };
-    golden(&command(stop), "020901fb2c0105010261620701fc0065cd1d");
+    golden(&command(stop), "030901fb2c0105010261620701fc0065cd1d");
     let list = NodeCommand { term: 9, instance: None, number: 5, body: NodeCommandBody::List };
-    golden(&list, "0209000502");
-    golden(&command(NodeCommandBody::Refused), "020901fb2c010503");
+    golden(&list, "0309000502");
+    golden(&command(NodeCommandBody::Refused), "030901fb2c010503");
 
+    let capacity = Capacity { agents: Some(20), memory: Some(70_000), milli_cpus: None };
     golden(
-        &NodeReport::Running(status(&[5], (9, 300))),
-        "0200026e31fdffffffffffffffff01050909fb2c01010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
+        &NodeReport::Running(status(capacity)),
+        "0300026e31fdffffffffffffffff01050909fb2c01010770726f6365737301047a6f6e65026575011401fc70110100000001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
     );
     let instance = Some(300);
     golden(
         &NodeReport::Exited { instance, exit: exit(None) },
-        "020101fb2c010261620700000101017201fb2c01fd7b68e5cf8b010000",
+        "030101fb2c010261620700000101017201fb2c01fd7b68e5cf8b010000",
     );
     let (incarnation, reason) = (7, "no".into());
     golden(
         &NodeReport::StartFailed { instance, agent: agent(), incarnation, reason },
-        "020201fb2c0102616207026e6f",
+        "030201fb2c0102616207026e6f",
     );
     let doing = "pulling".into();
     golden(
         &NodeReport::Preparing { instance, agent: agent(), incarnation, doing },
-        "020301fb2c01026162070770756c6c696e67",
+        "030301fb2c01026162070770756c6c696e67",
     );
 }
 
 #[test]
 fn golden_bytes_of_the_version_before() {
-    let begin = ShimCommand::Begin { horizon: 70_000, floor: 0, consumer: ConsumerId::default() };
-    before("0100fc70110100", &begin);
-    before("010101fc0065cd1d", &ShimCommand::Drain { within: WITHIN });
-    before("01020475736572026d31", &cancel());
-    before("0103", &ShimCommand::Ping);
+    let consumer = ConsumerId { name: "ab-7".into(), created: 300 };
+    let begin = ShimCommand::Begin { horizon: 70_000, floor: 9, consumer };
+    before(&begin, "0200fc70110100090461622d37fb2c01");
+    before(&ShimCommand::Drain { within: WITHIN }, "020101fc0065cd1d");
+    before(&cancel(), "02020475736572026d31");
+    before(&ShimCommand::Ping, "0203");
 
-    before("0100", &ShimReport::Ready);
-    before("0101010203040506fc70110100", &ShimReport::Heartbeat(heartbeat()));
-    before("0102", &ShimReport::Drained);
+    before(&ShimReport::Ready, "0200");
+    before(&ShimReport::Heartbeat(heartbeat()), "0201010203040506fc70110100");
+    before(&ShimReport::Drained, "0202");
 
-    let command = |body| NodeCommand { term: 9, instance: None, number: 0, body };
-    let started = command(NodeCommandBody::Start(Box::new(start())));
-    before("0109000261620307027430027b7d", &started);
-    let stop = NodeCommandBody::Stop { agent: agent(), incarnation: 7, within: WITHIN };
-    before("0109010261620701fc0065cd1d", &command(stop));
-    before("010902", &command(NodeCommandBody::List));
-
+    let command = |body| NodeCommand { term: 9, instance: Some(300), number: 5, body };
     before(
-        "0100026e31fdffffffffffffffff09010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
-        &NodeReport::Running(status(&[], (9, u64::MAX))),
+        &command(NodeCommandBody::Start(Box::new(start()))),
+        "020901fb2c0105000261620307027430027b7d",
     );
-    let instance = None;
+    let stop = NodeCommandBody::Stop { agent: agent(), incarnation: 7, within: WITHIN };
+    before(&command(stop), "020901fb2c0105010261620701fc0065cd1d");
+    let list = NodeCommand { term: 9, instance: None, number: 5, body: NodeCommandBody::List };
+    before(&list, "0209000502");
+    before(&command(NodeCommandBody::Refused), "020901fb2c010503");
+
     before(
-        "01010261620700000101017201fb2c01fd7b68e5cf8b010000",
+        &NodeReport::Running(status(Capacity::default())),
+        "0200026e31fdffffffffffffffff01050909fb2c01010770726f6365737301047a6f6e650265750001026162030801fb921001026162070001120101017201fb2c01fd7b68e5cf8b010000",
+    );
+    let instance = Some(300);
+    before(
         &NodeReport::Exited { instance, exit: exit(None) },
+        "020101fb2c010261620700000101017201fb2c01fd7b68e5cf8b010000",
     );
     let (incarnation, reason) = (7, "no".into());
-    let failed = NodeReport::StartFailed { instance, agent: agent(), incarnation, reason };
-    before("010202616207026e6f", &failed);
+    before(
+        &NodeReport::StartFailed { instance, agent: agent(), incarnation, reason },
+        "020201fb2c0102616207026e6f",
+    );
     let doing = "pulling".into();
-    let preparing = NodeReport::Preparing { instance, agent: agent(), incarnation, doing };
-    before("0103026162070770756c6c696e67", &preparing);
+    before(
+        &NodeReport::Preparing { instance, agent: agent(), incarnation, doing },
+        "020301fb2c01026162070770756c6c696e67",
+    );
 }

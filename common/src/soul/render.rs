@@ -34,9 +34,10 @@ pub fn render(spec: &AgentSpec) -> String {
     for path in &spec.skills {
         out.line("SKILL", &word(path));
     }
-    for Sanctum { host, path, read_only } in &spec.sanctums {
+    for Sanctum { host, path, read_only, shared } in &spec.sanctums {
         let mode = if *read_only { ":ro" } else { "" };
-        out.line("SANCTUM", &word(&format!("{host}:{path}{mode}")));
+        let shared = if *shared { " shared" } else { "" };
+        out.line("SANCTUM", &format!("{}{shared}", word(&format!("{host}:{path}{mode}"))));
     }
     process(&mut out, spec);
     life(&mut out, spec);

@@ -365,6 +365,7 @@ const LINES: &[(&str, &str)] = &[
     ("SANCTUM data:/", "3:14: the container's root as a sanctum"),
     ("SANCTUM data:/a/../b", "3:14: a path with `..`"),
     ("SANCTUM data:/data:or", "3:20: unknown mode `or`"),
+    ("SANCTUM data:/data share", "3:20: unknown word `share`"),
     ("SANCTUM a:/b:ro:c", "3:9: SANCTUM with too many `:`"),
     ("SANCTUM a:/x\nSANCTUM b:/x/", "4:11: the folder `/x` is given twice"),
     ("WORKER []", "3:8: WORKER without a program"),

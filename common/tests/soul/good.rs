@@ -125,19 +125,29 @@ fn relative_paths_are_from_the_file() {
 }
 
 #[test]
-fn sanctums_are_writable_unless_they_say_ro() {
-    let spec = with("SANCTUM data:/data/\nSANCTUM /var/lib/x:/x:ro\nSANCTUM ..:/up:rw");
-    let sanctum = |host: &str, path: &str, read_only| Sanctum {
+fn sanctums_are_writable_unless_they_say_ro_and_pin_unless_they_are_shared() {
+    let spec = with(
+        "SANCTUM /var/lib/x:/x:ro\nSANCTUM ..:/up:rw  shared\nSANCTUM \"a b:/my shared\" shared\nSANCTUM data:/data/",
+    );
+    let sanctum = |host: &str, path: &str, read_only, shared| Sanctum {
         host: host.into(),
         path: path.into(),
         read_only,
+        shared,
     };
     let expected = [
-        sanctum("/fleet/data", "/data", false),
-        sanctum("/var/lib/x", "/x", true),
-        sanctum("/", "/up", false),
+        sanctum("/var/lib/x", "/x", true, false),
+        sanctum("/", "/up", false, true),
+        sanctum("/fleet/a b", "/my shared", false, true),
+        sanctum("/fleet/data", "/data", false, false),
     ];
     assert_eq!(spec.sanctums, expected);
+    assert_eq!(spec.pins(), Some(&expected[3]));
+    assert_eq!(with("SANCTUM a:/a shared\nSANCTUM b:/b:ro").pins(), None);
+    // A word of the path, where there is no other place for it.
+    let spec = with("SANCTUM my shared:/data\nSANCTUM \"x:/my shared\"");
+    let found: Vec<_> = spec.sanctums.iter().map(|one| (one.path.as_str(), one.shared)).collect();
+    assert_eq!(found, [("/data", false), ("/my shared", false)]);
 }
 
 #[test]

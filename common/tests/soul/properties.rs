@@ -220,8 +220,9 @@ fn spec() -> impl Strategy<Value = AgentSpec> {
         }),
         0..3,
     );
-    let sanctums = btree_map(path(), (path(), any::<bool>()), 0..3).prop_map(|map| {
-        let sanctum = |(path, (host, read_only))| Sanctum { host, path, read_only };
+    let sanctums = btree_map(path(), (path(), any::<(bool, bool)>()), 0..3).prop_map(|map| {
+        let sanctum =
+            |(path, (host, (read_only, shared)))| Sanctum { host, path, read_only, shared };
         map.into_iter().map(sanctum).collect::<Vec<_>>()
     });
     let limits = (
@@ -299,9 +300,10 @@ fn written(spec: &AgentSpec) -> String {
         lines.push(format!("SCHEDULE \"{}\" {zone}{}", schedule.cron, heredoc(&schedule.prompt)));
     }
     lines.extend(spec.skills.iter().map(|path| format!("SKILL {path}")));
-    for Sanctum { host, path, read_only } in &spec.sanctums {
+    for Sanctum { host, path, read_only, shared } in &spec.sanctums {
         let mode = if *read_only { "ro" } else { "rw" };
-        lines.push(format!("SANCTUM {host}:{path}:{mode}"));
+        let shared = if *shared { " shared" } else { "" };
+        lines.push(format!("SANCTUM {host}:{path}:{mode}{shared}"));
     }
     if let Some(worker) = &spec.worker {
         // JSON leaves DEL and the C1 controls as they are; a soul does not take them.

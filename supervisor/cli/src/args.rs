@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use common::api::ApiError;
-use common::{Namespace, Timestamp, failure};
+use common::{Capacity, Namespace, Timestamp, failure};
 use runtime::engine::BASE_IMAGE;
 use runtime::{RuntimeOptions, Wanted};
 
@@ -95,6 +95,9 @@ pub struct RuntimeArgs {
     /// Read values of SECRETs from this file of NAME=VALUE lines first; it is read at each start of an agent
     #[arg(long, env = "MOZART_ENV_FILE", value_name = "FILE", value_parser = path())]
     env_file: Option<PathBuf>,
+    /// What the node can take: agents=N,memory=SIZE,cpus=N [default: the memory and CPUs of this machine, any number of agents]
+    #[arg(long, env = "MOZART_CAPACITY", value_name = "CAPACITY", value_parser = or_found)]
+    capacity: Option<Capacity>,
 }
 
 impl RuntimeArgs {
@@ -111,6 +114,7 @@ impl RuntimeArgs {
                 .as_ref()
                 .filter(|file| !file.as_os_str().is_empty())
                 .map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone())),
+            capacity: self.capacity.unwrap_or_default(),
         }
     }
 }
@@ -172,6 +176,11 @@ pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
 /// A path, also an empty one: a variable that is set to nothing is like one that is not set.
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A variable that is set to nothing bounds nothing.
+fn or_found(text: &str) -> Result<Capacity, String> {
+    if text.is_empty() { Ok(Capacity::default()) } else { text.parse() }
 }
 
 /// A variable that is set to nothing names no image.

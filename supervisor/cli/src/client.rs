@@ -114,7 +114,11 @@ impl Client {
         })?;
         let changes_nothing = matches!(
             query,
-            Query::Hello | Query::Ps { .. } | Query::Inspect { .. } | Query::Nodes { .. }
+            Query::Hello
+                | Query::Ps { .. }
+                | Query::Inspect { .. }
+                | Query::Nodes { .. }
+                | Query::Rebalance
         );
         let asked = if changes_nothing {
             self.ask_again(payload.into(), timeout).await
@@ -221,6 +225,15 @@ impl Client {
     pub(crate) async fn change(&self, query: &Query) -> Result<Vec<Applied>, ApiError> {
         let reply = self.ask_within(query, Duration::from_secs(15)).await?;
         if let Reply::Agents(applied) = reply { Ok(applied) } else { Err(unexpected(&reply)) }
+    }
+
+    /// A request that changes nodes.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) async fn tell(&self, query: &Query) -> Result<(), ApiError> {
+        let reply = self.ask_within(query, Duration::from_secs(15)).await?;
+        if reply == Reply::Done { Ok(()) } else { Err(unexpected(&reply)) }
     }
 
     /// Who answers and who leads.

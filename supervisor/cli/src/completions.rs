@@ -83,7 +83,7 @@ fn agents(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 fn nodes(current: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(current, &["ps", "--all"], |row| row["node"].as_str())
+    candidates(current, &["node", "ls"], |row| row["node"].as_str())
 }
 
 fn messages(current: &OsStr) -> Vec<CompletionCandidate> {

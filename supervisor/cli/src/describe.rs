@@ -57,7 +57,18 @@ pub(crate) fn control(record: &ControlRecord) -> String {
         ControlEvent::NodeSeen { node, runtimes, .. } => {
             format!("node {node} joined; runtimes: {}", runtimes.join(", "))
         }
-        ControlEvent::NodeDraining { node } => format!("node {node} is draining"),
+        ControlEvent::NodeDraining { node } => format!("node {node} is shutting down"),
+        ControlEvent::NodeDrained { node, parallel } => {
+            let at_once = if *parallel == 1 {
+                "one by one".to_owned()
+            } else {
+                format!("{parallel} at a time")
+            };
+            format!("drain of node {node} requested: its agents are moved {at_once}")
+        }
+        ControlEvent::NodeUndrained { node } => format!("undrain of node {node} requested"),
+        ControlEvent::NodeRemoved { node } => format!("removal of node {node} requested"),
+        ControlEvent::AgentMoved { to, .. } => format!("move to node {to} requested"),
         ControlEvent::NodeLost { node } => format!("node {node} is lost: it has stopped reporting"),
         ControlEvent::IncarnationAllocated { incarnation, generation, node, .. } => {
             format!(

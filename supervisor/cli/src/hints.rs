@@ -113,7 +113,7 @@ mod tests {
         spec.keep.events = Some(Duration::from_secs(72 * 3600));
         spec.keep.logs = Some(Duration::from_secs(73 * 3600));
         let (host, path) = ("/srv/gone".to_owned(), "/data".to_owned());
-        spec.sanctums.push(Sanctum { host, path, read_only: false });
+        spec.sanctums.push(Sanctum { host, path, read_only: false, shared: false });
         let hints = of(&spec, |_| false);
         let begins = ["ENV PATH: `$PATH`", "LIMIT", "SCHEDULE", "SANCTUM /srv/gone", "KEEP logs"];
         assert_eq!(hints.len(), begins.len(), "{hints:?}");

@@ -82,8 +82,10 @@ fn render(detail: &AgentDetail) -> String {
     );
     // A value is nowhere but in the worker.
     pairs.extend(config.secrets.iter().map(|name| ("secret", name.clone())));
-    pairs.extend(config.sanctums.iter().map(|Sanctum { host, path, read_only }| {
-        ("sanctum", format!("{host} at {path}{}", if *read_only { ", read-only" } else { "" }))
+    pairs.extend(config.sanctums.iter().map(|Sanctum { host, path, read_only, shared }| {
+        let mode = if *read_only { ", read-only" } else { "" };
+        let shared = if *shared { ", shared" } else { "" };
+        ("sanctum", format!("{host} at {path}{mode}{shared}"))
     }));
     pairs.extend(config.skills.iter().map(|skill| ("skill", skill.clone())));
     pairs.extend(config.schedule.iter().map(|Schedule { cron, tz, prompt }| {
@@ -95,6 +97,8 @@ fn render(detail: &AgentDetail) -> String {
     }));
     pairs.extend(config.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
     pairs.extend(config.require.iter().map(|(key, value)| ("require", format!("{key}={value}"))));
+    pairs.extend(detail.pinned_to.iter().map(|node| ("pinned to", node.to_string())));
+    pairs.extend(detail.placement.iter().map(|row| ("placement", row.text.clone())));
     let line = |(name, value): &(&str, String)| format!("{name:<14}{value}");
     pairs.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -161,6 +165,8 @@ mod tests {
             desired_running: true,
             running_config: None,
             exit: None,
+            placement: Vec::new(),
+            pinned_to: None,
             id,
         });
         assert!(shown.contains("worker        built-in echo"), "{shown}");
@@ -179,6 +185,7 @@ mod tests {
             host: "/srv/a".to_owned(),
             path: "/data".to_owned(),
             read_only: true,
+            shared: true,
         });
         config.skills.push("search".to_owned());
         config.schedule.push(Schedule {
@@ -193,6 +200,8 @@ mod tests {
             desired_running: true,
             running_config: None,
             exit: None,
+            placement: Vec::new(),
+            pinned_to: None,
             id,
         });
         for line in [

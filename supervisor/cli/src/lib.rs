@@ -18,6 +18,7 @@ mod dead;
 mod describe;
 mod diff;
 mod doctor;
+mod drain;
 mod events;
 pub mod examples;
 mod explain;
@@ -29,6 +30,7 @@ mod journal;
 mod lifecycle;
 mod list;
 pub mod logs;
+mod moves;
 pub mod nodes;
 pub mod output;
 mod page;
@@ -97,6 +99,10 @@ pub enum Command {
     Restart(lifecycle::AgentsArgs),
     /// Replace incarnations as REPLACE in the soul says: unchanged, with another image, or with the previous generation
     Replace(replace::ReplaceArgs),
+    /// Move an agent to another node, as REPLACE in the soul says
+    Move(moves::MoveArgs),
+    /// Even out the number of agents on the nodes, one move after the other
+    Rebalance(moves::RebalanceArgs),
     /// List an agent's generations, and go back to one
     #[command(subcommand)]
     Rollout(rollout::RolloutCommand),
@@ -174,6 +180,8 @@ async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Stop(args) => lifecycle::change(global, args, Change::Stop).await,
         Command::Restart(args) => lifecycle::change(global, args, Change::Restart).await,
         Command::Replace(args) => replace::run(global, &args).await,
+        Command::Move(args) => moves::run(global, &args).await,
+        Command::Rebalance(args) => moves::rebalance(global, &args).await,
         Command::Rollout(command) => rollout::run(global, &command).await,
         Command::Rm(args) => lifecycle::change(global, args, Change::Remove).await,
         Command::Commit(args) => commit::run(global, &args).await,

@@ -1,11 +1,13 @@
-//! `mozart node ls` and `mozart node show`.
+//! `mozart node`: lists and shows nodes, and says what is to become of them.
 
 use clap::Subcommand;
-use common::NodeName;
 use common::api::{ApiError, NodeRow, Query, Reply};
+use common::{NodeName, failure, words};
 
 use super::client::{Client, unexpected};
-use super::{output, table};
+use super::drain::{self, DrainArgs};
+use super::lifecycle::Failures;
+use super::{output, signals, table};
 use crate::args::Global;
 
 /// Commands about nodes.
@@ -18,29 +20,94 @@ pub enum NodeCommand {
         /// The node
         node: NodeName,
     },
+    /// Move a node's agents to other nodes, and start none there any more
+    ///
+    /// Each agent is replaced as REPLACE in its soul says. The supervisors do it: the drain goes on if this command is interrupted, and the
+    /// node stays drained, also when it is restarted, until `mozart node undrain`. Agents that cannot be moved stay, and go on; the command
+    /// then ends with exit code 1.
+    Drain(DrainArgs),
+    /// Let a drained node take agents again; none is moved back
+    Undrain {
+        /// The nodes
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<NodeName>,
+    },
+    /// Forget nodes that are lost
+    Rm {
+        /// The nodes
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<NodeName>,
+        /// Although SANCTUMs are there: their agents start elsewhere, without their data
+        #[arg(long)]
+        force: bool,
+    },
 }
 
-/// Lists nodes, or shows one.
+/// Lists and shows nodes, or changes what is to become of them.
 ///
 /// # Errors
-/// 3 no such node, 6 no supervisor.
+/// 3 no such node, 4 a node that is there cannot be removed, 6 no supervisor.
 pub async fn run(global: &Global, command: &NodeCommand) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
-    let node = match command {
-        NodeCommand::Ls => None,
-        NodeCommand::Show { node } => Some(node.clone()),
-    };
-    let reply = client.ask(&Query::Nodes { node }).await?;
-    let Reply::Nodes(rows) = reply else {
-        return Err(unexpected(&reply));
-    };
-    match (command, rows.as_slice()) {
-        (NodeCommand::Show { .. }, [row]) if client.json() => output::json(row)?,
-        (NodeCommand::Show { .. }, [row]) => output::line(show(row))?,
-        _ if client.json() => output::json(&rows)?,
-        _ => output::line(list(&rows))?,
+    if let NodeCommand::Drain(args) = command {
+        return drain::run(global, args).await;
     }
-    Ok(0)
+    tokio::select! {
+        result = dispatch(global, command) => result,
+        stopped = signals::stopped() => stopped.map(|()| failure::INTERRUPTED),
+    }
+}
+
+async fn dispatch(global: &Global, command: &NodeCommand) -> Result<u8, ApiError> {
+    match command {
+        NodeCommand::Ls => {
+            let client = Client::connect(global).await?;
+            let reply = client.ask(&Query::Nodes { node: None }).await?;
+            let Reply::Nodes(rows) = reply else { return Err(unexpected(&reply)) };
+            match client.json() {
+                true => output::json(&rows)?,
+                false => output::line(list(&rows))?,
+            }
+            Ok(0)
+        }
+        NodeCommand::Show { node } => {
+            let client = Client::connect(global).await?;
+            let row = drain::show(&client, node).await?;
+            match client.json() {
+                true => output::json(&row)?,
+                false => output::line(show(&row))?,
+            }
+            Ok(0)
+        }
+        NodeCommand::Drain(args) => drain::run(global, args).await,
+        NodeCommand::Undrain { nodes } => {
+            change(global, nodes, |node| Query::Undrain { node }).await
+        }
+        NodeCommand::Rm { nodes, force } => {
+            change(global, nodes, |node| Query::RemoveNode { node, force: *force }).await
+        }
+    }
+}
+
+/// Asks for a change of each node; prints the names of those that are changed.
+async fn change(
+    global: &Global,
+    nodes: &[NodeName],
+    query: impl Fn(NodeName) -> Query,
+) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let mut failures = Failures::new(global.output);
+    let mut changed = Vec::new();
+    for node in nodes {
+        match client.tell(&query(node.clone())).await {
+            Ok(()) if client.json() => changed.push(node),
+            Ok(()) => output::line(node.as_str())?,
+            Err(error) => failures.add(error),
+        }
+    }
+    if client.json() {
+        output::json(&changed)?;
+    }
+    failures.end()
 }
 
 fn labels(row: &NodeRow) -> String {
@@ -52,40 +119,81 @@ fn some(words: Vec<String>) -> String {
     table::or_none(Some(words.join(",")).filter(|words| !words.is_empty()))
 }
 
+/// Whether it is there, and whether it takes agents.
+fn state(row: &NodeRow) -> String {
+    let drained = if row.drain.is_some() { ",drained" } else { "" };
+    format!("{}{drained}", row.state.as_str())
+}
+
+/// What is taken of what there is.
+fn of(used: u64, all: Option<u64>, words: impl Fn(u64) -> String) -> String {
+    match all {
+        Some(all) => format!("{}/{}", words(used), words(all)),
+        None => words(used),
+    }
+}
+
 fn list(rows: &[NodeRow]) -> String {
     let cells = rows.iter().map(|row| {
         vec![
             row.node.to_string(),
-            row.state.as_str().to_owned(),
+            state(row),
             row.incarnations.to_string(),
+            of(row.used.agents.into(), row.capacity.agents.map(u64::from), |count| {
+                count.to_string()
+            }),
+            of(row.used.memory, row.capacity.memory, words::bytes),
+            of(row.used.milli_cpus, row.capacity.milli_cpus, words::thousandths),
             some(row.runtimes.clone()),
             labels(row),
         ]
     });
-    table::table(&["NODE", "STATE", "INCARNATIONS", "RUNTIMES", "LABELS"], cells)
+    let headers =
+        ["NODE", "STATE", "INCARNATIONS", "AGENTS", "MEMORY", "CPUS", "RUNTIMES", "LABELS"];
+    table::table(&headers, cells)
 }
 
 fn show(row: &NodeRow) -> String {
     let names =
         |agents: &[common::AgentName]| some(agents.iter().map(ToString::to_string).collect());
-    let pairs = [
-        ("node", row.node.to_string()),
-        ("state", row.state.as_str().to_owned()),
+    let mut pairs = vec![("node", row.node.to_string()), ("state", state(row))];
+    pairs.extend(row.lost_at.map(|at| ("lost since", at.to_string())));
+    pairs.extend([
         ("incarnations", row.incarnations.to_string()),
+        ("capacity", capacity(row)),
         ("runtimes", some(row.runtimes.clone())),
         ("labels", labels(row)),
         ("agents", names(row.agents.as_deref().unwrap_or_default())),
+        ("pinned", names(&row.pinned)),
         ("failed starts", names(&row.failed)),
+    ]);
+    if let Some(drain) = &row.drain {
+        pairs.push(("drain", drain::stand(drain)));
+        let stays = drain.staying.iter();
+        pairs.extend(stays.map(|one| ("stays", format!("{}: {}", one.agent, one.reason))));
+    }
+    let lines = pairs.iter().map(|(name, value)| format!("{name:<14}{value}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What is taken of what there is, in words.
+fn capacity(row: &NodeRow) -> String {
+    let parts = [
+        (
+            "agents",
+            of(row.used.agents.into(), row.capacity.agents.map(u64::from), |n| n.to_string()),
+        ),
+        ("memory", of(row.used.memory, row.capacity.memory, words::bytes)),
+        ("CPUs", of(row.used.milli_cpus, row.capacity.milli_cpus, words::thousandths)),
     ];
-    let lines = pairs.map(|(name, value)| format!("{name:<14}{value}"));
-    lines.join("\n")
+    parts.map(|(what, taken)| format!("{taken} {what}")).join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::AgentName;
-    use common::api::NodeState;
+    use common::api::{DrainRow, NodeState, StayRow};
+    use common::{AgentName, Load};
 
     #[test]
     fn nodes_are_listed_and_shown() {
@@ -98,17 +206,39 @@ mod tests {
             labels: [("zone".to_owned(), "eu".to_owned())].into(),
             failed: vec![agent("c")],
             agents: None,
+            capacity: "memory=4g,cpus=2".parse().expect("a capacity"),
+            used: Load { agents: 2, memory: 3 << 29, milli_cpus: 500 },
+            lost_at: None,
+            drain: None,
+            pinned: Vec::new(),
         };
         let listed = list(&[row.clone()]);
         let lines: Vec<_> = listed.lines().map(str::trim_end).collect();
         let expected = [
-            "NODE  STATE  INCARNATIONS  RUNTIMES        LABELS",
-            "n1    up     2             docker,process  zone=eu",
+            "NODE  STATE  INCARNATIONS  AGENTS  MEMORY         CPUS   RUNTIMES        LABELS",
+            "n1    up     2             2       1.5 GiB/4 GiB  0.5/2  docker,process  zone=eu",
         ];
         assert_eq!(lines, expected);
         row.agents = Some(vec![agent("a"), agent("b")]);
         row.labels.clear();
+        row.pinned = vec![agent("a")];
+        let stays = StayRow { agent: agent("a"), reason: "its SANCTUM is there".to_owned() };
+        row.drain = Some(DrainRow {
+            parallel: 1,
+            moving: vec![agent("b")],
+            waiting: Vec::new(),
+            staying: vec![stays],
+        });
         let shown = show(&row);
+        for line in [
+            "state         up,drained",
+            "capacity      2 agents, 1.5 GiB/4 GiB memory, 0.5/2 CPUs",
+            "drain         1 moving (b), 1 staying",
+            "stays         a: its SANCTUM is there",
+            "pinned        a",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
         for line in ["labels        <none>", "agents        a,b", "failed starts c"] {
             assert!(shown.contains(line), "{shown}");
         }

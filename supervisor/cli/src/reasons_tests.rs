@@ -34,6 +34,7 @@ fn agent(events: Vec<ControlEvent>) -> Option<Agent> {
             instance: 1,
             runtimes: vec!["process".to_owned()],
             labels: Vec::new(),
+            capacity: common::Capacity::default(),
         },
         ControlEvent::AgentApplied { spec, force: false, asked: None },
         ControlEvent::IncarnationAllocated {

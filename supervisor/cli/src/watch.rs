@@ -187,6 +187,10 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         | ControlEvent::NodeSeen { .. }
         | ControlEvent::NodeDraining { .. }
         | ControlEvent::NodeLost { .. }
+        | ControlEvent::NodeDrained { .. }
+        | ControlEvent::NodeUndrained { .. }
+        | ControlEvent::NodeRemoved { .. }
+        | ControlEvent::AgentMoved { .. }
         | ControlEvent::IncarnationAllocated { .. }
         | ControlEvent::IncarnationReturned { .. }
         | ControlEvent::IncarnationReady { .. }

@@ -10,6 +10,7 @@ mod grow;
 mod leader;
 mod lease;
 mod looks;
+mod nodes;
 mod perform;
 mod query;
 mod queue;

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use broker::TransientMessage;
 use bytes::Bytes;
+use common::AgentName;
 use common::api::{ApiError, Applied, Earlier, Query, Reply, SoulSource};
 use common::control::ControlEvent;
 use common::frame::ShimCommand;
 use common::soul;
 use common::spec::AgentSpec;
-use common::{AgentName, NodeName};
 use supervisor_core::Agent;
 
 use super::looks::Wanted;
@@ -26,12 +26,19 @@ pub(super) struct Waiting {
     last: bool,
 }
 
+impl Waiting {
+    /// For a change of no agent.
+    pub(super) fn alone(reply: &str) -> Self {
+        Self { reply: reply.to_owned(), agents: Vec::new(), last: true }
+    }
+}
+
 /// An agent before a change.
 #[derive(Debug, Clone)]
-struct Before {
+pub(super) struct Before {
     agent: AgentName,
-    generation: u64,
-    incarnation: u64,
+    pub(super) generation: u64,
+    pub(super) incarnation: u64,
 }
 
 impl Supervisor {
@@ -91,6 +98,11 @@ impl Supervisor {
                 Ok(())
             }
             Query::Nodes { node } => self.nodes(node.as_ref(), &reply).await,
+            Query::Move { agent, to } => self.move_agent(agent, to, &reply).await,
+            Query::Drain { node, parallel } => self.drain(node, parallel, &reply),
+            Query::Undrain { node } => self.undrain(node, &reply),
+            Query::RemoveNode { node, force } => self.remove_node(node, force, &reply),
+            Query::Rebalance => self.rebalance(&reply).await,
             Query::Hello => {
                 let hello = view::hello(&self.id, self.holder.clone(), &self.state);
                 self.reply(&reply, &Reply::Hello(hello)).await;
@@ -100,18 +112,6 @@ impl Supervisor {
         if let Err(error) = result {
             self.reply(&reply, &Reply::Error(error)).await;
         }
-    }
-
-    async fn nodes(&mut self, only: Option<&NodeName>, reply: &str) -> Result<(), ApiError> {
-        let state = &self.state;
-        let nodes = match only {
-            Some(name) => vec![state.node(name).ok_or_else(|| unknown_node(name))?],
-            None => state.nodes().collect(),
-        };
-        let rows = nodes.into_iter().map(|node| view::node(state, node, only.is_some()));
-        let rows = Reply::Nodes(rows.collect());
-        self.reply(reply, &rows).await;
-        Ok(())
     }
 
     fn apply(&mut self, souls: &[SoulSource], force: bool, reply: &str) -> Result<(), ApiError> {
@@ -146,7 +146,7 @@ impl Supervisor {
         self.state.agent(agent).map_or(0, |known| known.generation)
     }
 
-    fn before(&self, agent: AgentName) -> Before {
+    pub(super) fn before(&self, agent: AgentName) -> Before {
         let generation = self.generation(&agent);
         let known = self.state.agent(&agent);
         let current = known.map(|known| {
@@ -215,7 +215,7 @@ impl Supervisor {
         self.change(agent, reply, |_| event)
     }
 
-    fn change(
+    pub(super) fn change(
         &mut self,
         agent: AgentName,
         reply: &str,
@@ -258,7 +258,8 @@ impl Supervisor {
                     previous_incarnation: before.incarnation,
                 }
             });
-            let reply = Reply::Agents(applied.collect());
+            let applied: Vec<_> = applied.collect();
+            let reply = if applied.is_empty() { Reply::Done } else { Reply::Agents(applied) };
             self.reply(&waiting.reply, &reply).await;
         }
     }
@@ -282,12 +283,6 @@ fn removed(agent: &AgentName) -> ApiError {
     let what = format!("no agent {:?}", agent.as_str());
     let try_ = "`mozart apply SOUL` brings it back";
     failure::error(failure::NOT_FOUND, what, "it was removed", try_)
-}
-
-fn unknown_node(node: &NodeName) -> ApiError {
-    let what = format!("no node {:?}", node.as_str());
-    let cause = "no node with that name has ever reported";
-    failure::error(failure::NOT_FOUND, what, cause, "`mozart node ls` lists the nodes")
 }
 
 pub(super) async fn send_reply(broker: &broker::Broker, to: String, reply: &Reply) {

@@ -118,7 +118,7 @@ impl Supervisor {
                 Wanted::Detail(name) => match self.state.agent(&name) {
                     Some(agent) => {
                         show(agent, self.row(agent));
-                        Answer::Detail(Box::new(view::detail(agent, self.row(agent))))
+                        Answer::Detail(Box::new(view::detail(&self.state, agent, self.row(agent))))
                     }
                     None => Answer::Gone(name),
                 },

@@ -1,9 +1,12 @@
 //! The state as clients see it: rows of `ps`, and who leads.
 
 use broker::{BrokerError, FirstOpen};
-use common::api::{AgentDetail, AgentRow, AgentState, Counts, Hello, NodeRow, NodeState};
-use common::{AgentName, Timestamp};
-use supervisor_core::{Agent, Desired, Node, NodePhase, Phase, State};
+use common::api::{
+    AgentDetail, AgentRow, AgentState, Counts, DrainRow, Hello, NodeRow, NodeState, PlacementRow,
+    StayRow,
+};
+use common::{AgentName, NodeName, Timestamp};
+use supervisor_core::{Agent, Desired, Drain, Node, NodePhase, Phase, State};
 use tokio::time::{Instant, timeout_at};
 
 use super::reads::Reads;
@@ -46,8 +49,29 @@ pub(super) fn node(state: &State, node: &Node, whole: bool) -> NodeRow {
         incarnations: node.incarnations,
         runtimes: node.runtimes.iter().cloned().collect(),
         labels: node.labels.clone(),
+        capacity: node.capacity,
+        used: node.load,
+        lost_at: node.lost_at,
+        drain: supervisor_core::drain(state, &node.name).map(drain),
         failed: supervisor_core::failed(state, node).cloned().collect(),
         agents,
+        pinned: if whole { pinned(state, &node.name) } else { Vec::new() },
+    }
+}
+
+/// The agents whose SANCTUMs are on a node.
+pub(super) fn pinned(state: &State, node: &NodeName) -> Vec<AgentName> {
+    let there = state.agents().filter(|agent| agent.pinned_to() == Some(node));
+    there.map(|agent| agent.name.clone()).collect()
+}
+
+fn drain(drain: Drain) -> DrainRow {
+    let stay = |(agent, reason)| StayRow { agent, reason };
+    DrainRow {
+        parallel: drain.parallel,
+        moving: drain.moving,
+        waiting: drain.waiting,
+        staying: drain.staying.into_iter().map(stay).collect(),
     }
 }
 
@@ -109,7 +133,7 @@ pub(super) fn row(
 }
 
 /// Everything that the log knows about an agent, with its row.
-pub(super) fn detail(agent: &Agent, row: AgentRow) -> AgentDetail {
+pub(super) fn detail(state: &State, agent: &Agent, row: AgentRow) -> AgentDetail {
     let ready = agent.current.as_ref().filter(|one| one.phase == Phase::Ready);
     let runs = ready.map_or(agent.target, |one| one.generation);
     let earlier = agent.spec_of(runs).filter(|_| runs != agent.generation);
@@ -120,6 +144,15 @@ pub(super) fn detail(agent: &Agent, row: AgentRow) -> AgentDetail {
         config: agent.spec.clone(),
         desired_running: agent.desired == Desired::Running,
         exit: agent.last_exit.clone(),
+        placement: supervisor_core::verdicts(state, agent)
+            .into_iter()
+            .map(|verdict| PlacementRow {
+                text: verdict.words(),
+                nodes: verdict.nodes,
+                reason: verdict.why,
+            })
+            .collect(),
+        pinned_to: agent.pinned_to().cloned(),
     }
 }
 

@@ -4,7 +4,7 @@ use common::AgentName;
 use common::api::AgentState;
 use common::words::count;
 
-use crate::state::{Agent, Desired, Hold, Incarnation, NodePhase, Phase, State};
+use crate::state::{Agent, Desired, Hold, Incarnation, Moving, NodePhase, Phase, State};
 
 /// The state of an agent and its reasons, most important first. Empty if there is no such agent and never was.
 #[must_use]
@@ -46,6 +46,7 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
         )
     }));
     lines.extend(what_next(agent));
+    lines.extend(place(state, agent));
     lines.extend(way_back(agent));
     if let Some(given_up) = agent.given_up.as_ref().filter(|_| agent.is_rolled_back()) {
         let generation = agent.generation;
@@ -63,6 +64,34 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     if let Some(exit) = &agent.last_exit {
         let at = agent.last_exit_at.map(|at| format!(", at {at}")).unwrap_or_default();
         lines.push(format!("Its worker last ended with {}{at}.", exit.describe()));
+    }
+    lines
+}
+
+/// Where it can run, and why not elsewhere.
+fn place(state: &State, agent: &Agent) -> Vec<String> {
+    let mut lines = Vec::new();
+    match &agent.moving {
+        Some(Moving::To(node)) => lines.push(format!("It is being moved to {node}.")),
+        Some(Moving::From(node)) => {
+            lines.push(format!("It is being moved away from {node}, which is drained."));
+        }
+        None => {
+            let on = agent.current.as_ref().and_then(|one| state.node(&one.node));
+            let on = on.filter(|node| node.drained.is_some() && agent.is_settled());
+            lines.extend(on.and_then(|node| {
+                let why = crate::drain::leaves(state, agent).err()?;
+                Some(format!("It stays on {}, which is drained: {why}.", node.name))
+            }));
+        }
+    }
+    if let Some(pin) = agent.pinned_to() {
+        lines.push(format!("It runs only on {pin}, because its SANCTUM is there."));
+    }
+    let verdicts = crate::placement::verdicts(state, agent);
+    if state.nodes().count() > 1 || verdicts.iter().any(|verdict| verdict.why.is_some()) {
+        let words: Vec<_> = verdicts.iter().map(crate::Verdict::words).collect();
+        lines.push(format!("Placement: {}.", words.join("; ")));
     }
     lines
 }

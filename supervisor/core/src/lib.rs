@@ -12,10 +12,13 @@
 
 mod action;
 mod crash;
+mod drain;
 mod explain;
 mod life;
+mod moves;
 mod observer;
 mod placement;
+mod rebalance;
 mod recent;
 mod replace;
 mod resume;
@@ -27,17 +30,19 @@ mod text;
 mod world;
 
 pub use action::Action;
+pub use drain::{Drain, drain};
 pub use explain::explain;
 pub use observer::{Ears, Observer, Outcome, ShimReady};
-pub use placement::{allocate, failed, place};
+pub use placement::{Verdict, allocate, cannot_run, failed, place, verdicts};
+pub use rebalance::{Shift, rebalance};
 pub use resume::resume;
 pub use snapshot::{
     LOG_KEPT, OLDEST_SNAPSHOT_FORMAT, SNAPSHOT_EVERY, SNAPSHOT_FORMAT, SNAPSHOTS_KEPT, Snapshots,
     needless, old_before, restore, snapshot, trimmed_to,
 };
 pub use state::{
-    Admission, Agent, Desired, Hold, Incarnation, Leader, Node, NodePhase, Phase, Predecessor,
-    State, Tombstone, Unreadable, Wanted,
+    Admission, Agent, Desired, Hold, Incarnation, Leader, Moving, Node, NodePhase, Phase,
+    Predecessor, State, Tombstone, Unreadable, Wanted,
 };
 pub use step::{skip, step};
 
@@ -45,7 +50,8 @@ pub use step::{skip, step};
 ///
 /// 2: starts that fail are counted by node, and an incarnation that comes back with its node is taken up again.
 /// 3: a record that the log stored twice counts once.
-pub const RULES: u32 = 3;
+/// 4: LIMITs count against what a node can take, and a SANCTUM pins its agent to its node.
+pub const RULES: u32 = 4;
 
 /// The oldest rules that this build folds.
 pub const OLDEST_RULES: u32 = 1;

@@ -5,7 +5,8 @@ use common::control::Timer;
 use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};
 
-use crate::state::{Admission, Agent, Desired, Hold, Incarnation, Phase, Wanted};
+use crate::placement::WITH_ROOM;
+use crate::state::{Admission, Agent, Desired, Hold, Incarnation, Moving, Phase, Wanted};
 use crate::text;
 use crate::world::World;
 
@@ -71,6 +72,7 @@ impl Life<'_> {
         self.release();
         self.agent.started_at = None;
         self.agent.wanted = None;
+        self.agent.moving = None;
         self.retire_next();
         self.drain_current();
     }
@@ -84,6 +86,7 @@ impl Life<'_> {
         self.release();
         self.agent.started_at = None;
         self.agent.wanted = None;
+        self.agent.moving = None;
         self.retire_next();
         self.drain_current();
         self.go_on();
@@ -132,6 +135,7 @@ impl Life<'_> {
 impl Life<'_> {
     /// Asks for the next incarnation as the only one, or waits for a node. `cause` is why a start is needed at all.
     pub(crate) fn begin(&mut self, cause: Option<String>) {
+        let cause = cause.or(self.unable_to_move());
         let generation = self.agent.target;
         if self.is_blocked(generation) {
             self.agent.reason = cause.or(self.agent.reason.take());
@@ -167,11 +171,12 @@ impl Life<'_> {
             return;
         }
         let spec = agent.spec_of(generation).unwrap_or(&agent.spec);
-        if !self.world.takes(node, spec) {
-            // The node went away meanwhile.
+        if !self.world.takes(node, agent, spec) {
+            // The node went away meanwhile, or is full.
             return self.place_anew();
         }
         let Some(wanted) = agent.wanted.take() else { return };
+        agent.moving.take_if(|moving| matches!(moving, Moving::To(_)));
         let one = self.world.start(agent, number, generation, node, wanted.beside);
         if wanted.beside {
             agent.next = Some(one);
@@ -196,7 +201,7 @@ impl Life<'_> {
             return;
         }
         let spec = agent.spec_of(generation).unwrap_or(&agent.spec);
-        if !self.world.takes(node, spec) {
+        if !self.world.takes_back(node, spec) {
             return;
         }
         agent.wanted = None;
@@ -215,10 +220,31 @@ impl Life<'_> {
     }
 
     pub(crate) fn node_seen(&mut self) {
-        if self.agent.desired == Desired::Running && self.agent.hold == Some(Hold::NoNode) {
+        if self.waits_for_a_node() {
             self.agent.hold = None;
             self.replace();
         } else {
+            self.place_anew();
+        }
+    }
+
+    fn waits_for_a_node(&self) -> bool {
+        self.agent.desired == Desired::Running && self.agent.hold == Some(Hold::NoNode)
+    }
+
+    /// There is more room somewhere: it may be enough.
+    pub(crate) fn try_again(&mut self) {
+        if self.waits_for_a_node() && self.world.place(self.agent).is_ok() {
+            self.agent.hold = None;
+            self.replace();
+        }
+    }
+
+    /// What is taken of the nodes has changed: a start whose place is taken waits, too.
+    pub(crate) fn fit(&mut self) {
+        let spec = |wanted: &Wanted| self.agent.spec_of(wanted.generation);
+        let spec = self.agent.wanted.as_ref().and_then(spec);
+        if spec.is_some_and(|spec| !self.world.has_room(self.agent, spec)) {
             self.place_anew();
         }
     }
@@ -236,6 +262,7 @@ impl Life<'_> {
             self.world.cancel_timer_of(&agent.name, current);
             self.world.start_succeeded(&agent.name, &current.node);
             agent.was_ready(generation);
+            self.pin(number);
             self.admit();
         } else if let Some(next) = agent.next.as_mut().filter(waits) {
             next.floor = floor;
@@ -245,7 +272,18 @@ impl Life<'_> {
             next.deadline = None;
             let generation = next.generation;
             agent.was_ready(generation);
+            self.pin(number);
             self.drain_current();
+        }
+    }
+
+    /// What it writes to is where it was first ready. Before that it had no message.
+    fn pin(&mut self, number: u64) {
+        let agent = &mut *self.agent;
+        let Some(one) = agent.incarnation(number) else { return };
+        let is_pinned = agent.spec_of(one.generation).is_some_and(|spec| spec.pins().is_some());
+        if self.world.rules >= WITH_ROOM && is_pinned && agent.pin.is_none() {
+            agent.pin = Some(one.node.clone());
         }
     }
 

@@ -3,7 +3,7 @@
 use common::spec::Replace;
 
 use crate::life::{End, Life};
-use crate::state::{Admission, Hold, Incarnation, Phase, Predecessor, Wanted};
+use crate::state::{Admission, Hold, Incarnation, Moving, Phase, Predecessor, Wanted};
 
 impl Life<'_> {
     /// Moves to a fresh incarnation of the target generation, as its `REPLACE` says.
@@ -20,6 +20,11 @@ impl Life<'_> {
             }
         }
         self.retire_next();
+        if let Some(why) = self.unable_to_move()
+            && self.only_moves()
+        {
+            return self.not_moved(Some(why));
+        }
         let phase = self.agent.current.as_ref().map(|one| one.phase);
         if let (Some(Phase::Starting | Phase::Ready), Err(why)) =
             (phase, self.world.place(self.agent))
@@ -42,6 +47,11 @@ impl Life<'_> {
     }
 
     pub(crate) fn start_beside(&mut self) {
+        if let Some(why) = self.unable_to_move()
+            && self.only_moves()
+        {
+            return self.not_moved(Some(why));
+        }
         let wanted = Wanted { generation: self.agent.target, beside: true, cause: None };
         match self.world.want(self.agent, wanted) {
             Ok(()) => {
@@ -54,6 +64,9 @@ impl Life<'_> {
 
     /// No node can run the target: nothing that runs is stopped for it.
     fn wait_beside(&mut self, why: &str) {
+        if self.agent.moving.is_some() && self.only_moves() {
+            return self.not_moved(None);
+        }
         let stays = match &self.agent.current {
             Some(current) if current.generation != self.agent.target => {
                 format!("generation {}", current.generation)
@@ -63,7 +76,7 @@ impl Life<'_> {
         };
         self.agent.hold = Some(Hold::NoNode);
         self.agent.reason =
-            Some(format!("generation {} waits: {why}; {stays} keeps running", self.agent.target));
+            Some(format!("{}; {stays} keeps running", waits(self.agent.target, why)));
     }
 
     /// The current one is gone: the next one becomes it, and takes messages if it is ready. One that has no place yet is asked
@@ -78,7 +91,11 @@ impl Life<'_> {
         if self.agent.current.as_ref().is_some_and(is_ready) {
             self.admit();
             let current = self.agent.current.as_ref();
-            if current.is_some_and(|one| one.generation != self.agent.target) {
+            let is_elsewhere = |one: &Incarnation| match &self.agent.moving {
+                Some(Moving::To(node)) => one.node != *node,
+                Some(Moving::From(_)) | None => false,
+            };
+            if current.is_some_and(|one| one.generation != self.agent.target || is_elsewhere(one)) {
                 self.replace();
             }
         } else {
@@ -181,6 +198,14 @@ impl Life<'_> {
             self.world.drain(&self.agent.name, &mut one, within);
             self.agent.retiring.push(one);
         }
+    }
+}
+
+/// That a generation waits for a node.
+pub(crate) fn waits(generation: u64, why: &str) -> String {
+    match why.strip_prefix("waits ") {
+        Some(what) => format!("generation {generation} waits {what}"),
+        None => format!("generation {generation} waits: {why}"),
     }
 }
 

@@ -4,6 +4,7 @@ use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};
 
 use crate::life::Life;
+use crate::replace::waits;
 use crate::state::{Agent, Desired, Hold, Incarnation, Phase, Wanted};
 
 /// Generations that are remembered as good: the one that runs, and the one before it.
@@ -86,6 +87,8 @@ impl Life<'_> {
         let is_new = !agent.good.contains(&agent.target);
         let good = agent.last_good().map(|(generation, _)| generation).filter(|_| is_new);
         let why_at_all = cause.clone();
+        // What it waits for says that its node is away.
+        let cause = cause.filter(|_| !why.starts_with("waits "));
         let cause = cause.map_or_else(String::new, |cause| format!("{cause}; "));
         agent.hold = Some(Hold::NoNode);
         agent.reason = Some(format!("{cause}{why}"));
@@ -98,7 +101,7 @@ impl Life<'_> {
         let wanted = Wanted { generation: good, beside: false, cause: why_at_all };
         if self.world.want(self.agent, wanted).is_ok() {
             let target = self.agent.target;
-            let reason = format!("{cause}generation {target} waits: {why}; generation {good} runs");
+            let reason = format!("{cause}{}; generation {good} runs", waits(target, &why));
             self.agent.reason = Some(reason);
         }
     }

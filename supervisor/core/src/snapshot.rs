@@ -10,7 +10,10 @@ use crate::{OLDEST_RULES, RULES};
 
 /// The layout in which this build writes the state. A field of [`State`] that is new, or that means something else, is a new format:
 /// a build that does not know the field would drop it silently, and fold on with something else.
-pub const SNAPSHOT_FORMAT: u32 = 2;
+pub const SNAPSHOT_FORMAT: u32 = 3;
+
+/// The first layout that says what is taken of each node.
+const WITH_LOADS: u32 = 3;
 
 /// The oldest layout that this build reads. One that lacks a field which follows from the log is too old.
 pub const OLDEST_SNAPSHOT_FORMAT: u32 = 1;
@@ -94,7 +97,11 @@ pub fn restore(head: &SnapshotHead, json: &[u8]) -> Result<State, Doubt> {
         return Err(Doubt::Rules(head.rules));
     }
     let content = |how: String| Doubt::Content(how);
-    let state: State = serde_json::from_slice(json).map_err(|error| content(error.to_string()))?;
+    let mut state: State =
+        serde_json::from_slice(json).map_err(|error| content(error.to_string()))?;
+    if head.format < WITH_LOADS {
+        state.recount();
+    }
     if (state.seq, state.term, state.rules) != (head.seq, head.term, head.rules) {
         let named =
             format!("it is of record {}, term {} and rules {}", state.seq, state.term, state.rules);
@@ -207,7 +214,7 @@ mod tests {
             change(&mut head);
             restore(&head, &json).expect_err("not ours")
         };
-        assert_eq!(with(|head| head.format = SNAPSHOT_FORMAT + 1), Doubt::Format(3));
+        assert_eq!(with(|head| head.format = SNAPSHOT_FORMAT + 1), Doubt::Format(4));
         assert_eq!(with(|head| head.format = OLDEST_SNAPSHOT_FORMAT - 1), Doubt::Format(0));
         assert_eq!(with(|head| head.rules = RULES + 1), Doubt::Rules(RULES + 1));
         assert_eq!(with(|head| head.rules = OLDEST_RULES - 1), Doubt::Rules(0));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::api::AgentState;
 use common::shim::Exit;
 use common::spec::{AgentSpec, millis};
-use common::{AgentName, NodeName, Timestamp};
+use common::{AgentName, Capacity, Load, NodeName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
@@ -128,6 +128,18 @@ impl State {
         self.seq
     }
 
+    /// Counts what is taken of the nodes: states that an earlier build wrote do not say so.
+    pub(crate) fn recount(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.load = Load::default();
+        }
+        for (name, load) in self.agents.values().flat_map(Agent::loads) {
+            if let Some(node) = self.nodes.get_mut(&name) {
+                node.load = node.load.plus(load);
+            }
+        }
+    }
+
     /// What is left of a removed agent.
     #[must_use]
     pub fn tombstone(&self, name: &AgentName) -> Option<&Tombstone> {
@@ -214,6 +226,12 @@ pub struct Agent {
     pub restarts: Vec<Timestamp>,
     /// Where it was last started.
     pub home: Option<NodeName>,
+    /// Where its SANCTUM is, once an incarnation with one that is writable and not shared was ready: nowhere else does one start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<NodeName>,
+    /// Where it is being moved to, or from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
     /// To be forgotten once nothing of it runs.
     pub removing: bool,
 }
@@ -250,6 +268,8 @@ impl Agent {
             older: BTreeMap::new(),
             restarts: Vec::new(),
             home: None,
+            pin: buried.pin,
+            moving: None,
             removing: false,
         }
     }
@@ -348,8 +368,49 @@ impl Agent {
             begun: self.begun,
             begun_clean: self.begun_clean,
             admission: self.admission.clone(),
+            pin: self.pin.clone(),
         }
     }
+
+    /// The only node that its next start can be on, because its SANCTUM is there.
+    #[must_use]
+    pub fn pinned_to(&self) -> Option<&NodeName> {
+        self.pinned_by(self.target_spec())
+    }
+
+    /// The node that it is pinned to by the spec of a generation.
+    pub(crate) fn pinned_by(&self, spec: &AgentSpec) -> Option<&NodeName> {
+        spec.pins().and(self.pin.as_ref())
+    }
+
+    /// Whether an incarnation takes its messages, and none is to take over from it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let takes = self.current.as_ref().is_some_and(|one| one.phase == Phase::Ready);
+        let waits = self.current.is_none() && self.hold.is_some();
+        self.wanted.is_none() && self.next.is_none() && (takes || waits)
+    }
+
+    /// What it takes of each node: of several incarnations on one of them the largest, for one is there to replace the other.
+    pub(crate) fn loads(&self) -> BTreeMap<NodeName, Load> {
+        let mut loads = BTreeMap::<NodeName, Load>::new();
+        for one in self.incarnations() {
+            let spec = self.spec_of(one.generation).unwrap_or(&self.spec);
+            let load = loads.entry(one.node.clone()).or_default();
+            *load = load.max(Load::of(&spec.limits));
+        }
+        loads
+    }
+}
+
+/// Why the next start of an agent is elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Moving {
+    /// Somebody wants it there.
+    To(NodeName),
+    /// It leaves a node that is drained.
+    From(NodeName),
 }
 
 /// What people want.
@@ -470,6 +531,9 @@ pub struct Tombstone {
     pub begun_clean: bool,
     /// What that one took over from.
     pub admission: Option<Admission>,
+    /// Where its SANCTUM is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<NodeName>,
 }
 
 /// A host that runs incarnations.
@@ -484,8 +548,20 @@ pub struct Node {
     pub runtimes: BTreeSet<String>,
     /// Its labels, for `REQUIRE`.
     pub labels: BTreeMap<String, String>,
-    /// Whether it takes incarnations.
+    /// What it can take.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// What of that is taken, by the LIMITs of the agents that run there or are about to.
+    #[serde(default)]
+    pub load: Load,
+    /// Whether it is there.
     pub phase: NodePhase,
+    /// Since when it is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<Timestamp>,
+    /// Whether it takes no incarnations because somebody drained it: how many of its agents are moved at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<u32>,
     /// How many incarnations the fold has placed there and not seen ended.
     pub incarnations: u32,
     /// Agents whose last start there failed, and when.

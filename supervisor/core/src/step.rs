@@ -1,13 +1,17 @@
 //! The fold: one record in, actions out.
 
+use std::collections::BTreeMap;
+
 use common::control::{ControlEvent, ControlRecord};
 use common::shim::Exit;
 use common::spec::AgentSpec;
-use common::{AgentName, NodeName, Timestamp};
+use common::{AgentName, Load, NodeName, Timestamp};
 
 use crate::action::Action;
+use crate::drain;
 use crate::life::{End, Life};
-use crate::state::{Agent, Leader, Node, NodePhase, State, Unreadable};
+use crate::placement::WITH_ROOM;
+use crate::state::{Agent, Hold, Leader, Node, NodePhase, State, Unreadable};
 use crate::world::World;
 use crate::{OLDEST_RULES, RULES};
 
@@ -30,7 +34,15 @@ pub fn step(state: &mut State, seq: u64, at: Timestamp, record: &ControlRecord) 
     if let ControlEvent::LeaderElected { supervisor, run, rules } = &record.event {
         state.term = seq;
         state.leader = Some(Leader { supervisor: supervisor.clone(), run: run.clone() });
-        state.rules = *rules;
+        let before = std::mem::replace(&mut state.rules, *rules);
+        if before < WITH_ROOM && *rules >= WITH_ROOM {
+            pin_all(state);
+            // Whoever leads from here on finds what is to be done in the state.
+            let mut fold =
+                Fold { state: &mut *state, actions: &mut actions, room: Room::default() };
+            fold.on_all_that(|agent| agent.wanted.is_some(), |life| life.fit());
+            actions.clear();
+        }
         if !(OLDEST_RULES..=RULES).contains(rules) {
             let known = format!("this build folds {OLDEST_RULES} to {RULES}");
             unreadable(state, format!("it is of rules {rules}, {known}"));
@@ -40,7 +52,7 @@ pub fn step(state: &mut State, seq: u64, at: Timestamp, record: &ControlRecord) 
     if record.event == ControlEvent::Unknown {
         unreadable(state, "it is of a type that this build does not know".to_owned());
     } else if !record.event.is_leaders() || record.term == Some(state.term) {
-        Fold { state, actions: &mut actions }.event(&record.event);
+        Fold { state, actions: &mut actions, room: Room::default() }.fold(&record.event);
     }
     actions
 }
@@ -70,13 +82,72 @@ fn unreadable(state: &mut State, why: String) {
     state.unreadable.get_or_insert(Unreadable { seq, why });
 }
 
+/// By the rules before, an agent with folders was only most often started where they were: that is where its data is now.
+fn pin_all(state: &mut State) {
+    for agent in state.agents.values_mut() {
+        let spec = agent.current.as_ref().and_then(|one| agent.spec_of(one.generation));
+        if agent.begun.is_some() && spec.unwrap_or(&agent.spec).pins().is_some() {
+            agent.pin = agent.home.clone();
+        }
+    }
+}
+
+/// How what is taken of the nodes has changed by a record.
+#[derive(Debug, Default)]
+struct Room {
+    more: bool,
+    less: bool,
+}
+
+impl Room {
+    /// Takes note of what an agent took of the nodes, and takes now.
+    fn note(
+        nodes: &mut BTreeMap<NodeName, Node>,
+        before: &BTreeMap<NodeName, Load>,
+        now: &BTreeMap<NodeName, Load>,
+    ) -> Self {
+        if before == now {
+            return Self::default();
+        }
+        for (name, load) in before {
+            if let Some(node) = nodes.get_mut(name) {
+                node.load = node.load.minus(*load);
+            }
+        }
+        for (name, load) in now {
+            if let Some(node) = nodes.get_mut(name) {
+                node.load = node.load.plus(*load);
+            }
+        }
+        Self {
+            more: before.iter().any(|(name, load)| now.get(name) != Some(load)),
+            less: now.iter().any(|(name, load)| before.get(name) != Some(load)),
+        }
+    }
+}
+
 struct Fold<'a> {
     state: &'a mut State,
     actions: &'a mut Vec<Action>,
+    room: Room,
 }
 
 impl Fold<'_> {
-    fn event(mut self, event: &ControlEvent) {
+    fn fold(mut self, event: &ControlEvent) {
+        self.event(event);
+        if self.room.less {
+            self.on_all_that(|agent| agent.wanted.is_some(), |life| life.fit());
+        }
+        if self.room.more {
+            let waits = |agent: &Agent| agent.hold == Some(Hold::NoNode);
+            self.on_all_that(waits, |life| life.try_again());
+        }
+        for (agent, node) in drain::next(self.state) {
+            self.on(&agent, |life| life.leave(&node));
+        }
+    }
+
+    fn event(&mut self, event: &ControlEvent) {
         match event {
             ControlEvent::AgentApplied { spec, force, asked: _ } => self.applied(spec, *force),
             ControlEvent::AgentStarted { agent } => self.on(agent, |life| life.started()),
@@ -84,14 +155,32 @@ impl Fold<'_> {
             ControlEvent::AgentRestarted { agent } => self.on(agent, |life| life.restarted()),
             ControlEvent::AgentReplaced { agent } => self.on(agent, |life| life.replaced()),
             ControlEvent::AgentRemoved { agent } => self.on(agent, |life| life.removed()),
-            ControlEvent::NodeSeen { node, instance, runtimes, labels } => {
+            ControlEvent::AgentMoved { agent, to } => self.on(agent, |life| life.moved(to)),
+            ControlEvent::NodeDrained { node, parallel } => {
+                if let Some(node) = self.state.nodes.get_mut(node) {
+                    node.drained = Some((*parallel).max(1));
+                    self.on_all(|life| life.place_anew());
+                }
+            }
+            ControlEvent::NodeUndrained { node } => {
+                let node = self.state.nodes.get_mut(node);
+                if node.is_some_and(|node| node.drained.take().is_some()) {
+                    self.room.more = true;
+                }
+            }
+            ControlEvent::NodeRemoved { node } => self.node_removed(node),
+            ControlEvent::NodeSeen { node, instance, runtimes, labels, capacity } => {
                 let known = self.state.nodes.remove(node);
                 let node = Node {
                     name: node.clone(),
                     instance: *instance,
                     runtimes: runtimes.iter().cloned().collect(),
                     labels: labels.iter().cloned().collect(),
+                    capacity: *capacity,
+                    load: known.as_ref().map(|known| known.load).unwrap_or_default(),
                     phase: NodePhase::Up,
+                    lost_at: None,
+                    drained: known.as_ref().and_then(|known| known.drained),
                     incarnations: known.as_ref().map_or(0, |known| known.incarnations),
                     // A process that was started anew may have been mended.
                     succeeded: known.as_ref().and_then(|known| known.succeeded),
@@ -167,12 +256,32 @@ impl Fold<'_> {
         };
         if node.phase != NodePhase::Lost {
             node.phase = NodePhase::Lost;
+            node.lost_at = Some(self.state.at);
             self.on_all(|life| life.node_lost(name));
         }
     }
 
+    /// Only one that is lost: nothing of it is known to run. What was pinned to it is free to start anew elsewhere.
+    fn node_removed(&mut self, name: &NodeName) {
+        if self.state.nodes.get(name).is_none_or(|node| node.phase != NodePhase::Lost) {
+            return;
+        }
+        self.state.nodes.remove(name);
+        let pins = self.state.agents.values_mut().map(|agent| &mut agent.pin);
+        let buried = self.state.tombstones.values_mut().map(|buried| &mut buried.pin);
+        for pin in pins.chain(buried) {
+            pin.take_if(|pin| pin == name);
+        }
+        self.room.more = true;
+    }
+
     fn on_all(&mut self, act: impl Fn(&mut Life<'_>)) {
-        let names: Vec<_> = self.state.agents.keys().cloned().collect();
+        self.on_all_that(|_| true, act);
+    }
+
+    fn on_all_that(&mut self, is_one: impl Fn(&Agent) -> bool, act: impl Fn(&mut Life<'_>)) {
+        let ones = self.state.agents.values().filter(|agent| is_one(agent));
+        let names: Vec<_> = ones.map(|agent| agent.name.clone()).collect();
         for name in &names {
             self.on(name, &act);
         }
@@ -184,8 +293,17 @@ impl Fold<'_> {
         let Some(agent) = agents.get_mut(name) else {
             return;
         };
-        let world = World { nodes, at: *at, rules: *rules, actions: self.actions };
-        act(&mut Life { agent, world });
+        let own = agent.loads();
+        let world = World { nodes, at: *at, rules: *rules, own, actions: self.actions };
+        let mut life = Life { agent, world };
+        act(&mut life);
+        let before = life.world.own;
+        let change = Room::note(nodes, &before, &agent.loads());
+        // By the rules before, that keeps nobody from anywhere.
+        if *rules >= WITH_ROOM {
+            self.room.more |= change.more;
+            self.room.less |= change.less;
+        }
         agent.tidy();
         if agent.removing && agent.incarnations().next().is_none() {
             let tombstone = agent.buried();

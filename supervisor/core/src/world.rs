@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use common::control::Timer;
 use common::spec::AgentSpec;
-use common::{AgentName, NodeName, Timestamp};
+use common::{AgentName, Load, NodeName, Timestamp};
 
 use crate::action::Action;
+use crate::placement::{Need, able, refusal, unfit, without_data};
 use crate::state::{Agent, Incarnation, Node, NodePhase, Phase, Wanted};
 
 /// How long after its drain time an incarnation is told to stop again. The node kills by itself when the drain time is over.
@@ -24,6 +25,8 @@ pub(crate) struct World<'a> {
     pub(crate) nodes: &'a mut BTreeMap<NodeName, Node>,
     pub(crate) at: Timestamp,
     pub(crate) rules: u32,
+    /// What the agent took of the nodes before this record.
+    pub(crate) own: BTreeMap<NodeName, Load>,
     pub(crate) actions: &'a mut Vec<Action>,
 }
 
@@ -33,7 +36,7 @@ impl World<'_> {
     /// # Errors
     /// Why none can.
     pub(crate) fn place(&self, agent: &Agent) -> Result<(), String> {
-        crate::placement::able(self.nodes, agent.target_spec()).map(|_| ())
+        able(self.nodes, self.need(agent, agent.target_spec())).map(|_| ())
     }
 
     /// Asks for the start of a generation whose spec the agent has.
@@ -42,15 +45,45 @@ impl World<'_> {
     /// Why no node can run it.
     pub(crate) fn want(&mut self, agent: &mut Agent, wanted: Wanted) -> Result<(), String> {
         let spec = agent.spec_of(wanted.generation).unwrap_or(&agent.spec);
-        crate::placement::able(self.nodes, spec)?;
+        able(self.nodes, self.need(agent, spec))?;
         agent.wanted = Some(wanted);
         self.actions.push(Action::Allocate { agent: agent.name.clone() });
         Ok(())
     }
 
-    /// Whether a node takes an incarnation of this spec.
-    pub(crate) fn takes(&self, node: &NodeName, spec: &AgentSpec) -> bool {
-        self.nodes.get(node).is_some_and(|node| crate::placement::refusal(node, spec).is_none())
+    fn need<'a>(&'a self, agent: &'a Agent, spec: &'a AgentSpec) -> Need<'a> {
+        Need::of(agent, spec, &self.own, self.rules)
+    }
+
+    /// Whether a node takes a start of this spec.
+    pub(crate) fn takes(&self, node: &NodeName, agent: &Agent, spec: &AgentSpec) -> bool {
+        let need = self.need(agent, spec);
+        let is_pinned_elsewhere =
+            need.pin.is_some_and(|pin| pin != node && self.nodes.contains_key(pin));
+        !is_pinned_elsewhere
+            && need.to.is_none_or(|to| to == node)
+            && self.nodes.get(node).is_some_and(|node| refusal(node, need).is_none())
+    }
+
+    /// Whether a node may go on with what has been running there all the time: it takes no more room than it did.
+    pub(crate) fn takes_back(&self, node: &NodeName, spec: &AgentSpec) -> bool {
+        self.nodes.get(node).is_some_and(|node| unfit(node, spec).is_none())
+    }
+
+    /// Whether any node takes a start of this spec.
+    pub(crate) fn has_room(&self, agent: &Agent, spec: &AgentSpec) -> bool {
+        able(self.nodes, self.need(agent, spec)).is_ok()
+    }
+
+    /// Why a node does not take a start of the agent's target.
+    pub(crate) fn refuses(&self, node: &NodeName, agent: &Agent) -> Option<String> {
+        let need = self.need(agent, agent.target_spec());
+        let elsewhere = need.pin.filter(|pin| *pin != node && self.nodes.contains_key(*pin));
+        match (self.nodes.get(node), elsewhere) {
+            (None, _) => Some("was removed".to_owned()),
+            (_, Some(pin)) => Some(without_data(pin)),
+            (Some(node), None) => refusal(node, need),
+        }
     }
 
     /// Starts an incarnation that has its number and its place.

@@ -106,7 +106,7 @@ fn every_log_of_an_earlier_version_folds_alike() {
 }
 
 /// Every kind of record. A new one has no place in [`kind`] until it is added here, too.
-const KINDS: [&str; 22] = [
+const KINDS: [&str; 26] = [
     "agentApplied",
     "agentStarted",
     "agentStopped",
@@ -129,6 +129,10 @@ const KINDS: [&str; 22] = [
     "timerFired",
     "unknown",
     FORGOTTEN,
+    "agentMoved",
+    "nodeDrained",
+    "nodeUndrained",
+    "nodeRemoved",
 ];
 
 /// A record for people: the fold takes nothing from it.
@@ -158,6 +162,10 @@ fn kind(event: &ControlEvent) -> usize {
         ControlEvent::TimerFired { .. } => 19,
         ControlEvent::Unknown => 20,
         ControlEvent::MessagesForgotten { .. } => 21,
+        ControlEvent::AgentMoved { .. } => 22,
+        ControlEvent::NodeDrained { .. } => 23,
+        ControlEvent::NodeUndrained { .. } => 24,
+        ControlEvent::NodeRemoved { .. } => 25,
     }
 }
 

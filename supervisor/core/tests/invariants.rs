@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::shim::Exit;
-use common::spec::{AgentSpec, Replace, RestartPolicy};
-use common::{AgentName, NodeName, Timestamp};
+use common::spec::{AgentSpec, Replace, RestartPolicy, Sanctum};
+use common::{AgentName, Capacity, Load, NodeName, Timestamp};
 use proptest::prelude::*;
-use supervisor_core::{Action, Agent, Desired, Hold, NodePhase, Phase, State, resume, step};
+use supervisor_core::{
+    Action, Agent, Desired, Hold, Moving, NodePhase, Phase, State, allocate, drain, resume, step,
+};
 
 /// A record to be: incarnations and terms are chosen among those that mean something when it is written.
 #[derive(Debug, Clone)]
@@ -24,7 +26,7 @@ struct Move {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let one = (0..36_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
+    let one = (0..41_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
         |(kind, agent, node, variant, back, stale, later)| {
             let stale = stale == 0;
             Move { kind, agent, node, variant, back, stale, later }
@@ -48,6 +50,12 @@ fn spec(agent: AgentName, variant: u8) -> AgentSpec {
     // One node in three has the label: some generations can run where others cannot.
     if variant >= 6 {
         spec.require.insert("gpu".into(), "yes".into());
+    }
+    // Two of them are too much for some nodes.
+    spec.limits.memory = (variant % 3 == 0).then_some(u64::from(variant) << 20);
+    if variant == 3 || variant == 4 {
+        let (host, path) = ("/srv".into(), "/data".into());
+        spec.sanctums.push(Sanctum { host, path, read_only: false, shared: false });
     }
     spec.restart.max = 3;
     match variant % 4 {
@@ -91,6 +99,11 @@ impl Move {
                 } else {
                     Vec::new()
                 },
+                capacity: Capacity {
+                    agents: (self.back == 1).then_some(1),
+                    memory: (self.back == 2).then_some(9 << 20),
+                    milli_cpus: None,
+                },
             },
             10 => ControlEvent::NodeDraining { node },
             11 => ControlEvent::NodeLost { node },
@@ -133,10 +146,15 @@ impl Move {
                     node,
                 },
             ),
+            35 | 36 => ControlEvent::NodeDrained { node, parallel: 1 },
+            37 => ControlEvent::NodeUndrained { node },
+            38 => ControlEvent::NodeRemoved { node },
+            39 => ControlEvent::AgentMoved { agent, to: node },
             _ => ControlEvent::LeaderElected {
                 supervisor: "s".into(),
                 run: self.variant.to_string(),
-                rules: 1 + u32::from(self.variant % 2),
+                // Builds become newer.
+                rules: state.rules().max(1 + u32::from(self.variant % 4)),
             },
         }
     }
@@ -213,7 +231,7 @@ impl Run {
         for agent in self.state.agents() {
             check_agent(&self.state, agent);
         }
-        self.check_all();
+        self.check_all(elects);
     }
 
     fn take(&mut self, action: &Action) {
@@ -223,8 +241,19 @@ impl Run {
                 assert!(*incarnation > last, "an incarnation number was given twice");
                 let node = self.state.node(node).expect("it was placed there");
                 assert_eq!(node.phase, NodePhase::Up);
+                assert_eq!(node.drained, None, "a drained node gets a new incarnation");
                 let agent = self.state.agent(agent).expect("it was started");
-                assert!(agent.spec_of(*generation).is_some(), "nobody knows what to start");
+                let spec = agent.spec_of(*generation).expect("nobody knows what to start");
+                if self.state.rules() >= 4 {
+                    let ours = agent.incarnations().filter(|one| one.node == node.name);
+                    let ours = ours.filter_map(|one| agent.spec_of(one.generation));
+                    let ours =
+                        ours.fold(Load::default(), |load, spec| load.max(Load::of(&spec.limits)));
+                    let others = node.load.minus(ours);
+                    assert_eq!(node.capacity.lacks(others, Load::of(&spec.limits)), None);
+                    let pin = agent.pin.as_ref().filter(|_| spec.pins().is_some());
+                    assert!(pin.is_none_or(|pin| *pin == node.name), "it is without its data");
+                }
             }
             Action::Admit { agent, incarnation, .. } => {
                 let last = self.admitted.insert(agent.clone(), *incarnation).unwrap_or(0);
@@ -249,7 +278,7 @@ impl Run {
         }
     }
 
-    fn check_all(&self) {
+    fn check_all(&self, elects: bool) {
         // A new leader finds all that is outstanding, and nothing else.
         let again = resume(&self.state);
         let asks = |agent: &Agent| {
@@ -300,12 +329,39 @@ impl Run {
             let all = self.state.agents().flat_map(Agent::incarnations);
             let there = all.filter(|one| one.node == node.name).count();
             assert_eq!(usize::try_from(node.incarnations), Ok(there));
+            let load = self.state.agents().map(|agent| load_on(agent, &node.name));
+            assert_eq!(node.load, load.fold(Load::default(), Load::plus));
+            let leaves = |agent: &&Agent| {
+                agent.moving == Some(Moving::From(node.name.clone())) && !agent.is_settled()
+            };
+            assert!(self.state.agents().filter(leaves).count() <= 1, "more than one at a time");
+            if let Some(drain) = drain(&self.state, &node.name) {
+                let is_up = node.phase == NodePhase::Up;
+                // An election alone leads to nothing.
+                let waits =
+                    is_up && !elects && drain.moving.is_empty() && !drain.waiting.is_empty();
+                assert!(!waits, "nobody moves, and some wait: {drain:?}");
+            }
             assert!(there == 0 || node.phase != NodePhase::Lost);
         }
     }
 }
 
+fn load_on(agent: &Agent, node: &NodeName) -> Load {
+    let there = agent.incarnations().filter(|one| one.node == *node);
+    let specs = there.filter_map(|one| agent.spec_of(one.generation));
+    specs.fold(Load::default(), |load, spec| load.max(Load::of(&spec.limits)))
+}
+
 fn check_agent(state: &State, agent: &Agent) {
+    if agent.wanted.is_some() {
+        assert!(allocate(state, &agent.name).is_some(), "no node takes what is wanted");
+    }
+    let waits = agent.hold == Some(Hold::NoNode) && agent.incarnations().next().is_none();
+    if state.rules() >= 4 && waits && agent.wanted.is_none() {
+        let able = supervisor_core::verdicts(state, agent).into_iter().find(|it| it.why.is_none());
+        assert_eq!(able, None, "it waits for a node, and there is one");
+    }
     let begun = agent.begun.unwrap_or(0);
     assert!(agent.retiring.iter().all(|one| one.number != begun), "it may still take messages");
     if let Some(next) = &agent.next {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use broker::{Broker, ConnectOptions, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
 use common::frame::{IncarnationExit, NodeReport, NodeStatus, RunningIncarnation};
-use common::{AgentName, NodeName, codec};
+use common::{AgentName, Capacity, NodeName, codec};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,8 @@ pub struct NodeOptions {
     pub name: NodeName,
     /// Its labels, for `REQUIRE`.
     pub labels: Vec<(String, String)>,
+    /// What it can take.
+    pub capacity: Capacity,
     /// How it, and the shims that it starts, reach the broker.
     pub connect: ConnectOptions,
     /// The data folder.
@@ -438,6 +440,7 @@ impl Node {
             seen: self.seen,
             runtimes: self.runtimes(),
             labels: self.options.labels.clone(),
+            capacity: self.options.capacity,
             draining: self.draining,
             running: running.collect(),
             exits: self.exits.values().cloned().collect(),

@@ -1,6 +1,7 @@
 //! The runtimes of incarnations. `process`: a shim and its worker as processes of this machine. `docker`, `podman`: in a container.
 
 pub mod binaries;
+pub mod capacity;
 pub mod engine;
 pub mod folder;
 pub mod home;
@@ -15,6 +16,7 @@ pub mod secrets;
 
 use std::path::PathBuf;
 
+use common::Capacity;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::BASE_IMAGE;
@@ -47,6 +49,8 @@ pub struct RuntimeOptions {
     pub dev: bool,
     /// Where the values of SECRETs are looked up first, absolute.
     pub env_file: Option<PathBuf>,
+    /// What the machine can take; the rest of it is found out.
+    pub capacity: Capacity,
 }
 
 impl Default for RuntimeOptions {
@@ -58,6 +62,7 @@ impl Default for RuntimeOptions {
             base_image: BASE_IMAGE.to_owned(),
             dev: false,
             env_file: None,
+            capacity: Capacity::default(),
         }
     }
 }
@@ -82,6 +87,9 @@ impl RuntimeOptions {
         }
         if let Some(file) = &self.env_file {
             words.extend(["--env-file".to_owned(), file.to_string_lossy().into_owned()]);
+        }
+        if !self.capacity.is_unbounded() {
+            words.extend(["--capacity".to_owned(), self.capacity.to_string()]);
         }
         words
     }

@@ -468,6 +468,7 @@ async fn start(
     let node = NodeOptions {
         name,
         labels: Vec::new(),
+        capacity: wanted.runtime.capacity.or(runtime::capacity::found()),
         connect: connect.clone(),
         run: home.run(),
         home: home.dir.clone(),

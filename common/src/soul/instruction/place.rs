@@ -15,6 +15,9 @@ pub(super) fn skill(rest: Part<'_>, folder: &Path) -> Checked<String> {
     on_host(rest, &value(rest)?, folder)
 }
 
+/// Says that every host has the folder.
+const SHARED: &str = "shared";
+
 /// Folder, path and mode of a text in which only the last `:` before the path counts.
 fn from_the_end(text: &str) -> Vec<&str> {
     let is_mode = |mode: &str| matches!(mode, "ro" | "rw");
@@ -31,7 +34,8 @@ fn from_the_end(text: &str) -> Vec<&str> {
 
 /// The sanctum, and where its path in the container stands.
 pub(super) fn sanctum<'t>(rest: Part<'t>, folder: &Path) -> Checked<(Sanctum, Part<'t>)> {
-    const USAGE: &str = "expected `SANCTUM <host path>:<path>[:ro]`";
+    const USAGE: &str = "expected `SANCTUM <host path>:<path>[:ro] [shared]`";
+    let (rest, shared) = shared(rest)?;
     let text = value(rest)?;
     let is_quoted = rest.as_str().starts_with(['"', '\'']);
     // A quoted folder may have a `:` in its name.
@@ -78,8 +82,35 @@ pub(super) fn sanctum<'t>(rest: Part<'t>, folder: &Path) -> Checked<(Sanctum, Pa
         host: on_host(piece(0), host, folder)?,
         path: in_container(piece(1), path)?,
         read_only,
+        shared,
     };
     Ok((sanctum, piece(1)))
+}
+
+/// What comes before the word `shared`, and whether that is there. An unquoted folder may have spaces in its name; the word stands
+/// after the path in the container, which has none here.
+fn shared(rest: Part<'_>) -> Checked<(Part<'_>, bool)> {
+    let text = rest.as_str();
+    let Some((before, last)) = text.rsplit_once([' ', '\t']) else { return Ok((rest, false)) };
+    let is_after_path = match text.chars().next() {
+        Some(quote @ ('"' | '\'')) => before.trim_end().ends_with(quote),
+        _ => before.contains(':'),
+    };
+    if !is_after_path {
+        return Ok((rest, false));
+    }
+    if last == SHARED {
+        return Ok((rest.sub(0..before.trim_end().len()), true));
+    }
+    let word = rest.sub(text.len() - last.len()..text.len());
+    match closest(last, [SHARED]) {
+        Some(meant) => {
+            let message = format!("unknown word {}", quoted(last));
+            let problem = Problem::new(word.span(), message, "expected `shared`, or nothing");
+            Err(problem.help(Some(did_you_mean(meant))))
+        }
+        None => Ok((rest, false)),
+    }
 }
 
 fn value(rest: Part<'_>) -> Checked<String> {

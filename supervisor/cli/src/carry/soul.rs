@@ -32,6 +32,8 @@ pub(super) fn carried(spec: &AgentSpec) -> Result<Carried, ApiError> {
         let next = format!("{SANCTUMS}/{}", places.len());
         let archive = places.entry(sanctum.host.clone()).or_insert(next).clone();
         let host = std::mem::replace(&mut sanctum.host, archive.clone());
+        // The archive has a copy.
+        sanctum.shared = false;
         let (path, read_only) = (Some(sanctum.path.clone()), sanctum.read_only);
         sanctums.push(Folder { archive, host, path, read_only });
     }
@@ -89,7 +91,7 @@ mod tests {
     use common::spec::Sanctum;
 
     fn sanctum(host: &str, path: &str, read_only: bool) -> Sanctum {
-        Sanctum { host: host.into(), path: path.into(), read_only }
+        Sanctum { host: host.into(), path: path.into(), read_only, shared: read_only }
     }
 
     #[test]

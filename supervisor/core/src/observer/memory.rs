@@ -176,6 +176,10 @@ impl Memory {
             | ControlEvent::AgentRestarted { .. }
             | ControlEvent::AgentReplaced { .. }
             | ControlEvent::AgentRemoved { .. }
+            | ControlEvent::AgentMoved { .. }
+            | ControlEvent::NodeDrained { .. }
+            | ControlEvent::NodeUndrained { .. }
+            | ControlEvent::NodeRemoved { .. }
             | ControlEvent::MessagesForgotten { .. }
             | ControlEvent::LeaderElected { .. }
             | ControlEvent::IncarnationAllocated { .. }

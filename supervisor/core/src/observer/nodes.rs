@@ -70,9 +70,11 @@ pub(super) fn news(known: Option<&Node>, status: &NodeStatus) -> Vec<ControlEven
         instance: status.instance,
         runtimes: status.runtimes.clone(),
         labels: status.labels.clone(),
+        capacity: status.capacity,
     };
     let is_as_known = |node: &Node| {
         node.instance == status.instance
+            && node.capacity == status.capacity
             && node.runtimes.iter().eq(sorted(&status.runtimes).iter())
             && node
                 .labels

@@ -9,7 +9,7 @@ use common::api::AgentState;
 use common::control::{ControlEvent, ControlRecord, Timer};
 use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};
-use common::{AgentName, NodeName, Timestamp};
+use common::{AgentName, Capacity, NodeName, Timestamp};
 use supervisor_core::{Action, Agent, State, allocate, step};
 
 pub(crate) fn agent_name(name: &str) -> AgentName {
@@ -141,6 +141,18 @@ impl Fleet {
             instance: 1,
             runtimes: vec![runtime.into()],
             labels,
+            capacity: Capacity::default(),
+        })
+    }
+
+    /// A node that can take so much.
+    pub(crate) fn node_for(&mut self, name: &str, capacity: &str) -> Vec<String> {
+        self.record(ControlEvent::NodeSeen {
+            node: node_name(name),
+            instance: 1,
+            runtimes: vec!["process".into()],
+            labels: Vec::new(),
+            capacity: capacity.parse().expect("a capacity"),
         })
     }
 
@@ -151,6 +163,7 @@ impl Fleet {
             instance,
             runtimes: vec!["process".into()],
             labels: Vec::new(),
+            capacity: Capacity::default(),
         })
     }
 

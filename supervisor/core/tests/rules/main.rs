@@ -2,10 +2,12 @@
 
 mod crash;
 mod fleet;
+mod moves;
 mod nodes;
 mod observer;
 mod replace;
 mod rollback;
+mod room;
 mod seed;
 mod terms;
 mod wishes;

@@ -8,7 +8,8 @@ use supervisor_core::{Action, place};
 use crate::fleet::{Fleet, NOTHING, agent_name, code, mender, node_name, soul, stop_first};
 
 fn with_folder(mut spec: AgentSpec) -> AgentSpec {
-    let sanctum = Sanctum { host: "/srv".into(), path: "/data".into(), read_only: false };
+    let (host, path) = ("/srv".into(), "/data".into());
+    let sanctum = Sanctum { host, path, read_only: false, shared: true };
     spec.sanctums.push(sanctum);
     spec
 }
@@ -168,6 +169,7 @@ fn seen(node: &str) -> ControlEvent {
         instance: 1,
         runtimes: vec!["process".into()],
         labels: Vec::new(),
+        capacity: common::Capacity::default(),
     }
 }
 

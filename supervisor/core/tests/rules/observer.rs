@@ -42,6 +42,7 @@ fn report(running: &[u64]) -> NodeStatus {
         seen: (TERM, u64::MAX),
         runtimes: vec!["process".into()],
         labels: Vec::new(),
+        capacity: common::Capacity::default(),
         draining: false,
         running: running.collect(),
         exits: Vec::new(),
@@ -97,6 +98,7 @@ fn seen(status: &NodeStatus) -> Outcome {
         instance: status.instance,
         runtimes: status.runtimes.clone(),
         labels: status.labels.clone(),
+        capacity: status.capacity,
     })
 }
 

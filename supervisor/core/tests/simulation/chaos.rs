@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::control::{ControlEvent, ControlRecord};
-use common::spec::{AgentSpec, Replace, RestartPolicy};
+use common::spec::{AgentSpec, Replace, RestartPolicy, Sanctum};
 use common::{AgentName, Timestamp};
 
 use crate::world::{CHAOS, Event, TWIN, UPGRADE, World};
@@ -122,7 +122,9 @@ impl World {
     fn somebody_wants(&mut self) {
         let name = AGENTS[self.rng.index(AGENTS.len())];
         let agent = AgentName::new(name).expect("a valid name");
-        let event = match self.rng.between(0, if self.now < 500 { 3 } else { 11 }) {
+        let host = self.rng.index(3);
+        let node = self.hosts[host].name.clone();
+        let event = match self.rng.between(0, if self.now < 500 { 3 } else { 17 }) {
             0..=3 => {
                 let force = self.rng.percent(30);
                 let spec = Box::new(self.some_spec(agent));
@@ -132,6 +134,10 @@ impl World {
             5 | 6 => ControlEvent::AgentStarted { agent },
             7 | 8 => ControlEvent::AgentReplaced { agent },
             9 | 10 => ControlEvent::AgentRestarted { agent },
+            12 | 13 => ControlEvent::AgentMoved { agent, to: node },
+            14 | 15 => ControlEvent::NodeDrained { node, parallel: 1 },
+            16 => ControlEvent::NodeUndrained { node },
+            17 => ControlEvent::NodeRemoved { node },
             _ => ControlEvent::AgentRemoved { agent },
         };
         // Whatever the clock of whoever wrote it shows.
@@ -149,6 +155,10 @@ impl World {
         let mut spec = AgentSpec::new(agent, "test/model", format!("v{}", self.rng.between(1, 3)));
         let stops_first = self.rng.percent(40);
         spec.replace = Some(if stops_first { Replace::StopFirst } else { Replace::StartFirst });
+        if self.rng.percent(20) {
+            let (host, path) = ("/srv".into(), "/data".into());
+            spec.sanctums.push(Sanctum { host, path, read_only: false, shared: false });
+        }
         spec.timeout.ready = Duration::from_secs(4);
         spec.timeout.drain = Duration::from_secs(2);
         spec.restart.max = if self.rng.percent(40) { 4 } else { 0 };
@@ -178,6 +188,14 @@ impl World {
         self.calm = true;
         let now = self.now;
         self.hosts[TWIN].crash();
+        // One node stays drained if it is.
+        for host in 0..2 {
+            let node = self.hosts[host].name.clone();
+            let (id, at) = (Some(format!("cli.{}", self.fresh())), Timestamp::default());
+            let event = ControlEvent::NodeUndrained { node };
+            let record = ControlRecord { id, at, term: None, author: "cli".into(), event };
+            self.later(1, Event::Append { record: Box::new(record), from: None });
+        }
         for index in 0..TWIN {
             let instance = self.fresh();
             let host = &mut self.hosts[index];

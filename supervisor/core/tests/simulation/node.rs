@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use common::frame::{IncarnationExit, NodeStatus, RunningIncarnation};
 use common::shim::Exit;
-use common::{AgentName, NodeName, Timestamp};
+use common::{AgentName, Capacity, NodeName, Timestamp};
 
 use crate::Flaw;
 use crate::world::{Does, Event, World};
@@ -152,6 +152,8 @@ impl Host {
             seen: if flaw == Flaw::IgnoreSeen { (u64::MAX, u64::MAX) } else { self.seen },
             runtimes: vec!["process".into()],
             labels: Vec::new(),
+            // Two of them are room for all agents.
+            capacity: Capacity { agents: Some(2), ..Capacity::default() },
             draining: self.draining,
             running: running.collect(),
             exits: self.exits.clone(),

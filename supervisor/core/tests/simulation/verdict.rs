@@ -1,8 +1,8 @@
 //! Whether what happens is right while it happens, and whether the fleet is at the end what people want it to be.
 
-use common::AgentName;
 use common::api::AgentState;
 use common::control::{ControlEvent, ControlRecord, Timer};
+use common::{AgentName, NodeName};
 use supervisor_core::{Agent, Desired, Hold, Phase, State};
 
 use crate::node::{Host, Worker};
@@ -91,6 +91,12 @@ impl World {
                 return Err(format!("{} did not converge: it is behind the log", replica.name));
             }
         }
+        for node in state.nodes() {
+            let drain = supervisor_core::drain(&state, &node.name).unwrap_or_default();
+            if !(drain.moving.is_empty() && drain.waiting.is_empty()) {
+                return Err(format!("{} did not converge: {drain:?}", node.name));
+            }
+        }
         let mut wanted = Vec::new();
         for agent in state.agents() {
             self.judge(agent).map_err(|why| {
@@ -121,6 +127,16 @@ impl World {
                 None => Ok(()),
                 Some(_) => Err("it rests, and something of it runs".to_owned()),
             };
+        }
+        let state = self.log.state();
+        // Its data is where others have taken the room, or somebody drained the node.
+        let is_taken = |node: &NodeName| {
+            agent.pin.as_ref() == Some(node)
+                && supervisor_core::cannot_run(&state, agent, node).is_some()
+        };
+        if agent.hold == Some(Hold::NoNode) && agent.pin.as_ref().is_some_and(is_taken) {
+            self.outcome.resting += 1;
+            return Ok(());
         }
         let Some(current) = agent.current.as_ref().filter(|one| one.phase == Phase::Ready) else {
             return Err("it is not ready".to_owned());

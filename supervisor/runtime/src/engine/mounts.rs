@@ -48,7 +48,7 @@ pub(super) fn collect(
     let mut found = Mounts { user: own_user(), ..Mounts::default() };
     let mut owner = None;
     for sanctum in &spec.sanctums {
-        let Sanctum { host, path, read_only } = sanctum;
+        let Sanctum { host, path, read_only, shared: _ } = sanctum;
         let what = format!("SANCTUM {host}:{path}");
         let folder = resolve(&what, Path::new(host), soul, forbidden)?;
         let metadata = std::fs::metadata(&folder).map_err(|error| format!("{what}: {error}"))?;
@@ -200,7 +200,8 @@ mod tests {
             let mut spec = AgentSpec::new(AgentName::new("a").expect("valid"), "m", "i");
             spec.source_path = self.path("souls/a.soul").to_string_lossy().into_owned();
             let host = host.to_string_lossy().into_owned();
-            spec.sanctums = vec![Sanctum { host, path: "/data".into(), read_only: false }];
+            spec.sanctums =
+                vec![Sanctum { host, path: "/data".into(), read_only: false, shared: false }];
             let home = self.path("home");
             collect(
                 &spec,
@@ -245,7 +246,8 @@ mod tests {
         let mut spec = AgentSpec::new(AgentName::new("a").expect("valid"), "m", "i");
         spec.source_path = ground.path("moved/a.soul").to_string_lossy().into_owned();
         let host = ground.path("moved/data").to_string_lossy().into_owned();
-        spec.sanctums = vec![Sanctum { host, path: "/data".into(), read_only: true }];
+        spec.sanctums =
+            vec![Sanctum { host, path: "/data".into(), read_only: true, shared: false }];
         let home = ground.path("home");
         let found = collect(
             &spec,

@@ -137,6 +137,7 @@ async fn ask(broker: &Broker, query: &Query) -> Result<()> {
         | Reply::Inspect(_)
         | Reply::Hello(_)
         | Reply::Nodes(_)
+        | Reply::Moves(_)
         | Reply::Done => Ok(()),
     }
 }

@@ -153,7 +153,8 @@ impl<'a> Log<'a> {
             self.say(ControlEvent::LeaderElected { supervisor, run, rules }).await?;
             let runtimes = vec!["process".to_owned()];
             let node = node.clone();
-            self.say(ControlEvent::NodeSeen { node, instance: 1, runtimes, labels: Vec::new() })
+            let (labels, capacity) = (Vec::new(), common::Capacity::default());
+            self.say(ControlEvent::NodeSeen { node, instance: 1, runtimes, labels, capacity })
                 .await?;
             for spec in self.agents.clone() {
                 let spec = Box::new(spec);

@@ -1,0 +1,236 @@
+//! `mozart move` and `mozart rebalance`: an agent to another node, and what evens out.
+
+use std::time::Duration;
+
+use clap::Args;
+use common::api::{AgentRow, AgentState, ApiError, MoveRow, Query, Reply};
+use common::failure;
+use common::{AgentName, NodeName};
+use tokio::time::Instant;
+
+use super::client::{Client, unexpected};
+use super::lifecycle::Failures;
+use super::progress::Progress;
+use super::{output, table};
+use crate::args::{Global, duration};
+
+/// `mozart move`.
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// The agent
+    agent: AgentName,
+    /// The node to move it to
+    #[arg(long = "to", value_name = "NODE")]
+    node: NodeName,
+    /// Wait until it is running there; fail if it is not moved
+    #[arg(long)]
+    wait: bool,
+    /// How long --wait waits
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
+    timeout: Duration,
+}
+
+/// `mozart rebalance`.
+#[derive(Debug, Args)]
+pub struct RebalanceArgs {
+    /// Only show the moves
+    #[arg(long)]
+    dry_run: bool,
+    /// How long a single move may take
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
+    timeout: Duration,
+}
+
+/// Moves an agent.
+///
+/// # Errors
+/// 3 no such agent or node, 4 when it cannot run there, 1 when it did not become ready there, 5 when it takes too long.
+pub(crate) async fn run(global: &Global, args: &MoveArgs) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let asked = Asked::ask(&client, &args.agent, &args.node).await?;
+    if args.wait {
+        asked.wait(&client, args.timeout).await?;
+    }
+    match client.json() {
+        true => output::json(&client.rows(Some(&args.agent)).await?.first())?,
+        false => output::line(args.agent.as_str())?,
+    }
+    Ok(0)
+}
+
+/// Evens out the nodes: one move after the other.
+///
+/// # Errors
+/// The first move's that did not work.
+pub(crate) async fn rebalance(global: &Global, args: &RebalanceArgs) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let reply = client.ask(&Query::Rebalance).await?;
+    let Reply::Moves(moves) = reply else { return Err(unexpected(&reply)) };
+    match client.json() {
+        true => output::json(&moves)?,
+        false if moves.is_empty() => {
+            output::note("nothing to move: the nodes are as even as can be")
+        }
+        false => output::line(list(&moves))?,
+    }
+    if args.dry_run {
+        return Ok(0);
+    }
+    let mut failures = Failures::new(global.output);
+    for one in moves {
+        let moved = async {
+            Asked::ask(&client, &one.agent, &one.to).await?.wait(&client, args.timeout).await
+        };
+        match moved.await {
+            Ok(()) => output::note(format!("{} is running on {}", one.agent, one.to)),
+            Err(error) => failures.add(error),
+        }
+    }
+    failures.end()
+}
+
+fn list(moves: &[MoveRow]) -> String {
+    let cells = moves
+        .iter()
+        .map(|one| vec![one.agent.to_string(), one.from.to_string(), one.to.to_string()]);
+    table::table(&["AGENT", "FROM", "TO"], cells)
+}
+
+/// A move that was asked for.
+struct Asked {
+    agent: AgentName,
+    to: NodeName,
+    /// What ran before it.
+    previous: u64,
+    /// What was said of an earlier replacement.
+    given_up: Option<String>,
+}
+
+/// What has become of a move.
+#[derive(Debug, PartialEq, Eq)]
+enum Stand {
+    Done,
+    Open,
+    /// It is not going to be.
+    Failed(String),
+}
+
+impl Asked {
+    async fn ask(client: &Client, agent: &AgentName, to: &NodeName) -> Result<Self, ApiError> {
+        let rows = client.brief_rows(Some(agent)).await?;
+        let given_up = rows.into_iter().find_map(|row| row.given_up);
+        let query = Query::Move { agent: agent.clone(), to: to.clone() };
+        let applied = client.change(&query).await?;
+        let previous = applied.first().map_or(0, |one| one.previous_incarnation);
+        Ok(Self { agent: agent.clone(), to: to.clone(), previous, given_up })
+    }
+
+    fn stand(&self, row: &AgentRow) -> Stand {
+        let runs = row.running_incarnation > Some(self.previous);
+        if runs && row.node.as_deref() == Some(self.to.as_str()) {
+            return Stand::Done;
+        }
+        if matches!(row.state, AgentState::Stopping | AgentState::Stopped) {
+            return Stand::Failed(row.reason.clone().unwrap_or_else(|| "it is stopped".to_owned()));
+        }
+        let said = row.reason.as_ref().filter(|reason| reason.starts_with("not moved to"));
+        let given_up = row
+            .given_up
+            .as_ref()
+            .filter(|_| row.incarnation > self.previous && row.given_up != self.given_up);
+        match said.or(given_up) {
+            Some(why) => Stand::Failed(why.clone()),
+            None if runs => Stand::Failed(format!(
+                "it is running on {}",
+                row.node.as_deref().unwrap_or("no node")
+            )),
+            None => Stand::Open,
+        }
+    }
+
+    /// Waits until it takes messages there.
+    async fn wait(&self, client: &Client, timeout: Duration) -> Result<(), ApiError> {
+        let Self { agent, to, .. } = self;
+        let deadline = Instant::now() + timeout;
+        let progress = Progress::new();
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        let try_ = || format!("`mozart explain {agent}`, `mozart logs {agent}`");
+        loop {
+            tick.tick().await;
+            let is_late = Instant::now() >= deadline;
+            let row = match client.brief_rows(Some(agent)).await {
+                Ok(rows) => rows.into_iter().find(|row| row.agent == *agent),
+                Err(error) if error.code == failure::NOT_FOUND || is_late => return Err(error),
+                // A supervisor that is being restarted is not the move's failure.
+                Err(_) => continue,
+            };
+            let Some(row) = row else { continue };
+            match self.stand(&row) {
+                Stand::Done => return Ok(()),
+                Stand::Failed(why) => {
+                    let what = format!("{agent} was not moved to {to}");
+                    return Err(failure::error(failure::FAILED, what, why, try_()));
+                }
+                Stand::Open if is_late => {
+                    let timeout = humantime::format_duration(timeout);
+                    let what = format!("{agent} is not running on {to} after {timeout}");
+                    let cause = match row.reason {
+                        Some(reason) => format!("it is {}: {reason}", row.state.as_str()),
+                        None => format!("it is {}", row.state.as_str()),
+                    };
+                    return Err(failure::error(failure::TIMEOUT, what, cause, try_()));
+                }
+                Stand::Open => progress.say(format!("{agent} is being moved to {to}")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ps::tests::row;
+    use super::*;
+
+    #[test]
+    fn a_move_is_done_where_it_was_to_be_and_failed_where_it_says_so() {
+        let asked = Asked {
+            agent: AgentName::new("a").expect("valid"),
+            to: NodeName::new("n2").expect("valid"),
+            previous: 5,
+            given_up: Some("old".to_owned()),
+        };
+        let seen = |runs: u64, incarnation, node: &str| AgentRow {
+            running_incarnation: Some(runs),
+            incarnation,
+            node: Some(node.to_owned()),
+            given_up: Some("old".to_owned()),
+            reason: None,
+            ..row("a", AgentState::Running)
+        };
+        assert_eq!(asked.stand(&seen(6, 6, "n2")), Stand::Done);
+        assert_eq!(asked.stand(&seen(5, 6, "n1")), Stand::Open);
+        assert_eq!(asked.stand(&seen(5, 5, "n2")), Stand::Open, "before it was asked");
+        let failed = |row: AgentRow| match asked.stand(&row) {
+            Stand::Failed(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let late =
+            AgentRow { given_up: Some("incarnation 6 not ready".into()), ..seen(5, 6, "n1") };
+        assert_eq!(failed(late), "incarnation 6 not ready");
+        let lost =
+            AgentRow { reason: Some("not moved to n2: n2 is lost".into()), ..seen(5, 5, "n1") };
+        assert_eq!(failed(lost), "not moved to n2: n2 is lost");
+        assert_eq!(failed(seen(6, 6, "n1")), "it is running on n1");
+        let stopped = AgentRow { state: AgentState::Stopped, ..seen(5, 5, "n1") };
+        assert_eq!(failed(stopped), "it is stopped");
+    }
+
+    #[test]
+    fn moves_are_a_table() {
+        let node = |name| NodeName::new(name).expect("valid");
+        let agent = AgentName::new("a").expect("valid");
+        let listed = list(&[MoveRow { agent, from: node("n1"), to: node("n2") }]);
+        let lines: Vec<_> = listed.lines().map(str::trim_end).collect();
+        assert_eq!(lines, ["AGENT  FROM  TO", "a      n1    n2"]);
+    }
+}
