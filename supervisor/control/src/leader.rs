@@ -59,6 +59,8 @@ pub(super) struct Leading {
     pub(super) observer: Observer,
     pub(super) timers: Timers,
     pub(super) pending: VecDeque<Action>,
+    /// Places that were given out and are not on record yet.
+    pub(super) given: BTreeMap<AgentName, NodeName>,
     /// Incarnations whose readiness is on its way into the log.
     pub(super) readied: BTreeSet<(AgentName, u64)>,
     /// What is to be done for agents through the broker.
@@ -86,6 +88,7 @@ impl Leading {
             observer: Observer::new(0, now_ms),
             timers: Timers::default(),
             pending: VecDeque::new(),
+            given: BTreeMap::new(),
             readied: BTreeSet::new(),
             queue: Queue::new(limits),
             turns: BTreeMap::new(),
@@ -138,6 +141,9 @@ impl Leading {
         if let ControlEvent::IncarnationReady { agent, incarnation, .. } = &record.event {
             self.readied.remove(&(agent.clone(), *incarnation));
         }
+        if let ControlEvent::IncarnationAllocated { agent, .. } = &record.event {
+            self.given.remove(agent);
+        }
         let ControlEvent::LeaderElected { run: elected, .. } = &record.event else {
             if self.term.is_some() {
                 self.pending.extend(actions);
@@ -150,6 +156,7 @@ impl Leading {
         }
         self.electing = false;
         self.pending.clear();
+        self.given.clear();
         self.timers = Timers::default();
         if elected != run {
             // Whoever that was, the lease is ours: it is written once more.
@@ -179,6 +186,7 @@ impl Leading {
         if let ControlEvent::TimerFired { agent, timer, incarnation, .. } = &record.event {
             self.timers.set((agent.clone(), *timer, *incarnation), AGAIN);
         } else if let ControlEvent::IncarnationAllocated { agent, .. } = &record.event {
+            self.given.remove(agent);
             self.pending.push_back(Action::Allocate { agent: agent.clone() });
         }
     }

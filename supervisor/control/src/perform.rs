@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use common::codec;
+use common::control::ControlEvent;
 use common::frame::{NodeCommand, NodeCommandBody, ShimCommand, StartIncarnation};
 use common::{AgentName, NodeName};
-use supervisor_core::Action;
+use supervisor_core::{Action, allocate_beside};
 use uuid::Uuid;
 
 use super::{Done, Supervisor};
@@ -27,7 +28,13 @@ impl Supervisor {
         tracing::debug!("{action:?}");
         match action {
             Action::Allocate { agent } => {
-                if let Some(event) = supervisor_core::allocate(&self.state, &agent) {
+                let Some(leading) = &mut self.leading else { return };
+                leading.given.remove(&agent);
+                let event = allocate_beside(&self.state, &agent, &leading.given);
+                if let Some(event) = event {
+                    if let ControlEvent::IncarnationAllocated { node, .. } = &event {
+                        leading.given.insert(agent, node.clone());
+                    }
                     self.decide(event);
                 }
             }

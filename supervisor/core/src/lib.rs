@@ -33,7 +33,7 @@ pub use action::Action;
 pub use drain::{Drain, drain};
 pub use explain::explain;
 pub use observer::{Ears, Observer, Outcome, ShimReady};
-pub use placement::{Verdict, allocate, cannot_run, failed, place, verdicts};
+pub use placement::{Verdict, allocate, allocate_beside, cannot_run, failed, place, verdicts};
 pub use rebalance::{Shift, rebalance};
 pub use resume::resume;
 pub use snapshot::{

@@ -50,11 +50,21 @@ impl<'a> Need<'a> {
 /// take it.
 #[must_use]
 pub fn allocate(state: &State, agent: &AgentName) -> Option<ControlEvent> {
+    allocate_beside(state, agent, &BTreeMap::new())
+}
+
+/// The same, by a leader that has given out places which it has not read back yet: many starts that are due at once are spread, too.
+#[must_use]
+pub fn allocate_beside(
+    state: &State,
+    agent: &AgentName,
+    given: &BTreeMap<AgentName, NodeName>,
+) -> Option<ControlEvent> {
     let agent = state.agent(agent)?;
     let generation = agent.wanted.as_ref()?.generation;
     let own = agent.loads();
     let need = Need::of(agent, agent.spec_of(generation)?, &own, state.rules);
-    let node = choose(state, need, agent.home.as_ref()).ok()?;
+    let node = choose(state, need, agent.home.as_ref(), given).ok()?;
     Some(ControlEvent::IncarnationAllocated {
         agent: agent.name.clone(),
         incarnation: agent.incarnation.saturating_add(1),
@@ -70,12 +80,17 @@ pub fn allocate(state: &State, agent: &AgentName) -> Option<ControlEvent> {
 pub fn place(state: &State, spec: &AgentSpec) -> Result<NodeName, String> {
     let own = BTreeMap::new();
     let need = Need { spec, pin: None, to: None, own: &own, rules: state.rules };
-    choose(state, need, None)
+    choose(state, need, None, &BTreeMap::new())
 }
 
 /// An agent with folders goes back to where they are. Otherwise the node with the fewest incarnations takes it; the last choice
 /// are those on which it just failed itself, and those on which everybody fails: they are the emptiest for that very reason.
-fn choose(state: &State, need: Need<'_>, home: Option<&NodeName>) -> Result<NodeName, String> {
+fn choose(
+    state: &State,
+    need: Need<'_>,
+    home: Option<&NodeName>,
+    given: &BTreeMap<AgentName, NodeName>,
+) -> Result<NodeName, String> {
     let has_folders = !need.spec.sanctums.is_empty();
     able(&state.nodes, need)?
         .into_iter()
@@ -83,7 +98,9 @@ fn choose(state: &State, need: Need<'_>, home: Option<&NodeName>) -> Result<Node
             let away = home != Some(&node.name);
             let failed = fails(node, &need.spec.name, state.at);
             let is_bad = fails_everybody(node, state.at);
-            (has_folders && away, failed, is_bad, node.incarnations, away, &node.name)
+            let given = given.values().filter(|given| **given == node.name).count();
+            let incarnations = given.saturating_add(node.incarnations as usize);
+            (has_folders && away, failed, is_bad, incarnations, away, &node.name)
         })
         .map(|node| node.name.clone())
         .ok_or_else(|| "no node can run it: there are no nodes".to_owned())

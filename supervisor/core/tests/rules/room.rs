@@ -2,8 +2,9 @@
 
 use common::api::AgentState;
 use common::control::ControlEvent;
+use common::snapshot::Logged;
 use common::spec::{AgentSpec, Sanctum};
-use supervisor_core::{Action, allocate, explain, place};
+use supervisor_core::{Action, allocate, allocate_beside, explain, place, restore, snapshot};
 
 use crate::fleet::{Fleet, NOTHING, code, mender, node_name, soul, stop_first};
 
@@ -104,6 +105,40 @@ fn two_that_want_the_same_room_do_not_both_get_it() {
     assert_eq!(fleet.record(second), NOTHING);
     assert_eq!(fleet.agent_state(), AgentState::Error);
     assert_eq!(fleet.reason(), "no node can run it: alpha has its 1 agent");
+}
+
+#[test]
+fn starts_that_are_due_at_once_are_spread() {
+    let mut fleet = Fleet::new();
+    fleet.node("beta");
+    let spec = Box::new(soul("mender", "v1"));
+    fleet.fold(None, ControlEvent::AgentApplied { spec, force: false, asked: None });
+    let node = |given: &[&str]| {
+        let of = |(index, node): (usize, &&str)| {
+            (format!("a{index}").parse().expect("valid"), node_name(node))
+        };
+        match allocate_beside(&fleet.state, &mender(), &given.iter().enumerate().map(of).collect())
+        {
+            Some(ControlEvent::IncarnationAllocated { node, .. }) => node.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(node(&[]), "alpha");
+    assert_eq!(node(&["alpha"]), "beta");
+    assert_eq!(node(&["alpha", "beta"]), "alpha");
+}
+
+#[test]
+fn what_an_earlier_build_wrote_is_counted_when_it_is_read() {
+    let mut fleet = Fleet::without_nodes();
+    fleet.node_for("alpha", "memory=4g");
+    fleet.apply(sized(soul("a", "v1"), 3 * GIB));
+    let (mut head, json) = snapshot(&fleet.state, &Logged::default()).expect("a state");
+    let mut earlier: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    earlier["nodes"]["alpha"].as_object_mut().expect("an object").remove("load");
+    let earlier = serde_json::to_vec(&earlier).expect("plain");
+    head.format = 2;
+    assert_eq!(restore(&head, &earlier), Ok(fleet.state));
 }
 
 #[test]
