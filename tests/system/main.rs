@@ -21,6 +21,7 @@ mod full_disk;
 mod history;
 mod lists;
 mod messages;
+mod moving;
 mod nodes;
 mod own_engine;
 mod plain;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
-use system_tests::harness::{Child, Fleet, Signal, eventually, flaky};
+use system_tests::harness::{Child, Fleet, Signal, eventually, flaky, kill};
 
 use crate::roles::{apply, fleet_at, free_port, server_at};
 
@@ -13,7 +13,7 @@ struct Ground {
     fleet: Fleet,
     other: Fleet,
     n1: Child,
-    n2: Child,
+    _n2: Child,
     supervisor: Child,
     _server: tokio::process::Child,
 }
@@ -34,7 +34,8 @@ impl Ground {
             of.spawn_cli(["node", "--name", name, "--runtime", "process"].iter().chain(more))
         };
         let n1 = node(&fleet, "n1", first);
-        let ground = Self { n2: node(&other, "n2", second), fleet, other, n1, supervisor, _server: server };
+        let ground =
+            Self { _n2: node(&other, "n2", second), fleet, other, n1, supervisor, _server: server };
         ground.has("n1", "up").await;
         ground.has("n2", "up").await;
         ground
@@ -76,7 +77,7 @@ async fn a_drained_node_is_left_by_busy_agents_and_no_message_is_lost_or_doubled
     fleet.cli(["node", "drain", "n2"]).await.ok().says("node n2 is drained");
     apply(fleet).await;
     assert_eq!(ground.nodes_of(&names).await, ["n1"; 3]);
-    fleet.cli(["node", "undrain", "n2"]).await.ok();
+    let _done = fleet.cli(["node", "undrain", "n2"]).await.ok();
     let mut sent = Vec::new();
     for agent in names {
         // One that takes longer than it takes for another incarnation to be ready, and some behind it.
@@ -90,7 +91,9 @@ async fn a_drained_node_is_left_by_busy_agents_and_no_message_is_lost_or_doubled
     let expected = names.map(|name| format!("{name} is running on n2"));
     assert_eq!(said, expected.iter().map(String::as_str).collect(), "{drained}");
     assert_eq!(ground.nodes_of(&names).await, ["n2"; 3]);
-    assert_eq!(fleet.processes(), [], "nothing of them is left there");
+    for agent in names {
+        assert_eq!(fleet.processes_of(agent), [], "nothing of it is left there");
+    }
     for message in &sent {
         let done = fleet.wait_status(message, "completed").await;
         assert_eq!(done.row.attempts, 1, "{done:?}");
@@ -115,13 +118,13 @@ async fn a_drained_node_is_left_by_busy_agents_and_no_message_is_lost_or_doubled
     let listed = fleet.cli(["node", "ls"]).await.ok();
     assert!(listed.stdout.contains("up,drained"), "{listed}");
     fleet.cli(["move", "a", "--to", "n1"]).await.exit(4).says("n1 is drained");
-    fleet.cli(["node", "undrain", "n1"]).await.ok();
+    let _done = fleet.cli(["node", "undrain", "n1"]).await.ok();
     let dry = fleet.cli(["rebalance", "--dry-run"]).await.ok();
     assert_eq!(dry.stdout.lines().count(), 2, "{dry}");
     assert_eq!(ground.nodes_of(&names).await, ["n2"; 3], "it only says so");
     fleet.cli(["rebalance"]).await.ok().says("a is running on n1");
     assert_eq!(ground.nodes_of(&names).await, ["n1", "n2", "n2"]);
-    fleet.cli(["move", "b", "--to", "n1", "--wait"]).await.ok();
+    let _done = fleet.cli(["move", "b", "--to", "n1", "--wait"]).await.ok();
     assert_eq!(ground.nodes_of(&names).await, ["n1", "n1", "n2"]);
     fleet.cli(["move", "b", "--to", "n3"]).await.exit(3).says("no node \"n3\"");
     fleet.cli(["node", "rm", "n1"]).await.exit(4).says("it still reports");
@@ -135,14 +138,19 @@ async fn a_drained_node_is_left_by_busy_agents_and_no_message_is_lost_or_doubled
 #[tokio::test]
 async fn a_drain_outlives_its_command_and_its_leader() {
     let names = ["a", "b"];
-    let ground = Ground::new(&names.map(|name| (name, "REQUIRE on=x")), &["--label", "on=x"], &[]).await;
+    let ground = Ground::new(
+        &names.map(|name| (name, "REQUIRE on=x\nTIMEOUT drain=20s")),
+        &["--label", "on=x"],
+        &[],
+    )
+    .await;
     let Ground { fleet, other, .. } = &ground;
     apply(fleet).await;
     assert_eq!(ground.nodes_of(&names).await, ["n1"; 2]);
     // Nobody else can run them yet.
     let drain = fleet.cli(["node", "drain", "n1"]).await.exit(1);
     drain.says("2 agents of node n1 cannot be moved").says("n2 has no label on=x").says("undrain");
-    fleet.cli(["node", "drain", "n1", "--ignore-unmovable"]).await.ok();
+    let _done = fleet.cli(["node", "drain", "n1", "--ignore-unmovable"]).await.ok();
     let explained = fleet.cli(["explain", "a"]).await.ok();
     let said = "It stays on n1, which is drained: no node can run it: n1 is drained, n2 has no label on=x.";
     assert!(explained.stdout.contains(said), "{explained}");
@@ -166,6 +174,25 @@ async fn a_drain_outlives_its_command_and_its_leader() {
     })
     .await;
     assert_eq!(row["drain"]["staying"], Value::Array(Vec::new()), "{row:#}");
+
+    // Whoever interrupts the command leaves the drain going.
+    let _done = fleet.cli(["node", "undrain", "n1"]).await.ok();
+    let long = fleet.send("a", "count 30 0.1").await;
+    let _has_it = fleet.wait_status(&long, "acknowledged").await;
+    let drain = fleet.spawn_cli(["node", "drain", "n3"]);
+    eventually("a is moving", async || {
+        let row = ground.node("n3").await;
+        if row["drain"]["moving"][0] == "a" { Ok(()) } else { Err(row.to_string()) }
+    })
+    .await;
+    drain.signal(Signal::INT);
+    drain.output().await.exit(130).says("the drain goes on").says("mozart node undrain n3");
+    eventually("they run on n1", async || {
+        let nodes = ground.nodes_of(&names).await;
+        if nodes == ["n1"; 2] { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await;
+    assert_eq!(fleet.wait_status(&long, "completed").await.row.attempts, 1);
 }
 
 fn port_of(fleet: &Fleet) -> u16 {
@@ -186,7 +213,8 @@ async fn an_agent_waits_for_the_room_that_its_limit_needs() {
         if row["state"] == "error" { Ok(row) } else { Err(row.to_string()) }
     });
     let row = waits.await;
-    let why = "no node can run it: n1 has 32 MiB free of 128 MiB, 64 MiB is needed, n2 has its 0 agents";
+    let why =
+        "no node can run it: n1 has 32 MiB free of 128 MiB, 64 MiB is needed, n2 has its 0 agents";
     assert_eq!(row["reason"], why, "{row}");
     let listed = fleet.cli(["node", "ls"]).await.ok();
     assert!(listed.stdout.contains("96 MiB/128 MiB"), "{listed}");
@@ -195,10 +223,10 @@ async fn an_agent_waits_for_the_room_that_its_limit_needs() {
     assert!(shown["capacity"]["memory"].as_u64() > Some(1 << 26), "found by itself: {shown}");
     assert!(shown["capacity"]["milliCpus"].as_u64() >= Some(1000), "{shown}");
     // A full node replaces what it runs.
-    fleet.cli(["replace", "a", "--wait"]).await.ok();
+    let _done = fleet.cli(["replace", "a", "--wait"]).await.ok();
     fleet.cli(["move", "a", "--to", "n2"]).await.exit(4).says("n2 has its 0 agents");
     // Room is used as soon as there is some.
-    fleet.cli(["stop", "a"]).await.ok();
+    let _done = fleet.cli(["stop", "a"]).await.ok();
     let _row = fleet.wait_state("b", "running").await;
     fleet.cli(["node", "--name", "n3", "--capacity", "disk=1"]).await.exit(2).says("agents=N");
 }
@@ -209,22 +237,22 @@ async fn a_sanctum_keeps_its_agent_where_it_is() {
     let ground = Ground::new(&souls, &[], &[]).await;
     let fleet = &ground.fleet;
     std::fs::create_dir_all(fleet.souls().join("data")).expect("made");
-    fleet.cli(["node", "drain", "n2"]).await.ok();
+    let _done = fleet.cli(["node", "drain", "n2"]).await.ok();
     apply(fleet).await;
     assert_eq!(ground.nodes_of(&["a", "free"]).await, ["n1"; 2]);
-    fleet.cli(["node", "undrain", "n2"]).await.ok();
+    let _done = fleet.cli(["node", "undrain", "n2"]).await.ok();
     let refused = fleet.cli(["move", "a", "--to", "n2"]).await.exit(4);
     refused.says("its SANCTUM /data is on n1").says("shared").says("mozart export a");
     let drain = fleet.cli(["node", "drain", "n1"]).await.exit(1);
     drain.says("1 agent of node n1 cannot be moved").says("a: its SANCTUM is there");
     assert_eq!(ground.nodes_of(&["a", "free"]).await, ["n1", "n2"]);
-    fleet.cli(["node", "undrain", "n1"]).await.ok();
+    let _done = fleet.cli(["node", "undrain", "n1"]).await.ok();
 
     let message = fleet.send("a", "say hello").await;
     let _answered = fleet.wait_status(&message, "completed").await;
     ground.n1.signal(Signal::KILL);
-    for process in fleet.processes() {
-        process.signal(Signal::KILL);
+    for process in fleet.processes_of("a") {
+        kill(process.pid, Signal::KILL);
     }
     let row = eventually("a waits for its node", async || {
         let row = fleet.row("a").await;
@@ -242,7 +270,7 @@ async fn a_sanctum_keeps_its_agent_where_it_is() {
     let refused = fleet.cli(["node", "rm", "n1"]).await.exit(4);
     refused.says("the SANCTUM of a is there").says("--force");
     let waiting = fleet.send("a", "say hello").await;
-    fleet.cli(["node", "rm", "n1", "--force"]).await.ok();
+    let _done = fleet.cli(["node", "rm", "n1", "--force"]).await.ok();
     assert_eq!(ground.nodes_of(&["a"]).await, ["n2"]);
     let _answered = fleet.wait_status_within(Duration::from_secs(60), &waiting, "completed").await;
 }

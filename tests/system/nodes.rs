@@ -293,7 +293,7 @@ async fn nodes_are_listed_with_what_they_run() {
     };
     become_so([row("m", "up", 0), row("n", "up", 1)]).await;
     let listed = fleet.cli(["node", "ls"]).await.ok();
-    assert!(listed.stdout.starts_with("NODE  STATE  INCARNATIONS  RUNTIMES"), "{listed}");
+    assert!(listed.stdout.starts_with("NODE  STATE  INCARNATIONS  AGENTS  MEMORY"), "{listed}");
 
     let shown = fleet.json(["node", "show", "n"]).await;
     let told = (&shown["agents"], &shown["labels"], &shown["failed"]);

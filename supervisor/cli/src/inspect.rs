@@ -213,7 +213,7 @@ mod tests {
             "limit         64 processes",
             "env           MODE=fast",
             "secret        API_KEY",
-            "sanctum       /srv/a at /data, read-only",
+            "sanctum       /srv/a at /data, read-only, shared",
             "skill         search",
             "schedule      0 9 * * * Europe/Berlin: report",
             "require       zone=eu",

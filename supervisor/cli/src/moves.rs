@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(asked.stand(&seen(5, 5, "n2")), Stand::Open, "before it was asked");
         let failed = |row: AgentRow| match asked.stand(&row) {
             Stand::Failed(why) => why,
-            other => panic!("{other:?}"),
+            other @ (Stand::Done | Stand::Open) => panic!("{other:?}"),
         };
         let late =
             AgentRow { given_up: Some("incarnation 6 not ready".into()), ..seen(5, 6, "n1") };

@@ -52,7 +52,7 @@ fn spec(agent: AgentName, variant: u8) -> AgentSpec {
         spec.require.insert("gpu".into(), "yes".into());
     }
     // Two of them are too much for some nodes.
-    spec.limits.memory = (variant % 3 == 0).then_some(u64::from(variant) << 20);
+    spec.limits.memory = variant.is_multiple_of(3).then_some(u64::from(variant) << 20);
     if variant == 3 || variant == 4 {
         let (host, path) = ("/srv".into(), "/data".into());
         spec.sanctums.push(Sanctum { host, path, read_only: false, shared: false });

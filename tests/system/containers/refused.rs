@@ -47,12 +47,14 @@ async fn a_folder_that_must_not_be_mounted_is_refused() {
 #[tokio::test]
 async fn bounds_that_cannot_be_are_refused() {
     let Some(runtime) = Runtime::docker().await else { return };
-    let fleet = runtime.fleet(&[("good", &flaky(""))]).await;
+    let fleet = Fleet::laid_out(runtime, &[("good", &flaky(""))]);
+    let mut fleet = fleet.env("MOZART_CAPACITY", "cpus=1000");
+    fleet.all_up().await;
     // Less than any engine takes is a mistake in the soul.
     let soul = fleet.soul("tiny", &flaky("LIMIT memory=1k"));
     fleet.cli(["apply".as_ref(), soul.as_os_str()]).await.exit(2).says("tiny.soul").says("6m");
     fs::remove_file(soul).expect("it is there");
-    // More CPUs than there are is for the engine to refuse.
+    // More CPUs than there are, and no more than the node was said to have, is for the engine to refuse.
     apply(&fleet, "many", &format!("LIMIT cpus=1000\n{FAR}")).await;
     let _row = fails(&fleet, "many", "docker refuses it: ").await;
     // One process is the shim: there is none for the worker.
