@@ -102,7 +102,7 @@ impl Ground {
                 // A worker in a container is another user.
                 fs::set_permissions(souls.join("witness"), fs::Permissions::from_mode(0o777))?;
                 // With a writable folder, stop-first would be the default.
-                "SANCTUM witness:/witness\nENV WITNESS=/witness\nREPLACE start-first"
+                "SANCTUM witness:/witness shared\nENV WITNESS=/witness\nREPLACE start-first"
             }
         };
         fs::write(souls.join("chaos.py"), include_str!("../../../workers/chaos.py"))?;
