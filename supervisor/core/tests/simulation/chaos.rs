@@ -194,7 +194,8 @@ impl World {
             let (id, at) = (Some(format!("cli.{}", self.fresh())), Timestamp::default());
             let event = ControlEvent::NodeUndrained { node };
             let record = ControlRecord { id, at, term: None, author: "cli".into(), event };
-            self.later(1, Event::Append { record: Box::new(record), from: None });
+            // After the last wish that is still on its way.
+            self.later(6_000, Event::Append { record: Box::new(record), from: None });
         }
         for index in 0..TWIN {
             let instance = self.fresh();
