@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
+use crate::files::Files;
 use crate::message::{Cause, Kind, Status};
 use crate::shim::Exit;
 use crate::spec::AgentSpec;
@@ -149,6 +150,9 @@ pub struct SoulSource {
     /// What the files are that it names: [`crate::spec::AgentSpec::content`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// The archive of its folder, which is on the broker: [`crate::spec::AgentSpec::files`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
 }
 
 /// A reply on `query`.

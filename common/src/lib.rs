@@ -8,6 +8,7 @@ pub mod codec;
 pub mod control;
 pub mod event;
 pub mod failure;
+pub mod files;
 pub mod frame;
 pub mod id;
 pub mod log;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::AgentName;
+use crate::files::Files;
 
 /// An agent as declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,10 @@ pub struct AgentSpec {
     /// The SHA-256 of the files beside the soul that WORKER and SKILL name, as `apply` found them: a changed file is a new generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// The archive of the soul's folder, as `apply` packed it; none where nothing of the folder is used, and of what earlier versions applied:
+    /// then the worker starts in the folder as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
     /// `WORKER`: program and arguments; none is the built-in echo worker. Shell form is `["/bin/sh", "-c", text]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<Vec<String>>,
@@ -89,6 +94,7 @@ impl AgentSpec {
             sanctums: Vec::new(),
             source_path: String::new(),
             content: None,
+            files: None,
             worker: None,
             image: None,
             env: BTreeMap::new(),

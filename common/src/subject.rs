@@ -7,6 +7,7 @@
 //! subjects, so that a conversation can be read by subject; it is not part of the name, and what must exist only once is
 //! compared over all tags.
 
+mod files;
 mod filler;
 
 use std::fmt::Write as _;
@@ -251,7 +252,8 @@ impl Subjects {
         OF_AGENTS.contains(&kind).then(|| AgentName::new(tokens.next()?).ok())?
     }
 
-    /// The name of another stream: `HISTORY`, `INDEX`, `EVENTS`, `ATTEMPTS`, `CONTROL`, `SNAPSHOTS`, `DEAD`, `LOGS`.
+    /// The name of another stream: `HISTORY`, `INDEX`, `EVENTS`, `ATTEMPTS`, `CONTROL`, `SNAPSHOTS`,
+    /// `FILES`, `DEAD`, `LOGS`.
     #[must_use]
     pub fn stream(&self, what: &str) -> String {
         format!("MOZART_{}_{what}", self.namespace)

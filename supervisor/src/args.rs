@@ -148,6 +148,9 @@ pub(crate) struct JoinArgs {
     pub(crate) up: UpArgs,
 }
 
+/// How long files are kept that no generation needs, if not said otherwise.
+const KEEP_FILES: Duration = Duration::from_secs(24 * 3600);
+
 /// How long things are kept.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KeepArgs {
@@ -160,13 +163,17 @@ pub(crate) struct KeepArgs {
     /// How much history to keep: a time (30d), a size (10GiB), or both [default: all of it]
     #[arg(long, value_name = "TIME|SIZE", value_parser = kept)]
     pub(crate) keep_history: Vec<Kept>,
+    /// How long the files of agents are kept that no generation needs any more
+    #[arg(long, default_value = "24h", value_parser = duration, value_name = "TIME")]
+    pub(crate) keep_files: Duration,
 }
 
 impl KeepArgs {
     pub(crate) fn retention(&self) -> Retention {
         let archive =
             ArchiveOptions { hot: self.hot, most: self.hot_messages, ..ArchiveOptions::default() };
-        let mut retention = Retention { archive, ..Retention::default() };
+        let files = Some(self.keep_files);
+        let mut retention = Retention { archive, files, ..Retention::default() };
         for kept in &self.keep_history {
             match kept {
                 Kept::For(time) => retention.history = Some(*time),
@@ -181,13 +188,19 @@ impl KeepArgs {
         let default = ArchiveOptions::default();
         // What the environment says, it said to the one that runs, too.
         let hot = self.hot == default.hot || std::env::var_os("MOZART_HOT").is_some();
-        hot && self.hot_messages == default.most && self.keep_history.is_empty()
+        hot && self.hot_messages == default.most
+            && self.keep_history.is_empty()
+            && self.keep_files == KEEP_FILES
     }
 
     /// As words of a command line.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = vec!["--hot".to_owned(), humantime::format_duration(self.hot).to_string()];
         words.extend(["--hot-messages".to_owned(), self.hot_messages.to_string()]);
+        if self.keep_files != KEEP_FILES {
+            let time = humantime::format_duration(self.keep_files).to_string();
+            words.extend(["--keep-files".to_owned(), time]);
+        }
         for kept in &self.keep_history {
             words.push("--keep-history".to_owned());
             words.push(match kept {

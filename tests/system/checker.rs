@@ -22,6 +22,7 @@ impl Checked {
     async fn new() -> Self {
         let mut fleet = Fleet::new(&[("mirror", SOUL)]);
         fs::create_dir(fleet.souls().join("witness")).expect("a new folder");
+        fs::write(fleet.souls().join(".mozartignore"), "/witness\n").expect("written");
         fleet.up(&[]).await;
         fleet.wait_state("mirror", "running").await;
         let broker = fleet.broker().await;

@@ -16,6 +16,7 @@ mod cut_links;
 mod damaged_lines;
 mod deploy;
 mod doctor;
+mod files;
 mod forget;
 mod full_disk;
 mod history;

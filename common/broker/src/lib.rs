@@ -15,6 +15,7 @@ mod disk;
 mod error;
 mod events;
 mod failure;
+mod files;
 mod find;
 mod fleet;
 mod follow;
@@ -55,6 +56,7 @@ pub use dead::{DeadDrop, DeadLetters};
 pub use error::{BrokerError, Result};
 pub use events::{EventBatch, EventFollower};
 pub use failure::{Attempt, failure};
+pub use files::FilesFault;
 pub use find::{Found, Standing};
 pub use forget::{Erased, Forget, Forgotten};
 pub use history::{

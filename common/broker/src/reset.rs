@@ -24,7 +24,7 @@ impl Reset {
     /// Whether a stream ([`crate::StreamUsage::name`]) is emptied.
     #[must_use]
     pub fn empties(self, stream: &str) -> bool {
-        self == Self::All || !matches!(stream, "CONTROL" | "SNAPSHOTS")
+        self == Self::All || !matches!(stream, "CONTROL" | "SNAPSHOTS" | "FILES")
     }
 }
 

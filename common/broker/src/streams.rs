@@ -254,6 +254,17 @@ impl Plan {
         self.stream(self.subjects.stream("SNAPSHOTS"), &subjects, settings)
     }
 
+    /// Written by clients before what they apply names it, in chunks, by compare-and-set; the leader removes what nothing needs.
+    fn files(&self) -> Value {
+        let settings = json!({
+            "discard": "new",
+            "duplicate_window": SECOND,
+            "max_msgs_per_subject": 1,
+        });
+        let subjects = [self.subjects.files_filter()];
+        self.stream(self.subjects.stream("FILES"), &subjects, settings)
+    }
+
     fn journal(&self, shard: u32) -> Value {
         let settings = json!({
             "discard": "new",
@@ -361,6 +372,7 @@ impl Plan {
             self.archived("HISTORY", self.subjects.history_filter()),
             self.archived("INDEX", self.subjects.index_filter()),
             self.snapshots(),
+            self.files(),
             self.events(),
             self.attempts(),
             self.logs(),

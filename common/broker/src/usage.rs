@@ -95,7 +95,9 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn agent_usage(&self) -> Result<BTreeMap<AgentName, AgentUsage>> {
         let mut agents: BTreeMap<AgentName, AgentUsage> = BTreeMap::new();
-        for (name, stream) in self.all_streams() {
+        // No agent's own: what several run with is stored once.
+        let streams = self.all_streams().into_iter().filter(|(name, _)| name != "FILES");
+        for (name, stream) in streams {
             let state = self.wire().stream_info(&stream, CALL).await??.state;
             let (first, last) = (state.first_seq.max(1), state.last_seq);
             let mut parts = vec![(first, last)];
@@ -138,8 +140,17 @@ impl Broker {
 
     /// The streams, those of the journal first, under one name.
     pub(crate) fn all_streams(&self) -> Vec<(String, String)> {
-        const OTHERS: [&str; 8] =
-            ["HISTORY", "INDEX", "EVENTS", "ATTEMPTS", "CONTROL", "SNAPSHOTS", "DEAD", "LOGS"];
+        const OTHERS: [&str; 9] = [
+            "HISTORY",
+            "INDEX",
+            "EVENTS",
+            "ATTEMPTS",
+            "CONTROL",
+            "SNAPSHOTS",
+            "FILES",
+            "DEAD",
+            "LOGS",
+        ];
         let subjects = self.subjects();
         let journals = (0..subjects.shards())
             .map(|shard| ("JOURNAL".to_owned(), subjects.journal_stream(shard)));

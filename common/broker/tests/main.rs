@@ -9,6 +9,7 @@ mod consumer;
 mod control;
 mod dead;
 mod events;
+mod files;
 mod forget;
 mod history;
 mod journal;

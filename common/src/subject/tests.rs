@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ConversationId;
+use crate::files::Sha256;
 
 fn key() -> MessageKey {
     MessageKey {
@@ -73,6 +74,20 @@ fn a_snapshot_is_named_by_the_plain_sequence_of_a_record() {
     assert_eq!(subjects.parse_snapshot(&subjects.snapshot(70)), Some(70));
     for wrong in ["mozart.t.snapshot.070", "mozart.t.snapshot.+7", "mozart.t.snapshot.7.0", ""] {
         assert_eq!(subjects.parse_snapshot(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn an_archive_and_its_chunks_are_named_by_its_hash() {
+    let subjects = subjects(1);
+    let archive = Sha256::of([7; 32]);
+    assert_eq!(subjects.parse_files(&subjects.files(&archive)), Some((archive.clone(), None)));
+    let chunk = subjects.files_chunk(&archive, 12);
+    assert_eq!(subjects.parse_files(&chunk), Some((archive.clone(), Some(12))));
+    let whole = subjects.files(&archive);
+    for wrong in [format!("{whole}.01"), format!("{whole}.+1"), format!("{whole}.1.2"), "x".into()]
+    {
+        assert_eq!(subjects.parse_files(&wrong), None, "{wrong}");
     }
 }
 

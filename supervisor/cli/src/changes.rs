@@ -4,6 +4,9 @@ use common::spec::AgentSpec;
 use serde::Serialize;
 use serde_json::Value;
 
+/// The field that names the archive of the soul's folder.
+const FILES: &str = "files";
+
 /// A field that differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,7 +34,8 @@ fn compare(field: String, before: Option<&Value>, after: Option<&Value>, to: &mu
         return;
     }
     let maps = (before.and_then(Value::as_object), after.and_then(Value::as_object));
-    let (Some(old), Some(new)) = maps else {
+    // What names an archive is one value.
+    let (Some(old), Some(new)) = (if field == FILES { (None, None) } else { maps }) else {
         return to.push(Change { field, before: before.cloned(), after: after.cloned() });
     };
     let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
@@ -57,6 +61,10 @@ pub(crate) fn lines(changes: &[Change]) -> Vec<String> {
     let mut lines = Vec::new();
     for Change { field, before, after } in changes {
         // The digests tell nobody anything.
+        if field == FILES {
+            lines.push("  ~ files: the archive of the soul's folder has changed".to_owned());
+            continue;
+        }
         if field == "content" {
             lines.push("  ~ content: files that WORKER or SKILL name have changed".to_owned());
             continue;

@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use common::spec::AgentSpec;
+use runtime::files::words;
 use sha2::{Digest as _, Sha256};
 
 /// Files of a skill that are looked at, at most.
@@ -39,13 +40,6 @@ pub(crate) fn digest(spec: &AgentSpec) -> Option<String> {
     }
     let all = all.finalize();
     (!files.is_empty()).then(|| all.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// The words of a command, and those of a line that a shell reads.
-fn words(worker: &[String]) -> impl Iterator<Item = &str> {
-    const BETWEEN: &[char] = &[' ', '\t', '\n', ';', '&', '|', '<', '>', '(', ')', '"', '\'', '='];
-    let split = worker.iter().flat_map(|word| word.split(BETWEEN));
-    worker.iter().map(String::as_str).chain(split).filter(|word| !word.is_empty())
 }
 
 fn add(path: &Path, files: &mut BTreeSet<PathBuf>) {

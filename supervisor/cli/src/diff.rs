@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use broker::Attempt as _;
 use common::AgentName;
 use common::api::{ApiError, Query, Reply, SoulSource};
 use common::failure;
 use common::soul;
 use common::spec::AgentSpec;
+use runtime::home::Home;
 use serde::Serialize;
 
 use super::changes::{self, Change};
 use super::client::{Client, unexpected};
+use super::files::{self, FileChange};
 use super::output;
 
 /// What becomes of an agent.
@@ -22,6 +25,15 @@ struct Planned {
     what: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changes: Vec<Change>,
+    /// The files that differ; none if nothing is known of those before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<FileChange>>,
+}
+
+impl Planned {
+    fn new(agent: AgentName, what: &'static str) -> Self {
+        Self { agent, what, changes: Vec::new(), files: None }
+    }
 }
 
 /// Shows what `apply` would do to these souls, and to the agents that `--prune` would remove.
@@ -32,34 +44,42 @@ pub(crate) async fn show(
     client: &Client,
     souls: &[SoulSource],
     pruned: &[AgentName],
+    home: &Home,
 ) -> Result<(), ApiError> {
+    let stores = client.broker.stores_files().await.attempt("cannot compare the files")?;
     let mut plan = Vec::new();
     for soul in souls {
         let wanted = soul::parse(soul.name.clone(), Path::new(&soul.path), &soul.text);
         let wanted = wanted.map_err(|errors| {
             failure::error(failure::USAGE, "the soul is invalid", errors.plain(), "")
         })?;
-        let wanted = AgentSpec { content: soul.content.clone(), ..wanted };
+        let packed = if stores { files::would_store(soul, home).await? } else { None };
+        let files = packed.as_ref().map(|packed| packed.files.clone());
+        let wanted = AgentSpec { content: soul.content.clone(), files, ..wanted };
         let agent = soul.name.clone();
-        plan.push(match known(client, &agent).await? {
-            None => Planned { agent, what: "new", changes: Vec::new() },
-            Some(known) => {
-                let changes = changes::between(&known, &wanted);
-                let what = if changes.is_empty() { "unchanged" } else { "changed" };
-                Planned { agent, what, changes }
-            }
-        });
+        let Some(known) = known(client, &agent).await? else {
+            plan.push(Planned::new(agent, "new"));
+            continue;
+        };
+        let changes = changes::between(&known, &wanted);
+        let what = if changes.is_empty() { "unchanged" } else { "changed" };
+        let files = match known.files == wanted.files {
+            true => None,
+            false => files::changes(&client.broker, known.files.as_ref(), packed.as_ref()).await,
+        };
+        plan.push(Planned { agent, what, changes, files });
     }
-    let removed =
-        |agent: &AgentName| Planned { agent: agent.clone(), what: "removed", changes: Vec::new() };
-    plan.extend(pruned.iter().map(removed));
+    plan.extend(pruned.iter().map(|agent| Planned::new(agent.clone(), "removed")));
     if client.json() {
         return output::json(&plan);
     }
-    for Planned { agent, what, changes } in &plan {
+    for Planned { agent, what, changes, files } in &plan {
         output::line(format!("{agent}: {what}"))?;
         for line in changes::lines(changes) {
             output::line(line)?;
+        }
+        for FileChange { path, what } in files.iter().flatten() {
+            output::line(format!("    {what}: {path}"))?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use clap::Args;
 use common::AgentName;
 use common::api::{AgentDetail, ApiError, Query, Reply};
+use common::files::Files;
 use common::spec::{
     AgentSpec, IfThen, Keep, Limits, Replace, Restart, RestartPolicy, Sanctum, Schedule,
 };
@@ -72,6 +73,7 @@ fn render(detail: &AgentDetail) -> String {
         ("replace", replace(config).to_owned()),
         ("keep", keep(&config.keep)),
         ("soul", config.source_path.clone()),
+        ("files", table::or_none(config.files.as_ref().map(files))),
     ];
     pairs.extend(limits(&config.limits).map(|limit| ("limit", limit)));
     pairs.extend(
@@ -101,6 +103,10 @@ fn render(detail: &AgentDetail) -> String {
     pairs.extend(detail.placement.iter().map(|row| ("placement", row.text.clone())));
     let line = |(name, value): &(&str, String)| format!("{name:<14}{value}");
     pairs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn files(files: &Files) -> String {
+    format!("sha256 {}, {}", files.sha256, indicatif::HumanBytes(files.bytes))
 }
 
 fn attempts(config: &AgentSpec) -> String {

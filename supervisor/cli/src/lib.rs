@@ -22,6 +22,7 @@ mod drain;
 mod events;
 pub mod examples;
 mod explain;
+mod files;
 mod forget;
 mod hints;
 mod history;

@@ -10,11 +10,12 @@ use common::api::{ApiError, Applied, Query, SoulSource};
 use common::soul::{self, SoulErrors, SoulProblem};
 use common::spec::AgentSpec;
 use miette::{GraphicalReportHandler, GraphicalTheme};
+use runtime::home::Home;
 use serde::Serialize;
 
 use super::client::Client;
 use super::start::wait_running;
-use super::{content, diff, hints, output, table};
+use super::{content, diff, files, hints, output, table};
 use crate::args::{Global, Output, duration};
 use common::failure;
 
@@ -100,16 +101,18 @@ pub(crate) fn validate(global: &Global, args: &ValidateArgs) -> Result<u8, ApiEr
 /// # Errors
 /// 2 when one is invalid, 6 when no supervisor answers.
 pub(crate) async fn apply(global: &Global, args: &ApplyArgs) -> Result<u8, ApiError> {
-    let souls = load(&args.paths, global.output)?;
+    let mut souls = load(&args.paths, global.output)?;
+    let home = Home::locate(global.home.as_deref())?;
     let client = Client::connect(global).await?;
     let pruned = match args.prune {
         true => diff::left_out(&client, &args.paths, &souls).await?,
         false => Vec::new(),
     };
     if args.diff {
-        diff::show(&client, &souls, &pruned).await?;
+        diff::show(&client, &souls, &pruned, &home).await?;
         return Ok(0);
     }
+    files::store(&client.broker, &mut souls, &home).await?;
     let mut applied = Vec::new();
     for souls in batches(souls) {
         applied.extend(client.change(&Query::Apply { souls, force: args.force }).await?);
@@ -261,6 +264,7 @@ fn source(soul: Read) -> SoulSource {
         // What parses is UTF-8.
         text: String::from_utf8_lossy(&soul.bytes).into_owned(),
         content: soul.parsed.as_ref().ok().and_then(content::digest),
+        files: None,
     }
 }
 
@@ -313,6 +317,7 @@ mod tests {
             path: "/a.soul".to_owned(),
             text: text.to_owned(),
             content: None,
+            files: None,
         };
         let sizes = |souls| batches(souls).iter().map(Vec::len).collect::<Vec<_>>();
         assert!(sizes(Vec::new()).is_empty());

@@ -8,13 +8,14 @@ use broker::ConnectOptions;
 use common::AgentName;
 use common::api::{AgentRow, AgentState, ApiError, Query, SoulSource};
 use common::failure;
+use runtime::home::Home;
 
 use crate::args::Output;
 use crate::client::Client;
 use crate::lifecycle::{given_up, is_stopped, quoting, rests, runs};
 use crate::output;
 use crate::progress::Progress;
-use crate::souls;
+use crate::{files, souls};
 
 /// The pause between two looks at what is being waited for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -47,11 +48,16 @@ pub fn read(dir: PathBuf, output: Output) -> Result<Vec<SoulSource>, ApiError> {
     souls::load(&[dir], output)
 }
 
-/// Registers souls, and prints the result of each.
+/// Registers souls with the files that they use, and prints the result of each.
 ///
 /// # Errors
-/// The supervisor's error.
-pub async fn apply(client: &Client, souls: Vec<SoulSource>) -> Result<Vec<AgentName>, ApiError> {
+/// When files cannot be packed or stored; the supervisor's error.
+pub async fn apply(
+    client: &Client,
+    mut souls: Vec<SoulSource>,
+    home: &Home,
+) -> Result<Vec<AgentName>, ApiError> {
+    files::store(&client.broker, &mut souls, home).await?;
     let names = souls.iter().map(|soul| soul.name.clone()).collect();
     for souls in souls::batches(souls) {
         for one in client.change(&Query::Apply { souls, force: false }).await? {

@@ -42,13 +42,17 @@ pub struct Retention {
     pub history: Option<Duration>,
     /// At most so many bytes of it.
     pub bytes: Option<u64>,
+    /// Files that no generation needs, for so long after they were last applied; a day, if not said.
+    pub files: Option<Duration>,
 }
 
 /// What a leadership has for it.
 pub(super) struct Keeping {
     /// Agents of which nothing is kept.
     unkept: watch::Sender<BTreeSet<AgentName>>,
-    ticks: u64,
+    pub(super) ticks: u64,
+    /// Whether files that nothing needs are being removed.
+    pub(super) collecting: bool,
     /// Whether what is kept no longer is being removed.
     pruning: bool,
     /// Ends the archiver of this leadership.
@@ -65,6 +69,7 @@ impl Supervisor {
         leading.keeping = Some(Keeping {
             unkept,
             ticks: 0,
+            collecting: false,
             pruning: false,
             _archiving: over.clone().drop_guard(),
         });

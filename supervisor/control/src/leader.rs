@@ -358,6 +358,7 @@ impl Supervisor {
         self.sweep_next();
         self.expire_next();
         self.prune_sometimes();
+        self.collect_files_sometimes();
         self.take_snapshot();
         for words in self.unread.due(self.now_ms()) {
             tracing::warn!("{words}");

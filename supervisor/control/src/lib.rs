@@ -6,6 +6,7 @@ mod admit;
 mod archive;
 mod deadlines;
 mod disk;
+mod files;
 mod grow;
 mod leader;
 mod lease;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
-use common::api::ApiError;
+use common::api::{ApiError, Reply};
 use common::control::{ControlEvent, ControlRecord};
 use common::frame::{Heartbeat, NodeStatus};
 use common::snapshot::Logged;
@@ -78,6 +79,10 @@ enum Done {
     NotAppended { record: Box<ControlRecord>, error: broker::BrokerError, waiting: Option<Waiting> },
     /// What was done for an agent in its turn.
     Turn(admit::Ended),
+    /// Specs whose files were looked for: they are there, or an error says which are not.
+    Stored(Box<files::Apply>, Result<(), ApiError>),
+    /// Files that nothing needs were removed.
+    Collected,
     /// What is kept no longer was removed.
     Pruned,
     /// A look at some agents.
@@ -439,7 +444,12 @@ impl Supervisor {
             Done::Deadlines(looks) => self.read_deadlines(looks),
             Done::Expired(rest) => self.expired(rest),
             Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
+            Done::Collected => self.collected(),
             Done::Pruned => self.pruned(),
+            Done::Stored(apply, Ok(())) => self.append_applied(*apply),
+            Done::Stored(apply, Err(error)) => {
+                self.reply(&apply.reply, &Reply::Error(error)).await;
+            }
             Done::Shown(counted) => self.shown(counted),
             Done::Late(event) => self.decide(event),
             Done::Consumers(consumers) => self.drop_consumers(consumers),

@@ -12,6 +12,7 @@ use common::soul;
 use common::spec::AgentSpec;
 use supervisor_core::Agent;
 
+use super::files::Apply;
 use super::looks::Wanted;
 use super::{Supervisor, view};
 use common::failure;
@@ -57,7 +58,7 @@ impl Supervisor {
 
     async fn handle(&mut self, query: Query, reply: String) {
         let result = match query {
-            Query::Apply { souls, force } => self.apply(&souls, force, &reply),
+            Query::Apply { souls, force } => self.apply(&souls, force, reply.clone()),
             Query::Start { agent } => {
                 self.change(agent, &reply, |agent| ControlEvent::AgentStarted { agent })
             }
@@ -114,32 +115,34 @@ impl Supervisor {
         }
     }
 
-    fn apply(&mut self, souls: &[SoulSource], force: bool, reply: &str) -> Result<(), ApiError> {
+    fn apply(&mut self, souls: &[SoulSource], force: bool, reply: String) -> Result<(), ApiError> {
         let parse = |source: &SoulSource| {
             let parsed = soul::parse(source.name.clone(), Path::new(&source.path), &source.text);
             let spec = parsed.map_err(|errors| {
                 let try_ = format!("`mozart validate {}`", source.path);
                 failure::error(failure::USAGE, "invalid soul", errors.plain(), try_)
             })?;
-            Ok(AgentSpec { content: source.content.clone(), ..spec })
+            Ok(AgentSpec { content: source.content.clone(), files: source.files.clone(), ..spec })
         };
         let specs = souls.iter().map(parse).collect::<Result<Vec<_>, ApiError>>()?;
+        if specs.is_empty() {
+            return Err(failure::error(failure::USAGE, "no souls", "the request holds none", ""));
+        }
+        self.once_stored(Apply { specs, force, asked: None, reply });
+        Ok(())
+    }
+
+    pub(super) fn append_applied(&mut self, apply: Apply) {
+        let Apply { specs, force, asked, reply } = apply;
         let agents: Vec<_> = specs.iter().map(|spec| self.before(spec.name.clone())).collect();
         let count = specs.len();
         for (index, spec) in specs.into_iter().enumerate() {
             let last = index + 1 == count;
             let agents = if last { agents.clone() } else { Vec::new() };
-            let waiting = Waiting { reply: reply.to_owned(), agents, last };
-            self.append(
-                ControlEvent::AgentApplied { spec: Box::new(spec), force, asked: None },
-                None,
-                Some(waiting),
-            );
+            let waiting = Waiting { reply: reply.clone(), agents, last };
+            let (spec, asked) = (Box::new(spec), asked.clone());
+            self.append(ControlEvent::AgentApplied { spec, force, asked }, None, Some(waiting));
         }
-        if count == 0 {
-            return Err(failure::error(failure::USAGE, "no souls", "the request holds none", ""));
-        }
-        Ok(())
     }
 
     fn generation(&self, agent: &AgentName) -> u64 {
@@ -210,9 +213,9 @@ impl Supervisor {
         };
         let asked = Some(format!("rollback to generation {generation}"));
         // Whatever is sent as the spec of an agent is not made one of another.
-        let spec = Box::new(AgentSpec { name: agent.clone(), ..spec });
-        let event = ControlEvent::AgentApplied { spec, force: true, asked };
-        self.change(agent, reply, |_| event)
+        let specs = vec![AgentSpec { name: agent, ..spec }];
+        self.once_stored(Apply { specs, force: true, asked, reply: reply.to_owned() });
+        Ok(())
     }
 
     pub(super) fn change(

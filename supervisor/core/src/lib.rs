@@ -50,7 +50,7 @@ pub use step::{skip, step};
 ///
 /// 2: starts that fail are counted by node, and an incarnation that comes back with its node is taken up again.
 /// 3: a record that the log stored twice counts once.
-/// 4: LIMITs count against what a node can take, and a SANCTUM pins its agent to its node.
+/// 4: LIMITs count against what a node can take, a SANCTUM pins its agent to its node, and another archive of files is another spec.
 pub const RULES: u32 = 4;
 
 /// The oldest rules that this build folds.

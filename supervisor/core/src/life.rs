@@ -31,8 +31,9 @@ pub(crate) enum End {
 impl Life<'_> {
     /// A changed spec, or the same one by force, is a new generation; a stopped agent takes it and stays stopped.
     pub(crate) fn applied(&mut self, spec: &AgentSpec, force: bool) {
+        let rules = self.world.rules;
         let agent = &mut *self.agent;
-        if agent.spec == *spec && !force && !agent.removing {
+        if is_same(&agent.spec, spec, rules) && !force && !agent.removing {
             // Whoever applies a generation again that was rolled back has mended what kept it from being ready.
             if agent.is_rolled_back() {
                 self.replaced();
@@ -476,4 +477,12 @@ impl Life<'_> {
             self.current_gone(&as_it_was, end);
         }
     }
+}
+
+/// Whether one spec says what the other one does. Builds that lead by earlier rules do not see the archive of files.
+fn is_same(one: &AgentSpec, other: &AgentSpec, rules: u32) -> bool {
+    if rules >= 4 || one.files == other.files {
+        return one == other;
+    }
+    *one == AgentSpec { files: one.files.clone(), ..other.clone() }
 }

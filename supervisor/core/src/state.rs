@@ -315,6 +315,11 @@ impl Agent {
         if generation == self.generation { Some(&self.spec) } else { self.older.get(&generation) }
     }
 
+    /// All specs that run or may be started.
+    pub fn specs(&self) -> impl Iterator<Item = &AgentSpec> {
+        std::iter::once(&self.spec).chain(self.older.values())
+    }
+
     /// All incarnations that may still run, the retiring ones first.
     pub fn incarnations(&self) -> impl Iterator<Item = &Incarnation> {
         self.retiring.iter().chain(&self.current).chain(&self.next)

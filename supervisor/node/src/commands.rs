@@ -8,6 +8,7 @@ use common::codec;
 use common::frame::{NodeCommand, NodeCommandBody, NodeReport, StartIncarnation};
 use common::tally::Tally;
 
+use super::files::Prepared;
 use super::running::{self, Key, Running};
 use super::{GRACE, Node};
 
@@ -91,10 +92,20 @@ impl Node {
             let (instance, exit) = (Some(self.instance), exit.clone());
             return self.report(&NodeReport::Exited { instance, exit }).await;
         }
+        match Self::files_of(&start) {
+            Some(files) => self.prepare(start, files),
+            None => self.begin(start, None).await,
+        }
+    }
+
+    /// Starts an incarnation whose files, if it has any, are ready.
+    pub(super) async fn begin(&mut self, start: StartIncarnation, prepared: Option<Prepared>) {
+        let key = (start.agent.clone(), start.incarnation);
         let wants_container = running::wants_container(&start);
         match (&self.process, self.engine.clone()) {
             (Some(process), _) if !wants_container => {
-                match process.start(&start, SystemTime::now().into()) {
+                let folder = prepared.as_ref().and_then(|prepared| prepared.folder.as_deref());
+                match process.start(&start, folder, SystemTime::now().into()) {
                     Ok(shim) => {
                         tracing::info!("{}-{} started as process {}", key.0, key.1, shim.pid);
                         self.watch(key.clone(), shim.pid);
@@ -103,7 +114,7 @@ impl Node {
                     Err(reason) => self.not_started(key, reason).await,
                 }
             }
-            (_, Some(engine)) => self.start_container(engine, start),
+            (_, Some(engine)) => self.start_container(engine, start, prepared),
             (_, None) => {
                 let reason = format!("node `{}` has no container engine", self.options.name);
                 self.not_started(key, reason).await;

@@ -1,13 +1,16 @@
 //! The incarnations of this node that are containers: started outside the loop, and followed by the engine's events.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use common::files::Files;
 use common::frame::{IncarnationExit, StartIncarnation};
 use common::shim::ShimExit;
 use tokio_util::sync::CancellationToken;
 
+use super::files::Prepared;
 use super::running::{Key, Running, Seen, Starting};
 use super::{GRACE, Node};
 use runtime::engine::{Container, Ended, Engine, Listed, Listening, News, Phase};
@@ -50,7 +53,12 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 impl Node {
     /// Starts a container outside the loop, since the engine may take any time.
-    pub(super) fn start_container(&mut self, engine: Engine, start: StartIncarnation) {
+    pub(super) fn start_container(
+        &mut self,
+        engine: Engine,
+        start: StartIncarnation,
+        prepared: Option<Prepared>,
+    ) {
         let key = (start.agent.clone(), start.incarnation);
         let cancel = CancellationToken::new();
         let (generation, since) = (start.generation, SystemTime::now().into());
@@ -64,8 +72,9 @@ impl Node {
                     preparing.insert(key.clone(), doing);
                 }
             };
+            let archive = prepared.as_ref().map(|one| (&one.files, one.archive.path.as_path()));
             let started = match cancel
-                .run_until_cancelled(start_patiently(&engine, &start, progress))
+                .run_until_cancelled(start_patiently(&engine, &start, archive, progress))
                 .await
             {
                 Some(started) => started,
@@ -302,10 +311,11 @@ impl Node {
 async fn start_patiently(
     engine: &Engine,
     start: &StartIncarnation,
+    archive: Option<(&Files, &Path)>,
     progress: impl Fn(String),
 ) -> Result<(Container, Listening), String> {
     loop {
-        let started = engine.start(start, SystemTime::now().into(), &progress).await;
+        let started = engine.start(start, archive, SystemTime::now().into(), &progress).await;
         if started.is_ok() || engine.ping().await.is_ok() {
             return started;
         }

@@ -52,7 +52,9 @@ impl Node {
 
     pub(super) async fn finished(&mut self, exit: IncarnationExit) {
         let (agent, incarnation) = (&exit.agent, exit.incarnation);
-        self.running.remove(&(agent.clone(), incarnation));
+        let key = (agent.clone(), incarnation);
+        self.running.remove(&key);
+        self.clear_files(&key);
         tracing::info!("{agent}-{incarnation} ended: {}", exit.exit.describe());
         let instance = Some(self.instance);
         self.report(&NodeReport::Exited { instance, exit: exit.clone() }).await;

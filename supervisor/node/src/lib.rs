@@ -4,6 +4,7 @@ mod adopt;
 mod commands;
 mod containers;
 mod ends;
+mod files;
 mod predecessors;
 mod running;
 mod standstill;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{Broker, ConnectOptions, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::commands::Untaken;
+use self::files::Cache;
 use self::running::{Key, Running, Seen, Starting};
 use broker::Attempt as _;
 use common::failure;
@@ -121,6 +123,10 @@ struct Node {
     /// Those of `exits` that this process did not see, but found.
     found: BTreeSet<AgentName>,
     watches: JoinSet<Seen>,
+    /// The files that agents run with.
+    cache: Cache,
+    /// When those that are not used any more were last removed.
+    evicted: Option<Instant>,
     /// Incarnations whose shims ended without reporting an exit status, until what they left behind is swept: all of them at once.
     unswept: Vec<running::EndedShim>,
     sweeping: bool,
@@ -182,6 +188,8 @@ pub async fn serve(
     let instance = Uuid::now_v7().as_u64_pair().1;
     let succeeds = predecessors::succeed(&folders.root, instance);
     let node = Node {
+        cache: Cache::new(options.home.join("files")),
+        evicted: None,
         options,
         broker,
         folders,
@@ -356,6 +364,10 @@ impl Node {
         let removed = async {
             while self.watches.join_next().await.is_some() {}
             self.clear_up().await;
+            // They are made anew from what is cached here.
+            if let Some(engine) = &self.engine {
+                engine.drop_idle_files(&BTreeSet::new()).await;
+            }
         };
         if tokio::time::timeout(REMOVED, removed).await.is_err() {
             tracing::warn!("stopped containers were not removed within {REMOVED:?}");
@@ -382,6 +394,7 @@ impl Node {
         match seen {
             Seen::ShimEnded(ended) => self.shim_ended(ended).await,
             Seen::Swept(ended) => self.swept(ended).await,
+            Seen::Prepared(start, prepared) => self.prepared(*start, prepared).await,
             Seen::Started(key, started) => self.started(key, started).await,
             Seen::Said(container, words) => self.said(container, words).await,
             Seen::Settled(container, ended) => self.settled(container, ended).await,

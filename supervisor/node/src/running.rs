@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
+use super::files::Prepared;
 use runtime::engine::{Container, Ended, Listening};
 use runtime::process::Shim;
 use runtime::processes::{self, ended};
@@ -26,6 +27,8 @@ pub(super) enum Seen {
     ShimEnded(EndedShim),
     /// What these incarnations left behind is gone.
     Swept(Vec<EndedShim>),
+    /// The files of a start are ready, or cannot be had.
+    Prepared(Box<StartIncarnation>, Result<Prepared, String>),
     /// A container was started, or not.
     Started(Key, Result<(Container, Listening), String>),
     /// A container's shim wrote its exit record.
@@ -38,7 +41,7 @@ pub(super) enum Seen {
     Done,
 }
 
-/// An incarnation whose container is on its way.
+/// An incarnation whose files or container are on their way.
 pub(super) struct Starting {
     /// Cancelled, it is not to be.
     pub(super) cancel: CancellationToken,

@@ -3,6 +3,7 @@
 pub mod binaries;
 pub mod capacity;
 pub mod engine;
+pub mod files;
 pub mod folder;
 pub mod home;
 mod identity;
@@ -13,6 +14,7 @@ pub mod orphans;
 pub mod process;
 pub mod processes;
 pub mod secrets;
+pub mod tree;
 
 use std::path::PathBuf;
 

@@ -13,6 +13,7 @@ use common::shim::{CONFIG_ENV, LABEL_ENV, ShimConfig};
 use common::spec::AgentSpec;
 use common::{AgentName, Namespace, NodeName, Timestamp};
 
+use super::files::moved;
 use super::folder::{RunFolders, write_private};
 use super::labels::{self, RUN_ENV};
 use super::processes;
@@ -78,18 +79,26 @@ pub struct Shim {
 }
 
 impl ProcessRuntime {
-    /// Starts an incarnation.
+    /// Starts an incarnation, in the folder where its files are laid out. None: in the soul's folder, or the run folder where there is none.
     ///
     /// # Errors
     /// A human-readable message: a secret that is not set, no shim binary, a system out of processes or space.
-    pub fn start(&self, start: &StartIncarnation, now: Timestamp) -> Result<Shim, String> {
-        let spec: AgentSpec =
+    pub fn start(
+        &self,
+        start: &StartIncarnation,
+        files: Option<&Path>,
+        now: Timestamp,
+    ) -> Result<Shim, String> {
+        let mut spec: AgentSpec =
             serde_json::from_str(&start.spec).map_err(|error| format!("its spec: {error}"))?;
         let secrets = secrets(&spec, &self.node, self.env_file.as_deref())?;
         let run = self.folders.create(&start.agent, start.incarnation)?;
         // Without it, it does as well as it can.
         if let Err(error) = self.folders.reserve(&start.agent, start.incarnation) {
             tracing::debug!("no space is set aside in {}: {error}", run.display());
+        }
+        if let Some(files) = files {
+            spec = moved(&spec, files, |path| files.join(path).exists());
         }
         let mut command = Command::new(&self.shim);
         command.env_clear();
@@ -114,7 +123,10 @@ impl ProcessRuntime {
             incarnation: start.incarnation,
             generation: start.generation,
             token: start.token.clone(),
-            workdir: Some(workdir(&spec, &run)),
+            workdir: Some(match files {
+                Some(files) => files.to_string_lossy().into_owned(),
+                None => workdir(&spec, &run),
+            }),
             exit_file: Some(
                 self.folders
                     .exit_file(&start.agent, start.incarnation)

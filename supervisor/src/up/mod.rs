@@ -87,7 +87,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     };
     let applying = async {
         let started = client::connect(&connect, global.output, connect.timeout).await?;
-        let agents = client::apply(&started, souls.unwrap_or_default()).await?;
+        let agents = client::apply(&started, souls.unwrap_or_default(), &home).await?;
         if args.wait {
             let agents = if args.dir.is_some() { agents } else { client::all(&started).await? };
             client::wait_running(&started, &agents, args.timeout).await?;
@@ -293,7 +293,7 @@ async fn foreground(
     applying.spawn(async move {
         // If the node cannot start, its error ends all.
         serves.cancelled().await;
-        introduce(&connect, souls.unwrap_or_default(), wait, output, locked).await?;
+        introduce((&connect, &folder), souls.unwrap_or_default(), wait, output, locked).await?;
         invite(&cluster, &folder, &connect).await
     });
     let serving = async {
@@ -327,7 +327,7 @@ async fn foreground(
 /// # Errors
 /// When none answers in time.
 async fn introduce(
-    connect: &ConnectOptions,
+    (connect, home): (&ConnectOptions, &Home),
     souls: Vec<SoulSource>,
     wait: Option<Duration>,
     output: Output,
@@ -335,7 +335,7 @@ async fn introduce(
 ) -> Result<(), ApiError> {
     let started = client::connect(connect, output, connect.timeout).await?;
     let applied = async {
-        let agents = client::apply(&started, souls).await?;
+        let agents = client::apply(&started, souls, home).await?;
         if let Some(timeout) = wait {
             client::wait_running(&started, &agents, timeout).await?;
         }

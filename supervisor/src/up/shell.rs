@@ -46,7 +46,7 @@ pub(super) fn ignored(running: &Running, args: &UpArgs) {
         options.push("those of the runtime");
     }
     if !args.keep.is_default() {
-        options.push("those of the retention (--hot, --keep-history)");
+        options.push("those of the retention (--hot, --keep-history, --keep-files)");
     }
     if args.journal_shards.is_some() {
         options.push("--journal-shards");

@@ -127,6 +127,10 @@ impl Fleet {
     /// # Panics
     /// When the file system does not allow it.
     pub fn soul(&self, name: &str, text: &str) -> PathBuf {
+        if text.contains("ENV SEEN=seen") {
+            // What seeds write beside their souls is none of their files.
+            fs::write(self.souls.join(".mozartignore"), "/seen\n").expect("written");
+        }
         let path = self.souls.join(format!("{name}.soul"));
         fs::write(&path, text).expect("written");
         path

@@ -5,6 +5,7 @@ mod carry;
 mod changed;
 mod copies;
 mod ends;
+mod files;
 mod images;
 mod pull;
 mod refused;

@@ -29,6 +29,8 @@ pub(super) struct Checked {
     pub(super) soul: String,
     pub(super) image: Option<Range>,
     pub(super) journal: Range,
+    /// None if nothing of the soul's folder was used.
+    pub(super) files: Option<Range>,
     /// Messages without a final state.
     pub(super) open: HashSet<(SenderName, MessageId)>,
 }
@@ -40,6 +42,7 @@ struct Seen {
     soul: Option<String>,
     image: Option<Range>,
     journal: Option<Range>,
+    files: Option<Range>,
     /// SANCTUMs and SKILLs.
     roots: HashSet<PathBuf>,
     folders: HashSet<PathBuf>,
@@ -126,7 +129,7 @@ impl Seen {
         known.insert(path.clone());
         if kind == EntryType::Symlink {
             let target = entry.link_name().map_err(|error| error.to_string())?.unwrap_or_default();
-            if !links && names::leads_out(depth.saturating_sub(1), &target) {
+            if !links && runtime::tree::leads_out(depth.saturating_sub(1), &target) {
                 let (path, target) = (shown(&path), shown(&target));
                 return Err(format!("the link {path} points outside its folder, to {target}"));
             }
@@ -160,6 +163,7 @@ impl Seen {
             }
             Place::Image => self.image.replace(range).is_none(),
             Place::Journal => self.journal.replace(range).is_none(),
+            Place::Files => self.files.replace(range).is_none(),
             Place::Within(_) => true,
         };
         if is_new { Ok(()) } else { Err("one of its files appears twice".to_owned()) }
@@ -170,6 +174,9 @@ impl Seen {
         let manifest = self.manifest.ok_or_else(|| missing(super::MANIFEST))?;
         let soul = self.soul.ok_or_else(|| missing(super::SOUL))?;
         let journal = self.journal.ok_or_else(|| missing(super::JOURNAL))?;
+        if let Some(range) = self.files {
+            beside(Slice::new(file, range).map_err(|error| error.to_string())?)?;
+        }
         let carried: HashSet<PathBuf> = manifest
             .sanctums
             .iter()
@@ -205,7 +212,20 @@ impl Seen {
                 counts.messages, said.messages
             ));
         }
-        Ok(Checked { manifest, soul, image: self.image, journal, open })
+        Ok(Checked { manifest, soul, image: self.image, journal, files: self.files, open })
+    }
+}
+
+/// Checks what is to be put beside the soul: it must not be in the way of what the archive has there itself.
+fn beside(files: impl Read) -> Result<(), String> {
+    let listed = runtime::files::list(files).map_err(|error| format!("its files: {error}"))?;
+    let taken = listed.into_keys().find(|path| {
+        let is_soul = path.extension().is_some_and(|it| it == "soul");
+        path.starts_with(super::SANCTUMS) || (is_soul && path.components().count() == 1)
+    });
+    match taken {
+        Some(path) => Err(format!("its files have {}, which does not belong there", shown(&path))),
+        None => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use broker::{Attempt as _, FilesFault};
 use clap::Args;
 use common::AgentName;
 use common::api::{AgentDetail, AgentState, ApiError, Query, Reply};
@@ -11,7 +12,6 @@ use common::words::count;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::folder::{Kind, Tree};
 use super::manifest::{Counts, FORMAT, Folder, Manifest};
 use super::pack::Pack;
 use super::soul::Carried;
@@ -22,6 +22,7 @@ use crate::output;
 use common::failure;
 use runtime::engine::own_data;
 use runtime::home::Home;
+use runtime::tree::{Entry, Kind, Tree, leads_out};
 
 /// `mozart export`.
 #[derive(Debug, Args)]
@@ -87,7 +88,8 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
     let client = Client::to_read(global).await?;
     let detail = quiet(&client, args, &what).await?;
     let carried = soul::carried(detail.in_force())?;
-    warn_of_worker(&detail);
+    let files = files(&client, &detail).await?;
+    warn_of_worker(&detail, files.is_some());
     let home = Home::locate(global.home.as_deref())?;
     let trees = roots(&what, &carried, &home, args)?;
     let image = match &detail.in_force().image {
@@ -121,7 +123,9 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
         secrets: detail.in_force().secrets.clone(),
         counts: journal.counts,
     };
-    let total = manifest.counts.bytes + journal.size + saved.as_ref().map_or(0, |(_, size)| *size);
+    let beside = files.as_ref().map_or(0, |files| files.len() as u64);
+    let total =
+        manifest.counts.bytes + beside + journal.size + saved.as_ref().map_or(0, |(_, size)| *size);
     let bar = progress(total, "writing");
     let mut pack = match args.is_stdout() {
         true => Pack::to_stdout(bar),
@@ -132,6 +136,9 @@ pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, Api
     pack.bytes(super::MANIFEST, &text).await?;
     pack.bytes(super::SOUL, carried.text.as_bytes()).await?;
     pack.source(super::JOURNAL, &mut journal.file, journal.size).await?;
+    if let Some(files) = files {
+        pack.source(super::FILES, &mut &*files, files.len() as u64).await?;
+    }
     for (archive, root) in &trees {
         write(&mut pack, archive, root).await?;
     }
@@ -185,11 +192,32 @@ async fn quiet(client: &Client, args: &ExportArgs, what: &str) -> Result<AgentDe
     }
 }
 
-/// A worker's program is in its image. As a process it is wherever it is.
-fn warn_of_worker(detail: &AgentDetail) {
+/// What is in the soul's folder, as it was applied; none if nothing of it is used.
+async fn files(client: &Client, detail: &AgentDetail) -> Result<Option<Vec<u8>>, ApiError> {
+    let Some(files) = &detail.in_force().files else { return Ok(None) };
+    let what = format!("cannot read the files of {}", detail.id);
+    match client.broker.read_files(files).await.attempt(&what)? {
+        Ok(archive) => Ok(Some(archive)),
+        Err(fault) => {
+            let cause = match fault {
+                FilesFault::Missing => "they are not on the broker".to_owned(),
+                FilesFault::Damaged(why) => why,
+            };
+            Err(failure::error(failure::FAILED, what, cause, "`mozart apply` its soul"))
+        }
+    }
+}
+
+/// A worker's program is in its image, or beside its soul. As a process it may be anywhere else.
+fn warn_of_worker(detail: &AgentDetail, has_files: bool) {
     let config = detail.in_force();
     if let (None, Some(worker)) = (&config.image, &config.worker) {
-        let folder = Path::new(&config.source_path).parent().unwrap_or(Path::new("/")).display();
+        let folder = Path::new(&config.source_path).parent().unwrap_or(Path::new("/"));
+        let is_there = |word: &String| has_files && !Path::new(word).starts_with(folder);
+        if worker.iter().all(is_there) {
+            return;
+        }
+        let folder = folder.display();
         output::note(format!(
             "warning: neither the program of WORKER {worker:?} nor {folder}, where it starts, is in the archive: copy it next to the soul"
         ));
@@ -278,7 +306,7 @@ async fn write(pack: &mut Pack, archive: &str, root: &Path) -> Result<(), ApiErr
             },
             Kind::Link(target) => {
                 let depth = entry.path.components().count().saturating_sub(1);
-                if names::leads_out(depth, target) {
+                if leads_out(depth, target) {
                     output::note(format!(
                         "warning: {} points outside its folder, to {}: `mozart import` takes it only with --links",
                         shown.display(),
@@ -298,8 +326,8 @@ async fn write(pack: &mut Pack, archive: &str, root: &Path) -> Result<(), ApiErr
     Ok(())
 }
 
-fn next(tree: &mut Tree, root: &Path) -> Result<Option<super::folder::Entry>, ApiError> {
-    tree.next().map_err(|(path, error)| unreadable(root, &path, &error))
+fn next(tree: &mut Tree, root: &Path) -> Result<Option<Entry>, ApiError> {
+    tree.next_entry().map_err(|(path, error)| unreadable(root, &path, &error))
 }
 
 fn unreadable(root: &Path, path: &Path, error: &io::Error) -> ApiError {

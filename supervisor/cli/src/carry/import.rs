@@ -19,11 +19,12 @@ use super::unpack::Draft;
 use super::{progress, soul};
 use crate::args::{Global, Runtime};
 use crate::client::{Client, unexpected};
-use crate::output;
+use crate::{files, output};
 use broker::Attempt as _;
 use common::failure;
 use runtime::Wanted;
 use runtime::engine::Connection;
+use runtime::home::Home;
 
 /// `mozart import`.
 #[derive(Debug, Args)]
@@ -100,6 +101,7 @@ struct Import {
 pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, ApiError> {
     let import = Import::read(args).await?;
     let client = Client::connect(global).await?;
+    let home = Home::locate(global.home.as_deref())?;
     if import.is_there(&client).await? {
         output::note(format!("{}: everything is already here", import.name));
         return import.report(&client, Restored::default(), false, false);
@@ -146,7 +148,7 @@ pub(crate) async fn import(global: &Global, args: &ImportArgs) -> Result<u8, Api
     }
     done.push(format!("its folders are in {}", import.folder.display()));
     if args.is_started() {
-        import.apply(&client).await.map_err(|error| {
+        import.apply(&client, &home).await.map_err(|error| {
             let left = format!("`mozart apply {}`", import.soul.display());
             so_far(error, &done, &left)
         })?;
@@ -218,7 +220,8 @@ impl Import {
         }
         let another = || conflict(format!("there is another agent {}", self.name));
         // What the files were when it was applied is no part of an archive's soul.
-        let soul = |known: &AgentDetail| AgentSpec { content: None, ..known.config.clone() };
+        let soul =
+            |known: &AgentDetail| AgentSpec { content: None, files: None, ..known.config.clone() };
         if known.as_ref().is_some_and(|known| soul(known) != self.spec) {
             return Err(another());
         }
@@ -325,19 +328,27 @@ impl Import {
                 .map_err(|error| failure::file(&self.what, &error, "--to DIR"))?;
         }
         let mut draft = Draft::beside(&self.folder)?;
+        // First: nothing is written through a link of theirs that is not theirs.
+        if let Some(range) = self.checked.files {
+            let slice = Slice::new(&self.file, range);
+            let slice = slice.map_err(|error| failure::file(&self.what, &error, ""))?;
+            draft.files(slice)?;
+        }
         draft.file(&format!("{}.soul", self.name), &self.checked.soul)?;
         draft.unpack(&self.file, bar).await?;
         Ok(draft)
     }
 
-    async fn apply(&self, client: &Client) -> Result<(), ApiError> {
-        let soul = SoulSource {
+    async fn apply(&self, client: &Client, home: &Home) -> Result<(), ApiError> {
+        let mut souls = [SoulSource {
             name: self.name.clone(),
             path: self.soul.display().to_string(),
             text: self.checked.soul.clone(),
             content: None,
-        };
-        client.change(&Query::Apply { souls: vec![soul], force: false }).await.map(|_| ())
+            files: None,
+        }];
+        files::store(&client.broker, &mut souls, home).await?;
+        client.change(&Query::Apply { souls: souls.into(), force: false }).await.map(|_| ())
     }
 
     fn report(

@@ -6,7 +6,6 @@
 mod alike;
 mod check;
 mod export;
-mod folder;
 mod image;
 mod import;
 mod journal;
@@ -32,6 +31,8 @@ const MANIFEST: &str = "manifest.json";
 const SOUL: &str = "agent.soul";
 const IMAGE: &str = "image.tar";
 const JOURNAL: &str = "journal.jsonl";
+/// What is in the soul's folder, as the broker has it.
+const FILES: &str = "files.tar";
 const SANCTUMS: &str = "sanctums";
 const SKILLS: &str = "skills";
 

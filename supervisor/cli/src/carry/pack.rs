@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use common::api::ApiError;
 use indicatif::ProgressBar;
+use runtime::tree::{Entry, Kind};
 use rustix::fs::{CWD, RenameFlags, SeekFrom, seek};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
-use super::folder::{Entry, Kind};
 use super::slice::draft_name;
 use super::{Breath, CHUNK};
 use crate::output;

@@ -52,6 +52,7 @@ pub(super) fn carried(spec: &AgentSpec) -> Result<Carried, ApiError> {
     wanted.source_path = "/carried/agent.soul".to_owned();
     // Found anew where it is applied.
     wanted.content = None;
+    wanted.files = None;
     let absolute = |path: &mut String| *path = beside.join(&*path).to_string_lossy().into_owned();
     wanted.sanctums.iter_mut().for_each(|sanctum| absolute(&mut sanctum.host));
     wanted.skills.iter_mut().for_each(absolute);

@@ -71,6 +71,17 @@ impl Draft {
         fs::write(&path, text).map_err(|error| cannot_write(&path, &error))
     }
 
+    /// Unpacks what was in the soul's folder.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub(super) fn files(&self, archive: Slice) -> Result<(), ApiError> {
+        runtime::files::unpack_beside(archive, &self.path).map_err(|cause| {
+            let what = format!("cannot write {}", self.path.display());
+            failure::error(failure::FAILED, what, cause, "--to DIR")
+        })
+    }
+
     /// Unpacks the SANCTUMs and SKILLs of an archive that was checked.
     ///
     /// # Errors

@@ -177,3 +177,23 @@ fn a_record_that_was_stored_twice_counts_once() {
         assert_eq!(mender.generation, generation, "rules {rules}");
     }
 }
+
+#[test]
+fn another_archive_is_another_generation_where_all_that_may_lead_see_it() {
+    let of = |bytes| {
+        let sha256 = common::files::Sha256::of([7; 32]);
+        let mut soul = soul("mender", "v1");
+        soul.files = Some(common::files::Files { sha256, bytes });
+        soul
+    };
+    for (rules, generation) in [(3, 1), (supervisor_core::RULES, 2)] {
+        let mut fleet = Fleet::with_mender(of(1));
+        fleet.elect_by(rules);
+        fleet.apply(of(1));
+        assert_eq!(fleet.mender().generation, 1);
+        fleet.apply(of(2));
+        assert_eq!(fleet.mender().generation, generation, "rules {rules}");
+        let last = fleet.mender().specs().last().and_then(|spec| spec.files.clone());
+        assert_eq!(last.map(|files| files.bytes), Some(1), "what runs is needed");
+    }
+}

@@ -1,12 +1,14 @@
 //! Containers of incarnations: created, started, signalled, found again, and settled when they have ended.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
     ListContainersOptionsBuilder,
 };
+use common::files::Files;
 use common::frame::{IncarnationExit, StartIncarnation};
 use common::shim::{Exit, ShimConfig, ShimExit, WorkerUser};
 use common::spec::AgentSpec;
@@ -16,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::mounts::{self, Forbidden};
 use super::said::Listening;
 use super::spec::{self, Parts};
-use super::{Engine, Kind, labels, say, words};
+use super::{Engine, Kind, files, labels, say, words};
+use crate::files::{list, moved, starts_in_folder};
 use crate::folder::{read, without_a_word, write_private};
 use crate::secrets::secrets;
 
@@ -94,6 +97,7 @@ impl Engine {
     pub async fn start(
         &self,
         start: &StartIncarnation,
+        archive: Option<(&Files, &Path)>,
         now: Timestamp,
         progress: impl Fn(String),
     ) -> Result<(Container, Listening), String> {
@@ -117,20 +121,44 @@ impl Engine {
         // Many that start at once wait for each other.
         let _permit = self.inner.at_once.acquire().await.map_err(|error| error.to_string())?;
         let mut shim = self.shim_volume().await?;
+        let inside = match archive {
+            Some((_, archive)) => inside(archive).await?,
+            None => BTreeSet::new(),
+        };
+        let has = |path: &Path| inside.iter().any(|one| one.starts_with(path));
+        let moved = moved(&spec, Path::new(mounts::CHECKOUT), has);
         // As late as possible: what is checked here is what the engine mounts.
         let engine = self.inner.connection.address.as_str();
         let rootless = self.inner.connection.rootless;
         let forbidden = Forbidden { engine, home: &options.home, rootless };
-        let mounts = mounts::collect(&spec, options.dev, &forbidden)?;
+        // What is in the archive is not mounted once more from this host, which need not have it.
+        let both = spec.skills.iter().zip(&moved.skills);
+        let skills = both.filter(|(one, other)| one == other).map(|(one, _)| one.clone()).collect();
+        let foreign = AgentSpec { skills, ..spec.clone() };
+        let dev = options.dev && archive.is_none();
+        let mounts = mounts::collect(&foreign, dev, &forbidden)?;
+        let starts_there = archive.is_some() && starts_in_folder(&spec, has);
+        let is_checkout = options.dev && !spec.source_path.is_empty();
+        let folder = (starts_there || is_checkout).then(|| mounts::CHECKOUT.to_owned());
+        // In their order: those of the archive are where it is mounted.
+        let mut others = mounts.skills.into_iter();
+        for (skill, to) in spec.skills.iter_mut().zip(&moved.skills) {
+            *skill = match skill == to {
+                true => others.next().unwrap_or_default(),
+                false => to.clone(),
+            };
+        }
+        spec.worker = moved.worker;
         if spec.worker.is_none() && !image.command.is_empty() {
             spec.worker = Some(image.command.clone());
         }
-        spec.skills = mounts.skills;
-        let folder =
-            (options.dev && !spec.source_path.is_empty()).then(|| mounts::CHECKOUT.to_owned());
         let mut tries = 2;
         let (id, listening) = loop {
             tries -= 1;
+            let mut all = mounts.mounts.clone();
+            if let Some((files, archive)) = archive {
+                all.push(files::mount(&self.files_volume(files, archive).await?, true));
+            }
             let parts = Parts {
                 kind: self.kind(),
                 options,
@@ -138,11 +166,21 @@ impl Engine {
                 spec: &spec,
                 image: &image,
                 shim: &shim,
-                mounts: mounts.mounts.clone(),
+                mounts: all,
                 folder: folder.clone(),
             };
             let name = spec::name(&start.agent, start.incarnation, &options.fleet);
             let id = self.create(&name, spec::body(parts)).await?;
+            if archive.is_some() && !self.has_files(&id).await {
+                // Somebody removed the volume, and the engine made an empty one in its place.
+                self.remove(&id).await;
+                self.forget_files_volumes().await;
+                if tries == 0 {
+                    let engine = self.kind().as_str();
+                    return Err(format!("{engine} does not keep the volume with its files"));
+                }
+                continue;
+            }
             let config = ShimConfig {
                 url: self.inner.url.clone(),
                 creds: None,
@@ -350,6 +388,17 @@ impl Engine {
         };
         Ended::Yes(exit)
     }
+}
+
+/// What is in an archive.
+async fn inside(archive: &Path) -> Result<BTreeSet<PathBuf>, String> {
+    let path = archive.to_owned();
+    let listed = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::open(&path);
+        list(file.map_err(|error| format!("{}: {error}", path.display()))?)
+    });
+    let listed = listed.await.map_err(|error| error.to_string())??;
+    Ok(listed.into_keys().collect())
 }
 
 /// What a node noted in a run folder, if that is a container's.

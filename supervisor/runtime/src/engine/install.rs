@@ -107,7 +107,9 @@ impl Engine {
             ..VolumeCreateRequest::default()
         };
         docker.create_volume(volume).await.map_err(say)?;
-        let carrier = self.carrier(name).await?;
+        let mut labels = labels::of_node(self.options());
+        labels.extend(label());
+        let carrier = self.carrier(name, mount(name, false), LABEL, labels).await?;
         let filled = if self.holds(&carrier, shim).await {
             Ok(())
         } else {
@@ -127,17 +129,21 @@ impl Engine {
     }
 
     /// The container through which the volume is written. There is one at a time, by its name: whoever has made it may write.
-    async fn carrier(&self, volume: &str) -> Result<String, String> {
+    pub(super) async fn carrier(
+        &self,
+        volume: &str,
+        mount: Mount,
+        label: &str,
+        labels: HashMap<String, String>,
+    ) -> Result<String, String> {
         let name = format!("{volume}-carrier");
-        let mut labels = labels::of_node(self.options());
-        labels.extend(label());
         let body = ContainerCreateBody {
             image: Some(self.base_image().await?),
             entrypoint: Some(vec![SHIM.to_owned()]),
             labels: Some(labels),
             host_config: Some(HostConfig {
                 network_mode: Some("none".to_owned()),
-                mounts: Some(vec![mount(volume, false)]),
+                mounts: Some(vec![mount]),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
@@ -157,7 +163,7 @@ impl Engine {
             // Gone meanwhile.
             let Ok(known) = known else { continue };
             let labels = known.config.and_then(|config| config.labels).unwrap_or_default();
-            if !labels.contains_key(LABEL) {
+            if !labels.contains_key(label) {
                 return Err(format!("a container that is not mozart's has the name {name}"));
             }
             let id = known.id.unwrap_or_default();

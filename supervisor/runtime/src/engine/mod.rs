@@ -9,6 +9,7 @@ mod carry;
 mod commit;
 mod container;
 mod events;
+mod files;
 mod image;
 mod install;
 mod labels;
@@ -19,6 +20,7 @@ mod spec;
 mod survey;
 mod words;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,6 +239,8 @@ struct Inner {
     url: String,
     /// The name of the volume with the shim, once it is there.
     shim: Mutex<Option<String>>,
+    /// The names of the volumes with files that are there.
+    files: Mutex<BTreeSet<String>>,
     at_once: Semaphore,
 }
 
@@ -251,9 +255,9 @@ impl Engine {
         let url = network::url_for_containers(&connection, &options).await;
         let url =
             url.map_err(|(cause, try_)| failure::error(failure::UNREACHABLE, WHAT, cause, try_))?;
-        let shim = Mutex::new(None);
+        let (shim, files) = (Mutex::new(None), Mutex::new(BTreeSet::new()));
         let at_once = Semaphore::new(AT_ONCE);
-        Ok(Self { inner: Arc::new(Inner { connection, options, url, shim, at_once }) })
+        Ok(Self { inner: Arc::new(Inner { connection, options, url, shim, files, at_once }) })
     }
 
     /// Which engine it is.

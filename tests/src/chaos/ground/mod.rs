@@ -105,6 +105,8 @@ impl Ground {
                 "SANCTUM witness:/witness shared\nENV WITNESS=/witness\nREPLACE start-first"
             }
         };
+        // Workers write there: it is none of their files.
+        fs::write(souls.join(".mozartignore"), "/witness\n")?;
         fs::write(souls.join("chaos.py"), include_str!("../../../workers/chaos.py"))?;
         for number in 0..*agents {
             let concurrency = if number.is_multiple_of(3) { 2 } else { 1 };

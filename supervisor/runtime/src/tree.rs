@@ -6,14 +6,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A folder.
     Folder,
     /// With its size in bytes.
     File(u64),
@@ -25,26 +26,32 @@ pub(super) enum Kind {
 
 /// A file, folder or link.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub struct Entry {
     /// From the tree's root, which is the empty path itself.
-    pub(super) path: PathBuf,
-    pub(super) kind: Kind,
-    pub(super) mode: u32,
-    pub(super) user: u32,
-    pub(super) group: u32,
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Its permissions.
+    pub mode: u32,
+    /// The user that it belongs to.
+    pub user: u32,
+    /// The group.
+    pub group: u32,
     /// Seconds since 1970.
-    pub(super) modified: u64,
+    pub modified: u64,
 }
 
 /// A file, or a folder with all that is in it.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub struct Tree {
     /// The folder that it is in.
     above: OwnedFd,
     name: PathBuf,
     /// Folders whose entries are still to be listed.
     folders: Vec<PathBuf>,
     listed: std::vec::IntoIter<Entry>,
+    /// How many entries may still be looked at.
+    left: usize,
 }
 
 impl Tree {
@@ -52,7 +59,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it does not exist, or cannot be read.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is the whole system"));
         };
@@ -60,14 +67,33 @@ impl Tree {
         let above = rustix::fs::open(above, flags, Mode::empty())?;
         let root = look(&above, name.as_bytes(), PathBuf::new())?.ok_or(io::ErrorKind::NotFound)?;
         let name = PathBuf::from(name);
-        Ok(Self { above, name, folders: Vec::new(), listed: vec![root].into_iter() })
+        Ok(Self {
+            above,
+            name,
+            folders: Vec::new(),
+            listed: vec![root].into_iter(),
+            left: usize::MAX,
+        })
+    }
+
+    /// The same, of which no more than so many entries are looked at: then there is an error of the kind
+    /// [`FileTooLarge`](io::ErrorKind::FileTooLarge).
+    #[must_use]
+    pub fn at_most(mut self, entries: usize) -> Self {
+        self.left = entries;
+        self
+    }
+
+    /// Leaves out what is in the folder that was just yielded.
+    pub fn leave_out(&mut self) {
+        self.folders.pop();
     }
 
     /// The next entry: a folder comes before all that is in it.
     ///
     /// # Errors
     /// When a folder cannot be read, with its path.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, (PathBuf, io::Error)> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, (PathBuf, io::Error)> {
         loop {
             if let Some(entry) = self.listed.next() {
                 if entry.kind == Kind::Folder {
@@ -85,13 +111,15 @@ impl Tree {
         }
     }
 
-    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
+    fn list(&mut self, folder: &Path) -> io::Result<Vec<Entry>> {
         let fd = self.open_beneath(folder, OFlags::DIRECTORY)?;
         let mut entries = Vec::new();
         for entry in Dir::read_from(&fd)? {
             let entry = entry?;
             let name = CStr::to_bytes(entry.file_name());
             if name != b"." && name != b".." {
+                let left = self.left.checked_sub(1);
+                self.left = left.ok_or(io::ErrorKind::FileTooLarge)?;
                 let path = folder.join(OsStr::from_bytes(name));
                 entries.extend(look(&fd, name, path)?);
             }
@@ -104,7 +132,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it no longer exists, or is not a file now, or cannot be read.
-    pub(super) fn file(&self, path: &Path) -> io::Result<File> {
+    pub fn file(&self, path: &Path) -> io::Result<File> {
         // What is a pipe by now is not waited for.
         let file = File::from(self.open_beneath(path, OFlags::NONBLOCK)?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -158,6 +186,24 @@ fn entry(path: PathBuf, kind: Kind, stat: &Stat) -> Entry {
     }
 }
 
+/// Whether a link leads out of the folder that it is carried with, or could: `depth` folders are above it there. What goes up
+/// after it went down may have gone down another link.
+#[must_use]
+pub fn leads_out(depth: usize, target: &Path) -> bool {
+    let mut up = 0;
+    let mut down = false;
+    for component in target.components() {
+        match component {
+            Component::Prefix(_) | Component::RootDir => return true,
+            Component::CurDir => {}
+            Component::ParentDir if down => return true,
+            Component::ParentDir => up += 1,
+            Component::Normal(_) => down = true,
+        }
+    }
+    up > depth
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,7 +213,7 @@ mod tests {
     fn all(root: &Path) -> Vec<(String, Kind)> {
         let mut tree = Tree::open(root).expect("it is there");
         let mut found = Vec::new();
-        while let Some(entry) = tree.next().expect("readable") {
+        while let Some(entry) = tree.next_entry().expect("readable") {
             found.push((entry.path.to_string_lossy().into_owned(), entry.kind));
         }
         found
@@ -203,11 +249,21 @@ mod tests {
         fs::create_dir_all(&root).expect("made");
         fs::create_dir(temp.path().join("secret")).expect("made");
         fs::write(temp.path().join("secret/key"), "k").expect("written");
-        let tree = Tree::open(&root).expect("it is there");
+        let mut tree = Tree::open(&root).expect("it is there");
         symlink("../secret", root.join("sub")).expect("made");
         symlink("../secret/key", root.join("file")).expect("made");
         assert!(tree.file(Path::new("file")).is_err());
         assert!(tree.file(Path::new("sub/key")).is_err());
         assert!(tree.list(Path::new("sub")).is_err());
+    }
+
+    #[test]
+    fn links_stay_within_their_folder() {
+        for inside in [(0, "a"), (0, "./a/b"), (1, "../a"), (2, "../../a/b"), (0, "")] {
+            assert!(!leads_out(inside.0, Path::new(inside.1)), "{inside:?}");
+        }
+        for outside in [(0, "/etc"), (0, ".."), (1, "../../a"), (3, "a/.."), (5, "a/b/../../c")] {
+            assert!(leads_out(outside.0, Path::new(outside.1)), "{outside:?}");
+        }
     }
 }
