@@ -232,6 +232,9 @@ pub struct Hello {
     /// The supervisor that holds the lease now, as far as this one knows; none if nobody does.
     #[serde(default)]
     pub holder: Option<String>,
+    /// The nodes that are lost.
+    #[serde(default)]
+    pub lost: Vec<String>,
     /// The first record of the control log that this one cannot read, and why: it never leads.
     #[serde(default)]
     pub unreadable: Option<String>,
@@ -383,6 +386,11 @@ impl AgentState {
     }
 }
 
+/// What an earlier supervisor does not say.
+fn yes() -> bool {
+    true
+}
+
 /// A row of `ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -421,6 +429,9 @@ pub struct AgentRow {
     pub last_exit_at: Option<Timestamp>,
     /// When it is started next.
     pub next_try: Option<Timestamp>,
+    /// Whether its node has said lately that it runs: after a crash of the host, the log may not know yet.
+    #[serde(default = "yes")]
+    pub reported: bool,
     /// The incarnation that takes its messages.
     #[serde(default)]
     pub running_incarnation: Option<u64>,

@@ -156,3 +156,25 @@ async fn a_copy_of_a_members_folder_is_no_member() {
     assert!(copied.expect("cp is there").success());
     hosts.host(1).cli(["up", "-d"]).await.exit(4).says("it is a copy of that of n0-");
 }
+
+#[tokio::test]
+async fn a_host_that_starts_before_the_others_waits_for_them() {
+    let Some(hosts) = Hosts::new(3, &[("a", &flaky(""))]) else { return };
+    start(&hosts, 3).await;
+    (0..3).for_each(|host| hosts.kill(host));
+    // One of three decides nothing.
+    let first = hosts.host(0).cli(["up", "-d"]).await.exit(5);
+    first.says("goes on waiting for the other hosts");
+    let sent = hosts.host(0).cli(["send", "a", "x", "--nats", "", "--timeout", "5s"]).await;
+    assert_ne!(sent.code, 0, "{sent}");
+    let _second = hosts.host(1).cli(["up", "-d"]).await.ok();
+    within(FAILOVER, "two of three answer", async || {
+        let sent = hosts.host(0).cli(["send", "a", "again", "--wait", "--timeout", "30s"]).await;
+        if sent.code == 0 { Ok(()) } else { Err(sent.to_string()) }
+    })
+    .await;
+    let doctor = hosts.host(1).cli(["doctor"]).await;
+    for words in ["streams have all their replicas", "lost: n2"] {
+        assert!(doctor.stdout.contains(words), "{words} is missing: {doctor}");
+    }
+}

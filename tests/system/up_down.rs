@@ -289,3 +289,18 @@ async fn a_full_disk_refuses_new_messages_and_keeps_the_old_ones() {
         rows.as_array().expect("a list").iter().map(|row| row["messageId"].clone()).collect();
     assert_eq!(there, stored);
 }
+
+/// The log takes for running what has ended with the host.
+#[tokio::test]
+async fn a_wait_after_a_crash_of_the_host_ends_when_something_runs() {
+    let mut fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let before = fleet.row("a").await["incarnation"].as_u64().expect("a number");
+    fleet.kill_up().await;
+    for process in fleet.processes() {
+        kill(process.pid, Signal::KILL);
+    }
+    let _up = fleet.cli(["up", "-d", "--wait"]).await.ok();
+    let row = fleet.row("a").await;
+    assert!(row["runningIncarnation"].as_u64() > Some(before) && row["reported"] == true, "{row}");
+    let _down = fleet.cli(["down"]).await.ok();
+}

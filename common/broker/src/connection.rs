@@ -85,7 +85,8 @@ impl Broker {
         let deadline = Instant::now() + options.timeout;
         let wire = open(options, deadline).await?;
         let patience = rest(deadline).max(election(&wire));
-        let made = streams::find(&wire, &options.namespace, patience).await?;
+        let made = streams::find(&wire, &options.namespace, patience).await;
+        let made = made.map_err(|error| of_cluster(&wire, error))?;
         Ok(Self::new(wire, &options.namespace, made))
     }
 
@@ -100,7 +101,8 @@ impl Broker {
         let deadline = Instant::now() + options.timeout;
         let wire = open(options, deadline).await?;
         let patience = rest(deadline).max(election(&wire));
-        let made = streams::create(&wire, &options.namespace, streams, patience).await?;
+        let made = streams::create(&wire, &options.namespace, streams, patience).await;
+        let made = made.map_err(|error| of_cluster(&wire, error))?;
         Ok(Self::new(wire, &options.namespace, made))
     }
 
@@ -308,6 +310,17 @@ fn rest(deadline: Instant) -> Duration {
     let left = deadline.saturating_duration_since(Instant::now());
     // Whole milliseconds, since error texts show it.
     Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1000))
+}
+
+/// That a cluster does not answer for its streams has one reason, as a rule.
+fn of_cluster(wire: &Wire, error: BrokerError) -> BrokerError {
+    let info = wire.client.server_info();
+    match (error, info.cluster) {
+        (BrokerError::Timeout(_), Some(cluster)) => {
+            BrokerError::NoMajority { cluster, reached: info.connect_urls }
+        }
+        (error, _) => error,
+    }
 }
 
 /// How long a cluster may take to answer for its streams: one whose leader is gone elects another one, after 4 to 9 s.

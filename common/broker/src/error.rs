@@ -41,6 +41,14 @@ pub enum BrokerError {
     /// The certificates that are to vouch for the servers cannot be used.
     #[error("the CA certificate cannot be used: {0}")]
     BadCertificate(String),
+    /// Too few servers of a cluster reach each other.
+    #[error("{}", no_majority(.cluster, .reached))]
+    NoMajority {
+        /// The cluster.
+        cluster: String,
+        /// The servers that the one in use reaches, itself included, as far as it tells.
+        reached: Vec<String>,
+    },
     /// Older than 2.12.
     #[error("nats-server {found} is too old, 2.12 or newer is needed")]
     TooOld {
@@ -112,6 +120,16 @@ pub enum BrokerError {
     Other(String),
 }
 
+fn no_majority(cluster: &str, reached: &[String]) -> String {
+    let reached = match reached {
+        [] => "alone".to_owned(),
+        reached => format!("{} of its servers: {}", reached.len(), reached.join(", ")),
+    };
+    format!(
+        "cluster {cluster} does not answer for its streams; the server in use reaches {reached}; more than half of the servers are needed"
+    )
+}
+
 impl BrokerError {
     /// An error without a kind of its own.
     pub(crate) fn other(cause: impl std::fmt::Display) -> Self {
@@ -130,6 +148,7 @@ impl BrokerError {
     pub fn passes(&self) -> bool {
         match self {
             Self::Timeout(_)
+            | Self::NoMajority { .. }
             | Self::Unreachable { .. }
             | Self::Denied { .. }
             | Self::NoJetStream

@@ -13,6 +13,9 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             "`mozart up` on this machine, or --nats URL for another one; `mozart doctor` checks",
         ),
         BrokerError::BadAddress { .. } => (USAGE, "--nats nats://HOST:4222"),
+        BrokerError::NoMajority { .. } => {
+            (UNREACHABLE, "start the hosts that are missing: `mozart up -d` there")
+        }
         BrokerError::BadCertificate(_) => (USAGE, "--ca FILE with certificates in PEM"),
         BrokerError::Denied { .. } => (DENIED, "check the user in --nats, or --creds"),
         BrokerError::TooOld { .. } => {

@@ -24,7 +24,9 @@ enum Missing {
 /// What may exist later; none for an error that has to be fixed first.
 fn missing(error: &BrokerError) -> Option<Missing> {
     match error {
-        BrokerError::Unreachable { .. } | BrokerError::Timeout(_) => Some(Missing::Broker),
+        BrokerError::Unreachable { .. }
+        | BrokerError::Timeout(_)
+        | BrokerError::NoMajority { .. } => Some(Missing::Broker),
         BrokerError::NoStreams(_) => Some(Missing::Streams),
         BrokerError::Full(_) => Some(Missing::Room),
         // Such as a cluster with too few servers as yet, or a stream that is just being made.

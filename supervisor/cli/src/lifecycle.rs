@@ -160,7 +160,10 @@ impl Until {
 
 /// Whether the newest generation of an agent takes messages.
 pub(crate) fn runs(row: &AgentRow) -> bool {
-    row.state == AgentState::Running && row.running_generation == Some(row.generation)
+    // What the log takes for running may have ended with its host.
+    row.state == AgentState::Running
+        && row.running_generation == Some(row.generation)
+        && row.reported
 }
 
 /// That waiting for the newest generation of an agent is in vain: it was given up, or the agent is quarantined.

@@ -200,6 +200,7 @@ mod tests {
             given_up: Some("old".to_owned()),
         };
         let seen = |runs: u64, incarnation, node: &str| AgentRow {
+            reported: true,
             running_incarnation: Some(runs),
             incarnation,
             node: Some(node.to_owned()),

@@ -249,6 +249,7 @@ pub(crate) mod tests {
             last_exit: None,
             last_exit_at: None,
             next_try: None,
+            reported: true,
             running_incarnation: Some(3),
             running_generation: Some(2),
             given_up: None,

@@ -235,6 +235,7 @@ mod tests {
         AgentRow {
             generation: 3,
             incarnation: 6,
+            reported: true,
             running_incarnation: runs.map(|(incarnation, _)| incarnation),
             running_generation: runs.map(|(_, generation)| generation),
             given_up: given_up.map(str::to_owned),

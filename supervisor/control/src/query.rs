@@ -57,6 +57,10 @@ impl Supervisor {
     }
 
     async fn handle(&mut self, query: Query, reply: String) {
+        if let Some(error) = self.cannot_change(&query) {
+            self.reply(&reply, &Reply::Error(error)).await;
+            return;
+        }
         let result = match query {
             Query::Apply { souls, force } => self.apply(&souls, force, reply.clone()),
             Query::Start { agent } => {
@@ -113,6 +117,36 @@ impl Supervisor {
         if let Err(error) = result {
             self.reply(&reply, &Reply::Error(error)).await;
         }
+    }
+
+    /// Why it takes no changes: one that cannot read all of the log does not know what it would change, and whether anybody acts on it.
+    fn cannot_change(&self, query: &Query) -> Option<ApiError> {
+        let changes = match query {
+            Query::Ps { .. }
+            | Query::Inspect { .. }
+            | Query::Nodes { .. }
+            | Query::Rebalance
+            | Query::Cancelled { .. }
+            | Query::Hello => false,
+            Query::Apply { .. }
+            | Query::Start { .. }
+            | Query::Stop { .. }
+            | Query::Restart { .. }
+            | Query::Replace { .. }
+            | Query::Rollback { .. }
+            | Query::Remove { .. }
+            | Query::Move { .. }
+            | Query::Drain { .. }
+            | Query::Undrain { .. }
+            | Query::RemoveNode { .. } => true,
+        };
+        let unreadable = self.state.unreadable().filter(|_| changes)?;
+        let what = "the supervisor takes no changes";
+        let cause = format!(
+            "it cannot read the control log: record {}: {}",
+            unreadable.seq, unreadable.why
+        );
+        Some(failure::error(failure::UNREACHABLE, what, cause, "`mozart doctor`"))
     }
 
     fn apply(&mut self, souls: &[SoulSource], force: bool, reply: String) -> Result<(), ApiError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::AgentName;
-use common::api::{AgentDetail, AgentPage, AgentRow, ApiError, Reply};
+use common::api::{AgentDetail, AgentPage, AgentRow, AgentState, ApiError, Reply};
 use futures_util::StreamExt as _;
 use supervisor_core::Agent;
 use tokio::time::Instant;
@@ -18,6 +18,8 @@ use super::{Done, Supervisor, view};
 const AT_ONCE: usize = 64;
 /// Agents of one page, at most, whatever is asked for: about half of what fits a reply where nothing is wrong with them.
 const PAGE: usize = 1000;
+/// What a node has said counts for so long, in milliseconds: some of its reports may be lost or late.
+const LATELY: u64 = 5_000;
 /// The bytes of a reply around its rows, at most.
 const AROUND: usize = 1024;
 /// What the broker has not told by then is shown as it was told before: people wait for it, and admissions behind it.
@@ -41,7 +43,25 @@ impl Supervisor {
             .filter(|known| known.is_fresh(agent.incarnation, self.now_ms()))
             .map(|known| known.doing.as_str());
         let counted = self.counted.get(&agent.name).copied();
-        view::row(agent, held.map_or(0, |(_, heartbeat)| heartbeat.open), counted, doing)
+        let inflight = held.map_or(0, |(_, heartbeat)| heartbeat.open);
+        let mut row = view::row(agent, inflight, counted, doing, self.is_reported(agent));
+        if !row.reported && row.state == AgentState::Running {
+            let node = row.node.as_deref().unwrap_or_default();
+            row.reason
+                .get_or_insert_with(|| format!("not confirmed by node {node} for some seconds"));
+        }
+        row
+    }
+
+    /// Whether the node of what takes an agent's messages has said lately that it runs.
+    fn is_reported(&self, agent: &Agent) -> bool {
+        let Some(one) = &agent.current else { return false };
+        let heard = self.nodes.get(&one.node);
+        let lately = heard.filter(|(at, _)| self.now_ms().saturating_sub(*at) < LATELY);
+        lately.is_some_and(|(_, status)| {
+            let mut running = status.running.iter();
+            running.any(|it| it.agent == agent.name && it.incarnation == one.number)
+        })
     }
 
     /// What the log says, at once: for clients that ask repeatedly.

@@ -26,6 +26,7 @@ pub(super) fn hello(id: &str, holder: Option<String>, state: &State) -> Hello {
         term: state.term(),
         nodes: in_phase(NodePhase::Up),
         draining: in_phase(NodePhase::Draining),
+        lost: in_phase(NodePhase::Lost),
     }
 }
 
@@ -102,6 +103,7 @@ pub(super) fn row(
     inflight: u32,
     counted: Option<Counted>,
     doing: Option<&str>,
+    reported: bool,
 ) -> AgentRow {
     let inflight = u64::from(inflight);
     let shown = agent.current.as_ref().or(agent.next.as_ref());
@@ -124,6 +126,7 @@ pub(super) fn row(
         last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
         last_exit_at: agent.last_exit_at,
         next_try: agent.next_try,
+        reported: reported || running.is_none(),
         running_incarnation: running.map(|one| one.number),
         running_generation: running.map(|one| one.generation),
         given_up: agent.given_up.clone(),

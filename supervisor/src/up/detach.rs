@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::api::ApiError;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::patience;
+use super::{cluster, patience};
 use cli::args::Global;
 use cli::output;
 
@@ -115,7 +115,11 @@ pub(super) async fn start(
                     cause.push_str(&format!("; its log ends with: {line}"));
                 }
                 let try_ = format!("`cat {}`, `mozart down`", path.display());
-                return Err(failure::error(failure::TIMEOUT, "mozart did not start", cause, try_));
+                let what = match cluster::is_member(home) {
+                    true => "mozart is not up yet, and goes on waiting for the other hosts",
+                    false => "mozart did not start",
+                };
+                return Err(failure::error(failure::TIMEOUT, what, cause, try_));
             }
             sleep(EVERY).await;
         }

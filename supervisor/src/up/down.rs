@@ -160,6 +160,7 @@ async fn in_order(
         journal_shards: None,
         retention: control::Retention::default(),
         runtime,
+        waits: false,
     };
     // Nothing is started any more.
     let shim = runtime::binaries::shim().unwrap_or_else(|_| "mozart-shim".into());

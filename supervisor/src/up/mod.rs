@@ -5,6 +5,7 @@ mod containers;
 mod detach;
 mod disk;
 mod down;
+mod joining;
 mod memory;
 mod nats;
 mod note;
@@ -39,6 +40,8 @@ use runtime::home::{Home, Running};
 
 pub(crate) use cluster::PORT;
 pub(crate) use down::down;
+pub(crate) use joining::join_token;
+use joining::{invite, membership, patience};
 pub(crate) use reset::reset;
 
 /// How long the parts may take to be there.
@@ -99,82 +102,6 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
         None => applying.await,
     }?;
     invite(&args.cluster, &home, &connect).await
-}
-
-/// Makes this host a member of the cluster that is asked for.
-async fn membership(
-    global: &Global,
-    args: &UpArgs,
-    home: &Home,
-    found: &Found,
-) -> Result<(), ApiError> {
-    let ClusterArgs { cluster, listen, join } = &args.cluster;
-    let is_asked = cluster.is_some() || join.is_some();
-    if is_asked && global.url().is_some() {
-        let what = "cannot be a member of a cluster";
-        let cause = "another NATS server is given";
-        return Err(failure::error(failure::USAGE, what, cause, "leave out --nats (NATS_URL)"));
-    }
-    let is_member = cluster::read(home)?.is_some();
-    cluster::is_own(home)?;
-    if is_asked && !is_member && matches!(found, Found::Running(_)) {
-        let what = "cannot make a running fleet a member of a cluster";
-        let try_ = "--dir DIR for a new data folder";
-        return Err(failure::error(failure::CONFLICT, what, "it runs on this host alone", try_));
-    }
-    let node = || node_name(home, args.name.as_ref());
-    match (cluster, join) {
-        (Some(name), _) => cluster::found(home, name, *listen, &node()?).map(|_| ()),
-        (None, Some(string)) => {
-            let string = string.parse().map_err(|error: String| {
-                let try_ = "`mozart join-token` on a member prints a new one";
-                failure::error(failure::USAGE, "cannot read the join string", error, try_)
-            })?;
-            cluster::join(home, &string, *listen, &node()?).await.map(|_| ())
-        }
-        (None, None) if listen.is_some() && !is_member => {
-            let what = "cannot listen for other hosts";
-            let cause = "this host is no member of a cluster";
-            Err(failure::error(failure::USAGE, what, cause, "--cluster NAME, or --join STRING"))
-        }
-        (None, None) => Ok(()),
-    }
-}
-
-/// Tells how far the cluster is that was asked for, and prints the command with which another host joins.
-async fn invite(
-    asked: &ClusterArgs,
-    home: &Home,
-    connect: &ConnectOptions,
-) -> Result<(), ApiError> {
-    let ClusterArgs { cluster, join, .. } = asked;
-    if cluster.is_none() && join.is_none() {
-        return Ok(());
-    }
-    let broker = Broker::connect(connect).await.attempt("cannot make a join token")?;
-    cluster::show_growth(&broker).await;
-    let string = cluster::invite(home, &broker).await?;
-    output::note("to add a host, run this on it; it works once, within an hour:");
-    output::line(format!("mozart up --join {string}"))
-}
-
-/// `mozart join-token`: prints a string with which one host can join.
-///
-/// # Errors
-/// When this is no member of a cluster, or the broker does not answer.
-pub(crate) async fn join_token(global: &Global) -> Result<(), ApiError> {
-    let home = Home::locate(global.home.as_deref())?;
-    let connect = connect::options(global, "mozart join-token", GIVEN)?;
-    let broker = Broker::connect(&connect).await.attempt("cannot make a join token")?;
-    output::line(cluster::invite(&home, &broker).await?.to_string())
-}
-
-/// How long the parts may take to be there.
-fn patience(home: &Home) -> Duration {
-    match cluster::read(home) {
-        Ok(Some(_)) => START_OF_MEMBER,
-        Ok(None) | Err(_) => START,
-    }
 }
 
 /// What there is in a data folder.
@@ -333,7 +260,7 @@ async fn introduce(
     output: Output,
     locked: bool,
 ) -> Result<(), ApiError> {
-    let started = client::connect(connect, output, connect.timeout).await?;
+    let started = client::connect(connect, output, START_OF_MEMBER).await?;
     let applied = async {
         let agents = client::apply(&started, souls, home).await?;
         if let Some(timeout) = wait {
@@ -359,6 +286,8 @@ struct Wanted {
     journal_shards: Option<u32>,
     retention: Retention,
     runtime: RuntimeOptions,
+    /// Whether a member of a cluster waits for the others as long as it takes: hosts start at different times.
+    waits: bool,
 }
 
 impl From<&UpArgs> for Wanted {
@@ -370,6 +299,7 @@ impl From<&UpArgs> for Wanted {
             journal_shards: *journal_shards,
             retention: keep.retention(),
             runtime: runtime.options(),
+            waits: true,
         }
     }
 }
@@ -417,14 +347,23 @@ async fn start(
         ca: ca.clone(),
         name: "mozart up".to_owned(),
         namespace: namespace.clone(),
-        timeout: if nats.is_some() { patience(home) } else { GIVEN },
+        timeout: if nats.is_some() { START } else { GIVEN },
     };
     let shards = wanted.journal_shards.unwrap_or(match wanted.sync {
         Sync::Always => 4,
         Sync::Lazy => 1,
     });
     let streams = StreamOptions { journal_shards: shards, replicas: None };
-    let connecting = Broker::connect_and_create(&connect, &streams);
+    let is_member = wanted.waits && nats.as_ref().is_some_and(Nats::is_member);
+    let connecting = async {
+        match is_member {
+            true => {
+                let create = || Broker::connect_and_create(&connect, &streams);
+                broker::once_there("mozart up", create).await
+            }
+            false => Broker::connect_and_create(&connect, &streams).await,
+        }
+    };
     let connected = match &mut nats {
         Some(nats) => nats.keep_during(connecting).await,
         None => connecting.await,

@@ -166,6 +166,11 @@ impl Nats {
         }
     }
 
+    /// Whether it belongs to a cluster.
+    pub(super) fn is_member(&self) -> bool {
+        self.member.is_some()
+    }
+
     /// The certificates of those who vouch for it; none without TLS.
     pub(super) fn ca(&self) -> Option<String> {
         self.member.as_ref().map(|member| member.shared.ca.clone())

@@ -59,12 +59,44 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
     checks
 }
 
+/// Whether the streams of a cluster have all their replicas: one more server may be lost only then.
+pub(super) async fn cluster(broker: &Broker) -> Option<Check> {
+    if !broker.is_clustered() {
+        return None;
+    }
+    let servers = broker.addresses().len().max(1);
+    let servers = table::count(servers as u64, "server", "servers");
+    let checked = match broker.scaled(STORED).await {
+        Ok(scaled) if broker.replicas() > 1 && scaled.ready == scaled.of => {
+            let found = format!("{servers}; all streams have {} replicas", broker.replicas());
+            check("cluster", Health::Ok, found, "")
+        }
+        Ok(scaled) => {
+            let found = format!(
+                "{servers}; {} of {} streams have all their replicas: the loss of another server may stop the rest",
+                scaled.ready, scaled.of
+            );
+            let try_ =
+                "start the missing hosts: `mozart up -d` there; `mozart join-token` for a new one";
+            check("cluster", Health::Warn, found, try_)
+        }
+        Err(error) => check("cluster", Health::Fail, error.to_string(), "start the missing hosts"),
+    };
+    Some(checked)
+}
+
 pub(super) fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
     match hello {
         Ok(Hello { supervisor, unreadable: Some(why), .. }) => {
             let found =
                 format!("{supervisor} cannot read the control log, so it never leads: {why}");
-            check("supervisor", Health::Fail, found, "run the newest mozart everywhere")
+            let try_ = match why.contains("are missing") {
+                true => {
+                    "`mozart down`; restore all of the broker's data from one backup; `mozart up`"
+                }
+                false => "run the newest mozart everywhere",
+            };
+            check("supervisor", Health::Fail, found, try_)
         }
         Ok(Hello { supervisor, holder: Some(holder), leader, .. })
             if leader.as_ref() != Some(holder) =>
@@ -101,6 +133,12 @@ pub(super) fn nodes(hello: Result<&Hello, &ApiError>) -> Check {
         Ok(hello) if hello.nodes.is_empty() => {
             check("nodes", Health::Fail, "none: no agent can start", "`mozart node --name N`")
         }
+        Ok(hello) if !hello.lost.is_empty() => {
+            let found = format!("{}; lost: {}", hello.nodes.join(", "), hello.lost.join(", "));
+            let try_ =
+                "start the node again; `mozart node rm NODE` for one that does not come back";
+            check("nodes", Health::Warn, found, try_)
+        }
         Ok(hello) => check("nodes", Health::Ok, hello.nodes.join(", "), ""),
         Err(_) => check("nodes", Health::Warn, "unknown: no supervisor answers", ""),
     }
@@ -124,9 +162,13 @@ mod tests {
             term: 3,
             nodes: Vec::new(),
             draining: Vec::new(),
+            lost: Vec::new(),
         };
         assert_eq!(supervisors(Ok(&hello)).health, Health::Ok);
         assert_eq!(nodes(Ok(&hello)).health, Health::Fail);
+        let away = Hello { nodes: vec!["h2".into()], lost: vec!["h1".into()], ..hello.clone() };
+        let checked = nodes(Ok(&away));
+        assert_eq!((checked.health, &*checked.found), (Health::Warn, "h2; lost: h1"));
         // Whoever was elected last: nobody leads.
         let leaderless = Hello { holder: None, ..hello.clone() };
         assert_eq!(supervisors(Ok(&leaderless)).health, Health::Fail);

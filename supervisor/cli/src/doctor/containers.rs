@@ -289,6 +289,7 @@ mod tests {
             last_exit: None,
             last_exit_at: None,
             next_try: None,
+            reported: true,
             running_incarnation,
             running_generation: None,
             given_up: None,

@@ -99,6 +99,7 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
         Ok(client) => {
             let broker = &client.broker;
             checks.extend(broker::checks(broker).await);
+            checks.extend(broker::cluster(broker).await);
             let ours = durability::ours(global, home.as_ref());
             checks.extend(durability::checks(broker, ours.as_deref(), &args.monitor).await);
             let server = noted.as_ref().and_then(|noted| noted.nats_pid);

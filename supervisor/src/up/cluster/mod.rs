@@ -87,6 +87,11 @@ pub(super) fn read(home: &Home) -> Result<Option<Member>, ApiError> {
     })
 }
 
+/// Whether a folder is that of a member.
+pub(super) fn is_member(home: &Home) -> bool {
+    matches!(read(home), Ok(Some(_)))
+}
+
 /// A copy of a member's folder is no member: two servers of one name would each forget what the other has promised.
 ///
 /// # Errors
