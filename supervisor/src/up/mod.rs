@@ -28,7 +28,7 @@ use cli::args::{Global, Output};
 use cli::start as client;
 use runtime::{RuntimeOptions, labels, lock};
 
-use crate::args::{ClusterArgs, Sync, UpArgs};
+use crate::args::{Sync, UpArgs};
 use cli::connect;
 use cli::output;
 use common::failure;
