@@ -405,7 +405,7 @@ pub struct AgentRow {
     pub generation: u64,
     /// Its incarnation.
     pub incarnation: u64,
-    /// Restarts since it was last stable.
+    /// Restarts since it was last stable, without one that is yet to come.
     pub restart_count: u32,
     /// Messages in the journal.
     pub message_count: u64,

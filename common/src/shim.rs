@@ -26,10 +26,32 @@ impl Exit {
     /// The reason of an end that was asked for: its shim was told to go down.
     pub const STOPPED: &str = "stopped";
 
+    /// [`Exit::describe`] of an end of which nothing is known: it is part of the fold's state, and stays.
+    pub const GONE: &str = "gone";
+
+    /// The same for people.
+    pub const NOT_FOUND: &str = "was not running any more when its node started";
+
+    /// The reason of an end whose shim left no exit status.
+    pub const UNREPORTED: &str = "its shim ended without reporting an exit status";
+
     /// Whether its shim was told to go down.
     #[must_use]
     pub fn was_asked_for(&self) -> bool {
         self.reason.as_deref() == Some(Self::STOPPED)
+    }
+
+    /// [`Exit::describe`] for people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let said = self.describe();
+        if said == Self::GONE { Self::NOT_FOUND.to_owned() } else { said }
+    }
+
+    /// Whether it is a failure: neither asked for nor the end of a worker that succeeded.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        !self.was_asked_for() && (self.code != Some(0) || self.reason.is_some())
     }
 
     /// As people write it: `exit code 1`, `signal 9 (SIGKILL)`, with the reason in front where there is one. A signal is also
@@ -41,7 +63,7 @@ impl Exit {
             (None, Some(signal)) => {
                 format!("exit code {} (signal {signal})", signal.saturating_add(128))
             }
-            (None, None) => "gone".to_owned(),
+            (None, None) => Self::GONE.to_owned(),
         };
         let how = if self.out_of_memory { format!("{how}, out of memory") } else { how };
         let is_bare = self.code.is_none() && self.signal.is_none() && !self.out_of_memory;
@@ -157,5 +179,12 @@ mod tests {
         ] {
             assert_eq!(exit.describe(), words);
         }
+        assert_eq!(
+            exit(None, None, false, None).words(),
+            "was not running any more when its node started"
+        );
+        assert!(!exit(Some(0), None, false, Some("stopped")).is_failure());
+        assert!(!exit(Some(0), None, false, None).is_failure());
+        assert!(exit(Some(0), None, false, Some("the worker closed its stdout")).is_failure());
     }
 }

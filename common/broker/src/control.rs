@@ -212,9 +212,30 @@ impl Broker {
         &self,
         agent: &AgentName,
         from: u64,
+        look: impl FnMut(u64, Timestamp, &ControlRecord) -> Option<T>,
+    ) -> Result<Option<T>> {
+        self.look_back_at(self.subjects().control(agent), from, look).await
+    }
+
+    /// The same for what the log holds about the fleet: leaders and nodes.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn look_back_fleet<T>(
+        &self,
+        from: u64,
+        look: impl FnMut(u64, Timestamp, &ControlRecord) -> Option<T>,
+    ) -> Result<Option<T>> {
+        self.look_back_at(self.subjects().control_fleet(), from, look).await
+    }
+
+    async fn look_back_at<T>(
+        &self,
+        subject: String,
+        from: u64,
         mut look: impl FnMut(u64, Timestamp, &ControlRecord) -> Option<T>,
     ) -> Result<Option<T>> {
-        let (stream, subject) = (self.control_stream(), self.subjects().control(agent));
+        let stream = self.control_stream();
         let extent = self.control_extent().await?;
         let (first, mut end, mut width) = (extent.first.max(from), extent.last + 1, NEAR);
         while end > first {

@@ -5,6 +5,7 @@ use common::event::{Event, EventBody, attempt_of};
 use common::shim::Exit;
 use common::spec::AgentSpec;
 
+use super::ends::{Incarnations, Life};
 use super::table;
 
 /// An event of a message, on one line.
@@ -85,7 +86,7 @@ pub(crate) fn control(record: &ControlRecord) -> String {
             format!("incarnation {incarnation} is receiving messages")
         }
         ControlEvent::IncarnationExited { incarnation, exit, clean, .. } => {
-            let retried = if *clean { "" } else { "; its open turns will be retried" };
+            let retried = if *clean { "" } else { RETRIED };
             format!("incarnation {incarnation} {}{retried}", ended(exit))
         }
         ControlEvent::StartFailed { incarnation, reason, .. } => {
@@ -112,8 +113,25 @@ pub(crate) fn control(record: &ControlRecord) -> String {
     }
 }
 
-/// The same, where `before` is what its agent was last applied with: an apply may change nothing.
-pub(crate) fn control_after(record: &ControlRecord, before: Option<&AgentSpec>) -> String {
+const RETRIED: &str = "; any open turns will be retried";
+
+/// The same, where `before` is what its agent was last applied with: an apply may change nothing; and `incarnations` what earlier
+/// records tell of those that end.
+pub(crate) fn control_after(
+    record: &ControlRecord,
+    before: Option<&AgentSpec>,
+    incarnations: &Incarnations,
+) -> String {
+    if let ControlEvent::IncarnationExited { agent, incarnation, exit, .. } = &record.event {
+        match incarnations.of(agent, *incarnation) {
+            Some(Life::Late) => {
+                return format!("incarnation {incarnation} was killed: it was not ready in time");
+            }
+            // It had no message.
+            Some(Life::Started) => return format!("incarnation {incarnation} {}", ended(exit)),
+            Some(Life::Ready) | None => {}
+        }
+    }
     if let ControlEvent::AgentApplied { spec, force: false, asked: None } = &record.event
         && before == Some(spec.as_ref())
     {
@@ -122,14 +140,14 @@ pub(crate) fn control_after(record: &ControlRecord, before: Option<&AgentSpec>) 
     control(record)
 }
 
-/// How an incarnation ended: `exited with code 3`, `was killed by signal 9`, `disappeared`.
+/// How an incarnation ended: `exited with code 3`, `was killed by signal 9`.
 fn ended(exit: &Exit) -> String {
     match exit {
         Exit { reason: Some(_), .. } => format!("ended: {}", exit.describe()),
         Exit { out_of_memory: true, .. } => "was killed: out of memory".to_owned(),
         Exit { code: Some(code), .. } => format!("exited with code {code}"),
         Exit { signal: Some(signal), .. } => format!("was killed by signal {signal}"),
-        _ => "disappeared".to_owned(),
+        _ => exit.words(),
     }
 }
 
@@ -154,6 +172,43 @@ mod tests {
         let elected = ControlEvent::LeaderElected { supervisor, run, rules: 2 };
         let record = ControlRecord { event: elected, ..record };
         assert_eq!(control(&record), "supervisor s1 was elected leader");
+    }
+
+    #[test]
+    fn one_that_was_never_ready_has_no_open_turns() {
+        let agent = || AgentName::new("a").expect("valid");
+        let reason = Some(Exit::UNREPORTED.to_owned());
+        let exit = Exit { code: Some(137), reason, ..Exit::default() };
+        let record = |event| ControlRecord {
+            id: None,
+            at: Timestamp::from_millis(0),
+            term: Some(4),
+            author: "s1".to_owned(),
+            event,
+        };
+        let exited = record(ControlEvent::IncarnationExited {
+            agent: agent(),
+            incarnation: 7,
+            exit,
+            clean: false,
+        });
+        let mut seen = Incarnations::default();
+        let unreported =
+            "incarnation 7 ended: its shim ended without reporting an exit status (exit code 137)";
+        let told = |seen: &Incarnations| control_after(&exited, None, seen);
+        assert_eq!(told(&seen), format!("{unreported}; any open turns will be retried"));
+        let node = common::NodeName::new("n").expect("valid");
+        let (incarnation, generation) = (7, 1);
+        seen.see(&ControlEvent::IncarnationAllocated {
+            agent: agent(),
+            incarnation,
+            generation,
+            node,
+        });
+        assert_eq!(told(&seen), unreported);
+        let (timer, said) = (Timer::Ready, None);
+        seen.see(&ControlEvent::TimerFired { agent: agent(), timer, incarnation, said });
+        assert_eq!(told(&seen), "incarnation 7 was killed: it was not ready in time");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use common::spec::AgentSpec;
 use serde::Serialize;
 
 use super::client::Client;
+use super::ends::Incarnations;
 use super::output::{self, Array};
 use super::{describe, page};
 use crate::args::Global;
@@ -56,7 +57,10 @@ pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiErr
     }
     let mut out = match client.json() {
         true => Out::Lines,
-        false => Out::Words(Specs { broker: client.broker.clone(), known: BTreeMap::new() }),
+        false => Out::Words(
+            Specs { broker: client.broker.clone(), known: BTreeMap::new() },
+            Incarnations::default(),
+        ),
     };
     stored(&client, args, extent, &mut out).await?;
     if args.follow {
@@ -69,7 +73,7 @@ pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiErr
 enum Out {
     Array(Array),
     Lines,
-    Words(Specs),
+    Words(Specs, Incarnations),
 }
 
 impl Out {
@@ -77,9 +81,11 @@ impl Out {
         match self {
             Self::Array(array) => array.item(&Numbered { seq, record }),
             Self::Lines => output::json_line(&Numbered { seq, record }),
-            Self::Words(specs) => {
+            Self::Words(specs, incarnations) => {
                 let before = specs.before(seq, record).await?;
-                output::line(render(seq, record, before.as_deref()))
+                let line = render(seq, record, before.as_deref(), incarnations);
+                incarnations.see(&record.event);
+                output::line(line)
             }
         }
     }
@@ -87,7 +93,7 @@ impl Out {
     fn end(self, shown: Result<(), ApiError>) -> Result<(), ApiError> {
         match self {
             Self::Array(array) => array.end(shown),
-            Self::Lines | Self::Words(_) => shown,
+            Self::Lines | Self::Words(..) => shown,
         }
     }
 }
@@ -222,9 +228,15 @@ fn malformed(seq: u64, cause: &str) {
     output::note(format!("warning: record #{seq} of the control log does not parse: {cause}"));
 }
 
-fn render(seq: u64, record: &ControlRecord, before: Option<&AgentSpec>) -> String {
+fn render(
+    seq: u64,
+    record: &ControlRecord,
+    before: Option<&AgentSpec>,
+    incarnations: &Incarnations,
+) -> String {
     let who = record.event.agent().map_or("fleet", AgentName::as_str);
-    format!("{}  #{seq:<6} {who:<16} {}", record.at, describe::control_after(record, before))
+    let what = describe::control_after(record, before, incarnations);
+    format!("{}  #{seq:<6} {who:<16} {what}", record.at)
 }
 
 #[cfg(test)]
@@ -244,7 +256,7 @@ mod tests {
             event: ControlEvent::AgentStopped { agent },
         };
         assert_eq!(
-            render(7, &record, None),
+            render(7, &record, None, &Incarnations::default()),
             "1970-01-01T00:00:00.000Z  #7      writer           stop requested"
         );
         let json = serde_json::to_value(Numbered { seq: 7, record: &record }).expect("plain");

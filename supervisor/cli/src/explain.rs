@@ -1,22 +1,23 @@
 //! `mozart explain`: the state of an agent or a message, the reason, and what to try. Reads only the broker, so that it works while
 //! no supervisor runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
 use broker::{Broker, ControlItem, EventBatch};
 use clap::Args;
-use common::AgentName;
 use common::api::{AgentState, ApiError, Query};
 use common::control::{ControlEvent, ControlRecord};
 use common::event::attempt_of;
 use common::message::{Envelope, Final};
 use common::spec::AgentSpec;
+use common::{AgentName, NodeName};
 use serde_json::json;
 use supervisor_core::{Agent, Phase, State};
 
 use super::client::{Client, now};
+use super::ends::{Incarnations, LastEnd};
 use super::lifecycle::last_words;
 use super::reasons::{self, Facts};
 use super::reference::MessageRef;
@@ -154,6 +155,8 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
             why.push(format!("{whose} ends with: {line}"));
         }
     }
+    let records = records(&client.broker, name).await?;
+    why.extend(LastEnd::of(&records).map(|end| end.words()));
     if !fleet.supervised {
         why.push(UNSUPERVISED.to_owned());
     }
@@ -189,15 +192,7 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
     } else {
         Vec::new()
     };
-    let records = records(&client.broker, name).await?;
-    let mut recent: Vec<String> = (0..records.len().min(8))
-        .map(|place| {
-            let (seq, record) = &records[place];
-            let words = describe::control_after(record, applied_before(&records[place + 1..]));
-            format!("{}  #{seq}  {}", record.at, words)
-        })
-        .collect();
-    recent.reverse();
+    let recent = recent(&client.broker, agent, &records).await?;
     if client.json() {
         output::json(&json!({
             "subject": name, "explanation": why, "recent": recent, "log": log,
@@ -209,6 +204,74 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
     section("What happened last:", &recent)?;
     section("Its last log lines:", &log)?;
     Ok(0)
+}
+
+/// An agent's last records as lines, oldest first, with the losses of the nodes that it was on.
+async fn recent(
+    broker: &Broker,
+    agent: Option<&Agent>,
+    records: &[(u64, ControlRecord)],
+) -> Result<Vec<String>, ApiError> {
+    const SHOWN: usize = 8;
+    let mut incarnations = Incarnations::default();
+    let mut lines = BTreeMap::new();
+    for place in (0..records.len()).rev() {
+        let (seq, record) = &records[place];
+        if place < SHOWN {
+            let before = applied_before(&records[place + 1..]);
+            let words = describe::control_after(record, before, &incarnations);
+            lines.insert(*seq, format!("{}  #{seq}  {words}", record.at));
+        }
+        incarnations.see(&record.event);
+    }
+    if agent.is_some() {
+        for (seq, line) in losses(broker, records).await? {
+            lines.insert(seq, line);
+        }
+    }
+    let excess = lines.len().saturating_sub(SHOWN);
+    Ok(lines.into_values().skip(excess).collect())
+}
+
+/// The losses of the nodes that an agent's incarnations were on, which ended them.
+async fn losses(
+    broker: &Broker,
+    records: &[(u64, ControlRecord)],
+) -> Result<Vec<(u64, String)>, ApiError> {
+    /// How many records about the fleet are looked at.
+    const FLEET: usize = 200;
+    let from = records.last().map_or(1, |(seq, _)| *seq);
+    let (mut losses, mut looked) = (Vec::new(), 0);
+    let look = |seq, _, record: &ControlRecord| {
+        if let ControlEvent::NodeLost { node } = &record.event
+            && let Some(number) = given_up_with(node, seq, records)
+        {
+            let what = format!("node {node} was lost; incarnation {number} was given up");
+            losses.push((seq, format!("{}  #{seq}  {what}", record.at)));
+        }
+        looked += 1;
+        (looked >= FLEET).then_some(())
+    };
+    broker.look_back_fleet(from, look).await.attempt("cannot read the control log")?;
+    Ok(losses)
+}
+
+/// The incarnation that was on a node when it was lost: the last one that had been started, unless it had ended. `records`: newest
+/// first.
+fn given_up_with(node: &NodeName, lost: u64, records: &[(u64, ControlRecord)]) -> Option<u64> {
+    let mut over = BTreeSet::new();
+    for (_, record) in records.iter().filter(|(seq, _)| *seq < lost) {
+        if let ControlEvent::IncarnationExited { incarnation, .. }
+        | ControlEvent::StartFailed { incarnation, .. } = &record.event
+        {
+            over.insert(*incarnation);
+        } else if let ControlEvent::IncarnationAllocated { incarnation, node: on, .. } =
+            &record.event
+        {
+            return (on == node && !over.contains(incarnation)).then_some(*incarnation);
+        }
+    }
+    None
 }
 
 /// What an agent was last applied with, by its records, newest first.
@@ -328,7 +391,47 @@ fn exits(records: &[(u64, ControlRecord)]) -> BTreeMap<u64, String> {
         let ControlEvent::IncarnationExited { incarnation, exit, .. } = &record.event else {
             return None;
         };
-        Some((*incarnation, exit.describe()))
+        Some((*incarnation, exit.words()))
     };
     records.iter().filter_map(exit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_took_with_it_is_what_ran_there() {
+        let agent = || AgentName::new("a").expect("valid");
+        let node = |name| NodeName::new(name).expect("valid");
+        let record = |event| ControlRecord {
+            id: None,
+            at: common::Timestamp::default(),
+            term: Some(1),
+            author: "t".to_owned(),
+            event,
+        };
+        let allocated = |incarnation, on| {
+            let (generation, node) = (1, node(on));
+            record(ControlEvent::IncarnationAllocated {
+                agent: agent(),
+                incarnation,
+                generation,
+                node,
+            })
+        };
+        let exit = common::shim::Exit::default();
+        let exited = record(ControlEvent::IncarnationExited {
+            agent: agent(),
+            incarnation: 2,
+            exit,
+            clean: true,
+        });
+        // Newest first.
+        let records = [(9, exited), (7, allocated(2, "h2")), (5, allocated(1, "h1"))];
+        let lost = |name, at| given_up_with(&node(name), at, &records);
+        assert_eq!((lost("h1", 6), lost("h2", 6)), (Some(1), None));
+        assert_eq!((lost("h1", 8), lost("h2", 8)), (None, Some(2)));
+        assert_eq!(lost("h2", 10), None, "it had ended before");
+    }
 }

@@ -19,6 +19,7 @@ mod describe;
 mod diff;
 mod doctor;
 mod drain;
+mod ends;
 mod events;
 pub mod examples;
 mod explain;

@@ -170,7 +170,8 @@ pub(crate) fn runs(row: &AgentRow) -> bool {
 pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
     let (agent, generation) = (&row.agent, row.generation);
     let Some(why) = row.given_up.as_ref() else {
-        let why = row.reason.clone().filter(|_| row.quarantined)?;
+        let why = row.reason.as_deref().filter(|_| row.quarantined)?;
+        let why = why.strip_prefix("quarantined: ").unwrap_or(why);
         let try_ = format!(
             "`mozart explain {agent}`; once that is corrected, `mozart start {agent}` releases it"
         );
@@ -178,7 +179,7 @@ pub(crate) fn given_up(row: &AgentRow) -> Option<ApiError> {
         return Some(failure::error(failure::FAILED, what, why, try_));
     };
     // What runs instead is said already.
-    let why = why.strip_prefix(&format!("generation {generation} ")).unwrap_or(why);
+    let why = why.strip_prefix(&format!("generation {generation} was given up: ")).unwrap_or(why);
     let (why, what) = match row.running_generation {
         Some(runs) if runs == generation => {
             (why, format!("the replacement of {agent} was given up"))

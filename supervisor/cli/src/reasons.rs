@@ -7,6 +7,7 @@ use broker::EventBatch;
 use common::api::AgentState;
 use common::event::EventBody;
 use common::message::{DeadLetter, Envelope, Final, Outcome};
+use common::spec::Retry;
 use common::words::count;
 use common::{MessageId, Timestamp};
 use supervisor_core::Agent;
@@ -118,16 +119,22 @@ fn open(facts: &Facts, last: Option<&Attempt>) -> Vec<String> {
         return vec![line];
     }
     let since = took(facts.now.since(facts.request.created_at));
-    let mut lines =
-        vec![format!("Message {id} to {name} has been waiting for {since}: {}.", waits(facts))];
+    let mut lines = vec![format!(
+        "Message {id} to {name} has been waiting for {since}: {}.",
+        waits(facts, last)
+    )];
     if let Some(last) = last {
-        lines.push(format!("It was tried {} before; another attempt follows.", times(last.number)));
+        let tried = match last.number {
+            1 => "once".to_owned(),
+            more => format!("{more} times"),
+        };
+        lines.push(format!("It was tried {tried} before; another attempt follows."));
     }
     lines
 }
 
-/// What a message waits for.
-fn waits(facts: &Facts) -> String {
+/// What a message waits for. `last`: its last attempt.
+fn waits(facts: &Facts, last: Option<&Attempt>) -> String {
     let name = &facts.request.agent;
     let Some(agent) = &facts.agent else {
         return format!(
@@ -135,7 +142,8 @@ fn waits(facts: &Facts) -> String {
             facts.request.message_id
         );
     };
-    let reason = agent.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    let reason = agent.reason.as_deref().map(supervisor_core::reworded);
+    let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
     match agent.state() {
         AgentState::Stopped => {
             format!("{name} is stopped{reason}; `mozart start {name}` starts it")
@@ -145,14 +153,43 @@ fn waits(facts: &Facts) -> String {
         }
         AgentState::Starting => format!("{name} is starting{reason}"),
         AgentState::Error if agent.is_quarantined() => {
+            let reason = reason.replacen("(quarantined: ", "(", 1);
             format!("{name} is quarantined{reason}; `mozart start {name}` releases it")
         }
         AgentState::Error => match agent.next_try {
             Some(at) => format!("{name} is down{reason}, and is restarted at {at}"),
             None => format!("{name} is down{reason}"),
         },
-        AgentState::Running => queue(facts, agent),
+        AgentState::Running => delayed(facts, agent, last).unwrap_or_else(|| queue(facts, agent)),
     }
+}
+
+/// That the shim of the last attempt delays the next one. When its worker asked for another delay than that of ATTEMPTS is not on
+/// record.
+fn delayed(facts: &Facts, agent: &Agent, last: Option<&Attempt>) -> Option<String> {
+    let held = |last: &&Attempt| last.error.is_some() && agent.begun == Some(last.incarnation);
+    let last = last.filter(held)?;
+    let Retry { first, max } = agent.spec_of(generation(agent)).unwrap_or(&agent.spec).retry;
+    let doubled = 2_u32.checked_pow(last.number.saturating_sub(1)).unwrap_or(u32::MAX);
+    let delay = first.saturating_mul(doubled).min(max);
+    let (at, next) = (last.last.after(delay), last.number + 1);
+    let worker_asks = "`retryAfterMs` of its worker's error, which is not on record";
+    Some(if facts.now < at {
+        let delay = humantime::format_duration(delay);
+        format!(
+            "attempt {next} begins at {at}, after the backoff of {delay} (ATTEMPTS), or after {worker_asks}"
+        )
+    } else {
+        format!(
+            "attempt {next} is delayed: the backoff (ATTEMPTS) ended at {at}, so that it waits for {worker_asks}, or until {} is free",
+            agent.name
+        )
+    })
+}
+
+/// The generation that takes messages.
+fn generation(agent: &Agent) -> u64 {
+    agent.current.as_ref().map_or(agent.generation, |one| one.generation)
 }
 
 fn queue(facts: &Facts, agent: &Agent) -> String {

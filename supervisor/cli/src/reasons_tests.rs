@@ -139,6 +139,26 @@ fn a_message_waits_for_the_one_before_it_in_its_conversation() {
 }
 
 #[test]
+fn a_delayed_attempt_says_when_it_begins_or_why_it_does_not() {
+    let mut facts = facts(agent(vec![ready()]));
+    facts.batches = vec![batch(1, 1, EventBody::Error { error: "busy".to_owned() })];
+    facts.now = Timestamp::from_millis(59_501);
+    let lines = message(&facts);
+    let due = "attempt 2 begins at 1970-01-01T00:01:00.001Z, after the backoff of 1s (ATTEMPTS)";
+    assert!(lines[0].contains(due), "{lines:?}");
+    assert_eq!(lines[1], "It was tried once before; another attempt follows.");
+    // Longer than any backoff: its worker asked for it.
+    facts.now = Timestamp::from_millis(90_000);
+    let line = first(&facts);
+    assert!(line.contains("attempt 2 is delayed") && line.contains("`retryAfterMs`"), "{line}");
+    // The incarnation that delayed it is gone: the next one does not.
+    facts.batches = vec![batch(2, 0, EventBody::Error { error: "busy".to_owned() })];
+    let lines = message(&facts);
+    assert!(lines[0].contains("nothing blocks it"), "{lines:?}");
+    assert_eq!(lines[1], "It was tried 2 times before; another attempt follows.");
+}
+
+#[test]
 fn an_attempt_under_way_is_told_with_its_patience() {
     let mut facts = facts(agent(vec![ready()]));
     facts.batches = vec![batch(1, 1, EventBody::Delivered { incarnation: 1 })];

@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_rollback_is_exit_1_and_says_what_runs() {
-        let why = "generation 3 not ready: exit code 1; generation 2 runs again";
+        let why = "generation 3 was given up: it did not become ready: exit code 1; generation 2 runs again";
         let error = given_up(&asked().agent, why.to_owned(), true);
         assert_eq!((error.code, error.cause.as_str()), (1, why));
         assert_eq!(late(&asked().agent, None, Duration::from_secs(1)).code, 5);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use broker::Attempt as _;
 use clap::{Args, Subcommand};
 use common::api::{AgentDetail, AgentRow, AgentState, ApiError, Earlier, Query, Reply};
-use common::control::ControlEvent;
+use common::control::{ControlEvent, Timer};
 use common::spec::AgentSpec;
 use common::{AgentName, Timestamp, failure};
 use serde::Serialize;
@@ -80,6 +80,31 @@ struct Tried {
     ready: BTreeSet<u64>,
     /// Generations of which an incarnation was started, and whether one of them was ready.
     generations: BTreeMap<u64, bool>,
+    /// How incarnations ended whose allocation is not read yet.
+    ends: BTreeMap<u64, Vain>,
+    /// How the last incarnation of a generation ended.
+    why: BTreeMap<u64, Vain>,
+}
+
+/// How an incarnation that was never ready ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Vain {
+    /// It was not ready in time; the last line of its worker's output.
+    Late(Option<String>),
+    /// Otherwise.
+    Ended(String),
+}
+
+impl Vain {
+    /// `ready`: its time to become ready.
+    fn words(&self, ready: Duration) -> String {
+        let late = format!("it was not ready within {}", humantime::format_duration(ready));
+        match self {
+            Self::Late(Some(said)) => format!("{late}; the last line of its output: {said}"),
+            Self::Late(None) => late,
+            Self::Ended(how) => format!("it did not become ready: {how}"),
+        }
+    }
 }
 
 impl Tried {
@@ -89,6 +114,18 @@ impl Tried {
         } else if let ControlEvent::IncarnationAllocated { incarnation, generation, .. } = event {
             let was_ready = self.ready.remove(incarnation);
             *self.generations.entry(*generation).or_default() |= was_ready;
+            if let Some(why) = self.ends.remove(incarnation) {
+                self.why.entry(*generation).or_insert(why);
+            }
+        } else if let ControlEvent::IncarnationExited { incarnation, exit, .. } = event {
+            self.ends.insert(*incarnation, Vain::Ended(exit.words()));
+        } else if let ControlEvent::StartFailed { incarnation, reason, .. } = event {
+            self.ends.insert(*incarnation, Vain::Ended(reason.clone()));
+        } else if let ControlEvent::TimerFired { timer: Timer::Ready, incarnation, said, .. } =
+            event
+        {
+            // What its shim said when it was killed for that is of no use.
+            self.ends.insert(*incarnation, Vain::Late(said.clone()));
         }
     }
 
@@ -109,6 +146,9 @@ struct Generation {
     asked: Option<String>,
     /// `running`, `starting`, `failed`, `earlier`, or the agent's state.
     state: &'static str,
+    /// Why it failed, if that is still on record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
     /// Compared with the one before it; none if that is no longer on record.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<Change>>,
@@ -151,6 +191,10 @@ async fn generations(
             EARLIER if tried.in_vain(one.generation) => "failed",
             state => state,
         };
+        if one.state == "failed" {
+            let why = tried.why.get(&one.generation);
+            one.why = why.map(|why| why.words(one.spec.timeout.ready));
+        }
     }
     Ok((detail, numbered))
 }
@@ -169,7 +213,8 @@ fn number(applied: Vec<Applied>, newest: u64) -> Vec<Generation> {
         let changes = before.map(|before| changes::between(&before.spec, &one.spec));
         let Applied { at, author, asked, spec, .. } = one;
         let state = EARLIER;
-        all.push(Generation { generation, at, by: author, asked, state, changes, spec });
+        let why = None;
+        all.push(Generation { generation, at, by: author, asked, state, why, changes, spec });
         generation = generation.saturating_sub(1);
     }
     all
@@ -199,8 +244,18 @@ async fn history(client: &Client, agent: &AgentName) -> Result<u8, ApiError> {
     };
     let rows = all.iter().rev().map(cells);
     output::line(table::table(&["GEN", "APPLIED", "BY", "STATE", "CHANGED"], rows))?;
-    if let Some(why) = &detail.row.given_up {
-        output::note(format!("generation {}: {why}", detail.row.generation));
+    let newest = detail.row.given_up.as_ref().map(|why| (detail.row.generation, why));
+    for one in all.iter().rev() {
+        match (newest, &one.why) {
+            // With what runs instead.
+            (Some((generation, why)), _) if generation == one.generation => {
+                output::note(why.as_str());
+            }
+            (_, Some(why)) => {
+                output::note(format!("generation {} was given up: {why}", one.generation));
+            }
+            (_, None) => {}
+        }
     }
     Ok(0)
 }
@@ -307,6 +362,30 @@ mod tests {
             [1, 2, 3, 4].map(|generation| tried.in_vain(generation)),
             [false, true, false, false]
         );
+        // The reason is that of the last try, and of one that was late that it was late.
+        let reason = Some(common::shim::Exit::UNREPORTED.to_owned());
+        let exit = common::shim::Exit { code: Some(137), reason, ..Default::default() };
+        let log = [
+            allocated(6, 4),
+            ControlEvent::StartFailed {
+                agent: agent(),
+                incarnation: 6,
+                reason: "SECRET X is not set".into(),
+            },
+            allocated(7, 5),
+            ControlEvent::TimerFired {
+                agent: agent(),
+                timer: Timer::Ready,
+                incarnation: 7,
+                said: None,
+            },
+            ControlEvent::IncarnationExited { agent: agent(), incarnation: 7, exit, clean: false },
+        ];
+        let mut tried = Tried::default();
+        log.iter().rev().for_each(|event| tried.see(event));
+        let why = |generation| tried.why[&generation].words(Duration::from_secs(5));
+        assert_eq!(why(4), "it did not become ready: SECRET X is not set");
+        assert_eq!(why(5), "it was not ready within 5s");
     }
 
     #[test]

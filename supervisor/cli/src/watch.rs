@@ -176,7 +176,7 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         ControlEvent::AgentRemoved { .. } => Some(End::Close("removed")),
         ControlEvent::AgentRestarted { .. } if !follow => Some(End::Close("restarted")),
         ControlEvent::IncarnationExited { incarnation, exit, .. } => {
-            Some(End::Exited { incarnation: *incarnation, how: exit.describe() })
+            Some(End::Exited { incarnation: *incarnation, how: exit.words() })
         }
         ControlEvent::AgentRestarted { .. }
         | ControlEvent::AgentApplied { .. }

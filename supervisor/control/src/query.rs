@@ -230,7 +230,9 @@ impl Supervisor {
         {
             let (target, newest) = (known.target, known.generation);
             let what = format!("generation {target} of {agent} is already in force");
-            let cause = format!("generation {newest} was given up: {why}");
+            let why = supervisor_core::reworded(why);
+            let given_up = format!("generation {newest} was given up: ");
+            let cause = format!("{given_up}{}", why.strip_prefix(&given_up).unwrap_or(&why));
             let try_ = format!(
                 "correct the soul and `mozart apply` it; `mozart rollout undo {agent} --to-generation N` goes further back"
             );

@@ -112,10 +112,12 @@ pub(super) fn row(
     AgentRow {
         agent: agent.name.clone(),
         state: agent.state(),
-        reason: doing.map(str::to_owned).or_else(|| agent.reason.clone()),
+        reason: doing
+            .map(str::to_owned)
+            .or_else(|| agent.reason.as_deref().map(supervisor_core::reworded)),
         generation: agent.generation,
         incarnation: agent.incarnation,
-        restart_count: agent.restart_count,
+        restart_count: agent.restarts_done(),
         message_count: counted.map_or(0, |counted| counted.messages),
         node: shown.map(|one| one.node.to_string()),
         started_at: agent.started_at,
@@ -123,13 +125,13 @@ pub(super) fn row(
         inflight,
         oldest: counted.and_then(|counted| counted.oldest),
         counts: if counted.is_some() { Counts::Earlier } else { Counts::Unknown },
-        last_exit: agent.last_exit.as_ref().map(common::shim::Exit::describe),
+        last_exit: agent.last_exit.as_ref().map(common::shim::Exit::words),
         last_exit_at: agent.last_exit_at,
         next_try: agent.next_try,
         reported: reported || running.is_none(),
         running_incarnation: running.map(|one| one.number),
         running_generation: running.map(|one| one.generation),
-        given_up: agent.given_up.clone(),
+        given_up: agent.given_up.as_deref().map(supervisor_core::reworded),
         target_generation: agent.target,
         quarantined: agent.is_quarantined(),
     }

@@ -2,8 +2,10 @@
 
 use common::AgentName;
 use common::api::AgentState;
+use common::shim::Exit;
 use common::words::count;
 
+use crate::reword::reworded;
 use crate::state::{Agent, Desired, Hold, Incarnation, Moving, NodePhase, Phase, State};
 
 /// The state of an agent and its reasons, most important first. Empty if there is no such agent and never was.
@@ -50,20 +52,20 @@ pub fn explain(state: &State, name: &AgentName) -> Vec<String> {
     lines.extend(way_back(agent));
     if let Some(given_up) = agent.given_up.as_ref().filter(|_| agent.is_rolled_back()) {
         let generation = agent.generation;
-        let why = given_up.strip_prefix(&format!("generation {generation} ")).unwrap_or(given_up);
+        let given_up = reworded(given_up);
+        let why = given_up.strip_prefix(&format!("generation {generation} was given up: "));
+        let why = why.unwrap_or(&given_up);
         lines.push(format!(
             "Generation {generation} was rolled back: {why}. Correct what is wrong and `mozart apply` it; `mozart replace {name}` retries it as it is."
         ));
     }
-    if agent.restart_count > 0 {
+    // How often one that is quarantined was restarted is said already.
+    let restarts = agent.restarts_done();
+    if restarts > 0 && !agent.is_quarantined() {
         lines.push(format!(
-            "It was restarted {} since it was last stable (60s up and one finished turn).",
-            count(agent.restart_count.into(), "time", "times")
+            "It was restarted {} without becoming stable (60s up and one finished turn).",
+            count(restarts.into(), "time", "times")
         ));
-    }
-    if let Some(exit) = &agent.last_exit {
-        let at = agent.last_exit_at.map(|at| format!(", at {at}")).unwrap_or_default();
-        lines.push(format!("Its worker last ended with {}{at}.", exit.describe()));
     }
     lines
 }
@@ -116,6 +118,7 @@ fn headline(agent: &Agent) -> String {
         (AgentState::Error, Some(Hold::Quarantined)) => "is quarantined",
         (AgentState::Error, _) => "is in error",
         (AgentState::Starting, _) => "is starting",
+        (AgentState::Running, _) if agent.started_at.is_some() => "has been running",
         (AgentState::Running, _) => "is running",
         (AgentState::Stopping, _) => "is stopping",
         (AgentState::Stopped, _) => "is stopped",
@@ -124,9 +127,13 @@ fn headline(agent: &Agent) -> String {
     if let Some(since) = agent.started_at {
         line.push_str(&format!(" since {since}"));
     }
-    if let Some(reason) = &agent.reason {
+    if let Some(reason) = agent.reason.as_deref().map(reworded) {
         line.push_str(&match reason.split_once(": ") {
-            Some(("worker", exit)) => format!(": its worker ended with {exit}"),
+            Some(("worker", exit)) if exit.starts_with("exit code ") => {
+                format!(": its worker ended with {exit}")
+            }
+            Some(("worker", Exit::NOT_FOUND)) => format!(": its worker {}", Exit::NOT_FOUND),
+            Some(("worker", why)) => format!(": {why}"),
             Some(("quarantined", why)) => format!(": {why}"),
             _ => format!(": {reason}"),
         });

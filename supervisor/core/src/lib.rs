@@ -22,6 +22,7 @@ mod rebalance;
 mod recent;
 mod replace;
 mod resume;
+mod reword;
 mod rollback;
 mod snapshot;
 mod state;
@@ -36,6 +37,7 @@ pub use observer::{Ears, Observer, Outcome, ShimReady};
 pub use placement::{Verdict, allocate, allocate_beside, cannot_run, failed, place, verdicts};
 pub use rebalance::{Shift, rebalance};
 pub use resume::resume;
+pub use reword::reworded;
 pub use snapshot::{
     LOG_KEPT, OLDEST_SNAPSHOT_FORMAT, SNAPSHOT_EVERY, SNAPSHOT_FORMAT, SNAPSHOTS_KEPT, Snapshots,
     needless, old_before, restore, snapshot, trimmed_to,

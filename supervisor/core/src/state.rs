@@ -303,6 +303,12 @@ impl Agent {
         self.hold == Some(Hold::Quarantined)
     }
 
+    /// Restarts since it was last stable, without the one that is yet to come.
+    #[must_use]
+    pub fn restarts_done(&self) -> u32 {
+        self.restart_count.saturating_sub(u32::from(self.next_try.is_some()))
+    }
+
     /// Whether an earlier generation runs because the newest one did not become ready.
     #[must_use]
     pub fn is_rolled_back(&self) -> bool {

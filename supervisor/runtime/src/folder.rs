@@ -139,6 +139,6 @@ pub fn without_a_word(
     now: Timestamp,
 ) -> IncarnationExit {
     let mut exit = status.unwrap_or_default();
-    exit.reason.get_or_insert_with(|| "its shim ended without reporting an exit status".to_owned());
+    exit.reason.get_or_insert_with(|| Exit::UNREPORTED.to_owned());
     IncarnationExit { agent, incarnation, exit, clean: false, finished: 0, at: now }
 }
