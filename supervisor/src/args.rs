@@ -153,6 +153,7 @@ const KEEP_FILES: Duration = Duration::from_secs(24 * 3600);
 
 /// How long things are kept.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Retention options")]
 pub(crate) struct KeepArgs {
     /// How long a finished message stays in the journal before it moves to the history
     #[arg(long, env = "MOZART_HOT", default_value = "24h", value_parser = duration, value_name = "TIME")]

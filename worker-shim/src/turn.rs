@@ -19,7 +19,8 @@ const PIECE: usize = 128 * 1024;
 const BATCH: usize = 256 * 1024;
 /// The longest answer, in bytes, before JSON's escapes.
 const ANSWER: usize = common::message::MAX_RECORD;
-const TOO_LARGE: &str = "the answer is larger than a record of the journal can be (1 MiB)";
+pub(crate) const TOO_LARGE: &str =
+    "the answer does not fit a record of the journal (1,044,480 bytes)";
 /// What one turn may say beside its texts, in bytes.
 const SAID: usize = 8 << 20;
 /// What an event takes beyond its body.

@@ -1,5 +1,6 @@
 //! What differs between two specs, field by field.
 
+use common::soul;
 use common::spec::AgentSpec;
 use serde::Serialize;
 use serde_json::Value;
@@ -47,30 +48,77 @@ fn compare(field: String, before: Option<&Value>, after: Option<&Value>, to: &mu
     }
 }
 
-/// The names of the fields, for a cell of a table.
-pub(crate) fn fields(changes: &[Change]) -> String {
-    changes.iter().map(|change| change.field.as_str()).collect::<Vec<_>>().join(", ")
+/// The instructions that differ, for a cell of a table.
+pub(crate) fn instructions(changes: &[Change]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for change in changes {
+        let name = instruction(&change.field);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }
 
-/// The changes as lines, `-` before what was and `+` before what is.
-pub(crate) fn lines(changes: &[Change]) -> Vec<String> {
-    let line = |sign: char, field: &str, value: &Value| match value.as_str() {
-        Some(text) => format!("  {sign} {field}: {text}"),
-        None => format!("  {sign} {field}: {value}"),
-    };
+/// The instruction of a soul that a field comes from.
+fn instruction(field: &str) -> &str {
+    match field.split('.').next().unwrap_or(field) {
+        "model" => "MODEL",
+        "identity" => "SOUL",
+        "ifThen" => "IF",
+        "schedule" => "SCHEDULE",
+        "skills" => "SKILL",
+        "sanctums" => "SANCTUM",
+        "worker" => "WORKER",
+        "image" => "IMAGE",
+        "env" => "ENV",
+        "secrets" => "SECRET",
+        "limits" => "LIMIT",
+        "concurrency" => "CONCURRENCY",
+        "attempts" | "retry" => "ATTEMPTS",
+        "timeout" => "TIMEOUT",
+        "restart" => "RESTART",
+        "replace" => "REPLACE",
+        "keep" => "KEEP",
+        "labels" => "LABEL",
+        "require" => "REQUIRE",
+        "sourcePath" => "path",
+        // What no instruction says: the files.
+        other => other,
+    }
+}
+
+/// The changes as lines of a soul, `-` before what was and `+` before what is.
+pub(crate) fn lines(before: &AgentSpec, after: &AgentSpec) -> Vec<String> {
+    let (old, new) = (soul::render(before), soul::render(after));
+    let mut old: Vec<&str> = old.lines().collect();
+    let mut added: Vec<&str> = Vec::new();
+    for line in new.lines() {
+        match old.iter().position(|other| *other == line) {
+            Some(same) => {
+                old.remove(same);
+            }
+            None => added.push(line),
+        }
+    }
+    let word = |line: &str| line.split(' ').next().map(str::to_owned);
     let mut lines = Vec::new();
-    for Change { field, before, after } in changes {
-        // The digests tell nobody anything.
-        if field == FILES {
-            lines.push("  ~ files: the archive of the soul's folder has changed".to_owned());
-            continue;
-        }
-        if field == "content" {
-            lines.push("  ~ content: files that WORKER or SKILL name have changed".to_owned());
-            continue;
-        }
-        lines.extend(before.iter().map(|value| line('-', field, value)));
-        lines.extend(after.iter().map(|value| line('+', field, value)));
+    for line in old {
+        lines.push(format!("  - {line}"));
+        // What takes its place stands below it.
+        let same: Vec<&str> = added.extract_if(.., |new| word(new) == word(line)).collect();
+        lines.extend(same.iter().map(|line| format!("  + {line}")));
+    }
+    lines.extend(added.iter().map(|line| format!("  + {line}")));
+    if before.source_path != after.source_path {
+        lines.push(format!("  ~ path: {}", after.source_path));
+    }
+    // The digests tell nobody anything.
+    if before.files != after.files {
+        lines.push("  ~ files: the archive of the soul's folder has changed".to_owned());
+    }
+    if before.content != after.content {
+        lines.push("  ~ content: files that WORKER or SKILL name have changed".to_owned());
     }
     lines
 }
@@ -89,13 +137,36 @@ mod tests {
         after.env.insert("LANG".to_owned(), "C".to_owned());
         after.image = Some("a:1".to_owned());
         let changes = between(&before, &after);
-        assert_eq!(fields(&changes), "attempts, env, image");
+        assert_eq!(instructions(&changes), "ATTEMPTS, ENV, IMAGE");
         assert_eq!(
-            lines(&changes),
-            ["  - attempts: 3", "  + attempts: 5", "  + env: {\"LANG\":\"C\"}", "  + image: a:1"]
+            lines(&before, &after),
+            ["  - ATTEMPTS 3", "  + ATTEMPTS 5", "  + IMAGE a:1", "  + ENV LANG=C"]
         );
         let mut other = after.clone();
         other.env.insert("LANG".to_owned(), "de".to_owned());
-        assert_eq!(lines(&between(&after, &other)), ["  - env.LANG: C", "  + env.LANG: de"]);
+        assert_eq!(lines(&after, &other), ["  - ENV LANG=C", "  + ENV LANG=de"]);
+        other.restart.max = 0;
+        other.retry.first = std::time::Duration::from_millis(200);
+        let expected = [
+            "  - ENV LANG=C",
+            "  + ENV LANG=de",
+            "  - ATTEMPTS 5",
+            "  + ATTEMPTS 5 backoff=200ms..30s",
+            "  - RESTART always max=10/10m backoff=1s..60s",
+            "  + RESTART always max=0/10m backoff=1s..60s",
+        ];
+        let shown = lines(&after, &other);
+        assert_eq!(shown.len(), expected.len(), "{shown:?}");
+        for (shown, expected) in shown.iter().zip(expected) {
+            // Minutes may be written in another unit.
+            assert_eq!(shown.split(' ').nth(3), expected.split(' ').nth(3), "{shown}");
+        }
+        // An internal name stands nowhere.
+        for field in
+            serde_json::to_value(&after).expect("plain").as_object().expect("fields").keys()
+        {
+            let is_file = ["name", "content", "files"].contains(&field.as_str());
+            assert!(is_file || instruction(field) != field, "{field}");
+        }
     }
 }

@@ -28,11 +28,14 @@ struct Planned {
     /// The files that differ; none if nothing is known of those before.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<FileChange>>,
+    /// The changes as people read them.
+    #[serde(skip)]
+    lines: Vec<String>,
 }
 
 impl Planned {
     fn new(agent: AgentName, what: &'static str) -> Self {
-        Self { agent, what, changes: Vec::new(), files: None }
+        Self { agent, what, changes: Vec::new(), files: None, lines: Vec::new() }
     }
 }
 
@@ -67,15 +70,16 @@ pub(crate) async fn show(
             true => None,
             false => files::changes(&client.broker, known.files.as_ref(), packed.as_ref()).await,
         };
-        plan.push(Planned { agent, what, changes, files });
+        let lines = changes::lines(&known, &wanted);
+        plan.push(Planned { agent, what, changes, files, lines });
     }
     plan.extend(pruned.iter().map(|agent| Planned::new(agent.clone(), "removed")));
     if client.json() {
         return output::json(&plan);
     }
-    for Planned { agent, what, changes, files } in &plan {
+    for Planned { agent, what, files, lines, .. } in &plan {
         output::line(format!("{agent}: {what}"))?;
-        for line in changes::lines(changes) {
+        for line in lines {
             output::line(line)?;
         }
         for FileChange { path, what } in files.iter().flatten() {

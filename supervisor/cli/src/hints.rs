@@ -31,6 +31,10 @@ pub(crate) fn of(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> Vec<String
     for sanctum in spec.sanctums.iter().filter(|it| !exists(Path::new(&it.host))) {
         hints.push(format!("SANCTUM {}: there is no such folder on this host", sanctum.host));
     }
+    let folder = Path::new(&spec.source_path).parent().unwrap_or(Path::new(""));
+    for skill in spec.skills.iter().filter(|skill| !exists(&folder.join(skill))) {
+        hints.push(format!("SKILL {skill}: there is no such file or folder on this host"));
+    }
     let kept = [("events", spec.keep.events), ("logs", spec.keep.logs)];
     for (what, _) in kept.iter().filter(|(_, age)| age.is_some_and(|age| age > LONGEST_KEPT)) {
         hints.push(format!("KEEP {what}: the fleet keeps {what} for 72 hours at most"));
@@ -114,8 +118,16 @@ mod tests {
         spec.keep.logs = Some(Duration::from_secs(73 * 3600));
         let (host, path) = ("/srv/gone".to_owned(), "/data".to_owned());
         spec.sanctums.push(Sanctum { host, path, read_only: false, shared: false });
+        spec.skills.push("nope".to_owned());
         let hints = of(&spec, |_| false);
-        let begins = ["ENV PATH: `$PATH`", "LIMIT", "SCHEDULE", "SANCTUM /srv/gone", "KEEP logs"];
+        let begins = [
+            "ENV PATH: `$PATH`",
+            "LIMIT",
+            "SCHEDULE",
+            "SANCTUM /srv/gone",
+            "SKILL nope",
+            "KEEP logs",
+        ];
         assert_eq!(hints.len(), begins.len(), "{hints:?}");
         for (hint, begin) in hints.iter().zip(begins) {
             assert!(hint.starts_with(begin), "{hint}");

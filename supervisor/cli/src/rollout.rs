@@ -232,7 +232,7 @@ async fn history(client: &Client, agent: &AgentName) -> Result<u8, ApiError> {
             (Some(asked), _) => asked.clone(),
             (None, None) => String::new(),
             (None, Some(changes)) if changes.is_empty() => "nothing: --force".to_owned(),
-            (None, Some(changes)) => changes::fields(changes),
+            (None, Some(changes)) => changes::instructions(changes),
         };
         vec![
             one.generation.to_string(),
@@ -403,8 +403,8 @@ mod tests {
             all.iter().map(|one| (one.generation, one.spec.attempts)).collect();
         assert_eq!(numbers, [(7, 5), (6, 4), (5, 4), (4, 3)]);
         let changed: Vec<Option<String>> =
-            all.iter().map(|one| one.changes.as_deref().map(changes::fields)).collect();
-        let attempts = || Some("attempts".to_owned());
+            all.iter().map(|one| one.changes.as_deref().map(changes::instructions)).collect();
+        let attempts = || Some("ATTEMPTS".to_owned());
         assert_eq!(changed, [attempts(), Some(String::new()), attempts(), None]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker::SendOutcome;
 use clap::Args;
-use common::api::ApiError;
+use common::api::{AgentRow, AgentState, ApiError};
 use common::message::{Envelope, Final, Kind, MAX_TEXT, Outcome, Status};
 use common::{AgentName, ConversationId, MessageId};
 use serde::Serialize;
@@ -242,9 +242,33 @@ async fn late(client: &Client, envelope: &Envelope) -> Result<u8, ApiError> {
         print(client, envelope, status, None)?;
     }
     let what = format!("no answer to {id} in time");
-    let cause = format!("it is stored and {}", status.as_str());
-    let try_ = format!("`mozart attach {id}` to keep waiting, `mozart explain {id}`");
+    let stored = format!("it is stored and {}", status.as_str());
+    // What the agent does adds to that; without a supervisor it is still true.
+    let rows = client.brief_rows(Some(&envelope.agent)).await.unwrap_or_default();
+    let rests = rows.iter().find(|row| row.agent == envelope.agent).and_then(rests);
+    let (cause, try_) = match rests {
+        Some(why) => (
+            format!("{stored}; {why}"),
+            format!("`mozart start {}`, `mozart attach {id}`", envelope.agent),
+        ),
+        None => (stored, format!("`mozart attach {id}` to keep waiting, `mozart explain {id}`")),
+    };
     Err(failure::error(failure::TIMEOUT, what, cause, try_))
+}
+
+/// That an agent takes no message until somebody starts it, and why.
+fn rests(row: &AgentRow) -> Option<String> {
+    let agent = &row.agent;
+    let (how, reason) = match row.state {
+        _ if row.quarantined => {
+            let reason = row.reason.as_deref();
+            ("quarantined", reason.map(|why| why.strip_prefix("quarantined: ").unwrap_or(why)))
+        }
+        AgentState::Stopped | AgentState::Stopping => (row.state.as_str(), row.reason.as_deref()),
+        AgentState::Starting | AgentState::Running | AgentState::Error => return None,
+    };
+    let reason = reason.map(|why| format!(": {why}")).unwrap_or_default();
+    Some(format!("{agent} is {how}{reason}"))
 }
 
 /// What is wrong with a final state; none when it is an answer.

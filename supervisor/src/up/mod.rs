@@ -75,7 +75,7 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     membership(global, &args, &home, &found).await?;
     let connect = match found {
         Found::Running(connect) => {
-            tracing::info!("already running: applying changes");
+            output::note("already running: applying changes");
             if let Ok(Some(running)) = home.read_running() {
                 shell::ignored(&running, &args);
                 shell::compare(&running, souls.as_deref().unwrap_or_default());

@@ -6,7 +6,7 @@ use common::worker::ToWorker;
 use common::{MessageId, SenderName};
 
 use super::{Book, CANCELLED, Do, Held, Now, Phase};
-use crate::turn::{Turn, json_len};
+use crate::turn::{TOO_LARGE, Turn, json_len};
 
 /// The longest delay that a worker may ask for: as long as any time in a soul.
 const LONGEST_RETRY_MS: u64 = 24 * 3_600_000;
@@ -151,8 +151,7 @@ impl Book {
         if !fits(&final_) {
             final_.status = Outcome::Failed;
             final_.response = None;
-            final_.reason =
-                Some("the answer does not fit a record of the journal (1 MiB)".to_owned());
+            final_.reason = Some(TOO_LARGE.to_owned());
         }
         held.phase = Phase::Settling { turn, final_: Some(Box::new(final_)) };
         self.index(seq);

@@ -96,7 +96,8 @@ pub(super) async fn open(path: &Path, what: &str) -> Result<File, ApiError> {
     if path.as_os_str() != "-" {
         let file = File::open(path).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
-                return failure::error(failure::NOT_FOUND, what, &error, "");
+                let try_ = "check the path; `mozart export AGENT` writes such a file";
+                return failure::error(failure::NOT_FOUND, what, &error, try_);
             }
             failure::file(what, &error, "")
         })?;
