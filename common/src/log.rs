@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
+/// The shim's line in the log of an incarnation whose older lines it has removed.
+pub const TRIMMED: &str = "earlier lines of this log were dropped";
+
 /// A log line. Several travel as one LOGS message, one JSON object a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,4 +23,12 @@ pub struct LogLine {
     /// The incarnation (from the subject).
     #[serde(skip)]
     pub incarnation: u64,
+}
+
+impl LogLine {
+    /// Whether it says that earlier lines are not there any more.
+    #[must_use]
+    pub fn is_trimmed(&self) -> bool {
+        self.stream == "shim" && self.text == TRIMMED
+    }
 }

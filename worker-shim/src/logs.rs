@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::Timestamp;
-use common::log::LogLine;
+use common::log::{LogLine, TRIMMED};
 use common::words::count;
 
 use crate::secrets::Secrets;
@@ -55,6 +55,9 @@ pub(crate) struct Logs {
     /// The sizes of the records that the broker has, the oldest first, and their sum.
     stored: VecDeque<usize>,
     stored_bytes: usize,
+    /// Whether it is still to be said that older lines were removed, and how many records came since it was.
+    untold: bool,
+    since_told: usize,
 }
 
 impl Logs {
@@ -145,10 +148,15 @@ impl Logs {
         self.under_way = false;
         if trimmed && let Some(keep) = self.keep() {
             self.drop_stored(self.stored.len() - keep);
+            self.untold = true;
         }
         self.stored_bytes += sizes.iter().sum::<usize>();
+        self.since_told += sizes.len();
         self.stored.extend(sizes);
-        self.drop_stored(self.stored.len().saturating_sub(RECORDS));
+        let excess = self.stored.len().saturating_sub(RECORDS);
+        // The line that says so is dropped as well in the end.
+        self.untold |= excess > 0 && self.since_told >= RECORDS / 2;
+        self.drop_stored(excess);
     }
 
     fn drop_stored(&mut self, count: usize) {
@@ -176,6 +184,10 @@ impl Logs {
         self.under_way = true;
         self.sent = true;
         let mut batch = Vec::new();
+        if std::mem::take(&mut self.untold) {
+            self.since_told = 0;
+            batch.push(own_line(TRIMMED.to_owned()));
+        }
         let mut bytes = 0;
         while let Some(line) = self.pending.pop_front() {
             bytes += line.text.len() + 64;
@@ -187,10 +199,7 @@ impl Logs {
         self.bytes -= bytes;
         if self.dropped > 0 {
             let dropped = count(std::mem::take(&mut self.dropped), "line", "lines");
-            let text = format!("dropped {dropped} of the log");
-            let at = std::time::SystemTime::now().into();
-            let stream = "shim".to_owned();
-            batch.push(LogLine { at, stream, text, message_id: None, incarnation: 0 });
+            batch.push(own_line(format!("dropped {dropped} of the log")));
         }
         self.due = (!self.pending.is_empty()).then(Instant::now);
         Some(batch)
@@ -200,6 +209,12 @@ impl Logs {
     pub(crate) fn last(&self) -> Vec<String> {
         self.last.iter().cloned().collect()
     }
+}
+
+/// A line of the shim.
+fn own_line(text: String) -> LogLine {
+    let at = std::time::SystemTime::now().into();
+    LogLine { at, stream: "shim".to_owned(), text, message_id: None, incarnation: 0 }
 }
 
 /// A text, and where it is far too long for a log: its beginning, how much is left out, and its end.
@@ -279,6 +294,24 @@ mod tests {
         logs.taken(vec![5], true);
         assert_eq!(logs.keep(), None);
         assert!(logs.stored_bytes <= KEPT + 5);
+    }
+
+    #[test]
+    fn a_log_whose_beginning_is_gone_says_so_before_its_next_line() {
+        let mut logs = Logs::default();
+        let at = Timestamp::from_millis(0);
+        logs.taken(vec![KEPT, SLACK, 1], false);
+        logs.push(at, "stderr", b"one", None);
+        assert_eq!(texts(&mut logs), ["one"], "nothing is removed yet");
+        logs.taken(vec![1], true);
+        logs.push(at, "stderr", b"two", None);
+        assert_eq!(texts(&mut logs), [TRIMMED, "two"]);
+        logs.push(at, "stderr", b"three", None);
+        assert_eq!(texts(&mut logs), ["three"], "once");
+        let mut logs = Logs::default();
+        logs.taken(vec![1; RECORDS + 1], false);
+        logs.push(at, "stderr", b"one", None);
+        assert_eq!(texts(&mut logs), [TRIMMED, "one"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `mozart logs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use broker::ConnectOptions;
 use clap::Args;
@@ -102,6 +102,10 @@ pub(crate) async fn run(global: &Global, args: &LogsArgs) -> Result<u8, ApiError
     };
     let wanted = |line: &LogLine| wanted(line, incarnation, message.as_ref());
     lines.retain(|(_, line)| wanted(line));
+    if args.tail.is_none() && args.since.is_none() && message.is_none() {
+        trimmed(&lines).into_iter().for_each(output::note);
+    }
+    lines.retain(|(_, line)| !line.is_trimmed());
     if args.agents.len() != 1 {
         // Each agent's shim stores what it has in one go.
         lines.sort_by_key(|(_, line)| line.at);
@@ -119,12 +123,24 @@ pub(crate) async fn run(global: &Global, args: &LogsArgs) -> Result<u8, ApiError
     }
     while let Some(follower) = &mut live {
         for line in follower.next().await.attempt(WHAT)? {
-            if seen.is_new(&line) && wanted(&line.1) {
+            if seen.is_new(&line) && wanted(&line.1) && !line.1.is_trimmed() {
                 show(&client, args, &mut names, &line)?;
             }
         }
     }
     Ok(0)
+}
+
+/// That logs do not begin with their first line.
+fn trimmed(lines: &[(AgentName, LogLine)]) -> Vec<String> {
+    let trimmed = lines.iter().filter(|(_, line)| line.is_trimmed());
+    let of: BTreeSet<_> = trimmed.map(|(agent, line)| (agent, line.incarnation)).collect();
+    let say = |(agent, incarnation)| {
+        format!(
+            "note: earlier lines of {agent}, incarnation {incarnation}, were dropped: a log keeps its last 8 MiB"
+        )
+    };
+    of.into_iter().map(say).collect()
 }
 
 /// The message whose lines are wanted. One that the journal has no more may have left some.
@@ -323,6 +339,20 @@ mod tests {
         assert!(!seen.is_new(&of("a", 1)));
         assert!(seen.is_new(&of("a", 1)));
         assert!(seen.is_new(&of("a", 2)));
+    }
+
+    #[test]
+    fn a_log_whose_beginning_is_gone_is_named_once() {
+        let agent = || AgentName::new("a").expect("valid");
+        let shim = |text: &str| LogLine { stream: "shim".to_owned(), ..line(2, 5, text, None) };
+        let worker = line(1, 5, common::log::TRIMMED, None);
+        let lines: Vec<_> =
+            [worker, shim("x"), shim(common::log::TRIMMED), shim(common::log::TRIMMED)]
+                .map(|line| (agent(), line))
+                .into();
+        let said =
+            "note: earlier lines of a, incarnation 2, were dropped: a log keeps its last 8 MiB";
+        assert_eq!(trimmed(&lines), [said]);
     }
 
     #[test]

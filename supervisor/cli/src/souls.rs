@@ -170,7 +170,15 @@ pub(crate) fn batches(souls: Vec<SoulSource>) -> Vec<Vec<SoulSource>> {
 
 fn read(paths: &[PathBuf]) -> Result<Vec<Read>, ApiError> {
     let unreadable = |what: String, cause: String| {
-        failure::error(failure::USAGE, what, cause, "`<agent>.soul`, or a folder of them")
+        // What was expected is said once.
+        let (what, cause, try_) = match what.split_once(": expected ") {
+            Some((what, expected)) if cause.is_empty() => {
+                let cause = format!("expected {expected}");
+                (what.to_owned(), cause, "rename the file, or name another path")
+            }
+            _ => (what, cause, "`<agent>.soul`, or a folder of them"),
+        };
+        failure::error(failure::USAGE, what, cause, try_)
     };
     paths.iter().try_for_each(|path| runtime::home::reaches(path))?;
     let found = soul::find(paths).map_err(|error| {
