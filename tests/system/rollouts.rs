@@ -101,7 +101,7 @@ async fn generations_are_listed_and_gone_back_to() {
     let numbers: Vec<_> = all.map(|one| one["generation"].as_u64()).collect();
     assert_eq!(numbers, [Some(3), Some(2), Some(1)], "{history}");
     let shown = fleet.cli(["rollout", "history", "a"]).await.ok();
-    assert!(shown.stdout.contains("labels"), "{shown}");
+    assert!(shown.stdout.contains("LABEL"), "{shown}");
     fleet
         .cli(["rollout", "undo", "a", "--to-generation", "3"])
         .await
