@@ -33,14 +33,14 @@ pub struct Disk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
-    /// The broker's files were removed under it. What it stores it loses with its end.
+    /// The broker's files were removed or replaced under it. What it stores it loses with its end.
     Removed,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str(match self {
-            Self::Removed => "the broker's data was removed from its disk while it runs",
+            Self::Removed => "the broker's data was removed or replaced while it runs",
         })
     }
 }
@@ -100,6 +100,13 @@ impl Disk {
         (self.total - self.total / 100 * REFUSE).min(LEAST)
     }
 
+    /// Whether not even all of what is kept free of new messages can be stored: a server writes files of 8 MiB, and several at a time.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        const FILES: u64 = 32 << 20;
+        self.fault.is_none() && self.free < FILES && self.level() == Level::Full
+    }
+
     /// How full it is.
     #[must_use]
     pub fn level(&self) -> Level {
@@ -139,6 +146,9 @@ mod tests {
         assert_eq!(level(0, 0), Level::Fine, "no such disk");
         let broken = Disk { total: 100, free: 100, fault: Some(Fault::Removed) };
         assert_eq!(broken.level(), Level::Full);
+        assert!(!broken.is_used_up(), "it has room");
+        let used_up = |free| Disk { total: GIB, free, fault: None }.is_used_up();
+        assert!(used_up(0) && used_up(31 << 20) && !used_up(33 << 20));
     }
 
     #[test]

@@ -124,7 +124,7 @@ async fn data_that_is_removed_under_a_server_is_told_of_and_takes_no_messages() 
         if sent.code == 9 { Ok(sent) } else { Err(sent.to_string()) }
     })
     .await;
-    let _said = refused.says("was removed from its disk");
+    let _said = refused.says("was removed or replaced");
     let nats = fleet.nats_pid().expect("it runs");
     let _down = fleet.cli(["down"]).await.ok();
     assert!(!alive(nats) && fleet.processes().is_empty());

@@ -1,9 +1,8 @@
 //! The disk under the broker, if this process is on the same machine: answers queries about how full it is, and logs warnings.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use broker::{Broker, Subscription};
 use common::storage::{Disk, Fault, Level, REFUSE};
@@ -22,7 +21,7 @@ pub(super) async fn watch(broker: &Broker, store: Option<PathBuf>) {
     let mut is_said = false;
     loop {
         // Whoever cannot tell does not listen: nobody is to wait for that.
-        if known.measure(&store).await.is_none() {
+        if known.measure(&store, server(broker).as_deref()).await.is_none() {
             if !std::mem::replace(&mut is_said, true) {
                 tracing::warn!(
                     "cannot tell how full the disk of {} is: is this the folder of the broker's data?",
@@ -51,7 +50,8 @@ async fn answer(broker: &Broker, store: &Path, mut asked: Subscription, known: &
             },
             _ = tick.tick() => None,
         };
-        let Some(disk) = known.measure(store).await else { return };
+        let server = server(broker);
+        let Some(disk) = known.measure(store, server.as_deref()).await else { return };
         if let Some(question) = question
             && let Err(error) = broker.tell_disk(question, disk).await
         {
@@ -85,45 +85,89 @@ fn say(store: &Path, disk: Disk, level: Level) {
     }
 }
 
+/// The server that runs, as far as it can be reached. One that was started again is another one.
+fn server(broker: &Broker) -> Option<String> {
+    broker.link().borrow().up.then(|| broker.server_id())
+}
+
 /// What is known of the disk from before.
 #[derive(Debug)]
 struct Known {
     level: Level,
+    /// The server that has these files. Another one has opened what is there now, whatever was there before.
+    server: String,
     /// Which of the broker's files were there.
     files: Files,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { level: Level::Fine, files: Files::default() }
+        Self { level: Level::Fine, server: String::new(), files: Files::default() }
     }
+}
+
+/// When a folder was made: a copy put in its place was made later, and may well have the same inode. None if the file system does not
+/// tell; one that does not may also give an inode another number at any time.
+type Made = Option<SystemTime>;
+
+/// A folder of the broker's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Folder {
+    made: Made,
+    /// What it is the folder of: another one in its place must be of something else. None if that cannot be told.
+    of: Option<String>,
+}
+
+impl Folder {
+    fn is_replaced_by(&self, now: &Self) -> bool {
+        differs(self.made, now.made) && self.of.is_some() && self.of == now.of
+    }
+}
+
+fn differs(one: Made, other: Made) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
 }
 
 /// The broker's files, as far as they are looked at.
 #[derive(Debug, Clone, Default)]
 struct Files {
     /// The folders of JetStream and of our streams.
-    folders: BTreeSet<PathBuf>,
-    /// The number of the newest block of each stream, in which it stores what comes, and the inode of the folder that this is in. The server
+    folders: BTreeMap<PathBuf, Folder>,
+    /// The number of the newest block of each stream, in which it stores what comes, and when the folder was made that this is in. The server
     /// removes older blocks once nothing in them is needed, but never this one.
-    newest: BTreeMap<PathBuf, (u64, u64)>,
+    newest: BTreeMap<PathBuf, (u64, Made)>,
 }
 
 impl Files {
-    /// Whether something that was there is missing now, which the server has not removed.
+    /// Whether something that was there is missing now, or is another one, without the server having done that.
     fn miss(&self, now: &Self) -> bool {
-        let is_gone = |(stream, (newest, folder)): (&PathBuf, &(u64, u64))| {
-            now.newest.get(stream).is_none_or(|(now, of)| folder == of && now < newest)
+        let is_gone = |(path, was): (&PathBuf, &Folder)| {
+            now.folders.get(path).is_none_or(|now| was.is_replaced_by(now))
         };
-        !self.folders.is_subset(&now.folders) || self.newest.iter().any(is_gone)
+        let has_lost = |(stream, (newest, made)): (&PathBuf, &(u64, Made))| {
+            // A stream that was made anew counts from 1 again; one that was emptied has another folder, and counts on.
+            let is_same = self.folders.get(stream) == now.folders.get(stream);
+            now.newest.get(stream).is_none_or(|(now, of)| {
+                is_same && if differs(*made, *of) { now <= newest } else { now < newest }
+            })
+        };
+        self.folders.iter().any(is_gone) || self.newest.iter().any(has_lost)
     }
 }
 
 impl Known {
-    /// The disk of a folder; none if it does not tell. A file system that does not answer keeps nothing else waiting.
-    async fn measure(&mut self, store: &Path) -> Option<Disk> {
+    /// The disk of a folder; none if it does not tell. A file system that does not answer keeps nothing else waiting. Without a server,
+    /// files may come and go.
+    async fn measure(&mut self, store: &Path, server: Option<&str>) -> Option<Disk> {
+        if let Some(server) = server.filter(|server| *server != self.server) {
+            self.files = Files::default();
+            server.clone_into(&mut self.server);
+        }
         let had_files = !self.files.folders.is_empty();
         let (mut disk, mut files) = look_within(store, had_files).await?;
+        if server.is_none() {
+            return Some(disk);
+        }
         if self.files.miss(&files) {
             tokio::time::sleep(REPLACED).await;
             (disk, files) = look_within(store, had_files).await?;
@@ -171,17 +215,33 @@ fn look(store: &Path, had_files: bool) -> Option<(Disk, Files)> {
             };
             let newest = entries(&blocks).iter().filter_map(number).max();
             let newest = newest.filter(|_| !is_replica);
-            if let Some(of) = newest.zip(std::fs::metadata(&blocks).ok().map(|it| it.ino())) {
-                files.newest.insert(stream.clone(), of);
+            if let Some(newest) = newest {
+                files.newest.insert(stream.clone(), (newest, made(&blocks)));
             }
-            files.folders.insert(stream);
+            // A replica may be made anew from the others.
+            let of = created(&stream).filter(|_| !is_replica);
+            files.folders.insert(stream.clone(), Folder { made: made(&stream), of });
         }
-        files.folders.extend(jetstream.is_dir().then_some(jetstream));
+        if jetstream.is_dir() {
+            let of = (!is_replica).then(String::new);
+            files.folders.insert(jetstream.clone(), Folder { made: made(&jetstream), of });
+        }
     }
     let existing = store.ancestors().find(|folder| folder.exists()).filter(|_| had_files);
     let told = rustix::fs::statvfs(existing.unwrap_or(store)).ok()?;
     let disk = Disk::of_blocks(told.f_blocks, told.f_bfree, told.f_bavail, told.f_frsize);
     (disk.total > 0).then_some((disk, files))
+}
+
+fn made(folder: &Path) -> Made {
+    std::fs::metadata(folder).and_then(|it| it.created()).ok()
+}
+
+/// When a stream was created, as the server has noted it there.
+fn created(stream: &Path) -> Option<String> {
+    let noted = std::fs::read(stream.join("meta.inf")).ok()?;
+    let noted: serde_json::Value = serde_json::from_slice(&noted).ok()?;
+    noted["Created"].as_str().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -193,14 +253,21 @@ mod tests {
     async fn files_that_were_there_and_are_gone_are_a_fault() {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let mut known = Known::default();
-        let fault = async |known: &mut Known| known.measure(temp.path()).await.expect("told").fault;
+        let fault = async |known: &mut Known| {
+            known.measure(temp.path(), Some("A")).await.expect("told").fault
+        };
         assert_eq!(fault(&mut known).await, None, "a new one");
         fs::create_dir_all(temp.path().join("data/jetstream")).expect("made");
         assert_eq!(fault(&mut known).await, None);
         fs::remove_dir_all(temp.path().join("data")).expect("removed");
         assert_eq!(fault(&mut known).await, Some(Fault::Removed));
         fs::create_dir_all(temp.path().join("data/jetstream")).expect("put back");
-        assert_eq!(fault(&mut known).await, None);
+        assert_eq!(fault(&mut known).await, Some(Fault::Removed), "it is another one");
+        let again = known.measure(temp.path(), Some("B")).await.expect("told").fault;
+        assert_eq!(again, None, "the server was started again");
+        let fault = async |known: &mut Known| {
+            known.measure(temp.path(), Some("B")).await.expect("told").fault
+        };
         let stream = temp.path().join("data/jetstream/$G/streams/MOZART_default_JOURNAL_0");
         fs::create_dir_all(&stream).expect("made");
         assert_eq!(fault(&mut known).await, None);
@@ -211,14 +278,16 @@ mod tests {
         fs::remove_dir_all(temp.path()).expect("removed");
         assert_eq!(fault(&mut known).await, Some(Fault::Removed), "with all around it");
         let mut unknown = Known::default();
-        assert!(unknown.measure(temp.path()).await.is_none(), "it was never there");
+        assert!(unknown.measure(temp.path(), Some("A")).await.is_none(), "it was never there");
     }
 
     #[tokio::test]
     async fn the_block_that_is_written_to_must_stay() {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let mut known = Known::default();
-        let fault = async |known: &mut Known| known.measure(temp.path()).await.expect("told").fault;
+        let fault = async |known: &mut Known| {
+            known.measure(temp.path(), Some("A")).await.expect("told").fault
+        };
         let msgs = temp.path().join("jetstream/$G/streams/MOZART_default_CONTROL/msgs");
         fs::create_dir_all(&msgs).expect("made");
         let put = |number: u32| fs::write(msgs.join(format!("{number}.blk")), b"").expect("put");
@@ -237,17 +306,57 @@ mod tests {
         assert_eq!(fault(&mut known).await, Some(Fault::Removed), "all of them");
         put(4);
         assert_eq!(fault(&mut known).await, None, "purged: the next one is there");
-        // A stream that was made anew has another folder, while the old one still exists.
-        fs::rename(&msgs, msgs.with_file_name("__msgs__")).expect("moved");
-        fs::create_dir(&msgs).expect("made");
-        put(1);
-        assert_eq!(fault(&mut known).await, None, "made anew");
+        // A stream that is emptied gets another folder.
+        let anew = || {
+            fs::remove_dir_all(&msgs).expect("removed");
+            fs::create_dir_all(&msgs).expect("made");
+        };
+        anew();
+        put(5);
+        assert_eq!(fault(&mut known).await, None, "emptied");
+        anew();
+        put(5);
+        assert_eq!(fault(&mut known).await, Some(Fault::Removed), "a copy was put back");
+        put(6);
+        assert_eq!(fault(&mut known).await, None);
         fs::create_dir_all(temp.path().join("jetstream/SYS/_js_/_meta_")).expect("made");
         put(2);
         let mut known = Known::default();
-        let fault = async |known: &mut Known| known.measure(temp.path()).await.expect("told").fault;
+        let fault = async |known: &mut Known| {
+            known.measure(temp.path(), Some("A")).await.expect("told").fault
+        };
         assert_eq!(fault(&mut known).await, None);
         remove(2).expect("it is there");
         assert_eq!(fault(&mut known).await, None, "a replica is cut back to what the others have");
+    }
+    #[tokio::test]
+    async fn what_was_put_in_place_of_the_files_is_not_them() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let mut known = Known::default();
+        let fault = async |known: &mut Known, server| {
+            known.measure(temp.path(), server).await.expect("told").fault
+        };
+        let stream = temp.path().join("jetstream/$G/streams/MOZART_default_CONTROL");
+        let put = |created: &str, block: u32| {
+            let made = fs::create_dir_all(stream.join("msgs"));
+            let meta = format!(r#"{{"name":"x","Created":"{created}"}}"#);
+            let meta = made.and_then(|()| fs::write(stream.join("meta.inf"), meta));
+            let block = stream.join(format!("msgs/{block}.blk"));
+            meta.and_then(|()| fs::write(block, b"")).expect("put");
+        };
+        put("monday", 7);
+        assert_eq!(fault(&mut known, Some("A")).await, None);
+        fs::remove_dir_all(&stream).expect("removed");
+        put("monday", 7);
+        assert_eq!(fault(&mut known, Some("A")).await, Some(Fault::Removed), "a copy");
+        assert_eq!(fault(&mut known, None).await, None, "nothing runs");
+        assert_eq!(fault(&mut known, Some("A")).await, Some(Fault::Removed), "it still runs");
+        assert_eq!(fault(&mut known, Some("B")).await, None, "it was started again");
+        fs::remove_dir_all(&stream).expect("removed");
+        put("tuesday", 1);
+        assert_eq!(fault(&mut known, Some("B")).await, None, "the server made it anew");
+        fs::remove_dir_all(temp.path().join("jetstream")).expect("removed");
+        put("wednesday", 1);
+        assert_eq!(fault(&mut known, Some("B")).await, Some(Fault::Removed), "all of it");
     }
 }
