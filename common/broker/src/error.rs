@@ -6,6 +6,9 @@ fn full(why: &str) -> String {
     if is_gone(why) { why.to_owned() } else { format!("the broker's storage is full: {why}") }
 }
 
+/// How the cause begins where the disk itself is full. Unlike other bounds, it cannot be raised.
+pub(crate) const DISK: &str = "the broker's disk";
+
 /// Whether it is not for want of room that nothing can be stored.
 pub(crate) fn is_gone(why: &str) -> bool {
     why == Fault::Removed.to_string()

@@ -28,6 +28,10 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         BrokerError::Full(why) if crate::error::is_gone(why) => {
             (LIMIT, "`mozart down`; put the data back from a backup, if there is one; `mozart up`")
         }
+        BrokerError::Full(why) if why.starts_with(crate::error::DISK) => (
+            LIMIT,
+            "`mozart usage --storage` shows what uses the space; free disk space, or keep less",
+        ),
         BrokerError::Full(_) => (
             LIMIT,
             "`mozart usage --storage` shows what uses the space; free disk space, keep less, or raise the bound",
@@ -77,6 +81,9 @@ mod tests {
         assert_eq!(code(BrokerError::NoJetStream), 6);
         assert_eq!(code(BrokerError::NoStreams(text())), 6);
         assert_eq!(code(BrokerError::Full(text())), 9);
+        let tried = |why: &str| failure("x", BrokerError::Full(why.to_owned())).try_;
+        assert!(tried("the journal holds all").ends_with("or raise the bound"));
+        assert!(tried("the broker's disk holds all").ends_with("or keep less"));
         let gone = failure("x", BrokerError::Full(common::storage::Fault::Removed.to_string()));
         assert!(
             gone.code == 9 && gone.cause.starts_with("the broker's data was removed"),

@@ -68,6 +68,7 @@ pub use journal::{FinalOutcome, SendOutcome, Stored};
 pub use lease::{Lease, LeaseState};
 pub use logs::LogFollower;
 pub use patience::once_there;
+pub use remove::REWRITE;
 pub use reset::Reset;
 pub use retries::{Retries, pause_after};
 pub use scan::{FirstOpen, OpenScan, Request, Requested};

@@ -23,6 +23,9 @@ const AT_ONCE: usize = 32;
 /// The largest block of the server: `defaultLargeBlockSize` in its filestore.go.
 const BLOCK: usize = 8 << 20;
 
+/// What must be free to have a stream's files rewritten, in bytes: as much as fills a block, and that block anew.
+pub const REWRITE: u64 = 2 * BLOCK as u64;
+
 /// Records that fill a block have this size; no less than that, whatever little a server takes at once.
 const FILLER: usize = 512 << 10;
 const LEAST: usize = 4 << 10;
@@ -51,7 +54,6 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub(crate) async fn drop_bytes(&self, filled: Filled, shard: u32) -> Result<bool> {
-        const NEEDED: usize = 2 * BLOCK;
         let stream = self.filled_stream(filled);
         let fillers = self.subjects().fillers(filled);
         // Of one that was interrupted.
@@ -62,8 +64,8 @@ impl Broker {
             return Ok(true);
         }
         let bound = info.config["max_bytes"].as_u64().unwrap_or(u64::MAX);
-        let has_room = match self.take_room(shard, NEEDED).await {
-            Ok(()) => info.state.bytes.saturating_add(NEEDED as u64) <= bound,
+        let has_room = match self.take_room(shard, 2 * BLOCK).await {
+            Ok(()) => info.state.bytes.saturating_add(REWRITE) <= bound,
             Err(BrokerError::Full(_)) => false,
             Err(error) => return Err(error),
         };

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use common::AgentName;
 use common::storage::{Disk, REFUSE};
+use common::words::bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::api::StreamInfo;
 use crate::connection::Broker;
-use crate::error::{BrokerError, Result};
+use crate::error::{BrokerError, DISK, Result};
 
 /// The least that is set aside for the final state of each open message.
 const FINAL: u64 = 1024;
@@ -84,7 +85,7 @@ impl Bound {
 
     fn disk(disk: Disk) -> Self {
         let margin = disk.margin();
-        Self { of: "the broker's disk", limit: disk.total, used: disk.used(), margin }
+        Self { of: DISK, limit: disk.total, used: disk.used(), margin }
     }
 
     /// What is left for requests if so many bytes are set aside for final states.
@@ -209,11 +210,11 @@ fn space(bounds: &[Bound], open: u64, reserve: u64) -> Option<Space> {
     let why = if aside > *margin {
         format!("what is left is reserved for the answers to {open} open messages")
     } else {
-        format!("{margin} are reserved for answers and the control log")
+        format!("{} are reserved for answers and the control log", bytes(*margin))
     };
     Some(Space {
         left: least.left(aside),
-        cause: format!("{of} holds {used} of {limit} bytes, {why}"),
+        cause: format!("{of} holds {} of {}, {why}", bytes(*used), bytes(*limit)),
     })
 }
 
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(space(3).left, 0);
         assert!(space(3).cause.starts_with("the account holds"));
         assert!(
-            space(3).cause.ends_with("5242880 are reserved for answers and the control log"),
+            space(3).cause.ends_with("5 MiB are reserved for answers and the control log"),
             "{}",
             space(3).cause
         );

@@ -415,6 +415,10 @@ async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<Str
         let smaller = wanted["max_bytes"].as_u64().map(|bytes| bytes / 16);
         match smaller {
             Some(bytes) if code::FULL.contains(&error.err_code) && bytes >= 1 << 20 => {
+                // It looks at the room before it looks at the name: one that is there is not made, and keeps its bound.
+                if let Some(info) = update(wire, &name, &wanted, timeout).await? {
+                    return Ok(info);
+                }
                 tracing::warn!(
                     stream = name,
                     bytes,

@@ -29,7 +29,7 @@ pub struct CancelArgs {
 pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiError> {
     const STORE: Duration = Duration::from_secs(10);
     const TELL: Duration = Duration::from_secs(2);
-    let client = Client::connect(global).await?;
+    let client = Client::to_change(global).await?;
     let Stored { value: request, seq, .. } = args.message.resolve(&client.broker).await?;
     let id = &request.message_id;
     let what = || format!("cannot cancel message {id}");
@@ -46,7 +46,11 @@ pub(crate) async fn run(global: &Global, args: &CancelArgs) -> Result<u8, ApiErr
     let author = format!("cli.{}", uuid::Uuid::now_v7());
     let outcome =
         client.broker.settle(&request.key(), &request.tag(), seq, &final_, &author, STORE).await;
-    let late = match outcome.attempt(what())? {
+    let outcome = match outcome.attempt(what()) {
+        Err(error) => return Err(client.unless_full(error).await),
+        Ok(outcome) => outcome,
+    };
+    let late = match outcome {
         FinalOutcome::Won => None,
         FinalOutcome::Lost(first) => Some(format!(
             "it is already {}, since {}",

@@ -9,14 +9,17 @@ use common::{AgentName, SenderName, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::args::{Global, Output};
-use crate::{connect, output};
+use crate::{connect, output, table};
 use broker::Attempt;
 use common::failure;
+use common::storage::Disk;
 
 /// How long a client waits for its first connection.
 pub(crate) const CONNECT: Duration = Duration::from_secs(3);
 /// How long a supervisor may take to answer.
 const QUERY: Duration = Duration::from_secs(5);
+/// How long the process on the broker's machine may take to tell of its disk.
+const TOLD: Duration = Duration::from_millis(250);
 
 /// A query that changes nothing goes to one of the supervisors. It may be suspended: after this long all are asked, and again
 /// after twice as long each time.
@@ -55,10 +58,7 @@ impl Client {
     pub(crate) async fn connect(global: &Global) -> Result<Self, ApiError> {
         let options = connect::options(global, "mozart-cli", CONNECT)?;
         let connected = Self::connect_to(&options, global.output).await;
-        connected.map_err(|error| match global.url() {
-            Some(_) => error,
-            None => connect::explain(error, &options.url),
-        })
+        connected.map_err(|error| connect::explain_own(global, error, &options.url))
     }
 
     /// Connects to a broker that is known.
@@ -84,6 +84,44 @@ impl Client {
             output::note(format!("warning: {cause}: what is shown may be incomplete; try: {try_}"));
         }
         Ok(client)
+    }
+
+    /// Connects to change something that is stored.
+    ///
+    /// # Errors
+    /// As [`Client::connect`] and [`Client::lasts`].
+    pub(crate) async fn to_change(global: &Global) -> Result<Self, ApiError> {
+        let client = Self::connect(global).await?;
+        client.lasts().await.map(|()| client)
+    }
+
+    /// Whether a change would last.
+    ///
+    /// # Errors
+    /// 9 when the broker's data was removed while it runs: what it stores now is lost with its end.
+    pub(crate) async fn lasts(&self) -> Result<(), ApiError> {
+        match removed(&self.broker).await {
+            Some(removed) => Err(ApiError { what: "cannot change anything".to_owned(), ..removed }),
+            None => Ok(()),
+        }
+    }
+
+    /// The error of a change that was not stored: where the broker's disk has no room for it, that is why no answer came.
+    pub(crate) async fn unless_full(&self, error: ApiError) -> ApiError {
+        let disk = match error.code {
+            failure::TIMEOUT => self.broker.disk(TOLD).await,
+            _ => None,
+        };
+        let Some(disk) = disk.filter(Disk::is_used_up) else { return error };
+        let cause = format!(
+            "the broker's disk is {} % full, {} are free; {}",
+            disk.percent(),
+            table::bytes(disk.free),
+            error.cause
+        );
+        const TRY: &str =
+            "free some space on it, and run it again; `mozart usage --storage` shows what uses it";
+        failure::error(failure::LIMIT, error.what, cause, TRY)
     }
 
     /// Whether results are for programs.
@@ -223,7 +261,7 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub(crate) async fn change(&self, query: &Query) -> Result<Vec<Applied>, ApiError> {
-        let reply = self.ask_within(query, Duration::from_secs(15)).await?;
+        let reply = self.alter(query).await?;
         if let Reply::Agents(applied) = reply { Ok(applied) } else { Err(unexpected(&reply)) }
     }
 
@@ -232,8 +270,17 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub(crate) async fn tell(&self, query: &Query) -> Result<(), ApiError> {
-        let reply = self.ask_within(query, Duration::from_secs(15)).await?;
+        let reply = self.alter(query).await?;
         if reply == Reply::Done { Ok(()) } else { Err(unexpected(&reply)) }
+    }
+
+    async fn alter(&self, query: &Query) -> Result<Reply, ApiError> {
+        const WITHIN: Duration = Duration::from_secs(15);
+        self.lasts().await?;
+        match self.ask_within(query, WITHIN).await {
+            Err(error) => Err(self.unless_full(error).await),
+            reply => reply,
+        }
     }
 
     /// Who answers and who leads.
@@ -248,7 +295,6 @@ impl Client {
 
 /// The error that the broker's data was removed while it runs, if it was.
 async fn removed(broker: &Broker) -> Option<ApiError> {
-    const TOLD: Duration = Duration::from_millis(250);
     let fault = broker.disk(TOLD).await?.fault?;
     Some(broker::failure("cannot read all that was stored", BrokerError::Full(fault.to_string())))
 }

@@ -11,6 +11,7 @@ use common::api::ApiError;
 use crate::args::Global;
 use common::failure;
 use runtime::home::Home;
+use runtime::log;
 
 /// How to reach the broker; `name` is shown in the server's lists.
 ///
@@ -50,6 +51,38 @@ pub fn options(
         namespace: global.namespace.clone().or(noted).unwrap_or_else(default_namespace),
         timeout,
     })
+}
+
+/// Says why the server that `mozart up` started in this folder cannot be reached: it does not start, or stands still.
+pub fn explain_own(global: &Global, error: ApiError, url: &str) -> ApiError {
+    let home = Home::locate(global.home.as_deref());
+    let (None, Ok(home)) = (global.url(), home) else { return error };
+    if error.code != failure::UNREACHABLE || home.holder().is_none() {
+        return explain(error, url);
+    }
+    let running = home.read_running().ok().flatten();
+    if let Some(pid) = running.and_then(|running| running.nats_pid).filter(|pid| stands_still(*pid))
+    {
+        let cause = format!("nats-server, process {pid}, is stopped by a signal");
+        return failure::error(error.code, error.what, cause, format!("`kill -CONT {pid}`"));
+    }
+    const TAIL: u64 = 64 << 10;
+    let path = home.nats().join("nats.log");
+    let log = log::tail(&path, TAIL).unwrap_or_default();
+    let Some(said) = log::fatal(&log) else { return explain(error, url) };
+    let cause = format!("nats-server does not start: {said}");
+    let try_ = match said.contains("address already in use") {
+        true => "`ss -ltnp` shows what uses the address; once it is free, `mozart up` starts nats-server by itself".to_owned(),
+        false => format!("`cat {}`", path.display()),
+    };
+    failure::error(error.code, error.what, cause, try_)
+}
+
+/// Whether a process was stopped by a signal, and not continued.
+fn stands_still(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name, which may contain anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
 }
 
 /// Says why the server that `mozart up` started here cannot be reached, where this host can tell: it listens where containers reach it, and

@@ -70,12 +70,13 @@ pub struct SelectArgs {
 /// # Errors
 /// 3 when there is no such dead letter.
 pub(crate) async fn run(global: &Global, command: DeadCommand) -> Result<u8, ApiError> {
-    let client = Client::to_read(global).await?;
     match command {
-        DeadCommand::Ls(args) => ls(&client, &args).await,
-        DeadCommand::Show { message } => show(&client, &message).await,
-        DeadCommand::Redrive(select) => redrive_all(&client, &select).await,
-        DeadCommand::Drop(select) => drop_all(&client, &select).await,
+        DeadCommand::Ls(args) => ls(&Client::to_read(global).await?, &args).await,
+        DeadCommand::Show { message } => show(&Client::to_read(global).await?, &message).await,
+        DeadCommand::Redrive(select) => {
+            redrive_all(&Client::to_change(global).await?, &select).await
+        }
+        DeadCommand::Drop(select) => drop_all(&Client::to_change(global).await?, &select).await,
     }
 }
 
@@ -108,7 +109,7 @@ async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>
     let mut letters = found.map_err(|why| {
         failure::error(
             failure::NOT_FOUND,
-            format!("no dead letter {id}"),
+            why.what(id, "dead letter"),
             why.or("no message with that id was given up, or its dead letter was dropped"),
             format!("`mozart dead ls`, `mozart journal show {id}`"),
         )
@@ -143,7 +144,7 @@ async fn named(
         Err(why) => return Ok(Err(why)),
     };
     let letters = of(whole).await?;
-    Ok(if letters.is_empty() { Err(NotOne::none()) } else { Ok(letters) })
+    Ok(if letters.is_empty() { Err(NotOne::None) } else { Ok(letters) })
 }
 
 async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {

@@ -1,5 +1,7 @@
 //! `mozart forget`: erases messages and their answers.
 
+use std::time::Duration;
+
 use broker::{Attempt as _, Broker, BrokerError, Forget, Forgotten};
 use clap::Args;
 use common::api::ApiError;
@@ -58,9 +60,12 @@ struct Stream {
 /// Erases what is finished. The control log keeps who did so, and how much that was.
 ///
 /// # Errors
-/// 3 if there never was such an agent. When the broker does not answer: the next call continues.
+/// 3 if there never was such an agent, 9 if there is no room to erase all. When the broker does not answer: the next call continues.
 pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
+    let client = match args.dry_run {
+        true => Client::to_read(global).await?,
+        false => Client::to_change(global).await?,
+    };
     let broker = &client.broker;
     let ForgetArgs { agent, conversation, before, dry_run } = args;
     let what = Forget { agent: agent.clone(), conversation: conversation.clone(), before: *before };
@@ -80,7 +85,9 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     } else {
         let log = || format!("{}, since that cannot be recorded in the control log", failed());
         // Before and after: also what is interrupted is on record.
-        record(broker, args, &there, false).await.map_err(|error| no_space(log(), error))?;
+        if let Err(error) = record(broker, args, &there, false).await {
+            return Err(no_space(&client, log(), error).await);
+        }
         let told = |done: &Forgotten| {
             progress.say(format!(
                 "erased {} of {}",
@@ -88,12 +95,14 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
                 count(all, "record", "records")
             ));
         };
-        let forgotten = broker.forget(&what, told).await;
-        let forgotten = forgotten.map_err(|error| no_space(failed(), error))?;
+        let forgotten = match broker.forget(&what, told).await {
+            Ok(forgotten) => forgotten,
+            Err(error) => return Err(no_space(&client, failed(), error).await),
+        };
         const LOG: &str = "the messages are erased, but that cannot be recorded in the control log";
-        record(broker, args, &forgotten, true)
-            .await
-            .map_err(|error| no_space(LOG.into(), error))?;
+        if let Err(error) = record(broker, args, &forgotten, true).await {
+            return Err(no_space(&client, LOG.into(), error).await);
+        }
         forgotten
     };
     drop(progress);
@@ -101,12 +110,6 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     if forgotten.open > 0 {
         let open = table::count(forgotten.open, "message", "messages");
         output::note(format!("kept: {open} without a final state; `mozart cancel` cancels one"));
-    }
-    if !forgotten.unclean.is_empty() {
-        let streams = forgotten.unclean.join(", ");
-        output::note(format!(
-            "not enough space to rewrite the files of {streams}: bytes removed earlier may remain there; free some space and repeat"
-        ));
     }
     if !dry_run && broker.replicas() > 1 {
         output::note(
@@ -117,12 +120,39 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
         true => "nothing was erased".to_owned(),
         false => format!("the messages of {agent} were erased"),
     };
-    output::result(written, done).map(|()| 0)
+    output::result(written, done)?;
+    match forgotten.unclean.as_slice() {
+        [] => Ok(0),
+        streams => Err(unclean(&client, agent, streams).await),
+    }
+}
+
+/// What was erased may still be read where the broker's files are: whoever has to erase it must know.
+async fn unclean(client: &Client, agent: &AgentName, streams: &[&str]) -> ApiError {
+    const TOLD: Duration = Duration::from_millis(250);
+    let what =
+        format!("the messages of {agent} were removed, but their bytes may still be on disk");
+    let cause = format!("there is not enough space to rewrite the files of {}", streams.join(", "));
+    let disk = client.broker.disk(TOLD).await;
+    // Beyond what is kept free of all but answers.
+    let short = disk.map_or(0, |disk| (disk.margin() + broker::REWRITE).saturating_sub(disk.free));
+    let try_ = match short {
+        0 => "`mozart usage --storage` shows which bound is reached; raise it, and run it again"
+            .to_owned(),
+        short => {
+            // Rounded up, and some for what comes meanwhile.
+            let short = (short >> 20) + 1;
+            format!(
+                "free {short} MiB on the broker's disk by other means, such as old logs, and run it again"
+            )
+        }
+    };
+    failure::error(failure::LIMIT, what, cause, try_)
 }
 
 /// On a full disk nothing can be erased, so that it is no way to make room there. What was erased before the error is gone.
-fn no_space(what: String, error: BrokerError) -> ApiError {
-    let told = broker::failure(what, error);
+async fn no_space(client: &Client, what: String, error: BrokerError) -> ApiError {
+    let told = client.unless_full(broker::failure(what, error)).await;
     if told.code != failure::LIMIT {
         return told;
     }

@@ -84,8 +84,10 @@ impl MessageRef {
         let id = &self.message_id;
         let ids = broker.ids(id.as_str()).await.attempt(format!("cannot look up message {id}"))?;
         let none = "it is neither in the journal nor in the history";
-        let whole =
-            only_id(&ids).map_err(|why| unknown(format!("no message {id}"), why.or(none)))?;
+        let whole = only_id(&ids).map_err(|why| {
+            let what = why.what(id, "message");
+            unknown(what, why.or(none))
+        })?;
         Ok(Self { message_id: whole.clone(), ..self.clone() })
     }
 
@@ -108,17 +110,31 @@ impl MessageRef {
 
 /// Why a beginning is not that of one id.
 #[derive(Debug)]
-pub(crate) struct NotOne(Option<String>);
+pub(crate) enum NotOne {
+    /// No id begins so.
+    None,
+    /// Several do.
+    Several(String),
+    /// Nobody can tell.
+    Unclear(&'static str),
+}
 
 impl NotOne {
-    /// No id begins so.
-    pub(crate) fn none() -> Self {
-        Self(None)
+    /// What is wrong with that beginning of the id of some kind of thing.
+    pub(crate) fn what(&self, id: &MessageId, kind: &str) -> String {
+        match self {
+            Self::Several(_) => format!("{id} is not unique"),
+            Self::None | Self::Unclear(_) => format!("no {kind} {id}"),
+        }
     }
 
     /// In words; `none`: what is to be said where no id begins so.
     pub(crate) fn or(self, none: &str) -> String {
-        self.0.unwrap_or_else(|| none.to_owned())
+        match self {
+            Self::None => none.to_owned(),
+            Self::Several(why) => why,
+            Self::Unclear(why) => why.to_owned(),
+        }
     }
 }
 
@@ -130,14 +146,13 @@ pub(crate) fn only_id(ids: &Beginning) -> Result<&MessageId, NotOne> {
     match ids {
         Beginning::Found(ids) => match (ids.first(), ids.len()) {
             (Some(whole), 1) => Ok(whole),
-            (None, _) => Err(NotOne(None)),
+            (None, _) => Err(NotOne::None),
             (Some(one), _) => {
-                Err(NotOne(Some(format!("several ids begin like this, such as {one}"))))
+                Err(NotOne::Several(format!("several ids begin like this, such as {one}")))
             }
         },
         Beginning::Unclear => {
-            let why = "a UUID can be shortened to 8 digits or more, other ids cannot";
-            Err(NotOne(Some(why.to_owned())))
+            Err(NotOne::Unclear("a UUID can be shortened to 8 digits or more, other ids cannot"))
         }
     }
 }
@@ -198,6 +213,17 @@ pub(crate) mod tests {
         for bad in ["", "a.b", "m 1", "*", "/m1", "writer/", "a/b/c/d", "Writer/m1"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_beginning_of_several_ids_is_not_that_of_none() {
+        let id = |text: &str| MessageId::new(text).expect("valid");
+        let told = |ids: Vec<MessageId>| {
+            let ids = Beginning::Found(ids.into_iter().collect());
+            only_id(&ids).expect_err("not one").what(&id("01a22b2b"), "message")
+        };
+        assert_eq!(told(Vec::new()), "no message 01a22b2b");
+        assert_eq!(told(vec![id("01a22b2b-1"), id("01a22b2b-2")]), "01a22b2b is not unique");
     }
 
     #[test]

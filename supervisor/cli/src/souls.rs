@@ -112,7 +112,10 @@ pub(crate) async fn apply(global: &Global, args: &ApplyArgs) -> Result<u8, ApiEr
         diff::show(&client, &souls, &pruned, &home).await?;
         return Ok(0);
     }
-    files::store(&client.broker, &mut souls, &home).await?;
+    client.lasts().await?;
+    if let Err(error) = files::store(&client.broker, &mut souls, &home).await {
+        return Err(client.unless_full(error).await);
+    }
     let mut applied = Vec::new();
     for souls in batches(souls) {
         applied.extend(client.change(&Query::Apply { souls, force: args.force }).await?);

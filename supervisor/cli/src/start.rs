@@ -57,7 +57,15 @@ pub async fn apply(
     mut souls: Vec<SoulSource>,
     home: &Home,
 ) -> Result<Vec<AgentName>, ApiError> {
-    files::store(&client.broker, &mut souls, home).await?;
+    match client.lasts().await {
+        Err(error) if souls.is_empty() => {
+            output::note(format!("warning: {}; try: {}", error.cause, error.try_));
+        }
+        lasts => lasts?,
+    }
+    if let Err(error) = files::store(&client.broker, &mut souls, home).await {
+        return Err(client.unless_full(error).await);
+    }
     let names = souls.iter().map(|soul| soul.name.clone()).collect();
     for souls in souls::batches(souls) {
         for one in client.change(&Query::Apply { souls, force: false }).await? {

@@ -46,9 +46,27 @@ pub fn streams_with_missing_blocks(log: &str) -> BTreeSet<&str> {
     named.map(|(stream, _)| stream).collect()
 }
 
+/// Why a nats-server ended at its start, by its log; none if the last one that began has served.
+pub fn fatal(log: &str) -> Option<&str> {
+    const MARK: &str = "[FTL] ";
+    let mut began = log.lines().rev().take_while(|line| !line.contains("Server is ready"));
+    began.find_map(|line| {
+        let said = line.split_once(MARK).map(|(_, said)| said);
+        said.or_else(|| line.strip_prefix("nats-server: "))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_did_not_start_has_said_why() {
+        let failed = "[7] x [INF] Server is ready\n[9] x [INF] Starting\n[9] x [FTL] Error listening on port: a\n";
+        assert_eq!(fatal(failed), Some("Error listening on port: a"));
+        assert_eq!(fatal(&format!("{failed}[10] x [INF] Server is ready\n")), None);
+        assert_eq!(fatal(""), None);
+    }
 
     #[test]
     fn the_last_error_of_a_log_is_taken_apart() {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use broker::Broker;
 use common::api::{ApiError, Hello};
+use common::storage::Level;
 
 use super::{Check, Health, check};
 use crate::table;
@@ -26,8 +27,8 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
     );
     let mut checks = vec![check("broker", Health::Ok, found, "")];
     // What the server has in memory, it also reads, and what it writes to removed files, it takes.
-    let fault = broker.disk(TOLD).await.and_then(|disk| disk.fault);
-    if let Some(fault) = fault {
+    let disk = broker.disk(TOLD).await;
+    if let Some(fault) = disk.and_then(|disk| disk.fault) {
         let found = |what| format!("{fault}: {what}");
         let log = found("records that are not read yet are lost");
         checks.push(check("log", Health::Fail, log, REMOVED));
@@ -52,7 +53,16 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
     checks.push(match broker.probe(STORED).await {
         Ok(took) => {
             let found = format!("a record was stored in {}", table::short(took));
-            check("store", Health::Ok, found, "")
+            match disk.filter(|disk| disk.level() == Level::Full) {
+                Some(disk) => {
+                    let (percent, free) = (disk.percent(), table::bytes(disk.free));
+                    let found = format!(
+                        "{found}, but the broker's disk is {percent} % full, {free} free: the next one may not be"
+                    );
+                    check("store", Health::Warn, found, "free some space on that disk")
+                }
+                None => check("store", Health::Ok, found, ""),
+            }
         }
         Err(error) => check("store", Health::Fail, error.to_string(), STORE),
     });
