@@ -83,6 +83,19 @@ async fn what_is_not_found_in_removed_data_may_have_been_there() {
         let (health, found) = check(&fleet, name).await.expect("it is told");
         assert!(health == "fail" && found.starts_with(REMOVED), "{name}: {found}");
     }
+    // A change would be lost with the broker's end.
+    let souls = fleet.souls().to_str().expect("text").to_owned();
+    let changes = [
+        &["stop", "a"][..],
+        &["restart", "a"],
+        &["apply", &souls],
+        &["forget", "a"],
+        &["up", &souls, "-d"],
+    ];
+    for change in changes {
+        fleet.cli(change).await.exit(9).says(REMOVED).says("from a backup");
+    }
+    fleet.cli(["up", "-d"]).await.ok().says(REMOVED);
 }
 
 #[tokio::test]
@@ -125,4 +138,72 @@ async fn a_stream_without_the_file_that_it_is_written_to_takes_no_messages() {
     }
     let _down = fleet.cli(["down"]).await.ok();
     assert_eq!(fleet.processes(), []);
+}
+
+#[tokio::test]
+async fn why_the_server_cannot_be_reached_is_said_while_up_runs() {
+    let fleet = Fleet::with(&[]).await;
+    let nats = fleet.nats_pid().expect("it runs");
+    kill(nats, Signal::STOP);
+    fleet
+        .cli(["ps"])
+        .await
+        .exit(6)
+        .says("is stopped by a signal")
+        .says(&format!("kill -CONT {nats}"));
+    kill(nats, Signal::CONT);
+    let access = fs::read(fleet.home().join("nats/access.json")).expect("it is there");
+    let access: Value = serde_json::from_slice(&access).expect("JSON");
+    let port = access["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
+    // Another program takes the port before it is started again.
+    let _taken = eventually("the port is taken", async || {
+        if let Some(nats) = fleet.nats_pid() {
+            kill(nats, Signal::KILL);
+        }
+        std::net::TcpListener::bind(("127.0.0.1", port)).map_err(|error| error.to_string())
+    })
+    .await;
+    eventually("it is told", async || {
+        let told = fleet.cli(["ps"]).await;
+        let is_told = told.code == 6 && told.stderr.contains("nats-server does not start: ");
+        if is_told { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await;
+    let (health, found) = check(&fleet, "broker").await.expect("it is told");
+    assert!(health == "fail" && found.contains("address already in use"), "{found}");
+    fleet.cli(["up", "-d"]).await.exit(6).says("address already in use").says("ss -ltnp");
+}
+
+#[tokio::test]
+async fn a_copy_in_place_of_the_data_is_not_what_the_server_writes_to() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    assert_eq!(fleet.ask("a", "say hello").await, "hello");
+    let (data, copy) = (fleet.home().join("nats/data"), fleet.home().join("copy"));
+    let copied = |from: &Path, to: &Path| {
+        let status = std::process::Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(status.expect("it runs").success());
+    };
+    let (health, found) = check(&fleet, "store").await.expect("it is told");
+    assert_eq!(health, "ok", "{found}");
+    copied(&data, &copy);
+    remove(&data).await;
+    copied(&copy, &data);
+    let refused = eventually("messages are refused", async || {
+        let sent = fleet.cli(["send", "a", "say lost"]).await;
+        if sent.code == 9 { Ok(sent) } else { Err(sent.to_string()) }
+    })
+    .await;
+    let _said = refused.says("was removed or replaced while it runs");
+    for name in ["log", "store", "room"] {
+        let (health, found) = check(&fleet, name).await.expect("it is told");
+        assert!(health == "fail" && found.starts_with(REMOVED), "{name}: {found}");
+    }
+    // Another server takes the copy for what it is.
+    kill(fleet.nats_pid().expect("it runs"), Signal::KILL);
+    eventually("messages are taken again", async || {
+        let sent = fleet.cli(["send", "a", "say kept"]).await;
+        if sent.code == 0 { Ok(()) } else { Err(sent.to_string()) }
+    })
+    .await;
+    let _down = fleet.cli(["down"]).await.ok();
 }

@@ -142,6 +142,19 @@ async fn a_fleet_whose_data_was_removed_is_told_of_once() {
     let is_told = |up: &Output| up.stderr.contains("the broker has no data of fleet");
     assert!(!is_told(&up().await));
     let _down = fleet.cli(["down"]).await.ok();
+    // Before the next `up` makes an empty fleet, and once the data is back.
+    let (data, away) = (fleet.home().join("nats/data"), fleet.home().join("away"));
+    fs::rename(&data, &away).expect("moved");
+    let doctor = fleet.cli(["doctor"]).await.exit(1);
+    assert!(doctor.stdout.contains("`mozart up` would begin with an empty fleet"), "{doctor}");
+    assert!(doctor.stdout.contains("put the folder back from a backup"), "{doctor}");
+    assert!(is_told(&up().await));
+    let _down = fleet.cli(["down"]).await.ok();
+    fs::remove_dir_all(&data).expect("removed");
+    fs::rename(&away, &data).expect("moved back");
+    let back = up().await.says("this is again fleet").says("which this folder served before");
+    assert!(!is_told(&back), "{back}");
+    let _down = fleet.cli(["down"]).await.ok();
     fs::remove_dir_all(fleet.home().join("nats")).expect("removed");
     assert!(is_told(&up().await));
     let _down = fleet.cli(["down"]).await.ok();

@@ -58,6 +58,9 @@ fn yes() -> bool {
     true
 }
 
+/// Where the ids of the fleets are kept that a folder was used for.
+pub const FLEET: &str = "fleet";
+
 impl Home {
     /// The folder given, else `~/.mozart`. It need not exist.
     ///
@@ -224,6 +227,12 @@ impl Home {
             fs::rename(&draft, self.dir.join(name))
         };
         write().inspect_err(|_| drop(fs::remove_file(&draft)))
+    }
+
+    /// The fleets that this folder was used for, the last one first.
+    pub fn fleets(&self) -> Vec<String> {
+        let kept = fs::read_to_string(self.dir.join(FLEET)).unwrap_or_default();
+        kept.split_whitespace().map(str::to_owned).collect()
     }
 
     /// Removes drafts of files of this folder, which processes have left that were killed, or could not remove them.

@@ -89,7 +89,8 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
         Found::Lock(lock) => return foreground(global, &args, &home, lock, souls).await,
     };
     let applying = async {
-        let started = client::connect(&connect, global.output, connect.timeout).await?;
+        let started = client::connect(&connect, global.output, connect.timeout).await;
+        let started = started.map_err(|error| connect::explain_own(global, error, &connect.url))?;
         let agents = client::apply(&started, souls.unwrap_or_default(), &home).await?;
         if args.wait {
             let agents = if args.dir.is_some() { agents } else { client::all(&started).await? };

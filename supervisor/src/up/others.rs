@@ -5,27 +5,36 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::words::count;
-use runtime::home::Home;
+use runtime::home::{FLEET, Home};
 use runtime::{Wanted, labels, lock};
 
 use super::containers;
 
-/// Where the id of the fleet is kept that this folder is used for.
-pub(super) const FLEET: &str = "fleet";
+/// How many fleets are remembered.
+const KNOWN: usize = 8;
 
 /// Remembers the fleet, and says so if it is another one than before: then nothing of that one is there any more.
 pub(super) fn remember(home: &Home, fleet: &str, is_copy: bool) {
-    let known = fs::read_to_string(home.dir.join(FLEET)).unwrap_or_default();
-    let known = known.trim();
-    if known == fleet {
+    let mut known = home.fleets();
+    let last = known.first().cloned();
+    if last.as_deref() == Some(fleet) {
         return;
     }
-    if !known.is_empty() && !is_copy {
-        tracing::warn!(
-            "the broker has no data of fleet {known}, for which this folder was used: this is fleet {fleet}, without its agents and messages; if the data was removed, `mozart down` and restore it from a backup"
-        );
+    let is_back = known.iter().any(|one| one == fleet);
+    if let Some(last) = last.filter(|_| !is_copy) {
+        match is_back {
+            true => tracing::warn!(
+                "this is again fleet {fleet}, which this folder served before; of fleet {last}, which it served last, the broker has no data"
+            ),
+            false => tracing::warn!(
+                "the broker has no data of fleet {last}, for which this folder was used: this is fleet {fleet}, without its agents and messages; if the data was removed, `mozart down` and restore it from a backup"
+            ),
+        }
     }
-    if let Err(error) = home.put(FLEET, format!("{fleet}\n").as_bytes()) {
+    known.retain(|one| one != fleet);
+    known.insert(0, fleet.to_owned());
+    known.truncate(KNOWN);
+    if let Err(error) = home.put(FLEET, format!("{}\n", known.join("\n")).as_bytes()) {
         tracing::debug!("cannot remember the fleet: {error}");
     }
 }
@@ -52,5 +61,22 @@ pub(super) async fn end(home: &Home, fleet: &str, wanted: Wanted) {
         }
         // Once the last of its nodes is gone.
         let _kept = node.parent().map(fs::remove_dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_fleets_are_remembered_the_newest_first() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(temp.path())).expect("given");
+        for fleet in ["a", "b", "a"] {
+            remember(&home, fleet, false);
+        }
+        assert_eq!(home.fleets(), ["a", "b"]);
+        (0..20).for_each(|n| remember(&home, &n.to_string(), false));
+        assert_eq!((home.fleets().len(), home.fleets()[0].as_str()), (KNOWN, "19"));
     }
 }

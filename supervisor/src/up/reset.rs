@@ -12,7 +12,6 @@ use common::failure;
 use runtime::home::Home;
 
 use super::nats::Nats;
-use super::others;
 use super::{START, check_format, down};
 use crate::args::Sync;
 
@@ -62,7 +61,7 @@ fn all(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), ApiError> {
     }
     if !args.is_dry() {
         // That nothing of it is there any more is what was asked for.
-        let _gone = fs::remove_file(home.dir.join(others::FLEET));
+        let _gone = fs::remove_file(home.dir.join(runtime::home::FLEET));
         for folder in &folders {
             fs::remove_dir_all(folder).map_err(|error| {
                 let what = format!("cannot remove {}", folder.display());

@@ -22,9 +22,11 @@ pub(super) fn space(dir: &Path) -> Check {
     }
     match measure(existing) {
         Ok(disk) => {
-            let try_ =
-                "free some space, or use --dir DIR: messages are refused when the disk is full";
-            judge(disk, &dir.display().to_string(), try_)
+            let try_ = format!(
+                "free some space, or use --dir DIR: new messages are refused when less than {} are free",
+                table::bytes(disk.margin())
+            );
+            judge(disk, &dir.display().to_string(), &try_)
         }
         Err(error) => check("disk", Health::Warn, format!("{}: {error}", dir.display()), ""),
     }
@@ -39,6 +41,20 @@ pub(super) fn data(home: &Home) -> Option<Check> {
     );
     let try_ = "`mozart down`; put the folder back from a backup, if there is one; `mozart up`";
     (!data.join("jetstream").is_dir()).then(|| check("data", Health::Fail, found, try_))
+}
+
+/// Whether the data of a nats-server that `up` had started is missing, where nothing runs: the next `up` would make an empty fleet.
+pub(super) fn missing(home: &Home) -> Option<Check> {
+    let (fleets, data) = (home.fleets(), home.nats().join("data"));
+    let fleet = fleets.first()?;
+    // Without an address, it was another server's fleet.
+    let is_own = home.nats().join("access.json").exists();
+    let found = format!(
+        "the data of fleet {fleet} is missing in {}: `mozart up` would begin with an empty fleet",
+        data.display()
+    );
+    let try_ = "put the folder back from a backup, if there is one; then `mozart up`";
+    (is_own && !data.join("jetstream").is_dir()).then(|| check("data", Health::Fail, found, try_))
 }
 
 /// Whether the nats-server of that process has come across blocks of its data that are missing: files of which it still needs what was in
@@ -85,6 +101,20 @@ fn judge(disk: Disk, place: &str, try_: &str) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn data_that_is_missing_is_told_of_where_there_was_some() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(temp.path())).expect("given");
+        let found = || missing(&home).map(|check| check.found).unwrap_or_default();
+        assert_eq!(found(), "", "a new folder");
+        std::fs::create_dir_all(home.nats().join("data/jetstream")).expect("made");
+        home.put("nats/access.json", b"{}").expect("written");
+        home.put(runtime::home::FLEET, b"f2\nf1\n").expect("written");
+        assert_eq!(found(), "");
+        std::fs::remove_dir_all(home.nats().join("data")).expect("removed");
+        assert!(found().starts_with("the data of fleet f2 is missing"), "{}", found());
+    }
 
     #[test]
     fn little_room_is_a_warning_and_a_foreign_disk_nothing() {

@@ -128,8 +128,12 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
         }
         Err(error) => {
             let found = format!("{}: {}", error.what, error.cause);
-            checks.push(check("broker", Health::Fail, found, &error.try_));
             let is_own = global.url().is_none();
+            let idle = home.as_ref().filter(|home| is_own && home.holder().is_none());
+            let missing = idle.and_then(disk::missing);
+            let try_ = missing.as_ref().map_or(&error.try_, |missing| &missing.try_);
+            checks.push(check("broker", Health::Fail, found, try_));
+            checks.extend(missing);
             checks.extend(home.as_ref().filter(|_| is_own).and_then(processes::ended));
             checks.extend(engine.clock());
             checks.push(programs.versions(None, None));
