@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
-use broker::{Admit, Broker, TransientMessage};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use broker::{Admit, Broker};
 use common::subject;
+use nkeys::XKey;
 use runtime::home::Home;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +25,8 @@ pub(super) struct Request {
     pub(super) token: String,
     /// The id of its data folder.
     pub(super) folder: String,
+    /// Its public key: what all members have in common is for nobody else, and whoever has had a join string hears the answers to others.
+    pub(super) key: String,
     /// Where it will be reached.
     pub(super) address: SocketAddr,
 }
@@ -40,6 +45,36 @@ pub(super) enum Answer {
     },
 }
 
+/// An answer that only one can read.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Sealed {
+    /// The public key of the member that sealed it.
+    key: String,
+    sealed: String,
+}
+
+impl Sealed {
+    /// Seals an answer to a host's key.
+    fn to(key: &str, answer: &Answer) -> Result<Self, String> {
+        let host = XKey::from_public_key(key).map_err(|error| error.to_string())?;
+        let own = XKey::new();
+        let plain = serde_json::to_vec(answer).map_err(|error| error.to_string())?;
+        let sealed = own.seal(&plain, &host).map_err(|error| error.to_string())?;
+        Ok(Self { key: own.public_key(), sealed: STANDARD.encode(sealed) })
+    }
+
+    /// Opens what was sealed to a key.
+    ///
+    /// # Errors
+    /// When it was sealed to another one, or is damaged.
+    pub(super) fn open(&self, own: &XKey) -> Result<Answer, String> {
+        let member = XKey::from_public_key(&self.key).map_err(|error| error.to_string())?;
+        let sealed = STANDARD.decode(&self.sealed).map_err(|error| error.to_string())?;
+        let plain = own.open(&sealed, &member).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&plain).map_err(|error| error.to_string())
+    }
+}
+
 /// Answers hosts that want to join until `stop`.
 ///
 /// # Errors
@@ -52,8 +87,18 @@ pub(in crate::up) async fn serve(
     let Some(mut asked) = stop.run_until_cancelled(listen(&broker)).await else { return Ok(()) };
     while let Some(Some(question)) = stop.run_until_cancelled(asked.next()).await {
         if let Some(reply) = question.reply.clone() {
-            let answer = answer(&home, &broker, &question).await;
-            let payload = serde_json::to_vec(&answer).unwrap_or_default();
+            let Ok(request) = serde_json::from_slice::<Request>(&question.payload) else {
+                tracing::warn!("a request to join the cluster cannot be read");
+                continue;
+            };
+            let answer = answer(&home, &broker, &request).await;
+            let payload = match Sealed::to(&request.key, &answer) {
+                Ok(sealed) => serde_json::to_vec(&sealed).unwrap_or_default(),
+                Err(error) => {
+                    tracing::warn!("a host that wants to join has no key: {error}");
+                    continue;
+                }
+            };
             if let Err(error) = broker.tell(reply, payload.into()).await {
                 tracing::warn!("cannot answer a host that wants to join: {error}");
             }
@@ -73,17 +118,11 @@ async fn listen(broker: &Broker) -> broker::Subscription {
     }
 }
 
-async fn answer(home: &Home, broker: &Broker, question: &TransientMessage) -> Answer {
+async fn answer(home: &Home, broker: &Broker, request: &Request) -> Answer {
     const TRY: &str = "`mozart join-token` on a member prints a new join string";
     let refused = |cause: &str, try_: &str| {
         tracing::warn!("a host was not admitted to the cluster: {cause}");
         Answer::Refused { cause: cause.to_owned(), try_: try_.to_owned() }
-    };
-    let Ok(request) = serde_json::from_slice::<Request>(&question.payload) else {
-        return refused(
-            "the request cannot be read",
-            "use the same version of mozart on all hosts",
-        );
     };
     match broker.use_ticket(&hash(&request.token), &request.folder, TOKEN).await {
         Ok(Admit::Granted) => {}
@@ -111,5 +150,23 @@ async fn answer(home: &Home, broker: &Broker, question: &TransientMessage) -> An
             Answer::Welcome { members: members.into_iter().collect(), shared: Box::new(shared) }
         }
         Err(error) => refused(&format!("{}: {}", error.what, error.cause), &error.try_),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_is_told_only_that_host_can_read() {
+        let (host, other) = (XKey::new(), XKey::new());
+        let answer = Answer::Refused { cause: "c".to_owned(), try_: "t".to_owned() };
+        let sealed = Sealed::to(&host.public_key(), &answer).expect("a key");
+        let text = serde_json::to_string(&sealed).expect("plain");
+        assert!(!text.contains("cause"), "{text}");
+        let read: Sealed = serde_json::from_str(&text).expect("what was written");
+        assert!(matches!(read.open(&host), Ok(Answer::Refused { cause, .. }) if cause == "c"));
+        assert!(read.open(&other).is_err());
+        assert!(Sealed::to("no key", &answer).is_err());
     }
 }

@@ -15,11 +15,12 @@ use common::NodeName;
 use common::api::ApiError;
 use common::failure;
 use common::subject;
+use nkeys::XKey;
 use runtime::home::Home;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::enroll::{Answer, Request};
+use super::enroll::{Answer, Request, Sealed};
 use super::{JOINER, Member, PORT, is_unused, read};
 use crate::up::nats::random;
 
@@ -144,7 +145,13 @@ pub(in crate::up) async fn join(
         Some(listen) => listen,
         None => SocketAddr::new(own_address(&string.addresses)?, PORT),
     };
-    let request = Request { token: string.token.clone(), folder: home.claim()?, address };
+    let own = XKey::new();
+    let request = Request {
+        token: string.token.clone(),
+        folder: home.claim()?,
+        key: own.public_key(),
+        address,
+    };
     let payload = serde_json::to_vec(&request)
         .map_err(std::io::Error::from)
         .map_err(|error| failure::file("cannot ask to join", &error, ""))?;
@@ -170,13 +177,10 @@ pub(in crate::up) async fn join(
         );
         error
     })?;
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|error| {
-        failure::error(
-            failure::FAILED,
-            what.clone(),
-            error,
-            "use the same version of mozart on all hosts",
-        )
+    let sealed = serde_json::from_slice::<Sealed>(&answer).map_err(|error| error.to_string());
+    let answer = sealed.and_then(|sealed| sealed.open(&own)).map_err(|error| {
+        let try_ = "use the same version of mozart on all hosts";
+        failure::error(failure::FAILED, what.clone(), error, try_)
     })?;
     match answer {
         Answer::Welcome { members, shared } => {
