@@ -390,7 +390,12 @@ async fn start(
             "containers of the original belong to another fleet: their label is dev.mozart.fleet={original}"
         );
     }
-    let fleet = broker.fleet_id().await.attempt("cannot tell which fleet this is")?;
+    // Each stream of a cluster elects a leader of its own.
+    let fleet = match is_member {
+        true => broker::once_there("mozart up", || broker.fleet_id()).await,
+        false => broker.fleet_id().await,
+    };
+    let fleet = fleet.attempt("cannot tell which fleet this is")?;
     others::remember(home, &fleet, is_copy);
     others::end(home, &fleet, wanted.runtime.runtime).await;
     let note = Running {
