@@ -206,6 +206,10 @@ async fn a_umask_keeps_nothing_from_its_owner() {
             let path = entry.path();
             // Whoever removes it meanwhile is its owner.
             let Ok(of) = fs::symlink_metadata(&path) else { continue };
+            // What was not packed of the soul's folder is there as a link, which has no mode of its own.
+            if of.is_symlink() {
+                continue;
+            }
             let wanted = if of.is_dir() { 0o700 } else { 0o600 };
             assert_eq!(of.permissions().mode() & 0o700, wanted, "{}", path.display());
             folders.extend(of.is_dir().then_some(path));
