@@ -144,10 +144,13 @@ pub(crate) async fn scale(
         .collect();
     let mut scaled = Scaled { of: names.len(), ..Scaled::default() };
     for name in names {
-        let info = match wire.stream_info(&name, timeout).await? {
-            Ok(info) => info,
-            Err(error) if error.err_code == code::STREAM_NOT_FOUND => continue,
-            Err(error) => return Err(error.into()),
+        let info = match wire.stream_info(&name, timeout).await {
+            Ok(Ok(info)) => info,
+            Ok(Err(error)) if error.err_code == code::STREAM_NOT_FOUND => continue,
+            Ok(Err(error)) => return Err(error.into()),
+            // Without a leader just now: it has not what it is to have.
+            Err(BrokerError::Timeout(_)) if !changes => continue,
+            Err(error) => return Err(error),
         };
         let Made { replicas, grows, .. } = made(&info)?;
         if replicas >= REPLICAS || !grows {

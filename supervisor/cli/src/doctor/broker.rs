@@ -76,7 +76,7 @@ pub(super) async fn cluster(broker: &Broker) -> Option<Check> {
     }
     let servers = broker.addresses().len().max(1);
     let servers = table::count(servers as u64, "server", "servers");
-    let checked = match broker.scaled(STORED).await {
+    let checked = match broker.scaled(Duration::from_secs(1)).await {
         Ok(scaled) if broker.replicas() > 1 && scaled.ready == scaled.of => {
             let found = format!("{servers}; all streams have {} replicas", broker.replicas());
             check("cluster", Health::Ok, found, "")
