@@ -164,7 +164,14 @@ impl Asked {
                 // A supervisor that is being restarted is not the move's failure.
                 Err(_) => continue,
             };
-            let Some(row) = row else { continue };
+            let Some(row) = row else {
+                if is_late {
+                    let what = format!("{agent} is not running on {to}");
+                    let cause = "the supervisors do not show it any more";
+                    return Err(failure::error(failure::NOT_FOUND, what, cause, "`mozart ps -a`"));
+                }
+                continue;
+            };
             match self.stand(&row) {
                 Stand::Done => return Ok(()),
                 Stand::Failed(why) => {
