@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use common::api::ApiError;
 
 use super::join::{TOKEN, hash};
-use super::{Member, Shared, read};
+use super::{Member, Shared, is_member, read};
 
 /// One member answers each.
 const GROUP: &str = "members";
@@ -84,6 +84,11 @@ pub(in crate::up) async fn serve(
     broker: Broker,
     stop: CancellationToken,
 ) -> Result<(), ApiError> {
+    // On a host of its own there is nothing to join, and on a NATS that others use, they are not ours to answer.
+    if !is_member(&home) {
+        stop.cancelled().await;
+        return Ok(());
+    }
     let Some(mut asked) = stop.run_until_cancelled(listen(&broker)).await else { return Ok(()) };
     while let Some(Some(question)) = stop.run_until_cancelled(asked.next()).await {
         if let Some(reply) = question.reply.clone() {
