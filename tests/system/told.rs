@@ -14,7 +14,8 @@ async fn a_changed_worker_is_a_change() {
     let text = fs::read_to_string(&worker).expect("it is there");
     fs::write(&worker, format!("{text}\n# changed\n")).expect("written");
     let diff = fleet.cli(["apply", &soul, "--diff"]).await.ok();
-    assert!(diff.stdout.starts_with("a: changed") && diff.stdout.contains("content"), "{diff}");
+    let files = "a: changed\n  ~ files of the soul's folder\n    changed: worker.py\n";
+    assert_eq!(diff.stdout, files, "{diff}");
     assert_eq!(fleet.row("a").await["generation"], 1);
     let applied = apply().await;
     assert!(!applied.stdout.contains("unchanged"), "{applied}");
@@ -83,6 +84,25 @@ async fn what_makes_no_sense_is_told_of() {
     assert_eq!(rest.stdout.lines().count(), 1, "{rest}");
     let _said = rest.says("1 dead letter was redriven before, and not sent again");
     drop(dead);
+}
+
+#[tokio::test]
+async fn whoever_waits_is_told_why() {
+    let fleet = Fleet::with(&[("a", &flaky(""))]).await;
+    let _done = fleet.cli(["stop", "a"]).await.ok();
+    let unset = fleet.soul("b", &flaky("SECRET TEST_TOLD_UNSET"));
+    let unset = unset.to_str().expect("text");
+    let (sent, chatted, applied, waited) = tokio::join!(
+        fleet.cli(["send", "a", "hi", "--wait", "--timeout", "7s"]),
+        fleet.cli(["chat", "a", "hi", "--timeout", "7s"]),
+        fleet.cli(["apply", unset, "--wait", "--timeout", "7s"]),
+        fleet.cli(["wait", "a", "--for", "stopped", "--timeout", "7s"]),
+    );
+    let why = "waiting: a is stopped; `mozart explain ";
+    sent.exit(5).says(why).says("is stored and pending");
+    chatted.exit(5).says(why);
+    applied.exit(5).says("waiting: b is in error (SECRET TEST_TOLD_UNSET is not set");
+    assert_eq!(waited.ok().stderr, "", "what does not take long is not told of");
 }
 
 #[tokio::test]

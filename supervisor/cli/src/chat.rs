@@ -14,7 +14,7 @@ use super::client::Client;
 use super::reference::MessageRef;
 use super::send::{self, Known, MessageArgs};
 use super::stream::{Item, Stream};
-use super::watch::Watch;
+use super::watch::{self, Watch};
 use super::{agents, output, prompt, table};
 use crate::args::{Global, Output, duration};
 use common::failure;
@@ -112,11 +112,7 @@ async fn stream(
 ) -> Result<u8, ApiError> {
     let id = &envelope.message_id;
     let mut screen = Screen { id, output: client.output, follow, line_open: false, error: None };
-    let quiet = || {
-        if client.output == Output::Table && output::stderr_is_terminal() {
-            output::note(format!("waiting; `mozart explain {id}` says why"));
-        }
-    };
+    let quiet = async || watch::say_why(client, envelope).await;
     let read = tokio::select! {
         read = watch.read(&mut stream, follow, deadline, |item| screen.tell(item), quiet) => read,
         _ = tokio::signal::ctrl_c() => {

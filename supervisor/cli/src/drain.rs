@@ -81,7 +81,7 @@ fn stays(node: &NodeName, drain: &DrainRow) -> ApiError {
 async fn wait(client: &Client, args: &DrainArgs) -> Result<(NodeRow, DrainRow), ApiError> {
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     let folds = Instant::now() + FOLDS;
-    let progress = Progress::new();
+    let mut progress = Progress::new();
     let (mut there, mut is_seen) = (BTreeSet::<AgentName>::new(), false);
     let mut tick = tokio::time::interval(EVERY);
     loop {

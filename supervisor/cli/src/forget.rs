@@ -70,7 +70,7 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     let ForgetArgs { agent, conversation, before, dry_run } = args;
     let what = Forget { agent: agent.clone(), conversation: conversation.clone(), before: *before };
     let failed = || format!("cannot erase the messages of {agent}");
-    let progress = Progress::new();
+    let mut progress = Progress::new();
     progress.say(format!("looking for records of {agent}"));
     let there = broker.forgettable(&what).await.attempt(failed())?;
     // One that was removed has been there, and bytes of it may be left.

@@ -261,7 +261,7 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
     let client = Client::connect(global).await?;
     let deadline = Instant::now() + args.timeout;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
-    let progress = Progress::new();
+    let mut progress = Progress::new();
     let mut is_said = false;
     if !super::agents::exists(&client.broker, &args.agent).await? {
         let error = super::agents::meant(&client, &args.agent).await;
@@ -325,8 +325,7 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
         }
         match &seen {
             Some(Ok(row)) => {
-                let reason = row.reason.as_deref().unwrap_or("");
-                progress.say(format!("{} is {} {reason}", row.agent, row.state.as_str()));
+                progress.say(format!("{} {}", row.agent, stands(row, args.until)));
             }
             Some(Err(error)) if !std::mem::replace(&mut is_said, true) => {
                 output::note(format!("waiting: {}", error.what));
@@ -338,7 +337,7 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
 
 fn late(args: &WaitArgs, seen: Option<&Result<AgentRow, ApiError>>) -> ApiError {
     let cause = match seen {
-        Some(Ok(row)) => stands(row, args.until),
+        Some(Ok(row)) => format!("it {}", stands(row, args.until)),
         Some(Err(error)) => error.what.clone(),
         None => "the supervisor does not know it".to_owned(),
     };
@@ -371,7 +370,7 @@ fn stands(row: &AgentRow, until: Until) -> String {
             format!("; {waiting} and {turns}")
         }
     };
-    format!("it is {state}{reason}{busy}")
+    format!("is {state}{reason}{busy}")
 }
 
 #[cfg(test)]
@@ -402,21 +401,21 @@ mod tests {
         agent.reason = Some("worker: exit code 1".to_owned());
         agent.counts = Counts::Unknown;
         agent.inflight = 0;
-        assert_eq!(stands(&agent, Until::Running), "it is in error: worker: exit code 1");
+        assert_eq!(stands(&agent, Until::Running), "is in error: worker: exit code 1");
         (agent.state, agent.reason, agent.inflight) = (AgentState::Running, None, 1);
         assert_eq!(
             stands(&agent, Until::Idle),
-            "it is running; 1 turn is open, and the broker has not said how many messages are waiting"
+            "is running; 1 turn is open, and the broker has not said how many messages are waiting"
         );
         for counts in [Counts::Current, Counts::Earlier] {
             agent.counts = counts;
             assert_eq!(
                 stands(&agent, Until::Idle),
-                "it is running; 4 messages are waiting and 1 turn is open"
+                "is running; 4 messages are waiting and 1 turn is open"
             );
         }
         agent.state = AgentState::Stopping;
-        assert_eq!(stands(&agent, Until::Stopped), "it is stopping; 1 turn is open");
+        assert_eq!(stands(&agent, Until::Stopped), "is stopping; 1 turn is open");
     }
 
     #[test]

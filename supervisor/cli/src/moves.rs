@@ -152,7 +152,7 @@ impl Asked {
     async fn wait(&self, client: &Client, timeout: Duration) -> Result<(), ApiError> {
         let Self { agent, to, .. } = self;
         let deadline = Instant::now() + timeout;
-        let progress = Progress::new();
+        let mut progress = Progress::new();
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         let try_ = || format!("`mozart explain {agent}`, `mozart logs {agent}`");
         loop {

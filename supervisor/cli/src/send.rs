@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::client::{Client, now, user};
-use super::{agents, output};
+use super::{agents, output, watch};
 use crate::args::{Global, duration};
 use broker::Attempt;
 use common::failure;
@@ -225,13 +225,34 @@ async fn wait(
     let early = if known == Known::Already { answer.look().await? } else { None };
     let final_ = match early {
         Some(final_) => final_,
-        None => match tokio::time::timeout_at(deadline, answer.final_()).await {
-            Ok(final_) => final_,
-            Err(_) => return late(client, envelope).await,
+        None => match patient(client, envelope, &mut answer, deadline).await? {
+            Some(final_) => final_,
+            None => return late(client, envelope).await,
         },
     };
     print(client, envelope, final_.status.into(), Some(&final_))?;
     verdict(envelope, &final_).map_or(Ok(0), Err)
+}
+
+/// The final state, if there is one in time. Whoever waits is told why, once.
+async fn patient(
+    client: &Client,
+    envelope: &Envelope,
+    answer: &mut Answer,
+    deadline: Instant,
+) -> Result<Option<Final>, ApiError> {
+    let quiet = deadline.min(Instant::now() + watch::QUIET);
+    if let Ok(final_) = tokio::time::timeout_at(quiet, answer.final_()).await {
+        return Ok(Some(final_));
+    }
+    if quiet < deadline {
+        watch::say_why(client, envelope).await;
+        if let Ok(final_) = tokio::time::timeout_at(deadline, answer.final_()).await {
+            return Ok(Some(final_));
+        }
+    }
+    // What ended in the last moment has ended.
+    answer.look().await
 }
 
 /// Reports that the answer is late; in JSON with the status, from which the caller can continue.
@@ -257,7 +278,7 @@ async fn late(client: &Client, envelope: &Envelope) -> Result<u8, ApiError> {
 }
 
 /// That an agent takes no message until somebody starts it, and why.
-fn rests(row: &AgentRow) -> Option<String> {
+pub(crate) fn rests(row: &AgentRow) -> Option<String> {
     let agent = &row.agent;
     let (how, reason) = match row.state {
         _ if row.quarantined => {

@@ -95,7 +95,7 @@ pub async fn wait_running(
     within: Duration,
 ) -> Result<(), ApiError> {
     let until = Instant::now() + within;
-    let progress = Progress::new();
+    let mut progress = Progress::new();
     let agents: BTreeSet<&AgentName> = agents.iter().collect();
     // Those that somebody had stopped before stay so.
     let mut stopped: Option<BTreeSet<AgentName>> = None;

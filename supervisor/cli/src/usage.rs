@@ -70,7 +70,7 @@ struct Part<'a> {
 pub(crate) async fn run(global: &Global, args: &UsageArgs) -> Result<u8, ApiError> {
     const WHAT: &str = "cannot read what is stored";
     let client = Client::to_read(global).await?;
-    let progress = Progress::new();
+    let mut progress = Progress::new();
     progress.say("reading what is stored".to_owned());
     let streams = client.broker.stream_usage().await.attempt(WHAT)?;
     let agents = client.broker.agent_usage().await.attempt(WHAT)?;

@@ -3,19 +3,50 @@
 use std::time::Duration;
 
 use broker::{ControlFollower, ControlItem, EventFollower};
-use common::api::ApiError;
+use common::api::{AgentRow, AgentState, ApiError};
 use common::control::ControlEvent;
-use common::message::{Final, MessageKey};
+use common::message::{Envelope, Final, MessageKey};
 use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::client::Client;
 use super::stream::{Item, Next, Stream};
+use super::{output, send};
+use crate::args::Output;
 use broker::Attempt;
 use common::failure;
 
 /// After this long without events, a note says that the command is still waiting.
-const QUIET: Duration = Duration::from_secs(5);
+pub(crate) const QUIET: Duration = Duration::from_secs(5);
+
+/// Tells a person who waits for an answer why there is none yet. It adds to what the command does, and takes no more than a second.
+pub(crate) async fn say_why(client: &Client, envelope: &Envelope) {
+    if client.output != Output::Table {
+        return;
+    }
+    let (id, rows) = (&envelope.message_id, client.brief_rows(Some(&envelope.agent)));
+    let rows = tokio::time::timeout(Duration::from_secs(1), rows).await;
+    match rows.ok().and_then(Result::ok).and_then(|rows| idle(rows.first()?)) {
+        Some(why) => output::note(format!("waiting: {why}; `mozart explain {id}` says more")),
+        None if output::stderr_is_terminal() => {
+            output::note(format!("waiting; `mozart explain {id}` says why"));
+        }
+        None => {}
+    }
+}
+
+/// That an agent takes no messages now, and why.
+fn idle(row: &AgentRow) -> Option<String> {
+    let state = match (row.state, row.next_try) {
+        (AgentState::Running, _) => return None,
+        (AgentState::Starting, _) => "starting",
+        (AgentState::Error, Some(_)) => "waiting to restart",
+        (AgentState::Error, None) => "in error",
+        (AgentState::Stopping | AgentState::Stopped, _) => row.state.as_str(),
+    };
+    let reason = row.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    Some(send::rests(row).unwrap_or_else(|| format!("{} is {state}{reason}", row.agent)))
+}
 
 /// Everything that a stream is read from.
 #[derive(Debug)]
@@ -72,7 +103,7 @@ impl Watch {
         follow: bool,
         deadline: Option<Instant>,
         mut show: impl FnMut(&Item) -> Result<(), ApiError>,
-        mut quiet: impl FnMut(),
+        mut quiet: impl AsyncFnMut(),
     ) -> Result<(), ApiError> {
         let mut out = Vec::new();
         let silence = tokio::time::sleep(QUIET);
@@ -98,8 +129,12 @@ impl Watch {
             next = tokio::select! {
                 biased;
                 () = expired(deadline) => {
-                    // The attempt goes on: only the reader ends.
-                    return Err(self.late(stream));
+                    // What ended in the last moment has ended.
+                    match self.answer.look().await? {
+                        Some(final_) => stream.finally(final_, &mut out),
+                        // The attempt goes on: only the reader ends.
+                        None => return Err(self.late(stream)),
+                    }
                 }
                 batch = self.events.next() => stream.live(batch.attempt(self.what())?, &mut out),
                 item = self.control.next() => {
@@ -108,7 +143,7 @@ impl Watch {
                 }
                 final_ = self.answer.final_() => stream.finally(final_, &mut out),
                 () = &mut silence => {
-                    quiet();
+                    quiet().await;
                     silence.as_mut().reset(Instant::now() + Duration::from_secs(86_400));
                     Next::Wait
                 }
