@@ -1,9 +1,10 @@
 //! Streams of answers: in order, whole, and never of two attempts at once.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use system_tests::harness::{Fleet, Signal, flaky, kill};
+use system_tests::harness::{Fleet, Signal, eventually, flaky, kill};
 
 /// What `count` answers.
 fn counted(to: u32) -> String {
@@ -59,6 +60,28 @@ async fn a_follower_is_told_to_forget_a_broken_attempt_and_never_sees_two_mixed(
     assert_eq!(text(last), counted(25));
     let done = last.last().expect("it ended");
     assert_eq!((&done["status"], &done["response"]), (&"completed".into(), &counted(25).into()));
+}
+
+#[tokio::test]
+async fn a_turn_in_progress_is_shown_as_one_at_once() {
+    let fleet = Fleet::with(&[("writer", &flaky(""))]).await;
+    let id = fleet.send("writer", "count 25 0.1").await;
+    let sent = Instant::now();
+    let shows = async |inbox: u64, inflight: u64| {
+        eventually("ps counts it", async || {
+            let row = fleet.row("writer").await;
+            let counted = (row["inbox"].as_u64(), row["inflight"].as_u64());
+            let is_so = counted == (Some(inbox), Some(inflight));
+            if is_so { Ok(()) } else { Err(row.to_string()) }
+        })
+        .await;
+    };
+    shows(0, 1).await;
+    assert!(sent.elapsed() < Duration::from_secs(2), "the answer is being streamed");
+    let _done = fleet.wait_status(&id, "completed").await;
+    let done = Instant::now();
+    shows(0, 0).await;
+    assert!(done.elapsed() < Duration::from_secs(2), "nothing is in progress any more");
 }
 
 #[tokio::test]

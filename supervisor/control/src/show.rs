@@ -1,10 +1,10 @@
 //! Agents as clients see them: from the log at once, or with figures from their journals.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use common::AgentName;
 use common::api::{AgentDetail, AgentPage, AgentRow, AgentState, ApiError, Reply};
+use common::{AgentName, Timestamp};
 use futures_util::StreamExt as _;
 use supervisor_core::Agent;
 use tokio::time::Instant;
@@ -45,10 +45,10 @@ impl Supervisor {
         let counted = self.counted.get(&agent.name).copied();
         let inflight = held.map_or(0, |(_, heartbeat)| heartbeat.open);
         let mut row = view::row(agent, inflight, counted, doing, self.is_reported(agent));
-        if !row.reported && row.state == AgentState::Running {
+        let is_new = is_new(agent.started_at, SystemTime::now().into());
+        if !row.reported && row.state == AgentState::Running && !is_new {
             let node = row.node.as_deref().unwrap_or_default();
-            row.reason
-                .get_or_insert_with(|| format!("not confirmed by node {node} for some seconds"));
+            row.reason.get_or_insert_with(|| format!("node {node} has not confirmed it for 5s"));
         }
         row
     }
@@ -174,6 +174,11 @@ impl Supervisor {
     }
 }
 
+/// Whether it is ready for so short a time that its node need not have said that it runs. What lies ahead is another clock's.
+fn is_new(started: Option<Timestamp>, now: Timestamp) -> bool {
+    started.is_some_and(|at| at <= now && now.since(at) < Duration::from_millis(LATELY))
+}
+
 /// What a client is shown.
 enum Answer {
     All,
@@ -234,6 +239,14 @@ fn fit<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_just_become_ready_need_not_be_confirmed_yet() {
+        let at = Timestamp::from_millis;
+        assert!(is_new(Some(at(10_000)), at(10_000)) && is_new(Some(at(10_000)), at(14_999)));
+        assert!(!is_new(Some(at(10_000)), at(15_000)) && !is_new(Some(at(10_001)), at(10_000)));
+        assert!(!is_new(None, at(0)));
+    }
 
     #[test]
     fn a_page_has_what_is_wanted_and_fits_and_one_at_least() {

@@ -87,6 +87,7 @@ impl Pump {
 
     pub(super) async fn heartbeat(&mut self) {
         self.heartbeat_at = Instant::now() + HEARTBEAT_EVERY;
+        self.told.0 = self.book.open();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.report(&ShimReport::Heartbeat(Heartbeat {
             held: count(self.book.held()),

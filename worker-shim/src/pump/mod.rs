@@ -41,6 +41,8 @@ use crate::secrets::Secrets;
 use crate::standing::{Input, Standing};
 
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+/// Another number of open turns is reported after so long, if it still is another one: `ps` shows it. Short turns cost nothing.
+const CHANGE_AFTER: Duration = Duration::from_millis(500);
 /// A third of the consumer's ack_wait of 30 s.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -69,6 +71,8 @@ struct Pump {
     /// Whether the worker has said that it takes messages.
     ready: bool,
     heartbeat_at: Instant,
+    /// The open turns that the last heartbeat told of, and when another number of them is to be told.
+    told: (usize, Option<Instant>),
     keep_at: Instant,
     refusals: Refusals,
 }
@@ -146,7 +150,7 @@ impl Pump {
         let mute = self.pipes.mute_until(self.book.open() == 0);
         let mute = mute.filter(|_| !self.ending.is_stopping());
         let always = self.heartbeat_at.min(self.keep_at);
-        [book, standing, self.logs.due(), self.ending.due_at(), mute, self.acks.due()]
+        [self.told.1, book, standing, self.logs.due(), self.ending.due_at(), mute, self.acks.due()]
             .into_iter()
             .flatten()
             .fold(always, Ord::min)
@@ -164,6 +168,12 @@ impl Pump {
         let heard_us = boot_us().saturating_sub(self.quiet_us());
         let idle = self.book.open() == 0;
         self.stand(Input::Tick { heard_us, idle }).await;
+        if self.told.1.is_some_and(|at| at <= now) {
+            self.told.1 = None;
+            if self.book.open() != self.told.0 {
+                self.heartbeat().await;
+            }
+        }
         if self.heartbeat_at <= now {
             for words in self.refusals.due(boot_ms()) {
                 self.note(&words);
@@ -211,6 +221,9 @@ impl Pump {
 
     /// After every step: what has become due to go out.
     async fn flush(&mut self) {
+        if self.told.1.is_none() && self.book.open() != self.told.0 {
+            self.told.1 = Some(Instant::now() + CHANGE_AFTER);
+        }
         let batches = self.book.take_batches(self.clock.now(), false);
         self.publish_batches(batches);
         if self.logs.due().is_some_and(|due| due <= Instant::now()) {

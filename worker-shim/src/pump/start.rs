@@ -186,6 +186,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         up: seen.up,
         ready: false,
         heartbeat_at: now + HEARTBEAT_EVERY,
+        told: (0, None),
         keep_at: now + KEEP_EVERY,
         refusals: Refusals::default(),
     };
