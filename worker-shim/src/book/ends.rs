@@ -149,6 +149,7 @@ impl Book {
             return;
         };
         if !fits(&final_) {
+            todo.push(Do::Note(format!("message {}: {TOO_LARGE}", held.envelope.message_id)));
             final_.status = Outcome::Failed;
             final_.response = None;
             final_.reason = Some(TOO_LARGE.to_owned());

@@ -212,7 +212,9 @@ impl Book {
         }
         apply(turn);
         if let Some(why) = turn.overflow() {
-            todo.push(Do::Tell(ToWorker::Cancel { message_id: envelope.message_id.to_string() }));
+            let id = envelope.message_id.to_string();
+            todo.push(Do::Note(format!("message {id}: {why}")));
+            todo.push(Do::Tell(ToWorker::Cancel { message_id: id }));
             self.end_attempt(now, seq, why, false, todo);
         }
     }

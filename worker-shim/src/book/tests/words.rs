@@ -110,7 +110,9 @@ fn an_answer_that_does_not_fit_a_record_fails_the_message() {
     ] {
         let mut desk = Desk::new(1);
         desk.deliver(1, "m", "c");
-        let (_, final_) = settle(&desk.line(done("m", &answer)));
+        let todo = desk.line(done("m", &answer));
+        let (_, final_) = settle(&todo);
+        assert_eq!(notes(&todo), usize::from(!fits), "what is refused is noted in the log");
         let status = if fits { Outcome::Completed } else { Outcome::Failed };
         assert_eq!(final_.status, status);
         assert!(serde_json::to_vec(&final_).expect("JSON").len() <= MAX_RECORD);
@@ -124,7 +126,7 @@ fn texts_beyond_a_record_end_the_turn() {
     let piece = "x".repeat(600_000);
     assert_eq!(desk.line(text("m", &piece)), []);
     let todo = desk.line(text("m", &piece));
-    assert_eq!(cancelled(&todo), ["m"]);
+    assert_eq!((cancelled(&todo), notes(&todo)), (vec!["m".to_owned()], 1));
     assert_eq!(desk.book.open(), 0);
     let todo = loop {
         let (_, todo) = desk.publish(true);
