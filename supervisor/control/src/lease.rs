@@ -18,6 +18,28 @@ const LOOK: Duration = Duration::from_millis(400);
 /// The pause after a failed try.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// While the lease cannot be had, that is logged this often.
+const SAY: Duration = Duration::from_secs(60);
+
+/// That the lease cannot be renewed or taken: since when, and when that was logged last.
+#[derive(Debug, Default)]
+struct Trouble(Option<(Moment, Moment)>);
+
+impl Trouble {
+    /// Whether this failure is to be logged.
+    fn is_due(&mut self, now: Moment) -> bool {
+        let (since, said) = self.0.unwrap_or((now, now));
+        let is_due = self.0.is_none() || now.since(said) >= SAY;
+        self.0 = Some((since, if is_due { now } else { said }));
+        is_due
+    }
+
+    /// How long it lasted, now that it is over.
+    fn over(&mut self, now: Moment) -> Option<Duration> {
+        self.0.take().map(|(since, _)| now.since(since))
+    }
+}
+
 /// Competes for the lease until `stop`, while `competes`, and gives it up then. `told` is what is known of it; none is "not
 /// known".
 pub(super) async fn keep(
@@ -26,6 +48,7 @@ pub(super) async fn keep(
     told: watch::Sender<Option<LeaseState>>,
     stop: CancellationToken,
 ) {
+    let mut trouble = Trouble::default();
     while !stop.is_cancelled() {
         if !*competes.borrow_and_update() {
             tell(&told, None);
@@ -43,16 +66,20 @@ pub(super) async fn keep(
         let left = until.map_or(TTL, |until| until.since(Moment::now())).max(AGAIN);
         let pause = match tokio::time::timeout(left, lease.take_or_renew()).await {
             Ok(Ok(state)) => {
+                if let Some(lasted) = trouble.over(Moment::now()) {
+                    let lasted = Duration::from_secs(lasted.as_secs());
+                    tracing::info!("the broker answers again for the lease, after {lasted:?}");
+                }
                 let pause = if matches!(state, LeaseState::Held { .. }) { RENEW } else { LOOK };
                 tell(&told, Some(state));
                 pause
             }
-            Ok(Err(error)) => {
-                tracing::warn!("cannot renew or take the lease: {error}");
-                AGAIN
-            }
-            Err(_) => {
-                tracing::warn!("cannot renew or take the lease: no answer");
+            failed @ (Ok(Err(_)) | Err(_)) => {
+                if trouble.is_due(Moment::now()) {
+                    let why = failed.ok().and_then(Result::err);
+                    let why = why.map_or_else(|| "no answer".to_owned(), |why| why.to_string());
+                    tracing::warn!("cannot renew or take the lease: {why}");
+                }
                 AGAIN
             }
         };
@@ -80,5 +107,23 @@ async fn release(lease: &mut Lease) {
     let released = tokio::time::timeout(Duration::from_secs(1), lease.release()).await;
     if !matches!(released, Ok(Ok(()))) {
         tracing::warn!("cannot release the lease: it expires");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_cannot_be_had_is_logged_at_once_and_then_every_minute() {
+        let start = Moment::now();
+        let at = |seconds| start.after(Duration::from_secs(seconds));
+        let mut trouble = Trouble::default();
+        assert!(trouble.is_due(at(0)));
+        assert!((1..60).all(|second| !trouble.is_due(at(second))));
+        assert!(trouble.is_due(at(60)) && !trouble.is_due(at(61)));
+        assert_eq!(trouble.over(at(70)), Some(Duration::from_secs(70)));
+        assert_eq!(trouble.over(at(71)), None);
+        assert!(trouble.is_due(at(72)), "the next time is another one");
     }
 }
