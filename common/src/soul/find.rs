@@ -55,6 +55,17 @@ pub enum FindError {
     /// Nothing there.
     #[error("no soul in {}: expected `<agent>.soul` or `<agent>/agent.soul`", list(.0))]
     Nothing(Vec<PathBuf>),
+    /// Nothing in a folder, but one level down, where files of other names belong to nobody.
+    #[error(
+        "no soul in {}: expected {}, not {}",
+        .folder.display(), .below.with_file_name(IN_FOLDER).display(), .below.display()
+    )]
+    Below {
+        /// The folder.
+        folder: PathBuf,
+        /// What is there.
+        below: PathBuf,
+    },
     /// Two files declare the same agent.
     #[error("two souls for agent `{name}`: {} and {}", .first.display(), .second.display())]
     Twice {
@@ -136,7 +147,11 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FindError> {
             in_folder(path, &mut found)?;
             // Beside others that have some, it would be passed over in silence.
             if found.len() == before {
-                return Err(FindError::Nothing(vec![path.clone()]));
+                let nothing = || FindError::Nothing(vec![path.clone()]);
+                return Err(below(path).map_or_else(nothing, |below| FindError::Below {
+                    folder: path.clone(),
+                    below,
+                }));
             }
         } else {
             found.push(path.clone());
@@ -180,6 +195,19 @@ fn in_folder(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), FindError> {
         }
     }
     Ok(())
+}
+
+/// A soul in a folder of a folder, where none is looked for.
+fn below(folder: &Path) -> Option<PathBuf> {
+    let entries = |folder: &Path| {
+        let paths = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let mut paths: Vec<PathBuf> = paths.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    };
+    let folders = entries(folder).into_iter().filter(|path| path.is_dir());
+    let mut files = folders.flat_map(|folder| entries(&folder));
+    files.find(|path| path.extension() == Some(OsStr::new("soul")))
 }
 
 /// Every file once, and every agent once.

@@ -83,6 +83,17 @@ fn two_files_for_one_agent_are_both_named() {
 }
 
 #[test]
+fn a_soul_of_another_name_one_level_down_is_named() {
+    let fleet = folder(&["writer/writer.soul", "writer/notes.txt"]);
+    let error = found(fleet.path(), &[""]).expect_err("none").to_string();
+    let at = fleet.path().display();
+    assert_eq!(
+        error.replace(&format!("{at}/"), ""),
+        "no soul in : expected writer/agent.soul, not writer/writer.soul"
+    );
+}
+
+#[test]
 fn nothing_is_an_error() {
     let empty = folder(&["notes.txt"]);
     assert!(matches!(found(empty.path(), &["."]), Err(FindError::Nothing(_))));

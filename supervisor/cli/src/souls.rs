@@ -177,7 +177,7 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Read>, ApiError> {
         let (what, cause, try_) = match what.split_once(": expected ") {
             Some((what, expected)) if cause.is_empty() => {
                 let cause = format!("expected {expected}");
-                (what.to_owned(), cause, "rename the file, or name another path")
+                (what.to_owned(), cause, "rename the file, or name the folder that it is in")
             }
             _ => (what, cause, "`<agent>.soul`, or a folder of them"),
         };
