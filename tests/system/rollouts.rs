@@ -29,7 +29,7 @@ async fn a_failed_rollout_does_not_look_like_success() {
     // There is nothing to undo: the generation that was good runs.
     let undone = fleet.cli(["rollout", "undo", "a"]).await.exit(4);
     let _said =
-        undone.says("generation 1 of a is already in force").says("generation 2 was given up");
+        undone.says("generation 1 of a is already in use").says("generation 2 was given up");
     let states = fleet.json(["rollout", "history", "a"]).await;
     assert_eq!((&states[0]["state"], &states[1]["state"]), (&"failed".into(), &"running".into()));
 

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// The field that names the archive of the soul's folder.
 const FILES: &str = "files";
+/// The field that names the content of the files that WORKER and SKILL name.
+const CONTENT: &str = "content";
 
 /// A field that differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,7 +59,13 @@ pub(crate) fn instructions(changes: &[Change]) -> String {
             names.push(name);
         }
     }
-    names.join(", ")
+    // Where other files are named, or those of the folder are others, so is their content.
+    if names.len() > 1 {
+        let is_said = names.iter().any(|name| [FILES, "WORKER", "SKILL"].contains(name));
+        names.retain(|name| *name != CONTENT || !is_said);
+    }
+    let shown = names.into_iter().map(|name| if name == CONTENT { FILES } else { name });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The instruction of a soul that a field comes from.
@@ -114,11 +122,11 @@ pub(crate) fn lines(before: &AgentSpec, after: &AgentSpec) -> Vec<String> {
         lines.push(format!("  ~ path: {}", after.source_path));
     }
     // The digests tell nobody anything.
+    let names_others = (&before.worker, &before.skills) != (&after.worker, &after.skills);
     if before.files != after.files {
-        lines.push("  ~ files: the archive of the soul's folder has changed".to_owned());
-    }
-    if before.content != after.content {
-        lines.push("  ~ content: files that WORKER or SKILL name have changed".to_owned());
+        lines.push("  ~ files of the soul's folder".to_owned());
+    } else if before.content != after.content && !names_others {
+        lines.push("  ~ files that WORKER or SKILL name".to_owned());
     }
     lines
 }
@@ -142,6 +150,18 @@ mod tests {
             lines(&before, &after),
             ["  - ATTEMPTS 3", "  + ATTEMPTS 5", "  + IMAGE a:1", "  + ENV LANG=C"]
         );
+        // Files: in the words of whoever edits them, and each change once.
+        let mut edited = before.clone();
+        edited.content = Some("x".to_owned());
+        assert_eq!(lines(&before, &edited), ["  ~ files that WORKER or SKILL name"]);
+        assert_eq!(instructions(&between(&before, &edited)), "files");
+        edited.worker = Some(vec!["other".to_owned()]);
+        assert_eq!(
+            lines(&before, &edited),
+            ["  + WORKER [\"other\"]"],
+            "another file is another content"
+        );
+        assert_eq!(instructions(&between(&before, &edited)), "WORKER");
         let mut other = after.clone();
         other.env.insert("LANG".to_owned(), "de".to_owned());
         assert_eq!(lines(&after, &other), ["  - ENV LANG=C", "  + ENV LANG=de"]);

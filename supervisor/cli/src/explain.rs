@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker::{Broker, ControlItem, EventBatch};
 use clap::Args;
-use common::api::{AgentState, ApiError, Query};
+use common::api::{AgentState, ApiError, Hello, Query, Reply};
 use common::control::{ControlEvent, ControlRecord};
 use common::event::attempt_of;
 use common::message::{Envelope, Final};
@@ -48,6 +48,8 @@ struct Fleet {
     state: State,
     /// Whether a supervisor answers.
     supervised: bool,
+    /// Whether one of them leads.
+    led: bool,
 }
 
 /// Explains.
@@ -76,7 +78,7 @@ pub(crate) async fn run(global: &Global, args: &ExplainArgs) -> Result<u8, ApiEr
             return Err(unknown(match meant {
                 Some(name) => format!("did you mean {name:?}?"),
                 // Several may begin like this.
-                None if error.cause.contains("ids") => error.cause,
+                None if error.cause.starts_with("several ids") => error.cause,
                 None => "it is neither in the control log nor in the journal".to_owned(),
             }));
         }
@@ -116,7 +118,8 @@ async fn fold(client: &Client) -> Result<Fleet, ApiError> {
         }
     };
     let (answer, log) = tokio::join!(answers, log);
-    Ok(Fleet { state: log?, supervised: answer.is_ok() })
+    let led = matches!(&answer, Ok(Reply::Hello(Hello { holder: Some(_), .. })));
+    Ok(Fleet { state: log?, supervised: answer.is_ok(), led })
 }
 
 /// The last records about an agent, newest first: how it came to be as it is, and how its last incarnations ended.
@@ -132,6 +135,20 @@ async fn records(broker: &Broker, name: &AgentName) -> Result<Vec<(u64, ControlR
 
 const UNSUPERVISED: &str = "No supervisor answers: nothing is started or restarted until one does; running agents keep answering. \
                             `mozart up` starts one.";
+
+const UNLED: &str = "No supervisor leads: nothing is started or restarted until one does; running agents keep answering. \
+                     `mozart doctor` checks what keeps them from it.";
+
+impl Fleet {
+    /// That nothing is decided for want of a supervisor.
+    fn undecided(&self) -> Option<&'static str> {
+        match (self.supervised, self.led) {
+            (true, true) => None,
+            (true, false) => Some(UNLED),
+            (false, _) => Some(UNSUPERVISED),
+        }
+    }
+}
 
 /// That the broker has no space for more, or has lost its data, and what to do about it.
 async fn refuses(broker: &Broker, name: &AgentName) -> Option<String> {
@@ -157,9 +174,7 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
     }
     let records = records(&client.broker, name).await?;
     why.extend(LastEnd::of(&records).map(|end| end.words()));
-    if !fleet.supervised {
-        why.push(UNSUPERVISED.to_owned());
-    }
+    why.extend(fleet.undecided().map(str::to_owned));
     why.extend(refuses(&client.broker, name).await);
     let floor = agent.map_or(1, |agent| agent.floor.max(1));
     let open = client.broker.open_requests(name, floor, 1).await.attempt(what())?;
@@ -355,9 +370,7 @@ async fn message(
     };
     let mut why = reasons::message(&facts);
     if facts.final_.is_none() {
-        if !fleet.supervised {
-            why.push(UNSUPERVISED.to_owned());
-        }
+        why.extend(fleet.undecided().map(str::to_owned));
         why.extend(refuses(broker, &facts.request.agent).await);
     }
     if client.json() {

@@ -151,9 +151,9 @@ pub(crate) fn only_id(ids: &Beginning) -> Result<&MessageId, NotOne> {
                 Err(NotOne::Several(format!("several ids begin like this, such as {one}")))
             }
         },
-        Beginning::Unclear => {
-            Err(NotOne::Unclear("a UUID can be shortened to 8 digits or more, other ids cannot"))
-        }
+        Beginning::Unclear => Err(NotOne::Unclear(
+            "there is none with that id; a UUID can be shortened to 8 digits or more, other ids cannot",
+        )),
     }
 }
 

@@ -229,7 +229,7 @@ impl Supervisor {
             known.given_up.as_ref().filter(|_| to.is_none() && known.is_rolled_back())
         {
             let (target, newest) = (known.target, known.generation);
-            let what = format!("generation {target} of {agent} is already in force");
+            let what = format!("generation {target} of {agent} is already in use");
             let why = supervisor_core::reworded(why);
             let given_up = format!("generation {newest} was given up: ");
             let cause = format!("{given_up}{}", why.strip_prefix(&given_up).unwrap_or(&why));

@@ -127,7 +127,9 @@ fn headline(agent: &Agent) -> String {
     if let Some(since) = agent.started_at {
         line.push_str(&format!(" since {since}"));
     }
-    if let Some(reason) = agent.reason.as_deref().map(reworded) {
+    // Why a generation was rolled back has a sentence of its own.
+    let is_said = agent.state() == AgentState::Running && agent.is_rolled_back();
+    if let Some(reason) = agent.reason.as_deref().filter(|_| !is_said).map(reworded) {
         line.push_str(&match reason.split_once(": ") {
             Some(("worker", exit)) if exit.starts_with("exit code ") => {
                 format!(": its worker ended with {exit}")

@@ -257,7 +257,7 @@ async fn engine(
         }
         Err(error) if options.runtime.runtime == Wanted::Auto => {
             all_can_be_seen(folders, None)?;
-            tracing::warn!("no containers: {}: {}; try: {}", error.what, error.cause, error.try_);
+            tracing::warn!("{}: {}; try: {}", error.what, error.cause, error.try_);
             Ok(None)
         }
         Err(error) => Err(error),

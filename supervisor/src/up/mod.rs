@@ -75,7 +75,10 @@ pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     membership(global, &args, &home, &found).await?;
     let connect = match found {
         Found::Running(connect) => {
-            output::note("already running: applying changes");
+            output::note(match souls {
+                Some(_) => "already running: applying changes",
+                None => "already running",
+            });
             if let Ok(Some(running)) = home.read_running() {
                 shell::ignored(&running, &args);
                 shell::compare(&running, souls.as_deref().unwrap_or_default());

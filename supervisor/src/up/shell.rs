@@ -38,26 +38,38 @@ pub(super) fn compare(running: &Running, souls: &[SoulSource]) {
 
 /// Warns of options that a running one does not take.
 pub(super) fn ignored(running: &Running, args: &UpArgs) {
-    let runtime = args.runtime.options();
-    let is_given = runtime != RuntimeOptions::default();
-    let differs = running.runtime.as_ref().is_some_and(|noted| *noted != runtime);
-    let mut options = Vec::new();
-    if is_given && differs {
-        options.push("those of the runtime");
-    }
+    let mut options = match &running.runtime {
+        Some(noted) => others(noted, &args.runtime.options()),
+        None => Vec::new(),
+    };
     if !args.keep.is_default() {
-        options.push("those of the retention (--hot, --keep-history, --keep-files)");
+        options.push("--hot, --keep-history or --keep-files");
     }
     if args.journal_shards.is_some() {
         options.push("--journal-shards");
     }
     if !options.is_empty() {
         output::note(format!(
-            "warning: mozart is already running (process {}), and keeps the options that it was started with; ignored: {}; `mozart down`, then `mozart up`",
-            running.pid,
-            options.join(", ")
+            "warning: {} ignored: mozart (process {}) keeps the options that it was started with; `mozart down`, then `mozart up`",
+            options.join(", "),
+            running.pid
         ));
     }
+}
+
+/// The options about what agents run in that are given, and are not those in use.
+fn others(used: &RuntimeOptions, given: &RuntimeOptions) -> Vec<&'static str> {
+    let default = RuntimeOptions::default();
+    let RuntimeOptions { runtime, network, base_image, dev, env_file, capacity } = given;
+    let differs = [
+        ("--runtime", *runtime != default.runtime && *runtime != used.runtime),
+        ("--network", *network != default.network && *network != used.network),
+        ("--base-image", *base_image != default.base_image && *base_image != used.base_image),
+        ("--dev", *dev != default.dev && *dev != used.dev),
+        ("--env-file", *env_file != default.env_file && *env_file != used.env_file),
+        ("--capacity", *capacity != default.capacity && *capacity != used.capacity),
+    ];
+    differs.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }
 
 fn differs(theirs: &[u8], name: &str, ours: &OsStr) -> Option<&'static str> {
@@ -82,5 +94,15 @@ mod tests {
         assert_eq!(told("EMPTY", ""), None);
         assert_eq!(told("KEY", "two"), Some("has another value"));
         assert_eq!(told("KE", "x"), Some("does not have it"));
+    }
+
+    #[test]
+    fn options_that_are_given_in_vain_are_named() {
+        let used = RuntimeOptions { dev: true, ..RuntimeOptions::default() };
+        let env_file = Some("/x/env".into());
+        let given = RuntimeOptions { dev: true, env_file, ..RuntimeOptions::default() };
+        assert_eq!(others(&used, &given), ["--env-file"]);
+        assert_eq!(others(&given, &given), [""; 0]);
+        assert_eq!(others(&given, &RuntimeOptions::default()), [""; 0]);
     }
 }

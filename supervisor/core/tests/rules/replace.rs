@@ -83,6 +83,8 @@ fn a_new_one_that_ends_is_rolled_back() {
     assert_eq!((fleet.mender().generation, fleet.mender().restart_count), (2, 0));
     let lines = supervisor_core::explain(&fleet.state, &mender());
     assert!(lines.iter().any(|line| line.contains("`mozart replace mender` retries it as it is")));
+    let said = lines.iter().filter(|line| line.contains("did not become ready"));
+    assert_eq!(said.count(), 1, "{lines:?}");
 }
 
 #[test]
