@@ -176,14 +176,22 @@ impl Broker {
             },
         });
         let what = format!("CONSUMER.CREATE.{stream}.{name}.{filter}");
-        match self.wire().api::<Info>(&what, &config, CALL).await? {
+        match self.wire().api::<Info>(&what, &config, CALL).await {
             // On a cluster the name is given at once also to one whose server is gone.
-            Ok(made) if self.replicas() == 1 => return Ok(Some(made.into())),
-            Ok(_) => {}
-            Err(error)
+            Ok(Ok(made)) if self.replicas() == 1 => return Ok(Some(made.into())),
+            Ok(Ok(_)) => {}
+            Ok(Err(error))
                 if [code::CONSUMER_EXISTS, code::CONSUMER_NAME_EXISTS]
                     .contains(&error.err_code) => {}
-            Err(error) => return Err(error.into()),
+            Ok(Err(error)) => return Err(error.into()),
+            // If there is one of this name and just this configuration, its server is to answer, and may be gone.
+            Err(error @ BrokerError::Timeout(_)) if self.replicas() > 1 => {
+                let names = self.names(stream.clone()).await?;
+                if !names.iter().any(|there| there == name) {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
         }
         let there = info(self.wire(), &stream, name).await?;
         if there.is_none() && self.replicas() == 1 {

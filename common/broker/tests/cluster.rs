@@ -104,6 +104,22 @@ async fn a_consumer_whose_server_is_gone_is_made_anew_within_seconds_and_never_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_gave_nothing_yet_is_made_anew_as_well() {
+    let mut cluster = Cluster::start().await;
+    let broker = cluster.broker().await;
+    let a = agent("a");
+    broker.create_consumer(&a, 1, 1, WINDOW).await.expect("made");
+    let at = leader(&cluster, 0, "CONSUMER.INFO.MOZART_test_JOURNAL.a-1").await;
+    cluster.kill(at).await;
+    // Asked for just as it is, it is its server that is to answer: no error says that there is one.
+    let again = async { while broker.create_consumer(&a, 1, 1, WINDOW).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(25), again).await.expect("made anew");
+    send(&broker, "m1").await;
+    let mut inbox = broker.pull(&a, 1, WINDOW, None).await.expect("pulling");
+    assert_eq!(turn(&broker, &mut inbox).await, "m1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_survives_a_leader_that_is_killed_and_wiped() {
     let mut cluster = Cluster::start().await;
     let broker = cluster.broker().await;

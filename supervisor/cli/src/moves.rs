@@ -69,7 +69,7 @@ pub(crate) async fn rebalance(global: &Global, args: &RebalanceArgs) -> Result<u
     match client.json() {
         true => output::json(&moves)?,
         false if moves.is_empty() => {
-            output::note("nothing to move: the nodes are as even as can be")
+            output::note("nothing to move: the agents are spread as evenly as possible")
         }
         false => output::line(list(&moves))?,
     }
