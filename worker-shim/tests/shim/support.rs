@@ -216,7 +216,9 @@ impl Shim {
         codec::decode(&report.payload).expect("a report")
     }
 
+    /// The shim's figures as they are now: what it said of its own accord may be older.
     pub(crate) async fn heartbeat(&mut self) -> Heartbeat {
+        while tokio::time::timeout(Duration::ZERO, self.reports.next()).await.is_ok() {}
         self.command(&ShimCommand::Ping).await;
         loop {
             if let ShimReport::Heartbeat(heartbeat) = self.report().await {
