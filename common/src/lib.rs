@@ -14,6 +14,7 @@ pub mod id;
 pub mod log;
 pub mod message;
 pub mod quote;
+pub mod security;
 pub mod shim;
 pub mod snapshot;
 #[cfg(feature = "soul")]

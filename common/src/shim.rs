@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Timestamp;
+use crate::subject::Subjects;
+use crate::{AgentName, Namespace, Timestamp};
 
 /// How a process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +107,9 @@ pub struct ShimConfig {
     /// The certificates, in PEM, of those who vouch for the broker's servers; then it is reached over TLS only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// A login with the rights of this incarnation; none where the shim has those of its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<ShimLogin>,
     /// Values for the worker's environment that must not be seen anywhere else.
     #[serde(default)]
     pub secrets: std::collections::BTreeMap<String, String>,
@@ -131,6 +135,37 @@ pub struct ShimConfig {
     /// Where to leave a [`ShimExit`]; stdout when it is none.
     #[serde(default)]
     pub exit_file: Option<String>,
+}
+
+/// What a shim needs to connect with its own rights only, and may not look up with them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimLogin {
+    /// The user. The password is the token.
+    pub user: String,
+    /// How many streams the journal has.
+    pub shards: u32,
+    /// How many replicas the streams have.
+    pub replicas: usize,
+}
+
+/// How the shims of a node log in with rights of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShimLogins {
+    /// See [`ShimLogin::shards`].
+    pub shards: u32,
+    /// See [`ShimLogin::replicas`].
+    pub replicas: usize,
+}
+
+impl ShimLogins {
+    /// The login of an incarnation.
+    #[must_use]
+    pub fn of(self, namespace: &Namespace, agent: &AgentName, incarnation: u64) -> ShimLogin {
+        let Self { shards, replicas } = self;
+        let user = Subjects::new(namespace.clone(), shards).shim_user(agent, incarnation);
+        ShimLogin { user, shards, replicas }
+    }
 }
 
 /// Whom a worker in a container runs as: never root.

@@ -9,10 +9,12 @@
 
 mod files;
 mod filler;
+mod shim;
 
 use std::fmt::Write as _;
 
 pub use self::filler::Filled;
+pub use self::shim::CONSUMER_NAMES;
 use crate::message::MessageKey;
 use crate::{AgentName, ConversationTag, MessageId, Namespace, NodeName, SenderName};
 
@@ -269,12 +271,6 @@ impl Subjects {
     #[must_use]
     pub fn consumer(&self, agent: &AgentName, incarnation: u64) -> String {
         format!("{agent}-{incarnation}")
-    }
-
-    /// Another consumer of the same incarnation, made while the one before it does not answer. `suffix`: letters and digits.
-    #[must_use]
-    pub fn consumer_anew(&self, agent: &AgentName, incarnation: u64, suffix: &str) -> String {
-        format!("{agent}-{incarnation}_{suffix}")
     }
 
     /// The incarnation that a consumer is of.

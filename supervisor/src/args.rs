@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker::ArchiveOptions;
+use broker::{ArchiveOptions, AuthKey};
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cli::args::{Global, RuntimeArgs, duration};
 use cli::nodes::NodeCommand;
-use common::NodeName;
+use common::api::ApiError;
+use common::{NodeName, failure};
 use control::Retention;
 
 use crate::up::PORT;
@@ -90,6 +92,8 @@ pub(crate) struct UpArgs {
     pub(crate) sync: Sync,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) auth: AuthArgs,
     #[command(flatten)]
     pub(crate) keep: KeepArgs,
     #[command(flatten)]
@@ -265,7 +269,44 @@ pub(crate) struct SupervisorArgs {
     #[arg(long, env = "MOZART_STORE", value_name = "DIR", value_parser = cli::args::path())]
     pub(crate) store: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) auth: AuthArgs,
+    #[command(flatten)]
     pub(crate) keep: KeepArgs,
+}
+
+/// The key of supervisors.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct AuthArgs {
+    /// A file with the seed of the key that nats-server's auth_callout names [default: the seed in MOZART_AUTH_SEED]
+    #[arg(long, env = "MOZART_AUTH_SEED_FILE", value_name = "FILE", value_parser = cli::args::path())]
+    pub(crate) auth_seed_file: Option<PathBuf>,
+}
+
+impl AuthArgs {
+    /// The key; none if none is given.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds no seed.
+    pub(crate) fn key(&self) -> Result<Option<AuthKey>, ApiError> {
+        const TRY: &str = "`mozart auth-key` makes one";
+        let file = self.auth_seed_file.as_ref().filter(|file| !file.as_os_str().is_empty());
+        let (from, seed) = match file {
+            Some(file) => {
+                let from = file.display().to_string();
+                let seed = std::fs::read_to_string(file).map_err(|error| {
+                    failure::file(format!("cannot read {from}"), &error, TRY)
+                })?;
+                (from, seed)
+            }
+            None => match std::env::var("MOZART_AUTH_SEED") {
+                Ok(seed) if !seed.is_empty() => ("MOZART_AUTH_SEED".to_owned(), seed),
+                Ok(_) | Err(_) => return Ok(None),
+            },
+        };
+        AuthKey::from_seed(&seed).map(Some).map_err(|error| {
+            failure::error(failure::USAGE, format!("{from} is not the seed of a key"), error, TRY)
+        })
+    }
 }
 
 /// `mozart node`.
@@ -280,6 +321,9 @@ pub(crate) struct NodeArgs {
     /// A label that souls can REQUIRE; repeat for more
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
+    /// The agents log in with rights of their own, for which supervisors with a key answer
+    #[arg(long, env = "MOZART_AGENT_LOGINS", value_parser = BoolishValueParser::new())]
+    pub(crate) agent_logins: bool,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
 }

@@ -47,6 +47,7 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let options = connect::options(global, format!("supervisor {id}"), CONNECT)?;
     let streams =
         StreamOptions { journal_shards: args.journal_shards.unwrap_or(SHARDS), replicas: None };
+    let key = args.auth.key()?;
     let signals = signals::stop()?;
     let stop = signals.token.clone();
     let create =
@@ -57,7 +58,7 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let reads = reads.attempt("cannot start the supervisor")?;
     let retention = args.keep.retention();
     let store = args.store.filter(|store| !store.as_os_str().is_empty());
-    let options = SupervisorOptions { id, succeeds: false, retention, store };
+    let options = SupervisorOptions { id, succeeds: false, retention, store, key };
     control::serve(options, broker, reads, stop).await
 }
 
@@ -87,6 +88,7 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
         labels: args.labels,
         capacity: runtime.capacity.or(runtime::capacity::found()),
         connect: connect::options(global, &name, CONNECT)?,
+        logins: args.agent_logins,
         run: home.run(),
         home: home.dir,
         folder,

@@ -40,6 +40,7 @@ impl Ground {
             name: "test".to_owned(),
             namespace: "default".parse().expect("valid"),
             timeout: Duration::from_secs(10),
+            shim: None,
         };
         Broker::connect(&options).await.expect("the broker answers")
     }

@@ -24,6 +24,7 @@ pub(crate) async fn connect(port: u16) -> Broker {
         name: "test".to_owned(),
         namespace: "default".parse().expect("valid"),
         timeout: Duration::from_secs(10),
+        shim: None,
     };
     Broker::connect(&options).await.expect("the broker answers")
 }

@@ -7,7 +7,7 @@ use broker::{
     Broker, BrokerError, EventBatch, FinalOutcome, Passed, Requested, Retries, Standing, Unreadable,
 };
 use common::log::LogLine;
-use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
+use common::message::{Final, MessageKey, Outcome};
 use common::{AgentName, ConversationTag, Timestamp};
 use tokio::sync::watch;
 
@@ -255,26 +255,14 @@ pub(crate) async fn events(broker: Broker, mut gate: Gate, seq: u64, batch: Even
 pub(crate) async fn bury(
     broker: Broker,
     mut gate: Gate,
-    mut envelope: Envelope,
+    key: MessageKey,
     final_: Box<Final>,
     log: Vec<String>,
     reply: String,
 ) -> Done {
     let mut retries = Retries::new("storing a dead letter");
     loop {
-        let burying = async {
-            match broker.message_of(&envelope.key()).await? {
-                Some(request) => envelope = request.value,
-                // It was forgotten meanwhile: a letter would bring its text back.
-                None => return Ok(false),
-            }
-            let history = broker.events(&envelope.key()).await?;
-            let history = history.into_iter().flat_map(|batch| {
-                batch.events.into_iter().map(move |event| (batch.incarnation, event))
-            });
-            let letter = DeadLetter::new(envelope.clone(), &final_, history, log.clone());
-            broker.bury(&letter).await
-        };
+        let burying = broker.bury_failed(&key, &final_, log.clone());
         let Some(buried) = gate.through(burying).await else { continue };
         match buried {
             Ok(_) => return Done::Buried { reply },

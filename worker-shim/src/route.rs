@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use broker::{Broker, BrokerError, Retries, SendOutcome};
-use common::control::{ControlEvent, ControlRecord};
 use common::message::{Cause, Envelope, Final, Kind, MAX_HOPS, MAX_TEXT, Outcome};
 use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 use uuid::Uuid;
@@ -161,7 +160,7 @@ async fn answer(
                     return outcome(stored.value);
                 }
                 // Nobody answers any more. Should one of that name come again, it finds the question in its journal.
-                if let Ok(false) = is_registered(broker, &key.agent).await {
+                if let Ok(false) = broker.is_there(&key.agent).await {
                     return Err(format!("agent `{}` was removed", key.agent));
                 }
             }
@@ -172,35 +171,13 @@ async fn answer(
 async fn must_exist(broker: &Broker, agent: &AgentName) -> Result<(), String> {
     let mut retries = Retries::new(format!("looking up agent {agent}"));
     loop {
-        match is_registered(broker, agent).await {
+        match broker.is_there(agent).await {
             Ok(true) => return Ok(()),
             Ok(false) => return Err(format!("there is no agent `{agent}`")),
             // Its last record is of a newer version: there is an agent.
             Err(BrokerError::Malformed { .. }) => return Ok(()),
             Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,
         }
-    }
-}
-
-/// Whether there is such an agent. An incarnation that starts, or takes messages, is one of an agent that is there. One that ends may be the
-/// last of an agent that was removed.
-async fn is_registered(broker: &Broker, agent: &AgentName) -> Result<bool, BrokerError> {
-    match broker.last_control(agent).await? {
-        Some(ControlRecord { event: ControlEvent::MessagesForgotten { .. }, .. }) | None => {
-            broker.is_registered(agent).await
-        }
-        Some(ControlRecord {
-            event:
-                ControlEvent::IncarnationAllocated { .. }
-                | ControlEvent::IncarnationReady { .. }
-                | ControlEvent::IncarnationBegun { .. }
-                | ControlEvent::IncarnationStable { .. },
-            ..
-        }) => Ok(true),
-        Some(record) => match record.event.is_registered() {
-            Some(is_there) => Ok(is_there),
-            None => broker.is_registered(agent).await,
-        },
     }
 }
 

@@ -48,6 +48,13 @@ impl Address {
     }
 }
 
+/// The servers of an address, without the credentials in it.
+#[must_use]
+pub fn without_login(urls: &str) -> String {
+    // What cannot be read is refused by whoever connects.
+    Address::parse(urls).map_or_else(|_| urls.to_owned(), |address| address.shown)
+}
+
 /// Decodes `%41`; what is not an escape stays as it is.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();

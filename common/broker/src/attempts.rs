@@ -10,11 +10,13 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use common::AgentName;
 use common::event::{Event, EventBody};
+use common::frame::ask::{ShimAsk, Told};
 use common::message::{Final, MessageKey};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::api::header;
+use crate::asked;
 use crate::connection::{Broker, queued};
 use crate::error::Result;
 use crate::events::EventBatch;
@@ -69,6 +71,12 @@ impl Broker {
 
     /// Whether what happens in attempts can be stored now: the streams have leaders that answer within a time.
     pub async fn takes_attempts(&self, within: Duration) -> bool {
+        let ask = || ShimAsk::TakesAttempts { within };
+        match self.asked_within(2 * within, ask).await {
+            Ok(None) => {}
+            Ok(Some(told)) => return matches!(told, Told::Is(true)),
+            Err(_) => return false,
+        }
         let streams = [self.attempts_stream(), self.events_stream()];
         let asked = streams.map(async |stream| self.wire().stream_info(&stream, within).await);
         join_all(asked).await.iter().all(|told| matches!(told, Ok(Ok(_))))
@@ -80,6 +88,9 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn last_mark(&self, key: &MessageKey) -> Result<Option<AttemptMark>> {
+        if let Some(told) = self.asked(|| ShimAsk::Mark(key.clone())).await? {
+            return asked::mark(&told);
+        }
         let (stream, subject) = (self.attempts_stream(), self.subjects().attempts(key));
         let records = if self.replicas() == 1 {
             Reader::new(self.wire(), stream, subject, 1, u64::MAX).rest().await?

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use common::frame::ask::ShimAsk;
 use common::{AgentName, Timestamp};
 use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::{code, header};
+use crate::asked;
 use crate::connection::{Broker, queued};
 use crate::error::{BrokerError, Result};
 use crate::inbox::Inbox;
@@ -209,7 +211,10 @@ impl Broker {
     }
 
     /// The name of an incarnation's consumer.
-    pub(crate) async fn consumer_name(
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn consumer_name(
         &self,
         agent: &AgentName,
         incarnation: u64,
@@ -239,8 +244,9 @@ impl Broker {
         if let Some(record) = there.as_ref().filter(|record| record.payload != silent.as_bytes()) {
             return String::from_utf8(record.payload.to_vec()).map_err(BrokerError::other);
         }
-        let suffix = uuid::Uuid::now_v7().simple().to_string().split_off(24);
-        let name = self.subjects().consumer_anew(agent, incarnation, &suffix);
+        let names: Vec<_> = self.subjects().consumers_of(agent, incarnation).collect();
+        let next = names.iter().position(|name| name == silent).map_or(0, |at| at + 1);
+        let name = names.get(next).or(names.first()).cloned().unwrap_or_default();
         let headers = || {
             let mut headers = HeaderMap::new();
             let expected = there.as_ref().map_or(0, |record| record.seq);
@@ -261,6 +267,9 @@ impl Broker {
         agent: &AgentName,
         incarnation: u64,
     ) -> Result<Option<ConsumerState>> {
+        if let Some(told) = self.asked(|| ShimAsk::Consumer).await? {
+            return asked::consumer(&told);
+        }
         let name = self.consumer_name(agent, incarnation).await?;
         info(self.wire(), &self.journal_stream(agent), &name).await
     }
@@ -330,7 +339,7 @@ impl Broker {
     /// Pulls from an incarnation's consumer, keeping at most `window` requests on their way or with the caller.
     /// Needs no answer from the broker: the first pull is on its way when this returns.
     ///
-    /// `given`: how many deliveries the consumer had made when the caller last looked for what never came
+    /// `consumer`: its name, as whoever made it has told it. `given`: how many deliveries the consumer had made when the caller last looked for what never came
     /// ([`ConsumerState::given`]), so that one which was lost since then is noticed.
     ///
     /// # Errors
@@ -338,11 +347,11 @@ impl Broker {
     pub async fn pull(
         &self,
         agent: &AgentName,
-        incarnation: u64,
+        consumer: String,
         window: u32,
         given: Option<u64>,
     ) -> Result<Inbox> {
-        Inbox::open(self, agent, incarnation, window, given).await
+        Inbox::open(self, agent, consumer, window, given).await
     }
 
     /// Settles a delivery. Not awaited by the server: a lost ack is a redelivery, which the shim answers from the journal.

@@ -1,12 +1,14 @@
 //! CONTROL: the log that every supervisor folds.
 
 use async_nats::HeaderMap;
-use common::control::ControlRecord;
+use common::control::{ControlEvent, ControlRecord};
+use common::frame::ask::ShimAsk;
 use common::snapshot::Logged;
 use common::{AgentName, Timestamp};
 use serde::Deserialize;
 
 use crate::api::{Published, Record, header};
+use crate::asked;
 use crate::back::{BackReader, Last};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
@@ -201,6 +203,34 @@ impl Broker {
         // Not by following the log: a replica that lags has its end before that of the log, and "there is nothing" would be believed of it.
         let said = self.look_back(agent, seq + 1, |_, _, record| record.event.is_registered());
         Ok(said.await?.unwrap_or(there))
+    }
+
+    /// Whether there is such an agent. An incarnation that starts, or takes messages, is one of an agent that is there. One that ends may be
+    /// the last of an agent that was removed.
+    ///
+    /// # Errors
+    /// When the broker does not answer; when the agent's last record is of a newer version.
+    pub async fn is_there(&self, agent: &AgentName) -> Result<bool> {
+        if let Some(told) = self.asked(|| ShimAsk::IsRegistered(agent.clone())).await? {
+            return asked::flag(&told);
+        }
+        match self.last_control(agent).await? {
+            Some(ControlRecord { event: ControlEvent::MessagesForgotten { .. }, .. }) | None => {
+                self.is_registered(agent).await
+            }
+            Some(ControlRecord {
+                event:
+                    ControlEvent::IncarnationAllocated { .. }
+                    | ControlEvent::IncarnationReady { .. }
+                    | ControlEvent::IncarnationBegun { .. }
+                    | ControlEvent::IncarnationStable { .. },
+                ..
+            }) => Ok(true),
+            Some(record) => match record.event.is_registered() {
+                Some(is_there) => Ok(is_there),
+                None => self.is_registered(agent).await,
+            },
+        }
     }
 
     /// Looks through what the log holds about an agent from its end back to sequence `from`, until `look` finds what it looks for. What

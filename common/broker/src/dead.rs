@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use async_nats::HeaderMap;
-use common::message::{DeadLetter, MessageKey};
+use common::frame::ask::ShimAsk;
+use common::message::{DeadLetter, Final, MessageKey};
 use common::subject::Subjects;
 use common::{AgentName, MessageId, SenderName};
 
 use crate::api::{Published, header};
 use crate::back::{BackReader, Last};
+use crate::asked;
 use crate::connection::Broker;
 use crate::error::Result;
 use crate::find::LISTED;
@@ -109,6 +111,35 @@ impl Broker {
             }
             Published::WrongLast | Published::Duplicate(_) => Ok(false),
         }
+    }
+
+    /// Stores the dead letter of a message that has failed, with what became of its attempts. False: there is one, or the message was
+    /// forgotten meanwhile, and a letter would bring its text back.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn bury_failed(
+        &self,
+        key: &MessageKey,
+        final_: &Final,
+        log: Vec<String>,
+    ) -> Result<bool> {
+        let bury = || -> Result<ShimAsk> {
+            let (key, final_, log) = (key.clone(), encode(final_)?.to_vec(), log.clone());
+            Ok(ShimAsk::Bury { key, final_, log })
+        };
+        if self.as_shim().is_some() {
+            let bury = bury()?;
+            if let Some(told) = self.asked(|| bury).await? {
+                return asked::done(&told).map(|()| true);
+            }
+        }
+        let Some(request) = self.message_of(key).await? else { return Ok(false) };
+        let history = self.events(key).await?;
+        let history = history.into_iter().flat_map(|batch| {
+            batch.events.into_iter().map(move |event| (batch.incarnation, event))
+        });
+        self.bury(&DeadLetter::new(request.value, final_, history, log)).await
     }
 
     /// Replaces a dead letter, if it is still the one at `seq` (marks it redriven). False: it was changed meanwhile.

@@ -64,6 +64,9 @@ pub enum BrokerError {
     /// The streams of the namespace do not exist yet.
     #[error("namespace {0} has no streams yet: no supervisor has run there")]
     NoStreams(String),
+    /// A supervisor refused to look something up, and would again.
+    #[error("a supervisor refused: {0}")]
+    Refused(String),
     /// Disk or stream is full, or the broker's data was removed.
     #[error("{}", full(.0))]
     Full(String),
@@ -159,6 +162,7 @@ impl BrokerError {
             | Self::Full(_)
             | Self::Other(_) => true,
             Self::BadAddress { .. }
+            | Self::Refused(_)
             | Self::BadCertificate(_)
             | Self::TooOld { .. }
             | Self::TooNew { .. }

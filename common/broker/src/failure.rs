@@ -48,6 +48,7 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             USAGE,
             "use the options that it was printed for, or omit --before to start with the newest",
         ),
+        BrokerError::Refused(_) => (DENIED, "`mozart events --security` shows what was refused"),
         BrokerError::Other(_) => (FAILED, "`mozart doctor`"),
     };
     error(code, what, cause, try_)

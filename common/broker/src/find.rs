@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 
 use common::MessageId;
+use common::frame::ask::ShimAsk;
 use common::message::{Envelope, Final, MessageKey};
 use futures_util::future::try_join_all;
 
+use crate::asked;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::history::{Archived, Beginning};
@@ -94,6 +96,9 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn message_of(&self, key: &MessageKey) -> Result<Option<Stored<Envelope>>> {
+        if let Some(told) = self.asked(|| ShimAsk::Message(key.clone())).await? {
+            return asked::record(told)?.as_ref().map(Stored::parse).transpose();
+        }
         if let Some(request) = self.request_of(key).await? {
             return Ok(Some(request));
         }
@@ -116,6 +121,9 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn standing_of(&self, key: &MessageKey) -> Result<Standing> {
+        if let Some(told) = self.asked(|| ShimAsk::Standing(key.clone())).await? {
+            return asked::standing(told);
+        }
         // The stream's index tells both, without a body: on a slow connection a request may take long.
         let stream = self.journal_stream(&key.agent);
         let index = self.wire().index(&stream, &self.subjects().message_of(key)).await?;

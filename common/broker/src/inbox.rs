@@ -161,7 +161,7 @@ impl Inbox {
     pub(crate) async fn open(
         broker: &Broker,
         agent: &AgentName,
-        incarnation: u64,
+        consumer: String,
         window: u32,
         given: Option<u64>,
     ) -> Result<Self> {
@@ -169,7 +169,7 @@ impl Inbox {
             broker: broker.clone(),
             agent: agent.clone(),
             stream: broker.journal_stream(agent),
-            consumer: broker.consumer_name(agent, incarnation).await?,
+            consumer,
             window: window.max(1),
             held: 0,
             asked: 0,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use common::frame::ask::ShimAsk;
 use common::message::{Envelope, Final, MessageKey, Outcome};
 use common::{AgentName, ConversationTag, Timestamp};
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::api::{Published, Record, header};
+use crate::asked;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::find::Standing;
@@ -70,7 +72,7 @@ pub(crate) fn encode(value: &impl Serialize) -> Result<Bytes> {
 }
 
 /// Who stored a final state: makes a repeated try of one's own recognisable.
-const AUTHOR: &str = "Mozart-Author";
+pub(crate) const AUTHOR: &str = "Mozart-Author";
 
 /// The headers of a record that is stored only while nothing is on `subjects`. That makes a repeat harmless by itself: a message
 /// id would add nothing but 257 bytes of the server's memory for as long as the stream remembers ids.
@@ -219,7 +221,6 @@ impl Broker {
         let payload = encode(final_)?;
         self.check_size(payload.len())?;
         let subject = self.subjects().final_(key, conversation);
-        let any = self.subjects().final_of(key);
         let headers = || {
             let mut headers = condition.clone();
             headers.insert(AUTHOR, author);
@@ -237,7 +238,7 @@ impl Broker {
                 }
                 Published::WrongLast => {}
             }
-            if let Some(there) = self.last_journal(&key.agent, &any).await? {
+            if let Some(there) = self.last_journal(key, true).await? {
                 // Also those of an attempt that was still going when another's final state was stored.
                 self.clear_marks(key, final_).await;
                 return if there.header(AUTHOR) == Some(author) {
@@ -258,9 +259,18 @@ impl Broker {
         }
     }
 
-    async fn last_journal(&self, agent: &AgentName, subject: &str) -> Result<Option<Record>> {
-        let stream = self.journal_stream(agent);
-        self.wire().last(&stream, subject).await
+    /// The final state of a message in the journal, or its request.
+    pub(crate) async fn last_journal(
+        &self,
+        key: &MessageKey,
+        is_final: bool,
+    ) -> Result<Option<Record>> {
+        if let Some(told) = self.asked(|| ShimAsk::Last { key: key.clone(), is_final }).await? {
+            return asked::record(told);
+        }
+        let subjects = self.subjects();
+        let subject = if is_final { subjects.final_of(key) } else { subjects.request_of(key) };
+        self.wire().last(&self.journal_stream(&key.agent), &subject).await
     }
 
     /// The name of the stream that holds an agent's journal.
@@ -274,7 +284,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn request_of(&self, key: &MessageKey) -> Result<Option<Stored<Envelope>>> {
-        let record = self.last_journal(&key.agent, &self.subjects().request_of(key)).await?;
+        let record = self.last_journal(key, false).await?;
         record.as_ref().map(Stored::parse).transpose()
     }
 
@@ -283,7 +293,7 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn final_of(&self, key: &MessageKey) -> Result<Option<Stored<Final>>> {
-        let record = self.last_journal(&key.agent, &self.subjects().final_of(key)).await?;
+        let record = self.last_journal(key, true).await?;
         Ok(record.as_ref().map(read_final))
     }
 }

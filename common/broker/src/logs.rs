@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
+use common::frame::ask::ShimAsk;
 use common::log::LogLine;
 use common::{AgentName, Timestamp};
 
+use crate::asked;
 use crate::connection::{Broker, queued};
 use crate::error::Result;
 use crate::follow::{End, Followed, Follower, Source};
@@ -61,6 +63,9 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn keep_logs(&self, agent: &AgentName, incarnation: u64, keep: usize) -> Result<()> {
+        if let Some(told) = self.asked(|| ShimAsk::TrimLog { keep: keep as u64 }).await? {
+            return asked::done(&told);
+        }
         let subject = self.subjects().logs(agent, incarnation);
         let mut body = serde_json::json!({ "filter": subject });
         if keep > 0 {

@@ -32,6 +32,7 @@ fn missing(error: &BrokerError) -> Option<Missing> {
         // Such as a cluster with too few servers as yet, or a stream that is just being made.
         BrokerError::Other(_) => Some(Missing::Other),
         BrokerError::BadAddress { .. }
+        | BrokerError::Refused(_)
         | BrokerError::BadCertificate(_)
         | BrokerError::Denied { .. }
         | BrokerError::TooOld { .. }

@@ -10,12 +10,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::AgentName;
+use common::frame::ask::{ShimAsk, Told};
 use common::storage::{Disk, REFUSE};
 use common::words::bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::api::StreamInfo;
+use crate::asked;
 use crate::connection::Broker;
 use crate::error::{BrokerError, DISK, Result};
 
@@ -127,6 +129,14 @@ impl Room {
         Some(Ok(()))
     }
 
+    /// What is left, if that was asked for a moment ago.
+    fn known(&self) -> Option<Space> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.as_ref().filter(|known| known.at.elapsed() < REFUSED)?;
+        let Space { left, cause } = known.space.clone();
+        Some(Space { left: left.saturating_sub(known.taken), cause })
+    }
+
     fn learn(&self, space: Space) {
         let known = Known { at: Instant::now(), space, taken: 0 };
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
@@ -153,6 +163,19 @@ impl Broker {
         room.take(size).unwrap_or(Ok(()))
     }
 
+    /// How many bytes of requests a journal stream takes, and why not more.
+    pub(crate) async fn room_left(&self, shard: u32) -> Result<(u64, String)> {
+        // Whoever asks for shims asks for many: what is known is good enough for each.
+        let Some(room) = self.room(shard) else { return Ok((u64::MAX, String::new())) };
+        let _asking = room.asking.lock().await;
+        if let Some(Space { left, cause }) = room.known() {
+            return Ok((left, cause));
+        }
+        let space = self.measure(shard).await?;
+        room.learn(space.clone());
+        Ok((space.left, space.cause))
+    }
+
     /// Why new messages to an agent, or to any, are refused for want of space; none if they are not, or if the broker does not tell.
     pub async fn refuses(&self, agent: Option<&AgentName>) -> Option<BrokerError> {
         let shard = agent.map_or(0, |agent| self.subjects().shard(agent));
@@ -161,6 +184,12 @@ impl Broker {
     }
 
     async fn measure(&self, shard: u32) -> Result<Space> {
+        if let Some(told) = self.asked_within(WITHIN, || ShimAsk::Room(shard)).await? {
+            return match told {
+                Told::Room { left, cause } => Ok(Space { left, cause }),
+                other => Err(asked::unexpected(&other)),
+            };
+        }
         let stream = self.subjects().journal_stream(shard);
         let none = serde_json::json!({});
         let (info, account, disk) = tokio::join!(

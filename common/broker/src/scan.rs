@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
+use common::frame::ask::ShimAsk;
 use common::message::{Envelope, MessageKey};
 use common::subject::JournalSubject;
 use common::{AgentName, Timestamp};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
-use crate::api::Index;
+use crate::api::{Index, Record};
+use crate::asked;
 use crate::connection::Broker;
 use crate::error::Result;
 use crate::inbox::{Unreadable, believe};
@@ -286,20 +288,11 @@ impl Broker {
         from_seq: u64,
         to_seq: u64,
     ) -> Result<(Vec<Requested>, bool)> {
-        let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
-        let mut reader = Reader::new(self.wire(), stream, filter, from_seq, to_seq)
-            .of(self.replicas())
-            .pages(MOST);
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        let mut more = false;
-        while let Some(record) = reader.next().await? {
-            bytes += record.payload.len();
-            records.push(record);
-            if bytes > MOST as usize {
-                more = true;
-                break;
-            }
-        }
+        let between = || ShimAsk::Between { from: from_seq, to: to_seq };
+        let (records, more) = match self.asked(between).await? {
+            Some(told) => asked::records(told)?,
+            None => self.records_between(agent, from_seq, to_seq, MOST).await?,
+        };
         let requests = records.iter().filter_map(|record| {
             let named = self.subjects().parse_journal(&record.subject)?;
             let (seq, at) = (record.seq, record.at);
@@ -311,6 +304,31 @@ impl Broker {
             })
         });
         Ok((requests.collect(), more))
+    }
+
+    /// The same, as they are stored, up to about so many bytes.
+    pub(crate) async fn records_between(
+        &self,
+        agent: &AgentName,
+        from_seq: u64,
+        to_seq: u64,
+        most: u32,
+    ) -> Result<(Vec<Record>, bool)> {
+        let (stream, filter) = (self.journal_stream(agent), self.subjects().requests_of(agent));
+        let mut reader = Reader::new(self.wire(), stream, filter, from_seq, to_seq)
+            .of(self.replicas())
+            .pages(most);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut more = false;
+        while let Some(record) = reader.next().await? {
+            bytes += record.payload.len();
+            records.push(record);
+            if bytes > most as usize {
+                more = true;
+                break;
+            }
+        }
+        Ok((records, more))
     }
 
     /// How many messages an agent has had, as far as they are kept.

@@ -333,6 +333,19 @@ impl Plan {
         self.stream(self.subjects.stream("LOGS"), &subjects, settings)
     }
 
+    /// Written by supervisors at a limited rate.
+    fn security(&self) -> Value {
+        let settings = json!({
+            "discard": "old",
+            "duplicate_window": SECOND,
+            "max_age": 30 * 24 * HOUR,
+            "max_bytes": 16_u64 << 20,
+            "max_msgs_per_subject": 10_000,
+        });
+        let subjects = [self.subjects.security_filter()];
+        self.stream(self.subjects.stream("SECURITY"), &subjects, settings)
+    }
+
     fn dead(&self) -> Value {
         // A redriven letter replaces the one before it.
         let settings = json!({
@@ -380,6 +393,7 @@ impl Plan {
             self.attempts(),
             self.logs(),
             self.dead(),
+            self.security(),
             self.lease(),
         ];
         journals.chain(rest).collect()

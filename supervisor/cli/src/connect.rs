@@ -50,6 +50,7 @@ pub fn options(
         name: name.into(),
         namespace: global.namespace.clone().or(noted).unwrap_or_else(default_namespace),
         timeout,
+        shim: None,
     })
 }
 

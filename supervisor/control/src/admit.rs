@@ -370,7 +370,7 @@ impl Handover {
 
     async fn begin(&self, reads: &Reads, swapped: Swapped) -> Result<(), BrokerError> {
         let Swapped { horizon, floor, created } = swapped;
-        let name = reads.broker.subjects().consumer(&self.agent, self.incarnation);
+        let name = reads.broker.consumer_name(&self.agent, self.incarnation).await?;
         let created = created.as_millis().saturating_mul(1_000_000);
         let consumer = ConsumerId { name, created };
         let frame = codec::encode(&ShimCommand::Begin { horizon, floor, consumer })

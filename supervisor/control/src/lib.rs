@@ -6,6 +6,7 @@ mod admit;
 mod archive;
 mod deadlines;
 mod disk;
+mod doors;
 mod files;
 mod grow;
 mod leader;
@@ -26,9 +27,10 @@ mod view;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use broker::{Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
+use broker::{AuthKey, Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
 use common::api::{ApiError, Reply};
 use common::control::{ControlEvent, ControlRecord};
 use common::frame::{Heartbeat, NodeStatus};
@@ -44,6 +46,7 @@ use uuid::Uuid;
 
 pub use archive::Retention;
 use broker::Attempt as _;
+use doors::{Doors, Live};
 use leader::{Leading, Preparing};
 use looks::Looks;
 use query::Waiting;
@@ -69,6 +72,8 @@ pub struct SupervisorOptions {
     pub retention: Retention,
     /// Where the broker keeps its streams, if that is on this machine: the disk is watched.
     pub store: Option<PathBuf>,
+    /// The key to answer for logins of agents with; none where they log in with the credentials of their nodes.
+    pub key: Option<AuthKey>,
 }
 
 /// The result of a future outside the loop.
@@ -144,6 +149,9 @@ struct Supervisor {
     ears: Ears,
     leading: Option<Leading>,
     unread: Unread,
+    /// Which incarnations may be connected.
+    live: Arc<Live>,
+    leads: watch::Sender<bool>,
 }
 
 /// Serves until `stop`. `reads` is a second connection to the same broker.
@@ -194,10 +202,21 @@ pub async fn serve(
         ears: Ears::new(0),
         leading: None,
         unread: Unread::default(),
+        live: Arc::default(),
+        leads: watch::Sender::new(false),
     };
+    supervisor.live.fold(&supervisor.state, None);
     let told = supervisor.broker.clone();
+    let (follows, key) = (CancellationToken::new(), options.key);
+    let doors = supervisor.doors();
+    let keeping = async {
+        // What was replaced since the snapshot must not be let in.
+        follows.cancelled().await;
+        doors.keep(key).await
+    };
     tokio::select! {
-        ended = supervisor.go(log, stop) => ended,
+        ended = supervisor.go(log, &follows, stop) => ended,
+        ended = keeping => ended,
         () = disk::watch(&told, options.store) => Ok(()),
     }
 }
@@ -220,6 +239,7 @@ impl Supervisor {
     async fn go(
         mut self,
         mut log: broker::ControlFollower,
+        follows: &CancellationToken,
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
         const WHAT: &str = "the supervisor stopped";
@@ -231,6 +251,7 @@ impl Supervisor {
                 () = stop.cancelled() => return Ok(()),
             }
         }
+        follows.cancel();
         let subjects = self.broker.subjects().clone();
         let mut shims = self.broker.subscribe(subjects.shim_reports(), None).await.attempt(WHAT)?;
         let mut nodes = self.broker.subscribe(subjects.node_reports(), None).await.attempt(WHAT)?;
@@ -292,10 +313,29 @@ impl Supervisor {
             self.perform_pending().await;
             self.take_turns();
             self.answer_waiting().await;
+            self.tell_who_leads();
         }
         self.last_reports(&mut nodes).await;
         self.last_words().await;
         Ok(())
+    }
+
+    /// What those need who answer for logins and questions.
+    fn doors(&self) -> Doors {
+        Doors {
+            id: self.id.clone(),
+            broker: self.reads.broker.clone(),
+            secret: self.secret,
+            live: Arc::clone(&self.live),
+            leads: self.leads.subscribe(),
+        }
+    }
+
+    fn tell_who_leads(&self) {
+        let leads = self.leading.is_some();
+        if self.leads.send_if_modified(|known| std::mem::replace(known, leads) != leads) && leads {
+            self.live.leads();
+        }
     }
 
     /// Records what the nodes have reported so far: an exit that is reported later would look like a crash.
@@ -356,6 +396,7 @@ impl Supervisor {
                 self.read_up_to(seq, at, record.id.clone());
                 let actions = step(&mut self.state, seq, at, &record);
                 self.note_removed(&record);
+                self.live.fold(&self.state, record.event.agent());
                 let (run, now_ms) = (self.run.to_string(), self.now_ms());
                 if let Some(leading) = &mut self.leading
                     && leading.folded(&self.state, &run, now_ms, &self.ears, &record, actions)

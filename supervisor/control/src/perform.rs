@@ -7,9 +7,8 @@ use common::control::ControlEvent;
 use common::frame::{NodeCommand, NodeCommandBody, ShimCommand, StartIncarnation};
 use common::{AgentName, NodeName};
 use supervisor_core::{Action, allocate_beside};
-use uuid::Uuid;
 
-use super::{Done, Supervisor};
+use super::{Done, Supervisor, doors};
 
 /// How many incarnations' logs are kept for an agent: one that restarts over and over must not push out the logs of others.
 const LOGS_KEPT: u64 = 8;
@@ -121,8 +120,7 @@ impl Supervisor {
 
     /// The token of an incarnation's command subject: every leader can compute it, and others cannot guess it.
     pub(super) fn token(&self, agent: &AgentName, incarnation: u64) -> String {
-        let name = format!("{agent}/{incarnation}");
-        Uuid::new_v5(&self.secret, name.as_bytes()).simple().to_string()
+        doors::token(self.secret, agent, incarnation)
     }
 
     /// Commands a process of a node, about an incarnation.

@@ -423,6 +423,7 @@ mod tests {
             name: "test".into(),
             namespace: common::Namespace::new("test").expect("valid"),
             timeout: Duration::from_millis(10),
+            shim: None,
         };
         let held = cache.hold(&all[2], &connect, |_| {}).await.expect("it is here");
         fs::File::options()

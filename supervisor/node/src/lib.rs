@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use broker::{Broker, ConnectOptions, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
 use common::frame::{IncarnationExit, NodeReport, NodeStatus, RunningIncarnation};
+use common::shim::ShimLogins;
 use common::{AgentName, Capacity, NodeName, codec};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -59,6 +60,8 @@ pub struct NodeOptions {
     pub capacity: Capacity,
     /// How it, and the shims that it starts, reach the broker.
     pub connect: ConnectOptions,
+    /// Whether its shims log in with rights of their own, for which the supervisors answer.
+    pub logins: bool,
     /// The data folder.
     pub home: PathBuf,
     /// The id of the data folder: what runs with another id does not belong to this node.
@@ -164,15 +167,17 @@ pub async fn serve(
     };
     let folders = RunFolders { root: options.run.join(&fleet).join(options.name.as_str()) };
     let _lock = folders.lock(&options.name)?;
+    let access = Access::of(&options, &broker);
     let is_asked_for = matches!(options.runtime.runtime, Wanted::Auto | Wanted::Process);
     let process = is_asked_for.then(|| ProcessRuntime {
         node: options.name.clone(),
         folders: folders.clone(),
         namespace,
         shim: options.shim.clone(),
-        url: options.connect.url.clone(),
-        creds: options.connect.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
+        url: access.url.clone(),
+        creds: access.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
         ca: options.connect.ca.clone(),
+        logins: access.logins,
         env_file: options.runtime.env_file.clone(),
     });
     // A leader that was deposed while no process of this node ran may command this one first.
@@ -221,6 +226,26 @@ pub async fn serve(
     node.go(commands, to_all, stop).await
 }
 
+/// How the shims of this node reach the broker.
+struct Access {
+    url: String,
+    creds: Option<PathBuf>,
+    logins: Option<ShimLogins>,
+}
+
+impl Access {
+    /// With logins of their own they get none of the node's.
+    fn of(options: &NodeOptions, broker: &Broker) -> Self {
+        let ConnectOptions { url, creds, .. } = &options.connect;
+        if options.logins {
+            let (shards, replicas) = (broker.subjects().shards(), broker.replicas());
+            let logins = Some(ShimLogins { shards, replicas });
+            return Self { url: broker::without_login(url), creds: None, logins };
+        }
+        Self { url: url.clone(), creds: creds.clone(), logins: None }
+    }
+}
+
 /// The container runtime with the engine that was found. If processes are sufficient, an engine that cannot be used is ignored.
 async fn engine(
     options: &NodeOptions,
@@ -234,6 +259,7 @@ async fn engine(
     all_can_be_seen(folders, Some(connection.kind))?;
     let (kind, version, address) =
         (connection.kind.as_str(), connection.version.clone(), connection.address.clone());
+    let access = Access::of(options, broker);
     let engine = EngineOptions {
         node: options.name.clone(),
         namespace: broker.subjects().namespace().clone(),
@@ -241,9 +267,10 @@ async fn engine(
         folder: options.folder.clone(),
         folders: folders.clone(),
         shim: options.shim.clone(),
-        url: options.connect.url.clone(),
-        creds: options.connect.creds.clone(),
+        url: access.url,
+        creds: access.creds,
         ca: options.connect.ca.clone(),
+        logins: access.logins,
         network: options.runtime.network.clone(),
         base_image: options.runtime.base_image.clone(),
         dev: options.runtime.dev,

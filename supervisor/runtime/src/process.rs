@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::frame::StartIncarnation;
-use common::shim::{CONFIG_ENV, LABEL_ENV, ShimConfig};
+use common::shim::{CONFIG_ENV, LABEL_ENV, ShimConfig, ShimLogins};
 use common::spec::AgentSpec;
 use common::{AgentName, Namespace, NodeName, Timestamp};
 
@@ -57,6 +57,8 @@ pub struct ProcessRuntime {
     pub creds: Option<String>,
     /// The certificates, in PEM, that vouch for the broker's servers.
     pub ca: Option<String>,
+    /// How shims log in; none: with the node's credentials.
+    pub logins: Option<ShimLogins>,
     /// Where the values of SECRETs are looked up first.
     pub env_file: Option<PathBuf>,
 }
@@ -116,6 +118,9 @@ impl ProcessRuntime {
             creds: self.creds.clone(),
             creds_text: None,
             ca: self.ca.clone(),
+            login: self.logins.map(|logins| {
+                logins.of(&self.namespace, &start.agent, start.incarnation)
+            }),
             secrets,
             user: None,
             writable: Vec::new(),

@@ -14,7 +14,7 @@ use super::nats::Nats;
 use super::{check_format, containers, start};
 use cli::args::Global;
 
-use crate::args::{DownArgs, Sync};
+use crate::args::{AuthArgs, DownArgs, Sync};
 use cli::output;
 use common::failure;
 use runtime::home::{Home, Running};
@@ -161,6 +161,7 @@ async fn in_order(
         retention: control::Retention::default(),
         runtime,
         waits: false,
+        auth: AuthArgs::default(),
     };
     // Nothing is started any more.
     let shim = runtime::binaries::shim().unwrap_or_else(|_| "mozart-shim".into());

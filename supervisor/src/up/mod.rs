@@ -17,7 +17,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker::{Attempt as _, Broker, ConnectOptions, StreamOptions};
+use broker::{Attempt as _, AuthKey, Broker, ConnectOptions, StreamOptions};
 use common::api::{ApiError, SoulSource};
 use common::{NodeName, Timestamp};
 use tokio::sync::watch;
@@ -28,7 +28,7 @@ use cli::args::{Global, Output};
 use cli::start as client;
 use runtime::{RuntimeOptions, labels, lock};
 
-use crate::args::{Sync, UpArgs};
+use crate::args::{AuthArgs, Sync, UpArgs};
 use cli::connect;
 use cli::output;
 use common::failure;
@@ -292,11 +292,12 @@ struct Wanted {
     runtime: RuntimeOptions,
     /// Whether a member of a cluster waits for the others as long as it takes: hosts start at different times.
     waits: bool,
+    auth: AuthArgs,
 }
 
 impl From<&UpArgs> for Wanted {
     fn from(args: &UpArgs) -> Self {
-        let UpArgs { name, sync, journal_shards, keep, runtime, .. } = args;
+        let UpArgs { name, sync, journal_shards, keep, runtime, auth, .. } = args;
         Self {
             name: name.clone(),
             sync: *sync,
@@ -304,6 +305,7 @@ impl From<&UpArgs> for Wanted {
             retention: keep.retention(),
             runtime: runtime.options(),
             waits: true,
+            auth: auth.clone(),
         }
     }
 }
@@ -318,6 +320,8 @@ struct Parts {
     retention: Retention,
     /// The data folder's id.
     folder: String,
+    /// The key to answer for logins of agents with.
+    key: Option<AuthKey>,
 }
 
 /// Starts nats-server, or takes it over. If this is dropped or fails, a nats-server that it started is stopped.
@@ -352,6 +356,7 @@ async fn start(
         name: "mozart up".to_owned(),
         namespace: namespace.clone(),
         timeout: if nats.is_some() { START } else { GIVEN },
+        shim: None,
     };
     let shards = wanted.journal_shards.unwrap_or(match wanted.sync {
         Sync::Always => 4,
@@ -413,11 +418,16 @@ async fn start(
         ready: false,
     };
     home.write_running(&note)?;
+    let key = match &nats {
+        Some(nats) => nats.key(),
+        None => wanted.auth.key()?,
+    };
     let node = NodeOptions {
         name,
         labels: Vec::new(),
         capacity: wanted.runtime.capacity.or(runtime::capacity::found()),
         connect: connect.clone(),
+        logins: key.is_some(),
         run: home.run(),
         home: home.dir.clone(),
         folder: folder.clone(),
@@ -426,7 +436,7 @@ async fn start(
         engine,
         serves: CancellationToken::new(),
     };
-    Ok(Parts { broker, connect, nats, note, node, retention: wanted.retention, folder })
+    Ok(Parts { broker, connect, nats, note, node, retention: wanted.retention, folder, key })
 }
 
 impl Parts {
@@ -464,7 +474,13 @@ impl Parts {
         let folder = self.folder.get(..8).unwrap_or(&self.folder);
         let id = format!("{name}-{folder}");
         rest.spawn(control::serve(
-            SupervisorOptions { id, succeeds: true, retention: self.retention, store },
+            SupervisorOptions {
+                id,
+                succeeds: true,
+                retention: self.retention,
+                store,
+                key: self.key,
+            },
             self.broker,
             reads,
             rest_stop.clone(),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use broker::{Accounts, AuthKey, User};
 use common::api::ApiError;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,23 @@ struct Access {
     port: u16,
     user: String,
     password: String,
+    /// The seed of the key with which supervisors answer for logins of agents; none in folders of before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seed: Option<String>,
+}
+
+impl Access {
+    fn key(&self) -> Option<AuthKey> {
+        AuthKey::from_seed(self.seed.as_deref()?).ok()
+    }
+
+    /// The same, with a key.
+    fn keyed(mut self) -> Self {
+        if self.key().is_none() {
+            self.seed = AuthKey::random().seed().ok();
+        }
+        self
+    }
 }
 
 fn loopback() -> String {
@@ -94,7 +112,13 @@ impl Nats {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let (binary, _) = runtime::binaries::nats_server().await?;
-        if let (Some(access), Some(pid)) = (&known, running(&folder)) {
+        let is_current = |access: &Access| {
+            let conf = fs::read_to_string(folder.join("nats.conf")).unwrap_or_default();
+            access.key().is_some_and(|key| conf.contains(&key.issuer()))
+        };
+        if let (Some(access), Some(pid)) = (&known, running(&folder))
+            && is_current(access)
+        {
             tracing::info!("nats-server is already running as process {pid}");
             if address.is_some_and(|address| address != access.host) {
                 tracing::warn!(
@@ -115,9 +139,14 @@ impl Nats {
                 leave: true,
             });
         }
-        // Nobody knows how to reach it any more, and two must never write to one folder.
+        // Nobody knows how to reach it any more, or it knows no logins of agents; and two must never write to one folder.
         if let Some(pid) = running(&folder) {
-            tracing::warn!("nats-server is running, but its access.json is missing: restarting it");
+            match known {
+                Some(_) => tracing::info!("restarting nats-server with its new configuration"),
+                None => tracing::warn!(
+                    "nats-server is running, but its access.json is missing: restarting it"
+                ),
+            }
             end(pid).await;
         }
         let access = match &member {
@@ -148,6 +177,7 @@ impl Nats {
             written
                 .map_err(|error| io::Error::other(format!("{}: {}", error.what, error.cause)))?;
         }
+        to_account(&self.folder.join("data/jetstream"))?;
         let config = config(&self.access, self.member.as_ref(), &self.folder, self.sync);
         self.write("nats/access.json", &serde_json::to_vec(&self.access)?)?;
         self.write("nats/nats.conf", config.as_bytes())?;
@@ -176,11 +206,16 @@ impl Nats {
         self.member.as_ref().map(|member| member.shared.ca.clone())
     }
 
+    /// The key with which supervisors answer for logins of agents; none in a cluster of before there was one.
+    pub(super) fn key(&self) -> Option<AuthKey> {
+        self.access.key()
+    }
+
     pub(super) fn url(&self) -> String {
         if let Some(member) = &self.member {
             return member.url();
         }
-        let Access { host, port, user, password } = &self.access;
+        let Access { host, port, user, password, .. } = &self.access;
         format!("nats://{user}:{password}@{host}:{port}")
     }
 
@@ -299,6 +334,7 @@ async fn of_member(member: &Member) -> Result<Access, ApiError> {
         port: member.address.port(),
         user: cluster::USER.to_owned(),
         password: member.shared.password.clone(),
+        seed: member.shared.seed.clone(),
     };
     let free = wait_until_free(&access).await;
     free.map(|()| access).map_err(|error| {
@@ -320,29 +356,44 @@ async fn choose(home: &Home, known: Option<Access>, address: Option<&str>) -> io
         Some(known) => becomes_free(known).await,
         None => false,
     };
-    Ok(match known {
+    let access = match known {
         Some(known) if stays => known,
         known => Access {
             // Another program took the port meanwhile, or this is the first start.
             port: free_port(&host)?,
             host,
             user: "mozart".to_owned(),
+            seed: known.as_ref().and_then(|known| known.seed.clone()),
             password: known.map_or_else(random, |known| known.password),
         },
-    })
+    };
+    Ok(access.keyed())
+}
+
+/// Moves the streams of before there were accounts to where the fleet's account has its own.
+fn to_account(jetstream: &Path) -> io::Result<()> {
+    let (before, now) = (jetstream.join("$G"), jetstream.join(broker::APP));
+    if before.exists() && !now.exists() {
+        fs::rename(before, now)?;
+    }
+    Ok(())
 }
 
 fn config(access: &Access, member: Option<&Member>, folder: &Path, sync: Sync) -> String {
-    let Access { host, port, user, password } = access;
+    let Access { host, port, user, password, .. } = access;
     let sync = match sync {
         Sync::Always => "always",
         Sync::Lazy => "2m",
     };
     let quoted = |file: &str| nats_conf(&folder.join(file).to_string_lossy());
     let (data, log) = (quoted("data"), quoted("nats.log"));
-    let access = match member {
-        Some(member) => member.conf(folder),
-        None => {
+    let access = match (member, access.key()) {
+        (Some(member), _) => member.conf(folder),
+        (None, Some(key)) => {
+            let fleet = User { name: user.clone(), password: password.clone() };
+            Accounts { fleet, system: None, key: &key, exports: &[], others: "", known: &[] }.conf()
+        }
+        (None, None) => {
             let (user, password) = (nats_conf(user), nats_conf(password));
             format!("authorization {{ user: {user}, password: {password} }}\n")
         }

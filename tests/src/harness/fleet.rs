@@ -353,6 +353,7 @@ impl Fleet {
             name: "test".to_owned(),
             namespace: word("namespace").parse().expect("valid"),
             timeout: Duration::from_secs(10),
+            shim: None,
         };
         Broker::connect(&options).await.expect("the broker answers")
     }

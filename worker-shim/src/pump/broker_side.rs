@@ -33,11 +33,10 @@ impl Pump {
                     }
                     Deed::SayReady => self.report(&ShimReport::Ready).await,
                     Deed::Look { look, consumer, lost } => self.look(look, consumer, lost),
-                    Deed::Pull(_) => {
-                        let (agent, incarnation) =
-                            (&self.config.spec.name, self.config.incarnation);
+                    Deed::Pull(Consumer { name, .. }) => {
+                        let agent = &self.config.spec.name;
                         let given = self.given.take();
-                        let pulling = self.broker.pull(agent, incarnation, broker::WINDOW, given);
+                        let pulling = self.broker.pull(agent, name, broker::WINDOW, given);
                         match pulling.await {
                             Ok(inbox) => self.inbox = Some(inbox),
                             Err(error) => {

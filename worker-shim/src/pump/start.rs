@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker::{Broker, ConnectOptions};
+use broker::{AsShim, Broker, ConnectOptions};
 use common::shim::{Exit, ShimConfig, ShimExit};
 use common::spec::AgentSpec;
 use common::worker::ToWorker;
@@ -130,6 +130,13 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         name: format!("shim {agent}-{}", config.incarnation),
         namespace: config.namespace.clone(),
         timeout: Duration::from_secs(60),
+        shim: config.login.as_ref().map(|login| AsShim {
+            agent: agent.clone(),
+            incarnation: config.incarnation,
+            shards: login.shards,
+            replicas: login.replicas,
+            login: (login.user.clone(), config.token.clone()),
+        }),
     };
     let connected = async {
         let broker = Broker::connect(&options).await?;

@@ -119,6 +119,7 @@ impl Server {
             name: "test".into(),
             namespace: Namespace::new("test").expect("valid"),
             timeout: SOON,
+            shim: None,
         };
         let streams = StreamOptions { journal_shards: 1, replicas: None };
         Broker::connect_and_create(&options, &streams).await.expect("a broker")

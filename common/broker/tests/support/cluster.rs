@@ -83,6 +83,7 @@ impl Cluster {
             name: "test".into(),
             namespace: Namespace::new("test").expect("valid"),
             timeout: Duration::from_secs(30),
+            shim: None,
         };
         let streams = StreamOptions { journal_shards: 1, replicas: None };
         Broker::connect_and_create(&options, &streams).await.expect("a broker")

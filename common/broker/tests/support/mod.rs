@@ -222,6 +222,7 @@ impl Server {
             name: "test".into(),
             namespace: Namespace::new("test").expect("valid"),
             timeout: Duration::from_secs(10),
+        shim: None,
         }
     }
 
@@ -326,6 +327,11 @@ pub(crate) fn envelope(agent_name: &str, id: &str) -> Envelope {
         cause: None,
         redrive_of: None,
     }
+}
+
+/// The name of an incarnation's consumer.
+pub(crate) async fn consumer(broker: &Broker, agent: &AgentName, incarnation: u64) -> String {
+    broker.consumer_name(agent, incarnation).await.expect("an answer")
 }
 
 /// Messages of one id: at two agents, and from two senders.

@@ -46,6 +46,7 @@ async fn connect(url: &str) -> Broker {
         name: "test".to_owned(),
         namespace: "test".parse().expect("valid"),
         timeout: SOON,
+        shim: None,
     };
     let streams = StreamOptions { journal_shards: 1, replicas: None };
     Broker::connect_and_create(&options, &streams).await.expect("a broker")

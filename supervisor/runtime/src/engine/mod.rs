@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker};
 use common::api::ApiError;
+use common::shim::ShimLogins;
 use common::{Namespace, NodeName};
 use tokio::sync::{Mutex, Semaphore};
 
@@ -213,6 +214,8 @@ pub struct EngineOptions {
     pub creds: Option<PathBuf>,
     /// The certificates, in PEM, that vouch for the broker's servers.
     pub ca: Option<String>,
+    /// How shims log in; none: with the node's credentials.
+    pub logins: Option<ShimLogins>,
     /// The network of the containers; none is the engine's own bridge.
     pub network: Option<String>,
     /// What agents without IMAGE run in.

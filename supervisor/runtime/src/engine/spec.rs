@@ -155,6 +155,7 @@ mod tests {
             url: "nats://u:geheim@h".into(),
             creds: None,
             ca: None,
+            logins: None,
             network: None,
             base_image: BASE_IMAGE.into(),
             dev: false,

@@ -165,6 +165,7 @@ pub(in crate::up) async fn join(
         name: format!("mozart join {node}"),
         namespace: cli::connect::default_namespace(),
         timeout: WITHIN,
+        shim: None,
     };
     let what = format!("cannot join cluster {}", string.cluster);
     let answer = broker::ask_once(&options, subject::JOIN, payload.into()).await;

@@ -12,6 +12,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use broker::{Accounts, AuthKey, User};
 use common::NodeName;
 use common::api::ApiError;
 use common::failure;
@@ -34,7 +35,7 @@ pub(crate) const PORT: u16 = 4222;
 /// How far above the port for clients the one for other servers is: 6222 for 4222, as NATS has it.
 const ROUTES: u16 = 2000;
 /// The account of the fleet, the one of hosts that want to join, and the servers' own.
-const ACCOUNTS: [&str; 3] = ["APP", "JOIN", "SYS"];
+const ACCOUNTS: [&str; 3] = [broker::APP, "JOIN", "SYS"];
 /// The user of the fleet, and the one of hosts that want to join.
 pub(super) const USER: &str = "mozart";
 const JOINER: &str = "join";
@@ -67,6 +68,9 @@ pub(crate) struct Shared {
     pub(crate) routes: String,
     pub(crate) system: String,
     pub(crate) join: String,
+    /// The seed of the key with which supervisors answer for logins of agents; none in clusters of before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<String>,
 }
 
 /// What a folder belongs to; none if it is a host of its own.
@@ -148,6 +152,7 @@ pub(super) fn found(
         routes: random(),
         system: random(),
         join: random(),
+        seed: AuthKey::random().seed().ok(),
     };
     let member = Member::new(home, name, node, address, BTreeSet::new(), shared)?;
     alone::bootstrap(&home.nats().join("data"), &member.server).map_err(|error| {
@@ -244,18 +249,9 @@ impl Member {
             &self.shared;
         let join_password = &self.shared.join;
         let subject = common::subject::JOIN;
-        format!(
-            "ping_interval: \"10s\"
-ping_max: 2
-tls {{ {tls} }}
-{routes}
-accounts {{
-  {app} {{
-    jetstream: enabled
-    users: [{{ user: {USER}, password: {password} }}]
-    exports: [{{ service: \"{subject}\", accounts: [{join}] }}]
-  }}
-  # A host that joins asks one question, and gets one answer.
+        let exports = [format!("{{ service: \"{subject}\", accounts: [{join}] }}")];
+        let joiner = format!(
+            "  # A host that joins asks one question, and gets one answer.
   {join} {{
     users: [{{
       user: {JOINER}, password: {join_password}
@@ -263,14 +259,43 @@ accounts {{
     }}]
     imports: [{{ service: {{ account: {app}, subject: \"{subject}\" }} }}]
   }}
-  {system} {{ users: [{{ user: system, password: {system_password} }}] }}
+",
+            join_password = nats_conf(join_password),
+        );
+        let key = self.shared.seed.as_deref().and_then(|seed| AuthKey::from_seed(seed).ok());
+        let accounts = match key {
+            Some(key) => Accounts {
+                fleet: User { name: USER.to_owned(), password: password.clone() },
+                system: Some(User { name: "system".to_owned(), password: system_password.clone() }),
+                key: &key,
+                exports: &exports,
+                others: &joiner,
+                known: &[JOINER],
+            }
+            .conf(),
+            None => format!(
+                "accounts {{
+  {app} {{
+    jetstream: enabled
+    users: [{{ user: {USER}, password: {password} }}]
+    exports: [{export}]
+  }}
+{joiner}  {system} {{ users: [{{ user: system, password: {system_password} }}] }}
 }}
 system_account: {system}
 ",
+                export = exports[0],
+                password = nats_conf(password),
+                system_password = nats_conf(system_password),
+            ),
+        };
+        format!(
+            "ping_interval: \"10s\"
+ping_max: 2
+tls {{ {tls} }}
+{routes}
+{accounts}",
             routes = self.routes(route(self.address), &tls, routes_password, ""),
-            password = nats_conf(password),
-            join_password = nats_conf(join_password),
-            system_password = nats_conf(system_password),
         )
     }
 

@@ -298,6 +298,7 @@ impl Ground {
             name: "chaos".to_owned(),
             namespace: Namespace::new("default")?,
             timeout: Duration::from_secs(20),
+            shim: None,
         };
         Ok(Broker::connect(&options).await?)
     }

@@ -1,0 +1,182 @@
+//! What a shim may not read by itself it asks of the supervisors, any of which answers (`answer.rs`). Everything that it writes it writes
+//! itself: no supervisor is needed as long as nothing has to be looked up.
+
+use std::time::Duration;
+
+use common::codec;
+use common::frame::ask::{ShimAnswer, ShimAsk, Told, ToldRecord};
+use common::AgentName;
+
+use crate::api::Record;
+use crate::attempts::AttemptMark;
+use crate::clock::Moment;
+use crate::connection::Broker;
+use crate::consumer::ConsumerState;
+use crate::error::{BrokerError, Result};
+use crate::find::Standing;
+use crate::journal::{AUTHOR, Stored, encode, read_final};
+use crate::wire::CALL;
+
+/// A connection with the rights of one incarnation's shim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsShim {
+    /// The agent.
+    pub agent: AgentName,
+    /// The incarnation.
+    pub incarnation: u64,
+    /// How many streams the journal has.
+    pub shards: u32,
+    /// How many replicas the streams have.
+    pub replicas: usize,
+    /// User and password.
+    pub login: (String, String),
+}
+
+/// How long the supervisors may take to tell the time to somebody who has just connected: without it, this host's clock counts.
+const TIME_WITHIN: Duration = Duration::from_secs(2);
+
+impl Broker {
+    /// Asks the supervisors, until one answers.
+    async fn ask_supervisors(
+        &self,
+        shim: &AsShim,
+        ask: &ShimAsk,
+        within: Duration,
+    ) -> Result<Told> {
+        let subject = self.subjects().shim_ask(&shim.agent, shim.incarnation).into();
+        let frame = codec::encode(ask).map_err(BrokerError::other)?;
+        let answer = self.wire().request(&subject, || None, frame.into(), within).await?;
+        let ShimAnswer { at, told } =
+            codec::decode(&answer.message.payload).map_err(BrokerError::other)?;
+        self.wire().clock.learn(answer.asked, Moment::now(), at);
+        match told {
+            Told::Refused(why) => Err(BrokerError::Refused(why)),
+            told => Ok(told),
+        }
+    }
+
+    /// The answer of the supervisors to a shim; none if this connection may look for itself.
+    pub(crate) async fn asked(&self, ask: impl FnOnce() -> ShimAsk) -> Result<Option<Told>> {
+        self.asked_within(CALL, ask).await
+    }
+
+    /// The same, within a time.
+    pub(crate) async fn asked_within(
+        &self,
+        within: Duration,
+        ask: impl FnOnce() -> ShimAsk,
+    ) -> Result<Option<Told>> {
+        match self.as_shim() {
+            Some(shim) => self.ask_supervisors(shim, &ask(), within).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Learns what the broker's clock shows, as far as a supervisor is there to tell.
+    pub(crate) async fn learn_time(&self, shim: &AsShim) {
+        if let Err(error) = self.ask_supervisors(shim, &ShimAsk::Time, TIME_WITHIN).await {
+            tracing::debug!(%error, "the broker's time is not known");
+        }
+    }
+}
+
+/// An answer that does not fit the question.
+pub(crate) fn unexpected(told: &Told) -> BrokerError {
+    BrokerError::Other(format!("a supervisor's answer that was not asked for: {told:?}"))
+}
+
+pub(crate) fn flag(told: &Told) -> Result<bool> {
+    match told {
+        Told::Is(is) => Ok(*is),
+        other => Err(unexpected(other)),
+    }
+}
+
+pub(crate) fn done(told: &Told) -> Result<()> {
+    match told {
+        Told::Done => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
+pub(crate) fn record(told: Told) -> Result<Option<Record>> {
+    match told {
+        Told::Record(record) => Ok(Some(record.into())),
+        Told::Nothing => Ok(None),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn records(told: Told) -> Result<(Vec<Record>, bool)> {
+    match told {
+        Told::Records(records, more) => Ok((records.into_iter().map(Record::from).collect(), more)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn standing(told: Told) -> Result<Standing> {
+    match told {
+        Told::Open => Ok(Standing::Open),
+        Told::Nothing => Ok(Standing::Gone),
+        Told::Record(record) => Ok(Standing::Final(read_final(&record.into()))),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn mark(told: &Told) -> Result<Option<AttemptMark>> {
+    match *told {
+        Told::Mark { attempt, incarnation, ended } => {
+            Ok(Some(AttemptMark { attempt, incarnation, ended }))
+        }
+        Told::Nothing => Ok(None),
+        ref other => Err(unexpected(other)),
+    }
+}
+
+pub(crate) fn consumer(told: &Told) -> Result<Option<ConsumerState>> {
+    match *told {
+        Told::Consumer { start, ack_floor, delivered, given, pending, ack_pending, created } => {
+            Ok(Some(ConsumerState {
+                start,
+                ack_floor,
+                delivered,
+                given,
+                pending,
+                ack_pending,
+                created,
+            }))
+        }
+        Told::Nothing => Ok(None),
+        ref other => Err(unexpected(other)),
+    }
+}
+
+impl From<ToldRecord> for Record {
+    fn from(told: ToldRecord) -> Self {
+        let mut headers = async_nats::HeaderMap::new();
+        if let Some(author) = told.author {
+            headers.insert(AUTHOR, author);
+        }
+        let ToldRecord { subject, seq, at, payload, .. } = told;
+        Self { subject, seq, at, headers, payload: payload.into() }
+    }
+}
+
+impl From<&Record> for ToldRecord {
+    fn from(record: &Record) -> Self {
+        Self {
+            subject: record.subject.clone(),
+            seq: record.seq,
+            at: record.at,
+            author: record.header(AUTHOR).map(str::to_owned),
+            payload: record.payload.to_vec(),
+        }
+    }
+}
+
+/// A parsed record, as it is told.
+pub(crate) fn told<T: serde::Serialize>(subject: String, stored: &Stored<T>) -> Result<Told> {
+    let payload = encode(&stored.value)?.to_vec();
+    let Stored { seq, at, .. } = *stored;
+    Ok(Told::Record(ToldRecord { subject, seq, at, author: None, payload }))
+}

@@ -1,0 +1,106 @@
+//! Who is connected, and ending a connection: asked of the servers, over what their account exports.
+
+use std::time::Duration;
+
+use common::AgentName;
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::AGENTS;
+use crate::connection::{Broker, queued};
+use crate::error::{BrokerError, Result};
+
+/// How long the servers may take to tell: how many there are is not known.
+const WITHIN: Duration = Duration::from_secs(1);
+/// Connections in one answer.
+const PAGE: usize = 500;
+
+/// A shim's connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// The agent.
+    pub agent: AgentName,
+    /// The incarnation.
+    pub incarnation: u64,
+    server: String,
+    number: u64,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    server: Server,
+    #[serde(default)]
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Server {
+    id: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Data {
+    #[serde(default)]
+    total: usize,
+    #[serde(default)]
+    connections: Vec<One>,
+}
+
+#[derive(Deserialize)]
+struct One {
+    cid: u64,
+    #[serde(default)]
+    authorized_user: String,
+}
+
+impl Broker {
+    /// The connections of this fleet's shims, as far as their servers answer within a second.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn shim_connections(&self) -> Result<Vec<Connection>> {
+        let mut found = Vec::new();
+        let mut offset = 0;
+        loop {
+            let more = self.connections_from(offset, &mut found).await?;
+            offset += PAGE;
+            if more <= offset {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// One page of each server; how many connections the server with most of them has.
+    async fn connections_from(&self, offset: usize, found: &mut Vec<Connection>) -> Result<usize> {
+        let client = &self.wire().client;
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;
+        let body = json!({ "acc": AGENTS, "auth": true, "limit": PAGE, "offset": offset });
+        let asked =
+            client.publish_with_reply("$SYS.REQ.SERVER.PING.CONNZ", inbox, body.to_string().into());
+        queued(asked).await?;
+        let (deadline, mut most) = (Instant::now() + WITHIN, 0);
+        while let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await {
+            let Ok(answer) = serde_json::from_slice::<Answer>(&answer.payload) else { continue };
+            most = most.max(answer.data.total);
+            let server = answer.server.id;
+            let shims = answer.data.connections.into_iter().filter_map(|one| {
+                let (agent, incarnation) = self.subjects().parse_shim_user(&one.authorized_user)?;
+                Some(Connection { agent, incarnation, server: server.clone(), number: one.cid })
+            });
+            found.extend(shims);
+        }
+        Ok(most)
+    }
+
+    /// Ends a connection.
+    ///
+    /// # Errors
+    /// When the client's queue stays full.
+    pub async fn kick(&self, connection: &Connection) -> Result<()> {
+        let subject = format!("$SYS.REQ.SERVER.{}.KICK", connection.server);
+        self.tell(subject, json!({ "cid": connection.number }).to_string().into()).await
+    }
+}

@@ -1,0 +1,210 @@
+//! Logins of shims: one may connect while the log has its incarnation, and its connection is ended soon after another has taken over.
+
+use std::time::Duration;
+
+use broker::{Attempt as _, AuthKey, Connection, Login, Logins, Rights};
+use common::AgentName;
+use common::api::ApiError;
+use common::security::Refusal;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::live::{Changes, Rank};
+use super::refusals::{Refusals, Refused};
+use super::{Doors, token};
+
+/// How long a login may be ahead of what this supervisor has read of the log.
+const AHEAD: Duration = Duration::from_secs(2);
+/// Logins that are answered at once, at most.
+const AT_ONCE: usize = 1024;
+/// How long what was replaced may say its last words: it has none left about messages.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// What became of a login.
+enum Answered {
+    Fine,
+    Refused(Refused),
+}
+
+/// Looks who may connect, and ends the connections of those who may no longer.
+pub(super) struct Doorkeeper {
+    doors: Doors,
+    key: AuthKey,
+    logins: Logins,
+    answering: FuturesUnordered<BoxFuture<'static, Answered>>,
+    refusals: Refusals,
+    changes: watch::Receiver<Changes>,
+    /// What was looked for up to now.
+    swept: u64,
+    /// When it is looked again.
+    sweep_at: Option<Instant>,
+}
+
+impl Doorkeeper {
+    pub(super) async fn open(doors: Doors, key: AuthKey) -> Result<Self, ApiError> {
+        let logins = doors.broker.logins(&key).await;
+        let logins = logins.attempt("cannot answer for the logins of agents")?;
+        let refusals = Refusals::new(doors.broker.clone(), doors.id.clone());
+        let changes = doors.live.changes();
+        let answering = FuturesUnordered::new();
+        Ok(Self { doors, key, logins, answering, refusals, changes, swept: 0, sweep_at: None })
+    }
+
+    pub(super) async fn keep(mut self) -> Result<(), ApiError> {
+        loop {
+            let has_room = self.answering.len() < AT_ONCE;
+            let sweep = async {
+                match self.sweep_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                login = self.logins.next(), if has_room => match login {
+                    Some(login) => self.take(login),
+                    None => return Ok(()),
+                },
+                Some(answered) = self.answering.next(), if !self.answering.is_empty() => {
+                    match answered {
+                        Answered::Fine => {}
+                        Answered::Refused(refused) => self.refusals.note(refused),
+                    }
+                }
+                Ok(()) = self.changes.changed() => self.changed(),
+                () = sweep => self.sweep().await,
+                () = self.refusals.record() => {}
+            }
+        }
+    }
+
+    /// Those who are not current any more have a moment left.
+    fn changed(&mut self) {
+        let left = self.changes.borrow_and_update().left;
+        if left != self.swept {
+            self.swept = left;
+            self.sweep_at.get_or_insert(Instant::now() + LAST_WORDS);
+        }
+    }
+
+    fn take(&mut self, login: Login) {
+        // Users of other fleets are for their own supervisors to answer.
+        let Some((agent, incarnation)) = self.doors.broker.subjects().parse_shim_user(&login.user)
+        else {
+            return self.refuse_strangers(login);
+        };
+        let (doors, key) = (self.doors.clone(), self.key.clone());
+        self.answering.push(Box::pin(async move {
+            let why = match may_connect(&doors, &login, &agent, incarnation).await {
+                Ok(rights) => match doors.broker.let_in(&key, &login, &rights).await {
+                    Ok(()) => return Answered::Fine,
+                    Err(error) => error.to_string(),
+                },
+                Err(why) => why,
+            };
+            if let Err(error) = doors.broker.keep_out(&key, &login, &why).await {
+                tracing::debug!("cannot refuse a login: {error}");
+            }
+            let detail = format!("{why}, from {}", login.host);
+            let (agent, incarnation) = (Some(agent), Some(incarnation));
+            Answered::Refused(Refused { kind: Refusal::Login, agent, incarnation, detail })
+        }));
+    }
+
+    /// Somebody who is no user of any fleet need not wait until the server gives up.
+    fn refuse_strangers(&mut self, login: Login) {
+        if login.user.starts_with("mozart.") {
+            return;
+        }
+        let (doors, key) = (self.doors.clone(), self.key.clone());
+        self.answering.push(Box::pin(async move {
+            const WHY: &str = "there is no such user";
+            if let Err(error) = doors.broker.keep_out(&key, &login, WHY).await {
+                tracing::debug!("cannot refuse a login: {error}");
+            }
+            let name: String = login.user.chars().take(64).collect();
+            let detail = format!("user {name:?}: {WHY}, from {}", login.host);
+            Answered::Refused(Refused { kind: Refusal::Login, agent: None, incarnation: None, detail })
+        }));
+    }
+
+    /// Ends the connections of incarnations that were replaced or have ended: what is left of those whose processes did not.
+    async fn sweep(&mut self) {
+        self.sweep_at = None;
+        if !*self.doors.leads.borrow() {
+            return;
+        }
+        let connections = match self.doors.broker.shim_connections().await {
+            Ok(connections) => connections,
+            Err(error) => return tracing::warn!("cannot tell which agents are connected: {error}"),
+        };
+        for connection in connections {
+            let Connection { agent, incarnation, .. } = &connection;
+            match self.doors.live.rank(agent, *incarnation) {
+                Rank::Current | Rank::Unknown => continue,
+                // At worst it was applied a moment ago, and connects again.
+                Rank::Retiring | Rank::Over | Rank::Stranger => {}
+            }
+            if let Err(error) = self.doors.broker.kick(&connection).await {
+                tracing::warn!("cannot end the connection of {agent}-{incarnation}: {error}");
+            }
+            self.refusals.note(Refused {
+                kind: Refusal::Connection,
+                agent: Some(agent.clone()),
+                incarnation: Some(*incarnation),
+                detail: "it was replaced or has ended, and was still connected".to_owned(),
+            });
+        }
+    }
+}
+
+/// The rights of an incarnation, or why it has none.
+async fn may_connect(
+    doors: &Doors,
+    login: &Login,
+    agent: &AgentName,
+    incarnation: u64,
+) -> Result<Rights, String> {
+    let token = token(doors.secret, agent, incarnation);
+    if !is_same(token.as_bytes(), login.password.as_bytes()) {
+        return Err("wrong password".to_owned());
+    }
+    let mut changes = doors.live.changes();
+    let known = async {
+        loop {
+            let rank = doors.live.rank(agent, incarnation);
+            if !matches!(rank, Rank::Unknown | Rank::Stranger) || changes.changed().await.is_err() {
+                return rank;
+            }
+        }
+    };
+    match timeout(AHEAD, known).await.unwrap_or(Rank::Unknown) {
+        Rank::Current => {
+            Ok(Rights::of_shim(doors.broker.subjects(), agent, incarnation, &token))
+        }
+        Rank::Retiring => Err("another incarnation has taken over".to_owned()),
+        Rank::Over => Err("it has ended, or was given up".to_owned()),
+        Rank::Unknown | Rank::Stranger => Err("there is no such incarnation".to_owned()),
+    }
+}
+
+/// Whether two secrets are the same, in a time that does not tell how far they are.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let differences = one.iter().zip(other).fold(0, |all, (one, other)| all | (one ^ other));
+    one.len() == other.len() && differences == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_same;
+
+    #[test]
+    fn secrets_are_the_same_only_if_they_are() {
+        assert!(is_same(b"abc", b"abc"));
+        for other in [&b"abd"[..], b"ab", b"abcd", b""] {
+            assert!(!is_same(b"abc", other));
+        }
+    }
+}
