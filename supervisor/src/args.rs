@@ -293,9 +293,8 @@ impl AuthArgs {
         let (from, seed) = match file {
             Some(file) => {
                 let from = file.display().to_string();
-                let seed = std::fs::read_to_string(file).map_err(|error| {
-                    failure::file(format!("cannot read {from}"), &error, TRY)
-                })?;
+                let seed = std::fs::read_to_string(file)
+                    .map_err(|error| failure::file(format!("cannot read {from}"), &error, TRY))?;
                 (from, seed)
             }
             None => match std::env::var("MOZART_AUTH_SEED") {

@@ -12,6 +12,7 @@ mod cluster;
 mod compose;
 mod containers;
 mod copies;
+mod credentials;
 mod cut_links;
 mod damaged_lines;
 mod deploy;

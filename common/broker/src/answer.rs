@@ -202,7 +202,10 @@ mod tests {
         }
         for ask in [ShimAsk::Mark, bury] {
             assert!(may(&ask(key("a", "user"))));
-            assert!(!may(&ask(key("b", "a"))), "another agent's attempts and letters are not its own");
+            assert!(
+                !may(&ask(key("b", "a"))),
+                "another agent's attempts and letters are not its own"
+            );
         }
     }
 
@@ -223,10 +226,11 @@ mod tests {
             headers: async_nats::HeaderMap::new(),
             payload: vec![0; size].into(),
         };
-        let fits = |sizes: &[usize]| match bounded(sizes.iter().copied().map(record).collect(), false) {
-            Told::Records(records, more) => (records.len(), more),
-            other => panic!("{other:?}"),
-        };
+        let fits =
+            |sizes: &[usize]| match bounded(sizes.iter().copied().map(record).collect(), false) {
+                Told::Records(records, more) => (records.len(), more),
+                other => panic!("{other:?}"),
+            };
         assert_eq!(fits(&[]), (0, false));
         assert_eq!(fits(&[900_000]), (1, false));
         assert_eq!(fits(&[900_000, 1]), (1, true));

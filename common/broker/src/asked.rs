@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use common::AgentName;
 use common::codec;
 use common::frame::ask::{ShimAnswer, ShimAsk, Told, ToldRecord};
-use common::AgentName;
 
 use crate::api::Record;
 use crate::attempts::AttemptMark;
@@ -49,10 +49,7 @@ impl Broker {
         let ShimAnswer { at, told } =
             codec::decode(&answer.message.payload).map_err(BrokerError::other)?;
         self.wire().clock.learn(answer.asked, Moment::now(), at);
-        match told {
-            Told::Refused(why) => Err(BrokerError::Refused(why)),
-            told => Ok(told),
-        }
+        if let Told::Refused(why) = told { Err(BrokerError::Refused(why)) } else { Ok(told) }
     }
 
     /// The answer of the supervisors to a shim; none if this connection may look for itself.
@@ -86,69 +83,61 @@ pub(crate) fn unexpected(told: &Told) -> BrokerError {
 }
 
 pub(crate) fn flag(told: &Told) -> Result<bool> {
-    match told {
-        Told::Is(is) => Ok(*is),
-        other => Err(unexpected(other)),
-    }
+    if let Told::Is(is) = told { Ok(*is) } else { Err(unexpected(told)) }
 }
 
 pub(crate) fn done(told: &Told) -> Result<()> {
-    match told {
-        Told::Done => Ok(()),
-        other => Err(unexpected(other)),
-    }
+    if *told == Told::Done { Ok(()) } else { Err(unexpected(told)) }
 }
 
 pub(crate) fn record(told: Told) -> Result<Option<Record>> {
-    match told {
-        Told::Record(record) => Ok(Some(record.into())),
-        Told::Nothing => Ok(None),
-        other => Err(unexpected(&other)),
+    if told == Told::Nothing {
+        return Ok(None);
     }
+    if let Told::Record(record) = told { Ok(Some(record.into())) } else { Err(unexpected(&told)) }
 }
 
 pub(crate) fn records(told: Told) -> Result<(Vec<Record>, bool)> {
-    match told {
-        Told::Records(records, more) => Ok((records.into_iter().map(Record::from).collect(), more)),
-        other => Err(unexpected(&other)),
+    if let Told::Records(records, more) = told {
+        return Ok((records.into_iter().map(Record::from).collect(), more));
     }
+    Err(unexpected(&told))
 }
 
 pub(crate) fn standing(told: Told) -> Result<Standing> {
-    match told {
-        Told::Open => Ok(Standing::Open),
-        Told::Nothing => Ok(Standing::Gone),
-        Told::Record(record) => Ok(Standing::Final(read_final(&record.into()))),
-        other => Err(unexpected(&other)),
+    if told == Told::Open {
+        return Ok(Standing::Open);
     }
+    let final_ = record(told)?;
+    Ok(final_.map_or(Standing::Gone, |record| Standing::Final(read_final(&record))))
 }
 
 pub(crate) fn mark(told: &Told) -> Result<Option<AttemptMark>> {
-    match *told {
-        Told::Mark { attempt, incarnation, ended } => {
-            Ok(Some(AttemptMark { attempt, incarnation, ended }))
-        }
-        Told::Nothing => Ok(None),
-        ref other => Err(unexpected(other)),
+    if let Told::Mark { attempt, incarnation, ended } = *told {
+        return Ok(Some(AttemptMark { attempt, incarnation, ended }));
     }
+    if *told == Told::Nothing { Ok(None) } else { Err(unexpected(told)) }
 }
 
 pub(crate) fn consumer(told: &Told) -> Result<Option<ConsumerState>> {
-    match *told {
-        Told::Consumer { start, ack_floor, delivered, given, pending, ack_pending, created } => {
-            Ok(Some(ConsumerState {
-                start,
-                ack_floor,
-                delivered,
-                given,
-                pending,
-                ack_pending,
-                created,
-            }))
-        }
-        Told::Nothing => Ok(None),
-        ref other => Err(unexpected(other)),
+    if let Told::Consumer { start, ack_floor, delivered, given, pending, ack_pending, created } =
+        *told
+    {
+        return Ok(Some(ConsumerState {
+            start,
+            ack_floor,
+            delivered,
+            given,
+            pending,
+            ack_pending,
+            created,
+        }));
     }
+    if *told == Told::Nothing { Ok(None) } else { Err(unexpected(told)) }
+}
+
+pub(crate) fn room(told: Told) -> Result<(u64, String)> {
+    if let Told::Room { left, cause } = told { Ok((left, cause)) } else { Err(unexpected(&told)) }
 }
 
 impl From<ToldRecord> for Record {

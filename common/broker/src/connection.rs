@@ -51,7 +51,7 @@ pub struct ConnectOptions {
     /// How long the first connection may take.
     pub timeout: Duration,
     /// Whose shim it is, if it has the rights of one; then its login counts, not that of the address.
-    pub shim: Option<AsShim>,
+    pub shim: Option<Box<AsShim>>,
 }
 
 /// Whether there is a connection.
@@ -74,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) wire: Wire,
     pub(crate) subjects: Subjects,
     replicas: usize,
-    shim: Option<AsShim>,
+    shim: Option<Box<AsShim>>,
     /// By shard.
     rooms: Vec<Room>,
 }
@@ -134,7 +134,7 @@ impl Broker {
 
     /// Whose shim this connection is, if it has the rights of one.
     pub(crate) fn as_shim(&self) -> Option<&AsShim> {
-        self.inner.shim.as_ref()
+        self.inner.shim.as_deref()
     }
 
     /// What is known of the free space in a journal stream.

@@ -214,11 +214,7 @@ impl Broker {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn consumer_name(
-        &self,
-        agent: &AgentName,
-        incarnation: u64,
-    ) -> Result<String> {
+    pub async fn consumer_name(&self, agent: &AgentName, incarnation: u64) -> Result<String> {
         let first = self.subjects().consumer(agent, incarnation);
         // With one server there is nobody who could say that another one does not answer.
         if self.replicas() == 1 {

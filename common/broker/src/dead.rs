@@ -9,8 +9,8 @@ use common::subject::Subjects;
 use common::{AgentName, MessageId, SenderName};
 
 use crate::api::{Published, header};
-use crate::back::{BackReader, Last};
 use crate::asked;
+use crate::back::{BackReader, Last};
 use crate::connection::Broker;
 use crate::error::Result;
 use crate::find::LISTED;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::AgentName;
-use common::frame::ask::{ShimAsk, Told};
+use common::frame::ask::ShimAsk;
 use common::storage::{Disk, REFUSE};
 use common::words::bytes;
 use serde::Deserialize;
@@ -185,10 +185,8 @@ impl Broker {
 
     async fn measure(&self, shard: u32) -> Result<Space> {
         if let Some(told) = self.asked_within(WITHIN, || ShimAsk::Room(shard)).await? {
-            return match told {
-                Told::Room { left, cause } => Ok(Space { left, cause }),
-                other => Err(asked::unexpected(&other)),
-            };
+            let (left, cause) = asked::room(told)?;
+            return Ok(Space { left, cause });
         }
         let stream = self.subjects().journal_stream(shard);
         let none = serde_json::json!({});

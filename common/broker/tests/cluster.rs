@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::events::{batch, text};
 use crate::support::cluster::Cluster;
-use crate::support::{SOON, agent, completed, envelope, key, soon};
+use crate::support::{SOON, agent, completed, consumer, envelope, key, soon};
 
 const WINDOW: u32 = 16;
 
@@ -68,7 +68,8 @@ async fn a_consumer_whose_server_is_gone_is_made_anew_within_seconds_and_never_r
     for n in 0..5 {
         send(&broker, &format!("m{n}")).await;
     }
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, WINDOW, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 1).await, WINDOW, None).await.expect("pulling");
     for n in 0..5 {
         assert_eq!(turn(&broker, &mut inbox).await, format!("m{n}"));
     }
@@ -82,7 +83,8 @@ async fn a_consumer_whose_server_is_gone_is_made_anew_within_seconds_and_never_r
     let again = async { while broker.create_consumer(&a, 1, 6, WINDOW).await.is_err() {} };
     soon(again).await;
     send(&broker, "m5").await;
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, WINDOW, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 1).await, WINDOW, None).await.expect("pulling");
     assert_eq!(turn(&broker, &mut inbox).await, "m5");
     let took = killed.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?}");

@@ -22,7 +22,7 @@ fn options_at(url: String, timeout: Duration) -> ConnectOptions {
         name: "test".into(),
         namespace: common::Namespace::new("test").expect("valid"),
         timeout,
-    shim: None,
+        shim: None,
     }
 }
 

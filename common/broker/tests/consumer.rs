@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use broker::{Broker, Delivery, Inbox, InboxItem, SendOutcome, Unreadable};
 use futures_util::StreamExt;
 
-use crate::support::{SOON, Server, agent, envelope, is_alone, soon};
+use crate::support::{SOON, Server, agent, consumer, envelope, is_alone, soon};
 
 async fn delivery(inbox: &mut Inbox) -> Delivery {
     match soon(inbox.next()).await {
@@ -50,7 +50,8 @@ async fn requests_come_in_order_and_never_more_than_the_window() {
         let broker = server.broker_in(&format!("n{shards}-{window}"), shards).await;
         let a = agent("a");
         broker.create_consumer(&a, 1, 1, 300).await.expect("made");
-        let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, window, None).await.expect("pulling");
+        let mut inbox =
+            broker.pull(&a, consumer(&broker, &a, 1).await, window, None).await.expect("pulling");
         let sending = async {
             for n in 0..300 {
                 send(&broker, "a", &format!("m{n}")).await;
@@ -88,7 +89,8 @@ async fn a_full_window_gets_nothing_until_there_is_room() {
     for n in 0..3 {
         send(&broker, "a", &format!("m{n}")).await;
     }
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, 2, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 1).await, 2, None).await.expect("pulling");
     let first = delivery(&mut inbox).await;
     delivery(&mut inbox).await;
     let state = broker.consumer(&a, 1).await.expect("an answer");
@@ -112,7 +114,8 @@ async fn after_a_kill_the_consumer_is_gone_and_a_new_one_loses_nothing() {
     for n in 0..20 {
         send(&broker, "a", &format!("m{n}")).await;
     }
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, 4, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 1).await, 4, None).await.expect("pulling");
     let mut settled = BTreeSet::new();
     for _ in 0..10 {
         let next = delivery(&mut inbox).await;
@@ -134,7 +137,8 @@ async fn after_a_kill_the_consumer_is_gone_and_a_new_one_loses_nothing() {
     assert_eq!(broker.consumer(&a, 1).await.expect("an answer"), None);
 
     broker.create_consumer(&a, 2, floor + 1, 4).await.expect("made");
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 2).await, 4, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 2).await, 4, None).await.expect("pulling");
     for n in 10..20 {
         let next = delivery(&mut inbox).await;
         assert_eq!(next.envelope, envelope("a", &format!("m{n}")));
@@ -152,7 +156,8 @@ async fn deleting_the_consumer_fences_its_incarnation() {
     assert_eq!(broker.consumer(&a, 1).await.expect("an answer"), Some(made));
     let there = broker.create_consumer(&a, 1, 7, 9).await.expect("exists");
     assert_eq!((there, there.start), (made, 1), "it stays as it was");
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, 4, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 1).await, 4, None).await.expect("pulling");
     send(&broker, "a", "m1").await;
     delivery(&mut inbox).await;
     broker.create_consumer(&a, 2, 1, 4).await.expect("made");
@@ -164,10 +169,12 @@ async fn deleting_the_consumer_fences_its_incarnation() {
     broker.delete_consumer(&a, 1).await.expect("not there: fine");
     assert!(matches!(soon(inbox.next()).await, InboxItem::Ended));
     // A pull at what is not there finds out as well.
-    let mut stale = broker.pull(&a, consumer(&broker, &a, 1).await, 4, None).await.expect("pulling");
+    let mut stale =
+        broker.pull(&a, consumer(&broker, &a, 1).await, 4, None).await.expect("pulling");
     assert!(matches!(soon(stale.next()).await, InboxItem::Ended));
 
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 2).await, 4, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 2).await, 4, None).await.expect("pulling");
     assert_eq!(delivery(&mut inbox).await.envelope, envelope("a", "m1"));
 }
 
@@ -179,12 +186,18 @@ async fn what_went_to_an_earlier_pull_is_noticed_by_whoever_knows_how_much_was_g
     let made = broker.create_consumer(&a, 1, 1, 8).await.expect("made");
     assert_eq!(made.given, 0);
     // A pull that nobody reads any more, as one that was lost between two servers.
-    let lost = broker.pull(&a, consumer(&broker, &a, 1).await, 2, Some(made.given)).await.expect("pulling");
+    let lost = broker
+        .pull(&a, consumer(&broker, &a, 1).await, 2, Some(made.given))
+        .await
+        .expect("pulling");
     for id in ["m1", "m2", "m3"] {
         send(&broker, "a", id).await;
     }
     unacked(&broker, &a, 2).await;
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, 8, Some(made.given)).await.expect("pulling");
+    let mut inbox = broker
+        .pull(&a, consumer(&broker, &a, 1).await, 8, Some(made.given))
+        .await
+        .expect("pulling");
     assert!(matches!(soon(inbox.next()).await, InboxItem::Ended));
     let passed = inbox.passed().expect("it ended for that");
     let state = broker.consumer(&a, 1).await.expect("an answer").expect("it exists");
@@ -192,7 +205,10 @@ async fn what_went_to_an_earlier_pull_is_noticed_by_whoever_knows_how_much_was_g
     assert_eq!((state.delivered, state.given), (3, 3));
     // Whoever has looked up to there goes on after it, once nothing is given to the earlier ones any more.
     drop((inbox, lost));
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, 8, Some(state.given)).await.expect("pulling");
+    let mut inbox = broker
+        .pull(&a, consumer(&broker, &a, 1).await, 8, Some(state.given))
+        .await
+        .expect("pulling");
     send(&broker, "a", "m4").await;
     assert_eq!(delivery(&mut inbox).await.envelope, envelope("a", "m4"));
     assert_eq!(inbox.passed(), None);
@@ -205,7 +221,8 @@ async fn a_request_that_is_not_acked_comes_again_and_is_counted() {
     let a = agent("a");
     broker.create_consumer(&a, 1, 1, 4).await.expect("made");
     send(&broker, "a", "m1").await;
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, 4, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 1).await, 4, None).await.expect("pulling");
     let first = delivery(&mut inbox).await;
     let client = server.client().await;
     client.publish(first.reply, "-NAK".into()).await.expect("refused");
@@ -223,7 +240,10 @@ async fn spied_inbox(server: &Server, broker: &Broker, name: &str) -> (Inbox, St
     // The server has the subscription once it answers what came after it.
     let probe = client.request("nobody.listens", "".into()).await;
     probe.expect_err("nobody listens");
-    let inbox = broker.pull(&agent(name), consumer(&broker, &agent(name), 1).await, 8, None).await.expect("pulling");
+    let inbox = broker
+        .pull(&agent(name), consumer(&broker, &agent(name), 1).await, 8, None)
+        .await
+        .expect("pulling");
     let pull = soon(pulls.next()).await.expect("a pull");
     (inbox, pull.reply.expect("an inbox").to_string())
 }
@@ -308,7 +328,8 @@ async fn a_closed_inbox_asks_for_nothing_more() {
     let broker = server.broker().await;
     let a = agent("a");
     broker.create_consumer(&a, 1, 1, 1).await.expect("made");
-    let mut inbox = broker.pull(&a, consumer(&broker, &a, 1).await, 1, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 1).await, 1, None).await.expect("pulling");
     for n in 0..2 {
         send(&broker, "a", &format!("m{n}")).await;
     }

@@ -95,10 +95,26 @@ fn an_archive_and_its_chunks_are_named_by_its_hash() {
 fn a_consumer_names_its_incarnation_however_often_it_was_made_anew() {
     let subjects = subjects(1);
     let agent = AgentName::new("a-7").expect("valid");
-    for name in [subjects.consumer(&agent, 12), subjects.consumer_anew(&agent, 12, "k3x")] {
+    for name in [subjects.consumer(&agent, 12), "a-7-12_k3x".to_owned()] {
         assert_eq!(subjects.parse_consumer(&name), Some((agent.clone(), 12)), "{name}");
     }
     assert_eq!(subjects.parse_consumer("follow-xyz"), None);
+    let names: Vec<_> = subjects.consumers_of(&agent, 12).collect();
+    assert_eq!((names.len(), names[0].as_str(), names[9].as_str()), (10, "a-7-12", "a-7-12_9"));
+}
+
+#[test]
+fn a_shims_user_and_questions_name_its_incarnation() {
+    let subjects = subjects(4);
+    let agent = AgentName::new("a-7").expect("valid");
+    let named = Some((agent.clone(), 12));
+    assert_eq!(subjects.parse_shim_user(&subjects.shim_user(&agent, 12)), named);
+    assert_eq!(subjects.parse_shim_ask(&subjects.shim_ask(&agent, 12)), named);
+    for wrong in ["mozart", "mozart.u.shim.a-7.12", "mozart.t.shim.a-7", "mozart.t.shim.a.7.12"] {
+        assert_eq!(subjects.parse_shim_user(wrong), None, "{wrong}");
+    }
+    let sender = SenderName::from(agent);
+    assert_eq!(subjects.requests_by(&sender), "mozart.t.journal.*.a-7.*.*.request.*");
 }
 
 #[test]

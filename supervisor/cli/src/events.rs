@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::client::Client;
 use super::ends::Incarnations;
 use super::output::{self, Array};
-use super::{describe, page};
+use super::{describe, page, security};
 use crate::args::Global;
 use broker::Attempt;
 
@@ -33,6 +33,9 @@ pub struct EventsArgs {
     /// Only records before the one with this number
     #[arg(long, value_name = "SEQ", conflicts_with = "follow")]
     before: Option<u64>,
+    /// Show what was refused to agents instead: logins, subjects that are not theirs, and other agents' messages
+    #[arg(long, conflicts_with_all = ["follow", "before"])]
+    security: bool,
 }
 
 /// A record with its number, in JSON.
@@ -49,6 +52,10 @@ struct Numbered<'a> {
 /// When the broker does not answer.
 pub(crate) async fn run(global: &Global, args: &EventsArgs) -> Result<u8, ApiError> {
     let client = Client::to_read(global).await?;
+    if args.security {
+        let limit = args.limit.unwrap_or_else(|| page::usual(client.json()));
+        return security::show(&client, args.agent.as_ref(), limit).await;
+    }
     let extent = client.broker.control_extent().await.attempt(WHAT)?;
     if client.json() && !args.follow {
         let mut out = Out::Array(Array::new());

@@ -45,6 +45,7 @@ mod reference;
 mod replace;
 pub mod reset;
 mod rollout;
+mod security;
 mod send;
 pub mod signals;
 mod souls;

@@ -30,7 +30,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use broker::{AuthKey, Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage};
+use broker::{
+    AuthKey, Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage,
+};
 use common::api::{ApiError, Reply};
 use common::control::{ControlEvent, ControlRecord};
 use common::frame::{Heartbeat, NodeStatus};
@@ -47,6 +49,7 @@ use uuid::Uuid;
 pub use archive::Retention;
 use broker::Attempt as _;
 use doors::{Doors, Live};
+pub use doors::{Refusals, Refused};
 use leader::{Leading, Preparing};
 use looks::Looks;
 use query::Waiting;

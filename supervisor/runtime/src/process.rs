@@ -118,9 +118,9 @@ impl ProcessRuntime {
             creds: self.creds.clone(),
             creds_text: None,
             ca: self.ca.clone(),
-            login: self.logins.map(|logins| {
-                logins.of(&self.namespace, &start.agent, start.incarnation)
-            }),
+            login: self
+                .logins
+                .map(|logins| logins.of(&self.namespace, &start.agent, start.incarnation)),
             secrets,
             user: None,
             writable: Vec::new(),

@@ -12,6 +12,8 @@ mod note;
 mod others;
 mod reset;
 mod shell;
+mod tail;
+mod violations;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -467,6 +469,10 @@ impl Parts {
                 return Err(broker::failure("cannot start the node and the supervisor", error));
             }
         };
+        if let Some(store) = &store {
+            let (log, by) = (store.join("nats.log"), format!("nats-server of {}", self.node.name));
+            rest.spawn(violations::watch(log, self.broker.clone(), by, rest_stop.clone()));
+        }
         rest.spawn(cluster::serve(home.clone(), self.broker.clone(), rest_stop.clone()));
         let name = self.node.name.clone();
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));

@@ -32,7 +32,14 @@ impl Pump {
                 Do::Bury { envelope, final_, reply } => {
                     let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
                     let log = self.logs.last();
-                    self.tasks.start(publish::bury(broker, gate, envelope.key(), final_, log, reply));
+                    self.tasks.start(publish::bury(
+                        broker,
+                        gate,
+                        envelope.key(),
+                        final_,
+                        log,
+                        reply,
+                    ));
                 }
                 Do::Ask(question) => {
                     let asked = self.questions.ask(&question, &self.book, &self.tasks);

@@ -130,12 +130,14 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         name: format!("shim {agent}-{}", config.incarnation),
         namespace: config.namespace.clone(),
         timeout: Duration::from_secs(60),
-        shim: config.login.as_ref().map(|login| AsShim {
-            agent: agent.clone(),
-            incarnation: config.incarnation,
-            shards: login.shards,
-            replicas: login.replicas,
-            login: (login.user.clone(), config.token.clone()),
+        shim: config.login.as_ref().map(|login| {
+            Box::new(AsShim {
+                agent: agent.clone(),
+                incarnation: config.incarnation,
+                shards: login.shards,
+                replicas: login.replicas,
+                login: (login.user.clone(), config.token.clone()),
+            })
         }),
     };
     let connected = async {

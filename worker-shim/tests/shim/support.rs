@@ -177,6 +177,7 @@ impl Shim {
             url: format!("nats://127.0.0.1:{port}"),
             creds: None,
             ca: None,
+            login: None,
             creds_text: None,
             secrets: Default::default(),
             user: None,

@@ -82,7 +82,10 @@ impl Accounts<'_> {
             writeln!(out, "      {{ service: {{ account: {SYS}, subject: \"{subject}\" }} }}")?;
         }
         writeln!(out, "    ]\n  }}")?;
-        writeln!(out, "  # The shims: each may use its own part of these, as the supervisors say when it connects.")?;
+        writeln!(
+            out,
+            "  # The shims: each may use its own part of these, as the supervisors say when it connects."
+        )?;
         writeln!(out, "  {AGENTS} {{\n    imports: [")?;
         for (subject, _) in SERVICES {
             writeln!(out, "      {{ service: {{ account: {APP}, subject: \"{subject}\" }} }}")?;

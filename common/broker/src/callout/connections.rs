@@ -98,9 +98,11 @@ impl Broker {
     /// Ends a connection.
     ///
     /// # Errors
-    /// When the client's queue stays full.
+    /// When the server does not answer within a second.
     pub async fn kick(&self, connection: &Connection) -> Result<()> {
         let subject = format!("$SYS.REQ.SERVER.{}.KICK", connection.server);
-        self.tell(subject, json!({ "cid": connection.number }).to_string().into()).await
+        // Without anyone to answer, the server would not even look at it.
+        let body = json!({ "cid": connection.number }).to_string();
+        self.ask(subject, body.into(), WITHIN).await.map(|_| ())
     }
 }

@@ -222,7 +222,7 @@ impl Server {
             name: "test".into(),
             namespace: Namespace::new("test").expect("valid"),
             timeout: Duration::from_secs(10),
-        shim: None,
+            shim: None,
         }
     }
 

@@ -10,9 +10,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
+use super::Doors;
 use super::live::Rank;
 use super::refusals::{Refusals, Refused};
-use super::Doors;
 
 /// One of the supervisors gets each question.
 const GROUP: &str = "supervisors";

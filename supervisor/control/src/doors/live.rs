@@ -87,7 +87,8 @@ impl Live {
                 return;
             }
             any = true;
-            let is_current = |number: &u64| now.as_ref().is_some_and(|now| now.current.contains(number));
+            let is_current =
+                |number: &u64| now.as_ref().is_some_and(|now| now.current.contains(number));
             left |= before.is_some_and(|before| !before.current.iter().all(is_current));
             match now {
                 Some(now) => agents.insert(name.clone(), now),

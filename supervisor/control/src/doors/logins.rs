@@ -126,7 +126,12 @@ impl Doorkeeper {
             }
             let name: String = login.user.chars().take(64).collect();
             let detail = format!("user {name:?}: {WHY}, from {}", login.host);
-            Answered::Refused(Refused { kind: Refusal::Login, agent: None, incarnation: None, detail })
+            Answered::Refused(Refused {
+                kind: Refusal::Login,
+                agent: None,
+                incarnation: None,
+                detail,
+            })
         }));
     }
 
@@ -181,9 +186,7 @@ async fn may_connect(
         }
     };
     match timeout(AHEAD, known).await.unwrap_or(Rank::Unknown) {
-        Rank::Current => {
-            Ok(Rights::of_shim(doors.broker.subjects(), agent, incarnation, &token))
-        }
+        Rank::Current => Ok(Rights::of_shim(doors.broker.subjects(), agent, incarnation, &token)),
         Rank::Retiring => Err("another incarnation has taken over".to_owned()),
         Rank::Over => Err("it has ended, or was given up".to_owned()),
         Rank::Unknown | Rank::Stranger => Err("there is no such incarnation".to_owned()),

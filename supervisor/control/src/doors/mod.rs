@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub(crate) use live::Live;
+pub use refusals::{Refusals, Refused};
 
 use asks::Asks;
 use logins::Doorkeeper;

@@ -17,27 +17,41 @@ const KINDS: usize = 4096;
 const ON_THE_WAY: usize = 64;
 
 /// What was refused to whom.
-pub(super) struct Refused {
-    pub(super) kind: Refusal,
-    pub(super) agent: Option<AgentName>,
-    pub(super) incarnation: Option<u64>,
-    pub(super) detail: String,
+#[derive(Debug)]
+pub struct Refused {
+    /// What it was.
+    pub kind: Refusal,
+    /// The agent, where that is certain.
+    pub agent: Option<AgentName>,
+    /// Its incarnation.
+    pub incarnation: Option<u64>,
+    /// What was tried, and why it was refused.
+    pub detail: String,
 }
 
 /// Counts and records them.
-pub(super) struct Refusals {
+pub struct Refusals {
     broker: Broker,
     by: String,
     tallies: HashMap<(Option<AgentName>, Refusal), Tally>,
     recording: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
+impl std::fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Refusals").field("by", &self.by).finish_non_exhaustive()
+    }
+}
+
 impl Refusals {
-    pub(super) fn new(broker: Broker, by: String) -> Self {
+    /// `by`: who refuses.
+    #[must_use]
+    pub fn new(broker: Broker, by: String) -> Self {
         Self { broker, by, tallies: HashMap::new(), recording: FuturesUnordered::new() }
     }
 
-    pub(super) fn note(&mut self, refused: Refused) {
+    /// Takes note of one. It is recorded as [`Refusals::record`] is polled.
+    pub fn note(&mut self, refused: Refused) {
         let Refused { kind, agent, incarnation, detail } = refused;
         if self.tallies.len() >= KINDS {
             self.tallies.clear();
@@ -65,7 +79,7 @@ impl Refusals {
     }
 
     /// Records what is on its way, forever.
-    pub(super) async fn record(&mut self) {
+    pub async fn record(&mut self) {
         loop {
             if self.recording.next().await.is_none() {
                 std::future::pending::<()>().await;
@@ -73,4 +87,3 @@ impl Refusals {
         }
     }
 }
-

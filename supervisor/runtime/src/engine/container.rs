@@ -186,9 +186,9 @@ impl Engine {
                 creds: None,
                 creds_text: creds_text.clone(),
                 ca: options.ca.clone(),
-                login: options.logins.map(|logins| {
-                    logins.of(&options.namespace, &start.agent, start.incarnation)
-                }),
+                login: options
+                    .logins
+                    .map(|logins| logins.of(&options.namespace, &start.agent, start.incarnation)),
                 secrets: secrets.clone(),
                 user: Some(WorkerUser { image: image.user.clone(), id: mounts.user }),
                 writable: spec::writable(&image, &mounts.mounts),

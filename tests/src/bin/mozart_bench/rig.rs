@@ -76,7 +76,7 @@ impl Rig {
             name: "mozart bench".to_owned(),
             namespace: namespace.clone(),
             timeout: Duration::from_secs(10),
-        shim: None,
+            shim: None,
         }
     }
 

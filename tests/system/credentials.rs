@@ -1,0 +1,285 @@
+//! An agent that was taken over: with all that its shim has, it reaches nothing of another agent and nothing of the fleet, and what it tries
+//! is seen.
+
+use std::collections::BTreeSet;
+
+use broker::Broker;
+use common::codec;
+use common::frame::ask::{ShimAnswer, ShimAsk, Told};
+use common::message::MessageKey;
+use system_tests::harness::{Fleet, Intruder, Said, eventually, flaky, login_of};
+
+const ECHO: &str = "MODEL test/model\nSOUL You repeat.";
+
+/// Two agents, of which `a` was taken over.
+async fn taken_over() -> (Fleet, Broker, Intruder) {
+    let fleet = Fleet::with(&[("a", ECHO), ("b", ECHO)]).await;
+    let broker = fleet.broker().await;
+    let (user, password) = login_of(&broker, "a", 1).await;
+    let intruder = Intruder::connect(&fleet, &user, &password).await.expect("it has the login");
+    (fleet, broker, intruder)
+}
+
+/// Refusals of a kind that the operator sees, of what an agent tried.
+async fn seen(fleet: &Fleet, agent: &str, kind: &str) -> Vec<String> {
+    let events = fleet.json(["events", agent, "--security"]).await;
+    let events = events.as_array().expect("a list");
+    let of_kind = events.iter().filter(|event| event["kind"] == kind && event["agent"] == agent);
+    of_kind.map(|event| event["detail"].as_str().expect("a detail").to_owned()).collect()
+}
+
+async fn is_seen(fleet: &Fleet, agent: &str, kind: &str) -> Vec<String> {
+    eventually("the operator sees it", async || {
+        let seen = seen(fleet, agent, kind).await;
+        if seen.is_empty() { Err("nothing".to_owned()) } else { Ok(seen) }
+    })
+    .await
+}
+
+fn is_violation(said: &Said, subject: &str) -> bool {
+    matches!(said, Said::Error(error) if error.contains("Permissions Violation") && error.contains(subject))
+}
+
+#[tokio::test]
+async fn an_agent_publishes_to_nothing_that_is_not_its_own() {
+    let (fleet, _broker, mut intruder) = taken_over().await;
+    let streams = ["JOURNAL_0", "JOURNAL_1", "HISTORY", "CONTROL", "EVENTS", "SECURITY", "FILES"];
+    let api = streams.iter().flat_map(|stream| {
+        let stream = format!("MOZART_default_{stream}");
+        [
+            format!("$JS.API.STREAM.INFO.{stream}"),
+            format!("$JS.API.STREAM.MSG.GET.{stream}"),
+            format!("$JS.API.DIRECT.GET.{stream}"),
+            format!("$JS.API.DIRECT.GET.{stream}.mozart.default.journal.b.user.m1.-.request.0"),
+            format!("$JS.API.STREAM.PURGE.{stream}"),
+            format!("$JS.API.STREAM.DELETE.{stream}"),
+            format!("$JS.API.STREAM.UPDATE.{stream}"),
+            format!("$JS.API.STREAM.SNAPSHOT.{stream}"),
+            format!("$JS.API.CONSUMER.CREATE.{stream}.x.mozart.default.>"),
+            format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.x"),
+            format!("$JS.API.CONSUMER.DELETE.{stream}.b-1"),
+            format!("$JS.API.CONSUMER.INFO.{stream}.a-1"),
+            format!("$JS.API.CONSUMER.INFO.{stream}.b-1"),
+            format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.b-1"),
+            format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.a-2"),
+            format!("$JS.ACK.{stream}.b-1.1.1.1.1.0"),
+            format!("$JS.ACK._.x.{stream}.b-1.1.1.1.1.0.x"),
+        ]
+    });
+    let others = [
+        "$JS.API.INFO",
+        "$JS.API.STREAM.NAMES",
+        "$JS.API.STREAM.CREATE.x",
+        "$JS.FC.x",
+        "$JS.EVENT.x",
+        "$KV.MOZART_default_LEASE.leader",
+        "$KV.MOZART_default_LEASE.admitted.b",
+        "$SYS.REQ.USER.AUTH",
+        "$SYS.REQ.SERVER.PING",
+        "$SYS.REQ.SERVER.PING.CONNZ",
+        "$SYS.REQ.SERVER.x.KICK",
+        "mozart.default.control.a",
+        "mozart.default.control._fleet",
+        "mozart.default.snapshot.9",
+        "mozart.default.files.x",
+        "mozart.default.dead.a.user.m1",
+        "mozart.default.history.a.c",
+        "mozart.default.security.a",
+        "mozart.default.query",
+        "mozart.default.query._all",
+        "mozart.default.node.n1.report",
+        "mozart.default.node.n1.command",
+        "mozart.default.disk",
+        "mozart.default.shim.a.2.report",
+        "mozart.default.shim.b.1.report",
+        "mozart.default.shim.b.1.ask",
+        "mozart.default.shim.a.x.command",
+        "mozart.default.shim.b.x.command",
+        "mozart.default.journal.b.user.m1.-.request.0",
+        "mozart.default.journal.a.user.m1.-.request.0",
+        "mozart.default.journal.b.user.m1.-.final.0",
+        "mozart.default.events.b.user.m1",
+        "mozart.default.attempts.b.user.m1",
+        "mozart.default.logs.b.1",
+        "mozart.default.logs.a.2",
+        "mozart.default.done.a.user.m1.-",
+        "mozart.other.events.a.user.m1",
+        "_INBOX.mozart.default.b.1.x",
+        "_INBOX.x",
+        "_R_.x",
+    ];
+    for subject in api.chain(others.map(str::to_owned)) {
+        intruder.publish(&subject, "", "{}").await;
+        let said = intruder.said().await;
+        let refused = said.iter().any(|said| is_violation(said, &format!("\"{subject}\"")));
+        assert!(refused, "{subject}: {said:?}");
+    }
+    let _seen = is_seen(&fleet, "a", "publish").await;
+    // The name that it gives itself looks like a violation of b.
+    assert!(seen(&fleet, "b", "publish").await.is_empty());
+    assert_eq!(fleet.ask("b", "still there").await, "still there");
+    assert_eq!(fleet.ask("a", "and so am I").await, "and so am I");
+}
+
+#[tokio::test]
+async fn an_agent_listens_to_nothing_that_is_not_its_own() {
+    let (fleet, _broker, mut intruder) = taken_over().await;
+    for subject in [
+        ">",
+        "*",
+        "*.>",
+        "mozart.>",
+        "mozart.default.>",
+        "mozart.default.journal.>",
+        "mozart.default.events.>",
+        "mozart.default.events.a.>",
+        "mozart.default.done.>",
+        "mozart.default.done.a.user.*.*",
+        "mozart.default.done.*.b.*.*",
+        "mozart.default.shim.*.*.command",
+        "mozart.default.shim.a.*.command",
+        "mozart.default.shim.b.>",
+        "mozart.default.node.>",
+        "mozart.default.query",
+        "_INBOX.>",
+        "_INBOX.mozart.default.>",
+        "_INBOX.mozart.default.b.1.>",
+        "_INBOX.mozart.default.a.>",
+        "_R_.>",
+        "$SYS.>",
+        "$JS.>",
+        "$JS.EVENT.>",
+        "$KV.>",
+    ] {
+        intruder.subscribe(subject).await;
+        let said = intruder.said().await;
+        let refused = said.iter().any(|said| is_violation(said, &format!("\"{subject}\"")));
+        assert!(refused, "{subject}: {said:?}");
+    }
+    let _seen = is_seen(&fleet, "a", "subscribe").await;
+    assert_eq!(fleet.ask("b", "whispered").await, "whispered");
+    assert_eq!(intruder.said().await, [], "it hears nothing");
+}
+
+/// All of a fleet's messages, as the journal lists them.
+async fn messages(fleet: &Fleet, agent: &str) -> BTreeSet<String> {
+    let listed = fleet.json(["journal", "ls", "--agent", agent]).await;
+    let rows = listed.as_array().expect("a list").iter();
+    rows.map(|row| row["messageId"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_an_agent_is_answered_goes_to_no_stream_and_to_no_other_agent() {
+    let (fleet, broker, mut intruder) = taken_over().await;
+    assert_eq!(fleet.ask("b", "one").await, "one");
+    let before = messages(&fleet, "b").await;
+    let subjects = broker.subjects();
+    let a = "a".parse().expect("valid");
+    let stream = subjects.journal_stream(subjects.shard(&a));
+    let shard = subjects.shard(&"b".parse().expect("valid"));
+    let replies = [
+        format!("mozart.default.journal.b.user.forged.-.request.{shard}"),
+        format!("mozart.default.journal.b.user.forged.-.final.{shard}"),
+        "mozart.default.events.b.user.forged".to_owned(),
+        "mozart.default.control.b".to_owned(),
+        "mozart.default.shim.b.1.report".to_owned(),
+        "mozart.default.node.n1.report".to_owned(),
+        "mozart.default.logs.b.1".to_owned(),
+        "$JS.API.STREAM.PURGE.MOZART_default_CONTROL".to_owned(),
+        format!("$JS.API.CONSUMER.DELETE.{stream}.b-1"),
+    ];
+    let ask = codec::encode(&ShimAsk::Time).expect("small");
+    for reply in &replies {
+        // What a stream, a consumer and a supervisor answer.
+        intruder.publish("mozart.default.events.a.user.own", reply, "{}").await;
+        let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.a-1");
+        intruder.publish(&next, reply, r#"{"batch":1,"no_wait":true}"#).await;
+        intruder.publish_bytes("mozart.default.shim.a.1.ask", reply, &ask).await;
+    }
+    let _said = intruder.said().await;
+    // Its own question is answered after all of these were.
+    intruder.subscribe("_INBOX.mozart.default.a.1.x").await;
+    intruder
+        .publish_bytes("mozart.default.shim.a.1.ask", "_INBOX.mozart.default.a.1.x", &ask)
+        .await;
+    let said = intruder.hears().await;
+    assert!(matches!(said.as_slice(), [Said::Message { .. }]), "{said:?}");
+
+    assert_eq!(fleet.ask("b", "two").await, "two");
+    let after = messages(&fleet, "b").await;
+    assert_eq!(after.difference(&before).count(), 1, "{after:?}");
+    let key = MessageKey {
+        agent: "b".parse().expect("valid"),
+        sender: "user".parse().expect("valid"),
+        message_id: "forged".parse().expect("valid"),
+    };
+    assert!(broker.events(&key).await.expect("an answer").is_empty());
+    assert!(broker.request_of(&key).await.expect("an answer").is_none());
+    assert_eq!(fleet.row("b").await["incarnation"], 1);
+}
+
+#[tokio::test]
+async fn an_agent_is_told_nothing_of_another_ones_messages() {
+    let (fleet, _broker, mut intruder) = taken_over().await;
+    let sent = fleet.json(["send", "b", "a secret", "--wait"]).await;
+    let id = sent["messageId"].as_str().expect("an id");
+    let key = MessageKey {
+        agent: "b".parse().expect("valid"),
+        sender: sent["sender"].as_str().unwrap_or("cli").parse().expect("valid"),
+        message_id: id.parse().expect("valid"),
+    };
+    let inbox = "_INBOX.mozart.default.a.1.x";
+    intruder.subscribe(inbox).await;
+    let asks = [
+        ShimAsk::Standing(key.clone()),
+        ShimAsk::Last { key: key.clone(), is_final: false },
+        ShimAsk::Last { key: key.clone(), is_final: true },
+        ShimAsk::Message(key.clone()),
+        ShimAsk::Mark(key.clone()),
+        ShimAsk::Bury { key, final_: b"{}".to_vec(), log: Vec::new() },
+    ];
+    for ask in asks {
+        let frame = codec::encode(&ask).expect("small");
+        intruder.publish_bytes("mozart.default.shim.a.1.ask", inbox, &frame).await;
+        let said = intruder.hears().await;
+        let [Said::Message { content, .. }] = said.as_slice() else { panic!("{said:?}") };
+        let ShimAnswer { told, .. } = codec::decode(content).expect("an answer");
+        assert!(matches!(told, Told::Refused(_)), "{ask:?}: {told:?}");
+    }
+    let seen = is_seen(&fleet, "a", "question").await;
+    assert!(seen[0].contains(id), "{seen:?}");
+}
+
+#[tokio::test]
+async fn only_an_incarnation_that_is_current_connects_and_one_that_was_replaced_is_disconnected() {
+    let fleet = Fleet::with(&[("a", &flaky("")), ("b", ECHO)]).await;
+    let broker = fleet.broker().await;
+    let (user, password) = login_of(&broker, "a", 1).await;
+    let (other, others) = login_of(&broker, "b", 1).await;
+    let (next, nexts) = login_of(&broker, "a", 2).await;
+    for (user, password) in [
+        (user.as_str(), "wrong"),
+        (user.as_str(), ""),
+        (user.as_str(), others.as_str()),
+        (other.as_str(), password.as_str()),
+        (next.as_str(), nexts.as_str()),
+        ("mozart", "wrong"),
+        ("somebody", "x"),
+        ("", ""),
+    ] {
+        let refused = Intruder::connect(&fleet, user, password).await;
+        assert!(refused.is_err(), "{user} {password}");
+    }
+    let seen = is_seen(&fleet, "a", "login").await;
+    assert!(seen[0].starts_with("wrong password, from "), "{seen:?}");
+
+    let mut intruder = Intruder::connect(&fleet, &user, &password).await.expect("current");
+    let _replaced = fleet.cli(["replace", "a", "--wait"]).await.ok();
+    let said = intruder.hears().await;
+    assert_eq!(said.last(), Some(&Said::Ended), "{said:?}");
+    let again = Intruder::connect(&fleet, &user, &password).await;
+    assert!(again.is_err(), "it was replaced");
+    let seen = is_seen(&fleet, "a", "connection").await;
+    assert_eq!(seen, ["it was replaced or has ended, and was still connected"]);
+    assert_eq!(fleet.ask("a", "say hello").await, "hello");
+}
