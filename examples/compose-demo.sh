@@ -35,6 +35,8 @@ compose+=(-p "$project" -f compose.yaml)
 export MOZART_NAMESPACE=compose-demo MOZART_NETWORK=$project MOZART_NATS_LISTEN=127.0.0.1:
 MOZART_NATS_PASSWORD=demo$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 export MOZART_NATS_PASSWORD
+eval "$("$ENGINE" run --rm "$MOZART_IMAGE" auth-key)"
+export MOZART_AUTH_SEED MOZART_AUTH_ISSUER MOZART_AUTH_XKEY
 export MOZART_SOULS=./examples/hello MOZART_NODE=node-1 MOZART_BASE_IMAGE=mozart-base:$version MOZART_STOP_GRACE=1m
 unset COMPOSE_FILE COMPOSE_PROJECT_NAME COMPOSE_PROFILES
 # With podman-compose 1.0, .env takes precedence.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the images of compose.yaml out of what `make build` and `make setup` left here. No registry is asked for anything.
 #
-#   scripts/images.sh             mozart:<version> and mozart-nats:<version>; and .env, with a password for the broker
+#   scripts/images.sh             mozart:<version> and mozart-nats:<version>; and .env, with the broker's password and the supervisors' key
 #   scripts/images.sh tree DIR    only what goes into them: the folders DIR/mozart, DIR/nats and DIR/data
 #   scripts/images.sh test DIR    mozart:test and mozart-nats:test, for tests, from DIR/mozart and DIR/mozart-shim
 #
@@ -20,7 +20,7 @@ tree() {
     install -m 755 "$programs"/mozart{,-shim} "$dir/mozart/$bin/"
     # The broker's health check is `mozart doctor`: there is no shell and no curl beside it.
     install -m 755 .tools/nats-server "$programs/mozart" "$dir/nats/$bin/"
-    install -m 644 deploy/nats.conf "$dir/nats/etc/nats/"
+    install -m 644 deploy/{nats,accounts}.conf "$dir/nats/etc/nats/"
     for etc in "$dir"/{mozart,nats}/etc; do
         printf '%s\n' 'root:x:0:0:root:/root:/sbin/nologin' 'mozart:x:65532:65532:mozart:/tmp:/sbin/nologin' >"$etc/passwd"
         printf '%s\n' 'root:x:0:' 'mozart:x:65532:' >"$etc/group"
@@ -37,20 +37,31 @@ tree() {
     done
 }
 
-# The password stays what it is: the broker's clients have it.
-password() {
-    if [ -n "${MOZART_NATS_PASSWORD:-}" ] || grep -qs '^MOZART_NATS_PASSWORD=.' .env; then
+# secret NAME WHAT COMMAND...: appends what the command prints to .env, unless NAME is there. It stays what it is: others have it.
+secret() {
+    local name=$1 what=$2
+    shift 2
+    if [ -n "${!name:-}" ] || grep -qs "^$name=." .env; then
         return
     fi
     (
         umask 077
         # Its last line may have no end.
         [ -z "$(tail -c 1 .env 2>/dev/null)" ] || echo >>.env
-        # Letters and digits only: it becomes a part of URLs.
-        printf 'MOZART_NATS_PASSWORD=%s\n' "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >>.env
+        "$@" >>.env
     )
     chmod 600 .env
-    echo 'wrote .env: the password of the broker'
+    echo "wrote .env: $what"
+}
+
+# Letters and digits only: it becomes a part of URLs.
+password() {
+    printf 'MOZART_NATS_PASSWORD=%s\n' "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"
+}
+
+secrets() {
+    secret MOZART_NATS_PASSWORD 'the password of the broker' password
+    secret MOZART_AUTH_SEED 'the key with which the supervisors answer for the logins of agents' "$programs/mozart" auth-key
 }
 
 purpose=${1:-} how='make images'
@@ -111,4 +122,4 @@ build() {
 revision=$(git rev-parse HEAD 2>/dev/null || true)
 build nats "mozart-nats:$nats"
 build mozart "mozart:$version"
-[ "$purpose" = test ] || password
+[ "$purpose" = test ] || secrets

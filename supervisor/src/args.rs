@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Supervisor(SupervisorArgs),
     /// Run a node, which starts and stops agents on this machine; list nodes
     Node(NodeArgs),
+    /// Make a key with which supervisors answer for the logins of agents, for a NATS server of your own
+    AuthKey,
     /// Measure this machine
     #[command(hide = true)]
     Bench(cli::bench::BenchArgs),

@@ -75,6 +75,7 @@ async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
             up.cluster.join = Some(string);
             up::up(global, up).await.map(|()| 0)
         }
+        Command::AuthKey => roles::auth_key(global).map(|()| 0),
         Command::JoinToken => up::join_token(global).await.map(|()| 0),
         Command::Down(args) => up::down(global, args).await.map(|()| 0),
         Command::Reset(args) => up::reset(global, &args).await.map(|()| 0),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use broker::{Attempt as _, Broker, BrokerError, ConnectOptions, StreamOptions};
-use cli::args::Global;
-use cli::{connect, signals};
+use broker::{Attempt as _, AuthKey, Broker, BrokerError, ConnectOptions, StreamOptions};
+use cli::args::{Global, Output};
+use cli::{connect, output, signals};
 use common::api::ApiError;
 use common::failure;
 use control::SupervisorOptions;
@@ -60,6 +60,24 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let store = args.store.filter(|store| !store.as_os_str().is_empty());
     let options = SupervisorOptions { id, succeeds: false, retention, store, key };
     control::serve(options, broker, reads, stop).await
+}
+
+/// Prints a new key: the seed for supervisors, and what nats-server's configuration names.
+///
+/// # Errors
+/// When stdout is closed.
+pub(crate) fn auth_key(global: &Global) -> Result<(), ApiError> {
+    let key = AuthKey::random();
+    let seed = key
+        .seed()
+        .map_err(|error| failure::error(failure::FAILED, "cannot make a key", error, ""))?;
+    if global.output == Output::Json {
+        let (issuer, xkey) = (key.issuer(), key.xkey());
+        return output::json(&serde_json::json!({ "seed": seed, "issuer": issuer, "xkey": xkey }));
+    }
+    output::line(format!("MOZART_AUTH_SEED={seed}"))?;
+    output::line(format!("MOZART_AUTH_ISSUER={}", key.issuer()))?;
+    output::line(format!("MOZART_AUTH_XKEY={}", key.xkey()))
 }
 
 /// An id that tells supervisors apart: host and process.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Blocking;
 use std::time::Duration;
 
+use broker::AuthKey;
 use system_tests::harness::{Output, run, within};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -23,6 +24,7 @@ struct Project {
     compose: Vec<&'static str>,
     /// The souls, and a folder for an agent.
     folder: TempDir,
+    key: AuthKey,
 }
 
 /// The command line of compose; none where something is missing, which is said; in CI, that is a failure.
@@ -68,7 +70,7 @@ impl Project {
         let folder = tempfile::Builder::new().prefix("mozart-test-").tempdir().expect("a folder");
         let name = folder.path().file_name().and_then(OsStr::to_str).expect("UTF-8");
         let name = name.to_lowercase();
-        let project = Self { name, compose, folder };
+        let project = Self { name, compose, folder, key: AuthKey::random() };
         fs::create_dir_all(project.path("souls")).expect("made");
         fs::create_dir_all(project.path("notes")).expect("made");
         let notes = project.path("notes");
@@ -108,6 +110,9 @@ impl Project {
             ("MOZART_NETWORK", name.clone()),
             ("MOZART_NATS_LISTEN", "127.0.0.1:".to_owned()),
             ("MOZART_NATS_PASSWORD", format!("{name}0").replace('-', "")),
+            ("MOZART_AUTH_SEED", self.key.seed().expect("whole")),
+            ("MOZART_AUTH_ISSUER", self.key.issuer()),
+            ("MOZART_AUTH_XKEY", self.key.xkey()),
             ("MOZART_SOULS", self.path("souls").to_string_lossy().into_owned()),
             ("MOZART_IMAGE", "mozart:test".to_owned()),
             ("NATS_IMAGE", "mozart-nats:test".to_owned()),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use broker::{Accounts, AuthKey, User};
 use system_tests::harness::{Hosts, flaky, nats_server};
 
 use crate::cluster::start;
@@ -21,18 +22,38 @@ async fn nats_server_takes_the_configuration_of_a_cluster() {
     let folder = hosts.host(0).home().join("nats");
     let conf = deploy("nats-cluster.conf").replace("/etc/nats", &folder.to_string_lossy());
     fs::write(folder.join("theirs.conf"), conf).expect("written");
+    fs::write(folder.join("accounts.conf"), deploy("accounts.conf")).expect("written");
     let routes = "routes: [\"tls://routes:r@10.77.0.1:6222\", \"tls://routes:r@10.77.0.2:6222\"]";
     fs::write(folder.join("routes.conf"), routes).expect("written");
+    let key = AuthKey::random();
     let checked = Command::new(nats_server())
         .arg("-t")
         .arg("-c")
         .arg(folder.join("theirs.conf"))
         .envs([("NATS_NAME", "n1"), ("NATS_HOST", "10.77.0.1"), ("NATS_PASSWORD", "p")])
-        .envs([("NATS_ROUTES_PASSWORD", "r"), ("NATS_SYSTEM_PASSWORD", "s")])
+        .env("NATS_ROUTES_PASSWORD", "r")
+        .envs([("MOZART_AUTH_ISSUER", key.issuer()), ("MOZART_AUTH_XKEY", key.xkey())])
         .output()
         .expect("it is there");
     let said = String::from_utf8_lossy(&checked.stderr);
     assert!(checked.status.success() && said.contains("is valid"), "{said}");
+}
+
+#[test]
+fn the_accounts_are_those_that_up_writes() {
+    let accounts = Accounts {
+        fleet: User { name: "mozart".to_owned(), password: "$NATS_PASSWORD".to_owned() },
+        system: None,
+        issuer: "$MOZART_AUTH_ISSUER".to_owned(),
+        xkey: "$MOZART_AUTH_XKEY".to_owned(),
+        exports: &[],
+        others: "",
+        known: &[],
+    };
+    let file = deploy("accounts.conf");
+    let without_comments = file.lines().skip_while(|line| line.starts_with('#'));
+    let wanted = accounts.conf();
+    assert!(without_comments.eq(wanted.lines()), "deploy/accounts.conf is to be:\n{wanted}");
 }
 
 #[test]

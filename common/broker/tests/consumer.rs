@@ -241,7 +241,7 @@ async fn spied_inbox(server: &Server, broker: &Broker, name: &str) -> (Inbox, St
     let probe = client.request("nobody.listens", "".into()).await;
     probe.expect_err("nobody listens");
     let inbox = broker
-        .pull(&agent(name), consumer(&broker, &agent(name), 1).await, 8, None)
+        .pull(&agent(name), consumer(broker, &agent(name), 1).await, 8, None)
         .await
         .expect("pulling");
     let pull = soon(pulls.next()).await.expect("a pull");

@@ -390,8 +390,18 @@ fn config(access: &Access, member: Option<&Member>, folder: &Path, sync: Sync) -
     let access = match (member, access.key()) {
         (Some(member), _) => member.conf(folder),
         (None, Some(key)) => {
-            let fleet = User { name: user.clone(), password: password.clone() };
-            Accounts { fleet, system: None, key: &key, exports: &[], others: "", known: &[] }.conf()
+            let fleet = User { name: user.clone(), password: nats_conf(password) };
+            let (issuer, xkey) = (key.issuer(), key.xkey());
+            let alone = Accounts {
+                fleet,
+                system: None,
+                issuer,
+                xkey,
+                exports: &[],
+                others: "",
+                known: &[],
+            };
+            alone.conf()
         }
         (None, None) => {
             let (user, password) = (nats_conf(user), nats_conf(password));

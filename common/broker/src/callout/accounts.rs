@@ -3,9 +3,7 @@
 
 use std::fmt::Write as _;
 
-use common::quote::nats_conf;
-
-use super::{AGENTS, APP, AuthKey, SYS};
+use super::{AGENTS, APP, SYS};
 
 /// What shims may request, of what their rights then are a part. The answers to a pull are many.
 const SERVICES: [(&str, bool); 9] = [
@@ -30,7 +28,7 @@ const OF_SERVERS: [(&str, bool); 2] =
 pub struct User {
     /// The name.
     pub name: String,
-    /// The password.
+    /// The password, as nats-server's configuration spells it: in quotes, or a variable.
     pub password: String,
 }
 
@@ -41,8 +39,10 @@ pub struct Accounts<'a> {
     pub fleet: User,
     /// That of the servers' account; none: nobody connects there.
     pub system: Option<User>,
-    /// The supervisors' key: issuer and xkey.
-    pub key: &'a AuthKey,
+    /// The supervisors' key: its issuer and its xkey.
+    pub issuer: String,
+    /// See `issuer`.
+    pub xkey: String,
     /// More exports of the fleet's account, and more accounts, each as nats-server spells it.
     pub exports: &'a [String],
     /// See `exports`.
@@ -122,15 +122,15 @@ authorization {{
     auth_users: [{known}]
   }}
 }}",
-            issuer = self.key.issuer(),
-            xkey = self.key.xkey(),
+            issuer = self.issuer,
+            xkey = self.xkey,
             known = known.join(", "),
         )
     }
 }
 
 fn user(User { name, password }: &User) -> String {
-    format!("{{ user: {name}, password: {} }}", nats_conf(password))
+    format!("{{ user: {name}, password: {password} }}")
 }
 
 fn service(subject: &str, many: bool, account: &str) -> String {

@@ -265,9 +265,13 @@ impl Member {
         let key = self.shared.seed.as_deref().and_then(|seed| AuthKey::from_seed(seed).ok());
         let accounts = match key {
             Some(key) => Accounts {
-                fleet: User { name: USER.to_owned(), password: password.clone() },
-                system: Some(User { name: "system".to_owned(), password: system_password.clone() }),
-                key: &key,
+                fleet: User { name: USER.to_owned(), password: nats_conf(password) },
+                system: Some(User {
+                    name: "system".to_owned(),
+                    password: nats_conf(system_password),
+                }),
+                issuer: key.issuer(),
+                xkey: key.xkey(),
                 exports: &exports,
                 others: &joiner,
                 known: &[JOINER],
