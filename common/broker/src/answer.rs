@@ -226,11 +226,11 @@ mod tests {
             headers: async_nats::HeaderMap::new(),
             payload: vec![0; size].into(),
         };
-        let fits =
-            |sizes: &[usize]| match bounded(sizes.iter().copied().map(record).collect(), false) {
-                Told::Records(records, more) => (records.len(), more),
-                other => panic!("{other:?}"),
-            };
+        let fits = |sizes: &[usize]| {
+            let told = bounded(sizes.iter().copied().map(record).collect(), false);
+            let Told::Records(records, more) = told else { panic!("{told:?}") };
+            (records.len(), more)
+        };
         assert_eq!(fits(&[]), (0, false));
         assert_eq!(fits(&[900_000]), (1, false));
         assert_eq!(fits(&[900_000, 1]), (1, true));
