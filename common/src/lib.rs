@@ -24,6 +24,7 @@ pub mod storage;
 pub mod subject;
 pub mod tally;
 pub mod time;
+pub mod users;
 pub mod words;
 pub mod worker;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentName, Timestamp};
+use crate::{AgentName, SenderName, Timestamp};
 
 /// One refusal, or several alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct SecurityEvent {
     /// Its incarnation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<u64>,
+    /// The user who tried it, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<SenderName>,
     /// What was tried, and why it was refused.
     pub detail: String,
     /// Who refused it: a supervisor, or the nats-server of a host.
@@ -46,6 +49,8 @@ pub enum Refusal {
     Subscribe,
     /// To be told of another agent's messages.
     Question,
+    /// To change what is beyond the user's scope.
+    Change,
 }
 
 impl Refusal {
@@ -58,6 +63,7 @@ impl Refusal {
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
             Self::Question => "question",
+            Self::Change => "change",
         }
     }
 }

@@ -10,6 +10,7 @@
 mod files;
 mod filler;
 mod shim;
+mod user;
 
 use std::fmt::Write as _;
 

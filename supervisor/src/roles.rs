@@ -73,11 +73,14 @@ pub(crate) fn auth_key(global: &Global) -> Result<(), ApiError> {
         .map_err(|error| failure::error(failure::FAILED, "cannot make a key", error, ""))?;
     if global.output == Output::Json {
         let (issuer, xkey) = (key.issuer(), key.xkey());
-        return output::json(&serde_json::json!({ "seed": seed, "issuer": issuer, "xkey": xkey }));
+        return output::json(
+            &serde_json::json!({ "seed": seed, "issuer": issuer, "xkey": xkey, "nobody": key.nobody() }),
+        );
     }
     output::line(format!("MOZART_AUTH_SEED={seed}"))?;
     output::line(format!("MOZART_AUTH_ISSUER={}", key.issuer()))?;
-    output::line(format!("MOZART_AUTH_XKEY={}", key.xkey()))
+    output::line(format!("MOZART_AUTH_XKEY={}", key.xkey()))?;
+    output::line(format!("MOZART_AUTH_NOBODY={}", key.nobody()))
 }
 
 /// An id that tells supervisors apart: host and process.

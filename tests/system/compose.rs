@@ -113,6 +113,7 @@ impl Project {
             ("MOZART_AUTH_SEED", self.key.seed().expect("whole")),
             ("MOZART_AUTH_ISSUER", self.key.issuer()),
             ("MOZART_AUTH_XKEY", self.key.xkey()),
+            ("MOZART_AUTH_NOBODY", self.key.nobody()),
             ("MOZART_SOULS", self.path("souls").to_string_lossy().into_owned()),
             ("MOZART_IMAGE", "mozart:test".to_owned()),
             ("NATS_IMAGE", "mozart-nats:test".to_owned()),

@@ -2,12 +2,13 @@
 //! is seen.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 
 use broker::Broker;
 use common::codec;
 use common::frame::ask::{ShimAnswer, ShimAsk, Told};
 use common::message::MessageKey;
-use system_tests::harness::{Fleet, Intruder, Said, eventually, flaky, login_of};
+use system_tests::harness::{Fleet, Intruder, Said, eventually, flaky, login_of, run};
 
 const ECHO: &str = "MODEL test/model\nSOUL You repeat.";
 
@@ -282,4 +283,132 @@ async fn only_an_incarnation_that_is_current_connects_and_one_that_was_replaced_
     let seen = is_seen(&fleet, "a", "connection").await;
     assert_eq!(seen, ["it was replaced or has ended, and was still connected"]);
     assert_eq!(fleet.ask("a", "say hello").await, "hello");
+}
+
+/// Adds a user, and yields what its commands need.
+async fn user(fleet: &Fleet, name: &str, more: &[&str]) -> Vec<(String, String)> {
+    let file = fleet.home().join(format!("{name}.creds"));
+    let file = file.to_string_lossy().into_owned();
+    let add = [&["user", "add", name, "--file", &file], more].concat();
+    let _added = fleet.cli(add).await.ok();
+    let url = fleet.note().expect("`mozart up` runs")["url"].as_str().expect("a URL").to_owned();
+    let host = url.rsplit_once('@').expect("it has credentials").1;
+    vec![("NATS_URL".to_owned(), format!("nats://{host}")), ("NATS_CREDS".to_owned(), file)]
+}
+
+/// Runs a command as a user; its exit code, and what it said.
+async fn as_user(fleet: &Fleet, env: &[(String, String)], args: &[&str]) -> (i32, String) {
+    let mut command = fleet.command(args);
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    let output = run(command).await;
+    (output.code, format!("{}{}", output.stdout, output.stderr))
+}
+
+#[tokio::test]
+async fn users_do_what_their_scopes_allow_and_nothing_else() {
+    let fleet = Fleet::with(&[("a", ECHO), ("b", ECHO)]).await;
+    let reads = user(&fleet, "rita", &["--scope", "read"]).await;
+    let sends = user(&fleet, "sam", &["--scope", "send", "--agent", "a"]).await;
+    let operates = user(&fleet, "olga", &["--scope", "operate"]).await;
+    let admin = user(&fleet, "adam", &["--scope", "admin"]).await;
+    let can = async |env, args: &[&str]| {
+        let (code, said) = as_user(&fleet, env, args).await;
+        assert_eq!(code, 0, "{args:?}: {said}");
+        said
+    };
+    let cannot = async |env, args: &[&str]| {
+        let (code, said) = as_user(&fleet, env, args).await;
+        assert_ne!(code, 0, "{args:?}: {said}");
+        said
+    };
+    // What everybody may.
+    for env in [&reads, &sends, &operates, &admin] {
+        for args in [
+            &["ps"][..],
+            &["inspect", "a"],
+            &["explain", "a"],
+            &["journal", "ls"],
+            &["events"],
+            &["events", "--security"],
+            &["logs", "a"],
+            &["dead", "ls"],
+            &["node", "ls"],
+            &["wait", "a"],
+            &["usage", "--storage"],
+        ] {
+            let _said = can(env, args).await;
+        }
+    }
+    for env in [&sends, &operates, &admin] {
+        assert!(can(env, &["send", "a", "hello", "--wait"]).await.contains("hello"));
+        assert!(can(env, &["chat", "a", "streamed"]).await.contains("streamed"));
+    }
+    let listed = fleet.json(["journal", "ls", "--sender", "sam"]).await;
+    assert_eq!(listed.as_array().expect("a list").len(), 2, "{listed}");
+
+    let said = cannot(&reads, &["send", "a", "x", "--timeout", "3s"]).await;
+    assert!(!said.contains("panicked"), "{said}");
+    let _said = cannot(&sends, &["send", "b", "x", "--timeout", "3s"]).await;
+    for env in [&reads, &sends] {
+        let said = cannot(env, &["stop", "a"]).await;
+        assert!(said.contains("and it needs operate"), "{said}");
+        let _said = cannot(env, &["rm", "a"]).await;
+    }
+    for env in [&reads, &sends, &operates] {
+        let _said = cannot(env, &["user", "add", "eve", "--scope", "admin", "--file", "-"]).await;
+        let _said = cannot(env, &["user", "ls"]).await;
+        let _said = cannot(env, &["forget", "a"]).await;
+    }
+    let _said = can(&operates, &["restart", "b", "--wait"]).await;
+    let events = fleet.json(["events", "b"]).await;
+    let restarted = events.as_array().expect("a list").iter();
+    let authors: Vec<_> = restarted
+        .filter(|event| event["type"] == "agentRestarted")
+        .map(|event| event["author"].clone())
+        .collect();
+    assert_eq!(authors, ["olga"]);
+    let _said = can(&admin, &["user", "ls"]).await;
+    let changes = fleet.json(["events", "--security"]).await;
+    let of_sam = changes.as_array().expect("a list").iter();
+    let of_sam: Vec<_> = of_sam.filter(|event| event["user"] == "sam").collect();
+    assert!(of_sam.iter().any(|event| event["kind"] == "change"), "{changes}");
+}
+
+#[tokio::test]
+async fn a_user_that_was_revoked_is_out_and_its_name_can_be_given_again() {
+    let fleet = Fleet::with(&[("a", ECHO)]).await;
+    let first = user(&fleet, "ana", &["--scope", "send"]).await;
+    let _again = fleet.cli(["user", "add", "ana", "--scope", "read", "--file", "-"]).await.exit(4);
+    let _agent = fleet.cli(["user", "add", "a", "--scope", "read", "--file", "-"]).await.exit(4);
+    let _kept = fleet.cli(["user", "add", "user", "--scope", "read", "--file", "-"]).await.exit(4);
+    let kept = std::fs::read_to_string(&first[1].1).expect("the file");
+
+    let mut command = fleet.command(["logs", "a", "-f"]);
+    command.envs(first.iter().map(|(name, value)| (name, value)));
+    let mut follows = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+    eventually("it is connected", async || {
+        let broker = fleet.broker().await;
+        let connected = broker.user_connections().await.expect("an answer");
+        if connected.is_empty() { Err("nobody".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    let _revoked = fleet.cli(["user", "revoke", "ana"]).await.ok();
+    let broker = fleet.broker().await;
+    assert_eq!(broker.user_connections().await.expect("an answer"), []);
+    let (code, said) = as_user(&fleet, &first, &["ps"]).await;
+    assert_eq!(code, 7, "{said}");
+    follows.kill().await.expect("ours");
+    let _gone = fleet.cli(["user", "revoke", "ana"]).await.exit(3);
+
+    std::fs::remove_file(&first[1].1).expect("it is there");
+    let second = user(&fleet, "ana", &["--scope", "read"]).await;
+    assert_eq!(as_user(&fleet, &second, &["ps"]).await.0, 0);
+    // The file of before is of another key.
+    std::fs::write(&second[1].1, kept).expect("written");
+    let (code, said) = as_user(&fleet, &second, &["ps"]).await;
+    assert_eq!(code, 7, "{said}");
+    let seen = fleet.json(["events", "--security"]).await;
+    let reasons = seen.as_array().expect("a list").iter();
+    let reasons: Vec<_> = reasons.filter(|event| event["user"] == "ana").collect();
+    assert!(!reasons.is_empty(), "{seen}");
 }

@@ -33,6 +33,7 @@ async fn nats_server_takes_the_configuration_of_a_cluster() {
         .envs([("NATS_NAME", "n1"), ("NATS_HOST", "10.77.0.1"), ("NATS_PASSWORD", "p")])
         .env("NATS_ROUTES_PASSWORD", "r")
         .envs([("MOZART_AUTH_ISSUER", key.issuer()), ("MOZART_AUTH_XKEY", key.xkey())])
+        .env("MOZART_AUTH_NOBODY", key.nobody())
         .output()
         .expect("it is there");
     let said = String::from_utf8_lossy(&checked.stderr);
@@ -46,6 +47,7 @@ fn the_accounts_are_those_that_up_writes() {
         system: None,
         issuer: "$MOZART_AUTH_ISSUER".to_owned(),
         xkey: "$MOZART_AUTH_XKEY".to_owned(),
+        nobody: "$MOZART_AUTH_NOBODY".to_owned(),
         exports: &[],
         others: "",
         known: &[],

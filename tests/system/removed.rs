@@ -34,7 +34,7 @@ async fn check(fleet: &Fleet, name: &str) -> Option<(String, String)> {
 }
 
 fn streams(fleet: &Fleet) -> PathBuf {
-    fleet.home().join("nats/data/jetstream/$G/streams")
+    fleet.home().join("nats/data/jetstream/APP/streams")
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ async fn a_health_check_stores_something() {
 async fn data_that_is_removed_under_a_running_server_takes_no_more_messages() {
     let fleet = Fleet::with(&[("a", &flaky(""))]).await;
     assert_eq!(fleet.ask("a", "say hello").await, "hello");
-    for gone in ["nats/data/jetstream/$G/streams/MOZART_default_JOURNAL_0", "nats"] {
+    for gone in ["nats/data/jetstream/APP/streams/MOZART_default_JOURNAL_0", "nats"] {
         let (gone, away) = (fleet.home().join(gone), fleet.home().join("away"));
         fs::rename(&gone, &away).expect("moved");
         let refused = eventually("messages are refused", async || {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::Address;
 use crate::asked::AsShim;
+use crate::callout::{self, AsUser};
 use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
 use crate::quiet::Quiet;
@@ -54,6 +55,14 @@ pub struct ConnectOptions {
     pub shim: Option<Box<AsShim>>,
 }
 
+impl ConnectOptions {
+    /// Whose credentials these are, if they are of a user of the fleet.
+    fn user(&self) -> Option<AsUser> {
+        let text = std::fs::read_to_string(self.creds.as_ref()?).ok()?;
+        callout::user_of(&text, &Subjects::new(self.namespace.clone(), 1))
+    }
+}
+
 /// Whether there is a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
@@ -75,6 +84,7 @@ pub(crate) struct Inner {
     pub(crate) subjects: Subjects,
     replicas: usize,
     shim: Option<Box<AsShim>>,
+    user: Option<AsUser>,
     /// By shard.
     rooms: Vec<Room>,
 }
@@ -122,6 +132,7 @@ impl Broker {
                 wire,
                 subjects: Subjects::new(options.namespace.clone(), made.shards),
                 shim: options.shim.clone(),
+                user: options.user(),
                 replicas: if made.grows { made.replicas.max(REPLICAS) } else { made.replicas },
                 rooms: (0..made.shards.max(1)).map(|_| Room::default()).collect(),
             }),
@@ -135,6 +146,30 @@ impl Broker {
     /// Whose shim this connection is, if it has the rights of one.
     pub(crate) fn as_shim(&self) -> Option<&AsShim> {
         self.inner.shim.as_deref()
+    }
+
+    /// As which user this connection was made, if its credentials are those of one.
+    #[must_use]
+    pub fn user(&self) -> Option<&AsUser> {
+        self.inner.user.as_ref()
+    }
+
+    /// Where this connection asks a supervisor.
+    #[must_use]
+    pub fn query(&self) -> String {
+        match self.user() {
+            Some(AsUser { name, scope }) => self.subjects().query_by(*scope, name),
+            None => self.subjects().query(),
+        }
+    }
+
+    /// Where it asks all of them.
+    #[must_use]
+    pub fn query_of_all(&self) -> String {
+        match self.user() {
+            Some(AsUser { name, scope }) => self.subjects().query_of_all_by(*scope, name),
+            None => self.subjects().query_of_all(),
+        }
     }
 
     /// What is known of the free space in a journal stream.
@@ -443,6 +478,10 @@ async fn client_options(
             cause: format!("{}: {error}", creds.display()),
         };
         client = client.credentials_file(creds).await.map_err(denied)?;
+        if let Some(AsUser { name, .. }) = options.user() {
+            let inbox = Subjects::new(options.namespace.clone(), 1).user_inbox(&name);
+            client = client.custom_inbox_prefix(inbox);
+        }
     }
     Ok(client)
 }

@@ -47,6 +47,7 @@ mod streams;
 mod tickets;
 mod tls;
 mod usage;
+mod users;
 mod watch;
 mod wire;
 
@@ -55,7 +56,9 @@ pub use admitted::{Admission, Admitted};
 pub use answer::{Asker, MayAsk};
 pub use asked::AsShim;
 pub use attempts::AttemptMark;
-pub use callout::{APP, Accounts, AuthKey, Connection, Login, Logins, Rights, User};
+pub use callout::{
+    APP, Accounts, AsUser, AuthKey, Connection, Creds, Login, Logins, Rights, User, Who,
+};
 pub use clock::Moment;
 pub use connection::{Broker, ConnectOptions, Link, Subscription, TransientMessage, ask_once};
 pub use consumer::{ConsumerState, WINDOW};

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::client::Client;
+use super::client::{Client, sender};
 use super::reference::MessageRef;
 use super::send::{self, Known, MessageArgs};
 use super::stream::{Item, Stream};
@@ -63,7 +63,7 @@ pub(crate) async fn run(global: &Global, args: ChatArgs) -> Result<u8, ApiError>
     agents::require(&client, &args.agent).await?;
     match text {
         Some(text) => {
-            let envelope = args.message.envelope(args.agent.clone(), text);
+            let envelope = args.message.envelope(sender(&client.broker), args.agent.clone(), text);
             one(&client, &envelope, &args).await
         }
         None => prompt::run(global, &client, args).await,

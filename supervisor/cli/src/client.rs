@@ -39,8 +39,11 @@ pub(crate) fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// The sender of everything that the command line sends.
-pub(crate) fn user() -> SenderName {
+/// The sender of everything that the command line sends: the user whose login it has.
+pub(crate) fn sender(broker: &Broker) -> SenderName {
+    if let Some(user) = broker.user() {
+        return user.name.clone();
+    }
     #[expect(clippy::expect_used, reason = "a literal that is a valid name")]
     SenderName::new("user").expect("`user` is a valid name")
 }
@@ -161,7 +164,7 @@ impl Client {
         let asked = if changes_nothing {
             self.ask_again(payload.into(), timeout).await
         } else {
-            self.broker.ask(self.broker.subjects().query(), payload.into(), timeout).await
+            self.broker.ask(self.broker.query(), payload.into(), timeout).await
         };
         let bytes = match asked {
             Ok(bytes) => bytes,
@@ -190,11 +193,11 @@ impl Client {
         let deadline = Instant::now() + timeout;
         let mut asked = JoinSet::new();
         let mut pause = AGAIN;
-        let mut whom = self.broker.subjects().query();
+        let mut whom = self.broker.query();
         loop {
             let (broker, payload) = (self.broker.clone(), payload.clone());
             let rest = deadline.saturating_duration_since(Instant::now());
-            let to = std::mem::replace(&mut whom, broker.subjects().query_of_all());
+            let to = std::mem::replace(&mut whom, broker.query_of_all());
             asked.spawn(async move { broker.ask(to, payload, rest).await });
             let is_last = rest <= pause;
             let mut again = std::pin::pin!(tokio::time::sleep(pause));

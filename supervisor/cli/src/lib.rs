@@ -53,6 +53,7 @@ pub mod start;
 mod stream;
 mod table;
 mod usage;
+mod users;
 mod watch;
 
 use clap::Subcommand;
@@ -135,6 +136,9 @@ pub enum Command {
     Events(events::EventsArgs),
     /// Explain the state of an agent or a message, and what to try; needs no supervisor
     Explain(explain::ExplainArgs),
+    /// Logins for people and programs
+    #[command(subcommand)]
+    User(users::UserCommand),
     /// Show how much space is used, and by what
     Usage(usage::UsageArgs),
     /// Check everything that Mozart depends on
@@ -195,6 +199,7 @@ async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Logs(args) => logs::run(global, &args).await,
         Command::Events(args) => events::run(global, &args).await,
         Command::Explain(args) => explain::run(global, &args).await,
+        Command::User(command) => users::run(global, command).await,
         Command::Usage(args) => usage::run(global, &args).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Completions(args) => completions::run(&args),

@@ -29,11 +29,12 @@ pub(super) async fn show(
 }
 
 fn render(event: &SecurityEvent) -> String {
-    let SecurityEvent { at, kind, agent, incarnation, detail, by, others } = event;
-    let who = match (agent, incarnation) {
-        (Some(agent), Some(incarnation)) => format!("{agent}-{incarnation}"),
-        (Some(agent), None) => agent.to_string(),
-        (None, _) => "unknown".to_owned(),
+    let SecurityEvent { at, kind, agent, incarnation, user, detail, by, others } = event;
+    let who = match (agent, incarnation, user) {
+        (_, _, Some(user)) => format!("user {user}"),
+        (Some(agent), Some(incarnation), None) => format!("{agent}-{incarnation}"),
+        (Some(agent), None, None) => agent.to_string(),
+        (None, _, None) => "unknown".to_owned(),
     };
     let others = if *others > 0 { format!(" (and {others} others)") } else { String::new() };
     format!("{at}  {who:<16} {} refused by {by}: {detail}{others}", kind.as_str())
@@ -53,6 +54,7 @@ mod tests {
             kind: Refusal::Publish,
             agent: Some(AgentName::new("writer").expect("valid")),
             incarnation: Some(3),
+            user: None,
             detail: "$JS.API.INFO".to_owned(),
             by: "nats-server of n1".to_owned(),
             others: 41,

@@ -7,12 +7,12 @@ use broker::SendOutcome;
 use clap::Args;
 use common::api::{AgentRow, AgentState, ApiError};
 use common::message::{Envelope, Final, Kind, MAX_TEXT, Outcome, Status};
-use common::{AgentName, ConversationId, MessageId};
+use common::{AgentName, ConversationId, MessageId, SenderName};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::client::{Client, now, user};
+use super::client::{Client, now, sender};
 use super::{agents, output, watch};
 use crate::args::{Global, duration};
 use broker::Attempt;
@@ -52,12 +52,12 @@ pub(crate) struct MessageArgs {
 
 impl MessageArgs {
     /// A message of the user's.
-    pub(crate) fn envelope(&self, agent: AgentName, text: String) -> Envelope {
+    pub(crate) fn envelope(&self, sender: SenderName, agent: AgentName, text: String) -> Envelope {
         let created_at = now();
         let message_id = self.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().into());
         Envelope {
             agent,
-            sender: user(),
+            sender,
             kind: Kind::Chat,
             conversation_id: self
                 .conversation
@@ -100,7 +100,7 @@ pub(crate) async fn run(global: &Global, args: SendArgs) -> Result<u8, ApiError>
     let deadline = Instant::now() + args.timeout;
     let client = Client::connect(global).await?;
     agents::require(&client, &args.agent).await?;
-    let envelope = args.message.envelope(args.agent, text);
+    let envelope = args.message.envelope(sender(&client.broker), args.agent, text);
     let answer =
         if args.wait { Some(Answer::listen(&client.broker, &envelope.key()).await?) } else { None };
     let known = store(&client, &envelope, &args.message, args.timeout).await?;
@@ -364,11 +364,12 @@ mod tests {
     fn a_message_without_a_conversation_is_one_of_its_own() {
         let mut args = MessageArgs { conversation: None, id: None, deadline: None };
         let agent = AgentName::new("a").expect("valid");
-        let first = args.envelope(agent.clone(), String::new());
+        let name = || SenderName::new("ana").expect("valid");
+        let first = args.envelope(name(), agent.clone(), String::new());
         assert_eq!(first.conversation_id.as_str(), first.message_id.as_str());
         args.id = Some(MessageId::new("order-7").expect("valid"));
         args.deadline = Some(Duration::from_secs(5));
-        let second = args.envelope(agent, String::new());
+        let second = args.envelope(name(), agent, String::new());
         assert_eq!(second.message_id.as_str(), "order-7");
         assert_eq!(second.deadline, Some(second.created_at.after(Duration::from_secs(5))));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker::{Attempt as _, Broker};
+use common::SenderName;
 use common::api::ApiError;
 use common::failure;
 use common::files::Sha256;
@@ -26,6 +27,8 @@ pub(super) struct Apply {
     pub(super) specs: Vec<AgentSpec>,
     pub(super) force: bool,
     pub(super) asked: Option<String>,
+    /// The user who wants it; none where that is nobody's login.
+    pub(super) by: Option<SenderName>,
     /// Where the client waits.
     pub(super) reply: String,
 }

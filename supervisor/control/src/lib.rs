@@ -37,7 +37,7 @@ use common::api::{ApiError, Reply};
 use common::control::{ControlEvent, ControlRecord};
 use common::frame::{Heartbeat, NodeStatus};
 use common::snapshot::Logged;
-use common::{AgentName, NodeName, Timestamp};
+use common::{AgentName, NodeName, SenderName, Timestamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -155,6 +155,9 @@ struct Supervisor {
     /// Which incarnations may be connected.
     live: Arc<Live>,
     leads: watch::Sender<bool>,
+    refusals: Refusals,
+    /// The user who asks for what is being handled.
+    asks: Option<SenderName>,
 }
 
 /// Serves until `stop`. `reads` is a second connection to the same broker.
@@ -179,6 +182,7 @@ pub async fn serve(
     let Some(opened) = stop.run_until_cancelled(opening).await else { return Ok(()) };
     let (secret, loaded, log) = opened.attempt(WHAT)?;
     let start = snapshot::start(WHAT, &options.id, loaded)?;
+    let refusals = Refusals::new(broker.clone(), options.id.clone());
     let supervisor = Supervisor {
         id: options.id,
         succeeds: options.succeeds,
@@ -207,6 +211,8 @@ pub async fn serve(
         unread: Unread::default(),
         live: Arc::default(),
         leads: watch::Sender::new(false),
+        refusals,
+        asks: None,
     };
     supervisor.live.fold(&supervisor.state, None);
     let told = supervisor.broker.clone();
@@ -258,10 +264,13 @@ impl Supervisor {
         let subjects = self.broker.subjects().clone();
         let mut shims = self.broker.subscribe(subjects.shim_reports(), None).await.attempt(WHAT)?;
         let mut nodes = self.broker.subscribe(subjects.node_reports(), None).await.attempt(WHAT)?;
-        let queries = self.broker.subscribe(subjects.query(), Some(QUERY_GROUP)).await;
-        let mut queries: Subscription = queries.attempt(WHAT)?;
-        let asked_all = self.broker.subscribe(subjects.query_of_all(), None).await;
-        let mut asked_all: Subscription = asked_all.attempt(WHAT)?;
+        let group = Some(QUERY_GROUP);
+        let mut queries = self.broker.subscribe(subjects.query(), group).await.attempt(WHAT)?;
+        let of_users = self.broker.subscribe(subjects.queries_by(), group).await;
+        let mut of_users: Subscription = of_users.attempt(WHAT)?;
+        let [all, all_by] = [subjects.query_of_all(), subjects.queries_of_all_by()];
+        let mut asked_all = self.broker.subscribe(all, None).await.attempt(WHAT)?;
+        let mut users_all = self.broker.subscribe(all_by, None).await.attempt(WHAT)?;
         let (lease, mut held) = watch::channel(None);
         let run = self.run.to_string();
         let competing = self.broker.lease(&self.id, &run, lease::TTL);
@@ -289,6 +298,9 @@ impl Supervisor {
                 Some(message) = nodes.next(), if room => Input::Node(message),
                 Some(message) = queries.next(), if room => Input::Query(message),
                 Some(message) = asked_all.next(), if room => Input::Query(message),
+                Some(message) = of_users.next(), if room => Input::Query(message),
+                Some(message) = users_all.next(), if room => Input::Query(message),
+                () = self.refusals.record() => continue,
                 Ok(()) = held.changed() => Input::Lease(held.borrow_and_update().clone()),
                 Ok(()) = link.changed() => Input::Link(*link.borrow_and_update()),
                 () = timer => Input::Timer,
@@ -451,7 +463,11 @@ impl Supervisor {
 
     /// Appends a record; the answer comes as [`Done`]. Records leave in the order of these calls.
     fn append(&mut self, event: ControlEvent, term: Option<u64>, waiting: Option<Waiting>) {
-        let author = if waiting.is_some() { "cli".to_owned() } else { self.id.clone() };
+        let author = match (&self.asks, &waiting) {
+            (Some(user), _) => user.to_string(),
+            (None, Some(_)) => "cli".to_owned(),
+            (None, None) => self.id.clone(),
+        };
         // By this host's clock, for people.
         let at = SystemTime::now().into();
         self.appended += 1;

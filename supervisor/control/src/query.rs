@@ -4,17 +4,19 @@ use std::path::Path;
 
 use broker::TransientMessage;
 use bytes::Bytes;
-use common::AgentName;
 use common::api::{ApiError, Applied, Earlier, Query, Reply, SoulSource};
 use common::control::ControlEvent;
 use common::frame::ShimCommand;
+use common::security::Refusal;
 use common::soul;
 use common::spec::AgentSpec;
+use common::users::Scope;
+use common::{AgentName, SenderName};
 use supervisor_core::Agent;
 
 use super::files::Apply;
 use super::looks::Wanted;
-use super::{Supervisor, view};
+use super::{Refused, Supervisor, view};
 use common::failure;
 
 /// A client that waits for its changes to be folded.
@@ -42,11 +44,61 @@ pub(super) struct Before {
     pub(super) incarnation: u64,
 }
 
+/// What a user needs to be allowed to ask for something.
+fn scope(query: &Query) -> Scope {
+    match query {
+        Query::Ps { .. }
+        | Query::Inspect { .. }
+        | Query::Nodes { .. }
+        | Query::Rebalance
+        | Query::Hello => Scope::Read,
+        Query::Cancelled { .. } => Scope::Send,
+        Query::Apply { .. }
+        | Query::Start { .. }
+        | Query::Stop { .. }
+        | Query::Restart { .. }
+        | Query::Replace { .. }
+        | Query::Rollback { .. }
+        | Query::Remove { .. }
+        | Query::Move { .. }
+        | Query::Drain { .. }
+        | Query::Undrain { .. }
+        | Query::RemoveNode { .. } => Scope::Operate,
+    }
+}
+
+/// The refusal of what is beyond a user's scope.
+fn beyond(query: &Query, (has, name): (Scope, SenderName)) -> Option<(SenderName, ApiError)> {
+    let needs = scope(query);
+    if has >= needs {
+        return None;
+    }
+    let cause = format!("user {name} has scope {has}, and it needs {needs}");
+    let try_ = "ask whoever administers the fleet for a user with that scope";
+    Some((name, failure::error(failure::DENIED, "the request is not allowed", cause, try_)))
+}
+
 impl Supervisor {
     pub(super) async fn query(&mut self, message: TransientMessage) {
         let Some(reply) = message.reply else { return };
+        let user = self.broker.subjects().parse_query(&message.subject);
         match serde_json::from_slice(&message.payload) {
-            Ok(query) => self.handle(query, reply).await,
+            Ok(query) => match user.and_then(|user| beyond(&query, user)) {
+                Some((name, refused)) => {
+                    self.refusals.note(Refused::to_user(
+                        Refusal::Change,
+                        name,
+                        refused.cause.clone(),
+                    ));
+                    self.reply(&reply, &Reply::Error(refused)).await;
+                }
+                None => {
+                    self.asks =
+                        self.broker.subjects().parse_query(&message.subject).map(|user| user.1);
+                    self.handle(query, reply).await;
+                    self.asks = None;
+                }
+            },
             Err(error) => {
                 let try_ = "use the same version of mozart everywhere";
                 let error =
@@ -121,25 +173,7 @@ impl Supervisor {
 
     /// Why it takes no changes: one that cannot read all of the log does not know what it would change, and whether anybody acts on it.
     fn cannot_change(&self, query: &Query) -> Option<ApiError> {
-        let changes = match query {
-            Query::Ps { .. }
-            | Query::Inspect { .. }
-            | Query::Nodes { .. }
-            | Query::Rebalance
-            | Query::Cancelled { .. }
-            | Query::Hello => false,
-            Query::Apply { .. }
-            | Query::Start { .. }
-            | Query::Stop { .. }
-            | Query::Restart { .. }
-            | Query::Replace { .. }
-            | Query::Rollback { .. }
-            | Query::Remove { .. }
-            | Query::Move { .. }
-            | Query::Drain { .. }
-            | Query::Undrain { .. }
-            | Query::RemoveNode { .. } => true,
-        };
+        let changes = scope(query) > Scope::Send;
         let unreadable = self.state.unreadable().filter(|_| changes)?;
         let what = "the supervisor takes no changes";
         let cause = format!(
@@ -162,12 +196,13 @@ impl Supervisor {
         if specs.is_empty() {
             return Err(failure::error(failure::USAGE, "no souls", "the request holds none", ""));
         }
-        self.once_stored(Apply { specs, force, asked: None, reply });
+        self.once_stored(Apply { specs, force, asked: None, by: self.asks.clone(), reply });
         Ok(())
     }
 
     pub(super) fn append_applied(&mut self, apply: Apply) {
-        let Apply { specs, force, asked, reply } = apply;
+        let Apply { specs, force, asked, by, reply } = apply;
+        let asks = std::mem::replace(&mut self.asks, by);
         let agents: Vec<_> = specs.iter().map(|spec| self.before(spec.name.clone())).collect();
         let count = specs.len();
         for (index, spec) in specs.into_iter().enumerate() {
@@ -177,6 +212,7 @@ impl Supervisor {
             let (spec, asked) = (Box::new(spec), asked.clone());
             self.append(ControlEvent::AgentApplied { spec, force, asked }, None, Some(waiting));
         }
+        self.asks = asks;
     }
 
     fn generation(&self, agent: &AgentName) -> u64 {
@@ -250,7 +286,13 @@ impl Supervisor {
         let asked = Some(format!("rollback to generation {generation}"));
         // Whatever is sent as the spec of an agent is not made one of another.
         let specs = vec![AgentSpec { name: agent, ..spec }];
-        self.once_stored(Apply { specs, force: true, asked, reply: reply.to_owned() });
+        self.once_stored(Apply {
+            specs,
+            force: true,
+            asked,
+            by: self.asks.clone(),
+            reply: reply.to_owned(),
+        });
         Ok(())
     }
 

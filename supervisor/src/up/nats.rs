@@ -391,12 +391,13 @@ fn config(access: &Access, member: Option<&Member>, folder: &Path, sync: Sync) -
         (Some(member), _) => member.conf(folder),
         (None, Some(key)) => {
             let fleet = User { name: user.clone(), password: nats_conf(password) };
-            let (issuer, xkey) = (key.issuer(), key.xkey());
+            let (issuer, xkey, nobody) = (key.issuer(), key.xkey(), key.nobody());
             let alone = Accounts {
                 fleet,
                 system: None,
                 issuer,
                 xkey,
+                nobody,
                 exports: &[],
                 others: "",
                 known: &[],

@@ -36,11 +36,13 @@ pub(super) async fn watch(
             _ = look.tick() => {
                 let news = tail.news();
                 for Violation { user, kind, subject } in news.lines().filter_map(parse) {
-                    // Of another fleet's agent: it is for the operator of that one.
-                    let Some((agent, incarnation)) = subjects.parse_shim_user(user) else { continue };
                     let detail = subject.chars().take(SHOWN).collect();
-                    let (agent, incarnation) = (Some(agent), Some(incarnation));
-                    refusals.note(Refused { kind, agent, incarnation, detail });
+                    // Those of another fleet are for the operator of that one.
+                    if let Some((agent, incarnation)) = subjects.parse_shim_user(user) {
+                        refusals.note(Refused::to_agent(kind, agent, incarnation, detail));
+                    } else if let Some(user) = subjects.parse_user(user) {
+                        refusals.note(Refused::to_user(kind, user, detail));
+                    }
                 }
             }
             () = refusals.record() => {}

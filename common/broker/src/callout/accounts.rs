@@ -3,22 +3,36 @@
 
 use std::fmt::Write as _;
 
-use super::{AGENTS, APP, SYS};
+use super::{AGENTS, APP, OPS, SYS};
 
-/// What shims may request, of what their rights then are a part. The answers to a pull are many.
-const SERVICES: [(&str, bool); 9] = [
-    ("$JS.API.CONSUMER.MSG.NEXT.*.*", true),
-    ("$JS.ACK.>", false),
-    ("mozart.*.journal.>", false),
-    ("mozart.*.events.>", false),
-    ("mozart.*.attempts.>", false),
-    ("mozart.*.logs.>", false),
-    ("mozart.*.shim.*.*.report", false),
-    ("mozart.*.shim.*.*.ask", false),
-    ("mozart.*.flush", false),
+/// What shims and users may request, of what their rights then are a part: with whether the answers are many, and whose it is.
+const SERVICES: [(&str, bool, &[&str]); 17] = [
+    ("$JS.API.CONSUMER.MSG.NEXT.*.*", true, &[AGENTS]),
+    ("$JS.ACK.>", false, &[AGENTS]),
+    ("mozart.*.events.>", false, &[AGENTS]),
+    ("mozart.*.logs.>", false, &[AGENTS]),
+    ("mozart.*.shim.*.*.report", false, &[AGENTS]),
+    ("mozart.*.shim.*.*.ask", false, &[AGENTS]),
+    ("mozart.*.attempts.>", false, &[AGENTS, OPS]),
+    ("mozart.*.flush", false, &[AGENTS, OPS]),
+    ("mozart.*.journal.>", false, &[AGENTS, OPS]),
+    ("mozart.*.dead.>", false, &[OPS]),
+    ("mozart.*.disk", false, &[OPS]),
+    ("mozart.*.files.>", false, &[OPS]),
+    ("mozart.*.query.>", false, &[OPS]),
+    ("$JS.API.INFO", false, &[OPS]),
+    ("$JS.API.STREAM.INFO.*", false, &[OPS]),
+    ("$JS.API.STREAM.MSG.GET.*", false, &[OPS]),
+    ("$JS.API.DIRECT.GET.>", true, &[OPS]),
 ];
 /// What they may hear.
-const STREAMS: [&str; 2] = ["mozart.*.shim.*.*.command", "mozart.*.done.>"];
+const STREAMS: [(&str, &[&str]); 5] = [
+    ("mozart.*.shim.*.*.command", &[AGENTS]),
+    ("mozart.*.done.>", &[AGENTS, OPS]),
+    ("mozart.*.events.>", &[OPS]),
+    ("mozart.*.logs.>", &[OPS]),
+    ("mozart.*.control.>", &[OPS]),
+];
 /// What supervisors ask the servers: who is connected, and to end a connection.
 const OF_SERVERS: [(&str, bool); 2] =
     [("$SYS.REQ.SERVER.PING.CONNZ", true), ("$SYS.REQ.SERVER.*.KICK", false)];
@@ -43,6 +57,8 @@ pub struct Accounts<'a> {
     pub issuer: String,
     /// See `issuer`.
     pub xkey: String,
+    /// The public key of a user that nobody is.
+    pub nobody: String,
     /// More exports of the fleet's account, and more accounts, each as nats-server spells it.
     pub exports: &'a [String],
     /// See `exports`.
@@ -65,13 +81,19 @@ impl Accounts<'_> {
         writeln!(out, "accounts {{")?;
         writeln!(out, "  {APP} {{")?;
         writeln!(out, "    jetstream: enabled")?;
-        writeln!(out, "    users: [{}]", user(&self.fleet))?;
+        let nobody = &self.nobody;
+        writeln!(
+            out,
+            "    # Nobody has the key of the second one: it makes the server ask for signatures."
+        )?;
+        writeln!(out, "    users: [{}, {{ nkey: {nobody} }}]", user(&self.fleet))?;
         writeln!(out, "    exports: [")?;
-        for (subject, many) in SERVICES {
-            writeln!(out, "      {}", service(subject, many, AGENTS))?;
+        for (subject, many, accounts) in SERVICES {
+            writeln!(out, "      {}", service(subject, many, &accounts.join(", ")))?;
         }
-        for subject in STREAMS {
-            writeln!(out, "      {{ stream: \"{subject}\", accounts: [{AGENTS}] }}")?;
+        for (subject, accounts) in STREAMS {
+            let accounts = accounts.join(", ");
+            writeln!(out, "      {{ stream: \"{subject}\", accounts: [{accounts}] }}")?;
         }
         for export in self.exports {
             writeln!(out, "      {export}")?;
@@ -82,18 +104,10 @@ impl Accounts<'_> {
             writeln!(out, "      {{ service: {{ account: {SYS}, subject: \"{subject}\" }} }}")?;
         }
         writeln!(out, "    ]\n  }}")?;
-        writeln!(
-            out,
-            "  # The shims: each may use its own part of these, as the supervisors say when it connects."
-        )?;
-        writeln!(out, "  {AGENTS} {{\n    imports: [")?;
-        for (subject, _) in SERVICES {
-            writeln!(out, "      {{ service: {{ account: {APP}, subject: \"{subject}\" }} }}")?;
+        out.push_str("  # Shims, and people: each may use its own part of these, as the supervisors say when it connects.\n");
+        for account in [AGENTS, OPS] {
+            imports(out, account)?;
         }
-        for subject in STREAMS {
-            writeln!(out, "      {{ stream: {{ account: {APP}, subject: \"{subject}\" }} }}")?;
-        }
-        writeln!(out, "    ]\n  }}")?;
         out.push_str(self.others);
         writeln!(out, "  {SYS} {{")?;
         if let Some(system) = &self.system {
@@ -127,6 +141,17 @@ authorization {{
             known = known.join(", "),
         )
     }
+}
+
+fn imports(out: &mut String, account: &str) -> std::fmt::Result {
+    writeln!(out, "  {account} {{\n    imports: [")?;
+    for (subject, ..) in SERVICES.iter().filter(|(.., accounts)| accounts.contains(&account)) {
+        writeln!(out, "      {{ service: {{ account: {APP}, subject: \"{subject}\" }} }}")?;
+    }
+    for (subject, _) in STREAMS.iter().filter(|(_, accounts)| accounts.contains(&account)) {
+        writeln!(out, "      {{ stream: {{ account: {APP}, subject: \"{subject}\" }} }}")?;
+    }
+    writeln!(out, "    ]\n  }}")
 }
 
 fn user(User { name, password }: &User) -> String {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use common::AgentName;
+use common::{AgentName, SenderName};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use super::AGENTS;
+use super::{AGENTS, APP, OPS};
 use crate::connection::{Broker, queued};
 use crate::error::{BrokerError, Result};
 
@@ -17,13 +17,20 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// Connections in one answer.
 const PAGE: usize = 500;
 
-/// A shim's connection.
+/// Whose connection it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// That of an incarnation's shim.
+    Shim(AgentName, u64),
+    /// That of a user.
+    User(SenderName),
+}
+
+/// A connection of a shim or a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// The agent.
-    pub agent: AgentName,
-    /// The incarnation.
-    pub incarnation: u64,
+    /// Whose it is.
+    pub who: Who,
     server: String,
     number: u64,
 }
@@ -61,10 +68,24 @@ impl Broker {
     /// # Errors
     /// When the client is closed.
     pub async fn shim_connections(&self) -> Result<Vec<Connection>> {
+        self.connections_of(AGENTS).await
+    }
+
+    /// Those of its users.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn user_connections(&self) -> Result<Vec<Connection>> {
+        let mut found = self.connections_of(OPS).await?;
+        found.extend(self.connections_of(APP).await?);
+        Ok(found)
+    }
+
+    async fn connections_of(&self, account: &str) -> Result<Vec<Connection>> {
         let mut found = Vec::new();
         let mut offset = 0;
         loop {
-            let more = self.connections_from(offset, &mut found).await?;
+            let more = self.connections_from(account, offset, &mut found).await?;
             offset += PAGE;
             if more <= offset {
                 return Ok(found);
@@ -73,11 +94,16 @@ impl Broker {
     }
 
     /// One page of each server; how many connections the server with most of them has.
-    async fn connections_from(&self, offset: usize, found: &mut Vec<Connection>) -> Result<usize> {
+    async fn connections_from(
+        &self,
+        account: &str,
+        offset: usize,
+        found: &mut Vec<Connection>,
+    ) -> Result<usize> {
         let client = &self.wire().client;
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;
-        let body = json!({ "acc": AGENTS, "auth": true, "limit": PAGE, "offset": offset });
+        let body = json!({ "acc": account, "auth": true, "limit": PAGE, "offset": offset });
         let asked =
             client.publish_with_reply("$SYS.REQ.SERVER.PING.CONNZ", inbox, body.to_string().into());
         queued(asked).await?;
@@ -86,11 +112,14 @@ impl Broker {
             let Ok(answer) = serde_json::from_slice::<Answer>(&answer.payload) else { continue };
             most = most.max(answer.data.total);
             let server = answer.server.id;
-            let shims = answer.data.connections.into_iter().filter_map(|one| {
-                let (agent, incarnation) = self.subjects().parse_shim_user(&one.authorized_user)?;
-                Some(Connection { agent, incarnation, server: server.clone(), number: one.cid })
+            let known = answer.data.connections.into_iter().filter_map(|one| {
+                let who = match self.subjects().parse_shim_user(&one.authorized_user) {
+                    Some((agent, incarnation)) => Who::Shim(agent, incarnation),
+                    None => Who::User(self.subjects().parse_user(&one.authorized_user)?),
+                };
+                Some(Connection { who, server: server.clone(), number: one.cid })
             });
-            found.extend(shims);
+            found.extend(known);
         }
         Ok(most)
     }

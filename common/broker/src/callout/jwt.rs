@@ -4,10 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nkeys::KeyPair;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{AGENTS, AuthKey, Rights};
+use super::{AuthKey, Rights};
 use crate::error::{BrokerError, Result};
 
 const HEADER: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
@@ -20,11 +21,16 @@ pub(super) fn read<T: DeserializeOwned>(token: &[u8]) -> std::result::Result<T, 
     serde_json::from_slice(&claims).map_err(|error| error.to_string())
 }
 
+/// Reads a signature.
+pub(super) fn decode(signature: &str) -> std::result::Result<Vec<u8>, String> {
+    URL_SAFE_NO_PAD.decode(signature.trim_end_matches('=')).map_err(|error| error.to_string())
+}
+
 /// What a user may do, for the connection that a server calls `id`.
 pub(super) fn user(key: &AuthKey, name: &str, id: &str, rights: &Rights) -> Result<String> {
     let claims = json!({
         "name": name,
-        "aud": AGENTS,
+        "aud": rights.account,
         "sub": id,
         "nats": {
             "type": "user",
@@ -58,14 +64,19 @@ pub(super) fn response(
     sign(key, claims)
 }
 
-fn sign(key: &AuthKey, mut claims: Value) -> Result<String> {
+fn sign(key: &AuthKey, claims: Value) -> Result<String> {
+    sign_with(key.pair(), claims)
+}
+
+/// A token signed by any key.
+pub(super) fn sign_with(pair: &KeyPair, mut claims: Value) -> Result<String> {
     // Servers read it and do not compare it: nothing here expires.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     claims["iat"] = now.as_secs().into();
-    claims["iss"] = key.issuer().into();
+    claims["iss"] = pair.public_key().into();
     claims["jti"] = uuid::Uuid::now_v7().simple().to_string().into();
     let claims = serde_json::to_vec(&claims).map_err(BrokerError::other)?;
     let body = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(claims));
-    let signature = key.sign(body.as_bytes()).map_err(BrokerError::other)?;
+    let signature = pair.sign(body.as_bytes()).map_err(BrokerError::other)?;
     Ok(format!("{body}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }

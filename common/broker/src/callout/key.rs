@@ -70,8 +70,18 @@ impl AuthKey {
         self.keys.box_.public_key()
     }
 
-    pub(super) fn sign(&self, text: &[u8]) -> Result<Vec<u8>, String> {
-        self.keys.issuer.sign(text).map_err(|error| error.to_string())
+    pub(super) fn pair(&self) -> &KeyPair {
+        &self.keys.issuer
+    }
+
+    /// A user that nobody is: with it in its configuration, nats-server lets whoever connects sign a number that it has never used, and so
+    /// users can prove that they have their keys.
+    #[must_use]
+    pub fn nobody(&self) -> String {
+        let seed = self.keys.issuer.seed().unwrap_or_default();
+        let derived = Sha256::new().chain_update("mozart nobody").chain_update(seed).finalize();
+        let pair = KeyPair::new_from_raw(KeyPairType::User, derived.into());
+        pair.map(|pair| pair.public_key()).unwrap_or_default()
     }
 
     pub(super) fn open(&self, sealed: &[u8], from: &str) -> Result<Vec<u8>, String> {

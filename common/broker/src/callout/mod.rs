@@ -3,6 +3,7 @@
 
 mod accounts;
 mod connections;
+mod creds;
 mod jwt;
 mod key;
 mod rights;
@@ -13,7 +14,9 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 
 pub use self::accounts::{Accounts, User};
-pub use self::connections::Connection;
+pub use self::connections::{Connection, Who};
+pub(crate) use self::creds::user_of;
+pub use self::creds::{AsUser, Creds};
 pub use self::key::AuthKey;
 pub use self::rights::Rights;
 use crate::connection::{Broker, queued};
@@ -27,6 +30,8 @@ const SERVER_KEY: &str = "Nats-Server-Xkey";
 pub(crate) const AGENTS: &str = "AGENTS";
 /// The account of the fleet.
 pub const APP: &str = "APP";
+/// That of users, but for those who may do everything.
+pub(crate) const OPS: &str = "OPS";
 /// That of the servers.
 pub(crate) const SYS: &str = "SYS";
 
@@ -37,6 +42,8 @@ pub struct Login {
     pub user: String,
     /// With which password.
     pub password: String,
+    /// The public key of who connects with credentials of a user, and has proved to have the private one.
+    pub key: Option<String>,
     /// From which address.
     pub host: String,
     /// The key that the server has given the connection, and that the answer is about.
@@ -71,6 +78,9 @@ struct Server {
 struct Client {
     #[serde(default)]
     host: String,
+    /// What it had to sign.
+    #[serde(default)]
+    nonce: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -79,6 +89,22 @@ struct Options {
     user: String,
     #[serde(default)]
     pass: String,
+    #[serde(default)]
+    jwt: String,
+    #[serde(default)]
+    sig: String,
+}
+
+/// The user and the key of a token, if the signature shows that whoever sent it has that key.
+fn proven(options: &Options, nonce: &str) -> std::result::Result<(String, String), String> {
+    let creds::Claims { name, sub, .. } = jwt::read(options.jwt.as_bytes())?;
+    let pair = nkeys::KeyPair::from_public_key(&sub).map_err(|error| error.to_string())?;
+    let signature = jwt::decode(&options.sig)?;
+    if nonce.is_empty() {
+        return Err("the server asked for no signature".to_owned());
+    }
+    pair.verify(nonce.as_bytes(), &signature).map_err(|error| error.to_string())?;
+    Ok((name, sub))
 }
 
 impl Login {
@@ -93,8 +119,17 @@ impl Login {
         };
         let claims: Claims = jwt::read(&token)?;
         let Asked { server_id, user_nkey, client_info, connect_opts } = claims.nats;
+        let (user, key) = match connect_opts.jwt.is_empty() {
+            true => (connect_opts.user, None),
+            // Without a proof it is somebody with a name, and no key.
+            false => match proven(&connect_opts, &client_info.nonce) {
+                Ok((user, key)) => (user, Some(key)),
+                Err(_) => (connect_opts.user, None),
+            },
+        };
         Ok(Self {
-            user: connect_opts.user,
+            user,
+            key,
             password: connect_opts.pass,
             host: client_info.host,
             id: user_nkey,

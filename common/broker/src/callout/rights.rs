@@ -1,11 +1,15 @@
 //! What a shim may publish, and where it may listen.
 
 use common::subject::Subjects;
+use common::users::{Scope, User};
 use common::{AgentName, SenderName};
+
+use super::{AGENTS, APP, OPS};
 
 /// The subjects that a user may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
+    pub(super) account: &'static str,
     pub(super) publish: Vec<String>,
     pub(super) subscribe: Vec<String>,
 }
@@ -36,6 +40,7 @@ impl Rights {
             subjects.flush(),
         ];
         Self {
+            account: AGENTS,
             publish: consumers.chain(own).collect(),
             subscribe: vec![
                 format!("{}.>", subjects.shim_inbox(agent, incarnation)),
@@ -44,4 +49,73 @@ impl Rights {
             ],
         }
     }
+
+    /// Those of a user. Whoever may read, reads the whole fleet: what a permission can see of a read is the stream, not the record. The
+    /// lease's bucket, with the fleet's secret, is not among them.
+    #[must_use]
+    pub fn of_user(subjects: &Subjects, user: &User) -> Self {
+        let User { name, scope, agents, .. } = user;
+        if *scope == Scope::Admin {
+            let all = || vec![">".to_owned()];
+            return Self { account: APP, publish: all(), subscribe: all() };
+        }
+        let mut publish = reads(subjects);
+        publish.push(subjects.query_by(*scope, name));
+        publish.push(subjects.query_of_all_by(*scope, name));
+        if *scope >= Scope::Send {
+            let agents: Vec<&str> = match agents.as_slice() {
+                [] => vec!["*"],
+                agents => agents.iter().map(AgentName::as_str).collect(),
+            };
+            publish.extend(agents.iter().flat_map(|agent| {
+                [
+                    subjects.journal_by(agent, name.as_str(), "request"),
+                    subjects.journal_by(agent, name.as_str(), "final"),
+                    subjects.of_sender("attempts", agent, name),
+                ]
+            }));
+        }
+        if *scope >= Scope::Operate {
+            publish.extend([
+                subjects.journal_by("*", "*", "request"),
+                subjects.journal_by("*", "*", "final"),
+                subjects.all_of("attempts"),
+                subjects.all_of("dead"),
+                subjects.all_of("files"),
+            ]);
+        }
+        let mut subscribe = vec![format!("{}.>", subjects.user_inbox(name))];
+        subscribe.extend(HEARD.map(|what| subjects.all_of(what)));
+        Self { account: OPS, publish, subscribe }
+    }
+}
+
+/// What whoever may read hears as it happens.
+const HEARD: [&str; 4] = ["events", "done", "logs", "control"];
+
+/// The requests of whoever may read.
+fn reads(subjects: &Subjects) -> Vec<String> {
+    const OTHERS: [&str; 10] = [
+        "HISTORY",
+        "INDEX",
+        "EVENTS",
+        "ATTEMPTS",
+        "CONTROL",
+        "SNAPSHOTS",
+        "FILES",
+        "DEAD",
+        "LOGS",
+        "SECURITY",
+    ];
+    let journals = (0..subjects.shards()).map(|shard| subjects.journal_stream(shard));
+    let streams = journals.chain(OTHERS.map(|what| subjects.stream(what)));
+    let of_streams = streams.flat_map(|stream| {
+        [
+            format!("$JS.API.STREAM.INFO.{stream}"),
+            format!("$JS.API.STREAM.MSG.GET.{stream}"),
+            format!("$JS.API.DIRECT.GET.{stream}"),
+            format!("$JS.API.DIRECT.GET.{stream}.>"),
+        ]
+    });
+    of_streams.chain(["$JS.API.INFO".to_owned(), subjects.disk(), subjects.flush()]).collect()
 }

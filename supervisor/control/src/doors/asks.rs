@@ -100,9 +100,9 @@ impl Asks {
                 of
             })),
             Err(detail) => {
-                let (agent, incarnation) = (Some(agent), Some(incarnation));
                 let why = detail.clone();
-                self.refusals.note(Refused { kind: Refusal::Question, agent, incarnation, detail });
+                let kind = Refusal::Question;
+                self.refusals.note(Refused::to_agent(kind, agent, incarnation, detail));
                 self.answering.push(Box::pin(async move {
                     if is_inbox && let Err(error) = broker.refuse_shim(why, reply).await {
                         tracing::debug!("cannot answer {of}: {error}");

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use broker::{Attempt as _, AuthKey, Connection, Login, Logins, Rights};
-use common::AgentName;
+use broker::{Attempt as _, AuthKey, Login, Logins, Rights, Who};
 use common::api::ApiError;
 use common::security::Refusal;
+use common::subject::Subjects;
+use common::{AgentName, SenderName};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -27,6 +28,27 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 enum Answered {
     Fine,
     Refused(Refused),
+}
+
+/// Who wants to connect.
+enum Caller {
+    Shim(AgentName, u64),
+    User(SenderName),
+    /// Nobody of any fleet.
+    Stranger,
+}
+
+impl Caller {
+    /// None: somebody of another fleet.
+    fn of(subjects: &Subjects, user: &str) -> Option<Self> {
+        if let Some((agent, incarnation)) = subjects.parse_shim_user(user) {
+            return Some(Self::Shim(agent, incarnation));
+        }
+        if let Some(name) = subjects.parse_user(user) {
+            return Some(Self::User(name));
+        }
+        (!user.starts_with("mozart.")).then_some(Self::Stranger)
+    }
 }
 
 /// Looks who may connect, and ends the connections of those who may no longer.
@@ -91,46 +113,37 @@ impl Doorkeeper {
 
     fn take(&mut self, login: Login) {
         // Users of other fleets are for their own supervisors to answer.
-        let Some((agent, incarnation)) = self.doors.broker.subjects().parse_shim_user(&login.user)
-        else {
-            return self.refuse_strangers(login);
-        };
+        let Some(who) = Caller::of(self.doors.broker.subjects(), &login.user) else { return };
         let (doors, key) = (self.doors.clone(), self.key.clone());
         self.answering.push(Box::pin(async move {
-            let why = match may_connect(&doors, &login, &agent, incarnation).await {
+            let rights = match &who {
+                Caller::Shim(agent, incarnation) => {
+                    may_connect(&doors, &login, agent, *incarnation).await
+                }
+                Caller::User(name) => of_user(&doors, &login, name).await,
+                Caller::Stranger => Err("there is no such user".to_owned()),
+            };
+            let why = match rights {
                 Ok(rights) => match doors.broker.let_in(&key, &login, &rights).await {
                     Ok(()) => return Answered::Fine,
                     Err(error) => error.to_string(),
                 },
                 Err(why) => why,
             };
+            // Nobody need wait until the server gives up.
             if let Err(error) = doors.broker.keep_out(&key, &login, &why).await {
                 tracing::debug!("cannot refuse a login: {error}");
             }
             let detail = format!("{why}, from {}", login.host);
-            let (agent, incarnation) = (Some(agent), Some(incarnation));
-            Answered::Refused(Refused { kind: Refusal::Login, agent, incarnation, detail })
-        }));
-    }
-
-    /// Somebody who is no user of any fleet need not wait until the server gives up.
-    fn refuse_strangers(&mut self, login: Login) {
-        if login.user.starts_with("mozart.") {
-            return;
-        }
-        let (doors, key) = (self.doors.clone(), self.key.clone());
-        self.answering.push(Box::pin(async move {
-            const WHY: &str = "there is no such user";
-            if let Err(error) = doors.broker.keep_out(&key, &login, WHY).await {
-                tracing::debug!("cannot refuse a login: {error}");
-            }
-            let name: String = login.user.chars().take(64).collect();
-            let detail = format!("user {name:?}: {WHY}, from {}", login.host);
-            Answered::Refused(Refused {
-                kind: Refusal::Login,
-                agent: None,
-                incarnation: None,
-                detail,
+            Answered::Refused(match who {
+                Caller::Shim(agent, number) => {
+                    Refused::to_agent(Refusal::Login, agent, number, detail)
+                }
+                Caller::User(name) => Refused::to_user(Refusal::Login, name, detail),
+                Caller::Stranger => {
+                    let name: String = login.user.chars().take(64).collect();
+                    Refused::to_stranger(Refusal::Login, format!("user {name:?}: {detail}"))
+                }
             })
         }));
     }
@@ -146,7 +159,7 @@ impl Doorkeeper {
             Err(error) => return tracing::warn!("cannot tell which agents are connected: {error}"),
         };
         for connection in connections {
-            let Connection { agent, incarnation, .. } = &connection;
+            let Who::Shim(agent, incarnation) = &connection.who else { continue };
             match self.doors.live.rank(agent, *incarnation) {
                 Rank::Current | Rank::Unknown => continue,
                 // At worst it was applied a moment ago, and connects again.
@@ -155,13 +168,23 @@ impl Doorkeeper {
             if let Err(error) = self.doors.broker.kick(&connection).await {
                 tracing::warn!("cannot end the connection of {agent}-{incarnation}: {error}");
             }
-            self.refusals.note(Refused {
-                kind: Refusal::Connection,
-                agent: Some(agent.clone()),
-                incarnation: Some(*incarnation),
-                detail: "it was replaced or has ended, and was still connected".to_owned(),
-            });
+            let detail = "it was replaced or has ended, and was still connected".to_owned();
+            let (kind, agent) = (Refusal::Connection, agent.clone());
+            self.refusals.note(Refused::to_agent(kind, agent, *incarnation, detail));
         }
+    }
+}
+
+/// The rights of a user, or why it has none.
+async fn of_user(doors: &Doors, login: &Login, name: &SenderName) -> Result<Rights, String> {
+    let Some(key) = &login.key else {
+        return Err("it has not shown that it has the key of the user".to_owned());
+    };
+    match doors.broker.user_named(name).await {
+        Ok(Some(user)) if user.key == *key => Ok(Rights::of_user(doors.broker.subjects(), &user)),
+        Ok(Some(_)) => Err("it has another key than the user".to_owned()),
+        Ok(None) => Err("there is no such user, or it was revoked".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use broker::{Broker, Moment};
-use common::AgentName;
 use common::security::{Refusal, SecurityEvent};
 use common::tally::Tally;
+use common::{AgentName, SenderName};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -25,6 +25,8 @@ pub struct Refused {
     pub agent: Option<AgentName>,
     /// Its incarnation.
     pub incarnation: Option<u64>,
+    /// The user, if it was one.
+    pub user: Option<SenderName>,
     /// What was tried, and why it was refused.
     pub detail: String,
 }
@@ -33,8 +35,29 @@ pub struct Refused {
 pub struct Refusals {
     broker: Broker,
     by: String,
-    tallies: HashMap<(Option<AgentName>, Refusal), Tally>,
+    tallies: HashMap<(Option<String>, Refusal), Tally>,
     recording: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Refused {
+    /// Something that an incarnation tried.
+    #[must_use]
+    pub fn to_agent(kind: Refusal, agent: AgentName, incarnation: u64, detail: String) -> Self {
+        let (agent, incarnation) = (Some(agent), Some(incarnation));
+        Self { kind, agent, incarnation, user: None, detail }
+    }
+
+    /// Something that a user tried.
+    #[must_use]
+    pub fn to_user(kind: Refusal, user: SenderName, detail: String) -> Self {
+        Self { kind, agent: None, incarnation: None, user: Some(user), detail }
+    }
+
+    /// Something that somebody without a name tried.
+    #[must_use]
+    pub fn to_stranger(kind: Refusal, detail: String) -> Self {
+        Self { kind, agent: None, incarnation: None, user: None, detail }
+    }
 }
 
 impl std::fmt::Debug for Refusals {
@@ -52,16 +75,18 @@ impl Refusals {
 
     /// Takes note of one. It is recorded as [`Refusals::record`] is polled.
     pub fn note(&mut self, refused: Refused) {
-        let Refused { kind, agent, incarnation, detail } = refused;
+        let Refused { kind, agent, incarnation, user, detail } = refused;
         if self.tallies.len() >= KINDS {
             self.tallies.clear();
         }
-        let tally = self.tallies.entry((agent.clone(), kind)).or_default();
+        let who = user.as_ref().map(SenderName::as_str).or(agent.as_ref().map(AgentName::as_str));
+        let tally = self.tallies.entry((who.map(str::to_owned), kind)).or_default();
         let Some(others) = tally.count(Moment::now().since_boot_ms()) else { return };
-        let of = match (&agent, incarnation) {
-            (Some(agent), Some(incarnation)) => format!(" of {agent}-{incarnation}"),
-            (Some(agent), None) => format!(" of {agent}"),
-            (None, _) => String::new(),
+        let of = match (&agent, incarnation, &user) {
+            (_, _, Some(user)) => format!(" of user {user}"),
+            (Some(agent), Some(incarnation), None) => format!(" of {agent}-{incarnation}"),
+            (Some(agent), None, None) => format!(" of {agent}"),
+            (None, _, None) => String::new(),
         };
         tracing::warn!("refused a {}{of}: {detail}{others}", kind.as_str());
         if self.recording.len() >= ON_THE_WAY {
@@ -69,7 +94,8 @@ impl Refusals {
         }
         let at = SystemTime::now().into();
         let by = self.by.clone();
-        let event = SecurityEvent { at, kind, agent, incarnation, detail, by, others: others.0 };
+        let event =
+            SecurityEvent { at, kind, agent, incarnation, user, detail, by, others: others.0 };
         let broker = self.broker.clone();
         self.recording.push(Box::pin(async move {
             if let Err(error) = broker.record_refusal(&event).await {

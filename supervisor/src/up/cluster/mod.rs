@@ -272,6 +272,7 @@ impl Member {
                 }),
                 issuer: key.issuer(),
                 xkey: key.xkey(),
+                nobody: key.nobody(),
                 exports: &exports,
                 others: &joiner,
                 known: &[JOINER],

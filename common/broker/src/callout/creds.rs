@@ -1,0 +1,115 @@
+//! Credentials files of users, as the tools of NATS read them: a token that names the user, and the seed of its key.
+
+use std::fmt::Write as _;
+
+use common::SenderName;
+use common::subject::Subjects;
+use common::users::Scope;
+use nkeys::KeyPair;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::jwt;
+use crate::error::{BrokerError, Result};
+
+/// A connection with the rights of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsUser {
+    /// Its name.
+    pub name: SenderName,
+    /// What it may do.
+    pub scope: Scope,
+}
+
+/// A user's new credentials.
+#[derive(Debug)]
+pub struct Creds {
+    /// Its public key.
+    pub key: String,
+    /// The text of the file: a secret.
+    pub text: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Claims {
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) sub: String,
+    #[serde(default)]
+    nats: Tags,
+}
+
+#[derive(Default, Deserialize)]
+struct Tags {
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+/// Before what the scope is, in the tags of a token.
+const SCOPE: &str = "mozart-scope:";
+
+impl Creds {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn random(subjects: &Subjects, name: &SenderName, scope: Scope) -> Result<Self> {
+        let pair = KeyPair::new_user();
+        let key = pair.public_key();
+        // Signed by itself: what counts is that the fleet knows the key, and that the user has it.
+        let claims = json!({
+            "name": subjects.user(name),
+            "sub": key,
+            "nats": { "type": "user", "version": 2, "tags": [format!("{SCOPE}{scope}")] },
+        });
+        let token = jwt::sign_with(&pair, claims)?;
+        let seed = pair.seed().map_err(BrokerError::other)?;
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "-----BEGIN NATS USER JWT-----
+{token}
+------END NATS USER JWT------
+
+Whoever has this file can do what user {name} can. `mozart user revoke {name}` makes it useless.
+
+-----BEGIN USER NKEY SEED-----
+{seed}
+------END USER NKEY SEED------
+"
+        );
+        Ok(Self { key, text })
+    }
+}
+
+/// Whose credentials these are; none if they are not of a user of this fleet.
+pub(crate) fn user_of(text: &str, subjects: &Subjects) -> Option<AsUser> {
+    let token = text.lines().skip_while(|line| !line.contains("BEGIN NATS USER JWT")).nth(1)?;
+    let Claims { name, nats, .. } = jwt::read(token.trim().as_bytes()).ok()?;
+    let name = subjects.parse_user(&name)?;
+    let scope = nats.tags.iter().find_map(|tag| tag.strip_prefix(SCOPE)?.parse().ok())?;
+    Some(AsUser { name, scope })
+}
+
+#[cfg(test)]
+mod tests {
+    use common::Namespace;
+
+    use super::*;
+
+    #[test]
+    fn a_file_says_whose_it_is() {
+        let subjects = |name: &str| Subjects::new(Namespace::new(name).expect("valid"), 1);
+        let name = SenderName::new("ana").expect("valid");
+        let creds = Creds::random(&subjects("t"), &name, Scope::Send).expect("made");
+        let user = AsUser { name, scope: Scope::Send };
+        assert_eq!(user_of(&creds.text, &subjects("t")), Some(user));
+        assert_eq!(user_of(&creds.text, &subjects("u")), None, "of another fleet");
+        assert!(creds.key.starts_with('U'));
+        for other in ["", "-----BEGIN NATS USER JWT-----", "-----BEGIN NATS USER JWT-----\nx.y.z"] {
+            assert_eq!(user_of(other, &subjects("t")), None);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `mozart user`: logins for people and programs.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use broker::{Attempt as _, Creds, Who};
+use clap::{Args, Subcommand};
+use common::api::ApiError;
+use common::users::{Scope, User};
+use common::{AgentName, SenderName, failure};
+
+use super::client::{Client, now, sender};
+use super::{output, table};
+use crate::args::Global;
+
+/// `mozart user`.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user, and write a credentials file for it
+    ///
+    /// read: see everything. send: also send messages in its own name. operate: also change agents and nodes, and cancel and redrive messages of
+    /// others. admin: everything.
+    Add(AddArgs),
+    /// List users
+    Ls,
+    /// Remove users; their connections are ended
+    Revoke {
+        /// The users
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<SenderName>,
+    },
+}
+
+/// `mozart user add`.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The user's name: also the sender of its messages
+    name: SenderName,
+    /// What it may do: read, send, operate or admin
+    #[arg(long, value_name = "SCOPE")]
+    scope: Scope,
+    /// An agent that it may send to; repeat for more [default: all]
+    #[arg(long = "agent", value_name = "AGENT")]
+    agents: Vec<AgentName>,
+    /// Where the credentials go; `-` is stdout [default: NAME.creds]
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Adds, lists or removes users.
+///
+/// # Errors
+/// 4 there is a user or an agent of that name; 3 there is none.
+pub(crate) async fn run(global: &Global, command: UserCommand) -> Result<u8, ApiError> {
+    match command {
+        UserCommand::Add(args) => add(global, args).await,
+        UserCommand::Ls => list(global).await,
+        UserCommand::Revoke { names } => revoke(global, names).await,
+    }
+}
+
+async fn add(global: &Global, args: AddArgs) -> Result<u8, ApiError> {
+    let AddArgs { name, scope, agents, file } = args;
+    let what = || format!("user {name} is not added");
+    if scope != Scope::Send && !agents.is_empty() {
+        let cause = format!("scope {scope} is not about single agents");
+        let try_ = "--scope send, or without --agent";
+        return Err(failure::error(failure::USAGE, what(), cause, try_));
+    }
+    let client = Client::to_change(global).await?;
+    is_free(&client, &name).await?;
+    let creds = Creds::random(client.broker.subjects(), &name, scope).attempt(what())?;
+    let by = sender(&client.broker).to_string();
+    let key = creds.key.clone();
+    let user = User { name: name.clone(), key, scope, agents, at: now(), by };
+    let file = file.unwrap_or_else(|| format!("{name}.creds").into());
+    // First: a user without a file is of no use, and its name would be taken.
+    let out = Out::create(&file)?;
+    if !client.broker.add_user(&user).await.attempt(what())? {
+        out.discard();
+        let try_ = format!("`mozart user revoke {name}` first, or another name");
+        return Err(failure::error(failure::CONFLICT, what(), "there is one of that name", try_));
+    }
+    out.write(&creds.text)?;
+    if client.json() {
+        return output::json(&user).map(|()| 0);
+    }
+    if file != Path::new("-") {
+        output::line(format!(
+            "added user {name} with scope {scope}; its credentials are in {}",
+            file.display()
+        ))?;
+        output::note(format!("try: mozart --nats URL --creds {} ps", file.display()));
+    }
+    Ok(0)
+}
+
+/// The sender of a user's messages must be nobody else's.
+async fn is_free(client: &Client, name: &SenderName) -> Result<(), ApiError> {
+    const RESERVED: [&str; 2] = ["user", "schedule"];
+    let what = format!("user {name} is not added");
+    if RESERVED.contains(&name.as_str()) {
+        let cause = "the name is reserved";
+        return Err(failure::error(failure::CONFLICT, what, cause, "another name"));
+    }
+    let Ok(agent) = AgentName::new(name.as_str()) else { return Ok(()) };
+    if client.broker.is_there(&agent).await.attempt(&what)? {
+        let cause = "there is an agent of that name, which sends messages under it";
+        return Err(failure::error(failure::CONFLICT, what, cause, "another name"));
+    }
+    Ok(())
+}
+
+/// Where credentials go.
+enum Out {
+    Stdout,
+    File(std::fs::File, PathBuf),
+}
+
+impl Out {
+    /// A file that only its owner can read. One that is there is left alone: it may be the only copy of other credentials.
+    fn create(path: &Path) -> Result<Self, ApiError> {
+        if path == Path::new("-") {
+            return Ok(Self::Stdout);
+        }
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        opened.map(|file| Self::File(file, path.to_owned())).map_err(|error| {
+            failure::file(format!("cannot write {}", path.display()), &error, "--file FILE")
+        })
+    }
+
+    fn write(self, text: &str) -> Result<(), ApiError> {
+        match self {
+            Self::Stdout => output::line(text.trim_end()),
+            Self::File(mut file, path) => {
+                let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+                written.map_err(|error| {
+                    let what = format!("cannot write {}", path.display());
+                    failure::file(what, &error, "`mozart user revoke`, and add it again")
+                })
+            }
+        }
+    }
+
+    /// Nothing is to be written.
+    fn discard(self) {
+        if let Self::File(_, path) = self
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
+
+async fn list(global: &Global) -> Result<u8, ApiError> {
+    let client = Client::to_read(global).await?;
+    let users = client.broker.users().await.attempt("cannot list users")?;
+    if client.json() {
+        return output::json(&users).map(|()| 0);
+    }
+    let rows = users.iter().map(|user| {
+        let agents: Vec<&str> = user.agents.iter().map(AgentName::as_str).collect();
+        let agents = if agents.is_empty() { "<all>".to_owned() } else { agents.join(",") };
+        let at = user.at.to_string();
+        vec![user.name.to_string(), user.scope.to_string(), agents, at, user.by.clone()]
+    });
+    output::line(table::table(&["NAME", "SCOPE", "AGENTS", "ADDED", "BY"], rows)).map(|()| 0)
+}
+
+async fn revoke(global: &Global, names: Vec<SenderName>) -> Result<u8, ApiError> {
+    /// How long an answer that was given before may take to become a connection.
+    const ON_THE_WAY: Duration = Duration::from_secs(1);
+    let client = Client::to_change(global).await?;
+    let mut missing = Vec::new();
+    for name in &names {
+        let what = format!("user {name} is not revoked");
+        if !client.broker.revoke_user(name).await.attempt(what)? {
+            missing.push(name.as_str());
+        }
+    }
+    // Who was let in a moment ago is connected by then.
+    tokio::time::sleep(ON_THE_WAY).await;
+    const CONNECTED: &str = "the users are revoked, but may still be connected";
+    for connection in client.broker.user_connections().await.attempt(CONNECTED)? {
+        if matches!(&connection.who, Who::User(name) if names.contains(name)) {
+            client.broker.kick(&connection).await.attempt(CONNECTED)?;
+        }
+    }
+    for name in names.iter().filter(|name| !missing.contains(&name.as_str())) {
+        output::line(format!("revoked user {name}"))?;
+    }
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    let what = format!("there is no user {}", missing.join(", "));
+    Err(failure::error(failure::NOT_FOUND, what, "", "`mozart user ls`"))
+}
