@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::AgentName;
 use common::codec;
 use common::frame::ask::{ShimAnswer, ShimAsk, Told, ToldRecord};
+
+use tokio::time::Instant;
 
 use crate::api::Record;
 use crate::attempts::AttemptMark;
@@ -15,7 +18,7 @@ use crate::consumer::ConsumerState;
 use crate::error::{BrokerError, Result};
 use crate::find::Standing;
 use crate::journal::{AUTHOR, Stored, encode, read_final};
-use crate::wire::CALL;
+use crate::wire::{CALL, PAUSE};
 
 /// A connection with the rights of one incarnation's shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl Broker {
         let ShimAnswer { at, told } =
             codec::decode(&answer.message.payload).map_err(BrokerError::other)?;
         self.wire().clock.learn(answer.asked, Moment::now(), at);
-        if let Told::Refused(why) = told { Err(BrokerError::Refused(why)) } else { Ok(told) }
+        refusal(told)
     }
 
     /// The answer of the supervisors to a shim; none if this connection may look for itself.
@@ -69,12 +72,51 @@ impl Broker {
         }
     }
 
+    /// The same, of what must not wait until there is a supervisor.
+    pub(crate) async fn asked_if_anyone(&self, ask: impl FnOnce() -> ShimAsk) -> Result<Answered> {
+        let Some(shim) = self.as_shim() else { return Ok(Answered::ByItself) };
+        let (deadline, ask) = (Instant::now() + CALL, ask());
+        let frame = Bytes::from(codec::encode(&ask).map_err(BrokerError::other)?);
+        let subject = self.subjects().shim_ask(&shim.agent, shim.incarnation);
+        // One that is being replaced by another leaves nobody for a moment.
+        for pause in [PAUSE, 2 * PAUSE, 4 * PAUSE] {
+            match self.ask(subject.clone(), frame.clone(), CALL).await {
+                Err(BrokerError::Other(_)) => pause_until(pause, deadline).await,
+                Err(error) => return Err(error),
+                Ok(answer) => {
+                    let ShimAnswer { told, .. } =
+                        codec::decode(&answer).map_err(BrokerError::other)?;
+                    return refusal(told).map(Answered::Told);
+                }
+            }
+        }
+        Ok(Answered::Nobody)
+    }
+
     /// Learns what the broker's clock shows, as far as a supervisor is there to tell.
     pub(crate) async fn learn_time(&self, shim: &AsShim) {
         if let Err(error) = self.ask_supervisors(shim, &ShimAsk::Time, TIME_WITHIN).await {
             tracing::debug!(%error, "the broker's time is not known");
         }
     }
+}
+
+/// What became of a question that does not wait for a supervisor.
+pub(crate) enum Answered {
+    /// The connection may look for itself.
+    ByItself,
+    /// There is no supervisor.
+    Nobody,
+    /// It was answered.
+    Told(Told),
+}
+
+async fn pause_until(pause: Duration, deadline: Instant) {
+    tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+}
+
+fn refusal(told: Told) -> Result<Told> {
+    if let Told::Refused(why) = told { Err(BrokerError::Refused(why)) } else { Ok(told) }
 }
 
 /// An answer that does not fit the question.

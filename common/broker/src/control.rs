@@ -8,7 +8,7 @@ use common::{AgentName, Timestamp};
 use serde::Deserialize;
 
 use crate::api::{Published, Record, header};
-use crate::asked;
+use crate::asked::{self, Answered};
 use crate::back::{BackReader, Last};
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
@@ -211,8 +211,11 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer; when the agent's last record is of a newer version.
     pub async fn is_there(&self, agent: &AgentName) -> Result<bool> {
-        if let Some(told) = self.asked(|| ShimAsk::IsRegistered(agent.clone())).await? {
-            return asked::flag(&told);
+        match self.asked_if_anyone(|| ShimAsk::IsRegistered(agent.clone())).await? {
+            Answered::ByItself => {}
+            // As a rule it is there. If it is not, whoever waits for its answer asks again.
+            Answered::Nobody => return Ok(true),
+            Answered::Told(told) => return asked::flag(&told),
         }
         match self.last_control(agent).await? {
             Some(ControlRecord { event: ControlEvent::MessagesForgotten { .. }, .. }) | None => {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::api::StreamInfo;
-use crate::asked;
+use crate::asked::{self, Answered};
 use crate::connection::Broker;
 use crate::error::{BrokerError, DISK, Result};
 
@@ -184,9 +184,14 @@ impl Broker {
     }
 
     async fn measure(&self, shard: u32) -> Result<Space> {
-        if let Some(told) = self.asked_within(WITHIN, || ShimAsk::Room(shard)).await? {
-            let (left, cause) = asked::room(told)?;
-            return Ok(Space { left, cause });
+        match self.asked_if_anyone(|| ShimAsk::Room(shard)).await? {
+            Answered::ByItself => {}
+            // The publish shows whether there is room.
+            Answered::Nobody => return Ok(Space::unlimited()),
+            Answered::Told(told) => {
+                let (left, cause) = asked::room(told)?;
+                return Ok(Space { left, cause });
+            }
         }
         let stream = self.subjects().journal_stream(shard);
         let none = serde_json::json!({});

@@ -124,7 +124,10 @@ impl Login {
             // Without a proof it is somebody with a name, and no key.
             false => match proven(&connect_opts, &client_info.nonce) {
                 Ok((user, key)) => (user, Some(key)),
-                Err(_) => (connect_opts.user, None),
+                Err(why) => {
+                    tracing::debug!("credentials that prove nothing: {why}");
+                    (connect_opts.user, None)
+                }
             },
         };
         Ok(Self {
