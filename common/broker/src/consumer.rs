@@ -221,9 +221,13 @@ impl Broker {
             return Ok(first);
         }
         let subject = self.renamed_subject(agent, incarnation);
-        match self.wire().last(&self.lease_stream(), &subject).await? {
-            Some(record) => String::from_utf8(record.payload.into()).map_err(BrokerError::other),
-            None => Ok(first),
+        match self.wire().last(&self.lease_stream(), &subject).await {
+            Ok(Some(record)) => {
+                String::from_utf8(record.payload.into()).map_err(BrokerError::other)
+            }
+            // A user may not look: as a rule it has its first name.
+            Ok(None) | Err(BrokerError::Forbidden(_)) => Ok(first),
+            Err(error) => Err(error),
         }
     }
 

@@ -64,6 +64,9 @@ pub enum BrokerError {
     /// The streams of the namespace do not exist yet.
     #[error("namespace {0} has no streams yet: no supervisor has run there")]
     NoStreams(String),
+    /// The login has no right to do this.
+    #[error("this login may not use {0}")]
+    Forbidden(String),
     /// A supervisor refused to look something up, and would again.
     #[error("a supervisor refused: {0}")]
     Refused(String),
@@ -163,6 +166,7 @@ impl BrokerError {
             | Self::Other(_) => true,
             Self::BadAddress { .. }
             | Self::Refused(_)
+            | Self::Forbidden(_)
             | Self::BadCertificate(_)
             | Self::TooOld { .. }
             | Self::TooNew { .. }

@@ -48,6 +48,7 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             USAGE,
             "use the options that it was printed for, or omit --before to start with the newest",
         ),
+        BrokerError::Forbidden(_) => (DENIED, "use a user with another scope: `mozart user add`"),
         BrokerError::Refused(_) => (DENIED, "`mozart events --security` shows what was refused"),
         BrokerError::Other(_) => (FAILED, "`mozart doctor`"),
     };

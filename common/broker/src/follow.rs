@@ -22,6 +22,7 @@ use crate::ack::AckSubject;
 use crate::api::{ApiError, code};
 use crate::connection::queued;
 use crate::error::{BrokerError, Result};
+use crate::poll::{self, Poll, Polled};
 use crate::wire::{CALL, PAUSE, Wire, jitter};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -83,6 +84,7 @@ pub(crate) struct Follower {
 }
 
 enum Phase {
+    Polling(Box<Poll>),
     Starting(BoxFuture<'static, Result<(Run, u64)>>),
     Running(Run),
 }
@@ -140,6 +142,11 @@ impl fmt::Debug for Follower {
 impl Follower {
     /// Starts to follow: the consumer exists when this returns.
     pub(crate) async fn start(wire: &Wire, source: Source) -> Result<Self> {
+        if wire.polls {
+            let polling = Box::new(Poll::start(wire, source.clone()).await?);
+            let phase = Phase::Polling(polling);
+            return Ok(Self { wire: wire.clone(), source, seen: 0, phase, left: None });
+        }
         let (run, left) = start(wire.clone(), source.clone(), Begin::First).await?;
         Ok(Self {
             wire: wire.clone(),
@@ -154,6 +161,15 @@ impl Follower {
     pub(crate) async fn next(&mut self) -> Result<Followed> {
         loop {
             match &mut self.phase {
+                Phase::Polling(poll) => {
+                    return Ok(match poll.next().await? {
+                        Polled::CaughtUp => Followed::CaughtUp,
+                        Polled::Record(record) => {
+                            let (seq, at) = (record.seq, record.at);
+                            Followed::Message { seq, at, message: poll::message(&record) }
+                        }
+                    });
+                }
                 Phase::Starting(starting) => match starting.await {
                     Ok((run, left)) => {
                         self.left = self.left.map(|_| left);

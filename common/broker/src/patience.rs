@@ -33,6 +33,7 @@ fn missing(error: &BrokerError) -> Option<Missing> {
         BrokerError::Other(_) => Some(Missing::Other),
         BrokerError::BadAddress { .. }
         | BrokerError::Refused(_)
+        | BrokerError::Forbidden(_)
         | BrokerError::BadCertificate(_)
         | BrokerError::Denied { .. }
         | BrokerError::TooOld { .. }

@@ -28,6 +28,10 @@ pub(crate) struct Wire {
     pub(crate) client: Client,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) clock: Arc<ServerClock>,
+    /// Whether it may create no consumers: then streams are followed by reading them again and again.
+    pub(crate) polls: bool,
+    /// The last subject that the server has refused to take something for.
+    pub(crate) forbidden: watch::Receiver<String>,
 }
 
 /// An answer, and the number of the try that it belongs to.
@@ -52,6 +56,19 @@ impl Wire {
             Ok(Err(_)) => Err(BrokerError::other("the client is closed")),
             Err(_) => Err(BrokerError::Timeout(timeout)),
         }
+    }
+
+    /// Resolves when the server refuses what is sent to a subject.
+    async fn is_forbidden(&self, subject: &Subject) {
+        let mut forbidden = self.forbidden.clone();
+        // What was refused before may have been something else.
+        forbidden.mark_unchanged();
+        while forbidden.changed().await.is_ok() {
+            if *forbidden.borrow_and_update() == subject.as_str() {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Resolves when the connection is another one than at `epoch`: what was under way is lost.
@@ -85,6 +102,7 @@ impl Wire {
             let asked = async {
                 tokio::select! {
                     biased;
+                    () = self.is_forbidden(subject) => None,
                     answer = self.client.send_request(subject.clone(), request) => Some(answer),
                     () = self.reconnected(epoch) => None,
                 }
@@ -95,6 +113,9 @@ impl Wire {
                 Ok(Some(Err(error))) => {
                     self.repeatable(subject, &error)?;
                     pause(deadline, timeout).await?;
+                }
+                Ok(None) if *self.forbidden.borrow() == subject.as_str() => {
+                    return Err(BrokerError::Forbidden(subject.to_string()));
                 }
                 // Reconnected: the request or its answer is lost.
                 Ok(None) => {}

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{AGENTS, APP, OPS, SYS};
 
 /// What shims and users may request, of what their rights then are a part: with whether the answers are many, and whose it is.
-const SERVICES: [(&str, bool, &[&str]); 17] = [
+const SERVICES: [(&str, bool, &[&str]); 19] = [
     ("$JS.API.CONSUMER.MSG.NEXT.*.*", true, &[AGENTS]),
     ("$JS.ACK.>", false, &[AGENTS]),
     ("mozart.*.events.>", false, &[AGENTS]),
@@ -23,15 +23,18 @@ const SERVICES: [(&str, bool, &[&str]); 17] = [
     ("$JS.API.INFO", false, &[OPS]),
     ("$JS.API.STREAM.INFO.*", false, &[OPS]),
     ("$JS.API.STREAM.MSG.GET.*", false, &[OPS]),
+    ("$JS.API.CONSUMER.INFO.*.*", false, &[OPS]),
+    ("$JS.API.CONSUMER.NAMES.*", false, &[OPS]),
     ("$JS.API.DIRECT.GET.>", true, &[OPS]),
 ];
 /// What they may hear.
-const STREAMS: [(&str, &[&str]); 5] = [
+const STREAMS: [(&str, &[&str]); 6] = [
     ("mozart.*.shim.*.*.command", &[AGENTS]),
     ("mozart.*.done.>", &[AGENTS, OPS]),
     ("mozart.*.events.>", &[OPS]),
     ("mozart.*.logs.>", &[OPS]),
     ("mozart.*.control.>", &[OPS]),
+    ("mozart.*.journal.>", &[OPS]),
 ];
 /// What supervisors ask the servers: who is connected, and to end a connection.
 const OF_SERVERS: [(&str, bool); 2] =

@@ -1,4 +1,5 @@
-//! Credentials files of users, as the tools of NATS read them: a token that names the user, and the seed of its key.
+//! Credentials files of users: a token that names the user, and the seed of its key. They have the format of NATS. But nats-server passes no
+//! tokens on when its users are in a configuration: a user connects with its name, and signs with its key.
 
 use std::fmt::Write as _;
 
@@ -19,6 +20,8 @@ pub struct AsUser {
     pub name: SenderName,
     /// What it may do.
     pub scope: Scope,
+    /// The seed of its key.
+    pub(crate) seed: String,
 }
 
 /// A user's new credentials.
@@ -31,11 +34,9 @@ pub struct Creds {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Claims {
+struct Claims {
     #[serde(default)]
-    pub(super) name: String,
-    #[serde(default)]
-    pub(super) sub: String,
+    name: String,
     #[serde(default)]
     nats: Tags,
 }
@@ -86,11 +87,13 @@ Whoever has this file can do what user {name} can. `mozart user revoke {name}` m
 
 /// Whose credentials these are; none if they are not of a user of this fleet.
 pub(crate) fn user_of(text: &str, subjects: &Subjects) -> Option<AsUser> {
-    let token = text.lines().skip_while(|line| !line.contains("BEGIN NATS USER JWT")).nth(1)?;
-    let Claims { name, nats, .. } = jwt::read(token.trim().as_bytes()).ok()?;
+    let after = |mark: &str| text.lines().skip_while(|line| !line.contains(mark)).nth(1);
+    let token = after("BEGIN NATS USER JWT")?;
+    let Claims { name, nats } = jwt::read(token.trim().as_bytes()).ok()?;
     let name = subjects.parse_user(&name)?;
     let scope = nats.tags.iter().find_map(|tag| tag.strip_prefix(SCOPE)?.parse().ok())?;
-    Some(AsUser { name, scope })
+    let seed = after("BEGIN USER NKEY SEED")?.trim().to_owned();
+    Some(AsUser { name, scope, seed })
 }
 
 #[cfg(test)]
@@ -104,8 +107,10 @@ mod tests {
         let subjects = |name: &str| Subjects::new(Namespace::new(name).expect("valid"), 1);
         let name = SenderName::new("ana").expect("valid");
         let creds = Creds::random(&subjects("t"), &name, Scope::Send).expect("made");
-        let user = AsUser { name, scope: Scope::Send };
-        assert_eq!(user_of(&creds.text, &subjects("t")), Some(user));
+        let user = user_of(&creds.text, &subjects("t")).expect("one of ours");
+        assert_eq!((user.name, user.scope), (name, Scope::Send));
+        let pair = KeyPair::from_seed(&user.seed).expect("a seed");
+        assert_eq!(pair.public_key(), creds.key);
         assert_eq!(user_of(&creds.text, &subjects("u")), None, "of another fleet");
         assert!(creds.key.starts_with('U'));
         for other in ["", "-----BEGIN NATS USER JWT-----", "-----BEGIN NATS USER JWT-----\nx.y.z"] {

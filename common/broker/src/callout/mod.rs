@@ -90,21 +90,23 @@ struct Options {
     #[serde(default)]
     pass: String,
     #[serde(default)]
-    jwt: String,
+    nkey: String,
     #[serde(default)]
     sig: String,
 }
 
-/// The user and the key of a token, if the signature shows that whoever sent it has that key.
-fn proven(options: &Options, nonce: &str) -> std::result::Result<(String, String), String> {
-    let creds::Claims { name, sub, .. } = jwt::read(options.jwt.as_bytes())?;
-    let pair = nkeys::KeyPair::from_public_key(&sub).map_err(|error| error.to_string())?;
-    let signature = jwt::decode(&options.sig)?;
+/// The key of whoever connects, if its signature shows that it has the private one.
+fn proven(options: &Options, nonce: &str) -> std::result::Result<Option<String>, String> {
+    if options.nkey.is_empty() {
+        return Ok(None);
+    }
     if nonce.is_empty() {
         return Err("the server asked for no signature".to_owned());
     }
+    let pair = nkeys::KeyPair::from_public_key(&options.nkey).map_err(|error| error.to_string())?;
+    let signature = jwt::decode(&options.sig)?;
     pair.verify(nonce.as_bytes(), &signature).map_err(|error| error.to_string())?;
-    Ok((name, sub))
+    Ok(Some(options.nkey.clone()))
 }
 
 impl Login {
@@ -119,19 +121,12 @@ impl Login {
         };
         let claims: Claims = jwt::read(&token)?;
         let Asked { server_id, user_nkey, client_info, connect_opts } = claims.nats;
-        let (user, key) = match connect_opts.jwt.is_empty() {
-            true => (connect_opts.user, None),
-            // Without a proof it is somebody with a name, and no key.
-            false => match proven(&connect_opts, &client_info.nonce) {
-                Ok((user, key)) => (user, Some(key)),
-                Err(why) => {
-                    tracing::debug!("credentials that prove nothing: {why}");
-                    (connect_opts.user, None)
-                }
-            },
-        };
+        let key = proven(&connect_opts, &client_info.nonce).unwrap_or_else(|why| {
+            tracing::debug!("a key that is not proven: {why}");
+            None
+        });
         Ok(Self {
-            user,
+            user: connect_opts.user,
             key,
             password: connect_opts.pass,
             host: client_info.host,

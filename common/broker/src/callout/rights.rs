@@ -91,7 +91,7 @@ impl Rights {
 }
 
 /// What whoever may read hears as it happens.
-const HEARD: [&str; 4] = ["events", "done", "logs", "control"];
+const HEARD: [&str; 5] = ["events", "done", "logs", "control", "journal"];
 
 /// The requests of whoever may read.
 fn reads(subjects: &Subjects) -> Vec<String> {
@@ -115,6 +115,8 @@ fn reads(subjects: &Subjects) -> Vec<String> {
             format!("$JS.API.STREAM.MSG.GET.{stream}"),
             format!("$JS.API.DIRECT.GET.{stream}"),
             format!("$JS.API.DIRECT.GET.{stream}.>"),
+            format!("$JS.API.CONSUMER.INFO.{stream}.*"),
+            format!("$JS.API.CONSUMER.NAMES.{stream}"),
         ]
     });
     of_streams.chain(["$JS.API.INFO".to_owned(), subjects.disk(), subjects.flush()]).collect()
