@@ -25,6 +25,12 @@ pub const FLEET: &str = "_fleet";
 /// Hosts that want to join a cluster ask here, before they know of any fleet.
 pub const JOIN: &str = "mozart._cluster.join";
 
+/// The same subject of every fleet, for the configuration of a server that has several. `rest`: what follows the namespace.
+#[must_use]
+pub fn of_any_fleet(rest: &str) -> String {
+    format!("mozart.*.{rest}")
+}
+
 /// The most journal shards that a fleet can have.
 pub const MAX_SHARDS: u32 = 64;
 

@@ -117,7 +117,8 @@ async fn a_consumer_that_gave_nothing_yet_is_made_anew_as_well() {
     let again = async { while broker.create_consumer(&a, 1, 1, WINDOW).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(25), again).await.expect("made anew");
     send(&broker, "m1").await;
-    let mut inbox = broker.pull(&a, 1, WINDOW, None).await.expect("pulling");
+    let mut inbox =
+        broker.pull(&a, consumer(&broker, &a, 1).await, WINDOW, None).await.expect("pulling");
     assert_eq!(turn(&broker, &mut inbox).await, "m1");
 }
 

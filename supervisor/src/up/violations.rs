@@ -93,11 +93,11 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    const PUBLISH: &str = r#"[25] 2026/11/30 09:02:22.9 [ERR] 192.0.2.2:3 - cid:66 - "v1:py:me" - "AGENTS/user:mozart.d.shim.a.1" - Publish Violation - Subject "$JS.API.INFO""#;
+    const PUBLISH: &str = r#"[25] 2026/11/30 09:02:22.9 [ERR] 192.0.2.2:3 - cid:66 - "v1:py:me" - "AGENTS/user:fleet.d.shim.a.1" - Publish Violation - Subject "$JS.API.INFO""#;
 
     #[test]
     fn a_refused_subject_is_read_with_its_user() {
-        let (user, subject) = ("mozart.d.shim.a.1", "$JS.API.INFO");
+        let (user, subject) = ("fleet.d.shim.a.1", "$JS.API.INFO");
         assert_eq!(parse(PUBLISH), Some(Violation { user, kind: Refusal::Publish, subject }));
         let subscribe =
             PUBLISH.replace("Publish", "Subscription").replace("\"$JS.API.INFO\"", "\">\", SID 1");
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn what_a_client_calls_itself_is_nothing_that_was_refused() {
         let name =
-            r#"v1:py:x\" - \"AGENTS/user:mozart.d.shim.b.1\" - Publish Violation - Subject \"y"#;
+            r#"v1:py:x\" - \"AGENTS/user:fleet.d.shim.b.1\" - Publish Violation - Subject \"y"#;
         let line = PUBLISH.replace("v1:py:me", name);
-        assert_eq!(parse(&line).map(|it| it.user), Some("mozart.d.shim.a.1"));
+        assert_eq!(parse(&line).map(|it| it.user), Some("fleet.d.shim.a.1"));
         let connects =
             format!(r#"[25] x [INF] 1.1.1.1:3 - cid:66 - "{name}" - Client connection closed"#);
         assert_eq!(parse(&connects), None);

@@ -3,23 +3,26 @@
 
 use std::fmt::Write as _;
 
+use common::subject::of_any_fleet;
+
 use super::{AGENTS, APP, OPS, SYS};
 
-/// What shims and users may request, of what their rights then are a part: with whether the answers are many, and whose it is.
+/// What shims and users may request, of what their rights then are a part: with whether the answers are many, and whose it is. Those of
+/// fleets are without their beginning.
 const SERVICES: [(&str, bool, &[&str]); 19] = [
     ("$JS.API.CONSUMER.MSG.NEXT.*.*", true, &[AGENTS]),
     ("$JS.ACK.>", false, &[AGENTS]),
-    ("mozart.*.events.>", false, &[AGENTS]),
-    ("mozart.*.logs.>", false, &[AGENTS]),
-    ("mozart.*.shim.*.*.report", false, &[AGENTS]),
-    ("mozart.*.shim.*.*.ask", false, &[AGENTS]),
-    ("mozart.*.attempts.>", false, &[AGENTS, OPS]),
-    ("mozart.*.flush", false, &[AGENTS, OPS]),
-    ("mozart.*.journal.>", false, &[AGENTS, OPS]),
-    ("mozart.*.dead.>", false, &[OPS]),
-    ("mozart.*.disk", false, &[OPS]),
-    ("mozart.*.files.>", false, &[OPS]),
-    ("mozart.*.query.>", false, &[OPS]),
+    ("events.>", false, &[AGENTS]),
+    ("logs.>", false, &[AGENTS]),
+    ("shim.*.*.report", false, &[AGENTS]),
+    ("shim.*.*.ask", false, &[AGENTS]),
+    ("attempts.>", false, &[AGENTS, OPS]),
+    ("flush", false, &[AGENTS, OPS]),
+    ("journal.>", false, &[AGENTS, OPS]),
+    ("dead.>", false, &[OPS]),
+    ("disk", false, &[OPS]),
+    ("files.>", false, &[OPS]),
+    ("query.>", false, &[OPS]),
     ("$JS.API.INFO", false, &[OPS]),
     ("$JS.API.STREAM.INFO.*", false, &[OPS]),
     ("$JS.API.STREAM.MSG.GET.*", false, &[OPS]),
@@ -27,14 +30,14 @@ const SERVICES: [(&str, bool, &[&str]); 19] = [
     ("$JS.API.CONSUMER.NAMES.*", false, &[OPS]),
     ("$JS.API.DIRECT.GET.>", true, &[OPS]),
 ];
-/// What they may hear.
+/// What they may hear, without the beginning.
 const STREAMS: [(&str, &[&str]); 6] = [
-    ("mozart.*.shim.*.*.command", &[AGENTS]),
-    ("mozart.*.done.>", &[AGENTS, OPS]),
-    ("mozart.*.events.>", &[OPS]),
-    ("mozart.*.logs.>", &[OPS]),
-    ("mozart.*.control.>", &[OPS]),
-    ("mozart.*.journal.>", &[OPS]),
+    ("shim.*.*.command", &[AGENTS]),
+    ("done.>", &[AGENTS, OPS]),
+    ("events.>", &[OPS]),
+    ("logs.>", &[OPS]),
+    ("control.>", &[OPS]),
+    ("journal.>", &[OPS]),
 ];
 /// What supervisors ask the servers: who is connected, and to end a connection.
 const OF_SERVERS: [(&str, bool); 2] =
@@ -92,10 +95,10 @@ impl Accounts<'_> {
         writeln!(out, "    users: [{}, {{ nkey: {nobody} }}]", user(&self.fleet))?;
         writeln!(out, "    exports: [")?;
         for (subject, many, accounts) in SERVICES {
-            writeln!(out, "      {}", service(subject, many, &accounts.join(", ")))?;
+            writeln!(out, "      {}", service(&whole(subject), many, &accounts.join(", ")))?;
         }
         for (subject, accounts) in STREAMS {
-            let accounts = accounts.join(", ");
+            let (subject, accounts) = (whole(subject), accounts.join(", "));
             writeln!(out, "      {{ stream: \"{subject}\", accounts: [{accounts}] }}")?;
         }
         for export in self.exports {
@@ -149,9 +152,11 @@ authorization {{
 fn imports(out: &mut String, account: &str) -> std::fmt::Result {
     writeln!(out, "  {account} {{\n    imports: [")?;
     for (subject, ..) in SERVICES.iter().filter(|(.., accounts)| accounts.contains(&account)) {
+        let subject = whole(subject);
         writeln!(out, "      {{ service: {{ account: {APP}, subject: \"{subject}\" }} }}")?;
     }
     for (subject, _) in STREAMS.iter().filter(|(_, accounts)| accounts.contains(&account)) {
+        let subject = whole(subject);
         writeln!(out, "      {{ stream: {{ account: {APP}, subject: \"{subject}\" }} }}")?;
     }
     writeln!(out, "    ]\n  }}")
@@ -159,6 +164,11 @@ fn imports(out: &mut String, account: &str) -> std::fmt::Result {
 
 fn user(User { name, password }: &User) -> String {
     format!("{{ user: {name}, password: {password} }}")
+}
+
+/// A subject of whichever fleet, unless it is one of the server's.
+fn whole(subject: &str) -> String {
+    if subject.starts_with('$') { subject.to_owned() } else { of_any_fleet(subject) }
 }
 
 fn service(subject: &str, many: bool, account: &str) -> String {
