@@ -115,6 +115,17 @@ pub enum ControlEvent {
         bytes: u64,
     },
 
+    /// The fleet was restored from a backup. Nothing runs that the log knows of, and no number is given again that an incarnation may have
+    /// had since the backup was taken.
+    FleetRestored {
+        /// The backup's id.
+        backup: String,
+        /// When it was taken.
+        taken: Timestamp,
+        /// No incarnation of any agent gets this number or a lower one.
+        incarnations: u64,
+    },
+
     // What the leader saw or decided: ignored unless their term is the newest.
     /// A supervisor took the lease. The sequence of this record is its term: it rises with every election, whatever became of
     /// the lease.
@@ -330,6 +341,7 @@ impl ControlEvent {
             | Self::NodeDrained { .. }
             | Self::NodeUndrained { .. }
             | Self::NodeRemoved { .. }
+            | Self::FleetRestored { .. }
             | Self::Unknown => None,
         }
     }
@@ -364,6 +376,7 @@ impl ControlEvent {
             | Self::IncarnationHung { .. }
             | Self::IncarnationStable { .. }
             | Self::TimerFired { .. }
+            | Self::FleetRestored { .. }
             | Self::Unknown => None,
         }
     }
@@ -383,6 +396,7 @@ impl ControlEvent {
             | Self::NodeUndrained { .. }
             | Self::NodeRemoved { .. }
             | Self::MessagesForgotten { .. }
+            | Self::FleetRestored { .. }
             | Self::Unknown => false,
             Self::LeaderElected { .. }
             | Self::NodeSeen { .. }

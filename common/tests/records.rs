@@ -184,6 +184,11 @@ fn every_control_record_is_read_as_it_was_written() {
         ControlEvent::NodeDrained { node: at(), parallel: 3 },
         ControlEvent::NodeUndrained { node: at() },
         ControlEvent::NodeRemoved { node: at() },
+        ControlEvent::FleetRestored {
+            backup: "b".into(),
+            taken: Timestamp::from_millis(1),
+            incarnations: 1 << 40,
+        },
         ControlEvent::MessagesForgotten {
             agent: of(),
             by: "ada@host".into(),

@@ -52,6 +52,9 @@ pub(crate) fn control(record: &ControlRecord) -> String {
                 (table::count(*records, "record", "records"), table::bytes(*bytes));
             format!("{by}: {verb} {messages}{of}{until}: {records}, {bytes}")
         }
+        ControlEvent::FleetRestored { taken, incarnations, .. } => {
+            format!("restored from a backup of {taken}; incarnations count on from {incarnations}")
+        }
         ControlEvent::LeaderElected { supervisor, .. } => {
             format!("supervisor {supervisor} was elected leader")
         }

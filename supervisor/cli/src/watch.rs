@@ -218,6 +218,7 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         | ControlEvent::AgentStarted { .. }
         | ControlEvent::AgentReplaced { .. }
         | ControlEvent::MessagesForgotten { .. }
+        | ControlEvent::FleetRestored { .. }
         | ControlEvent::LeaderElected { .. }
         | ControlEvent::NodeSeen { .. }
         | ControlEvent::NodeDraining { .. }

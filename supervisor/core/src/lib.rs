@@ -21,6 +21,7 @@ mod placement;
 mod rebalance;
 mod recent;
 mod replace;
+mod restored;
 mod resume;
 mod reword;
 mod rollback;

@@ -10,7 +10,11 @@ use crate::{OLDEST_RULES, RULES};
 
 /// The layout in which this build writes the state. A field of [`State`] that is new, or that means something else, is a new format:
 /// a build that does not know the field would drop it silently, and fold on with something else.
-pub const SNAPSHOT_FORMAT: u32 = 3;
+pub const SNAPSHOT_FORMAT: u32 = 4;
+
+/// The first layout with the number above which incarnations count. A state without one is written in the layout before, which the build
+/// before reads.
+const WITH_BASE: u32 = 4;
 
 /// The first layout that says what is taken of each node.
 const WITH_LOADS: u32 = 3;
@@ -81,7 +85,8 @@ pub fn snapshot(state: &State, last: &Logged) -> Option<(SnapshotHead, Vec<u8>)>
         return None;
     }
     let (seq, term, rules) = (state.seq, state.term, state.rules);
-    let head = SnapshotHead { format: SNAPSHOT_FORMAT, seq, last: last.clone(), term, rules };
+    let format = if state.base == 0 { WITH_BASE - 1 } else { SNAPSHOT_FORMAT };
+    let head = SnapshotHead { format, seq, last: last.clone(), term, rules };
     Some((head, serde_json::to_vec(state).ok()?))
 }
 
@@ -214,7 +219,7 @@ mod tests {
             change(&mut head);
             restore(&head, &json).expect_err("not ours")
         };
-        assert_eq!(with(|head| head.format = SNAPSHOT_FORMAT + 1), Doubt::Format(4));
+        assert_eq!(with(|head| head.format = SNAPSHOT_FORMAT + 1), Doubt::Format(5));
         assert_eq!(with(|head| head.format = OLDEST_SNAPSHOT_FORMAT - 1), Doubt::Format(0));
         assert_eq!(with(|head| head.rules = RULES + 1), Doubt::Rules(RULES + 1));
         assert_eq!(with(|head| head.rules = OLDEST_RULES - 1), Doubt::Rules(0));

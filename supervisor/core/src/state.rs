@@ -39,6 +39,9 @@ pub struct State {
     pub(crate) nodes: BTreeMap<NodeName, Node>,
     /// What outlives removed agents, so that no number is ever given twice under one name.
     pub(crate) tombstones: BTreeMap<AgentName, Tombstone>,
+    /// No incarnation gets this number or a lower one: of a fleet that was restored from a backup. 0: of one that was not.
+    #[serde(default, skip_serializing_if = "crate::restored::is_zero")]
+    pub(crate) base: u64,
 }
 
 /// The rules before the first election.
@@ -59,6 +62,7 @@ impl Default for State {
             agents: BTreeMap::new(),
             nodes: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            base: 0,
         }
     }
 }

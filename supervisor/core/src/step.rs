@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::drain;
 use crate::life::{End, Life};
 use crate::placement::WITH_ROOM;
+use crate::restored;
 use crate::state::{Agent, Hold, Leader, Node, NodePhase, State, Unreadable};
 use crate::world::World;
 use crate::{OLDEST_RULES, RULES};
@@ -169,6 +170,10 @@ impl Fold<'_> {
                 }
             }
             ControlEvent::NodeRemoved { node } => self.node_removed(node),
+            ControlEvent::FleetRestored { incarnations, .. } => {
+                restored::begin(self.state, *incarnations);
+                self.on_all(|life| life.go_on());
+            }
             ControlEvent::NodeSeen { node, instance, runtimes, labels, capacity } => {
                 let known = self.state.nodes.remove(node);
                 let node = Node {
@@ -245,7 +250,8 @@ impl Fold<'_> {
             return self.on(&spec.name, |life| life.applied(spec, force));
         }
         let buried = self.state.tombstones.remove(&spec.name);
-        let agent = Agent::new(spec.clone(), buried);
+        let mut agent = Agent::new(spec.clone(), buried);
+        agent.incarnation = agent.incarnation.max(self.state.base);
         self.state.agents.insert(spec.name.clone(), agent);
         self.on(&spec.name, |life| life.begin(None));
     }

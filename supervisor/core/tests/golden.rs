@@ -106,7 +106,7 @@ fn every_log_of_an_earlier_version_folds_alike() {
 }
 
 /// Every kind of record. A new one has no place in [`kind`] until it is added here, too.
-const KINDS: [&str; 26] = [
+const KINDS: [&str; 27] = [
     "agentApplied",
     "agentStarted",
     "agentStopped",
@@ -133,6 +133,7 @@ const KINDS: [&str; 26] = [
     "nodeDrained",
     "nodeUndrained",
     "nodeRemoved",
+    "fleetRestored",
 ];
 
 /// A record for people: the fold takes nothing from it.
@@ -166,6 +167,7 @@ fn kind(event: &ControlEvent) -> usize {
         ControlEvent::NodeDrained { .. } => 23,
         ControlEvent::NodeUndrained { .. } => 24,
         ControlEvent::NodeRemoved { .. } => 25,
+        ControlEvent::FleetRestored { .. } => 26,
     }
 }
 

@@ -181,6 +181,7 @@ impl Memory {
             | ControlEvent::NodeUndrained { .. }
             | ControlEvent::NodeRemoved { .. }
             | ControlEvent::MessagesForgotten { .. }
+            | ControlEvent::FleetRestored { .. }
             | ControlEvent::LeaderElected { .. }
             | ControlEvent::IncarnationAllocated { .. }
             | ControlEvent::IncarnationReady { .. }

@@ -6,6 +6,7 @@ mod moves;
 mod nodes;
 mod observer;
 mod replace;
+mod restored;
 mod rollback;
 mod room;
 mod seed;
