@@ -11,6 +11,7 @@ mod files;
 mod filler;
 mod shim;
 mod user;
+mod relative;
 
 use std::fmt::Write as _;
 

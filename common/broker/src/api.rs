@@ -16,6 +16,7 @@ use crate::clock::Moment;
 use crate::error::{BrokerError, Result};
 use crate::leader::Cluster;
 pub(crate) use crate::record::Record;
+use crate::record::first_stored;
 use crate::wire::{CALL, Wire, pause};
 
 /// Header names, as the server spells them.
@@ -392,7 +393,10 @@ impl Wire {
         Ok(Some(Record {
             subject: message.subject.to_string(),
             seq: message.sequence,
-            at: Timestamp::from_millis(millis.try_into().unwrap_or_default()),
+            at: first_stored(
+                &message.headers,
+                Timestamp::from_millis(millis.try_into().unwrap_or_default()),
+            ),
             headers: message.headers,
             payload: message.payload,
         }))

@@ -114,7 +114,7 @@ impl Broker {
         Ok(Self::new(wire, options, made))
     }
 
-    fn new(wire: Wire, options: &ConnectOptions, made: Made) -> Self {
+    pub(crate) fn new(wire: Wire, options: &ConnectOptions, made: Made) -> Self {
         Self {
             inner: Arc::new(Inner {
                 wire,

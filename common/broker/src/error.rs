@@ -70,6 +70,17 @@ pub enum BrokerError {
     /// A supervisor refused to look something up, and would again.
     #[error("a supervisor refused: {0}")]
     Refused(String),
+    /// The namespace is being restored from a backup, or that was interrupted.
+    #[error("namespace {0} is being restored from a backup, or a restore was interrupted")]
+    Restoring(String),
+    /// The namespace that a backup was to be restored to is in use.
+    #[error("namespace {namespace} is not empty: {what}")]
+    NotEmpty {
+        /// The namespace.
+        namespace: String,
+        /// What there is.
+        what: String,
+    },
     /// Disk or stream is full, or the broker's data was removed.
     #[error("{}", full(.0))]
     Full(String),
@@ -162,6 +173,7 @@ impl BrokerError {
             | Self::Denied { .. }
             | Self::NoJetStream
             | Self::NoStreams(_)
+            | Self::Restoring(_)
             | Self::Full(_)
             | Self::Other(_) => true,
             Self::BadAddress { .. }
@@ -171,6 +183,7 @@ impl BrokerError {
             | Self::TooOld { .. }
             | Self::TooNew { .. }
             | Self::Outdated { .. }
+            | Self::NotEmpty { .. }
             | Self::NotTaken { .. }
             | Self::TooLarge { .. }
             | Self::OtherList

@@ -1,7 +1,7 @@
 //! The broker's errors as people see them: what did not work, why, what to try, and the exit code.
 
 use common::api::ApiError;
-use common::failure::{DENIED, FAILED, LIMIT, TIMEOUT, UNREACHABLE, USAGE, error};
+use common::failure::{CONFLICT, DENIED, FAILED, LIMIT, TIMEOUT, UNREACHABLE, USAGE, error};
 
 use crate::BrokerError;
 
@@ -24,6 +24,12 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
         BrokerError::NoJetStream => (UNREACHABLE, "start nats-server with `-js`"),
         BrokerError::NoStreams(_) => {
             (UNREACHABLE, "`mozart up`, or check --namespace (MOZART_NAMESPACE)")
+        }
+        BrokerError::Restoring(_) => {
+            (CONFLICT, "wait until `mozart restore` has ended; if it was interrupted, run it again")
+        }
+        BrokerError::NotEmpty { .. } => {
+            (CONFLICT, "another --namespace, or remove what is there: `mozart reset --all`")
         }
         BrokerError::Full(why) if crate::error::is_gone(why) => {
             (LIMIT, "`mozart down`; put the data back from a backup, if there is one; `mozart up`")
@@ -82,6 +88,8 @@ mod tests {
         assert_eq!(code(BrokerError::TooOld { found: text() }), 6);
         assert_eq!(code(BrokerError::NoJetStream), 6);
         assert_eq!(code(BrokerError::NoStreams(text())), 6);
+        assert_eq!(code(BrokerError::Restoring(text())), 4);
+        assert_eq!(code(BrokerError::NotEmpty { namespace: text(), what: text() }), 4);
         assert_eq!(code(BrokerError::Full(text())), 9);
         let tried = |why: &str| failure("x", BrokerError::Full(why.to_owned())).try_;
         assert!(tried("the journal holds all").ends_with("or raise the bound"));

@@ -9,6 +9,7 @@ mod asked;
 mod attempts;
 mod back;
 mod callout;
+mod backup;
 mod clock;
 mod connecting;
 mod connection;
@@ -61,6 +62,7 @@ pub use attempts::AttemptMark;
 pub use callout::{
     APP, Accounts, AsUser, AuthKey, Connection, Creds, Login, Logins, Rights, User, Who,
 };
+pub use backup::{Copied, Copying, Extract, Filler, Origin, Part};
 pub use clock::Moment;
 pub use connection::{Broker, ConnectOptions, Link, Subscription, TransientMessage, ask_once};
 pub use consumer::{ConsumerState, WINDOW};

@@ -27,7 +27,7 @@ fn missing(error: &BrokerError) -> Option<Missing> {
         BrokerError::Unreachable { .. }
         | BrokerError::Timeout(_)
         | BrokerError::NoMajority { .. } => Some(Missing::Broker),
-        BrokerError::NoStreams(_) => Some(Missing::Streams),
+        BrokerError::NoStreams(_) | BrokerError::Restoring(_) => Some(Missing::Streams),
         BrokerError::Full(_) => Some(Missing::Room),
         // Such as a cluster with too few servers as yet, or a stream that is just being made.
         BrokerError::Other(_) => Some(Missing::Other),
@@ -40,6 +40,7 @@ fn missing(error: &BrokerError) -> Option<Missing> {
         | BrokerError::NoJetStream
         | BrokerError::TooNew { .. }
         | BrokerError::Outdated { .. }
+        | BrokerError::NotEmpty { .. }
         | BrokerError::NotTaken { .. }
         | BrokerError::TooLarge { .. }
         | BrokerError::OtherList

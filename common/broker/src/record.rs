@@ -10,6 +10,15 @@ use serde::de::value::StrDeserializer;
 use crate::api::header;
 use crate::error::{BrokerError, Result};
 
+/// When a record that comes from a backup was stored first, in milliseconds since 1970.
+pub(crate) const STORED_AT: &str = "Mozart-Stored-At";
+
+/// When a record was stored: first of all, if it comes from a backup. Nobody can make it younger than it is.
+pub(crate) fn first_stored(headers: &HeaderMap, at: Timestamp) -> Timestamp {
+    let said = headers.get(STORED_AT).and_then(|said| said.as_str().parse().ok());
+    said.map_or(at, |said| Timestamp::from_millis(said).min(at))
+}
+
 /// A stored record.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
@@ -36,6 +45,7 @@ impl Record {
         let (Some(subject), Some(seq), Some(at)) = (text(header::SUBJECT), seq, at) else {
             return Err(BrokerError::other("a direct get without its headers"));
         };
+        let at = first_stored(&headers, at);
         Ok(Self { subject: subject.to_owned(), seq, at, headers, payload: message.payload })
     }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::api::code;
 use crate::connection::Broker;
 use crate::error::Result;
+use crate::wire::Wire;
 
 /// A stream of millions of records takes a while to purge.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -51,17 +52,20 @@ impl Broker {
                 let others = streams.into_iter().map(|(_, stream)| stream);
                 let others = others.filter(|stream| *stream != control);
                 for stream in others.chain([self.lease_stream(), control.clone()]) {
-                    self.delete(&stream).await?;
+                    self.wire().delete_stream(&stream).await?;
                 }
             }
         }
         Ok(())
     }
+}
 
-    async fn delete(&self, stream: &str) -> Result<()> {
+impl Wire {
+    /// Removes a stream. One that does not exist counts as removed.
+    pub(crate) async fn delete_stream(&self, stream: &str) -> Result<()> {
         let none = serde_json::json!({});
         let what = format!("STREAM.DELETE.{stream}");
-        match self.wire().api::<Deleted>(&what, &none, WITHIN).await? {
+        match self.api::<Deleted>(&what, &none, WITHIN).await? {
             Ok(Deleted {}) => Ok(()),
             Err(error) if error.err_code == code::STREAM_NOT_FOUND => Ok(()),
             Err(error) => Err(error.into()),

@@ -15,6 +15,8 @@ use crate::wire::{Wire, pause};
 /// The format of subjects, streams and records. 2: a message is named by agent, sender and id in every subject, and its
 /// conversation is in the journal's.
 const FORMAT: u32 = 2;
+/// The format of a namespace that is being restored: every build refuses it, also those that know nothing of this.
+const RESTORING: u32 = u32::MAX;
 const FORMAT_KEY: &str = "mozart-format";
 const SHARDS_KEY: &str = "mozart-shards";
 /// Set where nobody has said how many replicas there are to be.
@@ -120,12 +122,16 @@ async fn control(
     options: &StreamOptions,
     timeout: Duration,
 ) -> Result<Made> {
+    made(&ensure(wire, plan(wire, namespace, options).control(), timeout).await?)
+}
+
+/// What a new namespace is to have.
+fn plan(wire: &Wire, namespace: &Namespace, options: &StreamOptions) -> Plan {
     let clustered = is_clustered(wire);
-    let wanted = options.replicas.unwrap_or(if clustered { REPLICAS } else { 1 }).max(1);
+    let replicas = options.replicas.unwrap_or(if clustered { REPLICAS } else { 1 }).max(1);
     let grows = clustered && options.replicas.is_none();
     let subjects = Subjects::new(namespace.clone(), options.journal_shards);
-    let plan = Plan { subjects, replicas: wanted, clustered, grows };
-    made(&ensure(wire, plan.control(), timeout).await?)
+    Plan { subjects, replicas, clustered, grows }
 }
 
 /// How many streams have all the replicas that they are to have, of how many. With `changes`, those of a growing cluster get three each if
@@ -195,12 +201,55 @@ fn made(info: &StreamInfo) -> Result<Made> {
     Ok(Made { shards, replicas: usize::try_from(replicas).unwrap_or(1), grows })
 }
 
+/// The namespace, by the name of its control log.
+fn namespace(config: &Value) -> String {
+    let name = config["name"].as_str().unwrap_or_default();
+    let name = name.strip_prefix("MOZART_").unwrap_or(name);
+    name.strip_suffix("_CONTROL").unwrap_or(name).to_owned()
+}
+
+/// Whether a namespace is being restored, by its control log.
+pub(crate) fn is_restoring(config: &Value) -> bool {
+    metadata(config, FORMAT_KEY) == Some(RESTORING)
+}
+
+/// Creates the streams of a namespace that has none, for a restore: nobody can use them until [`restored`]. The control log begins with
+/// a sequence.
+pub(crate) async fn create_to_restore(
+    wire: &Wire,
+    namespace: &Namespace,
+    options: &StreamOptions,
+    first: u64,
+    timeout: Duration,
+) -> Result<Made> {
+    let plan = plan(wire, namespace, options);
+    let mut control = plan.control();
+    control["first_seq"] = first.into();
+    control["metadata"][FORMAT_KEY] = RESTORING.to_string().into();
+    let mut info = ensure(wire, control, timeout).await?;
+    info.config["metadata"][FORMAT_KEY] = FORMAT.to_string().into();
+    let made = made(&info)?;
+    let plan = Plan { replicas: made.replicas, grows: made.grows, ..plan };
+    try_join_all(plan.others().into_iter().map(|config| ensure(wire, config, timeout))).await?;
+    Ok(made)
+}
+
+/// From now on the namespace can be used.
+pub(crate) async fn restored(wire: &Wire, subjects: &Subjects, timeout: Duration) -> Result<()> {
+    let name = subjects.stream("CONTROL");
+    let mut config = wire.stream_info(&name, timeout).await??.config;
+    config["metadata"][FORMAT_KEY] = FORMAT.to_string().into();
+    wire.api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &config, timeout).await??;
+    Ok(())
+}
+
 fn metadata(config: &Value, key: &str) -> Option<u32> {
     config["metadata"][key].as_str()?.parse().ok()
 }
 
 fn check_format(config: &Value) -> Result<()> {
     match metadata(config, FORMAT_KEY) {
+        Some(RESTORING) => Err(BrokerError::Restoring(namespace(config))),
         Some(found) if found > FORMAT => Err(BrokerError::TooNew { found, known: FORMAT }),
         Some(found) if found < FORMAT => Err(BrokerError::Outdated { found, known: FORMAT }),
         Some(_) | None => Ok(()),

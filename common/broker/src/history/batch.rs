@@ -10,7 +10,7 @@ use crate::error::{BrokerError, Result};
 use crate::wire::{CALL, Wire};
 
 /// The most records of a batch that a server takes.
-pub(super) const MOST: usize = 1000;
+pub(crate) const MOST: usize = 1000;
 
 const BATCH: &str = "Nats-Batch-Id";
 const NUMBER: &str = "Nats-Batch-Sequence";
@@ -19,16 +19,16 @@ const EXPECTED: &str = "Nats-Expected-Last-Sequence";
 
 /// A record that is to be written.
 #[derive(Debug, Clone)]
-pub(super) struct New {
-    pub(super) subject: String,
-    pub(super) headers: HeaderMap,
-    pub(super) payload: Bytes,
+pub(crate) struct New {
+    pub(crate) subject: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
 }
 
 /// Writes records, only if `after` is the stream's last sequence. The result is the last one's sequence.
 ///
 /// After an error they may have been stored, all of them, or may be stored later: `after` shows that to the next try.
-pub(super) async fn write(wire: &Wire, records: &[New], after: u64) -> Result<u64> {
+pub(crate) async fn write(wire: &Wire, records: &[New], after: u64) -> Result<u64> {
     let id = Uuid::now_v7().to_string();
     let Some((last, rest)) = records.split_last() else {
         return Err(BrokerError::other("an empty batch"));

@@ -22,7 +22,7 @@ use crate::journal::{Stored, read_final};
 use crate::read::Reader;
 
 /// Which final state a record was made from: `<shard>:<sequence>:<when the journal stream was made>`.
-const ORIGIN: &str = "Mozart-Origin";
+pub(crate) const ORIGIN: &str = "Mozart-Origin";
 /// Up to where HISTORY is indexed.
 pub(super) const UNTIL: &str = "Mozart-Until";
 /// What is archived of each journal stream, as [`ORIGIN`], separated by blanks.
@@ -94,7 +94,21 @@ pub(super) struct Progress {
     pub(super) marks: Marks,
 }
 
+/// Which final state a record of HISTORY was made from.
+pub(crate) fn origins(header: &str) -> Vec<(u32, u64, String)> {
+    let marks = Marks::read(header).0;
+    marks.into_iter().map(|(shard, Mark { seq, made })| (shard, seq, made)).collect()
+}
+
 impl Broker {
+    /// Indexes what HISTORY holds and no index tells of.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn index_history(&self) -> Result<()> {
+        self.archive_progress().await.map(drop)
+    }
+
     /// How far archiving got. Indexes what is not yet.
     pub(super) async fn archive_progress(&self) -> Result<Progress> {
         let (history, index) = (self.history_stream(), self.index_stream());

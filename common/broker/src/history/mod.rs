@@ -5,9 +5,9 @@
 //! tells where in HISTORY a message is ([`index`]).
 
 mod archive;
-mod batch;
+pub(crate) mod batch;
 mod collect;
-mod commit;
+pub(crate) mod commit;
 mod cursor;
 mod index;
 mod keep;

@@ -180,7 +180,10 @@ impl Broker {
     }
 
     /// The record of the log at a sequence; none if it is gone.
-    async fn logged(&self, seq: u64) -> Result<Option<Logged>> {
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn logged(&self, seq: u64) -> Result<Option<Logged>> {
         let deadline = Instant::now() + CALL;
         loop {
             let found = self.wire().at(&self.control_stream(), seq).await?;
