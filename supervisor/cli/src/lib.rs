@@ -34,6 +34,7 @@ mod list;
 pub mod logs;
 mod moves;
 pub mod nodes;
+mod outfile;
 pub mod output;
 mod page;
 pub mod parse;

@@ -18,6 +18,7 @@ use super::soul::Carried;
 use super::{Breath, image, journal, names, progress, soul};
 use crate::args::Global;
 use crate::client::{Client, now, unexpected};
+use crate::outfile::{is_stdout, may_write};
 use crate::output;
 use common::failure;
 use runtime::engine::own_data;
@@ -55,7 +56,7 @@ impl ExportArgs {
     }
 
     fn is_stdout(&self) -> bool {
-        self.file.as_os_str() == "-"
+        is_stdout(&self.file)
     }
 }
 
@@ -74,17 +75,7 @@ struct Exported<'a> {
 /// 3 when there is no such agent, 4 when it runs or FILE is there, 9 when there is no room.
 pub(crate) async fn export(global: &Global, args: &ExportArgs) -> Result<u8, ApiError> {
     let what = format!("cannot export {}", args.agent);
-    if args.is_stdout() && output::stdout_is_terminal() {
-        let cause = "stdout is a terminal, and an archive is binary data";
-        return Err(failure::error(failure::USAGE, what, cause, "name a FILE, or pipe the output"));
-    }
-    if !args.is_stdout() {
-        runtime::home::reaches(&args.file)?;
-    }
-    if !args.is_stdout() && !args.force && args.file.symlink_metadata().is_ok() {
-        let cause = format!("{} already exists", args.file.display());
-        return Err(failure::error(failure::CONFLICT, what, cause, "another FILE, or --force"));
-    }
+    may_write(&args.file, args.force, &what)?;
     let client = Client::to_read(global).await?;
     let detail = quiet(&client, args, &what).await?;
     let carried = soul::carried(detail.in_force())?;

@@ -178,7 +178,7 @@ impl Import {
             args.file.display().to_string()
         };
         let what = format!("cannot import {shown}");
-        let file = slice::open(&args.file, &what).await?;
+        let file = slice::open(&args.file, &what, "mozart export AGENT").await?;
         let refused = |cause: String| {
             let try_ = match cause.contains("points outside its folder") {
                 true => "--links, if you trust the archive",

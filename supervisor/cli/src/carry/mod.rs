@@ -13,7 +13,7 @@ mod manifest;
 mod names;
 mod pack;
 mod restore;
-mod slice;
+pub(crate) mod slice;
 mod soul;
 mod unpack;
 

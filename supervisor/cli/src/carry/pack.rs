@@ -1,47 +1,27 @@
 //! Writing an archive: in pieces, to a temporary file that is renamed once it is complete.
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
 
 use common::api::ApiError;
 use indicatif::ProgressBar;
 use runtime::tree::{Entry, Kind};
-use rustix::fs::{CWD, RenameFlags, SeekFrom, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
-use super::slice::draft_name;
 use super::{Breath, CHUNK};
-use crate::output;
+use crate::outfile::OutFile;
 use common::failure;
 
 /// The size of a tar's blocks.
 const BLOCK: u64 = 512;
 
-/// Where an archive goes.
-#[derive(Debug)]
-enum Out {
-    Stdout,
-    File { file: File, draft: Draft, path: PathBuf, replace: bool },
-}
-
-/// A file that is removed unless it is completed.
-#[derive(Debug)]
-struct Draft(PathBuf);
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Renamed: then it is not there.
-        let _gone = std::fs::remove_file(&self.0);
-    }
-}
-
 /// An archive that is being written. Dropped before its end, nothing is left of it.
 #[derive(Debug)]
 pub(super) struct Pack {
-    out: Out,
+    out: OutFile,
     bar: ProgressBar,
     breath: Breath,
     written: u64,
@@ -51,7 +31,7 @@ pub(super) struct Pack {
 impl Pack {
     /// An archive on stdout.
     pub(super) fn to_stdout(bar: ProgressBar) -> Self {
-        Self::new(Out::Stdout, bar)
+        Self::new(OutFile::Stdout, bar)
     }
 
     /// An archive in a file.
@@ -59,25 +39,15 @@ impl Pack {
     /// # Errors
     /// When the folder does not take it.
     pub(super) fn to_file(path: &Path, replace: bool, bar: ProgressBar) -> Result<Self, ApiError> {
-        // A name that nobody has put a link under. What is there already is not ours, nor to be removed.
-        let aside = path.with_file_name(draft_name());
-        let made = File::options().write(true).create_new(true).mode(0o600).open(&aside);
-        let file = made.map_err(|error| cannot_write(path, &error))?;
-        let draft = Draft(aside);
-        Ok(Self::new(Out::File { file, draft, path: path.to_owned(), replace }, bar))
+        Ok(Self::new(OutFile::create(path, replace)?, bar))
     }
 
-    fn new(out: Out, bar: ProgressBar) -> Self {
+    fn new(out: OutFile, bar: ProgressBar) -> Self {
         Self { out, bar, breath: Breath::new(), written: 0, chunk: vec![0; CHUNK] }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
-        match &mut self.out {
-            Out::Stdout => output::bytes(bytes)?,
-            Out::File { file, path, .. } => {
-                file.write_all(bytes).map_err(|error| cannot_write(path, &error))?;
-            }
-        }
+        self.out.write(bytes)?;
         self.written += bytes.len() as u64;
         Ok(())
     }
@@ -217,10 +187,7 @@ impl Pack {
     /// Writes zeros: in a file, a hole.
     async fn zeros(&mut self, count: u64) -> Result<(), ApiError> {
         let mut left = count;
-        if let Out::File { file, path, .. } = &mut self.out {
-            let by = i64::try_from(left).unwrap_or(i64::MAX);
-            seek(&*file, SeekFrom::Current(by))
-                .map_err(|error| cannot_write(path, &error.into()))?;
+        if self.out.skip(count)? {
             self.written += left;
             self.bar.inc(left);
             return Ok(());
@@ -285,10 +252,7 @@ impl Pack {
     pub(super) fn finish(mut self) -> Result<u64, ApiError> {
         self.write(&[0; 2 * BLOCK as usize])?;
         self.bar.finish_and_clear();
-        if let Out::File { file, draft, path, replace } = self.out {
-            let named = file.sync_all().and_then(|()| rename(&draft.0, &path, replace));
-            named.map_err(|error| cannot_write(&path, &error))?;
-        }
+        self.out.finish()?;
         Ok(self.written)
     }
 }
@@ -299,45 +263,5 @@ fn read(source: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
-    }
-}
-
-fn rename(from: &Path, to: &Path, replace: bool) -> io::Result<()> {
-    if !replace {
-        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // A file system that cannot: nobody is expected to have been that fast.
-            Err(Errno::INVAL | Errno::NOSYS) => {}
-            renamed => return Ok(renamed?),
-        }
-    }
-    std::fs::rename(from, to)
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> ApiError {
-    let what = format!("cannot write {}", path.display());
-    if error.kind() == io::ErrorKind::AlreadyExists {
-        return failure::error(failure::CONFLICT, what, error, "another FILE, or --force");
-    }
-    failure::file(what, error, "another FILE; `df` shows the free space there")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    #[test]
-    fn each_draft_is_a_new_file_of_this_users() {
-        let temp = tempfile::tempdir().expect("a temporary folder");
-        let target = temp.path().join("a.tar");
-        let made = || Pack::to_file(&target, false, ProgressBar::hidden()).expect("made");
-        let two = [made(), made()];
-        let names: Vec<_> = std::fs::read_dir(temp.path()).expect("readable").flatten().collect();
-        assert_eq!(names.len(), 2, "one for each");
-        for name in names {
-            assert_eq!(name.metadata().expect("there").permissions().mode() & 0o777, 0o600);
-        }
-        drop(two);
-        assert_eq!(std::fs::read_dir(temp.path()).expect("readable").count(), 0);
     }
 }

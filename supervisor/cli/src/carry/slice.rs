@@ -8,9 +8,8 @@ use std::path::Path;
 use bytes::Bytes;
 use common::api::ApiError;
 use futures_util::Stream;
-use uuid::Uuid;
-
 use super::CHUNK;
+use crate::outfile::draft_name;
 use common::failure;
 
 /// Where a part is, in bytes.
@@ -71,11 +70,6 @@ impl Seek for Slice {
     }
 }
 
-/// An unpredictable name for what is not complete yet.
-pub(super) fn draft_name() -> String {
-    format!(".mozart-{}", Uuid::now_v7())
-}
-
 /// A new file of this user's that no folder lists: gone as soon as it is closed.
 ///
 /// # Errors
@@ -88,15 +82,15 @@ pub(super) fn spool(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens an archive. What cannot be read twice is copied to a temporary file first.
+/// Opens an archive, which `writer` writes. What cannot be read twice is copied to a temporary file first.
 ///
 /// # Errors
 /// 3 when it is not there, 2 when it is not a file, 9 when there is no room.
-pub(super) async fn open(path: &Path, what: &str) -> Result<File, ApiError> {
+pub(crate) async fn open(path: &Path, what: &str, writer: &str) -> Result<File, ApiError> {
     if path.as_os_str() != "-" {
         let file = File::open(path).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
-                let try_ = "check the path; `mozart export AGENT` writes such a file";
+                let try_ = format!("check the path; `{writer}` writes such a file");
                 return failure::error(failure::NOT_FOUND, what, &error, try_);
             }
             failure::file(what, &error, "")

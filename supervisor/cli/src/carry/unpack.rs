@@ -12,7 +12,8 @@ use indicatif::ProgressBar;
 use tar::EntryType;
 
 use super::names::{self, Place};
-use super::slice::{Range, Slice, draft_name};
+use super::slice::{Range, Slice};
+use crate::outfile::draft_name;
 use super::{Breath, CHUNK};
 use crate::output;
 use common::failure;
