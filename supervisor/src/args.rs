@@ -43,6 +43,11 @@ pub(crate) enum Command {
     JoinToken,
     /// Remove all messages, or the whole fleet, while nothing is running
     Reset(cli::reset::ResetArgs),
+    /// Restore a fleet from a backup, where there is none and nothing is running
+    ///
+    /// Agents start with the next `mozart up`. Whatever still runs of the fleet after the backup was taken has no effect any more; messages that
+    /// were answered after it may be answered again, and are listed.
+    Restore(cli::backup::restore::RestoreArgs),
     /// Run a supervisor
     Supervisor(SupervisorArgs),
     /// Run a node, which starts and stops agents on this machine; list nodes

@@ -79,6 +79,7 @@ async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::JoinToken => up::join_token(global).await.map(|()| 0),
         Command::Down(args) => up::down(global, args).await.map(|()| 0),
         Command::Reset(args) => up::reset(global, &args).await.map(|()| 0),
+        Command::Restore(args) => up::restore(global, &args).await,
         Command::Supervisor(args) => roles::supervisor(global, args).await.map(|()| 0),
         Command::Node(NodeArgs { command: Some(command), .. }) => {
             cli::nodes::run(global, &command).await

@@ -17,6 +17,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("join-token", &["mozart join-token"]),
     ("down", &["mozart down", "mozart down --timeout 5m"]),
     ("reset", &["mozart reset --messages", "mozart reset --all --yes"]),
+    (
+        "restore",
+        &["mozart restore fleet.backup", "mozart restore fleet.backup monday.backup --dry-run"],
+    ),
     ("supervisor", &["mozart supervisor --nats nats://broker:4222 --store /var/lib/nats"]),
     (
         "node",
@@ -58,6 +62,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("commit", &["mozart commit scribe"]),
     ("export", &["mozart export scribe scribe.tar"]),
     ("import", &["mozart import scribe.tar", "mozart import scribe.tar --name editor"]),
+    ("backup", &["mozart backup fleet.backup", "mozart backup monday.backup --since fleet.backup"]),
     ("wait", &["mozart wait scribe", "mozart wait scribe --for idle --timeout 5m"]),
     ("inspect", &["mozart inspect scribe"]),
     (

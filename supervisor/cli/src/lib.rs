@@ -4,6 +4,7 @@
 mod agents;
 mod answer;
 pub mod args;
+pub mod backup;
 pub mod bench;
 mod cancel;
 mod carry;
@@ -127,6 +128,11 @@ pub enum Command {
     ///
     /// Its messages keep their ids. Messages with a final state keep it; open messages are answered here.
     Import(carry::ImportArgs),
+    /// Write the whole fleet to one file, while it runs
+    ///
+    /// Agents with their generations and files, messages, history and dead letters; not SANCTUMs, SECRETs and images. `mozart restore` reads
+    /// it.
+    Backup(backup::BackupArgs),
     /// Wait until an agent is running, idle or stopped
     Wait(lifecycle::WaitArgs),
     /// Show everything known about an agent
@@ -195,6 +201,7 @@ async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Commit(args) => commit::run(global, &args).await,
         Command::Export(args) => carry::export(global, &args).await,
         Command::Import(args) => carry::import(global, &args).await,
+        Command::Backup(args) => backup::backup(global, &args).await,
         Command::Wait(args) => lifecycle::wait(global, &args).await,
         Command::Inspect(args) => inspect::run(global, &args).await,
         Command::Logs(args) => logs::run(global, &args).await,

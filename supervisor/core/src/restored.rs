@@ -21,6 +21,14 @@ impl State {
         self.base
     }
 
+    /// The highest number that an incarnation of any agent got.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        let agents = self.agents.values().map(|agent| agent.incarnation);
+        let removed = self.tombstones.values().map(|buried| buried.incarnation);
+        agents.chain(removed).max().unwrap_or(0).max(self.base)
+    }
+
     /// The names that ever had messages: of agents, and of those that were removed.
     pub fn names(&self) -> impl Iterator<Item = &AgentName> {
         self.agents.keys().chain(self.tombstones.keys())

@@ -11,6 +11,7 @@ mod nats;
 mod note;
 mod others;
 mod reset;
+mod restore;
 mod shell;
 mod tail;
 mod violations;
@@ -45,6 +46,7 @@ pub(crate) use down::down;
 pub(crate) use joining::join_token;
 use joining::{invite, membership, patience};
 pub(crate) use reset::reset;
+pub(crate) use restore::restore;
 
 /// How long the parts may take to be there.
 const START: Duration = Duration::from_secs(20);

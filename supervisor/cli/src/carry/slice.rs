@@ -5,12 +5,12 @@ use std::io::{self, Read, Seek, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use bytes::Bytes;
-use common::api::ApiError;
-use futures_util::Stream;
 use super::CHUNK;
 use crate::outfile::draft_name;
+use bytes::Bytes;
+use common::api::ApiError;
 use common::failure;
+use futures_util::Stream;
 
 /// Where a part is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use tar::EntryType;
 
 use super::names::{self, Place};
 use super::slice::{Range, Slice};
-use crate::outfile::draft_name;
 use super::{Breath, CHUNK};
+use crate::outfile::draft_name;
 use crate::output;
 use common::failure;
 
