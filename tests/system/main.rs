@@ -1,6 +1,7 @@
 //! The behaviour of Mozart end to end: real nats-server, real `mozart`, real shims, real workers.
 
 mod attempts;
+mod backup;
 mod bad_souls;
 mod bad_workers;
 mod bench;

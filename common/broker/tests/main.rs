@@ -3,6 +3,7 @@
 mod support;
 
 mod attempts;
+mod backup;
 mod cluster;
 mod connect;
 mod consumer;

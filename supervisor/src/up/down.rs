@@ -94,8 +94,12 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
 }
 
 pub(super) fn is_left(home: &Home) -> bool {
+    Nats::is_left(home) || is_fleet_left(home)
+}
+
+/// Whether something is left of a fleet, other than its nats-server.
+pub(super) fn is_fleet_left(home: &Home) -> bool {
     home.running_file().exists()
-        || Nats::is_left(home)
         || !labels::find(&home.run()).is_empty()
         || !containers::left(home).is_empty()
 }

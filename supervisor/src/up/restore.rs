@@ -39,11 +39,13 @@ async fn perform(global: &Global, args: &RestoreArgs) -> Result<(), ApiError> {
         return restore::restore(&options, global.output, args, ready).await;
     }
     let home = Home::locate(global.home.as_deref())?;
+    home.create()?;
     check_format(&home)?;
     home.claim()?;
     // Held until the end: no `up` begins meanwhile.
     let lock = home.lock()?;
-    if lock.is_none() || down::is_left(&home) {
+    // A server that an interrupted restore has left behind is used.
+    if lock.is_none() || down::is_fleet_left(&home) {
         let cause =
             format!("something that was started from {} is still running", home.dir.display());
         return Err(failure::error(
