@@ -41,4 +41,5 @@ mod surroundings;
 mod survival;
 mod told;
 mod unwritable;
+mod upgrade;
 mod up_down;

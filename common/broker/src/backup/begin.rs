@@ -9,7 +9,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::api::code;
-use crate::connection::{Broker, ConnectOptions, open};
+use crate::connecting::open;
+use crate::connection::{Broker, ConnectOptions};
 use crate::error::{BrokerError, Result};
 use crate::streams::{self, StreamOptions};
 use crate::wire::{CALL, Wire};
