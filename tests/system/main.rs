@@ -41,5 +41,5 @@ mod surroundings;
 mod survival;
 mod told;
 mod unwritable;
-mod upgrade;
 mod up_down;
+mod upgrade;

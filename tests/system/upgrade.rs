@@ -84,9 +84,8 @@ async fn reports_of_earlier_versions_are_signs_of_life_and_nothing_is_restarted_
 #[tokio::test]
 async fn up_in_the_place_of_one_of_another_version_restarts_no_agent() {
     let mut fleet = Fleet::with(&[("a", &flaky(""))]).await;
-    let identity = |fleet: &Fleet| {
-        [fleet.shim("a"), fleet.worker("a")].map(|pid| (pid, started_at(pid)))
-    };
+    let identity =
+        |fleet: &Fleet| [fleet.shim("a"), fleet.worker("a")].map(|pid| (pid, started_at(pid)));
     let before = identity(&fleet);
     fleet.kill_up().await;
     // As an earlier version has left it.

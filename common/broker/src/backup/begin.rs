@@ -115,6 +115,9 @@ async fn names(wire: &Wire, subjects: &Subjects) -> Result<Vec<String>> {
             break;
         }
     }
+    // Somebody's own stream may take the same subjects: that is not ours to remove.
+    let ours = subjects.stream("");
+    names.retain(|name| name.starts_with(&ours));
     let control = subjects.stream("CONTROL");
     names.sort_by_key(|name| *name == control);
     Ok(names)
