@@ -223,23 +223,42 @@ pub(crate) async fn create_to_restore(
     timeout: Duration,
 ) -> Result<Made> {
     let plan = plan(wire, namespace, options);
-    let mut control = plan.control();
+    let mut control = in_batches(plan.control());
     control["first_seq"] = first.into();
     control["metadata"][FORMAT_KEY] = RESTORING.to_string().into();
     let mut info = ensure(wire, control, timeout).await?;
     info.config["metadata"][FORMAT_KEY] = FORMAT.to_string().into();
     let made = made(&info)?;
     let plan = Plan { replicas: made.replicas, grows: made.grows, ..plan };
-    try_join_all(plan.others().into_iter().map(|config| ensure(wire, config, timeout))).await?;
+    let others = plan.others().into_iter().map(in_batches);
+    try_join_all(others.map(|config| ensure(wire, config, timeout))).await?;
     Ok(made)
+}
+
+/// A stream that is filled in batches, each of them synced once: not one that is not synced at all.
+fn in_batches(mut config: Value) -> Value {
+    if config["persist_mode"].is_null() && config["storage"] == "file" {
+        config["allow_atomic"] = true.into();
+    }
+    config
 }
 
 /// From now on the namespace can be used.
 pub(crate) async fn restored(wire: &Wire, subjects: &Subjects, timeout: Duration) -> Result<()> {
-    let name = subjects.stream("CONTROL");
-    let mut config = wire.stream_info(&name, timeout).await??.config;
-    config["metadata"][FORMAT_KEY] = FORMAT.to_string().into();
-    wire.api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &config, timeout).await??;
+    // What they are otherwise is as it was created; the control log, which unlocks all of them, comes last.
+    let plan = Plan { subjects: subjects.clone(), replicas: 1, clustered: false, grows: false };
+    for wanted in plan.others().into_iter().chain([plan.control()]) {
+        let name = wanted["name"].as_str().unwrap_or_default();
+        let existing = wire.stream_info(name, timeout).await??.config;
+        let mut config = existing.clone();
+        config["allow_atomic"] = wanted["allow_atomic"].as_bool().unwrap_or(false).into();
+        if config["metadata"][FORMAT_KEY] == RESTORING.to_string() {
+            config["metadata"][FORMAT_KEY] = FORMAT.to_string().into();
+        }
+        if config != existing {
+            wire.api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &config, timeout).await??;
+        }
+    }
     Ok(())
 }
 

@@ -97,14 +97,11 @@ impl Filler {
             let rest = records.get(done..).unwrap_or_default();
             let written = match self.part {
                 // One sync for all of them.
-                Part::History => batch::write(self.broker.wire(), rest, self.last).await,
-                Part::Control
-                | Part::Files
-                | Part::Journal(_)
-                | Part::Attempts
-                | Part::Dead
-                | Part::Events
-                | Part::Logs => self.write(rest).await,
+                Part::Control | Part::Files | Part::Journal(_) | Part::History | Part::Dead => {
+                    batch::write(self.broker.wire(), rest, self.last).await
+                }
+                // These are not synced at all, and take no batches then.
+                Part::Attempts | Part::Events | Part::Logs => self.write(rest).await,
             };
             match written {
                 Ok(last) => self.last = last,
@@ -124,7 +121,9 @@ impl Filler {
                 Some(there) => there,
                 None => {
                     let stream = &self.stream;
-                    let cause = format!("somebody else writes to {stream} while it is restored");
+                    let cause = format!(
+                        "{stream} has other records than were written to it: somebody else writes, or its server has lost some"
+                    );
                     return Err(BrokerError::Other(cause));
                 }
             };
