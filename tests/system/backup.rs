@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +12,9 @@ use std::time::Duration;
 use broker::Broker;
 use common::api::MessageDetail;
 use serde_json::Value;
-use system_tests::harness::{Fleet, Output, Signal, alive, eventually, flaky, kill, message};
+use system_tests::harness::{
+    Fleet, Output, Signal, alive, eventually, flaky, kill, message, within,
+};
 use tokio::task::JoinSet;
 
 use crate::roles;
@@ -192,6 +195,45 @@ async fn what_was_accepted_under_load_is_there_once_with_its_final_state() {
         assert_eq!(counted, counts.len() as u64);
         let _down = fleet.cli(["down"]).await.ok();
     }
+}
+
+#[tokio::test]
+async fn what_moves_to_the_history_while_a_backup_is_taken_is_in_it_once() {
+    const COUNT: usize = 600;
+    let souls: Vec<_> = AGENTS.map(|agent| (agent, ECHO)).into();
+    let mut fleet = Fleet::new(&souls).env("MOZART_HOT", "6s");
+    fleet.all_up().await;
+    let broker = fleet.broker().await;
+    for n in 0..COUNT {
+        let text = "text ".repeat(400);
+        let sent = message(AGENTS[n % AGENTS.len()], &format!("m{n}"), &text);
+        broker.send(&sent, Duration::from_secs(20)).await.expect("accepted");
+    }
+    // Its reader stands still: it has read a part of the journals, and waits.
+    let mut writing = fleet.command(["backup", "-"]);
+    writing.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut writing = writing.spawn().expect("it is there");
+    within(Duration::from_secs(90), "all have left the journal", async || {
+        let mut hot = 0;
+        for agent in AGENTS {
+            let agent = agent.parse().expect("valid");
+            hot += broker.count_requests(&agent).await.expect("a count");
+        }
+        if hot == 0 { Ok(()) } else { Err(format!("{hot} are there")) }
+    })
+    .await;
+    assert!(writing.try_wait().expect("ours").is_none(), "it waits");
+    let file = path(&fleet, "slow");
+    let mut out = tokio::fs::File::create(&file).await.expect("made");
+    let mut from = writing.stdout.take().expect("it is a pipe");
+    tokio::io::copy(&mut from, &mut out).await.expect("copied");
+    out.sync_all().await.expect("written");
+    assert!(writing.wait().await.expect("ours").success());
+    let _down = fleet.cli(["down"]).await.ok();
+
+    let (mut there, _told) = restored(&[&file], &[]).await;
+    there.up(&[]).await;
+    assert_eq!(settled(&there).await.len(), COUNT);
 }
 
 #[tokio::test]
