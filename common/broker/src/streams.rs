@@ -252,7 +252,7 @@ pub(crate) async fn restored(wire: &Wire, subjects: &Subjects, timeout: Duration
         let existing = wire.stream_info(name, timeout).await??.config;
         let mut config = existing.clone();
         config["allow_atomic"] = wanted["allow_atomic"].as_bool().unwrap_or(false).into();
-        if config["metadata"][FORMAT_KEY] == RESTORING.to_string() {
+        if is_restoring(&config) {
             config["metadata"][FORMAT_KEY] = FORMAT.to_string().into();
         }
         if config != existing {
