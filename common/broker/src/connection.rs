@@ -363,7 +363,7 @@ fn of_cluster(wire: &Wire, error: BrokerError) -> BrokerError {
 }
 
 /// How long a cluster may take to answer for its streams: one whose leader is gone elects another one, after 4 to 9 s.
-fn election(wire: &Wire) -> Duration {
+pub(crate) fn election(wire: &Wire) -> Duration {
     if streams::is_clustered(wire) { Duration::from_secs(15) } else { Duration::ZERO }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::api::code;
 use crate::connecting::open;
-use crate::connection::{Broker, ConnectOptions};
+use crate::connection::{Broker, ConnectOptions, election};
 use crate::error::{BrokerError, Result};
 use crate::streams::{self, StreamOptions};
 use crate::wire::{CALL, Wire};
@@ -39,7 +39,7 @@ impl Broker {
     ) -> Result<Self> {
         let deadline = Instant::now() + options.timeout;
         let wire = open(options, deadline).await?;
-        let patience = options.timeout.max(3 * CALL);
+        let patience = options.timeout.max(3 * CALL).max(election(&wire));
         let subjects = Subjects::new(options.namespace.clone(), 1);
         remove_empty(&wire, &subjects).await?;
         let streams =
@@ -104,10 +104,12 @@ impl Broker {
 
 /// The streams of a namespace, the control log last: it says what the others are.
 async fn names(wire: &Wire, subjects: &Subjects) -> Result<Vec<String>> {
+    // A cluster that was just started elects first.
+    let patience = CALL.max(election(wire));
     let mut names = Vec::new();
     loop {
         let body = json!({ "subject": subjects.all(), "offset": names.len() });
-        let page: Names = wire.api("STREAM.NAMES", &body, CALL).await??;
+        let page: Names = wire.api("STREAM.NAMES", &body, patience).await??;
         let some = page.streams.unwrap_or_default();
         let is_last = some.is_empty();
         names.extend(some);
