@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
-use system_tests::harness::{Hosts, Runtime, within};
+use system_tests::harness::{Hosts, Runtime, flaky, within};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::start;
@@ -156,4 +156,79 @@ async fn two_hosts_that_do_not_reach_each_other_share_one_fleet() {
         hosts.cut(other, at);
     };
     under_load(cut, Duration::from_secs(2), Duration::from_secs(20)).await;
+}
+
+/// How long a server that does not answer for its cluster keeps anybody waiting: others are elected after 4 to 9 s, everybody leaves it
+/// after 5 to 13 s, and its consumers, which answer nobody any more, are replaced.
+const LEFT: Duration = Duration::from_secs(40);
+/// How long two hosts that do not reach each other keep anybody waiting: their servers elect themselves by turns, until one that reaches
+/// all of them is elected.
+const PARTED: Duration = Duration::from_secs(60);
+
+const AGENTS: [&str; 3] = ["a", "b", "c"];
+
+#[tokio::test]
+async fn a_server_that_is_cut_off_from_the_others_is_left() {
+    let soul = flaky("");
+    let Some(hosts) = Hosts::new(3, &AGENTS.map(|agent| (agent, soul.as_str()))) else { return };
+    start(&hosts, 3).await;
+    for host in 0..3 {
+        all_nodes_are_up(&hosts).await;
+        hosts.cut_server(host);
+        let (took, slowest) = all_answer(&hosts).await;
+        assert!(took < LEFT, "server {host} cut off: {slowest} waited for {took:?}");
+        hosts.heal();
+    }
+}
+
+/// Whichever of the three servers leads a stream, and wherever an agent and its caller are.
+#[tokio::test]
+async fn answers_go_on_while_two_hosts_do_not_reach_each_other() {
+    let soul = flaky("");
+    let Some(hosts) = Hosts::new(3, &AGENTS.map(|agent| (agent, soul.as_str()))) else { return };
+    start(&hosts, 3).await;
+    for one in 0..3 {
+        let other = (one + 1) % 3;
+        all_nodes_are_up(&hosts).await;
+        hosts.cut(one, other);
+        hosts.cut(other, one);
+        let (took, slowest) = all_answer(&hosts).await;
+        assert!(took < PARTED, "{one} and {other} parted: {slowest} waited for {took:?}");
+        hosts.heal();
+    }
+}
+
+/// Asks every agent from every host at once: how long the slowest answer took, and which that was.
+async fn all_answer(hosts: &Hosts) -> (Duration, String) {
+    let asked = (0..3).flat_map(|host| AGENTS.map(|agent| (host, agent)));
+    let answered = asked.map(|(host, agent)| answered(hosts, host, agent));
+    let answered = futures_util::future::join_all(answered).await;
+    answered.into_iter().max_by_key(|(took, _)| *took).expect("some were asked")
+}
+
+/// How long an agent took to answer a question from a host, and both.
+async fn answered(hosts: &Hosts, host: usize, agent: &str) -> (Duration, String) {
+    let began = Instant::now();
+    within(Duration::from_secs(120), "an answer", async || {
+        let sent = hosts.host(host).cli(["send", agent, "x", "--wait", "--timeout", "60s"]).await;
+        if sent.code == 0 {
+            Ok((began.elapsed(), format!("{agent}, asked on host {host},")))
+        } else {
+            Err(sent.to_string())
+        }
+    })
+    .await
+}
+
+async fn all_nodes_are_up(hosts: &Hosts) {
+    within(Duration::from_secs(60), "all nodes are up", async || {
+        let nodes = hosts.host(0).cli(["node", "ls", "-o", "json"]).await;
+        if nodes.code != 0 {
+            return Err(nodes.to_string());
+        }
+        let nodes = nodes.json();
+        let up = nodes.as_array().map(|nodes| nodes.iter().filter(|node| node["state"] == "up"));
+        if up.map(Iterator::count) == Some(3) { Ok(()) } else { Err(nodes.to_string()) }
+    })
+    .await;
 }

@@ -1,5 +1,7 @@
 //! Server addresses: credentials are taken out at the edge, so that no error text and no log line can show them.
 
+use std::net::{IpAddr, UdpSocket};
+
 use async_nats::ServerAddr;
 
 use crate::error::{BrokerError, Result};
@@ -46,6 +48,14 @@ impl Address {
         }
         Ok(Self { servers, shown, login })
     }
+
+    /// Whether the first server is on this host: then it is the one to begin with, since a cluster's host that is cut off from another may
+    /// reach a third.
+    pub(crate) fn begins_here(&self) -> bool {
+        let first = self.servers.first().and_then(|server| server.host().parse::<IpAddr>().ok());
+        // Only an address of this host can be bound to.
+        first.is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
+    }
 }
 
 /// The servers of an address, without the credentials in it.
@@ -81,6 +91,14 @@ mod tests {
         assert_eq!(address.shown, "nats://h:1,tls://k");
         assert_eq!(address.login, Some(("u@x".into(), Some("p@s:s".into()))));
         assert_eq!(address.servers.len(), 2);
+    }
+
+    #[test]
+    fn a_server_of_this_host_is_told_from_another() {
+        let begins_here = |urls| Address::parse(urls).expect("valid").begins_here();
+        assert!(begins_here("tls://127.0.0.1:4222,tls://192.0.2.1:4222"));
+        assert!(!begins_here("tls://192.0.2.1:4222,tls://127.0.0.1:4222"));
+        assert!(!begins_here("somewhere"));
     }
 
     #[test]

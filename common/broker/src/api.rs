@@ -45,7 +45,8 @@ pub(crate) mod code {
     pub(crate) const STREAM_NAME_IN_USE: u64 = 10058;
     pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
     /// Compare-and-set failed; the second one while another write to the subject is under way in a cluster.
-    pub(crate) const WRONG_LAST: [u64; 2] = [10071, 10164];
+    pub(crate) const UNDER_WAY: u64 = 10164;
+    pub(crate) const WRONG_LAST: [u64; 2] = [10071, UNDER_WAY];
     /// Account, server or stream has no room.
     pub(crate) const FULL: [u64; 5] = [10002, 10023, 10028, 10047, 10077];
     pub(crate) const NO_JETSTREAM: [u64; 2] = [10039, 10076];
@@ -76,6 +77,12 @@ impl ApiError {
         self.err_code == code::SEQUENCE_NOT_FOUND
             || (self.err_code == code::NOT_DELETED
                 && why.iter().any(|why| self.description.contains(why)))
+    }
+
+    /// Whether a stream may have no leader that can store anything: a deposed one that is cut off says for long that another write to the
+    /// subject is under way.
+    fn is_unsettled(&self) -> bool {
+        self.is_transient() || self.err_code == code::UNDER_WAY
     }
 
     /// Whether asking again may help: a stream without a leader, a server that starts.
@@ -169,6 +176,13 @@ pub(crate) struct StreamInfo {
     pub(crate) ts: Option<Timestamp>,
     #[serde(default)]
     pub(crate) cluster: Cluster,
+}
+
+impl StreamInfo {
+    /// Whether it is the leader of a stream on a cluster that says so.
+    pub(crate) fn is_of_leader(&self) -> bool {
+        self.cluster.is_of_leader(self.copies())
+    }
 }
 
 /// An answer that counts only if it is the leader's of a stream.
@@ -286,12 +300,18 @@ impl Wire {
             let payload = &answer.message.payload;
             let head: ErrorOf = serde_json::from_slice(payload).map_err(BrokerError::other)?;
             match head.error {
-                None => {
+                Some(error) if error.is_transient() => {
+                    self.route.missed(&subject, Instant::now());
+                    pause(deadline, timeout).await?;
+                }
+                answered => {
+                    self.route.answered(&subject);
+                    if let Some(error) = answered {
+                        return Ok(Err(error));
+                    }
                     let parsed = serde_json::from_slice(payload).map_err(BrokerError::other)?;
                     return Ok(Ok((parsed, answer.asked)));
                 }
-                Some(error) if error.is_transient() => pause(deadline, timeout).await?,
-                Some(error) => return Ok(Err(error)),
             }
         }
     }
@@ -317,6 +337,11 @@ impl Wire {
             tries += answer.tries;
             let ack: PubAck =
                 serde_json::from_slice(&answer.message.payload).map_err(BrokerError::other)?;
+            if ack.error.as_ref().is_some_and(ApiError::is_unsettled) {
+                self.route.missed(&subject, Instant::now());
+            } else {
+                self.route.answered(&subject);
+            }
             match ack.error {
                 None if ack.duplicate => return Ok((Published::Duplicate(ack.seq), tries)),
                 None => return Ok((Published::Stored(ack.seq), tries)),
@@ -440,6 +465,7 @@ impl Wire {
 
     async fn direct(&self, request: &Subject, body: Bytes) -> Result<Option<Record>> {
         let answer = self.request(request, || None, body, CALL).await?;
+        self.route.answered(request);
         match answer.message.status {
             None | Some(StatusCode::OK) => Record::from_direct(answer.message).map(Some),
             Some(StatusCode::NOT_FOUND) => Ok(None),
@@ -467,9 +493,13 @@ impl Wire {
             let told = self.api_timed::<T>(&what, body, left).await;
             match told.map_err(|error| of_whole(error, timeout))? {
                 Ok((told, _)) if !told.cluster().is_of_leader(clustered(told.copies())) => {
+                    self.route.missed(&leader(stream), Instant::now());
                     pause(deadline, timeout).await?;
                 }
-                told => return Ok(told),
+                told => {
+                    self.route.answered(&leader(stream));
+                    return Ok(told);
+                }
             }
         }
     }
@@ -548,6 +578,11 @@ impl Wire {
     pub(crate) async fn last_seq(&self, stream: &str) -> Result<u64> {
         Ok(self.stream_info(stream, CALL).await??.state.last_seq)
     }
+}
+
+/// What is asked of a stream's leader, and answered by others too.
+fn leader(stream: &str) -> String {
+    format!("leader {stream}")
 }
 
 /// A timeout of a part is a timeout of the whole.

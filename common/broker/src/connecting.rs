@@ -14,6 +14,7 @@ use crate::callout::AsUser;
 use crate::connection::{ConnectOptions, Link};
 use crate::error::{BrokerError, Result};
 use crate::quiet::Quiet;
+use crate::route::Route;
 use crate::tls;
 use crate::wire::{Wire, jitter};
 
@@ -37,13 +38,15 @@ pub(crate) async fn open(options: &ConnectOptions, deadline: Instant) -> Result<
     let mut refusals = 0;
     loop {
         attempt += 1;
-        let client = client_options(options, &address, &link_out, &forbidden_out).await?;
+        let route = Arc::new(Route::new());
+        let told = Told { link: &link_out, forbidden: &forbidden_out, route: &route };
+        let client = client_options(options, &address, told).await?;
         let connecting = client.connect(address.servers.as_slice());
         let cause = match timeout_at(deadline, connecting).await {
             Ok(Ok(client)) => {
                 check_version(&client)?;
                 let polls = options.user().is_some_and(|user| user.scope < Scope::Admin);
-                let wire = Wire { client, link, clock: Arc::default(), polls, forbidden };
+                let wire = Wire { client, link, clock: Arc::default(), polls, forbidden, route };
                 wire.up(deadline, options.timeout).await?;
                 return Ok(wire);
             }
@@ -82,16 +85,24 @@ pub(crate) async fn open(options: &ConnectOptions, deadline: Instant) -> Result<
 
 /// How long one of several servers may take: one that accepts and then says nothing may not use up what the others need.
 fn share(timeout: Duration, servers: usize) -> Duration {
-    (timeout / u32::try_from(servers.max(1)).unwrap_or(u32::MAX)).min(Duration::from_secs(5))
+    let most = Duration::from_secs(if servers > 1 { 3 } else { 5 });
+    (timeout / u32::try_from(servers.max(1)).unwrap_or(u32::MAX)).min(most)
+}
+
+/// Who is told of what happens to a connection.
+struct Told<'a> {
+    link: &'a Arc<watch::Sender<Link>>,
+    forbidden: &'a Arc<watch::Sender<String>>,
+    route: &'a Arc<Route>,
 }
 
 async fn client_options(
     options: &ConnectOptions,
     address: &Address,
-    link: &Arc<watch::Sender<Link>>,
-    forbidden: &Arc<watch::Sender<String>>,
+    told: Told<'_>,
 ) -> Result<async_nats::ConnectOptions> {
-    let (link, forbidden) = (Arc::clone(link), Arc::clone(forbidden));
+    let (link, forbidden) = (Arc::clone(told.link), Arc::clone(told.forbidden));
+    let route = Arc::clone(told.route);
     let complaints = Quiet::new();
     let (is_alone, seen) = (address.servers.len() == 1, Arc::clone(&link));
     let mut client = async_nats::ConnectOptions::new()
@@ -102,6 +113,10 @@ async fn client_options(
             let is_lost = seen.borrow().epoch > 0;
             reconnect_delay(attempt, is_lost, is_alone)
         })
+        .reconnect_to_server_callback(move |servers, _| {
+            let next = route.next(&servers);
+            std::future::ready(next)
+        })
         .event_callback(move |event| {
             if let Some(subject) = refused(&event) {
                 forbidden.send_replace(subject);
@@ -109,6 +124,9 @@ async fn client_options(
             note(&link, &complaints, &event);
             std::future::ready(())
         });
+    if address.begins_here() {
+        client = client.retain_servers_order();
+    }
     match (&options.shim, &address.login) {
         (Some(shim), _) => {
             let (user, password) = shim.login.clone();

@@ -52,7 +52,8 @@ impl Cluster {
             return false;
         }
         let heard = others.iter().filter(|peer| Duration::from_nanos(peer.active) < LATELY);
-        others.len() + 1 >= copies && 2 * (heard.count() + 1) > others.len() + 1
+        // Fewer than configured belong to it while the replica of a server that was removed has no other place.
+        2 * (heard.count() + 1) > copies.max(others.len() + 1)
     }
 }
 
@@ -79,7 +80,8 @@ mod tests {
         };
         assert!(leader(&[]).is_of_leader(1), "a stream without copies");
         assert!(!leader(&[]).is_of_leader(3), "it has come back with an empty disk");
-        assert!(!leader(&[0]).is_of_leader(3));
+        assert!(leader(&[0]).is_of_leader(3), "one was removed");
+        assert!(!leader(&[3]).is_of_leader(3));
         assert!(leader(&[0, 1]).is_of_leader(3));
         assert!(leader(&[60, 2]).is_of_leader(3), "one of three is away");
         assert!(!leader(&[60, 61]).is_of_leader(3), "it stood still for a minute");

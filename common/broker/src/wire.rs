@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::{Moment, ServerClock};
 use crate::connection::Link;
 use crate::error::{BrokerError, Result};
+use crate::route::Route;
 
 /// How long a call may take that has no timeout of its own.
 pub(crate) const CALL: Duration = Duration::from_secs(5);
@@ -32,6 +33,7 @@ pub(crate) struct Wire {
     pub(crate) polls: bool,
     /// The last subject that the server has refused to take something for.
     pub(crate) forbidden: watch::Receiver<String>,
+    pub(crate) route: Arc<Route>,
 }
 
 /// An answer, and the number of the try that it belongs to.
@@ -92,6 +94,7 @@ impl Wire {
         let deadline = Instant::now() + timeout;
         let mut tries = 0;
         loop {
+            self.route.leave_if_due(&self.client, &self.link).await;
             let epoch = self.up(deadline, timeout).await?;
             tries += 1;
             let asked_at = Moment::now();
@@ -108,17 +111,24 @@ impl Wire {
                 }
             };
             let until = deadline.min(Instant::now() + ANSWERED_WITHIN);
+            let waiting = self.route.waiting(subject);
             match timeout_at(until, asked).await {
-                Ok(Some(Ok(message))) => return Ok(Answer { message, tries, asked: asked_at }),
+                Ok(Some(Ok(message))) => {
+                    waiting.end();
+                    return Ok(Answer { message, tries, asked: asked_at });
+                }
                 Ok(Some(Err(error))) => {
+                    waiting.end();
                     self.repeatable(subject, &error)?;
+                    // Its server knows of nobody who would answer.
+                    self.route.missed(subject, Instant::now());
                     pause(deadline, timeout).await?;
                 }
                 Ok(None) if *self.forbidden.borrow() == subject.as_str() => {
                     return Err(BrokerError::Forbidden(subject.to_string()));
                 }
                 // Reconnected: the request or its answer is lost.
-                Ok(None) => {}
+                Ok(None) => waiting.end(),
                 Err(_) if Instant::now() >= deadline => return Err(BrokerError::Timeout(timeout)),
                 Err(_) => {}
             }

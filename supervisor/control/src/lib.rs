@@ -277,6 +277,9 @@ impl Supervisor {
         let competing = if self.succeeds { competing.succeeding() } else { competing };
         let lease = lease::keep(competing, self.competes.subscribe(), lease, stop.clone());
         let mut lease = std::pin::pin!(lease);
+        let near = self.broker.clone().stay_in_reach(None);
+        let reads_near = self.reads.broker.clone().stay_in_reach(None);
+        let (mut near, mut reads_near) = (std::pin::pin!(near), std::pin::pin!(reads_near));
         let mut link = self.broker.link();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -292,6 +295,8 @@ impl Supervisor {
             };
             let input = tokio::select! {
                 () = &mut lease => Input::Stop,
+                never = &mut near => match never {},
+                never = &mut reads_near => match never {},
                 item = log.next() => Input::Log(item),
                 Some(done) = self.tasks.next(), if !self.tasks.is_empty() => Input::Done(done),
                 Some(message) = shims.next(), if room => Input::Shim(message),

@@ -327,6 +327,8 @@ impl Node {
         if let Some(engine) = self.engine.clone() {
             watching.spawn(engine.watch(news.clone()));
         }
+        let near = self.broker.clone().stay_in_reach(None);
+        watching.spawn(async move { match near.await {} });
         let mut tick = tokio::time::interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut alone = pin!(async {

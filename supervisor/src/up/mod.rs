@@ -368,6 +368,9 @@ async fn start(
     });
     let streams = StreamOptions { journal_shards: shards, replicas: None };
     let is_member = wanted.waits && nats.as_ref().is_some_and(Nats::is_member);
+    if let Some(own) = nats.as_ref().filter(|_| is_member) {
+        own.listens().await;
+    }
     let connecting = async {
         match is_member {
             true => {

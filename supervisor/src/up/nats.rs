@@ -36,6 +36,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)
 /// How long to wait for the port of an earlier server before another one is used. A killed server leaves the process table a
 /// moment before its sockets are closed, and the shims that run know that port only.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a server may take until it takes connections.
+const LISTENS: Duration = Duration::from_secs(5);
 
 /// The server's address and credentials. Kept, so that running agents find a restarted server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -217,6 +219,22 @@ impl Nats {
         }
         let Access { host, port, user, password, .. } = &self.access;
         format!("nats://{user}:{password}@{host}:{port}")
+    }
+
+    /// Waits until it takes connections, for a few seconds: a member that finds its own server absent would begin with another one, and
+    /// depend on two hosts.
+    pub(super) async fn listens(&self) {
+        // A connection that is not used would be an error in its log.
+        let own = format!("[{}] ", self.pid);
+        let is_ready = |line: &str| line.starts_with(&own) && line.ends_with("Server is ready");
+        let until = Instant::now() + LISTENS;
+        while Instant::now() < until {
+            let log = fs::read_to_string(self.folder.join("nats.log")).unwrap_or_default();
+            if log.lines().rev().any(is_ready) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     pub(super) fn pid(&self) -> u32 {

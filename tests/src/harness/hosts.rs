@@ -9,6 +9,9 @@ use rustix::process::Signal;
 use super::fleet::Fleet;
 use super::proc;
 
+/// Where the servers of a cluster reach each other.
+const ROUTES: &str = "6222";
+
 /// Tests of one process.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -72,6 +75,11 @@ impl Hosts {
     /// Cuts a host off from all others, in both directions.
     pub fn isolate(&self, host: usize) {
         self.net.isolate(host);
+    }
+
+    /// Cuts a host's nats-server off from the others. Clients of all hosts still reach it.
+    pub fn cut_server(&self, host: usize) {
+        self.net.cut_server(host);
     }
 
     /// Restores all links.
@@ -150,6 +158,14 @@ impl Net {
         for other in (0..self.hosts).filter(|other| *other != host) {
             self.cut(host, other);
             self.cut(other, host);
+        }
+    }
+
+    /// Cuts a host's nats-server off from the others. Clients of all hosts still reach it.
+    pub fn cut_server(&self, host: usize) {
+        for end in ["--dport", "--sport"] {
+            let rule = ["iptables", "-A", "INPUT", "-p", "tcp", end, ROUTES, "-j", "DROP"];
+            run("ip", &[&["netns", "exec", &self.host(host)], &rule[..]].concat());
         }
     }
 

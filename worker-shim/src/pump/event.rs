@@ -1,10 +1,12 @@
 //! Everything that can wake the shim, as one type.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 
 use broker::{InboxItem, Link, Subscription};
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, Interest};
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -43,6 +45,8 @@ pub(super) struct Sources {
     pub(super) signals: Signalled,
     pub(super) commands: Subscription,
     pub(super) link: watch::Receiver<Link>,
+    /// Looks after the connection.
+    pub(super) near: BoxFuture<'static, Infallible>,
 }
 
 impl Pump {
@@ -67,6 +71,7 @@ impl Pump {
             _ = from.signals.term.recv() => Event::Terminate,
             _ = from.signals.int.recv() => Event::Terminate,
             Some(message) = from.commands.next() => Event::Command(message.payload.into()),
+            never = &mut from.near => match never {},
             Some(done) = tasks.next(), if !tasks.is_empty() => Event::Done(done),
             // The worker reads one answer before the next one is held here.
             Some(done) = questions.next(), if reads && questions.are_asked() => Event::Done(done),

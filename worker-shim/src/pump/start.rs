@@ -172,6 +172,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         secrets: Arc::clone(&secrets),
     };
     let now = Instant::now();
+    let near = Box::pin(broker.clone().stay_in_reach(Some(agent.clone())));
     let mut link = broker.link();
     let seen = *link.borrow_and_update();
     let mut pump = Pump {
@@ -201,5 +202,5 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
     };
     let agent = config.spec.worker_init();
     pump.tell(&ToWorker::Init { agent, incarnation: config.incarnation });
-    Ok((pump, Sources { signals, commands, link }))
+    Ok((pump, Sources { signals, commands, link, near }))
 }
