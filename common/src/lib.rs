@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod capacity;
+pub mod cluster;
 pub mod codec;
 pub mod control;
 pub mod event;

@@ -31,6 +31,8 @@ pub const JOIN: &str = "mozart._cluster.join";
 pub fn of_any_fleet(rest: &str) -> String {
     format!("mozart.*.{rest}")
 }
+/// The members of a cluster are asked here to remove the server of a host that is lost.
+pub const REMOVE: &str = "mozart._cluster.remove";
 
 /// The most journal shards that a fleet can have.
 pub const MAX_SHARDS: u32 = 64;

@@ -37,6 +37,11 @@ fn row<'a>(rows: &'a Value, agent: &str) -> &'a Value {
     rows.iter().find(|row| row["agent"] == agent).expect("it is there")
 }
 
+fn row_of<'a>(rows: &'a Value, node: &str) -> &'a Value {
+    let rows = rows.as_array().expect("a list");
+    rows.iter().find(|row| row["node"] == node).expect("it is there")
+}
+
 #[tokio::test]
 async fn three_commands_make_a_cluster_that_outlives_any_of_its_hosts() {
     let Some(hosts) = Hosts::new(3, &[("a", &flaky("")), ("b", &flaky(""))]) else { return };
@@ -180,4 +185,46 @@ async fn a_host_that_starts_before_the_others_waits_for_them() {
         if all { Ok(()) } else { Err(doctor.to_string()) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_lost_is_removed_and_another_takes_its_place() {
+    let Some(hosts) = Hosts::new(4, &[("a", &flaky(""))]) else { return };
+    start(&hosts, 3).await;
+    let rm = ["node", "rm", "n2"];
+    hosts.host(0).cli(rm).await.exit(4).says("it still reports");
+    hosts.kill(2);
+    within(FAILOVER, "its node is lost", async || {
+        let nodes = hosts.host(0).cli(["node", "ls", "-o", "json"]).await;
+        let lost = nodes.code == 0 && row_of(&nodes.json(), "n2")["state"] == "lost";
+        if lost { Ok(()) } else { Err(nodes.to_string()) }
+    })
+    .await;
+    let removed = hosts.host(0).cli(rm).await.ok();
+    removed.says("from the cluster: 2 servers are left, and the next host that joins");
+    // The streams may elect leaders just now.
+    within(FAILOVER, "it is known no more", async || {
+        let again = hosts.host(1).cli(rm).await;
+        if again.code == 3 { Ok(()) } else { Err(again.to_string()) }
+    })
+    .await;
+
+    let token = hosts.host(1).cli(["join-token"]).await.ok().stdout;
+    let joined = hosts.host(3).cli(["join", token.trim(), "-d", "--name", "n3"]).await.ok();
+    joined.says("streams have three replicas");
+    within(FAILOVER, "all streams are complete again", async || {
+        let doctor = hosts.host(1).cli(["doctor"]).await;
+        if doctor.stdout.contains("all streams have 3 replicas") {
+            Ok(())
+        } else {
+            Err(doctor.to_string())
+        }
+    })
+    .await;
+    assert_eq!(answer(hosts.host(3), "a", "three again").await, "three again\n");
+
+    // What it has on its disk is of no use any more.
+    let up = hosts.host(2).cli(["up", "-d"]).await.exit(4);
+    up.says("was removed with `mozart node rm`");
+    assert_eq!(hosts.processes(2), [0_u32; 0], "nothing of it was started");
 }

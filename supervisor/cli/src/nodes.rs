@@ -1,14 +1,23 @@
 //! `mozart node`: lists and shows nodes, and says what is to become of them.
 
+use std::time::Duration;
+
+use broker::BrokerError;
 use clap::Subcommand;
 use common::api::{ApiError, NodeRow, Query, Reply};
-use common::{NodeName, failure, words};
+use common::cluster::{RemoveServer, ServerRemoved};
+use common::{NodeName, failure, subject, words};
 
 use super::client::{Client, unexpected};
 use super::drain::{self, DrainArgs};
 use super::lifecycle::Failures;
 use super::{output, signals, table};
 use crate::args::Global;
+
+/// How long the removal of a server may take.
+const SERVER: Duration = Duration::from_secs(30);
+/// With so many servers, every stream has all its replicas.
+const SERVERS: usize = 3;
 
 /// Commands about nodes.
 #[derive(Debug, Subcommand)]
@@ -33,6 +42,9 @@ pub enum NodeCommand {
         nodes: Vec<NodeName>,
     },
     /// Forget nodes that are lost
+    ///
+    /// The server of a node's host is removed from the cluster that `mozart up --cluster` made: other servers take over the replicas that it
+    /// had. The host comes back with `mozart join` and a new data folder.
     Rm {
         /// The nodes
         #[arg(required = true, value_name = "NODE")]
@@ -82,9 +94,7 @@ async fn dispatch(global: &Global, command: &NodeCommand) -> Result<u8, ApiError
         NodeCommand::Undrain { nodes } => {
             change(global, nodes, |node| Query::Undrain { node }).await
         }
-        NodeCommand::Rm { nodes, force } => {
-            change(global, nodes, |node| Query::RemoveNode { node, force: *force }).await
-        }
+        NodeCommand::Rm { nodes, force } => remove(global, nodes, *force).await,
     }
 }
 
@@ -108,6 +118,69 @@ async fn change(
         output::json(&changed)?;
     }
     failures.end()
+}
+
+/// Forgets nodes, and has the servers of their hosts removed from the cluster, where Mozart runs it.
+async fn remove(global: &Global, nodes: &[NodeName], force: bool) -> Result<u8, ApiError> {
+    let client = Client::connect(global).await?;
+    let mut failures = Failures::new(global.output);
+    let mut changed = Vec::new();
+    for node in nodes {
+        let forgotten = client.tell(&Query::RemoveNode { node: node.clone(), force }).await;
+        // An earlier try may have come so far.
+        let is_unknown = matches!(&forgotten, Err(error) if error.code == failure::NOT_FOUND);
+        if !is_unknown && let Err(error) = forgotten {
+            failures.add(error);
+            continue;
+        }
+        match (remove_server(&client, node).await, forgotten) {
+            (Ok(0), Err(error)) | (Err(error), Ok(()) | Err(_)) => failures.add(error),
+            (Ok(_), Ok(()) | Err(_)) if client.json() => changed.push(node),
+            (Ok(_), Ok(()) | Err(_)) => output::line(node.as_str())?,
+        }
+    }
+    if client.json() {
+        output::json(&changed)?;
+    }
+    failures.end()
+}
+
+/// How many servers of a node's host were removed from the cluster.
+async fn remove_server(client: &Client, node: &NodeName) -> Result<usize, ApiError> {
+    let what = || format!("node {node} is forgotten, and its server still belongs to the cluster");
+    let asked = serde_json::to_vec(&RemoveServer { node: node.clone() });
+    let asked = asked.map_err(|error| failure::error(failure::FAILED, what(), error, ""))?;
+    let answer = match client.broker.ask(subject::REMOVE.to_owned(), asked.into(), SERVER).await {
+        Ok(answer) => answer,
+        // A NATS that Mozart does not run.
+        Err(BrokerError::Other(_)) => return Ok(0),
+        Err(error) => {
+            let mut error = broker::failure(what(), error);
+            error.try_ = format!("`mozart node rm {node}` again");
+            return Err(error);
+        }
+    };
+    let answer = serde_json::from_slice(&answer);
+    match answer.map_err(|error| failure::error(failure::FAILED, what(), error, ""))? {
+        ServerRemoved::Removed { servers, left } => {
+            for server in &servers {
+                output::note(words_of(server, left));
+            }
+            Ok(servers.len())
+        }
+        ServerRemoved::Failed(error) => Err(error),
+    }
+}
+
+/// What a removal means for the streams.
+fn words_of(server: &str, left: usize) -> String {
+    let replicas = if left < SERVERS {
+        "the next host that joins (`mozart join-token`) takes over its replicas"
+    } else {
+        "the other servers take over its replicas; `mozart doctor` shows when they have"
+    };
+    let left = words::count(left as u64, "server is", "servers are");
+    format!("removed {server} from the cluster: {left} left, and {replicas}")
 }
 
 fn labels(row: &NodeRow) -> String {

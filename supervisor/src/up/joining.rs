@@ -28,6 +28,9 @@ pub(super) async fn membership(
     }
     let is_member = cluster::read(home)?.is_some();
     cluster::is_own(home)?;
+    if matches!(found, Found::Lock(_)) {
+        cluster::was_removed(home).await?;
+    }
     if is_asked && !is_member && matches!(found, Found::Running(_)) {
         let what = "cannot make a running fleet a member of a cluster";
         let try_ = "--dir DIR for a new data folder";

@@ -479,6 +479,7 @@ impl Parts {
             rest.spawn(violations::watch(log, self.broker.clone(), by, rest_stop.clone()));
         }
         rest.spawn(cluster::serve(home.clone(), self.broker.clone(), rest_stop.clone()));
+        rest.spawn(cluster::belong(home.clone(), self.broker.clone(), rest_stop.clone()));
         let name = self.node.name.clone();
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
         // The same for every `up` of this data folder: the lock says that an earlier one is dead, so that its lease is ours at once.

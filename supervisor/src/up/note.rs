@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use runtime::home::{Home, Running};
 
+use super::cluster;
+
 /// How often the note is looked at.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -42,7 +44,7 @@ pub(super) async fn keep(
     let mut is_said = false;
     let files = FILES.map(|name| (name, fs::read(home.dir.join(name)).ok()));
     loop {
-        let is_news = tokio::select! {
+        let mut is_news = tokio::select! {
             () = tokio::time::sleep(EVERY) => false,
             Ok(()) = nats.changed() => {
                 note.nats_pid = *nats.borrow_and_update();
@@ -54,6 +56,14 @@ pub(super) async fn keep(
             }
             () = stop.cancelled() => return Ok(()),
         };
+        // Hosts that joined meanwhile are a way to the cluster while this one's server is cut off.
+        if note.nats_pid.is_some()
+            && let Ok(Some(member)) = cluster::read(&home)
+            && note.url != member.url()
+        {
+            note.url = member.url();
+            is_news = true;
+        }
         if let Err(error) = restore(&home, &id, &files) {
             tracing::debug!("cannot restore removed files: {error}");
         }

@@ -2,6 +2,7 @@
 //! read it is a member.
 
 mod alone;
+mod belong;
 mod certificates;
 mod enroll;
 mod growth;
@@ -21,6 +22,7 @@ use runtime::home::Home;
 use serde::{Deserialize, Serialize};
 
 pub(super) use alone::Alone;
+pub(super) use belong::{belong, was_removed};
 pub(super) use enroll::serve;
 pub(super) use growth::show_growth;
 pub(crate) use join::invite;
@@ -229,9 +231,22 @@ impl Member {
 
     /// Its servers, with the fleet's user: its own first, since that is the nearest.
     pub(super) fn url(&self) -> String {
+        self.url_of(USER, &self.shared.password)
+    }
+
+    /// The same with another user.
+    fn url_of(&self, user: &str, password: &str) -> String {
         let others = self.members.iter().filter(|member| **member != self.address);
         let others: String = others.map(|other| format!(",tls://{other}")).collect();
-        format!("tls://{USER}:{}@{}{others}", self.shared.password, self.address)
+        format!("tls://{user}:{password}@{}{others}", self.address)
+    }
+
+    /// The servers of the other members, with the fleet's user; none if there are no others.
+    fn others(&self) -> Option<String> {
+        let others = self.members.iter().filter(|member| **member != self.address);
+        let others: Vec<_> = others.map(|other| format!("tls://{other}")).collect();
+        let user = format!("://{USER}:{}@", self.shared.password);
+        (!others.is_empty()).then(|| others.join(",").replacen("://", &user, 1))
     }
 
     /// Writes a certificate of this member for its address, with its key, and the cluster's CA.
