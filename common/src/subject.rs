@@ -9,9 +9,9 @@
 
 mod files;
 mod filler;
+mod relative;
 mod shim;
 mod user;
-mod relative;
 
 use std::fmt::Write as _;
 

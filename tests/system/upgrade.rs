@@ -41,6 +41,7 @@ async fn reports_of_earlier_versions_are_signs_of_life_and_nothing_is_restarted_
         name: "test".to_owned(),
         namespace: "default".parse().expect("valid"),
         timeout: Duration::from_secs(10),
+        shim: None,
     };
     let client = broker::Broker::connect(&client).await.expect("the server answers");
     let shims = [fleet.shim("old"), fleet.shim("older")];

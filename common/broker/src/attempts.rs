@@ -5,7 +5,8 @@
 //! message is final.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use common::AgentName;
@@ -55,6 +56,24 @@ fn may_have_marks(final_: &Final) -> bool {
     final_.attempts > 1 || (final_.attempts == 1 && !final_.tail.iter().any(begins))
 }
 
+/// Whether what happens in attempts could be stored a moment ago: a supervisor is asked by every shim.
+#[derive(Debug, Default)]
+pub(crate) struct Takes(Mutex<Option<(Instant, bool)>>);
+
+impl Takes {
+    /// How long the answer holds.
+    const HOLDS: Duration = Duration::from_millis(500);
+
+    fn known(&self) -> Option<bool> {
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|(at, _)| at.elapsed() < Self::HOLDS).map(|(_, takes)| takes)
+    }
+
+    fn learn(&self, takes: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), takes));
+    }
+}
+
 impl Broker {
     fn attempts_stream(&self) -> String {
         self.subjects().stream("ATTEMPTS")
@@ -77,9 +96,14 @@ impl Broker {
             Ok(Some(told)) => return matches!(told, Told::Is(true)),
             Err(_) => return false,
         }
+        if let Some(known) = self.inner.takes.known() {
+            return known;
+        }
         let streams = [self.attempts_stream(), self.events_stream()];
         let asked = streams.map(async |stream| self.wire().stream_info(&stream, within).await);
-        join_all(asked).await.iter().all(|told| matches!(told, Ok(Ok(_))))
+        let takes = join_all(asked).await.iter().all(|told| matches!(told, Ok(Ok(_))));
+        self.inner.takes.learn(takes);
+        takes
     }
 
     /// What is on record about a message's attempts: the furthest mark, whatever came last, since an earlier incarnation may be

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::asked::AsShim;
+use crate::attempts::Takes;
 use crate::callout::{self, AsUser};
 use crate::clock::Moment;
 use crate::connecting::open;
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     replicas: usize,
     shim: Option<Box<AsShim>>,
     user: Option<AsUser>,
+    pub(crate) takes: Takes,
     /// By shard.
     rooms: Vec<Room>,
 }
@@ -121,6 +123,7 @@ impl Broker {
                 subjects: Subjects::new(options.namespace.clone(), made.shards),
                 shim: options.shim.clone(),
                 user: options.user(),
+                takes: Takes::default(),
                 replicas: if made.grows { made.replicas.max(REPLICAS) } else { made.replicas },
                 rooms: (0..made.shards.max(1)).map(|_| Room::default()).collect(),
             }),

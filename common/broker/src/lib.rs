@@ -8,8 +8,8 @@ mod api;
 mod asked;
 mod attempts;
 mod back;
-mod callout;
 mod backup;
+mod callout;
 mod clock;
 mod connecting;
 mod connection;
@@ -63,10 +63,10 @@ pub use admitted::{Admission, Admitted};
 pub use answer::{Asker, MayAsk};
 pub use asked::AsShim;
 pub use attempts::AttemptMark;
+pub use backup::{Copied, Copying, Extract, Filler, Origin, Part};
 pub use callout::{
     APP, Accounts, AsUser, AuthKey, Connection, Creds, Login, Logins, Rights, User, Who,
 };
-pub use backup::{Copied, Copying, Extract, Filler, Origin, Part};
 pub use clock::Moment;
 pub use connection::{Broker, ConnectOptions, Link, Subscription, TransientMessage, ask_once};
 pub use consumer::{ConsumerState, WINDOW};

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::api::{Published, header};
-use crate::connection::{Broker, ConnectOptions, open};
+use crate::connecting::open;
+use crate::connection::{Broker, ConnectOptions};
 use crate::error::{BrokerError, Result};
 use crate::journal::encode;
 use crate::wire::{CALL, Wire};

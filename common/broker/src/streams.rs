@@ -1,5 +1,7 @@
 //! The streams of a namespace: created idempotently, and read back, since old servers ignore settings that they do not know.
 
+mod scale;
+
 use std::time::Duration;
 
 use common::Namespace;
@@ -22,6 +24,9 @@ const SHARDS_KEY: &str = "mozart-shards";
 /// Set where nobody has said how many replicas there are to be.
 const GROWS_KEY: &str = "mozart-replicas";
 const GROWS: &str = "auto";
+
+pub use self::scale::Scaled;
+pub(crate) use self::scale::scale;
 
 /// Above the server's default of 1000: every incarnation has a consumer.
 const MAX_CONSUMERS: u32 = 20_000;
@@ -132,65 +137,6 @@ fn plan(wire: &Wire, namespace: &Namespace, options: &StreamOptions) -> Plan {
     let grows = clustered && options.replicas.is_none();
     let subjects = Subjects::new(namespace.clone(), options.journal_shards);
     Plan { subjects, replicas, clustered, grows }
-}
-
-/// How many streams have all the replicas that they are to have, of how many. With `changes`, those of a growing cluster get three each if
-/// there are three servers.
-pub(crate) async fn scale(
-    wire: &Wire,
-    subjects: &Subjects,
-    changes: bool,
-    timeout: Duration,
-) -> Result<Scaled> {
-    let plan =
-        Plan { subjects: subjects.clone(), replicas: REPLICAS, clustered: true, grows: true };
-    let names: Vec<String> = std::iter::once(plan.control())
-        .chain(plan.others())
-        .filter_map(|config| Some(config["name"].as_str()?.to_owned()))
-        .collect();
-    let mut scaled = Scaled { of: names.len(), ..Scaled::default() };
-    for name in names {
-        let info = match wire.stream_info(&name, timeout).await {
-            Ok(Ok(info)) => info,
-            Ok(Err(error)) if error.err_code == code::STREAM_NOT_FOUND => continue,
-            Ok(Err(error)) => return Err(error.into()),
-            // Without a leader just now: it has not what it is to have.
-            Err(BrokerError::Timeout(_)) if !changes => continue,
-            Err(error) => return Err(error),
-        };
-        let Made { replicas, grows, .. } = made(&info)?;
-        if replicas >= REPLICAS || !grows {
-            scaled.ready += usize::from(info.cluster.is_complete(replicas));
-            continue;
-        }
-        if !changes {
-            continue;
-        }
-        let mut config = info.config;
-        config["num_replicas"] = REPLICAS.into();
-        match wire.api::<StreamInfo>(&format!("STREAM.UPDATE.{name}"), &config, timeout).await? {
-            Ok(_) => scaled.changed += 1,
-            Err(error) if error.err_code == code::TOO_FEW_SERVERS => {
-                scaled.lacks_servers = true;
-                return Ok(scaled);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(scaled)
-}
-
-/// How far the streams of a namespace have got to three replicas.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scaled {
-    /// The streams that were changed just now.
-    pub changed: usize,
-    /// Those whose replicas are all there and have everything.
-    pub ready: usize,
-    /// All streams.
-    pub of: usize,
-    /// Whether there are fewer than three servers.
-    pub lacks_servers: bool,
 }
 
 fn made(info: &StreamInfo) -> Result<Made> {

@@ -39,6 +39,7 @@ pub(in crate::up) async fn was_removed(home: &Home) -> Result<(), ApiError> {
         name: format!("mozart up {}", member.server),
         namespace: cli::connect::default_namespace(),
         timeout: OTHERS,
+        shim: None,
     };
     let asked = async { Broker::connect(&options).await?.members().await };
     // Hosts may start in any order: where nobody tells, it is looked at again later.
@@ -214,6 +215,7 @@ fn system(member: &Member) -> ConnectOptions {
         name: format!("mozart {}", member.server),
         namespace: cli::connect::default_namespace(),
         timeout: SYSTEM,
+        shim: None,
     }
 }
 
