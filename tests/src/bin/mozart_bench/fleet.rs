@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use broker::AuthKey;
 use common::{AgentName, Namespace};
 
 use crate::outcome::{Result, fail};
@@ -35,6 +36,8 @@ pub(crate) struct Fleet {
     pub(crate) agents: Vec<AgentName>,
     pub(crate) namespace: Namespace,
     pub(crate) url: String,
+    /// The seed of the supervisors' key, where agents log in with rights of their own.
+    seed: Option<String>,
     shards: u32,
     runtime: Runtime,
     folder: PathBuf,
@@ -71,6 +74,7 @@ impl Fleet {
             agents,
             namespace: Namespace::new(name)?,
             url: rig.server.url.clone(),
+            seed: rig.server.key.as_ref().map(AuthKey::seed).transpose()?,
             shards: rig.shards,
             runtime,
             folder,
@@ -117,6 +121,7 @@ impl Fleet {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.mozart);
         command.args(["--nats", &self.url, "--namespace", self.namespace.as_str(), "--dir"]);
+        command.envs(self.seed.as_ref().map(|seed| ("MOZART_AUTH_SEED", seed)));
         command.arg(self.home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -18,6 +18,7 @@ mod figure;
 mod fleet;
 mod floors;
 mod history;
+mod logins;
 mod long_log;
 mod memory;
 mod ours;
@@ -93,7 +94,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 20] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 21] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -114,6 +115,7 @@ const SCENARIOS: [(&[u8], &str, Scenario); 20] = [
     (&[20], "backlog", Scenario::Backlog),
     (&[19], "archiving", Scenario::Archiving),
     (&[21], "long-log", Scenario::LongLog),
+    (&[22], "logins", Scenario::Logins),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +140,7 @@ enum Scenario {
     Recover,
     Backlog,
     LongLog,
+    Logins,
 }
 
 fn main() -> ExitCode {
@@ -253,6 +256,7 @@ fn run(args: Args) -> Result<()> {
                 Scenario::MemoryDocker => container::memory(&plan, &mut report).await,
                 Scenario::Recover => recover::run(&plan, &mut report).await,
                 Scenario::Backlog => backlog::run(&plan, &mut report).await,
+                Scenario::Logins => logins::run(&plan, &mut report).await,
                 Scenario::LongLog => long_log::run(&plan, &mut report).await,
                 Scenario::ReplaceDocker => replace::run(&plan, &mut report, Runtime::Docker).await,
             }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker::ConnectOptions;
+use broker::{AuthKey, ConnectOptions};
 use common::Namespace;
 use tempfile::TempDir;
 
@@ -60,8 +60,13 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new(plan: &Plan, sync: Sync) -> Result<Self> {
+        Self::with(plan, sync, None).await
+    }
+
+    /// The same; with a key, shims log in with rights of their own.
+    pub(crate) async fn with(plan: &Plan, sync: Sync, key: Option<AuthKey>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mozart-bench-").tempdir_in(&plan.data)?;
-        let server = Server::start(folder.path(), sync).await?;
+        let server = Server::start(folder.path(), sync, key).await?;
         let always = plan.shards.filter(|_| sync == Sync::Always);
         let shards = always.unwrap_or(sync.shards());
         Ok(Self { server, sync, shards, folder })

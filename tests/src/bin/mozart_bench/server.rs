@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use broker::{Accounts, AuthKey, User};
+
 use crate::cpu;
 use crate::outcome::Result;
 use crate::process::{self, Owned};
@@ -41,25 +43,31 @@ pub(crate) struct Server {
     pub(crate) url: String,
     folder: PathBuf,
     sync: Sync,
+    /// With it, shims log in with rights of their own.
+    pub(crate) key: Option<AuthKey>,
     process: Owned,
 }
 
 impl Server {
     /// Starts a server with its data below `folder`.
-    pub(crate) async fn start(folder: &Path, sync: Sync) -> Result<Self> {
-        let process = launch(folder, sync, "-1")?;
+    pub(crate) async fn start(folder: &Path, sync: Sync, key: Option<AuthKey>) -> Result<Self> {
+        let process = launch(folder, sync, key.as_ref(), "-1")?;
         let url = process::until("nats-server", Duration::from_secs(10), async || {
             Ok(ports_file(&folder.join(PORTS), process.id()).and_then(|path| url(&path)))
         })
         .await?;
-        Ok(Self { url, folder: folder.to_owned(), sync, process })
+        let url = match &key {
+            Some(_) => url.replacen("://", &format!("://{USER}:{PASSWORD}@"), 1),
+            None => url,
+        };
+        Ok(Self { url, folder: folder.to_owned(), sync, key, process })
     }
 
     /// Kills it, and starts it on its data again, where everybody looks for it. It does not answer yet.
     pub(crate) fn kill_and_start(&mut self) -> Result<()> {
         self.process.end();
         let port = self.url.rsplit(':').next().unwrap_or_default();
-        self.process = launch(&self.folder, self.sync, port)?;
+        self.process = launch(&self.folder, self.sync, self.key.as_ref(), port)?;
         Ok(())
     }
 
@@ -68,11 +76,15 @@ impl Server {
     }
 }
 
+/// The fleet's own login, where there are logins.
+const USER: &str = "mozart";
+const PASSWORD: &str = "bench";
+
 /// Where a server says which port it has.
 const PORTS: &str = "ports";
 
 /// Starts a server at a port; -1 is a free one.
-fn launch(folder: &Path, sync: Sync, port: &str) -> Result<Owned> {
+fn launch(folder: &Path, sync: Sync, key: Option<&AuthKey>, port: &str) -> Result<Owned> {
     let sync = match sync {
         Sync::Always => "always",
         Sync::Lazy => "2m",
@@ -82,7 +94,14 @@ fn launch(folder: &Path, sync: Sync, port: &str) -> Result<Owned> {
     std::fs::create_dir_all(&ports)?;
     let quoted = |path: &Path| common::quote::nats_conf(&path.to_string_lossy());
     let (data, ports) = (quoted(&folder.join("nats")), quoted(&ports));
-    // As `mozart up` writes it, without the login; on all addresses, so that containers reach it.
+    let accounts = key.map(|key| {
+        let fleet = User { name: USER.to_owned(), password: PASSWORD.to_owned() };
+        let (issuer, xkey, nobody) = (key.issuer(), key.xkey(), key.nobody());
+        let (system, exports, others, known) = (None, &[][..], "", &[][..]);
+        Accounts { fleet, system, issuer, xkey, nobody, exports, others, known }.conf()
+    });
+    let accounts = accounts.unwrap_or_default();
+    // As `mozart up` writes it, without logins unless they are measured; on all addresses, so that containers reach it.
     let text = format!(
         "listen: \"0.0.0.0:{port}\"
 ports_file_dir: {ports}
@@ -94,7 +113,7 @@ jetstream {{
   max_memory_store: 1GB
   limits {{ default_max_consumers: 20000 }}
 }}
-"
+{accounts}"
     );
     std::fs::write(&config, text)?;
     let mut command = Command::new(binary());

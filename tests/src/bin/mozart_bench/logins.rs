@@ -1,0 +1,55 @@
+//! What it costs that agents log in with rights of their own: two fleets, each on its own server, in one run.
+
+use broker::AuthKey;
+use tokio::time::Instant;
+
+use crate::cpu::Meter;
+use crate::drive::{Load, drive_metered, warm_up};
+use crate::figure::{Goal, Pairs, Report};
+use crate::fleet::{ECHO, Fleet};
+use crate::outcome::Result;
+use crate::rig::{Plan, Rig};
+use crate::server::Sync;
+
+const AGENTS: usize = 20;
+const IN_FLIGHT: usize = 64;
+/// How many agents connect at once.
+const MANY: usize = 1000;
+
+pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    let (plain, own) = (
+        Rig::new(plan, Sync::Lazy).await?,
+        Rig::with(plan, Sync::Lazy, Some(AuthKey::random())).await?,
+    );
+    let (_without, without) = plain.ours(AGENTS, ECHO).await?;
+    let (_with, with) = own.ours(AGENTS, ECHO).await?;
+    let load = Load { agents: AGENTS, in_flight: IN_FLIGHT, window: plan.window };
+    warm_up(&without, AGENTS).await?;
+    warm_up(&with, AGENTS).await?;
+    let meters = (Meter::new(own.folder.path())?, Meter::new(plain.folder.path())?);
+    let (mut rates, mut costs) = (Pairs::default(), Pairs::default());
+    for _ in 0..plan.pairs {
+        let (with, cost) = drive_metered(&with, load, &meters.0).await?;
+        let (without, usual) = drive_metered(&without, load, &meters.1).await?;
+        rates.push(with.rate, without.rate);
+        costs.push(cost, usual);
+    }
+    let name = format!("{AGENTS} agents, {IN_FLIGHT} in flight, lazy: logins to none");
+    report.add(rates.figure(22, &name, "chats/s", Goal::AtLeast(0.9)))?;
+    let name = "  the same, CPU time a chat, of all processes";
+    report.add(costs.figure(22, name, "us", Goal::None))?;
+    drop((_without, _with));
+    if !plan.wants(22) {
+        return Ok(());
+    }
+    let agents = plan.agents.unwrap_or(MANY);
+    let mut starts = Pairs::default();
+    let began = Instant::now();
+    drop(Fleet::start(&own, "many", agents, ECHO).await?);
+    let with = began.elapsed();
+    let began = Instant::now();
+    drop(Fleet::start(&plain, "many", agents, ECHO).await?);
+    starts.push(with.as_secs_f64(), began.elapsed().as_secs_f64());
+    let name = format!("{agents} agents start and stop, lazy: logins to none");
+    report.add(starts.figure(22, &name, "s", Goal::None))
+}
