@@ -314,6 +314,7 @@ impl Nats {
                     end(self.pid).await;
                 }
                 () = company(&mut self.alone, self.member.as_ref(), &self.binary) => {}
+                () = tell_stops(self.pid) => {}
                 () = stop.cancelled() => break,
             }
             pause = if began.elapsed() > longest { PAUSES[0] } else { (pause * 2).min(longest) };
@@ -333,6 +334,23 @@ impl Nats {
         end(self.pid).await;
         self.alone.end();
         Ok(())
+    }
+}
+
+/// Says when a server is stopped by a signal, as it then answers nobody, and when it goes on; forever.
+async fn tell_stops(pid: u32) {
+    const LOOK: Duration = Duration::from_secs(2);
+    let mut was_stopped = false;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match (processes::is_stopped(pid), was_stopped) {
+            (true, false) => tracing::warn!(
+                "nats-server (process {pid}) is stopped by a signal, and answers nobody; try: `kill -CONT {pid}`"
+            ),
+            (false, true) => tracing::info!("nats-server (process {pid}) goes on"),
+            (true, true) | (false, false) => {}
+        }
+        was_stopped = processes::is_stopped(pid);
     }
 }
 
