@@ -15,19 +15,23 @@ fn identity(fleet: &Fleet, agent: &str) -> (String, [(u32, Option<u64>); 2]) {
 async fn containers_outlive_the_death_of_their_supervisor_and_are_adopted_by_the_next() {
     let Some(runtime) = Runtime::docker().await else { return };
     let soul = flaky("ATTEMPTS 1");
-    let mut fleet = runtime.fleet(&[("a", &soul), ("b", &soul), ("c", &soul)]).await;
+    let souls = [("a", soul.as_str()), ("b", &soul), ("c", &soul), ("d", &soul)];
+    let mut fleet = runtime.fleet(&souls).await;
     let (a, b) = (identity(&fleet, "a"), identity(&fleet, "b"));
     let long = fleet.send("a", "count 30 0.1").await;
     fleet.kill_up().await;
     // Nobody is needed to answer.
     assert_eq!(fleet.ask("b", "say hello").await, "hello");
     // One ends while no node watches.
-    let lost = fleet.send("c", "exit 7").await;
-    eventually("nothing of c runs", async || {
-        let left = fleet.processes_of("c");
+    kill(fleet.worker("d"), Signal::KILL);
+    eventually("nothing of d runs", async || {
+        let left = fleet.processes_of("d");
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
+    // One has a dead letter to leave, which a supervisor stores.
+    let lost = fleet.send("c", "exit 7").await;
+    let _failed = fleet.wait_status(&lost, "failed").await;
 
     fleet.up(&[]).await;
     for (agent, before) in [("a", a), ("b", b)] {
@@ -43,6 +47,14 @@ async fn containers_outlive_the_death_of_their_supervisor_and_are_adopted_by_the
         "{row}"
     );
     assert_eq!(fleet.wait_status(&lost, "failed").await.row.attempts, 1);
+    let dead = fleet.json(["dead", "ls"]).await;
+    assert_eq!(dead.as_array().map(Vec::len), Some(1), "{dead}");
+    let row = fleet.wait_incarnation("d", 2).await;
+    assert_eq!(
+        (&row["restartCount"], &row["lastExit"]),
+        (&json!(1), &json!("exit code 137 (signal 9)")),
+        "{row}"
+    );
     // They are looked after as if this one had started them.
     kill(fleet.worker("b"), Signal::KILL);
     let row = fleet.wait_incarnation("b", 2).await;
@@ -50,7 +62,7 @@ async fn containers_outlive_the_death_of_their_supervisor_and_are_adopted_by_the
         (&row["restartCount"], &row["lastExit"]),
         (&json!(1), &json!("exit code 137 (signal 9)"))
     );
-    assert_eq!(fleet.containers().await.len(), 3);
+    assert_eq!(fleet.containers().await.len(), 4);
 }
 
 #[tokio::test]
