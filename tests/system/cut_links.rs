@@ -159,11 +159,12 @@ async fn two_hosts_that_do_not_reach_each_other_share_one_fleet() {
 }
 
 /// How long a server that does not answer for its cluster keeps anybody waiting: others are elected after 4 to 9 s, everybody leaves it
-/// after 5 to 13 s, and its consumers, which answer nobody any more, are replaced.
-const LEFT: Duration = Duration::from_secs(40);
+/// after 5 to 13 s, logs in again where a supervisor answers, and its consumers, which answer nobody any more, are replaced. 44 s were seen
+/// on a busy machine; before, it was as long as the link was cut.
+const LEFT: Duration = Duration::from_secs(90);
 /// How long two hosts that do not reach each other keep anybody waiting: their servers elect themselves by turns, until one that reaches
 /// all of them is elected.
-const PARTED: Duration = Duration::from_secs(60);
+const PARTED: Duration = Duration::from_secs(120);
 
 const AGENTS: [&str; 3] = ["a", "b", "c"];
 
