@@ -3,7 +3,11 @@
 use common::storage::Fault;
 
 fn full(why: &str) -> String {
-    if is_gone(why) { why.to_owned() } else { format!("the broker's storage has no room for new messages: {why}") }
+    if is_gone(why) {
+        why.to_owned()
+    } else {
+        format!("the broker's storage has no room for new messages: {why}")
+    }
 }
 
 /// How the cause begins where the disk itself is full. Unlike other bounds, it cannot be raised.

@@ -390,7 +390,8 @@ async fn start(
             let hint = nats.as_ref().map(Nats::last_words);
             let mut error = broker::failure("cannot start", error);
             if nats.is_none() && error.code == failure::UNREACHABLE {
-                error.try_ = "start that server, or check the address in --nats (NATS_URL)".to_owned();
+                error.try_ =
+                    "start that server, or check the address in --nats (NATS_URL)".to_owned();
             }
             if let Some(hint) = hint.filter(|hint| !hint.is_empty()) {
                 error.cause = format!("{}\nnats-server said: {hint}", error.cause);
