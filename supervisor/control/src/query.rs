@@ -1,6 +1,8 @@
 //! Queries of clients. Any supervisor answers: changes are appended to the log, and answered once they are folded.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use broker::TransientMessage;
 use bytes::Bytes;
@@ -20,19 +22,30 @@ use super::{Refused, Supervisor, view};
 use common::failure;
 
 /// A client that waits for its changes to be folded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Waiting {
     reply: String,
     /// The agents, as they were before.
-    agents: Vec<Before>,
-    /// Whether this record is the last one of the request: the answer comes after it.
-    last: bool,
+    agents: Arc<[Before]>,
+    /// How many records of the request are not folded yet. They are stored in any order: the answer comes after all of them.
+    left: Arc<AtomicUsize>,
 }
 
 impl Waiting {
+    /// For a request of so many records.
+    fn of(reply: &str, agents: Vec<Before>, records: usize) -> Self {
+        let left = Arc::new(AtomicUsize::new(records));
+        Self { reply: reply.to_owned(), agents: agents.into(), left }
+    }
+
+    /// One of its records is folded; whether that was the last one.
+    fn is_over(&self) -> bool {
+        self.left.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
     /// For a change of no agent.
     pub(super) fn alone(reply: &str) -> Self {
-        Self { reply: reply.to_owned(), agents: Vec::new(), last: true }
+        Self::of(reply, Vec::new(), 1)
     }
 }
 
@@ -204,13 +217,11 @@ impl Supervisor {
         let Apply { specs, force, asked, by, reply } = apply;
         let asks = std::mem::replace(&mut self.asks, by);
         let agents: Vec<_> = specs.iter().map(|spec| self.before(spec.name.clone())).collect();
-        let count = specs.len();
-        for (index, spec) in specs.into_iter().enumerate() {
-            let last = index + 1 == count;
-            let agents = if last { agents.clone() } else { Vec::new() };
-            let waiting = Waiting { reply: reply.clone(), agents, last };
+        let waiting = Waiting::of(&reply, agents, specs.len());
+        for spec in specs {
             let (spec, asked) = (Box::new(spec), asked.clone());
-            self.append(ControlEvent::AgentApplied { spec, force, asked }, None, Some(waiting));
+            let applied = ControlEvent::AgentApplied { spec, force, asked };
+            self.append(applied, None, Some(waiting.clone()));
         }
         self.asks = asks;
     }
@@ -304,7 +315,7 @@ impl Supervisor {
     ) -> Result<(), ApiError> {
         self.known(&agent)?;
         let agents = vec![self.before(agent.clone())];
-        let waiting = Waiting { reply: reply.to_owned(), agents, last: true };
+        let waiting = Waiting::of(reply, agents, 1);
         self.append(event(agent), None, Some(waiting));
         Ok(())
     }
@@ -328,7 +339,7 @@ impl Supervisor {
         let (ready, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(seq, _)| *seq <= folded);
         self.waiting = rest;
-        for (_, waiting) in ready.into_iter().filter(|(_, waiting)| waiting.last) {
+        for (_, waiting) in ready.into_iter().filter(|(_, waiting)| waiting.is_over()) {
             let applied = waiting.agents.iter().map(|before| {
                 let generation = self.generation(&before.agent);
                 Applied {
