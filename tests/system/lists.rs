@@ -275,3 +275,19 @@ async fn a_flood_of_reports_that_cannot_be_read_is_a_line() {
     .await;
     assert_eq!(supervisor.complaints().matches("cannot read").count(), told.len());
 }
+
+#[tokio::test]
+async fn an_apply_is_answered_when_all_of_it_is_known() {
+    // They start nowhere.
+    let soul = "MODEL test/model\nSOUL You repeat.\nREQUIRE nowhere=yes\n";
+    let names: Vec<String> = (0..1000).map(|n| format!("a{n:04}")).collect();
+    let souls: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), soul)).collect();
+    let mut fleet = Fleet::new(&[]);
+    fleet.up(&[]).await;
+    for (name, text) in souls {
+        fleet.soul(name, text);
+    }
+    let _applied = fleet.cli(["apply".as_ref(), fleet.souls().as_os_str()]).await.ok();
+    let rows = fleet.json(["ps"]).await;
+    assert_eq!(rows.as_array().map(Vec::len), Some(names.len()));
+}
