@@ -79,8 +79,12 @@ async fn add(global: &Global, args: AddArgs) -> Result<u8, ApiError> {
     let file = file.unwrap_or_else(|| format!("{name}.creds").into());
     // First: a user without a file is of no use, and its name would be taken.
     let out = Out::create(&file)?;
-    if !client.broker.add_user(&user).await.attempt(what())? {
+    let added = client.broker.add_user(&user).await;
+    if !matches!(added, Ok(true)) {
+        // It would be in the way of another try.
         out.discard();
+    }
+    if !added.attempt(what())? {
         let try_ = format!("`mozart user revoke {name}` first, or another name");
         return Err(failure::error(failure::CONFLICT, what(), "there is one of that name", try_));
     }
@@ -146,9 +150,9 @@ impl Out {
     }
 
     /// Nothing is to be written.
-    fn discard(self) {
+    fn discard(&self) {
         if let Self::File(_, path) = self
-            && let Err(error) = std::fs::remove_file(&path)
+            && let Err(error) = std::fs::remove_file(path)
         {
             tracing::warn!("cannot remove {}: {error}", path.display());
         }

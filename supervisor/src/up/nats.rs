@@ -339,18 +339,18 @@ impl Nats {
 
 /// Says when a server is stopped by a signal, as it then answers nobody, and when it goes on; forever.
 async fn tell_stops(pid: u32) {
-    const LOOK: Duration = Duration::from_secs(2);
     let mut was_stopped = false;
     loop {
-        tokio::time::sleep(LOOK).await;
-        match (processes::is_stopped(pid), was_stopped) {
+        tokio::time::sleep(PAUSES[1]).await;
+        let is_stopped = processes::is_stopped(pid);
+        match (is_stopped, was_stopped) {
             (true, false) => tracing::warn!(
                 "nats-server (process {pid}) is stopped by a signal, and answers nobody; try: `kill -CONT {pid}`"
             ),
             (false, true) => tracing::info!("nats-server (process {pid}) goes on"),
             (true, true) | (false, false) => {}
         }
-        was_stopped = processes::is_stopped(pid);
+        was_stopped = is_stopped;
     }
 }
 
