@@ -12,9 +12,9 @@ use common::control::ControlEvent;
 use rustix::process::Signal;
 
 use crate::beacon::Beacon;
-use crate::figure::{Figure, Goal, Report, note};
+use crate::figure::{Report, note};
 use crate::outcome::{Result, fail};
-use crate::process::{self, Owned, signal};
+use crate::process::{self, Draining, Owned, signal};
 use crate::rig::{Plan, Rig};
 use crate::server::Sync;
 use crate::worker;
@@ -36,10 +36,10 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let broker = Broker::connect_and_create(&options, &streams).await?;
     let mut log = Log { follower: broker.follow_control(1, None).await?, leader: String::new() };
     let mut supervisors = [roles.supervisor(0).await?, roles.supervisor(1).await?];
-    let _node = Node(roles.start("node", &["node", "--name", "n", "--runtime", "process"])?);
+    let _node = Draining(roles.start("node", &["node", "--name", "n", "--runtime", "process"])?);
     roles.apply().await?;
     let (mut elections, mut decisions) = (Vec::new(), Vec::new());
-    for _ in 0..plan.failovers {
+    for _ in 0..plan.trials {
         let pid = beacon.main().await?.2;
         log.until(|event| matches!(event, ControlEvent::IncarnationReady { .. })).await?;
         let killed = roles.number(&log.leader)?;
@@ -52,21 +52,8 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         decisions.push(from.elapsed().as_secs_f64());
         supervisors[killed] = roles.supervisor(killed).await?;
     }
-    for (what, times) in [("election", elections), ("decision", decisions)] {
-        for (part, value) in [("p50", quantile(&times, 50)), ("p99", quantile(&times, 99))] {
-            let name = format!("leader killed to the next {what}, {part} of {}", times.len());
-            report.add(Figure::alone(0, &name, value, "s").wanting(Goal::AtMost(WANTED)))?;
-        }
-    }
-    Ok(())
-}
-
-/// The smallest of the numbers that at least so many percent do not exceed.
-fn quantile(numbers: &[f64], percent: usize) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (numbers.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+    report.times("leader killed to the next election", &elections, "s", WANTED)?;
+    report.times("leader killed to the next decision", &decisions, "s", WANTED)
 }
 
 /// The control log, read as it grows.
@@ -164,20 +151,6 @@ impl Roles {
     }
 }
 
-/// A node that stops its agents before it goes.
-struct Node(Owned);
-
-impl Drop for Node {
-    #[expect(clippy::disallowed_methods, reason = "a drop cannot await")]
-    fn drop(&mut self) {
-        signal(self.0.id(), Signal::TERM);
-        let until = Instant::now() + LONGEST;
-        while !self.0.has_ended() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
 fn id(number: usize) -> String {
     format!("s{number}")
 }
@@ -185,15 +158,4 @@ fn id(number: usize) -> String {
 fn read_all(folder: &Path) -> String {
     let logs = ["s0", "s1", "node"].map(|name| process::read(&folder.join(format!("{name}.log"))));
     logs.into_iter().flatten().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_thirty_the_slowest_is_the_99th_percentile_and_the_15th_the_median() {
-        let times: Vec<_> = (1..=30).rev().map(f64::from).collect();
-        assert_eq!((quantile(&times, 50), quantile(&times, 99)), (15.0, 30.0));
-    }
 }

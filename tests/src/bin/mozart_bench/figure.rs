@@ -168,6 +168,14 @@ impl<'a> Shown<'a> {
     }
 }
 
+/// The smallest of the numbers that at least so many percent do not exceed.
+pub(crate) fn quantile(numbers: &[f64], percent: usize) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (numbers.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+}
+
 /// The middle of some numbers.
 pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
@@ -203,6 +211,20 @@ impl Report {
         }
         self.figures.push(figure);
         Ok(())
+    }
+
+    /// Takes the times of some trials: their median, and the 99th percentile, which is bounded.
+    pub(crate) fn times(
+        &mut self,
+        what: &str,
+        times: &[f64],
+        unit: &'static str,
+        most: f64,
+    ) -> Result<()> {
+        let goal = if most.is_finite() { Goal::AtMost(most) } else { Goal::None };
+        let what = |part: &str| format!("{what}, {part} of {}", times.len());
+        self.add(Figure::alone(0, &what("p50"), quantile(times, 50), unit))?;
+        self.add(Figure::alone(0, &what("p99"), quantile(times, 99), unit).wanting(goal))
     }
 
     pub(crate) fn floors(&mut self, floors: &[(&'static str, f64, &'static str)]) -> Result<()> {
@@ -277,6 +299,12 @@ mod tests {
         let figure = pairs.figure(1, "x", "1/s", Goal::AtLeast(0.8));
         assert_eq!((figure.ours, figure.theirs, figure.ratio), (3.0, Some(2.0), Some(1.0)));
         assert_eq!(line(&figure)[7], "met");
+    }
+
+    #[test]
+    fn of_thirty_the_slowest_is_the_99th_percentile_and_the_15th_the_median() {
+        let times: Vec<_> = (1..=30).rev().map(f64::from).collect();
+        assert_eq!((quantile(&times, 50), quantile(&times, 99)), (15.0, 30.0));
     }
 
     #[test]

@@ -119,10 +119,19 @@ impl Fleet {
 
     /// A command line that means this fleet.
     pub(crate) fn command(&self) -> Command {
+        self.command_in("home")
+    }
+
+    /// The same, with a data folder of this name.
+    pub(crate) fn command_in(&self, home: &str) -> Command {
         let mut command = Command::new(&self.mozart);
         command.args(["--nats", &self.url, "--namespace", self.namespace.as_str(), "--dir"]);
         command.envs(self.seed.as_ref().map(|seed| ("MOZART_AUTH_SEED", seed)));
-        command.arg(self.home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg(self.folder.join(home))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 

@@ -36,6 +36,7 @@ mod server;
 mod sqlite;
 mod takeover;
 mod throughput;
+mod trials;
 mod waiters;
 mod worker;
 
@@ -56,7 +57,8 @@ use crate::outcome::Result;
 #[derive(Debug, Parser)]
 #[command(name = "mozart bench", version, styles = Styles::plain())]
 struct Args {
-    /// Which figures: goal numbers, or parts of names [default: all]
+    /// Which figures: goal numbers, or parts of names [default: all but those that need root and hosts of their own: host-loss,
+    /// server-loss, cut, spread]
     which: Vec<String>,
     /// How many pairs of measurements a figure is the median of
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -67,9 +69,12 @@ struct Args {
     /// How often agents are replaced in all, for the gap
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     replacements: u32,
-    /// How often the leader is killed
+    /// How many trials the times of faults and drains are the median of
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
-    failovers: u32,
+    trials: u32,
+    /// For how many seconds agents are cut off from the broker
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    cut: u64,
     /// Journal streams where every write is synced [default: as `mozart up` has it]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     shards: Option<u32>,
@@ -94,7 +99,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 21] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 27] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -116,6 +121,12 @@ const SCENARIOS: [(&[u8], &str, Scenario); 21] = [
     (&[19], "archiving", Scenario::Archiving),
     (&[21], "long-log", Scenario::LongLog),
     (&[22], "logins", Scenario::Logins),
+    (&[23], "three-replicas", Scenario::ThreeReplicas),
+    (&[], "drain", Scenario::Drain),
+    (&[], "host-loss", Scenario::HostLoss),
+    (&[], "server-loss", Scenario::ServerLoss),
+    (&[], "cut", Scenario::Cut),
+    (&[], "spread", Scenario::Spread),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +152,19 @@ enum Scenario {
     Backlog,
     LongLog,
     Logins,
+    ThreeReplicas,
+    Drain,
+    HostLoss,
+    ServerLoss,
+    Cut,
+    Spread,
+}
+
+impl Scenario {
+    /// Whether it needs root, hosts of its own, and a lot of time.
+    fn is_on_request(self) -> bool {
+        matches!(self, Self::HostLoss | Self::ServerLoss | Self::Cut | Self::Spread)
+    }
 }
 
 fn main() -> ExitCode {
@@ -208,8 +232,9 @@ fn complain(code: u8, what: &str, format: Format) -> ExitCode {
 fn chosen(
     which: &[String],
 ) -> impl Iterator<Item = &'static (&'static [u8], &'static str, Scenario)> {
-    SCENARIOS.iter().filter(move |(goals, name, _)| {
-        which.is_empty() || which.iter().any(|which| picks(which, goals, name))
+    SCENARIOS.iter().filter(move |(goals, name, scenario)| {
+        (which.is_empty() && !scenario.is_on_request())
+            || which.iter().any(|which| picks(which, goals, name))
     })
 }
 
@@ -218,7 +243,8 @@ fn run(args: Args) -> Result<()> {
     let plan = rig::Plan {
         pairs: args.pairs,
         replacements: args.replacements,
-        failovers: args.failovers,
+        trials: args.trials,
+        cut: Duration::from_secs(args.cut),
         messages: args.messages,
         records: args.records,
         agents: args.agents,
@@ -257,6 +283,12 @@ fn run(args: Args) -> Result<()> {
                 Scenario::Recover => recover::run(&plan, &mut report).await,
                 Scenario::Backlog => backlog::run(&plan, &mut report).await,
                 Scenario::Logins => logins::run(&plan, &mut report).await,
+                Scenario::ThreeReplicas => throughput::replicated(&plan, &mut report).await,
+                Scenario::Drain => trials::drain(&plan, &mut report).await,
+                Scenario::HostLoss => trials::of_hosts(&plan, &mut report).await,
+                Scenario::ServerLoss => trials::of_servers(&plan, &mut report).await,
+                Scenario::Cut => trials::cut(&plan, &mut report).await,
+                Scenario::Spread => trials::spread(&plan, &mut report).await,
                 Scenario::LongLog => long_log::run(&plan, &mut report).await,
                 Scenario::ReplaceDocker => replace::run(&plan, &mut report, Runtime::Docker).await,
             }

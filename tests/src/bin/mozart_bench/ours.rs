@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use broker::{Broker, SendOutcome};
+use broker::{Broker, ConnectOptions, SendOutcome};
 use common::message::{Envelope, Final, Kind, Outcome};
 use common::{AgentName, ConversationId, MessageId, SenderName};
 use tokio::task::JoinSet;
@@ -28,7 +28,12 @@ pub(crate) struct Ours {
 
 impl Ours {
     pub(crate) async fn connect(fleet: &Fleet) -> Result<Self> {
-        let broker = Broker::connect(&Rig::connect(&fleet.url, &fleet.namespace)).await?;
+        Self::of(&Rig::connect(&fleet.url, &fleet.namespace), fleet.agents.clone()).await
+    }
+
+    /// A client of these agents, wherever they are.
+    pub(crate) async fn of(options: &ConnectOptions, agents: Vec<AgentName>) -> Result<Self> {
+        let broker = Broker::connect(options).await?;
         let sender = SenderName::new("bench")?;
         let waiters = Waiters::default();
         let mut finals = broker.subscribe(broker.subjects().done_for(&sender), None).await?;
@@ -40,7 +45,7 @@ impl Ours {
                 answered.answered(&message.subject, message.payload);
             }
         });
-        Ok(Self { broker, agents: fleet.agents.clone(), sender, waiters, _reader: reader })
+        Ok(Self { broker, agents, sender, waiters, _reader: reader })
     }
 
     /// A new message.

@@ -47,6 +47,21 @@ impl Drop for Owned {
     }
 }
 
+/// A node that stops its agents before it goes.
+pub(crate) struct Draining(pub(crate) Owned);
+
+impl Drop for Draining {
+    #[expect(clippy::disallowed_methods, reason = "a drop cannot await")]
+    fn drop(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(30);
+        signal(self.0.id(), Signal::TERM);
+        let until = Instant::now() + LONGEST;
+        while !self.0.has_ended() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 /// Sends a signal; a process that is gone does not mind.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {

@@ -104,8 +104,10 @@ impl Side for Raw {
     }
 }
 
-async fn connect(url: &str) -> Result<Client> {
-    Ok(client::connect(url).await?)
+pub(crate) async fn connect(url: &str) -> Result<Client> {
+    let servers = url.split(',').map(str::parse).collect::<std::result::Result<Vec<_>, _>>()?;
+    let servers: Vec<client::ServerAddr> = servers;
+    Ok(client::connect(servers).await?)
 }
 
 /// One agent: a process of its own with one connection and one child.

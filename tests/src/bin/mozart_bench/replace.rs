@@ -17,7 +17,7 @@ use system_tests::checker::{Accepted, Facts, judge};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::drive::text;
-use crate::figure::{Figure, Goal, Report, note};
+use crate::figure::{Figure, Goal, Report, note, quantile};
 use crate::fleet::{ECHO, Fleet, Runtime};
 use crate::ours::Ours;
 use crate::outcome::{Result, fail};
@@ -43,7 +43,8 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report, runtime: Runtime) -> R
     let ours = Ours::connect(&fleet).await?;
     let (stop, left) = (AtomicBool::new(false), AtomicU32::new(plan.replacements));
     let lanes = (0..AGENTS).flat_map(|agent| (0..LANES).map(move |lane| (agent, lane)));
-    let talk = try_join_all(lanes.map(|(agent, lane)| talk(&ours, agent, lane, &stop)));
+    let talk = lanes.map(|(agent, lane)| talk(&ours, (agent, lane), EVERY, &stop));
+    let talk = try_join_all(talk);
     let replace = async {
         let all = ours.agents.iter().map(|agent| replace(&ours.broker, agent, &left));
         let replaced = try_join_all(all).await;
@@ -51,6 +52,29 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report, runtime: Runtime) -> R
         replaced
     };
     let (said, _) = try_join(talk, replace).await?;
+    let Outcome { gaps, completed, faults } = outcome(&ours, said).await?;
+    let (name, made) = (runtime.name(), gaps.len());
+    let what = |what: &str| format!("{name}: {made} replacements amid {completed} chats: {what}");
+    let count = f64::from(u32::try_from(faults)?);
+    let add = |name: &str, value, unit| Figure::alone(13, &what(name), value, unit);
+    report
+        .add(add("lost, doubled or out of order", count, "messages").wanting(Goal::AtMost(0.0)))?;
+    report.add(add("gap, p50", quantile(&gaps, 50), "ms"))?;
+    report.add(add("gap, p99", quantile(&gaps, 99), "ms").wanting(Goal::AtMost(250.0)))
+}
+
+/// What the journal says of the replacements.
+pub(crate) struct Outcome {
+    /// In ms.
+    pub(crate) gaps: Vec<f64>,
+    /// Messages.
+    pub(crate) completed: usize,
+    /// What was lost, doubled or out of order.
+    pub(crate) faults: usize,
+}
+
+/// Judges what the lanes had accepted.
+pub(crate) async fn outcome(ours: &Ours, said: Vec<Vec<Accepted>>) -> Result<Outcome> {
     let accepted: Vec<_> = said.into_iter().flatten().collect();
     let attempts = ours.agents.iter().map(|agent| (agent.clone(), 3)).collect();
     let (injected, notes) = (BTreeMap::new(), BTreeMap::new());
@@ -60,27 +84,23 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report, runtime: Runtime) -> R
         life.believe_the_record();
     }
     let verdict = judge(&facts);
-    let faults = &verdict.faults;
-    for fault in faults.iter().take(10) {
+    for fault in verdict.faults.iter().take(10) {
         note(&format!("  {fault}"));
     }
-    let name = runtime.name();
-    let gaps = gaps(&facts);
-    let (made, messages) = (gaps.len(), verdict.completed);
-    let what = |what: &str| format!("{name}: {made} replacements amid {messages} chats: {what}");
-    let count = f64::from(u32::try_from(faults.len())?);
-    let add = |name: &str, value, unit| Figure::alone(13, &what(name), value, unit);
-    report
-        .add(add("lost, doubled or out of order", count, "messages").wanting(Goal::AtMost(0.0)))?;
-    report.add(add("gap, p50", percentile(&gaps, 0.50), "ms"))?;
-    report.add(add("gap, p99", percentile(&gaps, 0.99), "ms").wanting(Goal::AtMost(250.0)))
+    let faults = verdict.faults.len();
+    Ok(Outcome { gaps: gaps(&facts), completed: verdict.completed, faults })
 }
 
 /// Talks in one conversation until the replacements are over; what was accepted.
-async fn talk(ours: &Ours, agent: usize, lane: usize, stop: &AtomicBool) -> Result<Vec<Accepted>> {
+pub(crate) async fn talk(
+    ours: &Ours,
+    (agent, lane): (usize, usize),
+    every: Duration,
+    stop: &AtomicBool,
+) -> Result<Vec<Accepted>> {
     let conversation = ConversationId::new(format!("c{agent}-{lane}"))?;
     let (mut accepted, mut open) = (Vec::new(), std::collections::VecDeque::new());
-    let mut tick = interval(EVERY);
+    let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -172,18 +192,4 @@ fn gaps(facts: &Facts) -> Vec<f64> {
     let gaps = spans.windows(2).filter(|pair| pair[0].0.0 == pair[1].0.0);
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of one run")]
     gaps.map(|pair| pair[1].1.0.saturating_sub(pair[0].1.1) as f64).collect()
-}
-
-/// The value that a share of them does not exceed.
-fn percentile(values: &[f64], share: f64) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an index of a list that is in memory"
-    )]
-    let index = (values.len() as f64 * share).ceil() as usize;
-    values.get(index.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }

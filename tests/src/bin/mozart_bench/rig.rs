@@ -20,8 +20,10 @@ pub(crate) struct Plan {
     pub(crate) pairs: u32,
     /// How often agents are replaced in all.
     pub(crate) replacements: u32,
-    /// How often the leader is killed.
-    pub(crate) failovers: u32,
+    /// How many trials a time is the median of.
+    pub(crate) trials: u32,
+    /// How long a link is cut.
+    pub(crate) cut: Duration,
     /// How many messages have finished.
     pub(crate) messages: u32,
     /// How many records a long control log has.
@@ -61,6 +63,13 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) async fn new(plan: &Plan, sync: Sync) -> Result<Self> {
         Self::with(plan, sync, None).await
+    }
+
+    /// The same on a cluster of three servers.
+    pub(crate) async fn on_three(plan: &Plan, sync: Sync) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("mozart-bench-").tempdir_in(&plan.data)?;
+        let server = Server::start_three(folder.path(), sync).await?;
+        Ok(Self { server, sync, shards: plan.shards.unwrap_or(sync.shards()), folder })
     }
 
     /// The same; with a key, shims log in with rights of their own.

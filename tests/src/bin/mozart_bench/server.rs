@@ -1,13 +1,15 @@
 //! A nats-server of its own: the same process and settings for both sides.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use broker::reference::client::jetstream;
 use broker::{Accounts, AuthKey, User};
 
 use crate::cpu;
-use crate::outcome::Result;
+use crate::outcome::{Result, fail};
 use crate::process::{self, Owned};
 
 /// When the server syncs what it stores.
@@ -46,12 +48,14 @@ pub(crate) struct Server {
     /// With it, shims log in with rights of their own.
     pub(crate) key: Option<AuthKey>,
     process: Owned,
+    /// The other servers of its cluster.
+    _others: Vec<Owned>,
 }
 
 impl Server {
     /// Starts a server with its data below `folder`.
     pub(crate) async fn start(folder: &Path, sync: Sync, key: Option<AuthKey>) -> Result<Self> {
-        let process = launch(folder, sync, key.as_ref(), "-1")?;
+        let process = launch(folder, sync, key.as_ref(), "-1", "")?;
         let url = process::until("nats-server", Duration::from_secs(10), async || {
             Ok(ports_file(&folder.join(PORTS), process.id()).and_then(|path| url(&path)))
         })
@@ -60,14 +64,40 @@ impl Server {
             Some(_) => url.replacen("://", &format!("://{USER}:{PASSWORD}@"), 1),
             None => url,
         };
-        Ok(Self { url, folder: folder.to_owned(), sync, key, process })
+        Ok(Self { url, folder: folder.to_owned(), sync, key, process, _others: Vec::new() })
+    }
+
+    /// Starts a cluster of three, of which clients know all.
+    pub(crate) async fn start_three(folder: &Path, sync: Sync) -> Result<Self> {
+        let ports = free_ports(6)?;
+        let (clients, routes) = ports.split_at(3);
+        let all = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\""));
+        let all = all.collect::<Vec<_>>().join(", ");
+        let mut servers = Vec::new();
+        for (number, (client, route)) in clients.iter().zip(routes).enumerate() {
+            let cluster = format!(
+                "server_name: s{number}
+cluster {{ name: bench, listen: \"127.0.0.1:{route}\", routes: [{all}] }}
+"
+            );
+            let folder = folder.join(format!("s{number}"));
+            servers.push(launch(&folder, sync, None, &client.to_string(), &cluster)?);
+        }
+        let url = clients.iter().map(|port| format!("nats://127.0.0.1:{port}"));
+        let url = url.collect::<Vec<_>>().join(",");
+        process::until("a cluster of three", Duration::from_secs(30), async || {
+            Ok(takes_three_replicas(&url).await.ok())
+        })
+        .await?;
+        let Some(process) = servers.pop() else { return fail("no server was started") };
+        Ok(Self { url, folder: folder.to_owned(), sync, key: None, process, _others: servers })
     }
 
     /// Kills it, and starts it on its data again, where everybody looks for it. It does not answer yet.
     pub(crate) fn kill_and_start(&mut self) -> Result<()> {
         self.process.end();
         let port = self.url.rsplit(':').next().unwrap_or_default();
-        self.process = launch(&self.folder, self.sync, self.key.as_ref(), port)?;
+        self.process = launch(&self.folder, self.sync, self.key.as_ref(), port, "")?;
         Ok(())
     }
 
@@ -83,8 +113,33 @@ const PASSWORD: &str = "bench";
 /// Where a server says which port it has.
 const PORTS: &str = "ports";
 
-/// Starts a server at a port; -1 is a free one.
-fn launch(folder: &Path, sync: Sync, key: Option<&AuthKey>, port: &str) -> Result<Owned> {
+/// Whether a stream can have as many: all servers know each other, and one leads.
+async fn takes_three_replicas(url: &str) -> Result<()> {
+    const NAME: &str = "probe";
+    let jetstream = jetstream::new(crate::raw::connect(url).await?);
+    let (name, subjects) = (NAME.to_owned(), vec![NAME.to_owned()]);
+    let config =
+        jetstream::stream::Config { name, subjects, num_replicas: 3, ..Default::default() };
+    jetstream.create_stream(config).await?;
+    jetstream.delete_stream(NAME).await?;
+    Ok(())
+}
+
+/// Ports that nobody has.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0"));
+    let held = held.collect::<std::io::Result<Vec<_>>>()?;
+    Ok(held.iter().map(|one| Ok(one.local_addr()?.port())).collect::<std::io::Result<_>>()?)
+}
+
+/// Starts a server at a port; -1 is a free one. `more`: what else its configuration has.
+fn launch(
+    folder: &Path,
+    sync: Sync,
+    key: Option<&AuthKey>,
+    port: &str,
+    more: &str,
+) -> Result<Owned> {
     let sync = match sync {
         Sync::Always => "always",
         Sync::Lazy => "2m",
@@ -113,7 +168,7 @@ jetstream {{
   max_memory_store: 1GB
   limits {{ default_max_consumers: 20000 }}
 }}
-{accounts}"
+{accounts}{more}"
     );
     std::fs::write(&config, text)?;
     let mut command = Command::new(binary());
@@ -123,7 +178,7 @@ jetstream {{
 }
 
 /// The binary that the tests use: named, or installed by `make setup` into the checkout, or on `PATH`.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let named = std::env::var_os("MOZART_NATS_SERVER").map(PathBuf::from);
     let own = std::env::current_exe().unwrap_or_default();
     let mut above = own.ancestors().map(|folder| folder.join(".tools/nats-server"));

@@ -24,6 +24,23 @@ pub(crate) async fn always(plan: &Plan, report: &mut Report) -> Result<()> {
     many(plan, report, Sync::Always, Synchronous::Full, goals).await
 }
 
+/// Goal 1 on a cluster of three servers, where both sides have three replicas.
+pub(crate) async fn replicated(plan: &Plan, report: &mut Report) -> Result<()> {
+    let rig = Rig::on_three(plan, Sync::Lazy).await?;
+    let (_fleet, ours) = rig.ours(AGENTS, ECHO).await?;
+    let raw = rig.raw(AGENTS).await?;
+    let load = Load { agents: AGENTS, in_flight: IN_FLIGHT, window: plan.window };
+    warm_up(&ours, AGENTS).await?;
+    let meter = Meter::new(rig.folder.path())?;
+    let Some((rates, costs)) = against(plan, &ours, Some(&raw), load, &meter).await? else {
+        return Ok(());
+    };
+    let name = format!("{AGENTS} agents, {IN_FLIGHT} in flight, lazy, three replicas: raw loop");
+    report.add(rates.figure(23, &name, "chats/s", Goal::AtLeast(0.8)))?;
+    let name = "  the same, CPU time a chat, of all processes";
+    report.add(costs.figure(23, name, "us", Goal::None))
+}
+
 /// Many chats at once.
 async fn many(
     plan: &Plan,
