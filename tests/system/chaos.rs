@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use system_tests::chaos::{self, Options};
-use system_tests::harness::Runtime;
+use system_tests::harness::{Hosts, Runtime, binary};
 
 /// Longer than the lease, and than the silence after which a node is given up: `mozart up` and nats-server are frozen once, or a
 /// supervisor, a node and a server of three.
@@ -27,6 +27,22 @@ async fn chaos_with_containers_loses_nothing_and_doubles_nothing() {
     if let Some(runtime) = Runtime::docker().await {
         campaign(runtime, false, 8, 25.0).await;
     }
+}
+
+/// The same, with each server and its roles on a host of its own, whose links and power are cut.
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the test runner shows it where it is asked to")]
+async fn chaos_over_three_hosts_loses_nothing_and_doubles_nothing() {
+    // Whether it can run here at all.
+    let Some(hosts) = Hosts::new(1, &[]) else { return };
+    drop(hosts);
+    let mut campaign = tokio::process::Command::new(binary("mozart-chaos"));
+    campaign.args(["--hosts", "--seconds", "60", "--seed", "1", "--agents", "6", "--rate", "10"]);
+    campaign.args(["--freeze", "15", "--hot", "5", "--garbage"]);
+    let ended = campaign.kill_on_drop(true).output().await.expect("it is built");
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{told}{}", String::from_utf8_lossy(&ended.stderr));
+    println!("{told}");
 }
 
 #[expect(clippy::print_stdout, reason = "the test runner shows it where it is asked to")]

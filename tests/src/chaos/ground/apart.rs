@@ -45,7 +45,7 @@ impl Apart {
         dress: impl Fn(&mut Command, usize) + Clone + Send + Sync + 'static,
     ) -> Result<Self, Problem> {
         let cluster = Cluster::prepare(home.to_owned(), &mut Random::new(seed), net.as_ref())?;
-        let url = cluster.url();
+        let (url, seed) = (cluster.url(), cluster.seed()?);
         let on_host = |target| Some(net.as_ref()?.host(host_of(target)?));
         let role =
             |target, name: String, place: usize, args: Vec<String>| -> Result<Part, Problem> {
@@ -53,12 +53,18 @@ impl Apart {
                 let folder = home.join(&name);
                 fs::create_dir_all(&folder)?;
                 let (mozart, url, dress) = (mozart.to_owned(), url.clone(), dress.clone());
+                let login = if matches!(target, Target::Supervisor(_)) {
+                    ("MOZART_AUTH_SEED", seed.clone())
+                } else {
+                    ("MOZART_AGENT_LOGINS", "true".to_owned())
+                };
                 let named = format!("{} {name}", args[0]);
                 Ok(Part::new(named, move || {
                     let log = folder.join("mozart.log");
                     let mut command = on(host.as_deref(), &mozart);
                     command.args(&args).env("NATS_URL", &url).env("MOZART_DIR", &folder);
                     command.env_remove("MOZART_NAMESPACE").env_remove("NATS_CREDS");
+                    command.env(login.0, &login.1);
                     command.stderr(fs::OpenOptions::new().create(true).append(true).open(log)?);
                     command.stdin(Stdio::null()).stdout(Stdio::null());
                     dress(&mut command, place);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use broker::{Accounts, AuthKey, User};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -37,6 +38,8 @@ pub(in crate::chaos) struct Cluster {
     folder: PathBuf,
     ports: Vec<Ports>,
     password: String,
+    /// With it, supervisors answer for the logins of shims.
+    key: AuthKey,
     servers: Vec<Part>,
     /// Where each of them listens: a host of its own, or this machine.
     addresses: Vec<String>,
@@ -71,7 +74,8 @@ impl Cluster {
         let address =
             |number| net.map_or_else(|| "127.0.0.1".to_owned(), |net| net.address(number));
         let addresses = (0..SERVERS).map(address).collect();
-        let mut cluster = Self { folder, ports, password, servers: Vec::new(), addresses };
+        let (key, servers) = (AuthKey::random(), Vec::new());
+        let mut cluster = Self { folder, ports, password, key, servers, addresses };
         for number in 0..SERVERS {
             let folder = cluster.folder_of(number);
             fs::create_dir_all(&folder)?;
@@ -107,7 +111,12 @@ impl Cluster {
             "127.0.0.1" => "",
             _ => "ping_interval: \"10s\"\nping_max: 2\n",
         };
-        let (name, password) = (name_of(number), &self.password);
+        let name = name_of(number);
+        let fleet = User { name: "mozart".to_owned(), password: format!("{:?}", self.password) };
+        let (issuer, xkey, nobody) = (self.key.issuer(), self.key.xkey(), self.key.nobody());
+        let (system, exports, others, known) = (None, &[][..], "", &[][..]);
+        let accounts = Accounts { fleet, system, issuer, xkey, nobody, exports, others, known };
+        let accounts = accounts.conf();
         format!(
             "server_name: {name}
 listen: \"{address}:{clients}\"
@@ -122,7 +131,7 @@ jetstream {{
   limits {{ default_max_consumers: 20000 }}
 }}
 cluster {{ name: chaos, listen: \"{address}:{routes}\", routes: [{all}] }}
-authorization {{ user: mozart, password: {password:?} }}
+{accounts}
 "
         )
     }
@@ -133,6 +142,11 @@ authorization {{ user: mozart, password: {password:?} }}
             format!("nats://mozart:{}@{address}:{}", self.password, ports.clients)
         });
         urls.collect::<Vec<_>>().join(",")
+    }
+
+    /// The seed of the supervisors' key.
+    pub(super) fn seed(&self) -> Result<String, Problem> {
+        Ok(self.key.seed()?)
     }
 
     /// The server's process.
