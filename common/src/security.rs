@@ -51,6 +51,8 @@ pub enum Refusal {
     Question,
     /// To change what is beyond the user's scope.
     Change,
+    /// To publish that much.
+    Flood,
 }
 
 impl Refusal {
@@ -64,6 +66,7 @@ impl Refusal {
             Self::Subscribe => "subscribe",
             Self::Question => "question",
             Self::Change => "change",
+            Self::Flood => "flood",
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use broker::Broker;
 use common::codec;
@@ -11,6 +12,9 @@ use common::message::MessageKey;
 use system_tests::harness::{Fleet, Intruder, Said, eventually, flaky, login_of, run};
 
 const ECHO: &str = "MODEL test/model\nSOUL You repeat.";
+
+/// A flood lasts no longer.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Two agents, of which `a` was taken over.
 async fn taken_over() -> (Fleet, Broker, Intruder) {
@@ -411,4 +415,41 @@ async fn a_user_that_was_revoked_is_out_and_its_name_can_be_given_again() {
     let reasons = seen.as_array().expect("a list").iter();
     let reasons: Vec<_> = reasons.filter(|event| event["user"] == "ana").collect();
     assert!(!reasons.is_empty(), "{seen}");
+}
+
+#[tokio::test]
+async fn an_agent_that_floods_the_broker_is_stopped() {
+    let (fleet, broker, mut intruder) = taken_over().await;
+    let content = "x".repeat(512 << 10);
+    let flood = async {
+        let began = Instant::now();
+        while !intruder.said().await.contains(&Said::Ended) {
+            assert!(began.elapsed() < LONGEST, "it goes on and on");
+            for _ in 0..16 {
+                intruder.publish("mozart.default.events.a.user.m1", "", &content).await;
+            }
+        }
+    };
+    let chats = async {
+        // Somebody else is served meanwhile.
+        for number in 0..20 {
+            let text = format!("number {number}");
+            let answer = fleet.cli(["send", "b", &text, "--wait"]).await.ok();
+            assert_eq!(answer.stdout, format!("{text}\n"));
+        }
+    };
+    tokio::join!(flood, chats);
+    let seen = is_seen(&fleet, "a", "flood").await;
+    assert!(seen[0].contains("256 MiB") && seen[0].contains("it was stopped"), "{seen:?}");
+    let _row = fleet.wait_state("a", "stopped").await;
+    let log = fleet.cli(["events", "a"]).await.ok().stdout;
+    assert!(log.contains("flood-limit"), "{log}");
+    let (user, password) = login_of(&broker, "a", 1).await;
+    assert!(Intruder::connect(&fleet, &user, &password).await.is_err(), "it does not come back");
+    let rows = fleet.json(["ps", "-a"]).await;
+    let b = rows.as_array().and_then(|rows| rows.iter().find(|row| row["agent"] == "b"));
+    assert_eq!(
+        b.map(|row| (&row["state"], &row["restarts"])),
+        Some((&"running".into(), &0.into()))
+    );
 }

@@ -23,8 +23,33 @@ pub(crate) fn event(event: &Event) -> String {
     format!("{}  attempt {}  #{}  {what}", event.at, attempt_of(event.seq), event.seq)
 }
 
+/// The author of what is asked for with the fleet's own credentials.
+const NOBODY: &str = "cli";
+
 /// A record of the control log, without its time and agent.
 pub(crate) fn control(record: &ControlRecord) -> String {
+    let what = what(record);
+    let is_request = matches!(
+        record.event,
+        ControlEvent::AgentApplied { .. }
+            | ControlEvent::AgentStarted { .. }
+            | ControlEvent::AgentStopped { .. }
+            | ControlEvent::AgentRestarted { .. }
+            | ControlEvent::AgentReplaced { .. }
+            | ControlEvent::AgentRemoved { .. }
+            | ControlEvent::AgentMoved { .. }
+            | ControlEvent::NodeDrained { .. }
+            | ControlEvent::NodeUndrained { .. }
+            | ControlEvent::NodeRemoved { .. }
+    );
+    if is_request && record.author != NOBODY {
+        format!("{what} (by {})", record.author)
+    } else {
+        what
+    }
+}
+
+fn what(record: &ControlRecord) -> String {
     match &record.event {
         ControlEvent::AgentApplied { asked: Some(asked), .. } => format!("requested: {asked}"),
         ControlEvent::AgentApplied { force: false, .. } => "soul applied".to_owned(),

@@ -33,6 +33,30 @@ pub struct Connection {
     pub who: Who,
     server: String,
     number: u64,
+    /// What it has published so far: messages.
+    pub messages: u64,
+    /// The same, in bytes of content.
+    pub bytes: u64,
+}
+
+impl Connection {
+    /// One that has published nothing.
+    #[must_use]
+    pub fn new(who: Who, server: &str, number: u64) -> Self {
+        Self { who, server: server.to_owned(), number, messages: 0, bytes: 0 }
+    }
+
+    /// The same, when it has published so much.
+    #[must_use]
+    pub fn with(self, messages: u64, bytes: u64) -> Self {
+        Self { messages, bytes, ..self }
+    }
+
+    /// What tells it from all others: its server, and its number there.
+    #[must_use]
+    pub fn id(&self) -> (String, u64) {
+        (self.server.clone(), self.number)
+    }
 }
 
 #[derive(Deserialize)]
@@ -60,6 +84,10 @@ struct One {
     cid: u64,
     #[serde(default)]
     authorized_user: String,
+    #[serde(default)]
+    in_msgs: u64,
+    #[serde(default)]
+    in_bytes: u64,
 }
 
 impl Broker {
@@ -117,7 +145,7 @@ impl Broker {
                     Some((agent, incarnation)) => Who::Shim(agent, incarnation),
                     None => Who::User(self.subjects().parse_user(&one.authorized_user)?),
                 };
-                Some(Connection { who, server: server.clone(), number: one.cid })
+                Some(Connection::new(who, &server, one.cid).with(one.in_msgs, one.in_bytes))
             });
             found.extend(known);
         }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use broker::{Attempt as _, AuthKey, Login, Logins, Rights, Who};
-use common::api::ApiError;
+use broker::{Attempt as _, AuthKey, Broker, Connection, Login, Logins, Rights, Who};
+use common::api::{ApiError, Query, Reply};
 use common::security::Refusal;
 use common::subject::Subjects;
+use common::users::Scope;
 use common::{AgentName, SenderName};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -13,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::floods::{BURST, Floods};
 use super::live::{Changes, Rank};
 use super::refusals::{Refusals, Refused};
 use super::{Doors, token};
@@ -24,10 +26,28 @@ const AT_ONCE: usize = 1024;
 /// How long what was replaced may say its last words: it has none left about messages.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// How often the leader looks at what agents publish. The cost grows with the number of connections: 0.7 KB of each.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long stopping an agent may take.
+const STOP: Duration = Duration::from_secs(10);
+/// The author of such a stop in the control log.
+const AUTHOR: &str = "flood-limit";
+
 /// What became of a login.
 enum Answered {
     Fine,
     Refused(Refused),
+    /// Not of a login: who is connected.
+    Connected(Why, Vec<Connection>),
+}
+
+/// Why the servers are asked who is connected.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    /// Incarnations have been replaced, or have ended.
+    Left,
+    /// To see what agents publish.
+    Floods,
 }
 
 /// Who wants to connect.
@@ -63,6 +83,10 @@ pub(super) struct Doorkeeper {
     swept: u64,
     /// When it is looked again.
     sweep_at: Option<Instant>,
+    floods: Floods,
+    /// When agents were looked at, and are looked at again.
+    looked_at: Instant,
+    look_at: Instant,
 }
 
 impl Doorkeeper {
@@ -72,7 +96,22 @@ impl Doorkeeper {
         let refusals = Refusals::new(doors.broker.clone(), doors.id.clone());
         let changes = doors.live.changes();
         let answering = FuturesUnordered::new();
-        Ok(Self { doors, key, logins, answering, refusals, changes, swept: 0, sweep_at: None })
+        let (floods, looked_at) = (Floods::default(), Instant::now());
+        let look_at = looked_at + LOOK;
+        let (swept, sweep_at) = (0, None);
+        Ok(Self {
+            doors,
+            key,
+            logins,
+            answering,
+            refusals,
+            changes,
+            swept,
+            sweep_at,
+            floods,
+            looked_at,
+            look_at,
+        })
     }
 
     pub(super) async fn keep(mut self) -> Result<(), ApiError> {
@@ -93,10 +132,19 @@ impl Doorkeeper {
                     match answered {
                         Answered::Fine => {}
                         Answered::Refused(refused) => self.refusals.note(refused),
+                        Answered::Connected(Why::Left, all) => self.sweep(all),
+                        Answered::Connected(Why::Floods, all) => self.look(&all),
                     }
                 }
                 Ok(()) = self.changes.changed() => self.changed(),
-                () = sweep => self.sweep().await,
+                () = sweep => {
+                    self.sweep_at = None;
+                    self.find(Why::Left);
+                }
+                () = sleep_until(self.look_at) => {
+                    self.look_at = Instant::now() + LOOK;
+                    self.find(Why::Floods);
+                }
                 () = self.refusals.record() => {}
             }
         }
@@ -148,31 +196,87 @@ impl Doorkeeper {
         }));
     }
 
-    /// Ends the connections of incarnations that were replaced or have ended: what is left of those whose processes did not.
-    async fn sweep(&mut self) {
-        self.sweep_at = None;
+    /// Asks the servers who is connected. They may take a second to tell, and logins do not wait for that.
+    fn find(&mut self, why: Why) {
         if !*self.doors.leads.borrow() {
-            return;
+            return self.floods.forget();
         }
-        let connections = match self.doors.broker.shim_connections().await {
-            Ok(connections) => connections,
-            Err(error) => return tracing::warn!("cannot tell which agents are connected: {error}"),
-        };
+        let broker = self.doors.broker.clone();
+        self.answering.push(Box::pin(async move {
+            match broker.shim_connections().await {
+                Ok(connections) => Answered::Connected(why, connections),
+                Err(error) => {
+                    tracing::warn!("cannot tell which agents are connected: {error}");
+                    Answered::Fine
+                }
+            }
+        }));
+    }
+
+    /// Ends the connections of incarnations that were replaced or have ended: what is left of those whose processes did not.
+    fn sweep(&mut self, connections: Vec<Connection>) {
         for connection in connections {
-            let Who::Shim(agent, incarnation) = &connection.who else { continue };
-            match self.doors.live.rank(agent, *incarnation) {
+            let Who::Shim(agent, incarnation) = connection.who.clone() else { continue };
+            match self.doors.live.rank(&agent, incarnation) {
                 Rank::Current | Rank::Unknown => continue,
                 // At worst it was applied a moment ago, and connects again.
                 Rank::Retiring | Rank::Over | Rank::Stranger => {}
             }
-            if let Err(error) = self.doors.broker.kick(&connection).await {
-                tracing::warn!("cannot end the connection of {agent}-{incarnation}: {error}");
-            }
-            let detail = "it was replaced or has ended, and was still connected".to_owned();
-            let (kind, agent) = (Refusal::Connection, agent.clone());
-            self.refusals.note(Refused::to_agent(kind, agent, *incarnation, detail));
+            let broker = self.doors.broker.clone();
+            self.answering.push(Box::pin(async move {
+                kick(&broker, &connection, &agent, incarnation).await;
+                let detail = "it was replaced or has ended, and was still connected".to_owned();
+                let kind = Refusal::Connection;
+                Answered::Refused(Refused::to_agent(kind, agent, incarnation, detail))
+            }));
         }
     }
+
+    /// Stops agents that publish more than they may.
+    fn look(&mut self, connections: &[Connection]) {
+        let since = std::mem::replace(&mut self.looked_at, Instant::now()).elapsed();
+        for (agent, incarnation) in self.floods.look(connections, since) {
+            let of_it = |one: &&Connection| one.who == Who::Shim(agent.clone(), incarnation);
+            let connections = connections.iter().filter(of_it).cloned().collect();
+            let broker = self.doors.broker.clone();
+            self.answering.push(Box::pin(stop(broker, agent, incarnation, connections)));
+        }
+    }
+}
+
+async fn kick(broker: &Broker, connection: &Connection, agent: &AgentName, incarnation: u64) {
+    if let Err(error) = broker.kick(connection).await {
+        tracing::warn!("cannot end the connection of {agent}-{incarnation}: {error}");
+    }
+}
+
+/// Stops an agent, and ends its connections: it is not let in again.
+async fn stop(
+    broker: Broker,
+    agent: AgentName,
+    incarnation: u64,
+    connections: Vec<Connection>,
+) -> Answered {
+    let asked = async {
+        let query = serde_json::to_vec(&Query::Stop { agent: agent.clone() })?;
+        let author = SenderName::new(AUTHOR)?;
+        let subject = broker.subjects().query_by(Scope::Operate, &author);
+        let reply = broker.ask(subject, query.into(), STOP).await?;
+        if let Reply::Error(error) = serde_json::from_slice(&reply)? {
+            return Err(format!("{error}: {}", error.cause).into());
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    };
+    let stopped = match asked.await {
+        Ok(()) => "it was stopped".to_owned(),
+        // It is found again if it goes on.
+        Err(error) => format!("it could not be stopped: {error}"),
+    };
+    for connection in connections {
+        kick(&broker, &connection, &agent, incarnation).await;
+    }
+    let detail = format!("more than {} MiB at once; {stopped}", BURST >> 20);
+    Answered::Refused(Refused::to_agent(Refusal::Flood, agent, incarnation, detail))
 }
 
 /// The rights of a user, or why it has none.

@@ -2,6 +2,7 @@
 //! loop, and nothing there for this.
 
 mod asks;
+mod floods;
 mod live;
 mod logins;
 mod refusals;
