@@ -449,7 +449,7 @@ async fn an_agent_that_floods_the_broker_is_stopped() {
     let rows = fleet.json(["ps", "-a"]).await;
     let b = rows.as_array().and_then(|rows| rows.iter().find(|row| row["agent"] == "b"));
     assert_eq!(
-        b.map(|row| (&row["state"], &row["restarts"])),
-        Some((&"running".into(), &0.into()))
+        b.map(|row| (&row["state"], &row["incarnation"])),
+        Some((&"running".into(), &1.into()))
     );
 }
