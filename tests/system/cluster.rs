@@ -228,3 +228,47 @@ async fn a_host_that_is_lost_is_removed_and_another_takes_its_place() {
     up.says("was removed with `mozart node rm`");
     assert_eq!(hosts.processes(2), [0_u32; 0], "nothing of it was started");
 }
+
+#[tokio::test]
+async fn the_fleet_of_a_single_host_becomes_a_cluster_by_way_of_a_backup() {
+    let Some(hosts) = Hosts::new(4, &[("a", &flaky(""))]) else { return };
+    let single = hosts.host(3);
+    let souls = hosts.host(0).souls().to_string_lossy().into_owned();
+    let _up = single.cli(["up", &souls, "-d", "--wait"]).await.ok();
+    for text in ["one", "two", "three"] {
+        assert_eq!(answer(single, "a", text).await, format!("{text}\n"));
+    }
+    let _stopping = single.cli(["stop", "a"]).await.ok();
+    let _stopped = single.cli(["wait", "a", "--for", "stopped"]).await.ok();
+    let open = single.cli(["send", "a", "open"]).await.ok().stdout;
+    let backup = single.souls().join("fleet.backup").to_string_lossy().into_owned();
+    let _taken = single.cli(["backup", &backup]).await.ok();
+    let _down = single.cli(["down"]).await.ok();
+
+    let address = hosts.address(0);
+    let first = ["up", "-d", "--cluster", "c", "--listen", &address, "--name", "n0"];
+    let mut printed = hosts.host(0).cli(first).await.ok().stdout;
+    let _down = hosts.host(0).cli(["down"]).await.ok();
+    let _reset = hosts.host(0).cli(["reset", "--all", "--yes"]).await.ok();
+    let _restored = hosts.host(0).cli(["restore", &backup]).await.ok();
+    let _up = hosts.host(0).cli(["up", "-d"]).await.ok();
+    for host in 1..3 {
+        let token = hosts.host(0).cli(["join-token"]).await.ok().stdout;
+        let name = format!("n{host}");
+        let joined = hosts.host(host).cli(["join", token.trim(), "-d", "--name", &name]).await.ok();
+        printed = joined.stderr;
+    }
+    assert!(printed.contains("streams have three replicas"), "{printed}");
+    let _started = hosts.host(2).cli(["start", "a"]).await.ok();
+    let journal = hosts.host(1).json(["journal", "ls"]).await;
+    let rows = journal.as_array().expect("a list");
+    assert_eq!(rows.len(), 4, "{journal}");
+    let attached = hosts.host(1).cli(["attach", open.trim()]).await.ok();
+    assert!(attached.stdout.contains("open"), "{attached}");
+    hosts.kill(0);
+    within(FAILOVER, "the others have it all", async || {
+        let sent = hosts.host(1).cli(["send", "a", "after", "--wait", "--timeout", "40s"]).await;
+        if sent.code == 0 { Ok(()) } else { Err(sent.to_string()) }
+    })
+    .await;
+}

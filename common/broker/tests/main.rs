@@ -23,4 +23,5 @@ mod retention;
 mod room;
 mod snapshot;
 mod streams;
+mod tickets;
 mod usage;

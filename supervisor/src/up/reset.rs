@@ -11,6 +11,7 @@ use common::api::ApiError;
 use common::failure;
 use runtime::home::Home;
 
+use super::cluster;
 use super::nats::Nats;
 use super::{START, check_format, down};
 use crate::args::Sync;
@@ -68,6 +69,7 @@ fn all(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), ApiError> {
                 failure::file(what, &error, "check the permissions there, and retry")
             })?;
         }
+        cluster::begin_anew(home)?;
     }
     reset::folders(global.output, args, &folders)
 }

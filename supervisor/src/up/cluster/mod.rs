@@ -157,13 +157,29 @@ pub(super) fn found(
         seed: AuthKey::random().seed().ok(),
     };
     let member = Member::new(home, name, node, address, BTreeSet::new(), shared)?;
-    alone::bootstrap(&home.nats().join("data"), &member.server).map_err(|error| {
-        let what = format!("cannot prepare {}", home.nats().display());
-        failure::file(what, &error, "check the disk space and permissions there")
-    })?;
+    bootstrap(home, &member)?;
     // Last: a folder that has it is one of a member.
     member.keep(home)?;
     Ok(member)
+}
+
+fn bootstrap(home: &Home, member: &Member) -> Result<(), ApiError> {
+    alone::bootstrap(&home.nats().join("data"), &member.server).map_err(|error| {
+        let what = format!("cannot prepare {}", home.nats().display());
+        failure::file(what, &error, "check the disk space and permissions there")
+    })
+}
+
+/// The data of this host was removed on purpose. A member without others begins as at first; one that knows of others gets from them what they
+/// have.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn begin_anew(home: &Home) -> Result<(), ApiError> {
+    match read(home)? {
+        Some(member) if member.members.len() <= 1 => bootstrap(home, &member),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn is_same(
