@@ -2,6 +2,7 @@
 
 use common::api::AgentState;
 use common::control::{ControlEvent, ControlRecord, Timer};
+use common::spec::Replace;
 use common::{AgentName, NodeName};
 use supervisor_core::{Agent, Desired, Hold, Phase, State};
 
@@ -104,6 +105,13 @@ impl World {
                 format!("{} did not converge: {why}. {lines}", agent.name)
             })?;
             wanted.extend(agent.current.iter().map(|one| (agent.name.clone(), one.number)));
+            // What came back with its node goes on for as long as no node takes its successor: here, as that one is drained.
+            let stays = agent.begun.filter(|_| {
+                agent.current.is_none()
+                    && agent.hold == Some(Hold::NoNode)
+                    && agent.spec.replace_mode() == Replace::StartFirst
+            });
+            wanted.extend(stays.map(|number| (agent.name.clone(), number)));
         }
         let alive = self.hosts.iter().flat_map(|host| host.workers.keys());
         for key in alive {

@@ -72,8 +72,9 @@ impl Ours {
     pub(crate) async fn send(&self, envelope: &Envelope) -> Result<Waiter> {
         let waiter = self.waiters.expect(envelope.message_id.to_string());
         match self.broker.send(envelope, SEND).await? {
-            SendOutcome::Stored { .. } => Ok(waiter),
-            other @ (SendOutcome::Already { .. } | SendOutcome::Conflict { .. }) => {
+            // A connection that was lost took the answer to the first try with it.
+            SendOutcome::Stored { .. } | SendOutcome::Already { .. } => Ok(waiter),
+            other @ SendOutcome::Conflict { .. } => {
                 fail(format!("a new message was not new: {other:?}"))
             }
         }
