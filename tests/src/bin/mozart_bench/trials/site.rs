@@ -210,6 +210,9 @@ impl Drop for Site {
             }
         }
         drop(enter(&self.from));
+        if std::env::var_os("MOZART_BENCH_KEEP").is_some() {
+            self.folder.disable_cleanup(true);
+        }
     }
 }
 
