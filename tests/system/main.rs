@@ -25,6 +25,7 @@ mod history;
 mod lists;
 mod messages;
 mod moving;
+mod node_logins;
 mod nodes;
 mod own_engine;
 mod plain;
