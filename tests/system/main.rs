@@ -12,6 +12,7 @@ mod cli;
 mod cluster;
 mod compose;
 mod containers;
+mod contexts;
 mod copies;
 mod credentials;
 mod cut_links;

@@ -160,6 +160,7 @@ mod tests {
     fn global(home: &std::path::Path) -> Global {
         Global {
             nats: None,
+            context: None,
             creds: None,
             ca: None,
             namespace: None,
