@@ -67,6 +67,8 @@ impl Ground {
     async fn far(&self, name: &str, says: &str) {
         let souls = self.fleet.souls();
         fs::write(souls.join("own.py"), WORKER).expect("written");
+        // More than one chunk.
+        fs::write(souls.join("blob"), vec![7; 700 << 10]).expect("written");
         fs::write(souls.join("helper.py"), format!("SAYS = {says:?}\n")).expect("written");
         let soul = flaky("WORKER [\"python3\", \"own.py\"]\nREQUIRE far=yes");
         let file = self.fleet.soul(name, &soul);

@@ -191,7 +191,6 @@ fn the_units_have_what_compose_has() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn podman_generates_services_from_the_units() {
     let places = [
         "/usr/lib/systemd/system-generators/podman-system-generator",

@@ -60,12 +60,12 @@ impl Global {
             return Err(fails(failure::USAGE, (cause, "set HOME, or --nats URL".to_owned())));
         };
         let file = file(&folder, &name).map_err(|wrong| fails(failure::USAGE, wrong))?;
-        let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => fails(failure::NOT_FOUND, missing(&folder, &file)),
-            _ => {
-                let what = format!("{what}: cannot read {}", file.display());
-                failure::file(what, &error, "`nats context ls`")
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                return fails(failure::NOT_FOUND, missing(&folder, &file));
             }
+            let what = format!("{what}: cannot read {}", file.display());
+            failure::file(what, &error, "`nats context ls`")
         })?;
         let context = parse(&text, home.as_deref(), self.creds().is_some());
         let Context { url, creds, ca } = context.map_err(|(cause, try_)| {
