@@ -47,8 +47,8 @@ expected=$(
     sed -n 's/.*local version=\([0-9.]*\) program.*nats-server$/mozart-nats:\1/p' scripts/setup.sh
     sed -n 's/^version = "\(.*\)"/mozart:\1/p' Cargo.toml
 )
-for file in compose.yaml Containerfile; do
-    found=$(grep -oE 'mozart(-nats)?:[0-9][0-9A-Za-z.-]*' "$file" | LC_ALL=C sort -u)
+for file in compose.yaml Containerfile deploy/compose-cluster.yaml deploy/quadlet; do
+    found=$(grep -rhoE 'mozart(-nats)?:[0-9][0-9A-Za-z.-]*' "$file" | grep -v ':4222$' | LC_ALL=C sort -u)
     [ "$found" = "$expected" ] || {
         printf 'house: %s names\n%s\nexpected\n%s\n' "$file" "$found" "$expected" >&2
         broken=1

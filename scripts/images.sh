@@ -20,7 +20,7 @@ tree() {
     install -m 755 "$programs"/mozart{,-shim} "$dir/mozart/$bin/"
     # The broker's health check is `mozart doctor`: there is no shell and no curl beside it.
     install -m 755 .tools/nats-server "$programs/mozart" "$dir/nats/$bin/"
-    install -m 644 deploy/{nats,accounts}.conf "$dir/nats/etc/nats/"
+    install -m 644 deploy/{nats,nats-cluster,accounts}.conf "$dir/nats/etc/nats/"
     for etc in "$dir"/{mozart,nats}/etc; do
         printf '%s\n' 'root:x:0:0:root:/root:/sbin/nologin' 'mozart:x:65532:65532:mozart:/tmp:/sbin/nologin' >"$etc/passwd"
         printf '%s\n' 'root:x:0:' 'mozart:x:65532:' >"$etc/group"

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentName, SenderName, Timestamp};
+use crate::{AgentName, NodeName, SenderName, Timestamp};
 
 /// One refusal, or several alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct SecurityEvent {
     /// The user who tried it, if it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<SenderName>,
+    /// The node that tried it, if it has a login of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
     /// What was tried, and why it was refused.
     pub detail: String,
     /// Who refused it: a supervisor, or the nats-server of a host.
@@ -47,7 +50,7 @@ pub enum Refusal {
     Publish,
     /// To listen on one.
     Subscribe,
-    /// To be told of another agent's messages.
+    /// To be told of another agent's messages, or files.
     Question,
     /// To change what is beyond the user's scope.
     Change,

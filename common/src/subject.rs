@@ -9,6 +9,7 @@
 
 mod files;
 mod filler;
+mod node;
 mod relative;
 mod shim;
 mod user;
@@ -18,7 +19,7 @@ use std::fmt::Write as _;
 pub use self::filler::Filled;
 pub use self::shim::CONSUMER_NAMES;
 use crate::message::MessageKey;
-use crate::{AgentName, ConversationTag, MessageId, Namespace, NodeName, SenderName};
+use crate::{AgentName, ConversationTag, MessageId, Namespace, SenderName};
 
 /// The subject token of the whole fleet in the control log. No agent can have this name.
 pub const FLEET: &str = "_fleet";
@@ -509,37 +510,6 @@ impl Subjects {
         let incarnation = tokens.next()?.parse().ok()?;
         let is_report = tokens.next() == Some("report") && tokens.next().is_none();
         is_report.then_some((agent, incarnation))
-    }
-
-    /// Commands to a node.
-    #[must_use]
-    pub fn node_command(&self, node: &NodeName) -> String {
-        format!("{}.node.{node}.command", self.prefix)
-    }
-
-    /// Commands to all nodes. No node can have this name.
-    #[must_use]
-    pub fn all_nodes_command(&self) -> String {
-        format!("{}.node._all.command", self.prefix)
-    }
-
-    /// Reports of a node.
-    #[must_use]
-    pub fn node_report(&self, node: &NodeName) -> String {
-        format!("{}.node.{node}.report", self.prefix)
-    }
-
-    /// Reports of all nodes.
-    #[must_use]
-    pub fn node_reports(&self) -> String {
-        format!("{}.node.*.report", self.prefix)
-    }
-
-    /// The node in a subject of [`Self::node_report`].
-    #[must_use]
-    pub fn parse_node_report(&self, subject: &str) -> Option<NodeName> {
-        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix(".node.")?;
-        NodeName::new(rest.strip_suffix(".report")?).ok()
     }
 
     /// A subject without subscribers: what is published there has passed the connection.

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AgentName, SenderName, Timestamp};
 
-/// What a user may do. Each scope includes those before it.
+/// What a user may do. Each scope includes those before it, but for [`Scope::Node`]: nothing else has its rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Scope {
+    /// Be the node of this name, and nothing else.
+    Node,
     /// See everything of the fleet.
     Read,
     /// Send messages in its own name, and cancel those.
@@ -23,12 +25,13 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Send, Self::Operate, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Node, Self::Read, Self::Send, Self::Operate, Self::Admin];
 
     /// As people write it, and as it is in subjects.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Node => "node",
             Self::Read => "read",
             Self::Send => "send",
             Self::Operate => "operate",
@@ -48,7 +51,7 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scope| scope.as_str() == text);
-        found.ok_or_else(|| "expected read, send, operate or admin".to_owned())
+        found.ok_or_else(|| "expected node, read, send, operate or admin".to_owned())
     }
 }
 
@@ -81,6 +84,8 @@ mod tests {
             assert_eq!(scope.as_str().parse(), Ok(scope));
         }
         assert!("Read".parse::<Scope>().is_err());
-        assert!(Scope::Read < Scope::Send && Scope::Operate < Scope::Admin);
+        assert!(
+            Scope::Node < Scope::Read && Scope::Read < Scope::Send && Scope::Operate < Scope::Admin
+        );
     }
 }

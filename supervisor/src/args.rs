@@ -62,6 +62,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it may need a server.
+    pub(crate) fn connects(&self) -> bool {
+        !matches!(
+            self,
+            Self::AuthKey
+                | Self::Bench(_)
+                | Self::Client(cli::Command::Validate(_) | cli::Command::Completions(_))
+        )
+    }
+
     /// Whether it is a role rather than a client command.
     pub(crate) fn is_role(&self) -> bool {
         matches!(

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let parsed = Cli::from_arg_matches(&matches);
     let Cli { global, command } = parsed.unwrap_or_else(|error| error.exit());
     let writing = start_log(&global, command.is_role());
+    let output = global.output;
     let result = match async_runtime(command.is_role()) {
         Ok(runtime) => {
             let collects = command.is_role();
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
                 if collects {
                     orphans.spawn(runtime::orphans::collect());
                 }
-                run(&global, command).await
+                run(global, command).await
             });
             // A prompt may still hold a thread that reads the terminal: nobody waits for it.
             runtime.shutdown_background();
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
     drop(writing);
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => cli::output::fail(&error, global.output),
+        Err(error) => cli::output::fail(&error, output),
     }
 }
 
@@ -68,7 +69,8 @@ fn keep_for_owner() {
 }
 
 /// Runs a command; the exit code is one that is not an error, such as that of `doctor`.
-async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
+async fn run(global: Global, command: Command) -> Result<u8, ApiError> {
+    let global = &if command.connects() { global.with_context()? } else { global };
     match command {
         Command::Up(args) => up::up(global, args).await.map(|()| 0),
         Command::Join(JoinArgs { string, mut up }) => {

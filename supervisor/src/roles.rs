@@ -102,14 +102,14 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
     let folder = home.claim()?;
-    let name = format!("node {node}");
+    let connect = connect::options_of_node(global, &node, CONNECT)?;
     let runtime = args.runtime.options();
     let options = NodeOptions {
         name: node,
         labels: args.labels,
         capacity: runtime.capacity.or(runtime::capacity::found()),
-        connect: connect::options(global, &name, CONNECT)?,
-        logins: args.agent_logins,
+        logins: args.agent_logins || connect.node().is_some(),
+        connect,
         run: home.run(),
         home: home.dir,
         folder,

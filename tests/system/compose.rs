@@ -29,7 +29,7 @@ struct Project {
 
 /// The command line of compose; none where something is missing, which is said; in CI, that is a failure.
 #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
-async fn compose() -> Option<Vec<&'static str>> {
+pub(crate) async fn compose() -> Option<Vec<&'static str>> {
     let known = [vec!["docker", "compose"], vec!["docker-compose"]];
     let mut missing = "docker does not answer";
     if answers(&["docker", "info"]).await {
@@ -51,12 +51,12 @@ async fn answers(words: &[&str]) -> bool {
     run(command).await.code == 0
 }
 
-fn checkout() -> PathBuf {
+pub(crate) fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
 }
 
 /// The images, from the static programs that `make test` builds.
-async fn make_images() {
+pub(crate) async fn make_images() {
     let shim = std::env::var_os("MOZART_TEST_SHIM").map(PathBuf::from);
     let programs = shim.as_deref().and_then(Path::parent);
     let programs = programs.expect("a static shim in MOZART_TEST_SHIM, as `make test` has it");
@@ -172,7 +172,7 @@ impl Project {
     }
 }
 
-async fn docker(args: &[&str]) -> Output {
+pub(crate) async fn docker(args: &[&str]) -> Output {
     let mut command = Command::new("timeout");
     command.args(["60", "docker"]).args(args);
     run(command).await.ok()

@@ -53,12 +53,20 @@ pub(crate) async fn open(options: &ConnectOptions, deadline: Instant) -> Result<
             Ok(Err(error)) => match error.kind() {
                 ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                     refusals += 1;
-                    // A supervisor lets a shim in, and may not be there yet.
-                    let is_patient = options.shim.is_some() || refusals < REFUSALS;
+                    // A supervisor lets shims and nodes in, and may not be there yet.
+                    let node = options.node();
+                    let is_patient =
+                        options.shim.is_some() || node.is_some() || refusals < REFUSALS;
                     let pause = REFUSED.max(connect_delay(attempt));
                     if is_patient && Instant::now() + pause < deadline {
                         tokio::time::sleep(pause).await;
                         continue;
+                    }
+                    if let Some(node) = node {
+                        return Err(BrokerError::Other(format!(
+                            "{} refuses the login of node {node}: no supervisor is there to answer for it, or it was revoked",
+                            address.shown,
+                        )));
                     }
                     return Err(BrokerError::Denied {
                         url: address.shown,
@@ -152,10 +160,11 @@ async fn client_options(
         client = match options.user() {
             Some(AsUser { name, seed, .. }) => {
                 let subjects = Subjects::new(options.namespace.clone(), 1);
-                client
-                    .user_and_password(subjects.user(&name), String::new())
-                    .nkey(seed)
-                    .custom_inbox_prefix(subjects.user_inbox(&name))
+                let (login, inbox) = match options.node() {
+                    Some(node) => (subjects.node_user(&node), subjects.node_inbox(&node)),
+                    None => (subjects.user(&name), subjects.user_inbox(&name)),
+                };
+                client.user_and_password(login, String::new()).nkey(seed).custom_inbox_prefix(inbox)
             }
             None => client.credentials_file(creds).await.map_err(denied)?,
         };

@@ -94,6 +94,9 @@ impl Broker {
             broker.learn_time(shim).await;
             return Ok(broker);
         }
+        if let Some(node) = options.node() {
+            return Self::connected_as_node(wire, options, &node, rest(deadline)).await;
+        }
         let patience = rest(deadline).max(election(&wire));
         let made = streams::find(&wire, &options.namespace, patience).await;
         let made = made.map_err(|error| of_cluster(&wire, error))?;

@@ -296,6 +296,9 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn newest_term(&self) -> Result<u64> {
+        if let Some(node) = self.as_node() {
+            return self.newest_term_as_node(&node, CALL).await;
+        }
         #[derive(Deserialize)]
         struct Head {
             #[serde(default)]

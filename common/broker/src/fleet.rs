@@ -1,4 +1,4 @@
-//! The fleet's id, and the secret that only its supervisors and nodes know.
+//! The fleet's id, and the secret that only those know who have its password.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -16,6 +16,9 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn fleet_id(&self) -> Result<String> {
+        if let Some(node) = self.as_node() {
+            return self.fleet_id_as_node(&node).await;
+        }
         let secret = self.fleet_secret().await?;
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("fleet {secret}").as_bytes());
         let id = id.simple().to_string();

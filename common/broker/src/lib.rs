@@ -33,6 +33,7 @@ mod leader;
 mod lease;
 mod logs;
 mod members;
+mod nodes;
 mod patience;
 mod poll;
 mod probe;

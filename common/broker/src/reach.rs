@@ -56,9 +56,12 @@ impl Broker {
 
     /// Whether the leader of a stream answers, and has heard most of its servers lately.
     async fn reaches(&self, stream: &str) -> bool {
-        // A shim may not ask it itself. A supervisor that it reaches, and that reaches the leaders, is as good.
+        // A shim or a node may not ask it itself. A supervisor that it reaches, and that reaches the leaders, is as good.
         if self.as_shim().is_some() {
             return self.takes_attempts(WITHIN / 2).await;
+        }
+        if let Some(node) = self.as_node() {
+            return self.newest_term_as_node(&node, WITHIN).await.is_ok();
         }
         let request = Request::new().payload("{}".into()).timeout(None);
         let asked =

@@ -1,4 +1,4 @@
-//! What a shim asks of the supervisors: what it needs to know of the journal, and has no right to read there by itself.
+//! What shims and nodes ask of the supervisors: what they need to know, and have no right to read by themselves.
 
 use std::time::Duration;
 
@@ -134,6 +134,61 @@ pub struct ToldRecord {
     pub author: Option<String>,
     /// Its content.
     pub payload: Vec<u8>,
+}
+
+/// From a node with a login of its own, on `node.<name>.ask`. Each can be repeated without harm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeAsk {
+    /// What it has to know of the fleet.
+    Fleet,
+    /// The newest term.
+    Term,
+    /// A part of the files that an incarnation is to start with on this node.
+    Files {
+        /// The agent.
+        agent: AgentName,
+        /// The incarnation.
+        incarnation: u64,
+        /// The number of a chunk; none: what is said of all of it.
+        chunk: Option<u64>,
+    },
+}
+
+/// The answer to a [`NodeAsk`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAnswer {
+    /// The broker's clock, as the supervisor knows it.
+    pub at: Timestamp,
+    /// The rest.
+    pub told: NodeTold,
+}
+
+/// What a [`NodeAnswer`] tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeTold {
+    /// The fleet.
+    Fleet {
+        /// Its id.
+        id: String,
+        /// How many streams the journal has.
+        shards: u32,
+        /// How many replicas the streams have.
+        replicas: u32,
+    },
+    /// The newest term.
+    Term(u64),
+    /// What is stored; none if nothing is.
+    Stored(Option<Vec<u8>>),
+    /// It cannot be done, however often it is asked for.
+    Refused(String),
+}
+
+impl Frame for NodeAsk {
+    type Before = Self;
+}
+
+impl Frame for NodeAnswer {
+    type Before = Self;
 }
 
 impl Frame for ShimAsk {

@@ -1,8 +1,8 @@
 //! What one user may use: its login, its inbox, and where it asks the supervisors.
 
 use super::Subjects;
-use crate::SenderName;
 use crate::users::Scope;
+use crate::{NodeName, SenderName};
 
 impl Subjects {
     /// As whom a user connects.
@@ -16,6 +16,15 @@ impl Subjects {
     pub fn parse_user(&self, user: &str) -> Option<SenderName> {
         let name = user.strip_prefix(&self.prefix)?.strip_prefix(".user.")?;
         SenderName::new(name).ok()
+    }
+
+    /// As whom somebody with credentials connects: a user, or a node. None if it cannot be one.
+    #[must_use]
+    pub fn login(&self, scope: Scope, name: &SenderName) -> Option<String> {
+        match scope {
+            Scope::Node => Some(self.node_user(&NodeName::new(name.as_str()).ok()?)),
+            Scope::Read | Scope::Send | Scope::Operate | Scope::Admin => Some(self.user(name)),
+        }
     }
 
     /// Where a user gets its answers.

@@ -17,6 +17,9 @@ pub struct Global {
     /// The NATS server [default: the one that `mozart up` started on this machine]
     #[arg(long, global = true, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     pub nats: Option<String>,
+    /// A context of the `nats` command line, instead of --nats: names the server and the login
+    #[arg(long, global = true, env = "NATS_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
     /// A NATS credentials file
     #[arg(long, global = true, env = "NATS_CREDS", value_name = "FILE", value_parser = path())]
     pub creds: Option<PathBuf>,

@@ -5,8 +5,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use broker::ConnectOptions;
-use common::Namespace;
 use common::api::ApiError;
+use common::{Namespace, NodeName};
 
 use crate::args::Global;
 use common::failure;
@@ -16,8 +16,47 @@ use runtime::log;
 /// How to reach the broker; `name` is shown in the server's lists.
 ///
 /// # Errors
-/// When no server is named and nothing was started here (exit 6).
+/// When no server is named and nothing was started here (exit 6), or the credentials are those of a node (exit 7).
 pub fn options(
+    global: &Global,
+    name: impl Into<String>,
+    timeout: Duration,
+) -> Result<ConnectOptions, ApiError> {
+    let options = any(global, name, timeout)?;
+    let Some(node) = options.node() else { return Ok(options) };
+    let what = "these credentials are for nothing but a node";
+    let cause = format!("{} is of node {node}", shown(&options));
+    let try_ = format!("`mozart node --name {node}`, or the credentials of a user");
+    Err(failure::error(failure::DENIED, what, cause, try_))
+}
+
+/// How a node reaches the broker.
+///
+/// # Errors
+/// As [`options`], or when the credentials are those of another node.
+pub fn options_of_node(
+    global: &Global,
+    node: &NodeName,
+    timeout: Duration,
+) -> Result<ConnectOptions, ApiError> {
+    let options = any(global, format!("node {node}"), timeout)?;
+    match options.node().filter(|other| other != node) {
+        None => Ok(options),
+        Some(other) => {
+            let what = format!("these credentials are not of node {node}");
+            let cause = format!("{} is of node {other}", shown(&options));
+            let try_ = format!("--name {other}, or `mozart user add {node} --scope node`");
+            Err(failure::error(failure::DENIED, what, cause, try_))
+        }
+    }
+}
+
+/// The credentials file.
+fn shown(options: &ConnectOptions) -> String {
+    options.creds.as_ref().map(|file| file.display().to_string()).unwrap_or_default()
+}
+
+fn any(
     global: &Global,
     name: impl Into<String>,
     timeout: Duration,
@@ -121,6 +160,7 @@ mod tests {
     fn global(home: &std::path::Path) -> Global {
         Global {
             nats: None,
+            context: None,
             creds: None,
             ca: None,
             namespace: None,

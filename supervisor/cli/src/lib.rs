@@ -15,6 +15,7 @@ mod commit;
 pub mod completions;
 pub mod connect;
 mod content;
+mod context;
 mod dead;
 mod describe;
 mod diff;

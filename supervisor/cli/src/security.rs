@@ -29,12 +29,13 @@ pub(super) async fn show(
 }
 
 fn render(event: &SecurityEvent) -> String {
-    let SecurityEvent { at, kind, agent, incarnation, user, detail, by, others } = event;
-    let who = match (agent, incarnation, user) {
-        (_, _, Some(user)) => format!("user {user}"),
-        (Some(agent), Some(incarnation), None) => format!("{agent}-{incarnation}"),
-        (Some(agent), None, None) => agent.to_string(),
-        (None, _, None) => "unknown".to_owned(),
+    let SecurityEvent { at, kind, agent, incarnation, user, node, detail, by, others } = event;
+    let who = match (agent, incarnation, user, node) {
+        (_, _, _, Some(node)) => format!("node {node}"),
+        (_, _, Some(user), None) => format!("user {user}"),
+        (Some(agent), Some(incarnation), None, None) => format!("{agent}-{incarnation}"),
+        (Some(agent), None, None, None) => agent.to_string(),
+        (None, _, None, None) => "unknown".to_owned(),
     };
     let others = if *others > 0 { format!(" (and {others} others)") } else { String::new() };
     format!("{at}  {who:<16} {} refused by {by}: {detail}{others}", kind.as_str())
@@ -55,6 +56,7 @@ mod tests {
             agent: Some(AgentName::new("writer").expect("valid")),
             incarnation: Some(3),
             user: None,
+            node: None,
             detail: "$JS.API.INFO".to_owned(),
             by: "nats-server of n1".to_owned(),
             others: 41,

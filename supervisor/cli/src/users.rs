@@ -1,4 +1,4 @@
-//! `mozart user`: logins for people and programs.
+//! `mozart user`: logins for people, programs and nodes.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use broker::{Attempt as _, Creds, Who};
+use broker::{Attempt as _, Creds};
 use clap::{Args, Subcommand};
 use common::api::ApiError;
 use common::users::{Scope, User};
@@ -22,7 +22,7 @@ pub enum UserCommand {
     /// Add a user, and write a credentials file for it
     ///
     /// read: see everything. send: also send messages in its own name. operate: also change agents and nodes, and cancel and redrive messages of
-    /// others. admin: everything.
+    /// others. admin: everything. node: be the node of this name, and nothing else.
     Add(AddArgs),
     /// List users
     Ls,
@@ -39,7 +39,7 @@ pub enum UserCommand {
 pub struct AddArgs {
     /// The user's name: also the sender of its messages
     name: SenderName,
-    /// What it may do: read, send, operate or admin
+    /// What it may do: read, send, operate, admin or node
     #[arg(long, value_name = "SCOPE")]
     scope: Scope,
     /// An agent that it may send to; repeat for more [default: all]
@@ -71,7 +71,10 @@ async fn add(global: &Global, args: AddArgs) -> Result<u8, ApiError> {
         return Err(failure::error(failure::USAGE, what(), cause, try_));
     }
     let client = Client::to_change(global).await?;
-    is_free(&client, &name).await?;
+    // A node sends no messages: its name may be that of an agent.
+    if scope != Scope::Node {
+        is_free(&client, &name).await?;
+    }
     let creds = Creds::random(client.broker.subjects(), &name, scope).attempt(what())?;
     let by = sender(&client.broker).to_string();
     let key = creds.key.clone();
@@ -97,7 +100,9 @@ async fn add(global: &Global, args: AddArgs) -> Result<u8, ApiError> {
             "added user {name} with scope {scope}; its credentials are in {}",
             file.display()
         ))?;
-        output::note(format!("try: mozart --nats URL --creds {} ps", file.display()));
+        let words =
+            if scope == Scope::Node { format!("node --name {name}") } else { "ps".to_owned() };
+        output::note(format!("try: mozart --nats URL --creds {} {words}", file.display()));
     }
     Ok(0)
 }
@@ -167,7 +172,11 @@ async fn list(global: &Global) -> Result<u8, ApiError> {
     }
     let rows = users.iter().map(|user| {
         let agents: Vec<&str> = user.agents.iter().map(AgentName::as_str).collect();
-        let agents = if agents.is_empty() { "<all>".to_owned() } else { agents.join(",") };
+        let agents = match (user.scope, agents.is_empty()) {
+            (Scope::Node, _) => "-".to_owned(),
+            (_, true) => "<all>".to_owned(),
+            (_, false) => agents.join(","),
+        };
         let at = user.at.to_string();
         vec![user.name.to_string(), user.scope.to_string(), agents, at, user.by.clone()]
     });
@@ -189,7 +198,7 @@ async fn revoke(global: &Global, names: Vec<SenderName>) -> Result<u8, ApiError>
     tokio::time::sleep(ON_THE_WAY).await;
     const CONNECTED: &str = "the users are revoked, but may still be connected";
     for connection in client.broker.user_connections().await.attempt(CONNECTED)? {
-        if matches!(&connection.who, Who::User(name) if names.contains(name)) {
+        if names.iter().any(|name| connection.who.has_name(name)) {
             client.broker.kick(&connection).await.attempt(CONNECTED)?;
         }
     }

@@ -83,6 +83,7 @@ impl Cache {
     pub(super) async fn hold(
         &self,
         files: &Files,
+        key: &Key,
         connect: &ConnectOptions,
         progress: impl Fn(String),
     ) -> Result<Held, String> {
@@ -96,7 +97,7 @@ impl Cache {
         if !self.has(files).await? {
             let _turn = self.inner.fetches.acquire().await.map_err(|error| error.to_string())?;
             progress(format!("fetching its files ({} KiB)", files.bytes.div_ceil(1024)));
-            let archive = match tokio::time::timeout(WITHIN, fetch(files, connect)).await {
+            let archive = match tokio::time::timeout(WITHIN, fetch(files, key, connect)).await {
                 Ok(archive) => archive?,
                 Err(_) => {
                     return Err(format!("its files could not be fetched within {WITHIN:?}"));
@@ -221,12 +222,12 @@ fn keep(folder: &Path, place: &Path, archive: &[u8]) -> Result<(), String> {
 }
 
 /// Reads an archive from the broker, over a connection of its own: a large one must not hold up what the node reports.
-async fn fetch(files: &Files, connect: &ConnectOptions) -> Result<Vec<u8>, String> {
+async fn fetch(files: &Files, key: &Key, connect: &ConnectOptions) -> Result<Vec<u8>, String> {
     let sha256 = &files.sha256;
     let mut retries = Retries::new("fetching files");
     let mut tries = TRIES;
     loop {
-        match read(files, connect).await {
+        match read(files, key, connect).await {
             Ok(Ok(archive)) => return Ok(archive),
             Ok(Err(FilesFault::Missing)) => {
                 return Err(format!(
@@ -242,6 +243,7 @@ async fn fetch(files: &Files, connect: &ConnectOptions) -> Result<Vec<u8>, Strin
                 }
                 tokio::time::sleep(AGAIN).await;
             }
+            Err(BrokerError::Refused(why)) => return Err(format!("its files are refused: {why}")),
             Err(error) => retries.pause(&error).await,
         }
     }
@@ -249,10 +251,11 @@ async fn fetch(files: &Files, connect: &ConnectOptions) -> Result<Vec<u8>, Strin
 
 async fn read(
     files: &Files,
+    (agent, incarnation): &Key,
     connect: &ConnectOptions,
 ) -> Result<Result<Vec<u8>, FilesFault>, BrokerError> {
     let connect = ConnectOptions { name: format!("{}: files", connect.name), ..connect.clone() };
-    Broker::connect(&connect).await?.read_files(files).await
+    Broker::connect(&connect).await?.read_files_of(agent, *incarnation, files).await
 }
 
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
@@ -285,7 +288,8 @@ impl Node {
                     preparing.insert(key.clone(), doing);
                 }
             };
-            let held = cancel.run_until_cancelled(cache.hold(&files, &connect, progress)).await;
+            let held =
+                cancel.run_until_cancelled(cache.hold(&files, &key, &connect, progress)).await;
             let stopped = || Err("stopped while it was being started".to_owned());
             let prepared = async {
                 let archive = held.unwrap_or_else(stopped)?;
@@ -425,7 +429,8 @@ mod tests {
             timeout: Duration::from_millis(10),
             shim: None,
         };
-        let held = cache.hold(&all[2], &connect, |_| {}).await.expect("it is here");
+        let key = ("a".parse().expect("valid"), 1);
+        let held = cache.hold(&all[2], &key, &connect, |_| {}).await.expect("it is here");
         fs::File::options()
             .append(true)
             .open(&held.path)

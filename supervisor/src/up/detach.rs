@@ -135,6 +135,8 @@ pub(super) async fn start(
 fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["up", "--locked"]).env("MOZART_DIR", &home.dir);
+    // What it says is in the others.
+    command.env_remove("NATS_CONTEXT");
     if let Some(url) = global.url() {
         command.env("NATS_URL", url);
     }

@@ -1,9 +1,9 @@
-//! What nats-server has refused to agents, by what its log says: a forbidden publish is told to the one who tried it, and to nobody else.
+//! What nats-server has refused to agents, nodes and users, by what its log says: a forbidden publish is told to the one who tried it, and to nobody else.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker::Broker;
+use broker::{Broker, Who};
 use common::api::ApiError;
 use common::security::Refusal;
 use control::{Refusals, Refused};
@@ -38,10 +38,13 @@ pub(super) async fn watch(
                 for Violation { user, kind, subject } in news.lines().filter_map(parse) {
                     let detail = subject.chars().take(SHOWN).collect();
                     // Those of another fleet are for the operator of that one.
-                    if let Some((agent, incarnation)) = subjects.parse_shim_user(user) {
-                        refusals.note(Refused::to_agent(kind, agent, incarnation, detail));
-                    } else if let Some(user) = subjects.parse_user(user) {
-                        refusals.note(Refused::to_user(kind, user, detail));
+                    match Who::of(&subjects, user) {
+                        Some(Who::Shim(agent, incarnation)) => {
+                            refusals.note(Refused::to_agent(kind, agent, incarnation, detail));
+                        }
+                        Some(Who::User(user)) => refusals.note(Refused::to_user(kind, user, detail)),
+                        Some(Who::Node(node)) => refusals.note(Refused::to_node(kind, node, detail)),
+                        None => {}
                     }
                 }
             }

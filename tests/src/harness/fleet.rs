@@ -172,6 +172,7 @@ impl Fleet {
         };
         for name in [
             "NATS_URL",
+            "NATS_CONTEXT",
             "NATS_CREDS",
             "NATS_CA",
             "MOZART_JOIN",

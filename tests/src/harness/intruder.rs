@@ -1,8 +1,12 @@
 //! Somebody who has taken over an agent: a client that speaks NATS with the credentials of its shim, and keeps to no rules of ours.
 
+use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use broker::Broker;
+use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -55,16 +59,52 @@ impl Intruder {
     /// # Panics
     /// When there is no server.
     pub async fn connect(fleet: &Fleet, user: &str, password: &str) -> Result<Self, Vec<Said>> {
+        Self::connect_with(fleet, user, password, None).await
+    }
+
+    /// Connects with the key of a user or a node.
+    ///
+    /// # Errors
+    /// What the server said instead of letting it in.
+    ///
+    /// # Panics
+    /// When there is no server, or this is no credentials file.
+    pub async fn connect_with_key(
+        fleet: &Fleet,
+        user: &str,
+        creds: &Path,
+    ) -> Result<Self, Vec<Said>> {
+        let text = std::fs::read_to_string(creds).expect("the file");
+        let mut after = text.lines().skip_while(|line| !line.contains("BEGIN USER NKEY SEED"));
+        let key = KeyPair::from_seed(after.nth(1).expect("a seed").trim()).expect("a seed");
+        Self::connect_with(fleet, user, "", Some(key)).await
+    }
+
+    async fn connect_with(
+        fleet: &Fleet,
+        user: &str,
+        password: &str,
+        key: Option<KeyPair>,
+    ) -> Result<Self, Vec<Said>> {
         let note = fleet.note().expect("`mozart up` runs");
         let url = note["url"].as_str().expect("the note has it");
         let address = url.rsplit_once('@').expect("it has credentials").1;
         let stream = TcpStream::connect(address).await.expect("a server");
         let mut intruder = Self { stream: BufReader::new(stream), subscriptions: 0 };
-        let options = json!({
+        let mut info = String::new();
+        intruder.stream.read_line(&mut info).await.expect("the server says who it is");
+        let info: Value = serde_json::from_str(info.trim_start_matches("INFO ")).expect("JSON");
+        let mut options = json!({
             "verbose": false, "pedantic": false, "lang": "test", "version": "1", "protocol": 1,
             "headers": true, "no_responders": true, "name": "x\" - \"AGENTS/user:mozart.default.shim.b.1",
             "user": user, "pass": password,
         });
+        if let Some(key) = key {
+            let nonce = info["nonce"].as_str().expect("the server asks for a signature");
+            let signature = key.sign(nonce.as_bytes()).expect("it has the private key");
+            options["nkey"] = key.public_key().into();
+            options["sig"] = URL_SAFE_NO_PAD.encode(signature).into();
+        }
         intruder.write(&format!("CONNECT {options}\r\n")).await;
         let said = intruder.said().await;
         if said.is_empty() { Ok(intruder) } else { Err(said) }

@@ -1,23 +1,25 @@
-//! The accounts of nats-server: the fleet in one, the shims in another that reaches into it by a few subjects only. So no answer that a shim
-//! asks for can be sent where it may not publish itself, such as into a stream.
+//! The accounts of nats-server: the fleet in one, shims, nodes and users in others that reach into it by a few subjects only. So no answer that
+//! one of them asks for can be sent where it may not publish itself, such as into a stream.
 
 use std::fmt::Write as _;
 
 use common::subject::of_any_fleet;
 
-use super::{AGENTS, APP, OPS, SYS};
+use super::{AGENTS, APP, NODES, OPS, SYS};
 
-/// What shims and users may request, of what their rights then are a part: with whether the answers are many, and whose it is. Those of
+/// What shims, nodes and users may request, of what their rights then are a part: with whether the answers are many, and whose it is. Those of
 /// fleets are without their beginning.
-const SERVICES: [(&str, bool, &[&str]); 19] = [
+const SERVICES: [(&str, bool, &[&str]); 21] = [
     ("$JS.API.CONSUMER.MSG.NEXT.*.*", true, &[AGENTS]),
     ("$JS.ACK.>", false, &[AGENTS]),
     ("events.>", false, &[AGENTS]),
     ("logs.>", false, &[AGENTS]),
     ("shim.*.*.report", false, &[AGENTS]),
     ("shim.*.*.ask", false, &[AGENTS]),
+    ("node.*.report", false, &[NODES]),
+    ("node.*.ask", false, &[NODES]),
     ("attempts.>", false, &[AGENTS, OPS]),
-    ("flush", false, &[AGENTS, OPS]),
+    ("flush", false, &[AGENTS, NODES, OPS]),
     ("journal.>", false, &[AGENTS, OPS]),
     ("dead.>", false, &[OPS]),
     ("disk", false, &[OPS]),
@@ -31,8 +33,9 @@ const SERVICES: [(&str, bool, &[&str]); 19] = [
     ("$JS.API.DIRECT.GET.>", true, &[OPS]),
 ];
 /// What they may hear, without the beginning.
-const STREAMS: [(&str, &[&str]); 6] = [
+const STREAMS: [(&str, &[&str]); 7] = [
     ("shim.*.*.command", &[AGENTS]),
+    ("node.*.command", &[NODES]),
     ("done.>", &[AGENTS, OPS]),
     ("events.>", &[OPS]),
     ("logs.>", &[OPS]),
@@ -110,8 +113,8 @@ impl Accounts<'_> {
             writeln!(out, "      {{ service: {{ account: {SYS}, subject: \"{subject}\" }} }}")?;
         }
         writeln!(out, "    ]\n  }}")?;
-        out.push_str("  # Shims, and people: each may use its own part of these, as the supervisors say when it connects.\n");
-        for account in [AGENTS, OPS] {
+        out.push_str("  # Shims, nodes, and people: each may use its own part of these, as the supervisors say when it connects.\n");
+        for account in [AGENTS, NODES, OPS] {
             imports(out, account)?;
         }
         out.push_str(self.others);

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use common::{AgentName, SenderName};
+use common::subject::Subjects;
+use common::{AgentName, NodeName, SenderName};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use super::{AGENTS, APP, OPS};
+use super::{AGENTS, APP, NODES, OPS};
 use crate::connection::{Broker, queued};
 use crate::error::{BrokerError, Result};
 
@@ -24,9 +25,11 @@ pub enum Who {
     Shim(AgentName, u64),
     /// That of a user.
     User(SenderName),
+    /// That of a node with a login of its own.
+    Node(NodeName),
 }
 
-/// A connection of a shim or a user.
+/// A connection of a shim, a user or a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
     /// Whose it is.
@@ -56,6 +59,30 @@ impl Connection {
     #[must_use]
     pub fn id(&self) -> (String, u64) {
         (self.server.clone(), self.number)
+    }
+}
+
+impl Who {
+    /// Who connects as a user of this name; none if it is of no fleet, or of another one.
+    #[must_use]
+    pub fn of(subjects: &Subjects, user: &str) -> Option<Self> {
+        if let Some((agent, incarnation)) = subjects.parse_shim_user(user) {
+            return Some(Self::Shim(agent, incarnation));
+        }
+        if let Some(node) = subjects.parse_node_user(user) {
+            return Some(Self::Node(node));
+        }
+        subjects.parse_user(user).map(Self::User)
+    }
+
+    /// Whether these are a user's or a node's credentials of this name.
+    #[must_use]
+    pub fn has_name(&self, name: &SenderName) -> bool {
+        match self {
+            Self::Shim(..) => false,
+            Self::User(user) => user == name,
+            Self::Node(node) => node.as_str() == name.as_str(),
+        }
     }
 }
 
@@ -99,13 +126,14 @@ impl Broker {
         self.connections_of(AGENTS).await
     }
 
-    /// Those of its users.
+    /// Those of its users, and of the nodes with logins of their own.
     ///
     /// # Errors
     /// When the client is closed.
     pub async fn user_connections(&self) -> Result<Vec<Connection>> {
         let mut found = self.connections_of(OPS).await?;
         found.extend(self.connections_of(APP).await?);
+        found.extend(self.connections_of(NODES).await?);
         Ok(found)
     }
 
@@ -141,10 +169,7 @@ impl Broker {
             most = most.max(answer.data.total);
             let server = answer.server.id;
             let known = answer.data.connections.into_iter().filter_map(|one| {
-                let who = match self.subjects().parse_shim_user(&one.authorized_user) {
-                    Some((agent, incarnation)) => Who::Shim(agent, incarnation),
-                    None => Who::User(self.subjects().parse_user(&one.authorized_user)?),
-                };
+                let who = Who::of(self.subjects(), &one.authorized_user)?;
                 Some(Connection::new(who, &server, one.cid).with(one.in_msgs, one.in_bytes))
             });
             found.extend(known);

@@ -10,7 +10,7 @@ use nkeys::KeyPair;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::jwt;
+use super::{Who, jwt};
 use crate::error::{BrokerError, Result};
 
 /// A connection with the rights of one user.
@@ -59,13 +59,17 @@ impl Creds {
         let pair = KeyPair::new_user();
         let key = pair.public_key();
         // Signed by itself: what counts is that the fleet knows the key, and that the user has it.
+        let Some(login) = subjects.login(scope, name) else {
+            return Err(BrokerError::other(format!("{name} is no name of a {scope}")));
+        };
         let claims = json!({
-            "name": subjects.user(name),
+            "name": login,
             "sub": key,
             "nats": { "type": "user", "version": 2, "tags": [format!("{SCOPE}{scope}")] },
         });
         let token = jwt::sign_with(&pair, claims)?;
         let seed = pair.seed().map_err(BrokerError::other)?;
+        let what = if scope == Scope::Node { "node" } else { "user" };
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = write!(
@@ -74,7 +78,7 @@ impl Creds {
 {token}
 ------END NATS USER JWT------
 
-Whoever has this file can do what user {name} can. `mozart user revoke {name}` makes it useless.
+Whoever has this file can do what {what} {name} can. `mozart user revoke {name}` makes it useless.
 
 -----BEGIN USER NKEY SEED-----
 {seed}
@@ -89,9 +93,17 @@ Whoever has this file can do what user {name} can. `mozart user revoke {name}` m
 pub(crate) fn user_of(text: &str, subjects: &Subjects) -> Option<AsUser> {
     let after = |mark: &str| text.lines().skip_while(|line| !line.contains(mark)).nth(1);
     let token = after("BEGIN NATS USER JWT")?;
-    let Claims { name, nats } = jwt::read(token.trim().as_bytes()).ok()?;
-    let name = subjects.parse_user(&name)?;
-    let scope = nats.tags.iter().find_map(|tag| tag.strip_prefix(SCOPE)?.parse().ok())?;
+    let Claims { name: login, nats } = jwt::read(token.trim().as_bytes()).ok()?;
+    let name = match Who::of(subjects, &login)? {
+        Who::User(name) => name,
+        Who::Node(node) => SenderName::new(node.as_str()).ok()?,
+        Who::Shim(..) => return None,
+    };
+    let scope: Scope = nats.tags.iter().find_map(|tag| tag.strip_prefix(SCOPE)?.parse().ok())?;
+    // One that was written by hand says two things.
+    if subjects.login(scope, &name)? != login {
+        return None;
+    }
     let seed = after("BEGIN USER NKEY SEED")?.trim().to_owned();
     Some(AsUser { name, scope, seed })
 }
@@ -105,7 +117,8 @@ mod tests {
     #[test]
     fn a_file_says_whose_it_is() {
         let subjects = |name: &str| Subjects::new(Namespace::new(name).expect("valid"), 1);
-        let name = SenderName::new("ana").expect("valid");
+        let user_name = || SenderName::new("ana").expect("valid");
+        let name = user_name();
         let creds = Creds::random(&subjects("t"), &name, Scope::Send).expect("made");
         let user = user_of(&creds.text, &subjects("t")).expect("one of ours");
         assert_eq!((user.name, user.scope), (name, Scope::Send));
@@ -113,6 +126,9 @@ mod tests {
         assert_eq!(pair.public_key(), creds.key);
         assert_eq!(user_of(&creds.text, &subjects("u")), None, "of another fleet");
         assert!(creds.key.starts_with('U'));
+        let node = Creds::random(&subjects("t"), &user_name(), Scope::Node).expect("made");
+        let node = user_of(&node.text, &subjects("t")).expect("one of ours");
+        assert_eq!((node.name, node.scope), (user_name(), Scope::Node));
         for other in ["", "-----BEGIN NATS USER JWT-----", "-----BEGIN NATS USER JWT-----\nx.y.z"] {
             assert_eq!(user_of(other, &subjects("t")), None);
         }

@@ -1,4 +1,4 @@
-//! Logins of shims. nats-server asks the supervisors about every connection whose user is not in its configuration (auth callout), and one of
+//! Logins of shims, nodes and users. nats-server asks the supervisors about every connection whose user is not in its configuration (auth callout), and one of
 //! them answers with what that user may do, signed by the key that the configuration names.
 
 mod accounts;
@@ -30,6 +30,8 @@ const SERVER_KEY: &str = "Nats-Server-Xkey";
 pub(crate) const AGENTS: &str = "AGENTS";
 /// The account of the fleet.
 pub const APP: &str = "APP";
+/// That of nodes with logins of their own.
+pub(crate) const NODES: &str = "NODES";
 /// That of users, but for those who may do everything.
 pub(crate) const OPS: &str = "OPS";
 /// That of the servers.

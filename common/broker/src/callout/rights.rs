@@ -1,10 +1,10 @@
-//! What a shim may publish, and where it may listen.
+//! What shims, nodes and users may publish, and where they may listen.
 
 use common::subject::Subjects;
 use common::users::{Scope, User};
-use common::{AgentName, SenderName};
+use common::{AgentName, NodeName, SenderName};
 
-use super::{AGENTS, APP, OPS};
+use super::{AGENTS, APP, NODES, OPS};
 
 /// The subjects that a user may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,22 @@ impl Rights {
         }
     }
 
-    /// Those of a user. Whoever may read, reads the whole fleet: what a permission can see of a read is the stream, not the record. The
+    /// Those of a node: what it reports, asks and is told, and its own inbox. It reads no stream and stores nothing. The logins of what it
+    /// starts come with the commands to start it.
+    #[must_use]
+    pub fn of_node(subjects: &Subjects, node: &NodeName) -> Self {
+        Self {
+            account: NODES,
+            publish: vec![subjects.node_report(node), subjects.node_ask(node), subjects.flush()],
+            subscribe: vec![
+                format!("{}.>", subjects.node_inbox(node)),
+                subjects.node_command(node),
+                subjects.all_nodes_command(),
+            ],
+        }
+    }
+
+    /// Those of a user that is no node. Whoever may read, reads the whole fleet: what a permission can see of a read is the stream, not the record. The
     /// lease's bucket, with the fleet's secret, is not among them.
     #[must_use]
     pub fn of_user(subjects: &Subjects, user: &User) -> Self {

@@ -39,7 +39,7 @@ const TRIES: u32 = 20;
 /// What the subject of an archive says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
-enum Head {
+pub(crate) enum Head {
     /// All of it is there.
     Whole {
         /// Its length.
@@ -216,34 +216,91 @@ impl Broker {
         &self,
         files: &Files,
     ) -> Result<std::result::Result<Vec<u8>, FilesFault>> {
-        let damaged = |why: String| Ok(Err(FilesFault::Damaged(why)));
-        let (bytes, chunk) = match self.head(files).await? {
-            (_, Some(Head::Whole { bytes, chunk })) => (bytes, chunk),
-            (_, Some(Head::Leaving) | None) => return Ok(Err(FilesFault::Missing)),
+        let (_, head) = self.head(files).await?;
+        let mut assembly = match Assembly::of(files, head) {
+            Ok(assembly) => assembly,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        // All of them in few requests.
+        let mut there = self.chunks_there(files).await?;
+        while let Some(number) = assembly.wants() {
+            let chunk = there.remove(&number).map(|(_, payload)| payload);
+            if let Err(fault) = assembly.take(chunk) {
+                return Ok(Err(fault));
+            }
+        }
+        assembly.end().await
+    }
+
+    /// What is stored of an archive, as it is: a chunk, or what is said of all of it.
+    pub(crate) async fn stored_files(
+        &self,
+        archive: &common::files::Sha256,
+        chunk: Option<u64>,
+    ) -> Result<Option<Vec<u8>>> {
+        let subject = match chunk {
+            Some(number) => self.subjects().files_chunk(archive, number),
+            None => self.subjects().files(archive),
+        };
+        let record = self.wire().last(&self.files_stream(), &subject).await?;
+        Ok(record.map(|record| record.payload.into()))
+    }
+}
+
+/// An archive that is put together chunk by chunk, if it is what its name says.
+pub(crate) struct Assembly {
+    files: Files,
+    bytes: u64,
+    chunk: u64,
+    /// The number of the next one.
+    next: u64,
+    archive: Vec<u8>,
+}
+
+impl Assembly {
+    /// `head`: what is said of all of it.
+    pub(crate) fn of(files: &Files, head: Option<Head>) -> std::result::Result<Self, FilesFault> {
+        let damaged = |why: String| Err(FilesFault::Damaged(why));
+        let (bytes, chunk) = match head {
+            Some(Head::Whole { bytes, chunk }) => (bytes, chunk),
+            Some(Head::Leaving) | None => return Err(FilesFault::Missing),
         };
         if bytes != files.bytes {
             return damaged(format!("{bytes} bytes are stored instead of {}", files.bytes));
         }
-        let Some(chunks) = chunks(bytes, chunk) else {
+        if chunks(bytes, chunk).is_none() {
             return damaged(format!("it cannot have {bytes} bytes in chunks of {chunk}"));
-        };
-        let mut there = self.chunks_there(files).await?;
-        let count = chunks.clone().count();
-        let mut archive = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-        for (number, range) in chunks {
-            let of = format!("chunk {} of {count}", number + 1);
-            let Some((_, payload)) = there.remove(&number) else {
-                return damaged(format!("{of} is missing"));
-            };
-            if payload.len() as u64 != range.end - range.start {
-                return damaged(format!("{of} has {} bytes", payload.len()));
-            }
-            archive.extend_from_slice(&payload);
         }
+        let archive = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+        Ok(Self { files: files.clone(), bytes, chunk, next: 0, archive })
+    }
+
+    /// The number of the chunk that comes next; none: it is complete.
+    pub(crate) fn wants(&self) -> Option<u64> {
+        (self.next * self.chunk < self.bytes).then_some(self.next)
+    }
+
+    /// Takes that chunk; none: it is not there.
+    pub(crate) fn take(&mut self, chunk: Option<Bytes>) -> std::result::Result<(), FilesFault> {
+        let of = format!("chunk {} of {}", self.next + 1, self.bytes.div_ceil(self.chunk));
+        let Some(chunk) = chunk else {
+            return Err(FilesFault::Damaged(format!("{of} is missing")));
+        };
+        if chunk.len() as u64 != self.chunk.min(self.bytes - self.next * self.chunk) {
+            return Err(FilesFault::Damaged(format!("{of} has {} bytes", chunk.len())));
+        }
+        self.archive.extend_from_slice(&chunk);
+        self.next += 1;
+        Ok(())
+    }
+
+    /// The whole archive, looked at once more.
+    pub(crate) async fn end(self) -> Result<std::result::Result<Vec<u8>, FilesFault>> {
+        let Self { files, archive, .. } = self;
         let (hash, archive) = apart(move || (Sha256::digest(&archive), archive)).await?;
         let found = common::files::Sha256::of(hash.into());
         if found != files.sha256 {
-            return damaged(format!("its SHA-256 is {found}"));
+            return Ok(Err(FilesFault::Damaged(format!("its SHA-256 is {found}"))));
         }
         Ok(Ok(archive))
     }

@@ -10,18 +10,14 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
-use super::Doors;
 use super::live::Rank;
 use super::refusals::{Refusals, Refused};
+use super::{Doors, GROUP, INBOXES};
 
-/// One of the supervisors gets each question.
-const GROUP: &str = "supervisors";
 /// Questions that are answered at once, at most; the others wait in the client, and are asked again.
 const AT_ONCE: usize = 512;
 /// Those of one agent: what is beyond is not answered. A shim looks up at most 64 messages at once, of each two things.
 const OF_AGENT: usize = 160;
-/// Where answers may go: an inbox, or what a server puts in its place between accounts. Nothing else has an agent the right to write to.
-const INBOXES: [&str; 2] = ["_INBOX.", "_R_."];
 
 type Answering = BoxFuture<'static, AgentName>;
 

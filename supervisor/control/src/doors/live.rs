@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use common::AgentName;
-use supervisor_core::{Agent, State};
+use common::files::Sha256;
+use common::{AgentName, NodeName};
+use supervisor_core::{Agent, Incarnation, State};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// The incarnations of one agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,14 +16,30 @@ struct Incarnations {
     /// The highest that was ever allocated.
     highest: u64,
     /// Those that take messages, or are to.
-    current: Vec<u64>,
+    current: Vec<Place>,
     /// Those that were replaced, and have not been seen to end.
     retiring: Vec<u64>,
 }
 
+/// Where an incarnation runs, and with which files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    number: u64,
+    node: NodeName,
+    files: Option<Sha256>,
+}
+
+impl Place {
+    fn of(agent: &Agent, one: &Incarnation) -> Self {
+        let files = agent.spec_of(one.generation).and_then(|spec| spec.files.as_ref());
+        let files = files.map(|files| files.sha256.clone());
+        Self { number: one.number, node: one.node.clone(), files }
+    }
+}
+
 impl Incarnations {
     fn of(agent: &Agent) -> Self {
-        let current = agent.current.iter().chain(&agent.next).map(|one| one.number);
+        let current = agent.current.iter().chain(&agent.next).map(|one| Place::of(agent, one));
         Self {
             highest: agent.incarnation,
             current: current.collect(),
@@ -28,8 +47,12 @@ impl Incarnations {
         }
     }
 
+    fn place(&self, incarnation: u64) -> Option<&Place> {
+        self.current.iter().find(|place| place.number == incarnation)
+    }
+
     fn rank(&self, incarnation: u64) -> Rank {
-        if self.current.contains(&incarnation) {
+        if self.place(incarnation).is_some() {
             Rank::Current
         } else if self.retiring.contains(&incarnation) {
             Rank::Retiring
@@ -88,7 +111,7 @@ impl Live {
             }
             any = true;
             let is_current =
-                |number: &u64| now.as_ref().is_some_and(|now| now.current.contains(number));
+                |place: &Place| now.as_ref().is_some_and(|now| now.place(place.number).is_some());
             left |= before.is_some_and(|before| !before.current.iter().all(is_current));
             match now {
                 Some(now) => agents.insert(name.clone(), now),
@@ -121,6 +144,38 @@ impl Live {
         self.agents().get(agent).map_or(Rank::Stranger, |one| one.rank(incarnation))
     }
 
+    /// The files that an incarnation starts with on a node, if it is one that takes messages there, or is to.
+    pub(super) fn files(
+        &self,
+        agent: &AgentName,
+        incarnation: u64,
+        node: &NodeName,
+    ) -> Option<Sha256> {
+        let agents = self.agents();
+        let place = agents.get(agent)?.place(incarnation).filter(|place| place.node == *node)?;
+        place.files.clone()
+    }
+
+    /// What an incarnation is, once the log has been read as far as that: at most so long.
+    pub(super) async fn rank_once_known(
+        &self,
+        agent: &AgentName,
+        incarnation: u64,
+        within: Duration,
+    ) -> Rank {
+        let mut changes = self.changes();
+        let known = async {
+            loop {
+                let rank = self.rank(agent, incarnation);
+                let is_known = !matches!(rank, Rank::Unknown | Rank::Stranger);
+                if is_known || changes.changed().await.is_err() {
+                    return rank;
+                }
+            }
+        };
+        timeout(within, known).await.unwrap_or(Rank::Unknown)
+    }
+
     pub(super) fn changes(&self) -> watch::Receiver<Changes> {
         self.changed.subscribe()
     }
@@ -132,7 +187,9 @@ mod tests {
 
     #[test]
     fn an_incarnation_that_was_never_allocated_is_unknown_and_an_earlier_one_is_over() {
-        let one = Incarnations { highest: 5, current: vec![5], retiring: vec![4] };
+        let node = NodeName::new("n").expect("valid");
+        let current = vec![Place { number: 5, node, files: None }];
+        let one = Incarnations { highest: 5, current, retiring: vec![4] };
         let ranks = [3, 4, 5, 6].map(|number| one.rank(number));
         assert_eq!(ranks, [Rank::Over, Rank::Retiring, Rank::Current, Rank::Unknown]);
     }

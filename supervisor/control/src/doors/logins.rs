@@ -1,4 +1,4 @@
-//! Logins of shims: one may connect while the log has its incarnation, and its connection is ended soon after another has taken over.
+//! Logins of shims, nodes and users: a shim may connect while the log has its incarnation, and its connection is ended soon after another has taken over.
 
 use std::time::Duration;
 
@@ -6,21 +6,19 @@ use broker::{Attempt as _, AuthKey, Broker, Connection, Login, Logins, Rights, W
 use common::api::{ApiError, Query, Reply};
 use common::security::Refusal;
 use common::subject::Subjects;
-use common::users::Scope;
-use common::{AgentName, SenderName};
+use common::users::{Scope, User};
+use common::{AgentName, NodeName, SenderName};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::floods::{BURST, Floods};
 use super::live::{Changes, Rank};
 use super::refusals::{Refusals, Refused};
-use super::{Doors, token};
+use super::{AHEAD, Doors, token};
 
-/// How long a login may be ahead of what this supervisor has read of the log.
-const AHEAD: Duration = Duration::from_secs(2);
 /// Logins that are answered at once, at most.
 const AT_ONCE: usize = 1024;
 /// How long what was replaced may say its last words: it has none left about messages.
@@ -54,6 +52,7 @@ enum Why {
 enum Caller {
     Shim(AgentName, u64),
     User(SenderName),
+    Node(NodeName),
     /// Nobody of any fleet.
     Stranger,
 }
@@ -61,13 +60,12 @@ enum Caller {
 impl Caller {
     /// None: somebody of another fleet.
     fn of(subjects: &Subjects, user: &str) -> Option<Self> {
-        if let Some((agent, incarnation)) = subjects.parse_shim_user(user) {
-            return Some(Self::Shim(agent, incarnation));
+        match Who::of(subjects, user) {
+            Some(Who::Shim(agent, incarnation)) => Some(Self::Shim(agent, incarnation)),
+            Some(Who::User(name)) => Some(Self::User(name)),
+            Some(Who::Node(node)) => Some(Self::Node(node)),
+            None => (!user.starts_with("mozart.")).then_some(Self::Stranger),
         }
-        if let Some(name) = subjects.parse_user(user) {
-            return Some(Self::User(name));
-        }
-        (!user.starts_with("mozart.")).then_some(Self::Stranger)
     }
 }
 
@@ -169,6 +167,7 @@ impl Doorkeeper {
                     may_connect(&doors, &login, agent, *incarnation).await
                 }
                 Caller::User(name) => of_user(&doors, &login, name).await,
+                Caller::Node(node) => of_node(&doors, &login, node).await,
                 Caller::Stranger => Err("there is no such user".to_owned()),
             };
             let why = match rights {
@@ -188,6 +187,7 @@ impl Doorkeeper {
                     Refused::to_agent(Refusal::Login, agent, number, detail)
                 }
                 Caller::User(name) => Refused::to_user(Refusal::Login, name, detail),
+                Caller::Node(node) => Refused::to_node(Refusal::Login, node, detail),
                 Caller::Stranger => {
                     let name: String = login.user.chars().take(64).collect();
                     Refused::to_stranger(Refusal::Login, format!("user {name:?}: {detail}"))
@@ -281,11 +281,32 @@ async fn stop(
 
 /// The rights of a user, or why it has none.
 async fn of_user(doors: &Doors, login: &Login, name: &SenderName) -> Result<Rights, String> {
+    let user = with_key(doors, login, name).await?;
+    match user.scope {
+        Scope::Node => Err("it is a node, and no user".to_owned()),
+        Scope::Read | Scope::Send | Scope::Operate | Scope::Admin => {
+            Ok(Rights::of_user(doors.broker.subjects(), &user))
+        }
+    }
+}
+
+/// The rights of a node, or why it has none.
+async fn of_node(doors: &Doors, login: &Login, node: &NodeName) -> Result<Rights, String> {
+    let name = SenderName::new(node.as_str()).map_err(|error| error.to_string())?;
+    let user = with_key(doors, login, &name).await?;
+    if user.scope != Scope::Node {
+        return Err(format!("it is a user with scope {}, and no node", user.scope));
+    }
+    Ok(Rights::of_node(doors.broker.subjects(), node))
+}
+
+/// The user or node of a name, if whoever connects has its key.
+async fn with_key(doors: &Doors, login: &Login, name: &SenderName) -> Result<User, String> {
     let Some(key) = &login.key else {
         return Err("it has not shown that it has the key of the user".to_owned());
     };
     match doors.broker.user_named(name).await {
-        Ok(Some(user)) if user.key == *key => Ok(Rights::of_user(doors.broker.subjects(), &user)),
+        Ok(Some(user)) if user.key == *key => Ok(user),
         Ok(Some(_)) => Err("it has another key than the user".to_owned()),
         Ok(None) => Err("there is no such user, or it was revoked".to_owned()),
         Err(error) => Err(error.to_string()),
@@ -303,16 +324,7 @@ async fn may_connect(
     if !is_same(token.as_bytes(), login.password.as_bytes()) {
         return Err("wrong password".to_owned());
     }
-    let mut changes = doors.live.changes();
-    let known = async {
-        loop {
-            let rank = doors.live.rank(agent, incarnation);
-            if !matches!(rank, Rank::Unknown | Rank::Stranger) || changes.changed().await.is_err() {
-                return rank;
-            }
-        }
-    };
-    match timeout(AHEAD, known).await.unwrap_or(Rank::Unknown) {
+    match doors.live.rank_once_known(agent, incarnation, AHEAD).await {
         Rank::Current => Ok(Rights::of_shim(doors.broker.subjects(), agent, incarnation, &token)),
         Rank::Retiring => Err("another incarnation has taken over".to_owned()),
         Rank::Over => Err("it has ended, or was given up".to_owned()),

@@ -1,13 +1,15 @@
-//! Who may connect, and what shims may ask: answered by every supervisor, whether it leads or not. Nothing here waits for the supervisor's own
+//! Who may connect, and what shims and nodes may ask: answered by every supervisor, whether it leads or not. Nothing here waits for the supervisor's own
 //! loop, and nothing there for this.
 
 mod asks;
 mod floods;
 mod live;
 mod logins;
+mod nodes;
 mod refusals;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker::{AuthKey, Broker};
 use common::api::ApiError;
@@ -19,6 +21,14 @@ pub use refusals::{Refusals, Refused};
 
 use asks::Asks;
 use logins::Doorkeeper;
+use nodes::NodeAsks;
+
+/// How far a login or a question may be ahead of what this supervisor has read of the log.
+const AHEAD: Duration = Duration::from_secs(2);
+/// Where answers may go: an inbox, or what a server puts in its place between accounts. Nobody who asks has the right to write to anything else.
+const INBOXES: [&str; 2] = ["_INBOX.", "_R_."];
+/// One of the supervisors gets each question.
+const GROUP: &str = "supervisors";
 
 /// What both need.
 #[derive(Clone)]
@@ -47,11 +57,17 @@ impl Doors {
     /// When the client is closed.
     pub(crate) async fn keep(self, key: Option<AuthKey>) -> Result<(), ApiError> {
         let asks = Asks::open(self.clone()).await?;
-        let Some(key) = key else { return asks.answer().await };
-        let logins = Doorkeeper::open(self, key).await?;
+        let nodes = NodeAsks::open(self.clone()).await?;
+        let logins = async {
+            match key {
+                Some(key) => Doorkeeper::open(self, key).await?.keep().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = asks.answer() => ended,
-            ended = logins.keep() => ended,
+            ended = nodes.answer() => ended,
+            ended = logins => ended,
         }
     }
 }

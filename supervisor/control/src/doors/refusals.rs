@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use broker::{Broker, Moment};
 use common::security::{Refusal, SecurityEvent};
 use common::tally::Tally;
-use common::{AgentName, SenderName};
+use common::{AgentName, NodeName, SenderName};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -27,6 +27,8 @@ pub struct Refused {
     pub incarnation: Option<u64>,
     /// The user, if it was one.
     pub user: Option<SenderName>,
+    /// The node, if it was one.
+    pub node: Option<NodeName>,
     /// What was tried, and why it was refused.
     pub detail: String,
 }
@@ -44,19 +46,25 @@ impl Refused {
     #[must_use]
     pub fn to_agent(kind: Refusal, agent: AgentName, incarnation: u64, detail: String) -> Self {
         let (agent, incarnation) = (Some(agent), Some(incarnation));
-        Self { kind, agent, incarnation, user: None, detail }
+        Self { agent, incarnation, ..Self::to_stranger(kind, detail) }
     }
 
     /// Something that a user tried.
     #[must_use]
     pub fn to_user(kind: Refusal, user: SenderName, detail: String) -> Self {
-        Self { kind, agent: None, incarnation: None, user: Some(user), detail }
+        Self { user: Some(user), ..Self::to_stranger(kind, detail) }
+    }
+
+    /// Something that a node with a login of its own tried.
+    #[must_use]
+    pub fn to_node(kind: Refusal, node: NodeName, detail: String) -> Self {
+        Self { node: Some(node), ..Self::to_stranger(kind, detail) }
     }
 
     /// Something that somebody without a name tried.
     #[must_use]
     pub fn to_stranger(kind: Refusal, detail: String) -> Self {
-        Self { kind, agent: None, incarnation: None, user: None, detail }
+        Self { kind, agent: None, incarnation: None, user: None, node: None, detail }
     }
 }
 
@@ -75,18 +83,22 @@ impl Refusals {
 
     /// Takes note of one. It is recorded as [`Refusals::record`] is polled.
     pub fn note(&mut self, refused: Refused) {
-        let Refused { kind, agent, incarnation, user, detail } = refused;
+        let Refused { kind, agent, incarnation, user, node, detail } = refused;
         if self.tallies.len() >= KINDS {
             self.tallies.clear();
         }
-        let who = user.as_ref().map(SenderName::as_str).or(agent.as_ref().map(AgentName::as_str));
-        let tally = self.tallies.entry((who.map(str::to_owned), kind)).or_default();
+        let who = match (&node, &user, &agent) {
+            (Some(node), _, _) => Some(format!("node {node}")),
+            (None, Some(user), _) => Some(format!("user {user}")),
+            (None, None, Some(agent)) => Some(agent.to_string()),
+            (None, None, None) => None,
+        };
+        let tally = self.tallies.entry((who.clone(), kind)).or_default();
         let Some(others) = tally.count(Moment::now().since_boot_ms()) else { return };
-        let of = match (&agent, incarnation, &user) {
-            (_, _, Some(user)) => format!(" of user {user}"),
-            (Some(agent), Some(incarnation), None) => format!(" of {agent}-{incarnation}"),
-            (Some(agent), None, None) => format!(" of {agent}"),
-            (None, _, None) => String::new(),
+        let of = match (who, &agent, incarnation) {
+            (Some(_), Some(agent), Some(incarnation)) => format!(" of {agent}-{incarnation}"),
+            (Some(who), _, _) => format!(" of {who}"),
+            (None, _, _) => String::new(),
         };
         tracing::warn!("refused a {}{of}: {detail}{others}", kind.as_str());
         if self.recording.len() >= ON_THE_WAY {
@@ -94,8 +106,17 @@ impl Refusals {
         }
         let at = SystemTime::now().into();
         let by = self.by.clone();
-        let event =
-            SecurityEvent { at, kind, agent, incarnation, user, detail, by, others: others.0 };
+        let event = SecurityEvent {
+            at,
+            kind,
+            agent,
+            incarnation,
+            user,
+            node,
+            detail,
+            by,
+            others: others.0,
+        };
         let broker = self.broker.clone();
         self.recording.push(Box::pin(async move {
             if let Err(error) = broker.record_refusal(&event).await {
