@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use broker::{Broker, SendOutcome};
+use checker::Accepted;
 use common::message::{Envelope, Kind, MessageKey};
 use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
 use tokio::sync::watch;
@@ -11,7 +12,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::ground::{Ground, answer};
 use super::random::Random;
 use super::{Problem, now};
-use crate::checker::Accepted;
 
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(3);
