@@ -61,7 +61,10 @@ pub(crate) enum Command {
     Chaos(crate::chaos::ChaosArgs),
     /// What the agents of `chaos` run
     #[command(hide = true)]
-    ChaosWorker(crate::chaos::WorkerArgs),
+    ChaosWorker(crate::chaos::FolderArgs),
+    /// Ends what a run of `chaos` leaves that is killed
+    #[command(hide = true)]
+    ChaosKeeper(crate::chaos::FolderArgs),
     /// Measure this machine
     #[command(hide = true)]
     Bench(cli::bench::BenchArgs),

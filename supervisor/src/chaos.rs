@@ -54,13 +54,11 @@ pub(crate) struct ChaosArgs {
     auth: AuthArgs,
 }
 
-/// `mozart chaos-worker`.
+/// `mozart chaos-worker`, `mozart chaos-keeper`.
 #[derive(Debug, Args)]
-pub(crate) struct WorkerArgs {
-    /// The folder of the notes
-    notes: PathBuf,
-    /// The process with which this one ends
-    of: u32,
+pub(crate) struct FolderArgs {
+    /// The folder of the notes, or of the run
+    folder: PathBuf,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -199,9 +197,18 @@ fn show(report: &Report, output: Output) -> Result<u8, ApiError> {
 ///
 /// # Errors
 /// When its notes or its answers cannot be written.
-pub(crate) async fn work(args: &WorkerArgs) -> Result<(), ApiError> {
-    let worked = chaos::worker::run(&args.notes, args.of).await;
+pub(crate) async fn work(args: &FolderArgs) -> Result<(), ApiError> {
+    let worked = chaos::worker::run(&args.folder).await;
     worked.map_err(|error| failure::file("the worker cannot go on", &error, ""))
+}
+
+/// Waits for the end of a run, and ends what it has left.
+///
+/// # Errors
+/// When stdin cannot be read.
+pub(crate) fn keep(args: &FolderArgs) -> Result<(), ApiError> {
+    let swept = chaos::sweep_at_end(&args.folder);
+    swept.map_err(|error| failure::file("cannot wait for the end of the run", &error, ""))
 }
 
 #[cfg(test)]

@@ -91,6 +91,7 @@ async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Node(args) => roles::node(global, args).await.map(|()| 0),
         Command::Chaos(args) => chaos::run(global, &args).await,
         Command::ChaosWorker(args) => chaos::work(&args).await.map(|()| 0),
+        Command::ChaosKeeper(args) => chaos::keep(&args).map(|()| 0),
         Command::Bench(args) => Err(cli::bench::exec(global, &args)),
         Command::Client(command) => cli::run(global, command).await,
     }

@@ -9,7 +9,7 @@ use common::message::MessageKey;
 use common::subject::Subjects;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use system_tests::harness::{Fleet, eventually, within};
+use system_tests::harness::{Fleet, eventually};
 
 /// The user's own agent: the built-in worker.
 const MINE: &str = "MODEL test/model\nSOUL test agent\n";
@@ -154,10 +154,11 @@ async fn what_a_killed_run_has_left_ends_with_it_and_is_removed_by_the_next_one(
         said => Err(said),
     })
     .await;
+    // As one may at any time.
     run.signal(Signal::KILL);
     let _killed = run.output().await.exit(-1);
     let folder = runs(&fleet).to_string_lossy().into_owned();
-    within(Duration::from_secs(60), "its processes end", async || {
+    eventually("its processes end", async || {
         let theirs = fleet.processes().into_iter().filter(|process| {
             process.var("MOZART_DIR").starts_with(&folder)
                 || process.var("MOZART_RUN").starts_with(&folder)

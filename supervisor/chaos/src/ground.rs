@@ -14,7 +14,7 @@ use common::{AgentName, failure};
 use runtime::processes::{ENDS_WITH, Process};
 use runtime::{labels, log};
 use rustix::process::Signal;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::left::Site;
@@ -52,6 +52,8 @@ pub(crate) struct Ground {
     nodes: Vec<Part>,
     /// Of the supervisors, then of the nodes; empty where nothing can be cut.
     relays: Vec<Relay>,
+    /// Ends the agents should this process be killed: it waits for the end of its stdin ([`crate::left::sweep_at_end`]).
+    keeper: Option<Child>,
 }
 
 impl Ground {
@@ -76,6 +78,7 @@ impl Ground {
             supervisors: Vec::new(),
             nodes: Vec::new(),
             relays: Vec::new(),
+            keeper: None,
             site,
         };
         ground.lay_out(options).await.map_err(failed)?;
@@ -95,6 +98,10 @@ impl Ground {
         if let Some(ca) = &options.connect.ca {
             fs::write(folder.join("ca.pem"), ca)?;
         }
+        let mut keeper = bare(&self.mozart);
+        keeper.arg("chaos-keeper").arg(&folder).kill_on_drop(true).process_group(0);
+        keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.keeper = Some(keeper.spawn()?);
         let urls = self.urls(options.can_cut).await?;
         let mut urls = urls.into_iter();
         let mut url = || urls.next().unwrap_or_else(|| options.connect.url.clone());
@@ -335,10 +342,8 @@ fn bare(mozart: &Path) -> Command {
 
 /// The soul of an agent. Hit as often as nothing in use is: it is restarted for as long as the run takes.
 fn soul(number: usize, mozart: &Path, notes: &Path) -> io::Result<String> {
-    let chaos = std::process::id().to_string();
-    let words = [&mozart.to_string_lossy(), "chaos-worker", &notes.to_string_lossy(), &chaos]
-        .map(|word| word.to_owned());
-    let worker = serde_json::to_string(&words)?;
+    let words = [&mozart.to_string_lossy(), "chaos-worker", &notes.to_string_lossy()];
+    let worker = serde_json::to_string(&words.map(str::to_owned))?;
     let concurrency = 1 + number % 2;
     Ok(format!(
         "MODEL mozart/chaos\n\

@@ -143,6 +143,16 @@ impl Site {
     }
 }
 
+/// Waits for the end of stdin, which is that of the run, and kills what its nodes have left: nodes end with the run, and agents outlive them.
+///
+/// # Errors
+/// When stdin cannot be read.
+pub fn sweep_at_end(folder: &Path) -> io::Result<()> {
+    io::copy(&mut io::stdin().lock(), &mut io::sink())?;
+    labels::sweep(folder);
+    Ok(())
+}
+
 /// Removes what runs have left that were killed, and with `kept` also what was kept. Says what it does.
 ///
 /// # Errors

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use ground::Ground;
 pub use kind::Kind;
 use left::Site;
+pub use left::sweep_at_end;
 pub use load::{Conversations, chat, insist};
 pub use random::Random;
 pub use report::{Ledger, Report, Shown};

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::AgentName;
-use runtime::processes;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -28,12 +27,11 @@ pub(crate) fn text(took: u64, rest: &str) -> String {
     format!("{took} {rest}")
 }
 
-/// Answers until stdin ends, a `shutdown` comes, or the process `of` ends: what is left of a run that was killed ends with it. Turns are
-/// written down in a file of the folder `notes`, by the agent's name.
+/// Answers until stdin ends or a `shutdown` comes. Turns are written down in a file of the folder `notes`, by the agent's name.
 ///
 /// # Errors
 /// When the notes or stdout cannot be written.
-pub async fn run(notes: &Path, of: u32) -> io::Result<()> {
+pub async fn run(notes: &Path) -> io::Result<()> {
     let (line, mut lines) = mpsc::channel(LINES);
     // Ends with the process: nothing else can end a read of stdin.
     let _reading = std::thread::spawn(move || {
@@ -43,8 +41,6 @@ pub async fn run(notes: &Path, of: u32) -> io::Result<()> {
             }
         }
     });
-    let ending = processes::ended(of);
-    let mut ending = std::pin::pin!(ending);
     let mut turns = JoinSet::new();
     let mut worker = Worker { notes, born: now(), agent: None };
     say(&json!({ "type": "ready" }))?;
@@ -65,7 +61,6 @@ pub async fn run(notes: &Path, of: u32) -> io::Result<()> {
                 }
             }
             Some(said) = turns.join_next(), if !turns.is_empty() => said.map_err(io::Error::other)??,
-            _ended = &mut ending => return Ok(()),
         }
     }
 }
