@@ -28,8 +28,8 @@ absent 'the control core knows no clock, no randomness and no async' \
     'Instant::now|SystemTime|tokio::|async fn|rand::|HashMap' 'supervisor/core/src/*.rs'
 absent 'common knows no clock, no tokio and no NATS' \
     'Instant::now|SystemTime::now|tokio::|broker::' 'common/src/*.rs'
-absent 'cli, control and node do not know each other, and only cli and mozart know clap' \
-    '^(cli|control|node|clap)\b' supervisor/{control,node,runtime}/Cargo.toml
+absent 'chaos, cli, control and node do not know each other, and only cli and mozart know clap' \
+    '^(cli|control|node|clap)\b' supervisor/{chaos,control,node,runtime}/Cargo.toml
 absent 'the client knows neither the supervisor nor the node' \
     '^(control|node)\b' supervisor/cli/Cargo.toml
 absent 'every queue is bounded' 'unbounded_channel|mpsc::unbounded' '*.rs'

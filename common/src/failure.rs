@@ -18,6 +18,8 @@ pub const TIMEOUT: u8 = 5;
 pub const UNREACHABLE: u8 = 6;
 /// Refused for lack of permissions.
 pub const DENIED: u8 = 7;
+/// The verdict of `chaos` is bad.
+pub const VERDICT: u8 = 8;
 /// Refused by a limit.
 pub const LIMIT: u8 = 9;
 /// Interrupted by the user.

@@ -17,8 +17,8 @@ use crate::up::PORT;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or invalid soul, 3 not found, 4 conflict, 5 timeout,
-6 cannot reach NATS, supervisor or engine, 7 denied, 9 refused by a limit, 130 interrupted,
-141 the reader of the output is gone.";
+6 cannot reach NATS, supervisor or engine, 7 denied, 8 the verdict of `chaos` is bad,
+9 refused by a limit, 130 interrupted, 141 the reader of the output is gone.";
 
 /// Runs fleets of long-lived AI agents, and loses no message.
 #[derive(Debug, Parser)]
@@ -54,6 +54,17 @@ pub(crate) enum Command {
     Node(NodeArgs),
     /// Make a key with which supervisors answer for the logins of agents, for a NATS server of your own
     AuthKey,
+    /// Try the faults: kill, freeze and cut off a throwaway fleet on this broker, and judge its journal
+    ///
+    /// Starts supervisors, nodes and agents of its own in a new namespace, sends messages to them, and hits them at random moments. Touches
+    /// nothing else: not the NATS server, and no process that it has not started. Removes everything at the end.
+    Chaos(crate::chaos::ChaosArgs),
+    /// What the agents of `chaos` run
+    #[command(hide = true)]
+    ChaosWorker(crate::chaos::FolderArgs),
+    /// Ends what a run of `chaos` leaves that is killed
+    #[command(hide = true)]
+    ChaosKeeper(crate::chaos::FolderArgs),
     /// Measure this machine
     #[command(hide = true)]
     Bench(cli::bench::BenchArgs),

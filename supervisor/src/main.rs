@@ -1,6 +1,7 @@
 //! The binary `mozart`: the roles (supervisor, node, both under `up`) and the command line.
 
 mod args;
+mod chaos;
 mod roles;
 mod up;
 
@@ -17,6 +18,9 @@ use tracing_appender::non_blocking::WorkerGuard;
 use crate::args::{Cli, Command, JoinArgs, NodeArgs};
 
 fn main() -> ExitCode {
+    if !runtime::processes::end_with_parent() {
+        return ExitCode::FAILURE;
+    }
     // What whoever started us had open is nobody's whom we start: a lock that it holds would be held for as long as the fleet runs.
     close_fds::set_fds_cloexec(3, &[]);
     // What is made here is for its owner to use, whatever is masked: a folder that nobody may enter is of no use.
@@ -87,6 +91,9 @@ async fn run(global: Global, command: Command) -> Result<u8, ApiError> {
             cli::nodes::run(global, &command).await
         }
         Command::Node(args) => roles::node(global, args).await.map(|()| 0),
+        Command::Chaos(args) => chaos::run(global, &args).await,
+        Command::ChaosWorker(args) => chaos::work(&args).await.map(|()| 0),
+        Command::ChaosKeeper(args) => chaos::keep(&args).map(|()| 0),
         Command::Bench(args) => Err(cli::bench::exec(global, &args)),
         Command::Client(command) => cli::run(global, command).await,
     }

@@ -3,9 +3,9 @@
 use std::fs;
 
 use broker::{Broker, FinalOutcome};
+use checker::{Accepted, Facts, Fault, judge, witnessed};
 use common::message::{Final, MessageKey, Outcome};
 use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
-use system_tests::checker::{Accepted, Facts, Fault, judge, witnessed};
 use system_tests::harness::Fleet;
 
 const SOUL: &str = "MODEL test/chaos\nSOUL You turn around what you hear.\n\

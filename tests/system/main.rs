@@ -7,6 +7,7 @@ mod bad_workers;
 mod bench;
 mod carry;
 mod chaos;
+mod chaos_command;
 mod checker;
 mod cli;
 mod cluster;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use checker::{Accepted, Facts, judge};
 use common::ConversationId;
 use common::control::ControlEvent;
-use system_tests::checker::{Accepted, Facts, judge};
 use system_tests::harness::{Fleet, OwnEngine, Signal, always, eventually, message};
 
 const SOUL: &str = "MODEL test/echo\nSOUL You echo.\nRESTART always backoff=200ms..1s\n";

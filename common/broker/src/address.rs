@@ -65,6 +65,23 @@ pub fn without_login(urls: &str) -> String {
     Address::parse(urls).map_or_else(|_| urls.to_owned(), |address| address.shown)
 }
 
+/// Another way to the one server of an address: where it is, as `host:port`, and the address of whoever passes on what is sent to `by`, with
+/// the same credentials. None where there are several servers, or where TLS would find another name than the certificate's.
+#[must_use]
+pub fn by_way_of(urls: &str, by: std::net::SocketAddr) -> Option<(String, String)> {
+    let address = Address::parse(urls).ok()?;
+    let [server] = address.servers.as_slice() else { return None };
+    if server.tls_required() || server.scheme() != "nats" {
+        return None;
+    }
+    let host = server.host();
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let url = urls.split(',').map(str::trim).find(|url| !url.is_empty())?;
+    let (_, rest) = url.split_once("://").unwrap_or(("nats", url));
+    let login = rest.rsplit_once('@').map(|(login, _)| format!("{login}@")).unwrap_or_default();
+    Some((format!("{host}:{}", server.port()), format!("nats://{login}{by}")))
+}
+
 /// Decodes `%41`; what is not an escape stays as it is.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
@@ -91,6 +108,19 @@ mod tests {
         assert_eq!(address.shown, "nats://h:1,tls://k");
         assert_eq!(address.login, Some(("u@x".into(), Some("p@s:s".into()))));
         assert_eq!(address.servers.len(), 2);
+    }
+
+    #[test]
+    fn another_way_keeps_the_credentials_and_is_for_one_server_without_tls() {
+        let by = "127.0.0.1:99".parse().expect("valid");
+        let way = |urls| by_way_of(urls, by);
+        let to = |to: &str, url: &str| Some((to.to_owned(), url.to_owned()));
+        assert_eq!(way("nats://u:p@s@h:1"), to("h:1", "nats://u:p@s@127.0.0.1:99"));
+        assert_eq!(way("h"), to("h:4222", "nats://127.0.0.1:99"));
+        assert_eq!(way("nats://[::1]:1"), to("[::1]:1", "nats://127.0.0.1:99"));
+        for other in ["nats://a,nats://b", "tls://a", "ws://a", ""] {
+            assert_eq!(way(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -103,7 +103,16 @@ impl Broker {
         Ok(Self::new(wire, options, made))
     }
 
-    /// The same, and creates the namespace's streams where they are missing (the journal's shard count of existing streams wins).
+    /// Connects to the server alone, whatever there is of the namespace: to learn what the server is like.
+    ///
+    /// # Errors
+    /// Unreachable, denied, too old.
+    pub async fn reach(options: &ConnectOptions) -> Result<Self> {
+        let wire = open(options, Instant::now() + options.timeout).await?;
+        Ok(Self::new(wire, options, Made { shards: 1, replicas: 1, grows: false }))
+    }
+
+    /// As [`Broker::connect`], and creates the namespace's streams where they are missing (the journal's shard count of existing streams wins).
     ///
     /// # Errors
     /// As [`Broker::connect`], and when the server does not take the streams.
@@ -217,6 +226,12 @@ impl Broker {
     #[must_use]
     pub fn server_id(&self) -> String {
         self.wire().client.server_info().server_id
+    }
+
+    /// Whether the connection uses TLS, as far as the server asks for it.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.wire().client.server_info().tls_required
     }
 
     /// What the broker's clock shows by now, as far as its answers have told: an estimate that costs no request, good to some

@@ -99,6 +99,18 @@ impl Broker {
         }
     }
 
+    /// Who holds the lease; none if nobody does. Reads, and takes part in nothing.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn lease_holder(&self) -> Result<Option<String>> {
+        const PATIENCE: Duration = Duration::from_secs(8);
+        Ok(match self.lease("", "", PATIENCE).read().await? {
+            Stored::Free(_) => None,
+            Stored::Of(claim) => Some(claim.of.holder),
+        })
+    }
+
     pub(crate) fn lease_stream(&self) -> String {
         format!("KV_{}", self.subjects().lease_bucket())
     }

@@ -59,7 +59,7 @@ mod users;
 mod watch;
 mod wire;
 
-pub use address::without_login;
+pub use address::{by_way_of, without_login};
 pub use admitted::{Admission, Admitted};
 pub use answer::{Asker, MayAsk};
 pub use asked::AsShim;

@@ -11,7 +11,7 @@ use crate::journal::encode;
 use crate::wire::CALL;
 
 impl Broker {
-    fn security_stream(&self) -> String {
+    pub(crate) fn security_stream(&self) -> String {
         self.subjects().stream("SECURITY")
     }
 

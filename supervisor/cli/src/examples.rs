@@ -82,6 +82,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("user ls", &["mozart user ls"]),
     ("user revoke", &["mozart user revoke ana"]),
+    (
+        "chaos",
+        &[
+            "mozart chaos --minutes 5",
+            "mozart chaos --minutes 0.5 --kinds kill,cut --seed 7 --keep",
+        ],
+    ),
     ("usage", &["mozart usage --storage"]),
     ("doctor", &["mozart doctor", "mozart doctor --fix"]),
     ("completions", &["source <(mozart completions bash)"]),

@@ -20,6 +20,9 @@ use crate::{files, souls};
 /// The pause between two looks at what is being waited for.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How far the supervisor that answers may be behind the one that has registered an agent: until then it does not know it.
+const BEHIND: Duration = Duration::from_secs(2);
+
 /// Connects, and waits for a supervisor that answers.
 ///
 /// # Errors
@@ -99,6 +102,7 @@ pub async fn wait_running(
     let agents: BTreeSet<&AgentName> = agents.iter().collect();
     // Those that somebody had stopped before stay so.
     let mut stopped: Option<BTreeSet<AgentName>> = None;
+    let mut gone_since: Option<Instant> = None;
     loop {
         let asked = Instant::now();
         let rows = client.brief_rows(None).await?;
@@ -119,7 +123,11 @@ pub async fn wait_running(
             return Err(rests(&client.broker, row).await);
         }
         let there: BTreeSet<&AgentName> = rows.iter().map(|row| &row.agent).collect();
-        if let Some(gone) = agents.difference(&there).next() {
+        let gone = agents.difference(&there).next();
+        gone_since = gone.map(|_| gone_since.unwrap_or(asked));
+        if let (Some(gone), Some(since)) = (gone, gone_since)
+            && (since.elapsed() > BEHIND || Instant::now() > until)
+        {
             let (what, cause) = (format!("{gone} is not running"), "it was removed meanwhile");
             return Err(failure::error(failure::NOT_FOUND, what, cause, ""));
         }
@@ -128,7 +136,7 @@ pub async fn wait_running(
             failed.for_each(|(_, other)| output::complain(&other, client.output));
             return Err(quoting(&client.broker, row, error).await);
         }
-        if late.is_empty() {
+        if late.is_empty() && gone.is_none() {
             return Ok(());
         }
         if Instant::now() > until {
@@ -142,7 +150,9 @@ pub async fn wait_running(
                 _ => error,
             });
         }
-        progress.say(some(&late));
+        if !late.is_empty() {
+            progress.say(some(&late));
+        }
         // With thousands of agents, no more than half of the time is spent on looking.
         tokio::time::sleep(LOOK.max(asked.elapsed())).await;
     }

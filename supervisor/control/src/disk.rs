@@ -17,7 +17,7 @@ const REPLACED: Duration = Duration::from_millis(100);
 /// Answers and warns forever.
 pub(super) async fn watch(broker: &Broker, store: Option<PathBuf>) {
     let Some(store) = store else { return std::future::pending().await };
-    let mut known = Known::default();
+    let mut known = Known::of(broker.subjects().stream(""));
     let mut is_said = false;
     loop {
         // Whoever cannot tell does not listen: nobody is to wait for that.
@@ -93,6 +93,8 @@ fn server(broker: &Broker) -> Option<String> {
 /// What is known of the disk from before.
 #[derive(Debug)]
 struct Known {
+    /// What the names of this fleet's streams begin with: those of others on the server come and go.
+    ours: String,
     level: Level,
     /// The server that has these files. Another one has opened what is there now, whatever was there before.
     server: String,
@@ -100,9 +102,9 @@ struct Known {
     files: Files,
 }
 
-impl Default for Known {
-    fn default() -> Self {
-        Self { level: Level::Fine, server: String::new(), files: Files::default() }
+impl Known {
+    fn of(ours: String) -> Self {
+        Self { ours, level: Level::Fine, server: String::new(), files: Files::default() }
     }
 }
 
@@ -164,13 +166,13 @@ impl Known {
             server.clone_into(&mut self.server);
         }
         let had_files = !self.files.folders.is_empty();
-        let (mut disk, mut files) = look_within(store, had_files).await?;
+        let (mut disk, mut files) = look_within(store, &self.ours, had_files).await?;
         if server.is_none() {
             return Some(disk);
         }
         if self.files.miss(&files) {
             tokio::time::sleep(REPLACED).await;
-            (disk, files) = look_within(store, had_files).await?;
+            (disk, files) = look_within(store, &self.ours, had_files).await?;
         }
         if self.files.miss(&files) {
             return Some(Disk { fault: Some(Fault::Removed), ..disk });
@@ -180,15 +182,15 @@ impl Known {
     }
 }
 
-async fn look_within(store: &Path, had_files: bool) -> Option<(Disk, Files)> {
+async fn look_within(store: &Path, ours: &str, had_files: bool) -> Option<(Disk, Files)> {
     const WITHIN: Duration = Duration::from_secs(1);
-    let store = store.to_owned();
-    let told = tokio::task::spawn_blocking(move || look(&store, had_files));
+    let (store, ours) = (store.to_owned(), ours.to_owned());
+    let told = tokio::task::spawn_blocking(move || look(&store, &ours, had_files));
     tokio::time::timeout(WITHIN, told).await.ok()?.ok()?
 }
 
 /// The disk of a folder, and what there is of JetStream and of our streams in it. If it had some, it may have been removed as a whole.
-fn look(store: &Path, had_files: bool) -> Option<(Disk, Files)> {
+fn look(store: &Path, ours: &str, had_files: bool) -> Option<(Disk, Files)> {
     let entries = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()
@@ -206,7 +208,7 @@ fn look(store: &Path, had_files: bool) -> Option<(Disk, Files)> {
         let streams = accounts.iter().flat_map(|account| folders_in(&account.join("streams")));
         let streams = streams.filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("MOZART_") || name.starts_with("KV_MOZART_")
+            name.strip_prefix("KV_").unwrap_or(&name).starts_with(ours)
         });
         for stream in streams {
             let blocks = stream.join("msgs");
@@ -252,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn files_that_were_there_and_are_gone_are_a_fault() {
         let temp = tempfile::tempdir().expect("a temporary folder");
-        let mut known = Known::default();
+        let mut known = Known::of("MOZART_default_".to_owned());
         let fault = async |known: &mut Known| {
             known.measure(temp.path(), Some("A")).await.expect("told").fault
         };
@@ -277,14 +279,35 @@ mod tests {
         assert_eq!(fault(&mut known).await, None);
         fs::remove_dir_all(temp.path()).expect("removed");
         assert_eq!(fault(&mut known).await, Some(Fault::Removed), "with all around it");
-        let mut unknown = Known::default();
+        let mut unknown = Known::of("MOZART_default_".to_owned());
         assert!(unknown.measure(temp.path(), Some("A")).await.is_none(), "it was never there");
+    }
+
+    #[tokio::test]
+    async fn the_streams_of_another_fleet_may_go() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let mut known = Known::of("MOZART_default_".to_owned());
+        let mut fault = async || known.measure(temp.path(), Some("A")).await.expect("told").fault;
+        let stream = |name: &str| temp.path().join("jetstream/$G/streams").join(name);
+        let others = ["MOZART_other_CONTROL", "KV_MOZART_other_LEASE", "MOZART_default-2_LOGS"];
+        let ours = "KV_MOZART_default_LEASE";
+        for name in others.into_iter().chain([ours]) {
+            fs::create_dir_all(stream(name).join("msgs")).expect("made");
+            fs::write(stream(name).join("msgs/1.blk"), b"").expect("put");
+        }
+        assert_eq!(fault().await, None);
+        for name in others {
+            fs::remove_dir_all(stream(name)).expect("removed");
+            assert_eq!(fault().await, None, "{name}");
+        }
+        fs::remove_dir_all(stream(ours)).expect("removed");
+        assert_eq!(fault().await, Some(Fault::Removed));
     }
 
     #[tokio::test]
     async fn the_block_that_is_written_to_must_stay() {
         let temp = tempfile::tempdir().expect("a temporary folder");
-        let mut known = Known::default();
+        let mut known = Known::of("MOZART_default_".to_owned());
         let fault = async |known: &mut Known| {
             known.measure(temp.path(), Some("A")).await.expect("told").fault
         };
@@ -321,7 +344,7 @@ mod tests {
         assert_eq!(fault(&mut known).await, None);
         fs::create_dir_all(temp.path().join("jetstream/SYS/_js_/_meta_")).expect("made");
         put(2);
-        let mut known = Known::default();
+        let mut known = Known::of("MOZART_default_".to_owned());
         let fault = async |known: &mut Known| {
             known.measure(temp.path(), Some("A")).await.expect("told").fault
         };
@@ -332,7 +355,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_put_in_place_of_the_files_is_not_them() {
         let temp = tempfile::tempdir().expect("a temporary folder");
-        let mut known = Known::default();
+        let mut known = Known::of("MOZART_default_".to_owned());
         let fault = async |known: &mut Known, server| {
             known.measure(temp.path(), server).await.expect("told").fault
         };

@@ -33,6 +33,12 @@ pub fn find(root: &Path) -> Vec<Labelled> {
     processes::all().filter_map(|pid| read(pid, root)).collect()
 }
 
+/// Whether a process belongs to an incarnation whose run folder is in `root`.
+#[must_use]
+pub fn is_in(pid: u32, root: &Path) -> bool {
+    read(pid, root).is_some()
+}
+
 fn read(pid: u32, root: &Path) -> Option<Labelled> {
     let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let value = |name: &str| {

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 
 use common::shim::Exit;
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use tokio::io::unix::AsyncFd;
 
 /// The ids of all processes.
@@ -21,6 +21,39 @@ pub fn kill(pid: u32, signal: rustix::process::Signal) {
         // Its end is what counts, and that is watched.
         let _gone = rustix::process::kill_process(pid, signal);
     }
+}
+
+/// A process that is meant, whatever becomes of its id.
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// The process with this id, if it is the one that is meant. That is asked once the id can be no other's any more without this noticing.
+    #[must_use]
+    pub fn open(pid: u32, is_meant: impl FnOnce() -> bool) -> Option<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+        let process = Self(pidfd_open(pid, PidfdFlags::empty()).ok()?);
+        is_meant().then_some(process)
+    }
+
+    /// Signals it; false if it is gone.
+    pub fn signal(&self, signal: rustix::process::Signal) -> bool {
+        pidfd_send_signal(&self.0, signal).is_ok()
+    }
+}
+
+/// Names the process with which this one is to end, in the environment of a child.
+pub const ENDS_WITH: &str = "MOZART_ENDS_WITH";
+
+/// Arranges that this process is killed when its parent ends, if it was started that way; false if the parent is gone already.
+#[must_use]
+pub fn end_with_parent() -> bool {
+    let Some(parent) = std::env::var(ENDS_WITH).ok().and_then(|pid| pid.parse().ok()) else {
+        return true;
+    };
+    let set = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    set.is_ok() && now == Some(parent)
 }
 
 /// Whether a process has ended and only waits to be collected.

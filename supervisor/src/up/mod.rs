@@ -1,5 +1,6 @@
 //! `mozart up` and `mozart down`: everything on one machine, in one process next to nats-server.
 
+mod access;
 mod cluster;
 mod containers;
 mod detach;
@@ -41,6 +42,7 @@ use node::{self, NodeOptions};
 use runtime::engine::{Connection, host_address};
 use runtime::home::{Home, Running};
 
+pub(crate) use access::login_seed;
 pub(crate) use cluster::PORT;
 pub(crate) use down::down;
 pub(crate) use joining::join_token;

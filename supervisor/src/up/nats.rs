@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use broker::{Accounts, AuthKey, User};
 use common::api::ApiError;
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::access::{Access, loopback};
 use super::cluster::{self, Alone, Member};
 use super::disk::Disk;
 use super::memory;
@@ -38,38 +38,6 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)
 const PORT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a server may take until it takes connections.
 const LISTENS: Duration = Duration::from_secs(5);
-
-/// The server's address and credentials. Kept, so that running agents find a restarted server.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Access {
-    /// The address; that of folders from before there were containers is the loopback.
-    #[serde(default = "loopback")]
-    host: String,
-    port: u16,
-    user: String,
-    password: String,
-    /// The seed of the key with which supervisors answer for logins of agents; none in folders of before there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    seed: Option<String>,
-}
-
-impl Access {
-    fn key(&self) -> Option<AuthKey> {
-        AuthKey::from_seed(self.seed.as_deref()?).ok()
-    }
-
-    /// The same, with a key.
-    fn keyed(mut self) -> Self {
-        if self.key().is_none() {
-            self.seed = AuthKey::random().seed().ok();
-        }
-        self
-    }
-}
-
-fn loopback() -> String {
-    "127.0.0.1".to_owned()
-}
 
 /// A nats-server that we started, now or in an earlier life.
 pub(super) struct Nats {

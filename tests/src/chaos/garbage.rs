@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Problem;
-use super::random::Random;
+use chaos::Random;
 
 /// The pause between two of them.
 const EVERY: Duration = Duration::from_secs(1);

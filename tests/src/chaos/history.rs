@@ -3,12 +3,12 @@
 use std::io::Write;
 
 use broker::Broker;
+use checker::Facts;
 use common::{AgentName, MessageId, Timestamp};
 
 use super::Problem;
 use super::ends::control;
 use super::storm::Struck;
-use crate::checker::Facts;
 
 /// What happened so long before and after a message is told with it, in milliseconds.
 const AROUND: u64 = 5_000;

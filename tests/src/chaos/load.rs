@@ -2,26 +2,21 @@
 
 use std::time::Duration;
 
-use broker::{Broker, SendOutcome};
-use common::message::{Envelope, Kind, MessageKey};
-use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp};
+use broker::Broker;
+use checker::Accepted;
+use common::message::MessageKey;
+use common::{AgentName, ConversationId, MessageId, SenderName};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use super::Problem;
 use super::ground::{Ground, answer};
-use super::random::Random;
-use super::{Problem, now};
-use crate::checker::Accepted;
+use chaos::{Conversations, Random, chat, insist};
 
-/// How long one try may take.
-const TRY: Duration = Duration::from_secs(3);
 /// The pause after a failed try.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a message may be said again and again.
 const LONGEST: Duration = Duration::from_secs(120);
-
-/// When a message would expire, in milliseconds from when it is made: never, unless somebody asks another clock.
-const DEADLINE: u64 = 20 * 60 * 1000;
 
 /// What a sender has to tell.
 #[derive(Debug, Default)]
@@ -34,12 +29,6 @@ pub(super) struct Ledger {
     pub(super) by_cli: usize,
     /// What should never be said to a sender.
     pub(super) problems: Vec<String>,
-}
-
-/// A conversation that goes on for a few messages.
-struct Conversation {
-    id: ConversationId,
-    left: u64,
 }
 
 /// One agent's sender.
@@ -57,7 +46,7 @@ impl Sender<'_> {
     /// Sends until `stop`; the last message is seen through.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<Ledger, Problem> {
         let mut ledger = Ledger::default();
-        let mut open: Vec<Conversation> = Vec::new();
+        let mut conversations = Conversations::new(self.agent.clone());
         let mut clock = interval(self.every);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0;
@@ -68,7 +57,8 @@ impl Sender<'_> {
                 _ = clock.tick() => {}
             }
             number += 1;
-            let conversation_id = self.conversation(&mut open, number)?;
+            let conversation_id = conversations.next(&mut self.random, number);
+            let conversation_id = conversation_id.ok_or("no name for a conversation")?;
             // Mostly quick, now and then long enough that a blow falls into it.
             let longest = if self.random.chance(15) { 1500 } else { 60 };
             let (took, pieces) = (self.random.between(0, longest), self.random.between(1, 5));
@@ -103,26 +93,6 @@ impl Sender<'_> {
         }
     }
 
-    /// One of up to four conversations, each of up to six messages.
-    fn conversation(
-        &mut self,
-        open: &mut Vec<Conversation>,
-        number: usize,
-    ) -> Result<ConversationId, Problem> {
-        if open.len() < 4 {
-            let id = ConversationId::new(format!("{}:{number}", self.agent))?;
-            open.push(Conversation { id, left: self.random.between(1, 6) });
-        }
-        let last = u64::try_from(open.len() - 1)?;
-        let chosen = usize::try_from(self.random.between(0, last))?;
-        open[chosen].left -= 1;
-        let id = open[chosen].id.clone();
-        if open[chosen].left == 0 {
-            open.remove(chosen);
-        }
-        Ok(id)
-    }
-
     async fn send(
         &self,
         key: &MessageKey,
@@ -130,45 +100,10 @@ impl Sender<'_> {
         text: &str,
         ledger: &mut Ledger,
     ) -> Result<(), String> {
-        let envelope = Envelope {
-            message_id: key.message_id.clone(),
-            agent: key.agent.clone(),
-            sender: key.sender.clone(),
-            kind: Kind::Chat,
-            conversation_id: conversation_id.clone(),
-            message: text.to_owned(),
-            created_at: now(),
-            request_id: None,
-            deadline: Some(Timestamp::from_millis(now().as_millis() + DEADLINE)),
-            hops: 0,
-            cause: None,
-            path: Vec::new(),
-            redrive_of: None,
-        };
-        let longest = self.ground.patience(LONGEST);
-        let until = Instant::now() + longest;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let sent = match tries {
-                1 => self.broker.send(&envelope, TRY).await,
-                // It may be stored, answered and archived by now.
-                _ => self.broker.send_again(&envelope, TRY).await,
-            };
-            match sent {
-                Ok(SendOutcome::Stored { .. } | SendOutcome::Already { .. }) => return Ok(()),
-                Ok(SendOutcome::Conflict { stored }) => {
-                    return Err(format!("a conflict with {stored:?}"));
-                }
-                Err(error) if Instant::now() > until => {
-                    return Err(format!("not accepted for {longest:?}: {error}"));
-                }
-                Err(_) => {
-                    ledger.retries += 1;
-                    sleep(PAUSE).await;
-                }
-            }
-        }
+        let envelope = chat(key, conversation_id.clone(), text.to_owned());
+        let tries = insist(self.broker, &envelope, self.ground.patience(LONGEST)).await?;
+        ledger.retries += tries - 1;
+        Ok(())
     }
 
     async fn send_by_cli(

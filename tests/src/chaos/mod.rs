@@ -8,7 +8,6 @@ mod garbage;
 mod ground;
 mod history;
 mod load;
-mod random;
 mod schedule;
 mod siege;
 mod storm;
@@ -18,21 +17,21 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use ::chaos::Random;
 use broker::Broker;
+use checker::{Facts, Fault, Verdict, judge_at_rest, settled, witnessed};
 use common::Timestamp;
 use common::message::MessageKey;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use crate::checker::{Facts, Fault, Life, Verdict, judge, witnessed};
 use crate::harness::Runtime;
 pub use clocks::JumpingClock;
 use containers::Strangers;
 use copies::Copied;
 use ground::{Ground, agent_name};
 use load::{Ledger, Sender};
-use random::Random;
 pub use schedule::{Blow, Deed, Target, cluster, schedule};
 use siege::Besieged;
 use storm::{Struck, Teller};
@@ -181,7 +180,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     let mut told: Vec<_> = verdict.faults.iter().flat_map(Fault::messages).collect();
     told.dedup();
     // Not a fault, but worth a look.
-    if let Some((took, slowest)) = slowest(&facts) {
+    if let Some((took, slowest)) = facts.slowest() {
         writeln!(out, "slowest:  {took:?}, message {} to {}", slowest.message_id, slowest.agent)?;
         if took > SLOW && *curious {
             told.push((slowest.agent.clone(), slowest.message_id.clone()));
@@ -232,15 +231,6 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<bool, Proble
     Ok(well)
 }
 
-/// The message that took longest, from when it was stored to its final state.
-fn slowest(facts: &Facts) -> Option<(Duration, &MessageKey)> {
-    let took = |life: &Life| {
-        let (request, final_) = (life.requests.first()?, life.finals.first()?);
-        Some(final_.at.since(request.at))
-    };
-    facts.lives.iter().filter_map(|(key, life)| Some((took(life)?, key))).max()
-}
-
 /// Whether somebody leads a fleet that has come to rest: a new incarnation needs a leader.
 async fn led(ground: &Ground, struck: &mut Struck) -> Result<Result<(), String>, Problem> {
     let name = agent_name(0);
@@ -270,32 +260,22 @@ async fn rest(
 ) -> Result<(Facts, Verdict), Problem> {
     let until = Instant::now() + ground.patience(REST);
     let agents = ground.agents()?;
-    loop {
-        let open = agents.iter().map(|agent| broker.open_requests(agent, 1, 1));
-        let open = try_join_all(open).await.map_err(|error| format!("what is open: {error}"))?;
-        let open: u64 = open.iter().map(|scan| scan.total).sum();
-        if open == 0 || Instant::now() > until {
-            break;
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
-    loop {
+    let open = settled(broker, &agents, until).await;
+    open.map_err(|error| format!("what is open: {error}"))?;
+    let collect = async || {
         let accepted = ledgers.iter().flat_map(|ledger| ledger.accepted.clone()).collect();
         let witnessed = witnessed(&ground.witness())?;
         let (attempts, injected) = (ground.attempts()?, injected.clone());
         let began = Instant::now();
         let facts = Facts::collect(broker, accepted, attempts, injected, witnessed).await;
-        let facts = facts.map_err(|error| {
-            format!("reading all that is stored, after {:.1?}: {error}", began.elapsed())
-        })?;
-        let verdict = judge(&facts);
-        // A dead letter follows its message's final state.
-        let waits = verdict.faults.iter().any(|fault| matches!(fault, Fault::NoDeadLetter(_)));
-        if !waits || Instant::now() > until {
-            return Ok((facts, verdict));
-        }
-        sleep(Duration::from_secs(1)).await;
-    }
+        facts.map_err(|error| {
+            Problem::from(format!(
+                "reading all that is stored, after {:.1?}: {error}",
+                began.elapsed()
+            ))
+        })
+    };
+    judge_at_rest(until, collect).await
 }
 
 fn report(

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use broker::{Broker, ControlItem};
 use bytes::Bytes;
+use checker::{Accepted, Facts, judge};
 use common::api::{Query, Reply};
 use common::control::ControlEvent;
 use common::event::{Event, EventBody};
 use common::message::MessageKey;
 use common::{AgentName, ConversationId};
 use futures_util::future::{try_join, try_join_all};
-use system_tests::checker::{Accepted, Facts, judge};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::drive::text;

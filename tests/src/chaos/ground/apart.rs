@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 use super::cluster::{Cluster, on};
 use super::part::Part;
 use crate::chaos::Problem;
-use crate::chaos::random::Random;
 use crate::chaos::schedule::{NODES, SUPERVISORS, Target, host_of};
 use crate::harness::{Net, Signal, kill};
+use chaos::Random;
 
 /// Whoever ends by itself is started again after this time, as a service manager does.
 const AGAIN: Duration = Duration::from_millis(500);

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::part::Part;
 use crate::chaos::Problem;
-use crate::chaos::random::Random;
 use crate::chaos::schedule::SERVERS;
 use crate::harness::Net;
+use chaos::Random;
 
 /// How long a server may take to answer a question about itself.
 const ANSWER: Duration = Duration::from_secs(3);

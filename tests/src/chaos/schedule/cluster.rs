@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Blow, CALM, Deed, GAP, Target, deed, frozen, short_stop};
-use crate::chaos::random::Random;
+use chaos::Random;
 
 /// How many there are of each.
 pub(in crate::chaos) const SERVERS: usize = 3;

@@ -5,7 +5,7 @@ mod cluster;
 use std::fmt;
 use std::time::Duration;
 
-use super::random::Random;
+use chaos::Random;
 pub use cluster::cluster;
 pub(super) use cluster::{NODES, SERVERS, SUPERVISORS, host_of};
 

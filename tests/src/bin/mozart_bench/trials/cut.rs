@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use broker::AuthKey;
+use checker::Accepted;
 use common::ConversationId;
 use common::message::MessageKey;
 use serde_json::Value;
-use system_tests::checker::Accepted;
 use system_tests::harness::Net;
 
 use super::site::enter;

@@ -1,28 +1,33 @@
 //! The verdict over a fleet's journal: no message lost, none answered twice, none run more often than its attempts allow.
 //!
-//! [`judge`] is a pure function of [`Facts`], which [`Facts::collect`] reads from the streams and from what the test's workers
-//! wrote down themselves. It shares no code with the shim: where the shim decides, this compares.
+//! [`judge`] is a pure function of [`Facts`], which [`Facts::collect`] reads from the streams and from what the workers wrote down
+//! themselves. It shares no code with the shim: where the shim decides, this compares.
 
 mod collect;
 mod fault;
+mod rest;
 #[cfg(test)]
 mod tests;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use common::message::{Envelope, Final, MessageKey, Outcome};
 use common::{AgentName, ConversationId, MessageId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 pub use collect::witnessed;
 pub use fault::Fault;
+pub use rest::{judge_at_rest, settled};
 pub use turns::{Notes, Turn};
 
 /// A deadline has passed this much earlier for whoever estimates the broker's clock, in milliseconds.
 const ESTIMATE: u64 = 1000;
 
 /// A message that its sender was told is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Accepted {
     /// Whose it is.
     pub key: MessageKey,
@@ -86,6 +91,18 @@ pub struct Facts {
     pub injected: BTreeMap<MessageKey, bool>,
     /// Turns that workers wrote down of messages that the journal does not know.
     pub unstored: Notes,
+}
+
+impl Facts {
+    /// The message that took longest, from when it was stored to its final state.
+    #[must_use]
+    pub fn slowest(&self) -> Option<(Duration, &MessageKey)> {
+        let took = |life: &Life| {
+            let (request, final_) = (life.requests.first()?, life.finals.first()?);
+            Some(final_.at.since(request.at))
+        };
+        self.lives.iter().filter_map(|(key, life)| Some((took(life)?, key))).max()
+    }
 }
 
 /// What came of it all.

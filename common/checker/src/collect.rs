@@ -132,7 +132,7 @@ async fn runs(
     key: MessageKey,
 ) -> Result<(MessageKey, Vec<(Run, u64)>), BrokerError> {
     let batches = broker.stored_events(&key).await?;
-    let by_notes = clock_of_notes();
+    let by_notes = clock_of_notes(broker);
     let runs = batches.iter().flat_map(|(at, batch)| {
         let (at, incarnation) = (by_notes(*at), batch.incarnation);
         delivered(&batch.events).map(move |attempt| (Run { attempt, incarnation }, at))
@@ -140,13 +140,24 @@ async fn runs(
     Ok((key, runs.collect()))
 }
 
-/// From nats-server's clock, which is this machine's, to the one of the notes. Rounded up: a record's time is in whole milliseconds.
-fn clock_of_notes() -> impl Fn(Timestamp) -> u64 {
+/// From nats-server's clock to the one of the notes. Rounded up: a record's time is in whole milliseconds.
+fn clock_of_notes(broker: &Broker) -> impl Fn(Timestamp) -> u64 {
+    let millis = |clock| {
+        let time = clock_gettime(clock);
+        i128::from(time.tv_sec) * 1000 + i128::from(time.tv_nsec) / 1_000_000
+    };
     let nanos = |clock| {
         let time = clock_gettime(clock);
         i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
     };
-    let less = nanos(ClockId::Realtime) - nanos(ClockId::Monotonic);
+    let shown = |time: Timestamp| i128::from(time.as_millis());
+    let (least, most) = (shown(broker.now_at_least()), 2 * shown(broker.now()));
+    let most = most - least;
+    // This machine's clock, as far as anybody can tell; else the earliest that the server's may show: a turn is then said to have begun
+    // too late rather than too early.
+    let is_ours = (least - 1..=most + 1).contains(&millis(ClockId::Realtime));
+    let now = if is_ours { nanos(ClockId::Realtime) } else { least * 1_000_000 };
+    let less = now - nanos(ClockId::Monotonic);
     move |at| {
         let at = i128::from(at.as_millis() + 1) * 1_000_000;
         u64::try_from(at - less).unwrap_or_default()
