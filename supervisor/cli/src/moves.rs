@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use clap::Args;
-use common::api::{AgentRow, AgentState, ApiError, MoveRow, Query, Reply};
+use common::api::{AgentRow, AgentState, ApiError, CarryRow, CarryState, MoveRow, Query, Reply};
 use common::failure;
 use common::{AgentName, NodeName};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::client::{Client, unexpected};
 use super::lifecycle::Failures;
 use super::progress::Progress;
-use super::{output, table};
+use super::sanctum::{self, Carried};
+use super::{output, signals, table};
 use crate::args::{Global, duration};
 
 /// `mozart move`.
@@ -25,9 +27,18 @@ pub struct MoveArgs {
     /// Wait until it is running there; fail if it is not moved
     #[arg(long)]
     wait: bool,
-    /// How long --wait waits
+    /// How long --wait waits, and how long a copy of its SANCTUM may make no progress
     #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
     timeout: Duration,
+}
+
+/// What became of a move, in JSON.
+#[derive(Debug, Serialize)]
+struct Moved {
+    #[serde(flatten)]
+    row: Option<AgentRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carry: Option<CarryRow>,
 }
 
 /// `mozart rebalance`.
@@ -47,15 +58,62 @@ pub struct RebalanceArgs {
 /// 3 no such agent or node, 4 when it cannot run there, 1 when it did not become ready there, 5 when it takes too long.
 pub(crate) async fn run(global: &Global, args: &MoveArgs) -> Result<u8, ApiError> {
     let client = Client::connect(global).await?;
-    let asked = Asked::ask(&client, &args.agent, &args.node).await?;
-    if args.wait {
-        asked.wait(&client, args.timeout).await?;
-    }
+    let MoveArgs { agent, node, wait, timeout } = args;
+    let before = sanctum::last(&client, agent).await?;
+    let before = before.filter(|row| row.state != CarryState::Copying || row.to != *node);
+    let carries = takes_sanctum(&client, agent, node).await?;
+    let asked = Asked::ask(&client, agent, node).await?;
+    let done = async {
+        let before = before.map_or(0, |row| row.copy);
+        let carried = Carried { agent, to: node, before, timeout: *timeout };
+        let carry = if carries.copies { Some(carried.wait(&client).await?) } else { None };
+        if *wait && !carries.stopped {
+            asked.wait(&client, *timeout).await?;
+        }
+        Ok::<_, ApiError>(carry)
+    };
+    let carry = tokio::select! {
+        carry = done => carry?,
+        stopped = signals::stopped() => {
+            stopped?;
+            let back = carries.from.filter(|_| carries.copies);
+            let back = back.map(|from| format!(", `mozart move {agent} --to {from}` ends it"));
+            let back = back.unwrap_or_default();
+            output::note(format!(
+                "interrupted: the move goes on; `mozart explain {agent}` shows it{back}"
+            ));
+            return Ok(failure::INTERRUPTED);
+        }
+    };
     match client.json() {
-        true => output::json(&client.rows(Some(&args.agent)).await?.first())?,
-        false => output::line(args.agent.as_str())?,
+        true => {
+            let row = client.rows(Some(agent)).await?.into_iter().next();
+            output::json(&Moved { row, carry })?;
+        }
+        false => output::line(agent.as_str())?,
     }
     Ok(0)
+}
+
+/// What a move would do.
+struct Takes {
+    /// Whether its SANCTUM is elsewhere.
+    copies: bool,
+    /// Where.
+    from: Option<NodeName>,
+    /// Whether it is to be stopped there, too.
+    stopped: bool,
+}
+
+async fn takes_sanctum(
+    client: &Client,
+    agent: &AgentName,
+    to: &NodeName,
+) -> Result<Takes, ApiError> {
+    let reply = client.ask(&Query::Inspect { agent: agent.clone() }).await?;
+    let Reply::Inspect(detail) = reply else { return Err(unexpected(&reply)) };
+    let copies = detail.pinned_to.as_ref().is_some_and(|pin| pin != to);
+    Ok(Takes { copies, from: detail.pinned_to.clone(), stopped: !detail.desired_running })
 }
 
 /// Evens out the nodes: one move after the other.
