@@ -243,7 +243,11 @@ async fn a_moved_agent_takes_its_sanctum_along_and_answers_every_message_once() 
     // And back, by another leader, while it is stopped: where it was before there is nothing by now.
     ground.supervisor.signal(Signal::KILL);
     let _successor = ground.other.spawn_cli(["supervisor", "--id", "t"]);
-    let _done = fleet.cli(["stop", "a"]).await.ok();
+    eventually("another supervisor answers", async || {
+        let stopped = fleet.cli(["stop", "a"]).await;
+        if stopped.code == 0 { Ok(()) } else { Err(stopped.to_string()) }
+    })
+    .await;
     fleet.cli(["move", "a", "--to", "n1", "--wait"]).await.ok().says("moved-to-n1-20");
     let _done = fleet.cli(["start", "a"]).await.ok();
     ground.answers("n1", 13).await;

@@ -163,8 +163,8 @@ pub enum Command {
 /// # Errors
 /// When the command does not do what it was asked for.
 pub async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
-    // Streams have something to say when they are interrupted.
-    if matches!(command, Command::Chat(_) | Command::Attach(_)) {
+    // These have something to say when they are interrupted.
+    if matches!(command, Command::Chat(_) | Command::Attach(_) | Command::Move(_)) {
         return dispatch(global, command).await;
     }
     tokio::select! {

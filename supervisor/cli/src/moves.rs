@@ -57,17 +57,27 @@ pub struct RebalanceArgs {
 /// # Errors
 /// 3 no such agent or node, 4 when it cannot run there, 1 when it did not become ready there, 5 when it takes too long.
 pub(crate) async fn run(global: &Global, args: &MoveArgs) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
     let MoveArgs { agent, node, wait, timeout } = args;
-    let before = sanctum::last(&client, agent).await?;
-    let before = before.filter(|row| row.state != CarryState::Copying || row.to != *node);
-    let carries = takes_sanctum(&client, agent, node).await?;
-    let asked = Asked::ask(&client, agent, node).await?;
+    let (client, asked, takes) = tokio::select! {
+        begun = begin(global, args) => begun?,
+        stopped = signals::stopped() => {
+            stopped?;
+            output::note(format!(
+                "interrupted: `mozart explain {agent}` shows whether the move was requested"
+            ));
+            return Ok(failure::INTERRUPTED);
+        }
+    };
     let done = async {
-        let before = before.map_or(0, |row| row.copy);
-        let carried = Carried { agent, to: node, before, timeout: *timeout };
-        let carry = if carries.copies { Some(carried.wait(&client).await?) } else { None };
-        if *wait && !carries.stopped {
+        let carry = match takes.from {
+            Some(_) => {
+                let (before, timeout) = (takes.before, *timeout);
+                let carried = Carried { agent, to: node, before, timeout };
+                Some(carried.wait(&client).await?)
+            }
+            None => None,
+        };
+        if *wait && !takes.stopped {
             asked.wait(&client, *timeout).await?;
         }
         Ok::<_, ApiError>(carry)
@@ -76,11 +86,10 @@ pub(crate) async fn run(global: &Global, args: &MoveArgs) -> Result<u8, ApiError
         carry = done => carry?,
         stopped = signals::stopped() => {
             stopped?;
-            let back = carries.from.filter(|_| carries.copies);
-            let back = back.map(|from| format!(", `mozart move {agent} --to {from}` ends it"));
-            let back = back.unwrap_or_default();
+            let back = takes.from.map(|from| format!(", `mozart move {agent} --to {from}` ends it"));
             output::note(format!(
-                "interrupted: the move goes on; `mozart explain {agent}` shows it{back}"
+                "interrupted: the move goes on; `mozart explain {agent}` shows it{}",
+                back.unwrap_or_default()
             ));
             return Ok(failure::INTERRUPTED);
         }
@@ -95,25 +104,32 @@ pub(crate) async fn run(global: &Global, args: &MoveArgs) -> Result<u8, ApiError
     Ok(0)
 }
 
-/// What a move would do.
+/// What a move takes along.
 struct Takes {
-    /// Whether its SANCTUM is elsewhere.
-    copies: bool,
-    /// Where.
+    /// The node that has its SANCTUM, if that is to be copied.
     from: Option<NodeName>,
+    /// The number of the copy before.
+    before: u64,
     /// Whether it is to be stopped there, too.
     stopped: bool,
 }
 
-async fn takes_sanctum(
-    client: &Client,
-    agent: &AgentName,
-    to: &NodeName,
-) -> Result<Takes, ApiError> {
+/// Asks for a move.
+async fn begin(global: &Global, args: &MoveArgs) -> Result<(Client, Asked, Takes), ApiError> {
+    let MoveArgs { agent, node, .. } = args;
+    let client = Client::connect(global).await?;
+    let before = sanctum::last(&client, agent).await?;
+    // One that is under way to that node is joined.
+    let before = before.filter(|row| row.state != CarryState::Copying || row.to != *node);
     let reply = client.ask(&Query::Inspect { agent: agent.clone() }).await?;
     let Reply::Inspect(detail) = reply else { return Err(unexpected(&reply)) };
-    let copies = detail.pinned_to.as_ref().is_some_and(|pin| pin != to);
-    Ok(Takes { copies, from: detail.pinned_to.clone(), stopped: !detail.desired_running })
+    let takes = Takes {
+        from: detail.pinned_to.filter(|pin| pin != node),
+        before: before.map_or(0, |row| row.copy),
+        stopped: !detail.desired_running,
+    };
+    let asked = Asked::ask(&client, agent, node).await?;
+    Ok((client, asked, takes))
 }
 
 /// Evens out the nodes: one move after the other.

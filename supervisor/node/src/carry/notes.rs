@@ -239,3 +239,74 @@ pub(super) fn remove(path: &Path) {
         tracing::warn!("cannot remove {}: {error}", path.display());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> AgentName {
+        AgentName::new("a").expect("valid")
+    }
+
+    /// A complete copy that has not got its name yet.
+    fn copied(folder: &Path, copy: u64) -> TakeNote {
+        let (path, draft) = (folder.join("data"), folder.join(format!(".carrying-{copy}")));
+        fs::create_dir_all(draft.join("content")).expect("made");
+        let identity = Identity::of(&draft);
+        TakeNote { copy, folders: vec![Taken { path, draft, identity, counts: true }] }
+    }
+
+    #[test]
+    fn a_copy_that_was_interrupted_is_completed_or_removed_and_what_is_in_use_stays() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let notes = Notes::new(temp.path().join("notes"));
+        let path = temp.path().join("data");
+        // Complete, and this process died before it had its name.
+        let note = copied(temp.path(), 5);
+        notes.note_take(&agent(), &note).expect("written");
+        notes.clear_up();
+        let found = notes.taken(&agent(), 5).expect("read").expect("it is complete");
+        for _again in 0..2 {
+            assert_eq!(found.place(), Ok(vec![path.to_string_lossy().into_owned()]));
+        }
+        assert!(path.join("content").exists());
+        // The move was given up: another one begins anew.
+        assert!(notes.is_unused(&agent(), &path));
+        assert!(notes.taken(&agent(), 6).expect("removed").is_none() && !path.exists());
+        // Not complete: it goes with the next start.
+        let mut note = copied(temp.path(), 7);
+        note.folders[0].identity = None;
+        notes.note_take(&agent(), &note).expect("written");
+        notes.clear_up();
+        assert!(!note.folders[0].draft.exists() && !path.exists());
+        // The agent was started from it: it is nobody's to remove.
+        let note = copied(temp.path(), 8);
+        notes.note_take(&agent(), &note).expect("written");
+        note.place().expect("placed");
+        notes.forget_take(&agent());
+        assert!(notes.taken(&agent(), 9).expect("read").is_none() && path.exists());
+        // Something else has the name by now: that is not removed either.
+        notes.note_take(&agent(), &note).expect("written");
+        fs::rename(&path, temp.path().join("moved")).expect("renamed");
+        fs::create_dir(&path).expect("made");
+        assert!(notes.taken(&agent(), 9).expect("read").is_none() && path.exists());
+    }
+
+    #[test]
+    fn only_the_folder_that_was_copied_is_put_aside() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let notes = Notes::new(temp.path().join("notes"));
+        let path = temp.path().join("data");
+        let folders = vec![path.to_string_lossy().into_owned()];
+        fs::create_dir(&path).expect("made");
+        let aside = |copy| notes.put_aside(&agent(), copy, &folders, ".old");
+        assert_eq!(aside(5), folders, "nothing was copied");
+        notes.note_give(&agent(), 5, std::slice::from_ref(&path)).expect("written");
+        assert_eq!(aside(4), folders, "for another copy");
+        let renamed = vec![format!("{}.old", folders[0])];
+        assert_eq!((aside(5), aside(5)), (renamed.clone(), renamed), "and once more");
+        fs::create_dir(&path).expect("made");
+        assert_eq!(aside(5), folders, "what came later stays");
+        assert!(path.exists());
+    }
+}
