@@ -159,14 +159,13 @@ impl Node {
         };
         let shared = Arc::clone(&self.carries.shared);
         let to = Answer { broker: self.broker.clone(), reply };
-        let refusal = self.refuses(&ask);
+        if let Some(why) = self.refuses(&ask) {
+            self.carries.tasks.spawn(async move { to.tell(CarryAnswer::No(why)).await });
+            return;
+        }
         match ask {
             // Of a leader that was deposed: it hears nothing, and asks no more.
             CarryAsk::Take { term, .. } | CarryAsk::PutAside { term, .. } if term < self.term => {}
-            _ if refusal.is_some() => {
-                let refusal = refusal.unwrap_or_default();
-                self.carries.tasks.spawn(async move { to.tell(CarryAnswer::No(refusal)).await });
-            }
             CarryAsk::Take { term, take } => {
                 self.term = term;
                 let mut status = self.carries.take(take);

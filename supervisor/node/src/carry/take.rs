@@ -98,21 +98,21 @@ async fn is_same(
         there,
     };
     let put = ask(broker, take, &mark(true), ANSWER).await?;
-    let found = match put {
-        CarryAnswer::Yes => {
-            let path = Path::new(&folder.path).join(marker(nonce));
-            apart(move || is_there(&path)).await?
-        }
+    if let CarryAnswer::No(why) = &put {
+        return Err(format!(
+            "cannot tell whether {} and {} have the same {}: {why}",
+            take.from, shared.node, folder.path
+        ));
+    }
+    if let CarryAnswer::Kept(_) = put {
         // The other node has no such folder.
-        CarryAnswer::Kept(_) => return Ok(false),
-        CarryAnswer::No(why) => {
-            return Err(format!(
-                "cannot tell whether {} and {} have the same {}: {why}",
-                take.from, shared.node, folder.path
-            ));
-        }
-        other => return Err(unexpected(&other)),
-    };
+        return Ok(false);
+    }
+    if put != CarryAnswer::Yes {
+        return Err(unexpected(&put));
+    }
+    let path = Path::new(&folder.path).join(marker(nonce));
+    let found = apart(move || is_there(&path)).await?;
     // It is removed without this, too, only later.
     let _removed = ask(broker, take, &mark(false), ANSWER).await;
     Ok(found)
@@ -298,12 +298,17 @@ impl Task {
             folders: folders.collect(),
         };
         let (session, of) = loop {
-            match ask(broker, &self.take, &asked, BEGIN).await? {
-                CarryAnswer::Opened { session, bytes } => break (session, bytes),
-                CarryAnswer::Later(_) => tokio::time::sleep(AGAIN).await,
-                CarryAnswer::No(why) => return Err(why),
-                other => return Err(unexpected(&other)),
+            let answer = ask(broker, &self.take, &asked, BEGIN).await?;
+            if let CarryAnswer::Opened { session, bytes } = answer {
+                break (session, bytes);
             }
+            if let CarryAnswer::No(why) = answer {
+                return Err(why);
+            }
+            if !matches!(answer, CarryAnswer::Later(_)) {
+                return Err(unexpected(&answer));
+            }
+            tokio::time::sleep(AGAIN).await;
         };
         let path = note.folders.first().map(|one| one.path.clone()).unwrap_or_default();
         if let Some(free) = apart(move || free(&path)).await?.filter(|free| *free < of) {

@@ -71,12 +71,10 @@ pub fn place(draft: &Path, path: &Path) -> Result<(), String> {
     let renamed = fs::rename(draft, path).and_then(|()| sync(path));
     renamed.map_err(|error| {
         let cause = cannot("rename the copy to", path, &error);
-        match error.kind() {
-            io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
-                format!("{cause}: it is a mount point; try: mount a folder above it")
-            }
-            _ => cause,
+        if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices) {
+            return format!("{cause}: it is a mount point; try: mount a folder above it");
         }
+        cause
     })
 }
 
@@ -108,16 +106,14 @@ fn sync(path: &Path) -> io::Result<()> {
 /// # Errors
 /// When something of it stays.
 pub fn remove_draft(path: &Path) -> Result<(), String> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path);
-            fs::remove_dir_all(path)
-        }
-        result => result,
+    let mut removed = fs::remove_dir_all(path);
+    if removed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        open_up(path);
+        removed = fs::remove_dir_all(path);
     }
-    .or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(cannot("remove", path, &error)),
+    removed.or_else(|error| {
+        let is_gone = error.kind() == io::ErrorKind::NotFound;
+        if is_gone { Ok(()) } else { Err(cannot("remove", path, &error)) }
     })
 }
 
