@@ -239,7 +239,7 @@ fn golden_bytes_of_what_is_asked_of_sanctums() {
     ];
     golden(
         &Part::Items(items),
-        "030005000101017000fba4010102060401017001 05fba4010102060401017002 0174fba40101020604020607",
+        "030005000101017000fba401010206040101700105fba40101020604010170020174fba40101020604020607",
     );
     golden(&Part::End { sha256: [0xab; 32], parts: 2 }, &format!("0301{}02", "ab".repeat(32)));
     golden(&Part::Failed("no".into()), "0302026e6f");
