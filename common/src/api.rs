@@ -1,9 +1,12 @@
 //! The queries of clients to the supervisors (`query`, JSON), and the JSON of the command line that scripts rely on.
 
+mod carry;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::carry::{CarryRow, CarryState};
 use crate::event::Event;
 use crate::files::Files;
 use crate::message::{Cause, Kind, Status};
@@ -87,6 +90,11 @@ pub enum Query {
         agent: AgentName,
         /// The node.
         to: NodeName,
+    },
+    /// What has become of the last copy of an agent's SANCTUM to another node.
+    Carried {
+        /// The agent.
+        agent: AgentName,
     },
     /// Moves the agents of a node to others, and starts none there any more.
     Drain {
@@ -178,6 +186,8 @@ pub enum Reply {
     Nodes(Vec<NodeRow>),
     /// For `Rebalance`.
     Moves(Vec<MoveRow>),
+    /// For `Carried`.
+    Carried(Option<CarryRow>),
     /// For `Cancelled`, and what changes nodes.
     Done,
     /// It did not work.

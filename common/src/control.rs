@@ -68,7 +68,8 @@ pub enum ControlEvent {
         agent: AgentName,
     },
 
-    /// Move it to a node, as `REPLACE` says: the next start is there, if it can be.
+    /// Move it to a node, as `REPLACE` says: the next start is there, if it can be. One whose SANCTUM is elsewhere is stopped first, and its
+    /// SANCTUM is copied there (rules of version 5): the sequence of this record is the number of that copy.
     AgentMoved {
         /// The agent.
         agent: AgentName,
@@ -127,6 +128,33 @@ pub enum ControlEvent {
     },
 
     // What the leader saw or decided: ignored unless their term is the newest.
+    /// The SANCTUMs of an agent that is being moved are on the node that it is moved to: it starts there from now on.
+    SanctumMoved {
+        /// The agent.
+        agent: AgentName,
+        /// Which copy: the sequence of its [`ControlEvent::AgentMoved`].
+        copy: u64,
+        /// The folders that were copied, by their paths: the node that they were on still has them. Not among them is what both nodes see.
+        copied: Vec<String>,
+    },
+    /// The SANCTUMs of an agent could not be moved: it starts again where they are.
+    SanctumNotMoved {
+        /// The agent.
+        agent: AgentName,
+        /// Which copy.
+        copy: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The node that the SANCTUMs of an agent were moved from has renamed what it still had.
+    SanctumKept {
+        /// The agent.
+        agent: AgentName,
+        /// Which copy.
+        copy: u64,
+        /// Where that is now.
+        folders: Vec<String>,
+    },
     /// A supervisor took the lease. The sequence of this record is its term: it rises with every election, whatever became of
     /// the lease.
     LeaderElected {
@@ -323,6 +351,9 @@ impl ControlEvent {
             | Self::AgentReplaced { agent }
             | Self::AgentRemoved { agent }
             | Self::AgentMoved { agent, .. }
+            | Self::SanctumMoved { agent, .. }
+            | Self::SanctumNotMoved { agent, .. }
+            | Self::SanctumKept { agent, .. }
             | Self::MessagesForgotten { agent, .. }
             | Self::IncarnationAllocated { agent, .. }
             | Self::IncarnationReturned { agent, .. }
@@ -376,6 +407,9 @@ impl ControlEvent {
             | Self::IncarnationHung { .. }
             | Self::IncarnationStable { .. }
             | Self::TimerFired { .. }
+            | Self::SanctumMoved { .. }
+            | Self::SanctumNotMoved { .. }
+            | Self::SanctumKept { .. }
             | Self::FleetRestored { .. }
             | Self::Unknown => None,
         }
@@ -411,6 +445,9 @@ impl ControlEvent {
             | Self::StartFailed { .. }
             | Self::IncarnationHung { .. }
             | Self::IncarnationStable { .. }
+            | Self::SanctumMoved { .. }
+            | Self::SanctumNotMoved { .. }
+            | Self::SanctumKept { .. }
             | Self::TimerFired { .. } => true,
         }
     }

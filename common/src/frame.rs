@@ -3,6 +3,7 @@
 //! A change of any of these types takes the next version of the codec, and what the version before wrote is still read: `frame/v2.rs`.
 
 pub mod ask;
+pub mod carry;
 mod v2;
 
 use std::time::Duration;

@@ -7,6 +7,7 @@
 //! subjects, so that a conversation can be read by subject; it is not part of the name, and what must exist only once is
 //! compared over all tags.
 
+mod carry;
 mod files;
 mod filler;
 mod node;

@@ -6,6 +6,7 @@ mod bad_souls;
 mod bad_workers;
 mod bench;
 mod carry;
+mod carrying;
 mod chaos;
 mod chaos_command;
 mod checker;

@@ -189,3 +189,60 @@ fn golden_bytes_of_the_version_before() {
         "020301fb2c01026162070770756c6c696e67",
     );
 }
+
+#[test]
+fn golden_bytes_of_what_is_asked_of_sanctums() {
+    use carry::{CarryAnswer, CarryAsk, Item, ItemKind, NextPart, Part, Take, TakeFolder};
+    let node = || NodeName::new("n1").expect("valid");
+    let folder = TakeFolder { path: "/d".into(), read_only: true };
+    let take = || Take { agent: agent(), copy: 300, from: node(), folders: vec![folder.clone()] };
+    golden(&CarryAsk::Check(take()), "0300026162fb2c01026e3101022f6401");
+    golden(&CarryAsk::Take { term: 9, take: take() }, "030109026162fb2c01026e3101022f6401");
+    golden(&CarryAsk::Progress { agent: agent(), copy: 3 }, "030202616203");
+    let mark = CarryAsk::Mark { agent: agent(), folder: "/d".into(), nonce: 7, there: true };
+    golden(&mark, "0303026162022f640701");
+    let folders = || vec!["/d".to_owned()];
+    let open = CarryAsk::Open { agent: agent(), copy: 3, to: node(), folders: folders() };
+    golden(&open, "030402616203026e3101022f64");
+    let aside = CarryAsk::PutAside {
+        term: 9,
+        agent: agent(),
+        copy: 3,
+        folders: folders(),
+        suffix: ".x".into(),
+    };
+    golden(&aside, "0305090261620301022f64022e78");
+
+    golden(&CarryAnswer::Yes, "0300");
+    golden(&CarryAnswer::Working { done: 1, of: 300 }, "030101fb2c01");
+    golden(&CarryAnswer::Taken { copied: folders() }, "030201022f64");
+    golden(&CarryAnswer::Opened { session: 7, bytes: 300 }, "030307fb2c01");
+    golden(&CarryAnswer::Kept(folders()), "030401022f64");
+    golden(&CarryAnswer::No("no".into()), "0305026e6f");
+    golden(&CarryAnswer::Later("no".into()), "0306026e6f");
+
+    golden(&NextPart { part: 300 }, "03fb2c01");
+    let entry = |kind| Item::Entry {
+        path: b"p".to_vec(),
+        kind,
+        mode: 0o644,
+        user: 1,
+        group: 2,
+        modified: (3, 4),
+    };
+    let items = vec![
+        Item::Root(1),
+        entry(ItemKind::Folder),
+        entry(ItemKind::File(5)),
+        entry(ItemKind::Link(b"t".to_vec())),
+        Item::Data { at: 6, bytes: 7 },
+    ];
+    golden(
+        &Part::Items(items),
+        "030005000101017000fba401010206040101700105fba40101020604010170020174fba40101020604020607",
+    );
+    golden(&Part::End { sha256: [0xab; 32], parts: 2 }, &format!("0301{}02", "ab".repeat(32)));
+    golden(&Part::Failed("no".into()), "0302026e6f");
+    assert_eq!(carry::split(&carry::join(b"ab", b"cd")), Some((&b"ab"[..], &b"cd"[..])));
+    assert_eq!((carry::split(b"abc"), carry::split(b"\x09\0\0\0x")), (None, None));
+}

@@ -98,6 +98,13 @@ fn what(record: &ControlRecord) -> String {
         ControlEvent::NodeUndrained { node } => format!("undrain of node {node} requested"),
         ControlEvent::NodeRemoved { node } => format!("removal of node {node} requested"),
         ControlEvent::AgentMoved { to, .. } => format!("move to node {to} requested"),
+        ControlEvent::SanctumMoved { .. } => "its SANCTUM was moved".to_owned(),
+        ControlEvent::SanctumNotMoved { reason, .. } => {
+            format!("its SANCTUM was not moved: {reason}")
+        }
+        ControlEvent::SanctumKept { folders, .. } => {
+            format!("the previous copy of its SANCTUM is kept as {}", folders.join(", "))
+        }
         ControlEvent::NodeLost { node } => format!("node {node} is lost: it has stopped reporting"),
         ControlEvent::IncarnationAllocated { incarnation, generation, node, .. } => {
             format!(

@@ -48,6 +48,7 @@ mod reference;
 mod replace;
 pub mod reset;
 mod rollout;
+mod sanctum;
 mod security;
 mod send;
 pub mod signals;
@@ -107,6 +108,9 @@ pub enum Command {
     /// Replace incarnations as REPLACE in the soul says: unchanged, with another image, or with the previous generation
     Replace(replace::ReplaceArgs),
     /// Move an agent to another node, as REPLACE in the soul says
+    ///
+    /// One whose SANCTUM is on another node is stopped first, and its SANCTUM is copied. The command waits for that; the supervisors go on
+    /// with it if it is interrupted. If it fails, the agent starts again where it was.
     Move(moves::MoveArgs),
     /// Even out the number of agents on the nodes, one move after the other
     Rebalance(moves::RebalanceArgs),
@@ -160,8 +164,8 @@ pub enum Command {
 /// # Errors
 /// When the command does not do what it was asked for.
 pub async fn run(global: &Global, command: Command) -> Result<u8, ApiError> {
-    // Streams have something to say when they are interrupted.
-    if matches!(command, Command::Chat(_) | Command::Attach(_)) {
+    // These have something to say when they are interrupted.
+    if matches!(command, Command::Chat(_) | Command::Attach(_) | Command::Move(_)) {
         return dispatch(global, command).await;
     }
     tokio::select! {

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use clap::Args;
-use common::api::{AgentRow, AgentState, ApiError, MoveRow, Query, Reply};
+use common::api::{AgentRow, AgentState, ApiError, CarryRow, CarryState, MoveRow, Query, Reply};
 use common::failure;
 use common::{AgentName, NodeName};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::client::{Client, unexpected};
 use super::lifecycle::Failures;
 use super::progress::Progress;
-use super::{output, table};
+use super::sanctum::{self, Carried};
+use super::{output, signals, table};
 use crate::args::{Global, duration};
 
 /// `mozart move`.
@@ -25,9 +27,18 @@ pub struct MoveArgs {
     /// Wait until it is running there; fail if it is not moved
     #[arg(long)]
     wait: bool,
-    /// How long --wait waits
+    /// How long --wait waits, and how long a copy of its SANCTUM may make no progress
     #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
     timeout: Duration,
+}
+
+/// What became of a move, in JSON.
+#[derive(Debug, Serialize)]
+struct Moved {
+    #[serde(flatten)]
+    row: Option<AgentRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carry: Option<CarryRow>,
 }
 
 /// `mozart rebalance`.
@@ -46,16 +57,79 @@ pub struct RebalanceArgs {
 /// # Errors
 /// 3 no such agent or node, 4 when it cannot run there, 1 when it did not become ready there, 5 when it takes too long.
 pub(crate) async fn run(global: &Global, args: &MoveArgs) -> Result<u8, ApiError> {
-    let client = Client::connect(global).await?;
-    let asked = Asked::ask(&client, &args.agent, &args.node).await?;
-    if args.wait {
-        asked.wait(&client, args.timeout).await?;
-    }
+    let MoveArgs { agent, node, wait, timeout } = args;
+    let (client, asked, takes) = tokio::select! {
+        begun = begin(global, args) => begun?,
+        stopped = signals::stopped() => {
+            stopped?;
+            output::note(format!(
+                "interrupted: `mozart explain {agent}` shows whether the move was requested"
+            ));
+            return Ok(failure::INTERRUPTED);
+        }
+    };
+    let done = async {
+        let carry = match takes.from {
+            Some(_) => {
+                let (before, timeout) = (takes.before, *timeout);
+                let carried = Carried { agent, to: node, before, timeout };
+                Some(carried.wait(&client).await?)
+            }
+            None => None,
+        };
+        if *wait && !takes.stopped {
+            asked.wait(&client, *timeout).await?;
+        }
+        Ok::<_, ApiError>(carry)
+    };
+    let carry = tokio::select! {
+        carry = done => carry?,
+        stopped = signals::stopped() => {
+            stopped?;
+            let back = takes.from.map(|from| format!(", `mozart move {agent} --to {from}` ends it"));
+            output::note(format!(
+                "interrupted: the move goes on; `mozart explain {agent}` shows it{}",
+                back.unwrap_or_default()
+            ));
+            return Ok(failure::INTERRUPTED);
+        }
+    };
     match client.json() {
-        true => output::json(&client.rows(Some(&args.agent)).await?.first())?,
-        false => output::line(args.agent.as_str())?,
+        true => {
+            let row = client.rows(Some(agent)).await?.into_iter().next();
+            output::json(&Moved { row, carry })?;
+        }
+        false => output::line(agent.as_str())?,
     }
     Ok(0)
+}
+
+/// What a move takes along.
+struct Takes {
+    /// The node that has its SANCTUM, if that is to be copied.
+    from: Option<NodeName>,
+    /// The number of the copy before.
+    before: u64,
+    /// Whether it is to be stopped there, too.
+    stopped: bool,
+}
+
+/// Asks for a move.
+async fn begin(global: &Global, args: &MoveArgs) -> Result<(Client, Asked, Takes), ApiError> {
+    let MoveArgs { agent, node, .. } = args;
+    let client = Client::connect(global).await?;
+    let before = sanctum::last(&client, agent).await?;
+    // One that is under way to that node is joined.
+    let before = before.filter(|row| row.state != CarryState::Copying || row.to != *node);
+    let reply = client.ask(&Query::Inspect { agent: agent.clone() }).await?;
+    let Reply::Inspect(detail) = reply else { return Err(unexpected(&reply)) };
+    let takes = Takes {
+        from: detail.pinned_to.filter(|pin| pin != node),
+        before: before.map_or(0, |row| row.copy),
+        stopped: !detail.desired_running,
+    };
+    let asked = Asked::ask(&client, agent, node).await?;
+    Ok((client, asked, takes))
 }
 
 /// Evens out the nodes: one move after the other.

@@ -227,6 +227,9 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         | ControlEvent::NodeUndrained { .. }
         | ControlEvent::NodeRemoved { .. }
         | ControlEvent::AgentMoved { .. }
+        | ControlEvent::SanctumMoved { .. }
+        | ControlEvent::SanctumNotMoved { .. }
+        | ControlEvent::SanctumKept { .. }
         | ControlEvent::IncarnationAllocated { .. }
         | ControlEvent::IncarnationReturned { .. }
         | ControlEvent::IncarnationReady { .. }

@@ -13,6 +13,7 @@ use tokio_util::sync::DropGuard;
 
 use super::admit::{Prepared, What};
 use super::archive::Keeping;
+use super::carry::Carries;
 use super::deadlines::Deadlines;
 use super::queue::{Limits, Queue, Turn};
 use super::sweep::Sweep;
@@ -73,6 +74,8 @@ pub(super) struct Leading {
     pub(super) prepared: BTreeMap<AgentName, Prepared>,
     pub(super) sweep: Sweep,
     pub(super) deadlines: Deadlines,
+    /// What was asked about SANCTUMs that are copied.
+    pub(super) carries: Carries,
     /// What is kept, and for how long.
     pub(super) keeping: Option<Keeping>,
 }
@@ -96,6 +99,7 @@ impl Leading {
             prepared: BTreeMap::new(),
             sweep: Sweep::default(),
             deadlines: Deadlines::default(),
+            carries: Carries::new(),
             keeping: None,
         }
     }

@@ -4,6 +4,7 @@
 
 mod admit;
 mod archive;
+mod carry;
 mod deadlines;
 mod disk;
 mod doors;
@@ -89,6 +90,10 @@ enum Done {
     Turn(admit::Ended),
     /// Specs whose files were looked for: they are there, or an error says which are not.
     Stored(Box<files::Apply>, Result<(), ApiError>),
+    /// A node has answered about a SANCTUM, or has not.
+    Carried(carry::Heard),
+    /// Whether an agent with a SANCTUM can be moved.
+    MoveChecked(Box<carry::Checked>),
     /// Files that nothing needs were removed.
     Collected,
     /// What is kept no longer was removed.
@@ -332,6 +337,7 @@ impl Supervisor {
             }
             self.perform_pending().await;
             self.take_turns();
+            self.carry_next();
             self.answer_waiting().await;
             self.tell_who_leads();
         }
@@ -510,6 +516,8 @@ impl Supervisor {
             Done::Expired(rest) => self.expired(rest),
             Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
             Done::Collected => self.collected(),
+            Done::Carried(heard) => self.carry_heard(heard),
+            Done::MoveChecked(checked) => self.move_checked(*checked).await,
             Done::Pruned => self.pruned(),
             Done::Stored(apply, Ok(())) => self.append_applied(*apply),
             Done::Stored(apply, Err(error)) => {

@@ -89,7 +89,8 @@ impl Supervisor {
             let what = format!("cannot move {agent} to {to}");
             Err(failure::error(failure::CONFLICT, what, cause, try_))
         };
-        if known.desired == Desired::Stopped {
+        let pin = known.pinned_to().filter(|pin| **pin != to).cloned();
+        if known.desired == Desired::Stopped && pin.is_none() {
             return refused("it is stopped".to_owned(), format!("`mozart start {agent}`"));
         }
         let current = known.current.as_ref().filter(|one| one.phase == Phase::Ready);
@@ -105,13 +106,8 @@ impl Supervisor {
             self.reply(reply, &Reply::Agents(vec![applied])).await;
             return Ok(());
         }
-        if let Some(pin) = known.pinned_to().filter(|pin| **pin != to) {
-            let folder = known.spec.pins().map(|one| one.path.clone()).unwrap_or_default();
-            let cause = format!("its SANCTUM {folder} is on {pin}, and nothing carries it over");
-            let try_ = format!(
-                "`SANCTUM … shared`, if every host has the folder; `mozart export {agent}` takes a copy of it"
-            );
-            return refused(cause, try_);
+        if let Some(pin) = pin {
+            return self.move_sanctum(&agent, &pin, to, reply);
         }
         if let Some(why) = supervisor_core::cannot_run(&self.state, known, &to) {
             return refused(format!("{to} {why}"), format!("`mozart node show {to}`"));

@@ -33,7 +33,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// For a request of so many records.
-    fn of(reply: &str, agents: Vec<Before>, records: usize) -> Self {
+    pub(super) fn of(reply: &str, agents: Vec<Before>, records: usize) -> Self {
         let left = Arc::new(AtomicUsize::new(records));
         Self { reply: reply.to_owned(), agents: agents.into(), left }
     }
@@ -64,6 +64,7 @@ fn scope(query: &Query) -> Scope {
         | Query::Inspect { .. }
         | Query::Nodes { .. }
         | Query::Rebalance
+        | Query::Carried { .. }
         | Query::Hello => Scope::Read,
         Query::Cancelled { .. } => Scope::Send,
         Query::Apply { .. }
@@ -169,6 +170,7 @@ impl Supervisor {
             }
             Query::Nodes { node } => self.nodes(node.as_ref(), &reply).await,
             Query::Move { agent, to } => self.move_agent(agent, to, &reply).await,
+            Query::Carried { agent } => self.show_carry(&agent, &reply),
             Query::Drain { node, parallel } => self.drain(node, parallel, &reply),
             Query::Undrain { node } => self.undrain(node, &reply),
             Query::RemoveNode { node, force } => self.remove_node(node, force, &reply),

@@ -87,6 +87,7 @@ fn place(state: &State, agent: &Agent) -> Vec<String> {
             }));
         }
     }
+    lines.extend(agent.carry.as_ref().and_then(crate::carry::words));
     if let Some(pin) = agent.pinned_to() {
         lines.push(format!("It runs only on {pin}, because its SANCTUM is there."));
     }

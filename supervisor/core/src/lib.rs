@@ -11,6 +11,7 @@
 //! [`Observer`] is the leader's eyes: it turns the reports of nodes and shims into records, and only into new ones.
 
 mod action;
+mod carry;
 mod crash;
 mod drain;
 mod explain;
@@ -32,6 +33,7 @@ mod text;
 mod world;
 
 pub use action::Action;
+pub use carry::{Carry, CarryEnd, Folder, cannot_carry, folders, others_in};
 pub use drain::{Drain, drain};
 pub use explain::explain;
 pub use observer::{Ears, Observer, Outcome, ShimReady};
@@ -54,7 +56,8 @@ pub use step::{skip, step};
 /// 2: starts that fail are counted by node, and an incarnation that comes back with its node is taken up again.
 /// 3: a record that the log stored twice counts once.
 /// 4: LIMITs count against what a node can take, a SANCTUM pins its agent to its node, and another archive of files is another spec.
-pub const RULES: u32 = 4;
+/// 5: an agent whose SANCTUM is on another node than the one that it is moved to takes it there.
+pub const RULES: u32 = 5;
 
 /// The oldest rules that this build folds.
 pub const OLDEST_RULES: u32 = 1;

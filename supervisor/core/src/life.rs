@@ -5,6 +5,7 @@ use common::control::Timer;
 use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};
 
+use crate::carry::WITH_CARRY;
 use crate::placement::WITH_ROOM;
 use crate::state::{Admission, Agent, Desired, Hold, Incarnation, Moving, Phase, Wanted};
 use crate::text;
@@ -136,6 +137,9 @@ impl Life<'_> {
 impl Life<'_> {
     /// Asks for the next incarnation as the only one, or waits for a node. `cause` is why a start is needed at all.
     pub(crate) fn begin(&mut self, cause: Option<String>) {
+        if self.waits_for_its_sanctum() {
+            return;
+        }
         let cause = cause.or(self.unable_to_move());
         let generation = self.agent.target;
         if self.is_blocked(generation) {
@@ -202,7 +206,10 @@ impl Life<'_> {
             return;
         }
         let spec = agent.spec_of(generation).unwrap_or(&agent.spec);
-        if !self.world.takes_back(node, spec) {
+        let is_pinned_elsewhere = agent.pinned_by(spec).is_some_and(|pin| pin != node);
+        if !self.world.takes_back(node, spec)
+            || self.world.rules >= WITH_CARRY && is_pinned_elsewhere
+        {
             return;
         }
         agent.wanted = None;
@@ -354,6 +361,7 @@ impl Life<'_> {
     /// A node is lost: all that it ran counts as gone, and none of it as crashed.
     pub(crate) fn node_lost(&mut self, node: &NodeName) {
         let on_node = |one: &Incarnation| one.node == *node;
+        self.carry_lost(node);
         let agent = &mut *self.agent;
         let gone: Vec<_> = agent.retiring.extract_if(.., |one| on_node(one)).collect();
         let next = agent.next.take_if(|next| on_node(next));

@@ -7,9 +7,12 @@ use crate::state::{Desired, Hold, Incarnation, Moving, Phase};
 
 impl Life<'_> {
     /// Somebody wants it on a node. Where it is started later is not decided by this.
-    pub(crate) fn moved(&mut self, to: &NodeName) {
+    pub(crate) fn moved(&mut self, to: &NodeName, seq: u64) {
+        if self.agent.removing || self.takes_its_sanctum(to, seq) {
+            return;
+        }
         let agent = &mut *self.agent;
-        if agent.removing || agent.desired == Desired::Stopped {
+        if agent.desired == Desired::Stopped {
             return;
         }
         let lasts = |one: &&Incarnation| one.phase != Phase::Draining;

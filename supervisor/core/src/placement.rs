@@ -160,7 +160,7 @@ pub(crate) fn able<'a>(
 }
 
 /// That an agent waits for the only node that has its data.
-fn waits(node: &Node, why: &str) -> String {
+pub(crate) fn waits(node: &Node, why: &str) -> String {
     let is = match (node.phase, node.lost_at) {
         (NodePhase::Lost, Some(at)) => format!("is away since {at}"),
         (NodePhase::Lost, None) => "is away".to_owned(),

@@ -47,6 +47,9 @@ impl Life<'_> {
     }
 
     pub(crate) fn start_beside(&mut self) {
+        if self.waits_for_its_sanctum() {
+            return;
+        }
         if let Some(why) = self.unable_to_move()
             && self.only_moves()
         {

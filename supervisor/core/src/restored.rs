@@ -52,6 +52,7 @@ pub(crate) fn begin(state: &mut State, incarnations: u64) {
         let incarnation = incarnation.max(state.base);
         *buried = Tombstone { generation, incarnation, pin, ..Tombstone::default() };
     }
+    state.carrying.clear();
     for node in state.nodes.values_mut() {
         node.phase = NodePhase::Lost;
         node.lost_at = Some(state.at);
@@ -71,6 +72,7 @@ fn alone(agent: &mut Agent, base: u64) {
     agent.retiring.clear();
     (agent.current, agent.next, agent.wanted, agent.moving) = (None, None, None, None);
     (agent.next_try, agent.started_at) = (None, None);
+    agent.carry = None;
     (agent.floor, agent.begun, agent.begun_clean, agent.admission) = (0, None, false, None);
     agent.tidy();
 }

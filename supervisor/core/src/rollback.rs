@@ -25,6 +25,7 @@ impl Agent {
         self.desired == Desired::Running
             && !self.removing
             && self.incarnations().next().is_none()
+            && !self.is_carried()
             && self.begun == Some(number)
             && self.target == generation
             && self.spec_of(generation).is_some()

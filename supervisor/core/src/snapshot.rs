@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use common::Timestamp;
 use common::snapshot::{Doubt, Judged, Logged, SnapshotHead};
+use common::{Load, Timestamp};
 
-use crate::state::State;
+use crate::state::{Agent, State};
 use crate::{OLDEST_RULES, RULES};
 
 /// The layout in which this build writes the state. A field of [`State`] that is new, or that means something else, is a new format:
 /// a build that does not know the field would drop it silently, and fold on with something else.
-pub const SNAPSHOT_FORMAT: u32 = 4;
+pub const SNAPSHOT_FORMAT: u32 = 5;
+
+/// The first layout with the copies of SANCTUMs. A state without any is written in a layout before.
+const WITH_CARRIES: u32 = 5;
 
 /// The first layout with the number above which incarnations count. A state without one is written in the layout before, which the build
 /// before reads.
@@ -77,6 +80,20 @@ impl Snapshots {
     }
 }
 
+impl State {
+    /// Counts what is taken of the nodes: states that an earlier build wrote do not say so.
+    pub(crate) fn recount(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.load = Load::default();
+        }
+        for (name, load) in self.agents.values().flat_map(Agent::loads) {
+            if let Some(node) = self.nodes.get_mut(&name) {
+                node.load = node.load.plus(load);
+            }
+        }
+    }
+}
+
 /// The state as a snapshot. `last` is the record that it ends with. None of a state that is a guess from some record on: the next
 /// version reads the log better than this one.
 #[must_use]
@@ -85,7 +102,13 @@ pub fn snapshot(state: &State, last: &Logged) -> Option<(SnapshotHead, Vec<u8>)>
         return None;
     }
     let (seq, term, rules) = (state.seq, state.term, state.rules);
-    let format = if state.base == 0 { WITH_BASE - 1 } else { SNAPSHOT_FORMAT };
+    let format = if state.agents.values().any(|agent| agent.carry.is_some()) {
+        WITH_CARRIES
+    } else if state.base == 0 {
+        WITH_BASE - 1
+    } else {
+        WITH_BASE
+    };
     let head = SnapshotHead { format, seq, last: last.clone(), term, rules };
     Some((head, serde_json::to_vec(state).ok()?))
 }
@@ -219,7 +242,10 @@ mod tests {
             change(&mut head);
             restore(&head, &json).expect_err("not ours")
         };
-        assert_eq!(with(|head| head.format = SNAPSHOT_FORMAT + 1), Doubt::Format(5));
+        assert_eq!(
+            with(|head| head.format = SNAPSHOT_FORMAT + 1),
+            Doubt::Format(SNAPSHOT_FORMAT + 1)
+        );
         assert_eq!(with(|head| head.format = OLDEST_SNAPSHOT_FORMAT - 1), Doubt::Format(0));
         assert_eq!(with(|head| head.rules = RULES + 1), Doubt::Rules(RULES + 1));
         assert_eq!(with(|head| head.rules = OLDEST_RULES - 1), Doubt::Rules(0));

@@ -11,6 +11,7 @@ use common::{AgentName, Capacity, Load, NodeName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
+use crate::carry::Carry;
 use crate::recent::Recent;
 
 /// The fleet, as of one sequence of the log.
@@ -42,6 +43,9 @@ pub struct State {
     /// No incarnation gets this number or a lower one: of a fleet that was restored from a backup. 0: of one that was not.
     #[serde(default, skip_serializing_if = "crate::restored::is_zero")]
     pub(crate) base: u64,
+    /// The agents of whose SANCTUMs something is to be done: follows from `agents`, so that nobody looks through all of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) carrying: BTreeSet<AgentName>,
 }
 
 /// The rules before the first election.
@@ -63,6 +67,7 @@ impl Default for State {
             nodes: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             base: 0,
+            carrying: BTreeSet::new(),
         }
     }
 }
@@ -130,18 +135,6 @@ impl State {
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.seq
-    }
-
-    /// Counts what is taken of the nodes: states that an earlier build wrote do not say so.
-    pub(crate) fn recount(&mut self) {
-        for node in self.nodes.values_mut() {
-            node.load = Load::default();
-        }
-        for (name, load) in self.agents.values().flat_map(Agent::loads) {
-            if let Some(node) = self.nodes.get_mut(&name) {
-                node.load = node.load.plus(load);
-            }
-        }
     }
 
     /// What is left of a removed agent.
@@ -236,6 +229,9 @@ pub struct Agent {
     /// Where it is being moved to, or from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<Moving>,
+    /// The last copy of its SANCTUM to another node: under way, or what has become of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carry: Option<Carry>,
     /// To be forgotten once nothing of it runs.
     pub removing: bool,
 }
@@ -274,6 +270,7 @@ impl Agent {
             home: None,
             pin: buried.pin,
             moving: None,
+            carry: None,
             removing: false,
         }
     }

@@ -8,6 +8,7 @@ use common::spec::AgentSpec;
 use common::{AgentName, Load, NodeName, Timestamp};
 
 use crate::action::Action;
+use crate::carry::Carry;
 use crate::drain;
 use crate::life::{End, Life};
 use crate::placement::WITH_ROOM;
@@ -156,7 +157,19 @@ impl Fold<'_> {
             ControlEvent::AgentRestarted { agent } => self.on(agent, |life| life.restarted()),
             ControlEvent::AgentReplaced { agent } => self.on(agent, |life| life.replaced()),
             ControlEvent::AgentRemoved { agent } => self.on(agent, |life| life.removed()),
-            ControlEvent::AgentMoved { agent, to } => self.on(agent, |life| life.moved(to)),
+            ControlEvent::AgentMoved { agent, to } => {
+                let seq = self.state.seq;
+                self.on(agent, |life| life.moved(to, seq));
+            }
+            ControlEvent::SanctumMoved { agent, copy, copied } => {
+                self.on(agent, |life| life.sanctum_moved(*copy, copied));
+            }
+            ControlEvent::SanctumNotMoved { agent, copy, reason } => {
+                self.on(agent, |life| life.sanctum_not_moved(*copy, reason));
+            }
+            ControlEvent::SanctumKept { agent, copy, folders } => {
+                self.on(agent, |life| life.sanctum_kept(*copy, folders));
+            }
             ControlEvent::NodeDrained { node, parallel } => {
                 if let Some(node) = self.state.nodes.get_mut(node) {
                     node.drained = Some((*parallel).max(1));
@@ -273,6 +286,7 @@ impl Fold<'_> {
             return;
         }
         self.state.nodes.remove(name);
+        self.on_all_that(|agent| agent.carry.is_some(), |life| life.sanctum_lost(name));
         let pins = self.state.agents.values_mut().map(|agent| &mut agent.pin);
         let buried = self.state.tombstones.values_mut().map(|buried| &mut buried.pin);
         for pin in pins.chain(buried) {
@@ -295,7 +309,7 @@ impl Fold<'_> {
 
     /// Lets an agent live through something; forgets it if that was the last of it.
     fn on(&mut self, name: &AgentName, act: impl FnOnce(&mut Life<'_>)) {
-        let State { agents, nodes, at, rules, .. } = &mut *self.state;
+        let State { agents, nodes, at, rules, carrying, .. } = &mut *self.state;
         let Some(agent) = agents.get_mut(name) else {
             return;
         };
@@ -311,6 +325,14 @@ impl Fold<'_> {
             self.room.less |= change.less;
         }
         agent.tidy();
+        let is_open = agent.carry.as_ref().is_some_and(Carry::is_open);
+        if is_open && !(agent.removing && agent.incarnations().next().is_none()) {
+            if !carrying.contains(name) {
+                carrying.insert(name.clone());
+            }
+        } else if !carrying.is_empty() {
+            carrying.remove(name);
+        }
         if agent.removing && agent.incarnations().next().is_none() {
             let tombstone = agent.buried();
             self.state.agents.remove(name);

@@ -86,6 +86,20 @@ impl World<'_> {
         }
     }
 
+    /// Why a node could not start the agent's target if it had its SANCTUM.
+    pub(crate) fn has_no_room_for(&self, node: &NodeName, agent: &Agent) -> Option<String> {
+        let need = Need { pin: None, to: None, ..self.need(agent, agent.target_spec()) };
+        match self.nodes.get(node) {
+            None => Some("was removed".to_owned()),
+            Some(node) => refusal(node, need),
+        }
+    }
+
+    /// Whether a node is there; none if it is not known.
+    pub(crate) fn phase_of(&self, node: &NodeName) -> Option<NodePhase> {
+        self.nodes.get(node).map(|node| node.phase)
+    }
+
     /// Starts an incarnation that has its number and its place.
     pub(crate) fn start(
         &mut self,

@@ -106,7 +106,7 @@ fn every_log_of_an_earlier_version_folds_alike() {
 }
 
 /// Every kind of record. A new one has no place in [`kind`] until it is added here, too.
-const KINDS: [&str; 27] = [
+const KINDS: [&str; 30] = [
     "agentApplied",
     "agentStarted",
     "agentStopped",
@@ -134,6 +134,9 @@ const KINDS: [&str; 27] = [
     "nodeUndrained",
     "nodeRemoved",
     "fleetRestored",
+    "sanctumMoved",
+    "sanctumNotMoved",
+    "sanctumKept",
 ];
 
 /// A record for people: the fold takes nothing from it.
@@ -168,6 +171,9 @@ fn kind(event: &ControlEvent) -> usize {
         ControlEvent::NodeUndrained { .. } => 24,
         ControlEvent::NodeRemoved { .. } => 25,
         ControlEvent::FleetRestored { .. } => 26,
+        ControlEvent::SanctumMoved { .. } => 27,
+        ControlEvent::SanctumNotMoved { .. } => 28,
+        ControlEvent::SanctumKept { .. } => 29,
     }
 }
 

@@ -9,7 +9,8 @@ use common::spec::{AgentSpec, Replace, RestartPolicy, Sanctum};
 use common::{AgentName, Capacity, Load, NodeName, Timestamp};
 use proptest::prelude::*;
 use supervisor_core::{
-    Action, Agent, Desired, Hold, Moving, NodePhase, Phase, State, allocate, drain, resume, step,
+    Action, Agent, Carry, Desired, Hold, Moving, NodePhase, Phase, State, allocate, drain, resume,
+    step,
 };
 
 /// A record to be: incarnations and terms are chosen among those that mean something when it is written.
@@ -26,7 +27,7 @@ struct Move {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let one = (0..41_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
+    let one = (0..46_u8, 0..2_u8, 0..3_u8, 0..8_u8, 0..3_u8, 0..12_u8, 0..20_000_u16).prop_map(
         |(kind, agent, node, variant, back, stale, later)| {
             let stale = stale == 0;
             Move { kind, agent, node, variant, back, stale, later }
@@ -150,14 +151,34 @@ impl Move {
             37 => ControlEvent::NodeUndrained { node },
             38 => ControlEvent::NodeRemoved { node },
             39 => ControlEvent::AgentMoved { agent, to: node },
+            41 => ControlEvent::AgentMoved { agent, to: node },
+            42 | 43 => {
+                let copy = copy_of(state, &agent, self.back);
+                let copied = if self.back == 0 { vec!["/srv".into()] } else { Vec::new() };
+                ControlEvent::SanctumMoved { agent, copy, copied }
+            }
+            44 => {
+                let copy = copy_of(state, &agent, self.back);
+                ControlEvent::SanctumNotMoved { agent, copy, reason: "no".into() }
+            }
+            45 => {
+                let copy = copy_of(state, &agent, 0);
+                ControlEvent::SanctumKept { agent, copy, folders: vec!["/old".into()] }
+            }
             _ => ControlEvent::LeaderElected {
                 supervisor: "s".into(),
                 run: self.variant.to_string(),
                 // Builds become newer.
-                rules: state.rules().max(1 + u32::from(self.variant % 4)),
+                rules: state.rules().max(1 + u32::from(self.variant % 5)),
             },
         }
     }
+}
+
+/// The number of an agent's last copy, or one that there never was.
+fn copy_of(state: &State, agent: &AgentName, back: u8) -> u64 {
+    let carry = state.agent(agent).and_then(|agent| agent.carry.as_ref());
+    carry.map_or(0, |carry| carry.copy).saturating_sub(u64::from(back / 2))
 }
 
 /// A log with its fold, and what the actions so far have promised.
@@ -253,6 +274,7 @@ impl Run {
                     assert_eq!(node.capacity.lacks(others, Load::of(&spec.limits)), None);
                     let pin = agent.pin.as_ref().filter(|_| spec.pins().is_some());
                     assert!(pin.is_none_or(|pin| *pin == node.name), "it is without its data");
+                    assert!(!agent.is_carried(), "it was started while its data is copied");
                 }
             }
             Action::Admit { agent, incarnation, .. } => {
@@ -325,6 +347,10 @@ impl Run {
             })
             .collect();
         assert_eq!(timers, self.timers, "a new leader would keep other timers than the old one");
+        let open = |agent: &&Agent| agent.carry.as_ref().is_some_and(Carry::is_open);
+        let open: Vec<_> = self.state.agents().filter(open).map(|agent| &agent.name).collect();
+        let known: Vec<_> = self.state.carrying().map(|agent| &agent.name).collect();
+        assert_eq!(open, known, "copies that nobody would go on with");
         for node in self.state.nodes() {
             let all = self.state.agents().flat_map(Agent::incarnations);
             let there = all.filter(|one| one.node == node.name).count();

@@ -86,6 +86,7 @@ impl Node {
             return;
         }
         self.forget_other_history(&start);
+        self.carries.used(&start.agent);
         if let Some(exit) = self.exits.get(&start.agent)
             && exit.incarnation == start.incarnation
         {

@@ -258,7 +258,13 @@ async fn read(
     Broker::connect(&connect).await?.read_files_of(agent, *incarnation, files).await
 }
 
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+/// Does something that blocks.
+///
+/// # Errors
+/// When it panicked.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
 }
 

@@ -1,6 +1,7 @@
 //! The node: starts and stops incarnations on this machine, reports what runs, and adopts what an earlier process of it started.
 
 mod adopt;
+mod carry;
 mod commands;
 mod containers;
 mod ends;
@@ -25,6 +26,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::carry::Carries;
 use self::commands::Untaken;
 use self::files::Cache;
 use self::running::{Key, Running, Seen, Starting};
@@ -84,6 +86,7 @@ enum Input {
     Seen(Result<Seen, JoinError>),
     News(News),
     Command(Option<TransientMessage>),
+    Carry(TransientMessage),
     Kill,
     Drain,
 }
@@ -128,6 +131,8 @@ struct Node {
     watches: JoinSet<Seen>,
     /// The files that agents run with.
     cache: Cache,
+    /// The SANCTUMs that are copied to another node, or from one.
+    carries: Carries,
     /// When those that are not used any more were last removed.
     evicted: Option<Instant>,
     /// Incarnations whose shims ended without reporting an exit status, until what they left behind is swept: all of them at once.
@@ -150,6 +155,8 @@ pub async fn serve(
     let commands = broker.subscribe(commands, None).await.attempt("cannot start the node")?;
     let to_all = broker.subjects().all_nodes_command();
     let to_all = broker.subscribe(to_all, None).await.attempt("cannot start the node")?;
+    let carry = broker.subjects().node_carry(&options.name);
+    let carry = broker.subscribe(carry, None).await.attempt("cannot start the node")?;
     let namespace = broker.subjects().namespace().clone();
     // Told to stop already, it still takes over what runs, to end it in order.
     let stopped = stop.clone();
@@ -194,6 +201,7 @@ pub async fn serve(
     let succeeds = predecessors::succeed(&folders.root, instance);
     let node = Node {
         cache: Cache::new(options.home.join("files")),
+        carries: Carries::new(&options),
         evicted: None,
         options,
         broker,
@@ -223,7 +231,7 @@ pub async fn serve(
         untaken: Untaken::default(),
     };
     node.options.serves.cancel();
-    node.go(commands, to_all, stop).await
+    node.go(commands, to_all, carry, stop).await
 }
 
 /// How the shims of this node reach the broker.
@@ -318,10 +326,12 @@ impl Node {
         mut self,
         mut commands: Subscription,
         mut to_all: Subscription,
+        mut carry: Subscription,
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
         let (news, mut heard) = mpsc::channel(NEWS);
         self.adopt().await;
+        self.carries.clear_up().await;
         // Ends with this function.
         let mut watching = JoinSet::new();
         if let Some(engine) = self.engine.clone() {
@@ -351,6 +361,8 @@ impl Node {
                 Some(news) = heard.recv() => Input::News(news),
                 message = commands.next() => Input::Command(message),
                 Some(message) = to_all.next() => Input::Command(Some(message)),
+                Some(message) = carry.next() => Input::Carry(message),
+                Some(_) = self.carries.tasks.join_next() => continue,
                 () = kill => Input::Kill,
                 () = stop.cancelled(), if may_drain => Input::Drain,
                 () = &mut alone, if !self.draining => Input::Drain,
@@ -377,6 +389,7 @@ impl Node {
                         "",
                     ));
                 }
+                Input::Carry(message) => self.carry_asked(&message),
                 Input::Kill => self.kill_late(),
                 Input::Drain => self.drain().await,
             }

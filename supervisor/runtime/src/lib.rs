@@ -13,6 +13,7 @@ pub mod log;
 pub mod orphans;
 pub mod process;
 pub mod processes;
+pub mod sanctum;
 pub mod secrets;
 pub mod tree;
 

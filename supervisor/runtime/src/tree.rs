@@ -39,6 +39,10 @@ pub struct Entry {
     pub group: u32,
     /// Seconds since 1970.
     pub modified: u64,
+    /// And nanoseconds.
+    pub nanos: u32,
+    /// How many bytes it takes on disk: less than its size, if it has holes.
+    pub allocated: u64,
 }
 
 /// A file, or a folder with all that is in it.
@@ -183,6 +187,8 @@ fn entry(path: PathBuf, kind: Kind, stat: &Stat) -> Entry {
         user: stat.st_uid,
         group: stat.st_gid,
         modified: u64::try_from(stat.st_mtime).unwrap_or_default(),
+        nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+        allocated: u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512),
     }
 }
 

@@ -200,6 +200,24 @@ impl Fleet {
         Child::start(self.command(args))
     }
 
+    /// Starts a command in a mount namespace of its own, after a shell has changed what is mounted there.
+    #[must_use]
+    pub fn spawn_where<I: IntoIterator<Item: AsRef<OsStr>>>(&self, mounts: &str, args: I) -> Child {
+        let inner = self.command(args);
+        let inner = inner.as_std();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+        command.arg(format!("{mounts}\nexec \"$0\" \"$@\""));
+        command.arg(inner.get_program()).args(inner.get_args()).current_dir(&self.souls);
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Child::start(command)
+    }
+
     /// Runs a command to its end.
     ///
     /// # Panics

@@ -22,9 +22,7 @@ pub(crate) use import::{ImportArgs, import};
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use super::output;
+use super::progress::bar as progress;
 
 /// The archive's files.
 const MANIFEST: &str = "manifest.json";
@@ -38,20 +36,6 @@ const SKILLS: &str = "skills";
 
 /// Read and written at once, in bytes.
 const CHUNK: usize = 256 << 10;
-
-/// The progress bar, on a terminal only.
-fn progress(total: u64, doing: &'static str) -> ProgressBar {
-    if !output::stderr_is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.set_message(doing);
-    bar
-}
 
 /// Lets the command be interrupted during work that only reads and writes files.
 #[derive(Debug)]

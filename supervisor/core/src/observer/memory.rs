@@ -177,6 +177,9 @@ impl Memory {
             | ControlEvent::AgentReplaced { .. }
             | ControlEvent::AgentRemoved { .. }
             | ControlEvent::AgentMoved { .. }
+            | ControlEvent::SanctumMoved { .. }
+            | ControlEvent::SanctumNotMoved { .. }
+            | ControlEvent::SanctumKept { .. }
             | ControlEvent::NodeDrained { .. }
             | ControlEvent::NodeUndrained { .. }
             | ControlEvent::NodeRemoved { .. }

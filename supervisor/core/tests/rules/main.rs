@@ -1,5 +1,6 @@
 //! The rules of the fold and of the leader's eyes, one test a rule. Each compares *all* actions, so silence is tested too.
 
+mod carry;
 mod crash;
 mod fleet;
 mod moves;

@@ -16,7 +16,7 @@ impl Fleet {
         self.record(ControlEvent::NodeUndrained { node: node_name(node) })
     }
 
-    fn move_to(&mut self, node: &str) -> Vec<String> {
+    pub(crate) fn move_to(&mut self, node: &str) -> Vec<String> {
         self.record(ControlEvent::AgentMoved { agent: mender(), to: node_name(node) })
     }
 

@@ -349,6 +349,31 @@ impl World {
 
     fn looks_around(&mut self, index: usize) {
         self.sees(index, |replica, clock| replica.observer.tick(&replica.state, clock));
+        self.carries(index);
+    }
+
+    /// SANCTUMs that are moved arrive, or do not.
+    fn carries(&mut self, index: usize) {
+        let replica = &self.replicas[index];
+        let Some(term) = replica.leads(self.now) else { return };
+        let mut events = Vec::new();
+        for one in replica.state.carrying() {
+            let (agent, runs) = (one.name.clone(), one.incarnations().next().is_some());
+            let Some(carry) = &one.carry else { continue };
+            let (copy, copied) = (carry.copy, vec!["/srv".to_owned()]);
+            events.extend(match &carry.end {
+                None if runs => None,
+                None if copy % 3 == 0 => {
+                    let reason = "full".to_owned();
+                    Some(ControlEvent::SanctumNotMoved { agent, copy, reason })
+                }
+                None => Some(ControlEvent::SanctumMoved { agent, copy, copied }),
+                Some(_) => Some(ControlEvent::SanctumKept { agent, copy, folders: copied }),
+            });
+        }
+        for event in events {
+            self.say(index, Some(term), event);
+        }
     }
 
     /// What the log has not confirmed is written again: a timeout does not mean that it was not stored.

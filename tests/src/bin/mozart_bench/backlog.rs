@@ -138,6 +138,7 @@ async fn ask(broker: &Broker, query: &Query) -> Result<()> {
         | Reply::Hello(_)
         | Reply::Nodes(_)
         | Reply::Moves(_)
+        | Reply::Carried(_)
         | Reply::Done => Ok(()),
     }
 }
