@@ -1,20 +1,34 @@
 //! Whether an agent exists, according to the control log alone, so that messages can be sent while no supervisor runs.
 
+use std::time::Duration;
+
 use broker::Broker;
 use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
 use common::{AgentName, Timestamp};
+use tokio::time::Instant;
 
 use super::client::Client;
 use broker::Attempt;
 use common::failure;
+
+/// For how long the broker may give no answer: a cluster that has just lost a server elects leaders for some seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether the agent is registered.
 ///
 /// # Errors
 /// When the broker does not answer.
 pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, ApiError> {
-    broker.is_registered(agent).await.attempt(format!("cannot look up agent {agent}"))
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let found = broker.is_registered(agent).await;
+        match found.attempt(format!("cannot look up agent {agent}")) {
+            // Each of these has taken some seconds.
+            Err(error) if error.code == failure::TIMEOUT && Instant::now() < until => {}
+            found => return found,
+        }
+    }
 }
 
 /// Demands that the agent is registered.

@@ -23,15 +23,17 @@ const LEADER_LOST: f64 = 10.0;
 /// Power cuts: the host with most agents, each time.
 pub(crate) async fn of_hosts(plan: &Plan, report: &mut Report) -> Result<()> {
     let site = Site::start(plan).await?;
-    let ours = site.client(site.apply(AGENTS, ECHO).await?).await?;
+    let agents = site.apply(AGENTS, ECHO).await?;
     let (mut moved, mut stayed) = (Vec::new(), Vec::new());
     for trial in 0..plan.trials {
         let placed = site.placed(0).await?;
         let most = (0..HOSTS).max_by_key(|host| placed[*host].len()).unwrap_or_default();
         let from = Instant::now();
         site.power_cut(most);
+        // As people do: one who waits at a connection that is lost meanwhile has to look for the answer.
         let ask = async |agent: usize| {
-            ours.ask(agent, "next").await?;
+            let send = ["send", agents[agent].as_str(), "next", "--wait", "--timeout", "120s"];
+            site.run((most + 1) % HOSTS, &send).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>((agent, from.elapsed().as_secs_f64()))
         };
         let times = try_join_all((0..AGENTS).map(ask)).await?;
