@@ -272,3 +272,46 @@ async fn the_fleet_of_a_single_host_becomes_a_cluster_by_way_of_a_backup() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_two_hosts_that_are_lost_one_is_enough_to_go_on() {
+    let Some(hosts) = Hosts::new(3, &[("a", &flaky("")), ("b", &flaky("")), ("c", &flaky(""))])
+    else {
+        return;
+    };
+    start(&hosts, 3).await;
+    for agent in ["a", "b", "c"] {
+        assert_eq!(answer(hosts.host(0), agent, "before").await, "before\n");
+    }
+    let before = hosts.host(0).json(["ps"]).await;
+    hosts.kill(1);
+    hosts.kill(2);
+    // The streams are given up by their leader, and shims and supervisors wait for another one.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let _up = hosts.host(1).cli(["up", "-d"]).await.ok();
+    for agent in ["a", "b", "c"] {
+        within(FAILOVER, "two of three hosts run everything", async || {
+            let sent = hosts.host(0).cli(["send", agent, "x", "--wait", "--timeout", "30s"]).await;
+            if sent.code == 0 { Ok(()) } else { Err(sent.to_string()) }
+        })
+        .await;
+    }
+    // What is in memory was lost with most of its servers, and is there again.
+    within(FAILOVER, "answers are streamed", async || {
+        let chat = hosts.host(1).cli(["chat", "a", "streamed"]).await;
+        if chat.code == 0 { Ok(()) } else { Err(chat.to_string()) }
+    })
+    .await;
+    within(FAILOVER, "nothing has failed", async || {
+        let doctor = hosts.host(0).cli(["doctor"]).await;
+        if doctor.stdout.contains("FAIL") { Err(doctor.to_string()) } else { Ok(()) }
+    })
+    .await;
+    let after = hosts.host(0).json(["ps"]).await;
+    let stayed = before.as_array().expect("a list").iter().filter(|one| one["node"] == "n0");
+    for one in stayed {
+        let agent = one["agent"].as_str().expect("a name");
+        let now = row(&after, agent);
+        assert_eq!(now["incarnation"], one["incarnation"], "it ran all the time: {after}");
+    }
+}

@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::connecting::open;
 use crate::error::{BrokerError, Result};
 use crate::room::Room;
-use crate::streams::{self, Made, REPLICAS, Scaled};
+use crate::streams::{self, EventsAre, Made, REPLICAS, Scaled};
 use crate::wire::Wire;
 
 /// How long a transient message may wait for room in the client's queue.
@@ -214,6 +214,22 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn scaled(&self, timeout: Duration) -> Result<Scaled> {
         streams::scale(self.wire(), self.subjects(), false, timeout).await
+    }
+
+    /// Whether EVENTS can be used.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn events_are(&self, timeout: Duration) -> Result<EventsAre> {
+        streams::events_are(self.wire(), self.subjects(), timeout).await
+    }
+
+    /// Makes EVENTS anew. What it holds is lost.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or refuses it.
+    pub async fn renew_events(&self, timeout: Duration) -> Result<()> {
+        streams::renew_events(self.wire(), self.subjects(), timeout).await
     }
 
     /// The version of the server that the connection is with.

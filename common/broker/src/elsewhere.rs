@@ -239,9 +239,9 @@ pub(crate) fn others(known: &[Known]) -> usize {
 
 /// What a request's subject says of who answers it: the stream and what is asked of it, not which record. A stream may have a leader that
 /// is out of reach while those of others answer. None for what a consumer is asked: one that is in the memory of a server which is gone
-/// answers nobody, wherever they are.
+/// answers nobody, wherever they are. Nor for EVENTS, which a cluster has in memory too: it may have no leader anywhere.
 pub(crate) fn kind(subject: &str) -> Option<String> {
-    if subject.starts_with("$JS.API.CONSUMER.") {
+    if subject.starts_with("$JS.API.CONSUMER.") || is_of_events(subject) {
         return None;
     }
     let tokens: Vec<_> = subject.split('.').collect();
@@ -260,6 +260,12 @@ pub(crate) fn kind(subject: &str) -> Option<String> {
         tokens.last().filter(|last| !is_api && last.bytes().all(|byte| byte.is_ascii_digit()));
     let kept = tokens.iter().take(count).chain(shard).copied();
     Some(kept.collect::<Vec<_>>().join("."))
+}
+
+/// Whether it is a record of EVENTS, or asks for one or for its leader.
+fn is_of_events(subject: &str) -> bool {
+    subject.split('.').nth(2) == Some("events")
+        || subject.split(['.', ' ']).any(|token| token.ends_with("_EVENTS"))
 }
 
 #[cfg(test)]
@@ -406,6 +412,13 @@ mod tests {
         for (subject, expected) in kinds {
             assert_eq!(kind(subject).as_deref(), Some(expected));
         }
-        assert_eq!(kind("$JS.API.CONSUMER.INFO.S_1.c"), None);
+        for subject in [
+            "$JS.API.CONSUMER.INFO.S_1.c",
+            "mozart.default.events.a.user.m1",
+            "$JS.API.STREAM.INFO.MOZART_default_EVENTS",
+            "leader MOZART_default_EVENTS",
+        ] {
+            assert_eq!(kind(subject), None);
+        }
     }
 }

@@ -94,7 +94,7 @@ pub use reset::Reset;
 pub use retries::{Retries, pause_after};
 pub use scan::{FirstOpen, OpenScan, Request, Requested};
 pub use snapshot::Loaded;
-pub use streams::{LONGEST_KEPT, Scaled, StreamOptions};
+pub use streams::{EventsAre, LONGEST_KEPT, Scaled, StreamOptions};
 pub use tickets::Admit;
 pub use usage::{AgentUsage, StreamUsage};
 pub use watch::{JournalFollower, Watched};

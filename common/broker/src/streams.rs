@@ -1,5 +1,6 @@
 //! The streams of a namespace: created idempotently, and read back, since old servers ignore settings that they do not know.
 
+mod renew;
 mod scale;
 
 use std::time::Duration;
@@ -25,6 +26,8 @@ const SHARDS_KEY: &str = "mozart-shards";
 const GROWS_KEY: &str = "mozart-replicas";
 const GROWS: &str = "auto";
 
+pub use self::renew::EventsAre;
+pub(crate) use self::renew::{events_are, renew_events};
 pub use self::scale::Scaled;
 pub(crate) use self::scale::scale;
 
