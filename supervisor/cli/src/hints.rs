@@ -16,7 +16,8 @@ pub(crate) fn of(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> Vec<String
             ));
         }
     }
-    if spec.limits != Limits::default() {
+    // With IMAGE it runs in a container, or not at all.
+    if spec.limits != Limits::default() && spec.image.is_none() {
         hints.push(
             "LIMIT applies to containers; an agent that runs as a process is not limited"
                 .to_owned(),
@@ -132,6 +133,9 @@ mod tests {
         for (hint, begin) in hints.iter().zip(begins) {
             assert!(hint.starts_with(begin), "{hint}");
         }
+        spec.image = Some("python:3".to_owned());
+        let hints = of(&spec, |_| false);
+        assert!(!hints.iter().any(|hint| hint.starts_with("LIMIT")), "{hints:?}");
     }
 
     #[test]
