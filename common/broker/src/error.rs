@@ -1,5 +1,7 @@
 //! Errors of the broker, worded so that a person can act on them.
 
+use std::path::PathBuf;
+
 use common::storage::Fault;
 
 fn full(why: &str) -> String {
@@ -68,9 +70,17 @@ pub enum BrokerError {
     /// The streams of the namespace do not exist yet.
     #[error("namespace {0} has no streams yet: no supervisor has run there")]
     NoStreams(String),
-    /// The login has no right to do this.
-    #[error("this login may not use {0}")]
+    /// The login has no right to do this: why.
+    #[error("{0}")]
     Forbidden(String),
+    /// The credentials file cannot be used.
+    #[error("the credentials file {} cannot be used: {cause}", .file.display())]
+    BadCredentials {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        cause: String,
+    },
     /// A supervisor refused to look something up, and would again.
     #[error("a supervisor refused: {0}")]
     Refused(String),
@@ -184,6 +194,7 @@ impl BrokerError {
             | Self::Refused(_)
             | Self::Forbidden(_)
             | Self::BadCertificate(_)
+            | Self::BadCredentials { .. }
             | Self::TooOld { .. }
             | Self::TooNew { .. }
             | Self::Outdated { .. }

@@ -357,7 +357,7 @@ async fn start(
     let namespace = global.namespace.clone().unwrap_or_else(connect::default_namespace);
     let connect = ConnectOptions {
         url: url.clone(),
-        creds: global.creds(),
+        creds: global.readable_creds()?,
         ca: ca.clone(),
         name: "mozart up".to_owned(),
         namespace: namespace.clone(),
