@@ -12,6 +12,7 @@ mod show;
 mod take;
 
 pub use take::BackupArgs;
+pub(crate) use plan::is_renumbered;
 pub(crate) use take::backup;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
