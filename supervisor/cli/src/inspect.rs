@@ -214,7 +214,7 @@ mod tests {
             "worker        the image's own, or the built-in echo",
             "image         acme/agent:1",
             "restart       always, after 1s to 60s, at most 10 in 10m",
-            "limit         memory 1.00 GiB",
+            "limit         memory 1 GiB",
             "limit         1.500 CPUs",
             "limit         64 processes",
             "env           MODE=fast",

@@ -114,9 +114,9 @@ pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
 
 pub(crate) use common::words::count;
 
-/// A number of bytes: `812 B`, `1.50 GiB`.
+/// A number of bytes: `812 B`, `1.5 GiB`.
 pub(crate) fn bytes(count: u64) -> String {
-    indicatif::BinaryBytes(count).to_string()
+    common::words::bytes(count)
 }
 
 /// A text on one line, cut to `max` characters.

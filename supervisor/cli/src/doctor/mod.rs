@@ -117,7 +117,13 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
             checks.push(clock::broker(broker).await);
             checks.extend(engine.clock());
             let hello = client.hello().await;
-            checks.push(broker::supervisors(hello.as_ref()));
+            let supervisor = broker::supervisors(hello.as_ref());
+            checks.push(match supervisor.health {
+                Health::Fail => {
+                    broker::for_want_of_room(supervisor, broker.disk(broker::TOLD).await)
+                }
+                Health::Ok | Health::Warn => supervisor,
+            });
             checks.push(broker::nodes(hello.as_ref()));
             let server = ours.is_some().then(|| broker.server_version());
             checks.push(programs.versions(hello.as_ref().ok(), server.as_deref()));
