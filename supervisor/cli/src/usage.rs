@@ -164,7 +164,7 @@ mod tests {
         usage.streams.insert("JOURNAL".into(), (2, 2048));
         let text = of_agents(&[shown(&agent, &usage)]);
         assert!(
-            text.ends_with("a      2        2 KiB  2 KiB  -        -       -     -"),
+            text.ends_with("a      2        2 KiB  2 KiB    -        -       -     -"),
             "{text}"
         );
         usage.estimated = true;
