@@ -88,7 +88,7 @@ pub(super) async fn check(file: &File, links: bool) -> Result<Checked, String> {
     seen.end(file).await
 }
 
-const NONE: &str = "it is not an archive that `mozart export` wrote";
+pub(super) const NONE: &str = "it is not an archive that `mozart export` wrote";
 
 /// Whether a file begins as every archive does, with the name of its manifest.
 fn begins_as_one(file: &File) -> bool {
