@@ -43,7 +43,8 @@ pub(crate) fn of(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> Vec<String
     hints.extend(missing(spec, exists).map(|file| {
         format!("WORKER {}: there is no such file; the agent will not start", file.display())
     }));
-    hints
+    // A path may have a newline in it.
+    hints.iter().map(|hint| common::words::in_line(hint).into_owned()).collect()
 }
 
 /// Programs and scripts that WORKER names and that are not there. Those of an agent with an image are in it.

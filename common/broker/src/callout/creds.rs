@@ -153,8 +153,13 @@ mod tests {
         let subjects = |name: &str| Subjects::new(Namespace::new(name).expect("valid"), 1);
         let user_name = || SenderName::new("ana").expect("valid");
         let name = user_name();
-        let creds = Creds::random(&subjects("t"), &name, Scope::Send, &[AgentName::new("a").expect("valid")])
-            .expect("made");
+        let creds = Creds::random(
+            &subjects("t"),
+            &name,
+            Scope::Send,
+            &[AgentName::new("a").expect("valid")],
+        )
+        .expect("made");
         let user = user_of(&creds.text, &subjects("t")).expect("one of ours");
         let said = user.refused(&subjects("t"), "mozart.t.journal.b.ana.m.c.request");
         assert_eq!(said, "user ana has scope send, and may send to a only");

@@ -11,8 +11,8 @@ pub mod restore;
 mod show;
 mod take;
 
-pub use take::BackupArgs;
 pub(crate) use plan::is_renumbered;
+pub use take::BackupArgs;
 pub(crate) use take::backup;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
