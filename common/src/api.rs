@@ -269,6 +269,9 @@ pub struct NodeRow {
     pub incarnations: u32,
     /// What it can run agents in: `process`, `docker`, `podman`.
     pub runtimes: Vec<String>,
+    /// Engines that answer there and cannot be used, with the reason: `docker: network x not found`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unusable: Vec<String>,
     /// Its labels, for `REQUIRE`.
     pub labels: BTreeMap<String, String>,
     /// What it can take.

@@ -186,7 +186,7 @@ pub struct NodeStatus {
     /// The term and number of the newest command that it has taken: it says nothing about what a later one is about. So that it
     /// stays true of earlier ones, a start that comes after a later command was taken is dropped: it will be repeated.
     pub seen: (u64, u64),
-    /// `process`, `docker`, `podman`.
+    /// `process`, `docker`, `podman`; an engine that answers and cannot be used with the reason: `docker: network x not found`.
     pub runtimes: Vec<String>,
     /// Its labels, for `REQUIRE`.
     pub labels: Vec<(String, String)>,

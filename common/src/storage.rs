@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::bytes;
+
 /// From this share of a disk or of a stream on people are warned, in percent.
 pub const WARN: u64 = 80;
 
@@ -15,6 +17,9 @@ const ENOUGH: u64 = 20 << 30;
 
 /// nor full with these.
 const LEAST: u64 = 5 << 30;
+
+/// A server that writes files of 8 MiB, several at a time, needs so many bytes free, however small the disk.
+pub const ROOM: u64 = 16 << 20;
 
 /// A file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,9 +82,9 @@ impl Disk {
     pub fn of_blocks(all: u64, free: u64, available: u64, size: u64) -> Self {
         // What is for root alone makes the disk smaller for everybody else.
         let used = all.saturating_sub(free);
-        let bytes = |blocks: u64| blocks.saturating_mul(size);
-        let total = bytes(used.saturating_add(available));
-        Self { total, free: bytes(available), fault: None }
+        let in_bytes = |blocks: u64| blocks.saturating_mul(size);
+        let total = in_bytes(used.saturating_add(available));
+        Self { total, free: in_bytes(available), fault: None }
     }
 
     /// The bytes that are used.
@@ -97,7 +102,15 @@ impl Disk {
     /// What is kept free of new messages, in bytes.
     #[must_use]
     pub fn margin(&self) -> u64 {
-        (self.total - self.total / 100 * REFUSE).min(LEAST)
+        (self.total - self.total / 100 * REFUSE).clamp(ROOM, LEAST)
+    }
+
+    /// That too little is free for the server to store anything for long, and how much is needed; none if there is enough.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        let is_short = self.fault.is_none() && self.total > 0 && self.free < ROOM;
+        let (free, room) = (bytes(self.free), bytes(ROOM));
+        is_short.then(|| format!("{free} are free on the broker's disk, and {room} are needed"))
     }
 
     /// Whether not even all of what is kept free of new messages can be stored: a server writes files of 8 MiB, and several at a time.
@@ -116,7 +129,8 @@ impl Disk {
         let at_most = match self.free {
             ENOUGH.. => Level::Fine,
             LEAST..ENOUGH => Level::Low,
-            0..LEAST => Level::Full,
+            ROOM..LEAST => Level::Full,
+            0..ROOM => return if self.total > 0 { Level::Full } else { Level::Fine },
         };
         Level::of(self.used(), self.total).min(at_most)
     }
@@ -134,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_disk_is_low_at_80_percent_and_full_at_95() {
-        for total in [100, 100 << 20, 50 * GIB] {
+        for total in [400 << 20, 50 * GIB] {
             let part = total / 100;
             assert_eq!(level(total, 21 * part), Level::Fine);
             assert_eq!(level(total, 20 * part), Level::Low);
@@ -144,6 +158,11 @@ mod tests {
         }
         assert_eq!(Disk { total: 200, free: 50, fault: None }.percent(), 75);
         assert_eq!(level(0, 0), Level::Fine, "no such disk");
+        let low = Disk { total: 100 << 20, free: 15 << 20, fault: None };
+        assert_eq!((low.level(), low.margin(), low.is_used_up()), (Level::Full, ROOM, true));
+        let said = "15 MiB are free on the broker's disk, and 16 MiB are needed";
+        assert_eq!(low.shortage().as_deref(), Some(said));
+        assert_eq!(Disk { free: ROOM, ..low }.shortage(), None);
         let broken = Disk { total: 100, free: 100, fault: Some(Fault::Removed) };
         assert_eq!(broken.level(), Level::Full);
         assert!(!broken.is_used_up(), "it has room");
@@ -157,7 +176,7 @@ mod tests {
         assert_eq!(level(1000 * GIB, 19 * GIB), Level::Low);
         assert_eq!(level(1000 * GIB, 4 * GIB), Level::Full);
         assert_eq!(Disk { total: 1000 * GIB, free: 0, fault: None }.margin(), LEAST);
-        assert_eq!(Disk { total: 1000, free: 0, fault: None }.margin(), 50);
+        assert_eq!(Disk { total: GIB, free: 0, fault: None }.margin() / (1 << 20), 51);
     }
 
     #[test]

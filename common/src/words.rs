@@ -9,10 +9,10 @@ pub fn count(number: u64, one: &str, many: &str) -> String {
 }
 
 /// A text as it is shown on a terminal: what workers, souls, nodes and engines say does not steer it. Control characters but newline and
-/// tab are escaped.
+/// tab are escaped, and so is what changes the direction of the text around it.
 #[must_use]
 pub fn shown(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let steers = |c: char| (c.is_control() && c != '\n' && c != '\t') || turns(c);
     if !text.contains(steers) {
         return text.into();
     }
@@ -25,6 +25,21 @@ pub fn shown(text: &str) -> Cow<'_, str> {
         }
     }
     shown.into()
+}
+
+/// Whether a character changes the direction of a text, so that it reads as what it is not.
+fn turns(c: char) -> bool {
+    let marks = ['\u{61c}', '\u{200e}', '\u{200f}'];
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') || marks.contains(&c)
+}
+
+/// A text that is part of a line, as a path is: newlines are escaped, too.
+#[must_use]
+pub fn in_line(text: &str) -> Cow<'_, str> {
+    if !text.contains('\n') {
+        return text.into();
+    }
+    text.replace('\n', "\\n").into()
 }
 
 /// Bytes, in the largest unit of which there is one: `512 MiB`, `1.5 GiB`.
@@ -56,6 +71,12 @@ mod tests {
     fn what_others_say_does_not_steer_a_terminal() {
         assert_eq!(shown("a\tb\nc \u{e4}\u{1f600}"), "a\tb\nc \u{e4}\u{1f600}");
         assert_eq!(shown("\x1b]0;x\x07 \u{9b}31m \r \x7f"), r"\u{1b}]0;x\u{7} \u{9b}31m \r \u{7f}");
+    }
+
+    #[test]
+    fn what_turns_a_text_around_is_escaped_and_a_line_is_one() {
+        assert_eq!(shown("a\u{202e}b\u{2066}c\u{200f}"), r"a\u{202e}b\u{2066}c\u{200f}");
+        assert_eq!(in_line("a\nb"), r"a\nb");
     }
 
     #[test]

@@ -69,6 +69,13 @@ impl Disk {
         Full { stop, filling: Some(filling) }
     }
 
+    /// Frees so many bytes.
+    fn give_back(&self, bytes: u64) {
+        let file = File::options().write(true).open(self.ballast()).expect("it is there");
+        let len = file.metadata().expect("a file").len();
+        file.set_len(len.saturating_sub(bytes)).expect("shorter");
+    }
+
     fn make_room(&self) {
         fs::remove_file(self.ballast()).expect("it is there");
     }
@@ -183,6 +190,10 @@ async fn a_disk_that_fills_up_is_told_of_and_loses_nothing() {
     // So long that what the leader had to write is given up.
     tokio::time::sleep(GIVEN_UP).await;
     drop(kept);
+    // Too little for the server to go on with, however small a share of the disk is used.
+    disk.give_back(10 << 20);
+    assert_eq!(room(&fleet).await, "fail");
+    let _refused = send(&fleet, "m5").await.exit(9).says("16 MiB are reserved");
     // With room again, all goes on by itself.
     disk.make_room();
     // Whether the record of it got into the log is a matter of the last bytes.

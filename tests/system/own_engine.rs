@@ -45,6 +45,19 @@ async fn an_engine_without_room_is_an_error_that_says_so_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_network_that_is_missing_is_named_and_used_once_it_is_there() {
+    let Some(engine) = OwnEngine::start().await else { return };
+    let soul = format!("{SOUL}IMAGE localhost:1/nothing\n");
+    let fleet = fleet(&engine, &[("one", &soul)]);
+    let mut fleet = fleet.env("MOZART_RUNTIME", "auto").env("MOZART_NETWORK", "mozart-late");
+    fleet.up(&[]).await;
+    let _row = because(&fleet, "one", "cannot use docker: network mozart-late not found").await;
+    let _id = engine.docker(&["network", "create", "mozart-late"]).await.expect("made");
+    // The engine is used: it is the image that is missing now.
+    let _row = because(&fleet, "one", "image localhost:1/nothing").await;
+}
+
+#[tokio::test]
 async fn an_engine_that_is_slow_costs_nobody_a_restart() {
     let Some(engine) = OwnEngine::start().await else { return };
     let soul = format!("{SOUL}TIMEOUT ready=2s\n");

@@ -207,3 +207,42 @@ async fn a_copy_in_place_of_the_data_is_not_what_the_server_writes_to() {
     .await;
     let _down = fleet.cli(["down"]).await.ok();
 }
+
+#[tokio::test]
+async fn what_was_removed_while_nothing_ran_is_told_until_it_is_back_or_accepted() {
+    let fleet = Fleet::new(&[("a", &flaky(""))]);
+    let souls = fleet.souls().to_str().expect("text").to_owned();
+    let _pid = up(&fleet).await;
+    let _answer = fleet.ask("a", "say something").await;
+    let _down = fleet.cli(["down"]).await.ok();
+    let _pid = up(&fleet).await;
+    assert_eq!(check(&fleet, "lost").await, None, "all is there");
+    let _down = fleet.cli(["down"]).await.ok();
+    for (name, told) in [("JOURNAL", "lost"), ("CONTROL", "lost")] {
+        let aside = fleet.home().join("aside");
+        fs::create_dir(&aside).expect("new");
+        let entries = fs::read_dir(streams(&fleet)).expect("streams").flatten();
+        let folders: Vec<_> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.to_string_lossy().contains(name))
+            .collect();
+        let moved = |back: bool| {
+            for folder in &folders {
+                let there = aside.join(folder.file_name().expect("a name"));
+                let (from, to) = if back { (&there, folder) } else { (folder, &there) };
+                let _made_anew = fs::remove_dir_all(to);
+                fs::rename(from, to).expect("moved");
+            }
+        };
+        moved(false);
+        fleet.cli(["up", &souls, "-d"]).await.says("are lost since it was last seen");
+        let (health, found) = check(&fleet, told).await.expect("it is told");
+        assert!(health == "fail" && found.contains(name), "{found}");
+        let _down = fleet.cli(["down"]).await.ok();
+        moved(true);
+        let _pid = up(&fleet).await;
+        assert_eq!(check(&fleet, told).await, None, "{name} is back");
+        let _down = fleet.cli(["down"]).await.ok();
+        fs::remove_dir_all(&aside).expect("empty");
+    }
+}

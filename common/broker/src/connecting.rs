@@ -45,8 +45,12 @@ pub(crate) async fn open(options: &ConnectOptions, deadline: Instant) -> Result<
         let cause = match timeout_at(deadline, connecting).await {
             Ok(Ok(client)) => {
                 check_version(&client)?;
-                let polls = options.user().is_some_and(|user| user.scope < Scope::Admin);
-                let wire = Wire { client, link, clock: Arc::default(), polls, forbidden, route };
+                let user = options.user();
+                let polls = user.as_ref().is_some_and(|user| user.scope < Scope::Admin);
+                let subjects = Subjects::new(options.namespace.clone(), 1);
+                let user = user.map(|user| Arc::new((user, subjects)));
+                let clock = Arc::default();
+                let wire = Wire { client, link, clock, polls, forbidden, route, user };
                 wire.up(deadline, options.timeout).await?;
                 return Ok(wire);
             }
@@ -153,9 +157,9 @@ async fn client_options(
         client = client.require_tls(true).tls_client_config(config);
     }
     if let Some(creds) = &options.creds {
-        let denied = |error: std::io::Error| BrokerError::Denied {
-            url: address.shown.clone(),
-            cause: format!("{}: {error}", creds.display()),
+        let unusable = |error: std::io::Error| BrokerError::BadCredentials {
+            file: creds.clone(),
+            cause: error.to_string(),
         };
         client = match options.user() {
             Some(AsUser { name, seed, .. }) => {
@@ -166,7 +170,7 @@ async fn client_options(
                 };
                 client.user_and_password(login, String::new()).nkey(seed).custom_inbox_prefix(inbox)
             }
-            None => client.credentials_file(creds).await.map_err(denied)?,
+            None => client.credentials_file(creds).await.map_err(unusable)?,
         };
     }
     Ok(client)

@@ -1,5 +1,8 @@
 //! Errors of the broker, worded so that a person can act on them.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use common::storage::Fault;
 
 fn full(why: &str) -> String {
@@ -68,9 +71,17 @@ pub enum BrokerError {
     /// The streams of the namespace do not exist yet.
     #[error("namespace {0} has no streams yet: no supervisor has run there")]
     NoStreams(String),
-    /// The login has no right to do this.
-    #[error("this login may not use {0}")]
+    /// The login has no right to do this: why.
+    #[error("{0}")]
     Forbidden(String),
+    /// The credentials file cannot be used.
+    #[error("the credentials file {} cannot be used: {cause}", .file.display())]
+    BadCredentials {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        cause: String,
+    },
     /// A supervisor refused to look something up, and would again.
     #[error("a supervisor refused: {0}")]
     Refused(String),
@@ -124,8 +135,8 @@ pub enum BrokerError {
         max: usize,
     },
     /// No answer in time. It may have happened nevertheless: repeat with the same id.
-    #[error("no answer from the broker within {0:?}")]
-    Timeout(std::time::Duration),
+    #[error("no answer from the broker within {:?}", rounded(*.0))]
+    Timeout(Duration),
     /// A record that cannot be parsed.
     #[error("record {subject} #{seq} does not parse: {cause}")]
     Malformed {
@@ -142,6 +153,15 @@ pub enum BrokerError {
     /// Any other error of the broker.
     #[error("the broker said: {0}")]
     Other(String),
+}
+
+/// What was left of a deadline is no round number.
+fn rounded(duration: Duration) -> Duration {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    match millis {
+        0..1_000 => Duration::from_millis(millis),
+        _ => Duration::from_millis(millis.saturating_add(50) / 100 * 100),
+    }
 }
 
 fn no_majority(cluster: &str, reached: &[String]) -> String {
@@ -184,6 +204,7 @@ impl BrokerError {
             | Self::Refused(_)
             | Self::Forbidden(_)
             | Self::BadCertificate(_)
+            | Self::BadCredentials { .. }
             | Self::TooOld { .. }
             | Self::TooNew { .. }
             | Self::Outdated { .. }
@@ -198,3 +219,18 @@ impl BrokerError {
 
 /// The result of a broker call.
 pub type Result<T> = std::result::Result<T, BrokerError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_a_round_number() {
+        for (nanos, said) in
+            [(4_999_993_600, "5s"), (250_000_700, "250ms"), (1_500_000_000, "1.5s")]
+        {
+            let error = BrokerError::Timeout(Duration::from_nanos(nanos)).to_string();
+            assert_eq!(error, format!("no answer from the broker within {said}"));
+        }
+    }
+}

@@ -54,7 +54,12 @@ pub fn failure(what: impl Into<String>, cause: BrokerError) -> ApiError {
             USAGE,
             "use the options that it was printed for, or omit --before to start with the newest",
         ),
-        BrokerError::Forbidden(_) => (DENIED, "use a user with another scope: `mozart user add`"),
+        BrokerError::Forbidden(_) => {
+            (DENIED, "ask whoever administers the fleet for a user that may; `mozart user add`")
+        }
+        BrokerError::BadCredentials { .. } => {
+            (USAGE, "--creds FILE with a file that `mozart user add` wrote")
+        }
         BrokerError::Refused(_) => (DENIED, "`mozart events --security` shows what was refused"),
         BrokerError::Other(_) => (FAILED, "`mozart doctor`"),
     };

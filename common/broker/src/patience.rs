@@ -35,6 +35,7 @@ fn missing(error: &BrokerError) -> Option<Missing> {
         | BrokerError::Refused(_)
         | BrokerError::Forbidden(_)
         | BrokerError::BadCertificate(_)
+        | BrokerError::BadCredentials { .. }
         | BrokerError::Denied { .. }
         | BrokerError::TooOld { .. }
         | BrokerError::NoJetStream

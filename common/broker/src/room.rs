@@ -288,7 +288,7 @@ mod tests {
             "{}",
             space(3).cause
         );
-        let disk = Bound::disk(Disk { total: 100 * MIB, free: 6 * MIB, fault: None });
+        let disk = Bound::disk(Disk { total: 100 * MIB, free: 17 * MIB, fault: None });
         assert_eq!(super::space(&[wide, disk], 0, FINAL).expect("bounds").left, MIB);
         assert!(space(6000).cause.ends_with("6000 open messages"));
         assert_eq!(super::space(&[], 1, FINAL), None);

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subject};
 use bytes::Bytes;
+use common::subject::Subjects;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::callout::AsUser;
 use crate::clock::{Moment, ServerClock};
 use crate::connection::Link;
 use crate::error::{BrokerError, Result};
@@ -34,6 +36,8 @@ pub(crate) struct Wire {
     /// The last subject that the server has refused to take something for.
     pub(crate) forbidden: watch::Receiver<String>,
     pub(crate) route: Arc<Route>,
+    /// The user whose rights it has, and what its fleet's subjects are.
+    pub(crate) user: Option<Arc<(AsUser, Subjects)>>,
 }
 
 /// An answer, and the number of the try that it belongs to.
@@ -71,6 +75,14 @@ impl Wire {
             }
         }
         std::future::pending::<()>().await;
+    }
+
+    /// Why the server has refused what was sent to a subject.
+    fn refused(&self, subject: &Subject) -> String {
+        match self.user.as_deref() {
+            Some((user, subjects)) => user.refused(subjects, subject),
+            None => format!("this login may not use {subject}"),
+        }
     }
 
     /// Resolves when the connection is another one than at `epoch`: what was under way is lost.
@@ -125,7 +137,7 @@ impl Wire {
                     pause(deadline, timeout).await?;
                 }
                 Ok(None) if *self.forbidden.borrow() == subject.as_str() => {
-                    return Err(BrokerError::Forbidden(subject.to_string()));
+                    return Err(BrokerError::Forbidden(self.refused(subject)));
                 }
                 // Reconnected: the request or its answer is lost.
                 Ok(None) => waiting.end(),

@@ -2,7 +2,7 @@
 
 use super::Subjects;
 use crate::users::Scope;
-use crate::{NodeName, SenderName};
+use crate::{AgentName, NodeName, SenderName};
 
 impl Subjects {
     /// As whom a user connects.
@@ -63,6 +63,28 @@ impl Subjects {
         let rest = subject.strip_prefix(&self.prefix)?.strip_prefix(".query.")?;
         let (scope, name) = rest.strip_prefix("_all.").unwrap_or(rest).split_once('.')?;
         Some((scope.parse().ok()?, SenderName::new(name).ok()?))
+    }
+
+    /// What a user needs to publish to a subject: the scope, what that is called, and the agent that it is about.
+    #[must_use]
+    pub fn needed(
+        &self,
+        subject: &str,
+        user: &SenderName,
+    ) -> (Scope, &'static str, Option<AgentName>) {
+        let rest = subject.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('.'));
+        let mut parts = rest.unwrap_or_default().split('.');
+        let (kind, agent, sender) = (parts.next(), parts.next(), parts.next());
+        let agent = agent.and_then(|agent| AgentName::new(agent).ok());
+        let is_own = sender == Some(user.as_str());
+        let is_request = subject.contains(".request");
+        match kind {
+            Some("journal") if is_own && is_request => (Scope::Send, "sending", agent),
+            Some("journal" | "attempts") if is_own => (Scope::Send, "cancelling a message", agent),
+            Some("journal" | "attempts") => (Scope::Operate, "changing another's message", agent),
+            Some("dead" | "files") => (Scope::Operate, "it", None),
+            Some(_) | None => (Scope::Admin, "it", None),
+        }
     }
 
     /// Everything that a user's messages are about: `what` is `attempts` or `events`.

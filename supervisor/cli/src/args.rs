@@ -55,7 +55,7 @@ impl Global {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path).map_err(|error| {
                 let what = format!("cannot read the CA certificates in {}", path.display());
-                failure::file(what, &error, "--ca FILE with certificates in PEM")
+                failure::error(failure::USAGE, what, error, "--ca FILE with certificates in PEM")
             })
         };
         given.map(read).transpose()
@@ -65,6 +65,28 @@ impl Global {
     pub fn creds(&self) -> Option<PathBuf> {
         let given = self.creds.as_ref().filter(|path| !path.as_os_str().is_empty())?;
         Some(std::path::absolute(given).unwrap_or_else(|_| given.clone()))
+    }
+
+    /// The credentials file, once it is certain that it can be read.
+    ///
+    /// # Errors
+    /// When it cannot (exit 2). No error quotes the file: it holds a secret.
+    pub fn readable_creds(&self) -> Result<Option<PathBuf>, ApiError> {
+        let Some(file) = self.creds() else { return Ok(None) };
+        let read = std::fs::read(&file).map_err(|error| error.to_string()).and_then(|bytes| {
+            let is_one = ["BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"]
+                .iter()
+                .all(|mark| bytes.windows(mark.len()).any(|there| there == mark.as_bytes()));
+            if is_one { Ok(()) } else { Err("it is not a NATS credentials file".to_owned()) }
+        });
+        match read {
+            Ok(()) => Ok(Some(file)),
+            Err(cause) => {
+                let what = format!("cannot read the credentials file {}", file.display());
+                let try_ = "--creds FILE with a file that `mozart user add` wrote";
+                Err(failure::error(failure::USAGE, what, cause, try_))
+            }
+        }
     }
 }
 
@@ -195,6 +217,30 @@ fn or_base(text: &str) -> Result<String, std::convert::Infallible> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credentials_file_is_one_that_can_be_read() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("x.creds");
+        let global = Global {
+            nats: None,
+            context: None,
+            creds: Some(file.clone()),
+            ca: None,
+            namespace: None,
+            home: None,
+            output: Output::Table,
+            verbose: 0,
+        };
+        let missing = global.readable_creds().expect_err("missing");
+        assert!(missing.code == 2 && missing.what.ends_with("x.creds"), "{missing:?}");
+        std::fs::write(&file, "secret").expect("written");
+        let malformed = global.readable_creds().expect_err("malformed");
+        assert_eq!((malformed.code, malformed.cause.contains("secret")), (2, false));
+        let text = "-----BEGIN NATS USER JWT-----\n-----BEGIN USER NKEY SEED-----\n";
+        std::fs::write(&file, text).expect("written");
+        assert_eq!(global.readable_creds(), Ok(Some(file)));
+    }
 
     #[test]
     fn durations_have_units_or_are_seconds() {

@@ -116,12 +116,10 @@ impl Client {
             _ => None,
         };
         let Some(disk) = disk.filter(Disk::is_used_up) else { return error };
-        let cause = format!(
-            "the broker's disk is {} % full, {} are free; {}",
-            disk.percent(),
-            table::bytes(disk.free),
-            error.cause
-        );
+        let free = || format!("{} are free", table::bytes(disk.free));
+        let free = disk.shortage().unwrap_or_else(free);
+        let cause =
+            format!("the broker's disk is {} % full, {free}; {}", disk.percent(), error.cause);
         const TRY: &str =
             "free some space on it, and run it again; `mozart usage --storage` shows what uses it";
         failure::error(failure::LIMIT, error.what, cause, TRY)

@@ -84,7 +84,7 @@ fn any(
     };
     Ok(ConnectOptions {
         url,
-        creds: global.creds(),
+        creds: global.readable_creds()?,
         ca,
         name: name.into(),
         namespace: global.namespace.clone().or(noted).unwrap_or_else(default_namespace),

@@ -226,6 +226,11 @@ async fn follow(
 
 /// Says that the log does not begin with its first record.
 fn gone(first: u64) -> String {
+    if super::backup::is_renumbered(first) {
+        return format!(
+            "note: the fleet was restored from a backup: its records are numbered from #{first} on"
+        );
+    }
     format!(
         "note: the control log begins with record #{first}; older records are covered by snapshots and were removed"
     )

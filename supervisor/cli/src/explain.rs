@@ -198,7 +198,9 @@ async fn agent(client: &Client, fleet: &Fleet, name: &AgentName) -> Result<u8, A
             true => format!("{dead} or more of its messages were"),
             false => table::count(dead, "of its messages was", "of its messages were"),
         };
-        why.push(format!("{dead} given up: `mozart dead ls --agent {name}`."));
+        why.push(format!(
+            "{dead} given up and not redriven since: `mozart dead ls --agent {name}`."
+        ));
     }
     let troubled = agent.is_none_or(|agent| agent.last_exit.is_some() || failed(agent));
     let log: Vec<String> = if troubled {

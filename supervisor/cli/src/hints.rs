@@ -16,7 +16,8 @@ pub(crate) fn of(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> Vec<String
             ));
         }
     }
-    if spec.limits != Limits::default() {
+    // With IMAGE it runs in a container, or not at all.
+    if spec.limits != Limits::default() && spec.image.is_none() {
         hints.push(
             "LIMIT applies to containers; an agent that runs as a process is not limited"
                 .to_owned(),
@@ -42,7 +43,8 @@ pub(crate) fn of(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> Vec<String
     hints.extend(missing(spec, exists).map(|file| {
         format!("WORKER {}: there is no such file; the agent will not start", file.display())
     }));
-    hints
+    // A path may have a newline in it.
+    hints.iter().map(|hint| common::words::in_line(hint).into_owned()).collect()
 }
 
 /// Programs and scripts that WORKER names and that are not there. Those of an agent with an image are in it.
@@ -132,6 +134,9 @@ mod tests {
         for (hint, begin) in hints.iter().zip(begins) {
             assert!(hint.starts_with(begin), "{hint}");
         }
+        spec.image = Some("python:3".to_owned());
+        let hints = of(&spec, |_| false);
+        assert!(!hints.iter().any(|hint| hint.starts_with("LIMIT")), "{hints:?}");
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn replace(config: &AgentSpec) -> &'static str {
 fn keep(keep: &Keep) -> String {
     let all = [("history", keep.history), ("events", keep.events), ("logs", keep.logs)];
     let said = all.into_iter().filter_map(|(what, time)| Some((what, time?)));
-    let said = said.map(|(what, time)| format!("{what} {}", table::short(time)));
+    let said = said.map(|(what, time)| format!("{what} {}", table::exact(time)));
     let said = said.collect::<Vec<_>>().join(", ");
     if said.is_empty() { "fleet default".to_owned() } else { said }
 }
@@ -139,10 +139,10 @@ fn restart(restart: &Restart) -> String {
         RestartPolicy::OnFailure => "on-failure",
         RestartPolicy::Never => return "never".to_owned(),
     };
-    let (first, most) = (table::short(*backoff_first), table::short(*backoff_max));
+    let (first, most) = (table::exact(*backoff_first), table::exact(*backoff_max));
     let bound = match max {
         0 => "no limit".to_owned(),
-        max => format!("at most {max} in {}", table::short(*period)),
+        max => format!("at most {max} in {}", table::exact(*period)),
     };
     format!("{policy}, after {first} to {most}, {bound}")
 }
@@ -214,7 +214,7 @@ mod tests {
             "worker        the image's own, or the built-in echo",
             "image         acme/agent:1",
             "restart       always, after 1s to 60s, at most 10 in 10m",
-            "limit         memory 1.00 GiB",
+            "limit         memory 1 GiB",
             "limit         1.500 CPUs",
             "limit         64 processes",
             "env           MODE=fast",

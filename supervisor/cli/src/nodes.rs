@@ -240,6 +240,7 @@ fn show(row: &NodeRow) -> String {
         ("pinned", names(&row.pinned)),
         ("failed starts", names(&row.failed)),
     ]);
+    pairs.extend(row.unusable.iter().map(|engine| ("unusable", engine.clone())));
     if let Some(drain) = &row.drain {
         pairs.push(("drain", drain::stand(drain)));
         let stays = drain.staying.iter();
@@ -276,6 +277,7 @@ mod tests {
             state: NodeState::Up,
             incarnations: 2,
             runtimes: vec!["docker".to_owned(), "process".to_owned()],
+            unusable: Vec::new(),
             labels: [("zone".to_owned(), "eu".to_owned())].into(),
             failed: vec![agent("c")],
             agents: None,

@@ -44,7 +44,7 @@ pub(crate) fn unwritten(cause: &io::Error) -> ApiError {
     if cause.kind() == ErrorKind::BrokenPipe {
         return failure::error(BROKEN_PIPE, "", "", "");
     }
-    failure::error(failure::FAILED, "cannot write to stdout", cause, "check the disk space")
+    failure::file("cannot write to stdout", cause, "check the disk space")
 }
 
 /// What came of writing the result of something that is done and is not done again: where stdout cannot be written, `done` is said on
@@ -239,7 +239,7 @@ mod tests {
         let full = || Err(unwritten(&io::Error::from(ErrorKind::StorageFull)));
         let error = result(full(), || "message m1 is stored".to_owned()).expect_err("full");
         assert_eq!(error.what, "message m1 is stored, but cannot write to stdout");
-        assert_eq!(error.code, failure::FAILED);
+        assert_eq!(error.code, failure::LIMIT);
         let closed = Err(unwritten(&io::Error::from(ErrorKind::BrokenPipe)));
         assert_eq!(result(closed, String::new).expect_err("closed").code, BROKEN_PIPE);
         assert_eq!(result(Ok(()), || unreachable!()), Ok(()));

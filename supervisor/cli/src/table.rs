@@ -102,6 +102,15 @@ pub(crate) fn short(duration: Duration) -> String {
     }
 }
 
+/// A duration as a soul sets it, without loss: `200ms`, `5s`, `2m 30s`.
+pub(crate) fn exact(duration: Duration) -> String {
+    let short = short(duration);
+    match humantime::parse_duration(&short) {
+        Ok(same) if same == duration => short,
+        Ok(_) | Err(_) => humantime::format_duration(duration).to_string(),
+    }
+}
+
 /// How long ago, or `<none>`.
 pub(crate) fn age(at: Option<Timestamp>, now: Timestamp) -> String {
     or_none(at.map(|at| short(now.since(at))))
@@ -114,9 +123,9 @@ pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
 
 pub(crate) use common::words::count;
 
-/// A number of bytes: `812 B`, `1.50 GiB`.
+/// A number of bytes: `812 B`, `1.5 GiB`.
 pub(crate) fn bytes(count: u64) -> String {
-    indicatif::BinaryBytes(count).to_string()
+    common::words::bytes(count)
 }
 
 /// A text on one line, cut to `max` characters.
@@ -135,6 +144,14 @@ pub(crate) fn one_line(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_soul_sets_is_shown_without_loss() {
+        for (millis, shown) in [(200, "200ms"), (5_000, "5s"), (60_000, "60s"), (150_000, "2m 30s")]
+        {
+            assert_eq!(exact(Duration::from_millis(millis)), shown);
+        }
+    }
 
     #[test]
     fn tables_are_plain_columns() {

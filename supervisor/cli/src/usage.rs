@@ -164,10 +164,10 @@ mod tests {
         usage.streams.insert("JOURNAL".into(), (2, 2048));
         let text = of_agents(&[shown(&agent, &usage)]);
         assert!(
-            text.ends_with("a      2        2.00 KiB  2.00 KiB  -        -       -     -"),
+            text.ends_with("a      2        2 KiB  2 KiB    -        -       -     -"),
             "{text}"
         );
         usage.estimated = true;
-        assert!(of_agents(&[shown(&agent, &usage)]).contains("~2.00 KiB"));
+        assert!(of_agents(&[shown(&agent, &usage)]).contains("~2 KiB"));
     }
 }

@@ -75,7 +75,7 @@ async fn add(global: &Global, args: AddArgs) -> Result<u8, ApiError> {
     if scope != Scope::Node {
         is_free(&client, &name).await?;
     }
-    let creds = Creds::random(client.broker.subjects(), &name, scope).attempt(what())?;
+    let creds = Creds::random(client.broker.subjects(), &name, scope, &agents).attempt(what())?;
     let by = sender(&client.broker).to_string();
     let key = creds.key.clone();
     let user = User { name: name.clone(), key, scope, agents, at: now(), by };

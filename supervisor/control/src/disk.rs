@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use broker::{Broker, Subscription};
 use common::storage::{Disk, Fault, Level, REFUSE};
+use common::words::bytes;
 use tokio::time::MissedTickBehavior;
 
 /// How often it is looked at without being asked.
@@ -66,21 +67,21 @@ async fn answer(broker: &Broker, store: &Path, mut asked: Subscription, known: &
 }
 
 fn say(store: &Path, disk: Disk, level: Level) {
-    let (percent, free, store) = (disk.percent(), disk.free >> 20, store.display());
-    let kept = disk.margin() >> 20;
+    let (percent, free, store) = (disk.percent(), bytes(disk.free), store.display());
+    let kept = bytes(disk.margin());
     if let Some(fault) = disk.fault {
         tracing::error!("{fault} ({store}): new messages are refused");
         return;
     }
     match level {
         Level::Full => tracing::error!(
-            "the disk of {store} is {percent} % full ({free} MiB free): new messages are refused"
+            "the disk of {store} is {percent} % full ({free} free): new messages are refused"
         ),
         Level::Low => tracing::warn!(
-            "the disk of {store} is {percent} % full ({free} MiB free): new messages are refused from {REFUSE} % on, when less than {kept} MiB are free"
+            "the disk of {store} is {percent} % full ({free} free): new messages are refused from {REFUSE} % on, when less than {kept} are free"
         ),
         Level::Fine => {
-            tracing::info!("the disk of {store} has enough free space again ({free} MiB free)")
+            tracing::info!("the disk of {store} has enough free space again ({free} free)")
         }
     }
 }

@@ -40,6 +40,8 @@ pub(super) fn node(state: &State, node: &Node, whole: bool) -> NodeRow {
         let agents = state.agents().filter(runs_there);
         agents.map(|agent| agent.name.clone()).collect()
     });
+    let (unusable, runtimes) =
+        node.runtimes.iter().cloned().partition(|one| supervisor_core::unusable(one).is_some());
     NodeRow {
         node: node.name.clone(),
         state: match node.phase {
@@ -48,7 +50,8 @@ pub(super) fn node(state: &State, node: &Node, whole: bool) -> NodeRow {
             NodePhase::Lost => NodeState::Lost,
         },
         incarnations: node.incarnations,
-        runtimes: node.runtimes.iter().cloned().collect(),
+        runtimes,
+        unusable,
         labels: node.labels.clone(),
         capacity: node.capacity,
         used: node.load,

@@ -37,7 +37,9 @@ pub use carry::{Carry, CarryEnd, Folder, cannot_carry, folders, others_in};
 pub use drain::{Drain, drain};
 pub use explain::explain;
 pub use observer::{Ears, Observer, Outcome, ShimReady};
-pub use placement::{Verdict, allocate, allocate_beside, cannot_run, failed, place, verdicts};
+pub use placement::{
+    Verdict, allocate, allocate_beside, cannot_run, failed, place, unusable, verdicts,
+};
 pub use rebalance::{Shift, rebalance};
 pub use resume::resume;
 pub use reword::reworded;

@@ -225,6 +225,12 @@ pub(crate) fn refusal(node: &Node, need: Need<'_>) -> Option<String> {
     })
 }
 
+/// A runtime that a node has and cannot use, which it reports as `docker: network x not found`: its name, and why.
+#[must_use]
+pub fn unusable(runtime: &str) -> Option<(&str, &str)> {
+    runtime.split_once(": ")
+}
+
 /// Why a node cannot run a spec, however much room it has; none if it can.
 pub(crate) fn unfit(node: &Node, spec: &AgentSpec) -> Option<String> {
     match node.phase {
@@ -239,7 +245,12 @@ pub(crate) fn unfit(node: &Node, spec: &AgentSpec) -> Option<String> {
         (&["process", "docker", "podman"], "runtime that answers")
     };
     if !needed.iter().any(|runtime| node.runtimes.contains(*runtime)) {
-        return Some(format!("has no {words}"));
+        // Why its engine cannot be used, if there is one.
+        let why = node.runtimes.iter().find_map(|runtime| unusable(runtime));
+        return Some(match why.filter(|(engine, _)| needed.contains(engine)) {
+            Some((engine, why)) => format!("cannot use {engine}: {why}"),
+            None => format!("has no {words}"),
+        });
     }
     spec.require
         .iter()

@@ -19,7 +19,14 @@ pub fn reworded(reason: &str) -> String {
     for (kept, said) in [("worker: ", ""), ("quarantined: ", "; last: ")] {
         if let Some(rest) = reason.strip_prefix(kept) {
             let at = rest.find(said).map_or(0, |at| at + said.len());
-            return format!("{kept}{}{}", &rest[..at], exit(&rest[at..]));
+            let why = exit(&rest[at..]);
+            // Whose end it was is said.
+            let why = if kept == "worker: " {
+                why.strip_prefix("the worker ").unwrap_or(why)
+            } else {
+                why
+            };
+            return format!("{kept}{}{why}", &rest[..at]);
         }
     }
     reason.to_owned()
@@ -51,6 +58,7 @@ mod tests {
             ),
             ("worker: gone", "worker: was not running any more when its node started"),
             ("worker: exit code 1", "worker: exit code 1"),
+            ("worker: the worker closed its stdout", "worker: closed its stdout"),
             (
                 "quarantined: 3 restarts within 10m; last: gone",
                 "quarantined: 3 restarts within 10m; last: was not running any more when its node started",

@@ -556,7 +556,7 @@ pub struct Node {
     pub name: NodeName,
     /// Its process: another number after each start of it.
     pub instance: u64,
-    /// What it can run: `process`, `docker`, `podman`.
+    /// What it can run: `process`, `docker`, `podman`; `docker: REASON` is an engine that it cannot use.
     pub runtimes: BTreeSet<String>,
     /// Its labels, for `REQUIRE`.
     pub labels: BTreeMap<String, String>,

@@ -5,6 +5,7 @@ mod carry;
 mod commands;
 mod containers;
 mod ends;
+mod engine;
 mod files;
 mod predecessors;
 mod running;
@@ -28,11 +29,12 @@ use uuid::Uuid;
 
 use self::carry::Carries;
 use self::commands::Untaken;
+use self::engine::{Found, Search};
 use self::files::Cache;
 use self::running::{Key, Running, Seen, Starting};
 use broker::Attempt as _;
 use common::failure;
-use runtime::engine::{Connection, Engine, EngineOptions, Kind, News, noted};
+use runtime::engine::{Connection, Engine, News};
 use runtime::folder::RunFolders;
 use runtime::process::ProcessRuntime;
 use runtime::{RuntimeOptions, Wanted};
@@ -85,6 +87,7 @@ enum Input {
     Tick,
     Seen(Result<Seen, JoinError>),
     News(News),
+    Engine(Found),
     Command(Option<TransientMessage>),
     Carry(TransientMessage),
     Kill,
@@ -98,6 +101,8 @@ struct Node {
     /// What runs as a process here, if anything does.
     process: Option<ProcessRuntime>,
     engine: Option<Engine>,
+    /// Why an engine that answers cannot be used, as it is reported.
+    unusable: Option<String>,
     /// Whether the engine answered when it was last asked.
     engine_is_up: bool,
     /// Containers that ended before their start was heard of.
@@ -191,15 +196,15 @@ pub async fn serve(
     let term = broker::once_there(&who, || broker.newest_term());
     let ready = async {
         let term = term.await.attempt("cannot tell who leads")?;
-        Ok::<_, ApiError>((term, engine(&options, &broker, &fleet, &folders).await?))
+        Ok::<_, ApiError>((term, engine::first(&options, &broker, &fleet, &folders).await?))
     };
-    let (term, engine) = tokio::select! {
+    let (term, (found, search)) = tokio::select! {
         ready = ready => ready?,
         () = &mut given_up => return Ok(()),
     };
     let instance = Uuid::now_v7().as_u64_pair().1;
     let succeeds = predecessors::succeed(&folders.root, instance);
-    let node = Node {
+    let mut node = Node {
         cache: Cache::new(options.home.join("files")),
         carries: Carries::new(&options),
         evicted: None,
@@ -207,7 +212,8 @@ pub async fn serve(
         broker,
         folders,
         process,
-        engine,
+        engine: None,
+        unusable: None,
         engine_is_up: true,
         ended_early: BTreeSet::new(),
         discarding: BTreeSet::new(),
@@ -230,8 +236,9 @@ pub async fn serve(
         sweeping: false,
         untaken: Untaken::default(),
     };
+    node.has_found(found);
     node.options.serves.cancel();
-    node.go(commands, to_all, carry, stop).await
+    node.go(commands, to_all, carry, search, stop).await
 }
 
 /// How the shims of this node reach the broker.
@@ -254,79 +261,13 @@ impl Access {
     }
 }
 
-/// The container runtime with the engine that was found. If processes are sufficient, an engine that cannot be used is ignored.
-async fn engine(
-    options: &NodeOptions,
-    broker: &Broker,
-    fleet: &str,
-    folders: &RunFolders,
-) -> Result<Option<Engine>, ApiError> {
-    let Some(connection) = options.engine.clone() else {
-        return all_can_be_seen(folders, None).map(|()| None);
-    };
-    all_can_be_seen(folders, Some(connection.kind))?;
-    let (kind, version, address) =
-        (connection.kind.as_str(), connection.version.clone(), connection.address.clone());
-    let access = Access::of(options, broker);
-    let engine = EngineOptions {
-        node: options.name.clone(),
-        namespace: broker.subjects().namespace().clone(),
-        fleet: fleet.to_owned(),
-        folder: options.folder.clone(),
-        folders: folders.clone(),
-        shim: options.shim.clone(),
-        url: access.url,
-        creds: access.creds,
-        ca: options.connect.ca.clone(),
-        logins: access.logins,
-        network: options.runtime.network.clone(),
-        base_image: options.runtime.base_image.clone(),
-        dev: options.runtime.dev,
-        env_file: options.runtime.env_file.clone(),
-        home: options.home.clone(),
-    };
-    match Engine::new(connection, engine).await {
-        Ok(engine) => {
-            tracing::info!("containers run in {kind} {version} at {address}");
-            Ok(Some(engine))
-        }
-        Err(error) if options.runtime.runtime == Wanted::Auto => {
-            all_can_be_seen(folders, None)?;
-            tracing::warn!("{}: {}; try: {}", error.what, error.cause, error.try_);
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes sure that the engine is the one in which agents of this node run as far as is noted: without it they would count as ended,
-/// and be started once more beside themselves.
-fn all_can_be_seen(folders: &RunFolders, kind: Option<Kind>) -> Result<(), ApiError> {
-    for (agent, incarnation) in folders.list() {
-        let run = folders.of(&agent, incarnation);
-        let Some(container) = noted(&run) else { continue };
-        let is_seen = kind.is_some_and(|kind| container.engine == kind.as_str());
-        if is_seen || folders.last_words(&agent, incarnation).is_some() {
-            continue;
-        }
-        let engine = container.engine;
-        let cause =
-            format!("{agent}-{incarnation} runs in a container of {engine}, which does not answer");
-        let try_ = format!(
-            "start {engine}, or --runtime {engine}; if it is gone for good, remove {}",
-            run.display()
-        );
-        return Err(failure::error(failure::UNREACHABLE, "cannot start the node", cause, try_));
-    }
-    Ok(())
-}
-
 impl Node {
     async fn go(
         mut self,
         mut commands: Subscription,
         mut to_all: Subscription,
         mut carry: Subscription,
+        search: Search,
         stop: CancellationToken,
     ) -> Result<(), ApiError> {
         let (news, mut heard) = mpsc::channel(NEWS);
@@ -334,8 +275,11 @@ impl Node {
         self.carries.clear_up().await;
         // Ends with this function.
         let mut watching = JoinSet::new();
+        let (found, mut looked) = mpsc::channel(1);
         if let Some(engine) = self.engine.clone() {
             watching.spawn(engine.watch(news.clone()));
+        } else if search.goes_on() {
+            watching.spawn(search.go_on(self.unusable.clone(), found));
         }
         let near = self.broker.clone().stay_in_reach(None);
         watching.spawn(async move { match near.await {} });
@@ -359,6 +303,7 @@ impl Node {
                 _ = tick.tick() => Input::Tick,
                 Some(seen) = self.watches.join_next() => Input::Seen(seen),
                 Some(news) = heard.recv() => Input::News(news),
+                Some(found) = looked.recv() => Input::Engine(found),
                 message = commands.next() => Input::Command(message),
                 Some(message) = to_all.next() => Input::Command(Some(message)),
                 Some(message) = carry.next() => Input::Carry(message),
@@ -379,6 +324,13 @@ impl Node {
                 Input::Seen(Ok(seen)) => self.seen(seen).await,
                 Input::Seen(Err(error)) => tracing::error!("a watch task failed: {error}"),
                 Input::News(news) => self.news(news).await,
+                Input::Engine(found) => {
+                    self.has_found(found);
+                    if let Some(engine) = self.engine.clone() {
+                        watching.spawn(engine.watch(news.clone()));
+                    }
+                    self.report_status().await;
+                }
                 Input::Command(Some(message)) => self.command(&message.payload).await,
                 Input::Command(None) => {
                     let cause = "the connection is closed";
@@ -462,12 +414,20 @@ impl Node {
         }
     }
 
-    /// What agents can run in here just now.
+    fn has_found(&mut self, found: Found) {
+        self.unusable = found.why().map(str::to_owned);
+        if let Found::Usable(engine) = found {
+            self.engine = Some(engine);
+        }
+    }
+
+    /// What agents can run in here just now; of an engine that answers and cannot be used, why not.
     fn runtimes(&self) -> Vec<String> {
         let engine = self.engine.as_ref().filter(|_| self.engine_is_up);
         let engine = engine.map(|engine| engine.kind().as_str());
         let process = self.process.as_ref().map(|_| "process");
-        process.into_iter().chain(engine).map(str::to_owned).collect()
+        let unusable = self.unusable.as_deref();
+        process.into_iter().chain(engine).chain(unusable).map(str::to_owned).collect()
     }
 
     async fn report_status(&self) {

@@ -21,8 +21,17 @@ pub struct Home {
 }
 
 /// The files that are written aside, as `<name>.<process>`, and then renamed.
-const DRAFTED: [&str; 7] =
-    ["mozart.json", "format", "node", "fleet", "identity", "access.json", "nats.conf"];
+const DRAFTED: [&str; 9] = [
+    "mozart.json",
+    "format",
+    "node",
+    "fleet",
+    "identity",
+    "access.json",
+    "nats.conf",
+    "streams.json",
+    LOST,
+];
 
 /// What runs here: `mozart.json`, for this user's eyes only since the URL holds a password.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +69,9 @@ fn yes() -> bool {
 
 /// Where the ids of the fleets are kept that a folder was used for.
 pub const FLEET: &str = "fleet";
+
+/// Where it is noted what the broker's streams have lost while they did not run: a line each. Whoever removes it accepts the loss.
+pub const LOST: &str = "lost";
 
 impl Home {
     /// The folder given, else `~/.mozart`. It need not exist.

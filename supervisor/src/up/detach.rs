@@ -70,7 +70,16 @@ impl Background {
 }
 
 fn failed(error: std::io::Error) -> ApiError {
-    failure::file("cannot start in the background", &error, "`mozart up` without -d")
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    // Without -d, it writes into the same folder.
+    let try_ = match error.kind() {
+        ReadOnlyFilesystem | PermissionDenied => {
+            "make the data folder writable, or --dir DIR for another one"
+        }
+        StorageFull | QuotaExceeded => "free some space there, or --dir DIR for another folder",
+        _ => "`mozart up` without -d",
+    };
+    failure::file("cannot start in the background", &error, try_)
 }
 
 /// Starts `up` in the background, with the lock, and returns once its note says that its node serves. The souls are applied by the caller.
@@ -212,6 +221,14 @@ fn warnings_in(log: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_takes_nothing_takes_nothing_without_d_either() {
+        let try_ = |kind: std::io::ErrorKind| failed(kind.into()).try_;
+        assert!(try_(std::io::ErrorKind::ReadOnlyFilesystem).contains("--dir DIR"));
+        assert!(try_(std::io::ErrorKind::StorageFull).contains("free some space"));
+        assert!(try_(std::io::ErrorKind::WouldBlock).contains("without -d"));
+    }
 
     #[test]
     fn warnings_are_found_in_a_log() {

@@ -7,14 +7,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::storage::ROOM;
 use runtime::log;
 
 use super::tail::Tail;
 
 /// How often the server's log is looked at.
 const LOOK: Duration = Duration::from_secs(2);
-/// How many bytes must be free before a restart makes sense.
-const ROOM: u64 = 16 << 20;
 
 /// What a server's log says about its disk.
 #[derive(Debug)]
@@ -32,7 +31,7 @@ impl Disk {
         Self { log: Tail::new(log), data, full: false, missing: BTreeSet::new() }
     }
 
-    /// Returns once a write has failed for lack of space, and there is some again.
+    /// Returns once a write has failed for lack of space, and there is enough for a restart to make sense.
     pub(super) async fn has_room_again(&mut self) {
         loop {
             tokio::time::sleep(LOOK).await;

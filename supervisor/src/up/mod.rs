@@ -7,6 +7,7 @@ mod detach;
 mod disk;
 mod down;
 mod joining;
+mod kept;
 mod memory;
 mod nats;
 mod note;
@@ -328,6 +329,8 @@ struct Parts {
     folder: String,
     /// The key to answer for logins of agents with.
     key: Option<AuthKey>,
+    /// Whether it is noted what the streams hold.
+    notes_streams: bool,
 }
 
 /// Starts nats-server, or takes it over. If this is dropped or fails, a nats-server that it started is stopped.
@@ -357,7 +360,7 @@ async fn start(
     let namespace = global.namespace.clone().unwrap_or_else(connect::default_namespace);
     let connect = ConnectOptions {
         url: url.clone(),
-        creds: global.creds(),
+        creds: global.readable_creds()?,
         ca: ca.clone(),
         name: "mozart up".to_owned(),
         namespace: namespace.clone(),
@@ -418,6 +421,11 @@ async fn start(
     };
     let fleet = fleet.attempt("cannot tell which fleet this is")?;
     others::remember(home, &fleet, is_copy);
+    // The other hosts of a cluster have what is missing on one.
+    let notes_streams = nats.is_some() && !is_member;
+    if notes_streams {
+        kept::compare(home, &fleet, &broker).await;
+    }
     others::end(home, &fleet, wanted.runtime.runtime).await;
     let note = Running {
         url,
@@ -449,7 +457,8 @@ async fn start(
         engine,
         serves: CancellationToken::new(),
     };
-    Ok(Parts { broker, connect, nats, note, node, retention: wanted.retention, folder, key })
+    let retention = wanted.retention;
+    Ok(Parts { broker, connect, nats, note, node, retention, folder, key, notes_streams })
 }
 
 impl Parts {
@@ -486,6 +495,10 @@ impl Parts {
         }
         rest.spawn(cluster::serve(home.clone(), self.broker.clone(), rest_stop.clone()));
         rest.spawn(cluster::belong(home.clone(), self.broker.clone(), rest_stop.clone()));
+        let streams = self.notes_streams.then(|| self.broker.clone());
+        if let Some(streams) = streams.clone() {
+            rest.spawn(kept::keep(home.clone(), streams, rest_stop.clone()));
+        }
         let name = self.node.name.clone();
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));
         // The same for every `up` of this data folder: the lock says that an earlier one is dead, so that its lease is ours at once.
@@ -521,6 +534,9 @@ impl Parts {
         // While there is a server that takes it, the supervisor gives up its lease.
         rest_stop.cancel();
         while rest.join_next().await.is_some() {}
+        if let Some(streams) = streams {
+            kept::end(home, &streams).await;
+        }
         server_stop.cancel();
         while server.join_next().await.is_some() {}
         home.remove_running()?;

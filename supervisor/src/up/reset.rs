@@ -12,6 +12,7 @@ use common::failure;
 use runtime::home::Home;
 
 use super::cluster;
+use super::kept;
 use super::nats::Nats;
 use super::{START, check_format, down};
 use crate::args::Sync;
@@ -69,6 +70,7 @@ fn all(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), ApiError> {
                 failure::file(what, &error, "check the permissions there, and retry")
             })?;
         }
+        kept::forget(home);
         cluster::begin_anew(home)?;
     }
     reset::folders(global.output, args, &folders)
@@ -81,6 +83,9 @@ async fn messages(global: &Global, args: &ResetArgs, home: &Home) -> Result<(), 
     let mut options = connect::options(&given, "mozart reset", START)?;
     options.ca = nats.ca();
     let done = reset::streams(&options, global.output, args, &[]).await;
+    if done.is_ok() && !args.is_dry() {
+        kept::forget(home);
+    }
     drop(nats);
     Nats::end_left(home).await;
     done

@@ -7,6 +7,7 @@ use common::api::ApiError;
 use common::failure;
 use runtime::home::Home;
 
+use super::kept;
 use super::nats::Nats;
 use super::{START, check_format, down};
 use crate::args::Sync;
@@ -70,6 +71,9 @@ async fn with_server(
     let mut options = connect::options(&given, "mozart restore", START)?;
     options.ca = nats.ca();
     let done = restore::restore(&options, global.output, args, ready).await;
+    if done.is_ok() {
+        kept::forget(home);
+    }
     drop(nats);
     Nats::end_left(home).await;
     done

@@ -144,9 +144,16 @@ impl OwnEngine {
     /// # Errors
     /// When it does not answer.
     pub async fn list(&self) -> Result<Vec<String>, String> {
+        self.docker(&["ps", "--all", "--format", "{{.Names}}"]).await
+    }
+
+    /// What a command of docker's command line prints, line by line.
+    ///
+    /// # Errors
+    /// What it says when it fails.
+    pub async fn docker(&self, args: &[&str]) -> Result<Vec<String>, String> {
         let mut command = Command::new("docker");
-        command.args(["ps", "--all", "--format", "{{.Names}}"]);
-        let output = command.env("DOCKER_HOST", self.address()).output().await;
+        let output = command.args(args).env("DOCKER_HOST", self.address()).output().await;
         let output = output.map_err(|error| error.to_string())?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());

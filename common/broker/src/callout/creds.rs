@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
-use common::SenderName;
 use common::subject::Subjects;
 use common::users::Scope;
+use common::{AgentName, SenderName};
 use nkeys::KeyPair;
 use serde::Deserialize;
 use serde_json::json;
@@ -20,6 +20,8 @@ pub struct AsUser {
     pub name: SenderName,
     /// What it may do.
     pub scope: Scope,
+    /// The only agents that it may send to, as far as its credentials say; empty: all.
+    pub(crate) agents: Vec<AgentName>,
     /// The seed of its key.
     pub(crate) seed: String,
 }
@@ -31,6 +33,27 @@ pub struct Creds {
     pub key: String,
     /// The text of the file: a secret.
     pub text: String,
+}
+
+impl AsUser {
+    /// Why it may not publish to a subject, which the server has refused.
+    pub(crate) fn refused(&self, subjects: &Subjects, subject: &str) -> String {
+        let Self { name, scope, agents, .. } = self;
+        let (needs, what, agent) = subjects.needed(subject, name);
+        if *scope < needs {
+            return format!("user {name} has scope {scope}, and {what} needs {needs}");
+        }
+        match (agent, agents.as_slice()) {
+            (Some(agent), []) => {
+                format!("user {name} may send to some agents only, and {agent} is not one of them")
+            }
+            (Some(_), agents) => {
+                let agents: Vec<_> = agents.iter().map(AgentName::as_str).collect();
+                format!("user {name} has scope {scope}, and may send to {} only", agents.join(", "))
+            }
+            (None, _) => format!("user {name} may not use {subject}"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -49,23 +72,32 @@ struct Tags {
 
 /// Before what the scope is, in the tags of a token.
 const SCOPE: &str = "mozart-scope:";
+/// Before each agent of those that it may send to. The fleet's record of the user counts: this is for error messages.
+const AGENT: &str = "mozart-agent:";
 
 impl Creds {
     /// Makes them.
     ///
     /// # Errors
     /// When there is no randomness.
-    pub fn random(subjects: &Subjects, name: &SenderName, scope: Scope) -> Result<Self> {
+    pub fn random(
+        subjects: &Subjects,
+        name: &SenderName,
+        scope: Scope,
+        agents: &[AgentName],
+    ) -> Result<Self> {
         let pair = KeyPair::new_user();
         let key = pair.public_key();
         // Signed by itself: what counts is that the fleet knows the key, and that the user has it.
         let Some(login) = subjects.login(scope, name) else {
             return Err(BrokerError::other(format!("{name} is no name of a {scope}")));
         };
+        let agents = agents.iter().map(|agent| format!("{AGENT}{agent}"));
+        let tags: Vec<_> = std::iter::once(format!("{SCOPE}{scope}")).chain(agents).collect();
         let claims = json!({
             "name": login,
             "sub": key,
-            "nats": { "type": "user", "version": 2, "tags": [format!("{SCOPE}{scope}")] },
+            "nats": { "type": "user", "version": 2, "tags": tags },
         });
         let token = jwt::sign_with(&pair, claims)?;
         let seed = pair.seed().map_err(BrokerError::other)?;
@@ -105,7 +137,9 @@ pub(crate) fn user_of(text: &str, subjects: &Subjects) -> Option<AsUser> {
         return None;
     }
     let seed = after("BEGIN USER NKEY SEED")?.trim().to_owned();
-    Some(AsUser { name, scope, seed })
+    let agents = nats.tags.iter().filter_map(|tag| AgentName::new(tag.strip_prefix(AGENT)?).ok());
+    let agents = agents.collect();
+    Some(AsUser { name, scope, agents, seed })
 }
 
 #[cfg(test)]
@@ -119,14 +153,22 @@ mod tests {
         let subjects = |name: &str| Subjects::new(Namespace::new(name).expect("valid"), 1);
         let user_name = || SenderName::new("ana").expect("valid");
         let name = user_name();
-        let creds = Creds::random(&subjects("t"), &name, Scope::Send).expect("made");
+        let creds = Creds::random(
+            &subjects("t"),
+            &name,
+            Scope::Send,
+            &[AgentName::new("a").expect("valid")],
+        )
+        .expect("made");
         let user = user_of(&creds.text, &subjects("t")).expect("one of ours");
+        let said = user.refused(&subjects("t"), "mozart.t.journal.b.ana.m.c.request");
+        assert_eq!(said, "user ana has scope send, and may send to a only");
         assert_eq!((user.name, user.scope), (name, Scope::Send));
         let pair = KeyPair::from_seed(&user.seed).expect("a seed");
         assert_eq!(pair.public_key(), creds.key);
         assert_eq!(user_of(&creds.text, &subjects("u")), None, "of another fleet");
         assert!(creds.key.starts_with('U'));
-        let node = Creds::random(&subjects("t"), &user_name(), Scope::Node).expect("made");
+        let node = Creds::random(&subjects("t"), &user_name(), Scope::Node, &[]).expect("made");
         let node = user_of(&node.text, &subjects("t")).expect("one of ours");
         assert_eq!((node.name, node.scope), (user_name(), Scope::Node));
         for other in ["", "-----BEGIN NATS USER JWT-----", "-----BEGIN NATS USER JWT-----\nx.y.z"] {

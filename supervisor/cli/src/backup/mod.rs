@@ -11,6 +11,7 @@ pub mod restore;
 mod show;
 mod take;
 
+pub(crate) use plan::is_renumbered;
 pub use take::BackupArgs;
 pub(crate) use take::backup;
 

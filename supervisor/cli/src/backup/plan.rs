@@ -180,6 +180,11 @@ pub(super) struct Sequences {
     pub(super) by: u64,
 }
 
+/// Whether a control log was restored, by its first record: no fleet comes to so many records by itself.
+pub(crate) fn is_renumbered(first: u64) -> bool {
+    first > AHEAD
+}
+
 impl Sequences {
     /// A record of the control log with the term that it has now. What is no record stays as it is.
     pub(super) fn record(self, mut record: Copied) -> Copied {
@@ -298,6 +303,7 @@ mod tests {
         assert_eq!(sequences, Sequences { first: now - 4, last: now, by: now - 9 });
         // A clock that is far behind.
         assert_eq!(plan.sequences(0).last, 9 + AHEAD);
+        assert!(is_renumbered(plan.sequences(0).first) && !is_renumbered(1_000));
         // Later, from the same backup.
         assert!(plan.sequences(now + 60_000).last > sequences.last + 50_000);
 

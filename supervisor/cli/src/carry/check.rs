@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use common::{AgentName, MessageId, SenderName};
@@ -57,8 +58,14 @@ struct Seen {
 pub(super) async fn check(file: &File, links: bool) -> Result<Checked, String> {
     let len = file.metadata().map_err(|error| error.to_string())?.len();
     let whole = Range { start: 0, len };
-    let broken =
-        |error: io::Error| format!("it is not an agent archive, or it is damaged: {error}");
+    if !begins_as_one(file) {
+        return Err(NONE.to_owned());
+    }
+    // What a tar reader says of a broken header quotes it, and a file that is no archive may hold anything.
+    let broken = |error: io::Error| match error.raw_os_error() {
+        Some(_) => format!("it cannot be read: {error}"),
+        None => "it is damaged".to_owned(),
+    };
     bounded(&mut Slice::new(file, whole).map_err(broken)?)?;
     let mut archive = tar::Archive::new(Slice::new(file, whole).map_err(broken)?);
     let mut seen = Seen::default();
@@ -81,6 +88,15 @@ pub(super) async fn check(file: &File, links: bool) -> Result<Checked, String> {
     seen.end(file).await
 }
 
+pub(super) const NONE: &str = "it is not an archive that `mozart export` wrote";
+
+/// Whether a file begins as every archive does, with the name of its manifest.
+fn begins_as_one(file: &File) -> bool {
+    let name = super::MANIFEST.as_bytes();
+    let mut there = vec![0; name.len()];
+    file.read_exact_at(&mut there, 0).is_ok() && there == name
+}
+
 fn cut() -> String {
     "it is truncated".to_owned()
 }
@@ -94,7 +110,7 @@ impl Seen {
     ) -> Result<(), String> {
         let path = entry.path().map_err(|error| error.to_string())?.into_owned();
         if self.manifest.is_none() && path != Path::new(super::MANIFEST) {
-            return Err(format!("it is not an agent archive: it begins with {}", shown(&path)));
+            return Err(NONE.to_owned());
         }
         let place = names::place(&path)?;
         let kind = entry.header().entry_type();

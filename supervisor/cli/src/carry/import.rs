@@ -180,9 +180,12 @@ impl Import {
         let what = format!("cannot import {shown}");
         let file = slice::open(&args.file, &what, "mozart export AGENT").await?;
         let refused = |cause: String| {
-            let try_ = match cause.contains("points outside its folder") {
-                true => "--links, if you trust the archive",
-                false => "`mozart export` it again",
+            let try_ = match cause.as_str() {
+                check::NONE => "name a file that `mozart export` has written",
+                cause if cause.contains("points outside its folder") => {
+                    "--links, if you trust the archive"
+                }
+                _ => "`mozart export` it again",
             };
             failure::error(failure::USAGE, &what, cause, try_)
         };

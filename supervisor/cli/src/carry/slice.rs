@@ -95,8 +95,12 @@ pub(crate) async fn open(path: &Path, what: &str, writer: &str) -> Result<File, 
             }
             failure::file(what, &error, "")
         })?;
-        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if !is_file {
+        let metadata = file.metadata().map_err(|error| failure::file(what, &error, ""))?;
+        if metadata.is_dir() {
+            let try_ = format!("name a file that `{writer}` has written");
+            return Err(failure::error(failure::USAGE, what, "it is a folder", try_));
+        }
+        if !metadata.is_file() {
             let cause = "it is not a regular file";
             return Err(failure::error(failure::USAGE, what, cause, "- to read from a pipe"));
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use broker::Broker;
 use common::api::{ApiError, Hello};
-use common::storage::Level;
+use common::storage::{Disk, Level};
 
 use super::{Check, Health, check};
 use crate::table;
@@ -12,7 +12,7 @@ use crate::table;
 /// A record is stored within this time, or something is wrong.
 const STORED: Duration = Duration::from_secs(5);
 /// How long the process on the broker's machine may take to tell of its disk.
-const TOLD: Duration = Duration::from_millis(500);
+pub(super) const TOLD: Duration = Duration::from_millis(500);
 pub(super) const REMOVED: &str =
     "`mozart down`; put the data back from a backup, if there is one; `mozart up`";
 const STORE: &str = "check the server's log, and whether its disk is full or read-only";
@@ -64,7 +64,7 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
                 None => check("store", Health::Ok, found, ""),
             }
         }
-        Err(error) => check("store", Health::Fail, error.to_string(), STORE),
+        Err(error) => for_want_of_room(check("store", Health::Fail, error.to_string(), STORE), disk),
     });
     checks
 }
@@ -138,6 +138,17 @@ pub(super) fn supervisors(hello: Result<&Hello, &ApiError>) -> Check {
     }
 }
 
+/// A check with the broker's disk as its cause, where it fails and the disk has no room.
+pub(super) fn for_want_of_room(failed: Check, disk: Option<Disk>) -> Check {
+    match disk.and_then(|disk| disk.shortage()) {
+        Some(short) if failed.health == Health::Fail => {
+            let found = format!("{}: {short}", failed.found);
+            check(failed.check, failed.health, found, "free space on the broker's disk")
+        }
+        Some(_) | None => failed,
+    }
+}
+
 pub(super) fn nodes(hello: Result<&Hello, &ApiError>) -> Check {
     match hello {
         Ok(hello) if hello.nodes.is_empty() => {
@@ -181,7 +192,11 @@ mod tests {
         assert_eq!((checked.health, &*checked.found), (Health::Warn, "h2; lost: h1"));
         // Whoever was elected last: nobody leads.
         let leaderless = Hello { holder: None, ..hello.clone() };
-        assert_eq!(supervisors(Ok(&leaderless)).health, Health::Fail);
+        let failed = supervisors(Ok(&leaderless));
+        assert_eq!(failed.health, Health::Fail);
+        let disk = Disk { total: 1 << 30, free: 9 << 20, fault: None };
+        let found = for_want_of_room(failed, Some(disk)).found;
+        assert!(found.ends_with("9 MiB are free on the broker's disk, and 16 MiB are needed"));
         // The lease alone is no leadership: the election of whoever has it may not get into the log.
         let unelected = Hello { holder: Some("t".into()), ..hello.clone() };
         assert_eq!(supervisors(Ok(&unelected)).health, Health::Fail);

@@ -57,6 +57,18 @@ pub(super) fn missing(home: &Home) -> Option<Check> {
     (is_own && !data.join("jetstream").is_dir()).then(|| check("data", Health::Fail, found, try_))
 }
 
+/// What the broker's streams have lost while nothing ran, until somebody accepts that.
+pub(super) fn lost(home: &Home) -> Option<Check> {
+    let file = home.dir.join(runtime::home::LOST);
+    let lost = std::fs::read_to_string(&file).ok()?;
+    let lost = lost.lines().collect::<Vec<_>>().join("; ");
+    let try_ = format!(
+        "`mozart down`; put the data back from a backup; `mozart up`; or `rm {}` if it is to be lost",
+        file.display()
+    );
+    (!lost.is_empty()).then(|| check("lost", Health::Fail, lost, &try_))
+}
+
 /// Whether the nats-server of that process has come across blocks of its data that are missing: files of which it still needs what was in
 /// them. Which, only the server knows: it removes files itself, once nothing in them is needed.
 pub(super) fn blocks(home: &Home, server: u32) -> Option<Check> {
@@ -114,6 +126,16 @@ mod tests {
         assert_eq!(found(), "");
         std::fs::remove_dir_all(home.nats().join("data")).expect("removed");
         assert!(found().starts_with("the data of fleet f2 is missing"), "{}", found());
+    }
+
+    #[test]
+    fn what_is_lost_is_told_until_the_note_is_removed() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let home = Home::locate(Some(temp.path())).expect("given");
+        assert!(lost(&home).is_none());
+        home.put(runtime::home::LOST, b"records of A\nrecords of B\n").expect("written");
+        let told = lost(&home).expect("told");
+        assert_eq!((told.health, &*told.found), (Health::Fail, "records of A; records of B"));
     }
 
     #[test]

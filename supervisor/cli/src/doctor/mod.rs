@@ -96,6 +96,7 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
     checks.push(engine.check());
     checks.extend(home.as_ref().map(|home| disk::space(&home.dir)));
     checks.extend(engine.disk());
+    checks.extend(home.as_ref().filter(|_| global.url().is_none()).and_then(disk::lost));
     match Client::connect(global).await {
         // It would take what it may not ask for something that does not answer.
         Ok(client) if client.broker.user().is_some_and(|user| user.scope < Scope::Admin) => {
@@ -117,7 +118,13 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
             checks.push(clock::broker(broker).await);
             checks.extend(engine.clock());
             let hello = client.hello().await;
-            checks.push(broker::supervisors(hello.as_ref()));
+            let supervisor = broker::supervisors(hello.as_ref());
+            checks.push(match supervisor.health {
+                Health::Fail => {
+                    broker::for_want_of_room(supervisor, broker.disk(broker::TOLD).await)
+                }
+                Health::Ok | Health::Warn => supervisor,
+            });
             checks.push(broker::nodes(hello.as_ref()));
             let server = ours.is_some().then(|| broker.server_version());
             checks.push(programs.versions(hello.as_ref().ok(), server.as_deref()));
@@ -162,7 +169,8 @@ fn render(one: &Check) -> String {
         Health::Fail => "FAIL",
     };
     let hint = if one.try_.is_empty() { String::new() } else { format!("; try: {}", one.try_) };
-    format!("{health:<5} {:<12} {}{hint}", one.check, one.found)
+    let line = format!("{health:<5} {:<12} {}{hint}", one.check, one.found);
+    common::words::in_line(&line).into_owned()
 }
 
 #[cfg(test)]
@@ -173,6 +181,6 @@ mod tests {
     fn a_check_is_one_line_with_what_to_try() {
         let one = check("nodes", Health::Fail, "none is there", "`mozart node`");
         assert_eq!(render(&one), "FAIL  nodes        none is there; try: `mozart node`");
-        assert_eq!(render(&check("shim", Health::Ok, "/x", "")), "ok    shim         /x");
+        assert_eq!(render(&check("shim", Health::Ok, "/x\ny", "")), r"ok    shim         /x\ny");
     }
 }

@@ -27,6 +27,7 @@ pub(super) async fn checks(global: &Global, only: &[Only]) -> Vec<Check> {
         Err(error) => return vec![no_broker(&error)],
     };
     let mut checks = Vec::new();
+    let mut disk = None;
     let hello = match Broker::connect(&options).await {
         Ok(broker) => {
             if wants(Only::Broker) {
@@ -35,7 +36,12 @@ pub(super) async fn checks(global: &Global, only: &[Only]) -> Vec<Check> {
             if !wants(Only::Supervisor) && !wants(Only::Nodes) {
                 return checks;
             }
-            Client { broker, output: global.output, removed: None }.hello().await
+            let client = Client { broker, output: global.output, removed: None };
+            let hello = client.hello().await;
+            if !hello.as_ref().is_ok_and(|hello| hello.holder.is_some()) {
+                disk = client.broker.disk(fleet::TOLD).await;
+            }
+            hello
         }
         // The server does what it is there for; the first supervisor makes the streams.
         Err(error @ BrokerError::NoStreams(_)) => {
@@ -48,7 +54,7 @@ pub(super) async fn checks(global: &Global, only: &[Only]) -> Vec<Check> {
         Err(error) => return vec![no_broker(&broker::failure("cannot use the broker", error))],
     };
     if wants(Only::Supervisor) {
-        checks.push(fleet::supervisors(hello.as_ref()));
+        checks.push(fleet::for_want_of_room(fleet::supervisors(hello.as_ref()), disk));
     }
     if wants(Only::Nodes) {
         checks.push(fleet::nodes(hello.as_ref()));

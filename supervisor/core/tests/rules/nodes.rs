@@ -36,6 +36,20 @@ fn an_agent_goes_to_the_node_with_the_fewest_incarnations_that_can_run_it() {
 }
 
 #[test]
+fn an_engine_that_cannot_be_used_is_named_with_the_reason() {
+    let mut fleet = Fleet::without_nodes();
+    fleet.node_with("alpha", "docker: network x not found", &[]);
+    let mut spec = soul("mender", "v1");
+    let why = "no node can run it: alpha cannot use docker: network x not found";
+    assert_eq!(place(&fleet.state, &spec), Err(why.into()));
+    spec.image = Some("python:3".into());
+    assert_eq!(place(&fleet.state, &spec), Err(why.into()));
+    // It says so when that has changed.
+    fleet.node_with("alpha", "docker", &[]);
+    assert_eq!(place(&fleet.state, &spec), Ok(node_name("alpha")));
+}
+
+#[test]
 fn a_node_on_which_a_start_just_failed_is_the_last_choice_for_that_agent() {
     let mut fleet = Fleet::new();
     fleet.node("beta");

@@ -59,7 +59,14 @@ pub(super) async fn host_address(connection: &Connection, network: Option<&str>)
     if name == "host" {
         return None;
     }
-    gateway(connection, name).await.ok().flatten()
+    match gateway(connection, name).await {
+        Ok(gateway) => gateway,
+        // Whatever network there will be by that name: its containers reach this host at the address of the engine's own, too.
+        Err(_) => match name_of(connection.kind, None) {
+            "host" => None,
+            own => gateway(connection, own).await.ok().flatten(),
+        },
+    }
 }
 
 async fn gateway(connection: &Connection, name: &str) -> Result<Option<String>, String> {
