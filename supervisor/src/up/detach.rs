@@ -73,10 +73,12 @@ fn failed(error: std::io::Error) -> ApiError {
     use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     // Without -d, it writes into the same folder.
     let try_ = match error.kind() {
-        ReadOnlyFilesystem | PermissionDenied => {
+        kind if [ReadOnlyFilesystem, PermissionDenied].contains(&kind) => {
             "make the data folder writable, or --dir DIR for another one"
         }
-        StorageFull | QuotaExceeded => "free some space there, or --dir DIR for another folder",
+        kind if [StorageFull, QuotaExceeded].contains(&kind) => {
+            "free some space there, or --dir DIR for another folder"
+        }
         _ => "`mozart up` without -d",
     };
     failure::file("cannot start in the background", &error, try_)

@@ -161,7 +161,8 @@ mod tests {
         )
         .expect("made");
         let user = user_of(&creds.text, &subjects("t")).expect("one of ours");
-        let said = user.refused(&subjects("t"), "mozart.t.journal.b.ana.m.c.request");
+        let request = subjects("t").journal_by("b", "ana", "request");
+        let said = user.refused(&subjects("t"), &request);
         assert_eq!(said, "user ana has scope send, and may send to a only");
         assert_eq!((user.name, user.scope), (name, Scope::Send));
         let pair = KeyPair::from_seed(&user.seed).expect("a seed");
