@@ -31,7 +31,6 @@ async fn chaos_with_containers_loses_nothing_and_doubles_nothing() {
 
 /// The same, with each server and its roles on a host of its own, whose links and power are cut.
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the test runner shows it where it is asked to")]
 async fn chaos_over_three_hosts_loses_nothing_and_doubles_nothing() {
     // Whether it can run here at all.
     let Some(hosts) = Hosts::new(1, &[]) else { return };

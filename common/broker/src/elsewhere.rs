@@ -414,7 +414,7 @@ mod tests {
         }
         for subject in [
             "$JS.API.CONSUMER.INFO.S_1.c",
-            "mozart.default.events.a.user.m1",
+            "m.x.events.a.s.m",
             "$JS.API.STREAM.INFO.MOZART_default_EVENTS",
             "leader MOZART_default_EVENTS",
         ] {

@@ -343,10 +343,14 @@ tls {{ {tls} }}
             .iter()
             .map(|member| format!("\"tls://routes:{password}@{}\"", route(*member)))
             .collect();
+        // A host that has lost its power says nothing: what is written to its route blocks whoever writes, up to the deadline, and requests to
+        // a group of subscribers may go there until the route is closed. As a server has them, these are 10 s and 25 s.
         format!(
             "cluster {{
   name: {name}
   listen: \"{listen}\"
+  ping_interval: \"2s\"
+  write_deadline: \"3s\"
   {rest}authorization {{ user: routes, password: {password}, timeout: 5 }}
   tls {{ {tls}, verify: true }}
   routes: [{routes}]

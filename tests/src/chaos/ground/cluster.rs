@@ -107,9 +107,12 @@ impl Cluster {
         let all = all.collect::<Vec<_>>().join(", ");
         let address = &self.addresses[number];
         // As `mozart up --cluster` has it: a link that was cut is noticed.
-        let pings = match address.as_str() {
-            "127.0.0.1" => "",
-            _ => "ping_interval: \"10s\"\nping_max: 2\n",
+        let (pings, of_routes) = match address.as_str() {
+            "127.0.0.1" => ("", ""),
+            _ => (
+                "ping_interval: \"10s\"\nping_max: 2\n",
+                ", ping_interval: \"2s\", write_deadline: \"3s\"",
+            ),
         };
         let name = name_of(number);
         let fleet = User { name: "mozart".to_owned(), password: format!("{:?}", self.password) };
@@ -130,7 +133,7 @@ jetstream {{
   max_memory_store: 1GB
   limits {{ default_max_consumers: 20000 }}
 }}
-cluster {{ name: chaos, listen: \"{address}:{routes}\", routes: [{all}] }}
+cluster {{ name: chaos, listen: \"{address}:{routes}\", routes: [{all}]{of_routes} }}
 {accounts}
 "
         )
