@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use broker::Broker;
+use broker::{Broker, BrokerError, Scaled};
 use common::api::{ApiError, Hello};
 use common::storage::{Disk, Level};
 
@@ -69,6 +69,24 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
     checks
 }
 
+/// How many streams have all their replicas. A replica is a moment behind whenever something is stored: that is none that is missing.
+async fn looked_at(broker: &Broker) -> Result<Scaled, BrokerError> {
+    const LOOKS: usize = 6;
+    const PAUSE: Duration = Duration::from_millis(300);
+    let mut best = broker.scaled(Duration::from_secs(1)).await?;
+    for _ in 1..LOOKS {
+        if best.ready == best.of {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        let scaled = broker.scaled(Duration::from_secs(1)).await?;
+        if scaled.ready > best.ready {
+            best = scaled;
+        }
+    }
+    Ok(best)
+}
+
 /// Whether the streams of a cluster have all their replicas: one more server may be lost only then.
 pub(super) async fn cluster(broker: &Broker) -> Option<Check> {
     if !broker.is_clustered() {
@@ -76,7 +94,7 @@ pub(super) async fn cluster(broker: &Broker) -> Option<Check> {
     }
     let servers = broker.addresses().len().max(1);
     let servers = table::count(servers as u64, "server", "servers");
-    let checked = match broker.scaled(Duration::from_secs(1)).await {
+    let checked = match looked_at(broker).await {
         Ok(scaled) if broker.replicas() > 1 && scaled.ready == scaled.of => {
             let found = format!("{servers}; all streams have {} replicas", broker.replicas());
             check("cluster", Health::Ok, found, "")
