@@ -149,7 +149,7 @@ async fn arguments_that_are_wrong_do_not_steer_a_terminal() {
 async fn what_was_done_is_said_where_its_result_cannot_be_written() {
     let fleet = Fleet::with(&[("a", &flaky("ATTEMPTS 1")), ("b", &flaky(""))]).await;
     let send = ["send", "a", "fail now", "--id", "order-7"];
-    let told = to_a_full_disk(&fleet, &send).await.exit(1);
+    let told = to_a_full_disk(&fleet, &send).await.exit(9);
     let _told = told.says("message order-7 to a is stored and pending, but cannot write to stdout");
     fleet.wait_status("order-7", "failed").await;
     eventually("its letter is there", async || {
@@ -157,16 +157,16 @@ async fn what_was_done_is_said_where_its_result_cannot_be_written() {
         if shown.code == 0 { Ok(()) } else { Err(shown.to_string()) }
     })
     .await;
-    let told = to_a_full_disk(&fleet, &["dead", "redrive", "order-7"]).await.exit(1);
+    let told = to_a_full_disk(&fleet, &["dead", "redrive", "order-7"]).await.exit(9);
     let rows = fleet.json(["journal", "ls", "--agent", "a"]).await;
     let copy = rows[1]["messageId"].as_str().expect("the copy").to_owned();
     let _told = told.says(&format!("dead letter order-7 was redriven as {copy}, but cannot write"));
-    let told = to_a_full_disk(&fleet, &["stop", "a", "b"]).await.exit(1);
+    let told = to_a_full_disk(&fleet, &["stop", "a", "b"]).await.exit(9);
     let _told = told.says("a stop of a, b was requested, but cannot write to stdout");
     for agent in ["a", "b"] {
         let _stopped = fleet.cli(["wait", agent, "--for", "stopped"]).await.ok();
     }
-    let _help = to_a_full_disk(&fleet, &["--help"]).await.exit(1).says("cannot write to stdout");
+    let _help = to_a_full_disk(&fleet, &["--help"]).await.exit(9).says("cannot write to stdout");
 }
 
 #[tokio::test]
