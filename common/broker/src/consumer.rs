@@ -187,10 +187,22 @@ impl Broker {
                     .contains(&error.err_code) => {}
             Ok(Err(error)) => return Err(error.into()),
             // If there is one of this name and just this configuration, its server is to answer, and may be gone.
-            Err(error @ BrokerError::Timeout(_)) if self.replicas() > 1 => {
+            Err(BrokerError::Timeout(_)) if self.replicas() > 1 => {
+                // Whoever answers this leads. One that was given to a server which is gone is not listed as long as that has not answered.
                 let names = self.names(stream.clone()).await?;
                 if !names.iter().any(|there| there == name) {
-                    return Err(error);
+                    // Or the request was lost with an election.
+                    match self.wire().api::<Info>(&what, &config, ANSWERS).await {
+                        Err(BrokerError::Timeout(_)) => return Ok(None),
+                        Err(error) => return Err(error),
+                        Ok(Err(error))
+                            if ![code::CONSUMER_EXISTS, code::CONSUMER_NAME_EXISTS]
+                                .contains(&error.err_code) =>
+                        {
+                            return Err(error.into());
+                        }
+                        Ok(_) => {}
+                    }
                 }
             }
             Err(error) => return Err(error),
