@@ -30,6 +30,9 @@ const ACK_WAIT: u64 = 30_000_000_000;
 /// A consumer that does not answer for this long, while its stream's leader does, counts as gone: it is on one server only.
 const ANSWERS: Duration = Duration::from_secs(1);
 
+/// How often a consumer that does not answer gets another name before the caller is told.
+const RENAMES: usize = 3;
+
 /// The backstop: attempts are counted by the journal's readers, not by the broker.
 const MAX_DELIVER: u32 = 20;
 
@@ -141,12 +144,15 @@ impl Broker {
         window: u32,
     ) -> Result<ConsumerState> {
         let mut name = self.consumer_name(agent, incarnation).await?;
-        loop {
+        // Each name may be given to a server that is gone. Whoever asks again begins with the last one.
+        for _ in 0..RENAMES {
             if let Some(made) = self.create_named(agent, &name, start_seq, window).await? {
                 return Ok(made);
             }
             name = self.rename_consumer(agent, incarnation, &name).await?;
         }
+        let made = self.create_named(agent, &name, start_seq, window).await?;
+        made.ok_or(BrokerError::Timeout(ANSWERS))
     }
 
     /// None: there is one of this name, and it does not answer.
