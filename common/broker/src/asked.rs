@@ -35,7 +35,7 @@ pub struct AsShim {
     pub login: (String, String),
 }
 
-/// How long the supervisors may take to tell the time to somebody who has just connected: without it, this host's clock counts.
+/// How long the supervisors may take to tell the time to somebody who has just connected: without it, deadlines pass later.
 const TIME_WITHIN: Duration = Duration::from_secs(2);
 
 impl Broker {

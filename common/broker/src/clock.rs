@@ -1,7 +1,7 @@
 //! Clocks that two processes can agree on: this machine's boot clock for durations, the broker's clock for when
 //! something happens. No host's wall clock is compared with another's.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::Timestamp;
@@ -50,7 +50,14 @@ impl Moment {
 /// What is known of the broker's clock: its answers say what it showed while they were under way.
 #[derive(Debug, Default)]
 pub(crate) struct ServerClock {
-    estimate: Mutex<Option<Estimate>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Known {
+    estimate: Option<Estimate>,
+    /// The broker's clock less the boot clock, in milliseconds, is at least this, by the records that came from it.
+    floor: Option<i64>,
 }
 
 /// The broker's clock less the boot clock, in milliseconds, and how wrong that may be.
@@ -85,12 +92,11 @@ impl Estimate {
     }
 
     fn show(&self, now: Moment) -> Timestamp {
-        Timestamp::from_millis(now.millis().saturating_add(self.offset).try_into().unwrap_or(0))
+        shown(now, self.offset)
     }
 
     fn show_at_least(&self, now: Moment) -> Timestamp {
-        let shown = now.millis().saturating_add(self.offset).saturating_sub(self.error_at(now));
-        Timestamp::from_millis(shown.try_into().unwrap_or(0))
+        shown(now, self.offset.saturating_sub(self.error_at(now)))
     }
 }
 
@@ -98,23 +104,37 @@ impl ServerClock {
     /// An answer that was stamped with the broker's time between two moments.
     pub(crate) fn learn(&self, asked: Moment, answered: Moment, stamp: Timestamp) {
         let newer = Estimate::new(asked, answered, stamp);
-        let mut estimate = self.estimate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *estimate = Some(estimate.map_or(newer, |known| known.or_newer(newer)));
+        let mut known = self.lock();
+        known.estimate = Some(known.estimate.map_or(newer, |known| known.or_newer(newer)));
+    }
+
+    /// A record came that was stored at a time. It may have waited for long: it counts only until an answer tells more.
+    pub(crate) fn passed(&self, now: Moment, stamp: Timestamp) {
+        let stamp = i64::try_from(stamp.as_millis()).unwrap_or(i64::MAX);
+        let mut known = self.lock();
+        known.floor = known.floor.max(Some(stamp.saturating_sub(now.millis())));
     }
 
     /// What the broker's clock shows at a moment; none before the first answer.
     pub(crate) fn at(&self, now: Moment) -> Option<Timestamp> {
-        self.estimate().map(|estimate| estimate.show(now))
+        self.lock().estimate.map(|estimate| estimate.show(now))
     }
 
-    /// The earliest that it may show, by what the answers were worth.
+    /// The earliest that it may show, by what the answers were worth, or by the records that came before any answer.
     pub(crate) fn at_least(&self, now: Moment) -> Option<Timestamp> {
-        self.estimate().map(|estimate| estimate.show_at_least(now))
+        let known = *self.lock();
+        let by_records = known.floor.map(|floor| shown(now, floor));
+        known.estimate.map(|estimate| estimate.show_at_least(now)).or(by_records)
     }
 
-    fn estimate(&self) -> Option<Estimate> {
-        *self.estimate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// What the broker's clock shows by how far it is from the boot clock.
+fn shown(now: Moment, offset: i64) -> Timestamp {
+    Timestamp::from_millis(now.millis().saturating_add(offset).try_into().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -163,6 +183,19 @@ mod tests {
         assert_eq!((shown(&clock, 3000), least(3000)), (Some(504_000), Some(502_999)));
         learn(&clock, 4000, 4002, 504_001);
         assert_eq!((shown(&clock, 5000), least(5000)), (Some(505_000), Some(504_998)));
+    }
+
+    #[test]
+    fn before_an_answer_the_newest_record_says_what_has_passed() {
+        let clock = ServerClock::default();
+        let least = |now| clock.at_least(at(now)).map(Timestamp::as_millis);
+        assert_eq!(least(1000), None, "no clock of this host stands in for it");
+        clock.passed(at(1000), Timestamp::from_millis(500_000));
+        // It had waited for long, and tells less than the one before.
+        clock.passed(at(2000), Timestamp::from_millis(400_000));
+        assert_eq!((shown(&clock, 3000), least(3000)), (None, Some(502_000)));
+        learn(&clock, 4000, 4002, 600_001);
+        assert_eq!(least(5000), Some(600_998));
     }
 
     #[test]

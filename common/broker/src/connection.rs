@@ -251,18 +251,19 @@ impl Broker {
     }
 
     /// What the broker's clock shows by now, as far as its answers have told: an estimate that costs no request, good to some
-    /// milliseconds, and to the same ones at every host. [`Broker::clock`] renews it.
+    /// milliseconds, and to the same ones at every host. [`Broker::clock`] renews it. Before the first answer it is this host's clock: good
+    /// to be shown, and for nothing that is decided.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        // Every connection begins with an answer that tells the time.
         self.wire().clock.at(Moment::now()).unwrap_or_else(|| std::time::SystemTime::now().into())
     }
 
     /// The earliest time that the broker's clock may show now: for what may be late and must not be early, such as the end of somebody's
-    /// patience. An answer of a slow broker leaves open for half of its way when it was stamped.
+    /// patience. An answer of a slow broker leaves open for half of its way when it was stamped. None where nothing has told the time yet:
+    /// the clock of this host, which may be any, does not stand in for it.
     #[must_use]
-    pub fn now_at_least(&self) -> Timestamp {
-        self.wire().clock.at_least(Moment::now()).unwrap_or_else(|| self.now())
+    pub fn now_at_least(&self) -> Option<Timestamp> {
+        self.wire().clock.at_least(Moment::now())
     }
 
     /// The largest record that the server and the journal's format take, in bytes.

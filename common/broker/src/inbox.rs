@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::ack::AckSubject;
+use crate::clock::Moment;
 use crate::connection::{Broker, queued};
 use crate::error::{BrokerError, Result};
 use crate::wire::PAUSE;
@@ -322,6 +323,7 @@ impl Inbox {
         }
         let (seq, delivered) = (ack.stream_seq, ack.delivered);
         let at = Timestamp::from_millis(ack.time / 1_000_000);
+        self.broker.wire().clock.passed(Moment::now(), at);
         self.asked = self.asked.saturating_sub(1);
         let named = self.broker.subjects().parse_journal(&message.subject);
         let named = named.filter(|named| named.key.agent == self.agent && !named.is_final);

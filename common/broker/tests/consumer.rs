@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broker::{Broker, Delivery, Inbox, InboxItem, SendOutcome, Unreadable};
+use broker::{AsShim, Broker, ConnectOptions, Delivery, Inbox, InboxItem, SendOutcome, Unreadable};
 use futures_util::StreamExt;
 
 use crate::support::{SOON, Server, agent, consumer, envelope, is_alone, soon};
@@ -230,6 +230,29 @@ async fn a_request_that_is_not_acked_comes_again_and_is_counted() {
     inbox.release(1);
     let second = delivery(&mut inbox).await;
     assert_eq!((second.seq, second.delivered), (first.seq, 2));
+}
+
+#[tokio::test]
+async fn a_shim_that_nobody_tells_the_time_does_not_take_this_hosts_clock_for_it() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let made = broker.create_consumer(&agent("a"), 1, 1, 8).await;
+    made.expect("made");
+    send(&broker, "a", "m").await;
+    let login = (String::new(), String::new());
+    let shim = AsShim { agent: agent("a"), incarnation: 1, shards: 1, replicas: 1, login };
+    let options = ConnectOptions { shim: Some(Box::new(shim)), ..server.options() };
+    // No supervisor is there to answer.
+    let shim = Broker::connect(&options).await.expect("connected");
+    assert_eq!(shim.now_at_least(), None);
+    let mut inbox = shim
+        .pull(&agent("a"), consumer(&broker, &agent("a"), 1).await, 8, None)
+        .await
+        .expect("pulling");
+    let stored = delivery(&mut inbox).await.at;
+    let told = shim.now_at_least().expect("a record tells what has passed");
+    let now = broker.clock().await.expect("it tells");
+    assert!(stored <= told && told <= now, "{stored} {told} {now}");
 }
 
 /// Where the inbox of a pull is, as somebody with access to the API's subjects sees it.

@@ -151,7 +151,8 @@ fn clock_of_notes(broker: &Broker) -> impl Fn(Timestamp) -> u64 {
         i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
     };
     let shown = |time: Timestamp| i128::from(time.as_millis());
-    let (least, most) = (shown(broker.now_at_least()), 2 * shown(broker.now()));
+    let least = shown(broker.now_at_least().unwrap_or_else(|| broker.now()));
+    let most = 2 * shown(broker.now());
     let most = most - least;
     // This machine's clock, as far as anybody can tell; else the earliest that the server's may show: a turn is then said to have begun
     // too late rather than too early.

@@ -218,11 +218,12 @@ impl Pump {
     }
 
     /// How long somebody waits for the answer to a message that was stored at `at`. Its deadline and the time of its making are by
-    /// its sender's clock, which may be any: what lies between them is what the sender meant.
+    /// its sender's clock, which may be any: what lies between them is what the sender meant. While nobody has told what the broker's clock
+    /// shows, it has all of that time: late is better than early.
     fn left(&self, envelope: &Envelope, at: Timestamp) -> Option<Duration> {
         let within = envelope.deadline?.since(envelope.created_at);
-        let stored_for = self.broker.now_at_least().since(at);
-        Some(within.saturating_sub(stored_for))
+        let stored_for = self.broker.now_at_least().map(|now| now.since(at));
+        Some(within.saturating_sub(stored_for.unwrap_or_default()))
     }
 
     pub(super) fn answer(&mut self, request_id: String, answer: Result<String, String>) {

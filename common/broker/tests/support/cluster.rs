@@ -1,5 +1,7 @@
 //! Three nat-servers that are one cluster.
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,7 +9,6 @@ use std::time::Duration;
 use broker::{Broker, ConnectOptions, StreamOptions};
 use common::Namespace;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 /// Three servers; killed when dropped.
@@ -17,16 +18,18 @@ pub(crate) struct Cluster {
     children: Vec<Option<Child>>,
 }
 
-pub(crate) async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("bound").port()
+/// Below the ports from which the system gives connections their own end: one of those may be taken while its server is down.
+pub(crate) fn free_port() -> u16 {
+    let random = || RandomState::new().hash_one(0_u8);
+    let mut tries = (0..1000).map(|_| 10_000 + (random() % 22_000) as u16);
+    tries.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
         let mut ports = Vec::new();
         for _ in 0..3 {
-            ports.push((free_port().await, free_port().await));
+            ports.push((free_port(), free_port()));
         }
         let dir = tempfile::tempdir().expect("a folder");
         let mut cluster = Self { dir, ports, children: vec![None, None, None] };

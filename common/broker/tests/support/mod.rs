@@ -70,7 +70,7 @@ impl Server {
         let mut routes = Vec::new();
         if jetstream && settings.is_none() && !is_alone() {
             for _ in 0..servers() {
-                routes.push(cluster::free_port().await);
+                routes.push(cluster::free_port());
             }
         }
         let child = spawn(&dir, config.as_ref(), jetstream, -1, route(&routes, 0));
