@@ -1,18 +1,12 @@
 //! `mozart supervisor` and `mozart node` in processes of their own: in whatever order they and the broker are started.
 
 use std::fs;
-use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+pub(crate) use system_tests::harness::free_port;
 use system_tests::harness::{Child, Fleet, Signal, eventually, flaky, nats_server};
 use tokio::process::Command;
-
-/// A port for a server that is not there yet.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("it is bound").port()
-}
 
 /// A fleet whose commands look for a server at a port.
 pub(crate) fn fleet_at(port: u16) -> Fleet {

@@ -1,12 +1,13 @@
 //! A nats-server of its own: the same process and settings for both sides.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use broker::reference::client::jetstream;
 use broker::{Accounts, AuthKey, User};
+
+use system_tests::harness::free_port;
 
 use crate::cpu;
 use crate::outcome::{Result, fail};
@@ -69,7 +70,7 @@ impl Server {
 
     /// Starts a cluster of three, of which clients know all.
     pub(crate) async fn start_three(folder: &Path, sync: Sync) -> Result<Self> {
-        let ports = free_ports(6)?;
+        let ports: Vec<u16> = std::iter::repeat_with(free_port).take(6).collect();
         let (clients, routes) = ports.split_at(3);
         let all = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\""));
         let all = all.collect::<Vec<_>>().join(", ");
@@ -123,13 +124,6 @@ async fn takes_three_replicas(url: &str) -> Result<()> {
     jetstream.create_stream(config).await?;
     jetstream.delete_stream(NAME).await?;
     Ok(())
-}
-
-/// Ports that nobody has.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0"));
-    let held = held.collect::<std::io::Result<Vec<_>>>()?;
-    Ok(held.iter().map(|one| Ok(one.local_addr()?.port())).collect::<std::io::Result<_>>()?)
 }
 
 /// Starts a server at a port; -1 is a free one. `more`: what else its configuration has.

@@ -13,7 +13,6 @@ use super::part::Part;
 use crate::chaos::Problem;
 use crate::chaos::schedule::{NODES, SUPERVISORS, Target, host_of};
 use crate::harness::{Net, Signal, kill};
-use chaos::Random;
 
 /// Whoever ends by itself is started again after this time, as a service manager does.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -40,11 +39,10 @@ impl Apart {
     pub(super) fn prepare(
         home: &Path,
         mozart: &Path,
-        seed: u64,
         net: Option<Net>,
         dress: impl Fn(&mut Command, usize) + Clone + Send + Sync + 'static,
     ) -> Result<Self, Problem> {
-        let cluster = Cluster::prepare(home.to_owned(), &mut Random::new(seed), net.as_ref())?;
+        let cluster = Cluster::prepare(home.to_owned(), net.as_ref())?;
         let (url, seed) = (cluster.url(), cluster.seed()?);
         let on_host = |target| Some(net.as_ref()?.host(host_of(target)?));
         let role =

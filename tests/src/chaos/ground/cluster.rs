@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,8 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::part::Part;
 use crate::chaos::Problem;
 use crate::chaos::schedule::SERVERS;
-use crate::harness::Net;
-use chaos::Random;
+use crate::harness::{Net, free_port};
 
 /// How long a server may take to answer a question about itself.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -47,29 +45,10 @@ pub(in crate::chaos) struct Cluster {
 
 impl Cluster {
     /// Writes their configurations; nothing runs yet.
-    pub(super) fn prepare(
-        folder: PathBuf,
-        random: &mut Random,
-        net: Option<&Net>,
-    ) -> Result<Self, Problem> {
+    pub(super) fn prepare(folder: PathBuf, net: Option<&Net>) -> Result<Self, Problem> {
         let binary = crate::harness::nats_server();
-        let mut taken = BTreeSet::new();
-        let mut port = || {
-            // Below the ports that the system gives connections their own end from: those may be taken while a server is down.
-            let mut tries = std::iter::repeat_with(|| 10_000 + random.below(22_000));
-            let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-            let found = tries
-                .by_ref()
-                .take(1000)
-                .filter_map(|port| u16::try_from(port).ok())
-                .find(|port| !taken.contains(port) && free(port));
-            taken.extend(found);
-            found.ok_or("no free port")
-        };
-        let mut ports = Vec::new();
-        for _ in 0..SERVERS {
-            ports.push(Ports { clients: port()?, monitor: port()?, routes: port()? });
-        }
+        let one = || Ports { clients: free_port(), monitor: free_port(), routes: free_port() };
+        let ports = std::iter::repeat_with(one).take(SERVERS).collect();
         let password = uuid::Uuid::now_v7().simple().to_string();
         let address =
             |number| net.map_or_else(|| "127.0.0.1".to_owned(), |net| net.address(number));

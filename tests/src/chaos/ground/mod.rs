@@ -93,7 +93,7 @@ pub(super) fn answer(agent: &AgentName, text: &str) -> String {
 impl Ground {
     /// Lays out a folder with souls.
     pub(super) fn prepare(options: &Options) -> Result<Self, Problem> {
-        let Options { folder, agents, runtime, freezes, seed, cluster, clocks, hot, .. } = options;
+        let Options { folder, agents, runtime, freezes, cluster, clocks, hot, .. } = options;
         let souls = folder.join("souls");
         fs::create_dir_all(souls.join("witness"))?;
         let place = match runtime {
@@ -139,7 +139,7 @@ impl Ground {
         let apart = match cluster {
             true => {
                 let net = options.hosts.as_deref().map(|name| Net::of(name, HOSTS));
-                Some(Apart::prepare(&home, &mozart, *seed, net, dress)?)
+                Some(Apart::prepare(&home, &mozart, net, dress)?)
             }
             false => None,
         };
