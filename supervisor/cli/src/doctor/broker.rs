@@ -71,13 +71,11 @@ pub(super) async fn checks(broker: &Broker) -> Vec<Check> {
 
 /// How many streams have all their replicas. A replica is a moment behind whenever something is stored: that is none that is missing.
 async fn looked_at(broker: &Broker) -> Result<Scaled, BrokerError> {
-    const LOOKS: usize = 6;
+    const WITHIN: Duration = Duration::from_secs(2);
     const PAUSE: Duration = Duration::from_millis(300);
+    let until = Instant::now() + WITHIN;
     let mut best = broker.scaled(Duration::from_secs(1)).await?;
-    for _ in 1..LOOKS {
-        if best.ready == best.of {
-            break;
-        }
+    while best.ready < best.of && Instant::now() < until {
         tokio::time::sleep(PAUSE).await;
         let scaled = broker.scaled(Duration::from_secs(1)).await?;
         if scaled.ready > best.ready {
