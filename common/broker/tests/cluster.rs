@@ -45,7 +45,7 @@ async fn turn(broker: &Broker, inbox: &mut Inbox) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_have_three_replicas_where_there_are_three_servers() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start();
     let broker = cluster.broker().await;
     assert_eq!(broker.replicas(), 3);
     for stream in ["JOURNAL", "ATTEMPTS", "CONTROL", "SNAPSHOTS", "DEAD", "LOGS", "EVENTS"] {
@@ -61,7 +61,7 @@ async fn streams_have_three_replicas_where_there_are_three_servers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_whose_server_is_gone_is_made_anew_within_seconds_and_never_resumes_from_its_start()
  {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start();
     let broker = cluster.broker().await;
     let a = agent("a");
     broker.create_consumer(&a, 1, 1, WINDOW).await.expect("made");
@@ -107,7 +107,7 @@ async fn a_consumer_whose_server_is_gone_is_made_anew_within_seconds_and_never_r
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_gave_nothing_yet_is_made_anew_as_well() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start();
     let broker = cluster.broker().await;
     let a = agent("a");
     broker.create_consumer(&a, 1, 1, WINDOW).await.expect("made");
@@ -124,7 +124,7 @@ async fn a_consumer_that_gave_nothing_yet_is_made_anew_as_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_survives_a_leader_that_is_killed_and_wiped() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start();
     let broker = cluster.broker().await;
     for n in 0..20 {
         send(&broker, &format!("m{n}")).await;

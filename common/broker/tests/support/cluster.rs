@@ -26,7 +26,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 impl Cluster {
-    pub(crate) async fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut ports = Vec::new();
         for _ in 0..3 {
             ports.push((free_port(), free_port()));
