@@ -36,6 +36,8 @@ pub(crate) struct Fleet {
     pub(crate) agents: Vec<AgentName>,
     pub(crate) namespace: Namespace,
     pub(crate) url: String,
+    /// The file with the certificate of its server, where that takes TLS alone.
+    pub(crate) ca: Option<PathBuf>,
     /// The seed of the supervisors' key, where agents log in with rights of their own.
     seed: Option<String>,
     shards: u32,
@@ -74,6 +76,7 @@ impl Fleet {
             agents,
             namespace: Namespace::new(name)?,
             url: rig.server.url.clone(),
+            ca: rig.server.ca.clone(),
             seed: rig.server.key.as_ref().map(AuthKey::seed).transpose()?,
             shards: rig.shards,
             runtime,
@@ -127,6 +130,7 @@ impl Fleet {
         let mut command = Command::new(&self.mozart);
         command.args(["--nats", &self.url, "--namespace", self.namespace.as_str(), "--dir"]);
         command.envs(self.seed.as_ref().map(|seed| ("MOZART_AUTH_SEED", seed)));
+        command.envs(self.ca.as_ref().map(|ca| ("NATS_CA", ca)));
         command
             .arg(self.folder.join(home))
             .stdin(Stdio::null())

@@ -1,6 +1,5 @@
-//! What it costs that agents log in with rights of their own: two fleets, each on its own server, in one run.
+//! What it costs that agents log in with rights of their own, over TLS: two fleets, each on its own server, in one run.
 
-use broker::AuthKey;
 use tokio::time::Instant;
 
 use crate::cpu::Meter;
@@ -17,10 +16,7 @@ const IN_FLIGHT: usize = 64;
 const MANY: usize = 1000;
 
 pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let (plain, own) = (
-        Rig::new(plan, Sync::Lazy).await?,
-        Rig::with(plan, Sync::Lazy, Some(AuthKey::random())).await?,
-    );
+    let (plain, own) = (Rig::new(plan, Sync::Lazy).await?, Rig::secured(plan, Sync::Lazy).await?);
     let (_without, without) = plain.ours(AGENTS, ECHO).await?;
     let (_with, with) = own.ours(AGENTS, ECHO).await?;
     let load = Load { agents: AGENTS, in_flight: IN_FLIGHT, window: plan.window };
@@ -34,7 +30,7 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         rates.push(with.rate, without.rate);
         costs.push(cost, usual);
     }
-    let name = format!("{AGENTS} agents, {IN_FLIGHT} in flight, lazy: logins to none");
+    let name = format!("{AGENTS} agents, {IN_FLIGHT} in flight, lazy: logins over TLS to none");
     report.add(rates.figure(22, &name, "chats/s", Goal::AtLeast(0.9)))?;
     let name = "  the same, CPU time a chat, of all processes";
     report.add(costs.figure(22, name, "us", Goal::None))?;
@@ -50,6 +46,6 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let began = Instant::now();
     drop(Fleet::start(&plain, "many", agents, ECHO).await?);
     starts.push(with.as_secs_f64(), began.elapsed().as_secs_f64());
-    let name = format!("{agents} agents start and stop, lazy: logins to none");
+    let name = format!("{agents} agents start and stop, lazy: logins over TLS to none");
     report.add(starts.figure(22, &name, "s", Goal::None))
 }

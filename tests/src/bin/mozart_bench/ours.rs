@@ -28,7 +28,9 @@ pub(crate) struct Ours {
 
 impl Ours {
     pub(crate) async fn connect(fleet: &Fleet) -> Result<Self> {
-        Self::of(&Rig::connect(&fleet.url, &fleet.namespace), fleet.agents.clone()).await
+        let ca = fleet.ca.as_ref().map(std::fs::read_to_string).transpose()?;
+        let options = ConnectOptions { ca, ..Rig::connect(&fleet.url, &fleet.namespace) };
+        Self::of(&options, fleet.agents.clone()).await
     }
 
     /// A client of these agents, wherever they are.

@@ -81,6 +81,13 @@ impl Rig {
         Ok(Self { server, sync, shards, folder })
     }
 
+    /// The same, and all connections are encrypted.
+    pub(crate) async fn secured(plan: &Plan, sync: Sync) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("mozart-bench-").tempdir_in(&plan.data)?;
+        let server = Server::start_secured(folder.path(), sync, AuthKey::random()).await?;
+        Ok(Self { server, sync, shards: sync.shards(), folder })
+    }
+
     /// How a client of a fleet connects.
     pub(crate) fn connect(url: &str, namespace: &Namespace) -> ConnectOptions {
         ConnectOptions {

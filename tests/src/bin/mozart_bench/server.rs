@@ -48,6 +48,8 @@ pub(crate) struct Server {
     sync: Sync,
     /// With it, shims log in with rights of their own.
     pub(crate) key: Option<AuthKey>,
+    /// The file with the certificate that it is known by, where it takes TLS alone.
+    pub(crate) ca: Option<PathBuf>,
     process: Owned,
     /// The other servers of its cluster.
     _others: Vec<Owned>,
@@ -56,7 +58,31 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with its data below `folder`.
     pub(crate) async fn start(folder: &Path, sync: Sync, key: Option<AuthKey>) -> Result<Self> {
-        let process = launch(folder, sync, key.as_ref(), "-1", "")?;
+        Self::start_with(folder, sync, key, None).await
+    }
+
+    /// The same, that takes TLS alone.
+    pub(crate) async fn start_secured(folder: &Path, sync: Sync, key: AuthKey) -> Result<Self> {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
+        let (ca, secret) = (folder.join("ca.pem"), folder.join("key.pem"));
+        std::fs::write(&ca, cert.pem())?;
+        std::fs::write(&secret, signing_key.serialize_pem())?;
+        Self::start_with(folder, sync, Some(key), Some((ca, secret))).await
+    }
+
+    async fn start_with(
+        folder: &Path,
+        sync: Sync,
+        key: Option<AuthKey>,
+        tls: Option<(PathBuf, PathBuf)>,
+    ) -> Result<Self> {
+        let quoted = |path: &Path| common::quote::nats_conf(&path.to_string_lossy());
+        let conf = tls.as_ref().map(|(certificate, secret)| {
+            let (certificate, secret) = (quoted(certificate), quoted(secret));
+            format!("tls {{ cert_file: {certificate}, key_file: {secret} }}\n")
+        });
+        let process = launch(folder, sync, key.as_ref(), "-1", &conf.unwrap_or_default())?;
         let url = process::until("nats-server", Duration::from_secs(10), async || {
             Ok(ports_file(&folder.join(PORTS), process.id()).and_then(|path| url(&path)))
         })
@@ -65,7 +91,8 @@ impl Server {
             Some(_) => url.replacen("://", &format!("://{USER}:{PASSWORD}@"), 1),
             None => url,
         };
-        Ok(Self { url, folder: folder.to_owned(), sync, key, process, _others: Vec::new() })
+        let (folder, ca) = (folder.to_owned(), tls.map(|(certificate, _)| certificate));
+        Ok(Self { url, folder, sync, key, ca, process, _others: Vec::new() })
     }
 
     /// Starts a cluster of three, of which clients know all.
@@ -91,7 +118,8 @@ cluster {{ name: bench, listen: \"127.0.0.1:{route}\", routes: [{all}] }}
         })
         .await?;
         let Some(process) = servers.pop() else { return fail("no server was started") };
-        Ok(Self { url, folder: folder.to_owned(), sync, key: None, process, _others: servers })
+        let folder = folder.to_owned();
+        Ok(Self { url, folder, sync, key: None, ca: None, process, _others: servers })
     }
 
     /// Kills it, and starts it on its data again, where everybody looks for it. It does not answer yet.
