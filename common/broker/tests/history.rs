@@ -289,6 +289,32 @@ async fn a_request_that_nobody_can_read_is_archived_with_its_refusal() {
 }
 
 #[tokio::test]
+async fn what_failed_has_its_dead_letter_before_it_leaves_the_journal() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let mut failed = completed("");
+    failed.status = Outcome::Failed;
+    for id in ["lacks", "has"] {
+        let request = send(&broker, "a", id).await;
+        let stored = broker.publish_final(&request.key(), &request.tag(), &failed, "1", SOON).await;
+        stored.expect("stored");
+    }
+    // The shim of the other one died before it came to that.
+    let log = vec!["its last words".to_owned()];
+    assert!(broker.bury_failed(&key("a", "has"), &failed, log.clone()).await.expect("stored"));
+
+    assert_eq!(archive(&broker).await, 2);
+    let letter = async |id| broker.dead_letter(&key("a", id)).await.expect("an answer");
+    let (lacked, had) =
+        (letter("lacks").await.expect("there"), letter("has").await.expect("there"));
+    assert_eq!(
+        (lacked.value.envelope.message.as_str(), lacked.value.log.len()),
+        ("text of lacks", 0)
+    );
+    assert_eq!(had.value.log, log);
+}
+
+#[tokio::test]
 async fn a_message_that_fits_no_record_with_its_answer_has_two() {
     let server = Server::start().await;
     let broker = server.broker().await;

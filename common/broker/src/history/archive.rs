@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use common::message::{Envelope, Outcome};
 use common::{AgentName, Timestamp};
 use futures_util::future::try_join_all;
 
@@ -18,6 +19,7 @@ use super::commit::Progress;
 use crate::api::StreamInfo;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
+use crate::journal::{Stored, read_final};
 use crate::wire::CALL;
 
 /// At this many times of what it is to hold, the journal counts as much too large.
@@ -27,6 +29,9 @@ const PRESSED: u64 = 2;
 /// writes down what it knows of all that is left, and of every single record that goes from its middle it keeps a note, which makes
 /// what it counts slow: 400 at a time, a journal of a million lost 200 a second (measured, nats-server 2.15.1, 2 cores).
 const AT_ONCE: usize = 4_000;
+
+/// How long a dead letter may be lacking: a shim tries for 10 minutes to store it, at most.
+const BURIED_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// What the journal keeps of what is finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +128,7 @@ impl Archiver {
         }
         let (due, more) = self.due(known, &journals).await?;
         let archived = self.archived_before(known, &journals, &due).await?;
+        self.bury(&journals, &due).await?;
         let mut erased: Vec<Vec<Places>> = journals.iter().map(|_| Vec::new()).collect();
         let mut copied = erased.clone();
         let mut fresh = Vec::new();
@@ -192,6 +198,30 @@ impl Archiver {
         }
         let more = due.len() == MESSAGES || bytes >= BYTES;
         Ok((due, more))
+    }
+
+    /// Stores the dead letters that are lacking. The shim of a message that has failed stores its letter, and only then says that it is done
+    /// with it: if it dies before that, the next one gets the message again, as long as the journal has it. What failed long ago has had its
+    /// letter, and a user may have dropped that.
+    async fn bury(&self, journals: &[Journal], due: &[(usize, Pair)]) -> Result<()> {
+        for (number, pair) in due {
+            let now = journals.get(*number).and_then(|journal| journal.info.ts).unwrap_or_default();
+            if now.since(pair.final_.at) > BURIED_WITHIN {
+                continue;
+            }
+            let failed = read_final(&pair.final_).value;
+            // A request that nobody can read is refused, and has none.
+            let is_of_request =
+                pair.request.as_ref().is_some_and(|it| Stored::<Envelope>::parse(it).is_ok());
+            if failed.status == Outcome::Failed
+                && is_of_request
+                && self.broker.dead_letter(&pair.key).await?.is_none()
+                && self.broker.bury_failed(&pair.key, &failed, Vec::new()).await?
+            {
+                tracing::info!("stored the dead letter of message {}", pair.key.message_id);
+            }
+        }
+        Ok(())
     }
 
     /// Which messages HISTORY has, of those that are marked as archived: they are looked for before they go. Each by the number of its journal
