@@ -8,6 +8,9 @@ use crate::Timestamp;
 /// orders all events of a message, over all attempts.
 pub const ATTEMPT_STRIDE: u64 = 1_000_000;
 
+/// What an attempt ended with whose shim died: recorded by the leader, for what the shim may have given to its worker.
+pub const SHIM_KILLED: &str = "the shim was killed";
+
 /// The number of the `index`-th event (from 1) of an attempt.
 #[must_use]
 pub fn sequence(attempt: u32, index: u64) -> u64 {

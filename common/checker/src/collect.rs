@@ -1,11 +1,11 @@
 //! Reads the facts: the journal's raw records, EVENTS, DEAD, and the workers' own notes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
 use broker::{Broker, BrokerError, JournalScan};
-use common::event::{Event, EventBody, attempt_of};
+use common::event::{Event, EventBody, SHIM_KILLED, attempt_of};
 use common::message::MessageKey;
 use common::{AgentName, MessageId, Timestamp};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -37,9 +37,10 @@ impl Facts {
         let runs = stream::iter(facts.lives.keys().cloned().map(|key| runs(broker, key)));
         let runs: Vec<_> = runs.buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
         let mut handed_out: BTreeMap<MessageKey, Vec<(Run, u64)>> = BTreeMap::new();
-        for (key, runs) in runs {
+        for (key, Recorded { runs, with_shims }) in runs {
             let life = facts.lives.entry(key.clone()).or_default();
             life.runs.extend(runs.iter().map(|(run, _)| *run));
+            life.with_shims = with_shims;
             handed_out.insert(key, runs);
         }
         for (key, life) in &mut facts.lives {
@@ -126,18 +127,29 @@ fn delivered(events: &[Event]) -> impl Iterator<Item = u32> {
     events.iter().filter(delivered).map(|event| attempt_of(event.seq))
 }
 
-/// The runs of a message that are on record in EVENTS, and when that was stored, by the clock of the workers' notes.
-async fn runs(
-    broker: &Broker,
-    key: MessageKey,
-) -> Result<(MessageKey, Vec<(Run, u64)>), BrokerError> {
+/// What EVENTS tells of a message.
+struct Recorded {
+    /// Its runs, and when that was stored, by the clock of the workers' notes.
+    runs: Vec<(Run, u64)>,
+    /// Those that ended with their shim.
+    with_shims: BTreeSet<Run>,
+}
+
+async fn runs(broker: &Broker, key: MessageKey) -> Result<(MessageKey, Recorded), BrokerError> {
     let batches = broker.stored_events(&key).await?;
     let by_notes = clock_of_notes(broker);
     let runs = batches.iter().flat_map(|(at, batch)| {
         let (at, incarnation) = (by_notes(*at), batch.incarnation);
         delivered(&batch.events).map(move |attempt| (Run { attempt, incarnation }, at))
     });
-    Ok((key, runs.collect()))
+    let with_shims = batches.iter().flat_map(|(_, batch)| {
+        let ends = batch.events.iter().filter(
+            |event| matches!(&event.body, EventBody::Error { error } if error == SHIM_KILLED),
+        );
+        ends.map(|event| Run { attempt: attempt_of(event.seq), incarnation: batch.incarnation })
+    });
+    let with_shims = with_shims.collect();
+    Ok((key, Recorded { runs: runs.collect(), with_shims }))
 }
 
 /// From nats-server's clock to the one of the notes. Rounded up: a record's time is in whole milliseconds.

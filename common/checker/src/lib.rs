@@ -70,6 +70,8 @@ pub struct Life {
     pub runs: BTreeSet<Run>,
     /// Its runs by what the workers wrote down.
     pub witnessed: Vec<Turn>,
+    /// The runs that ended with their shim, as the leader has recorded: whether a worker read them first, nobody can know.
+    pub with_shims: BTreeSet<Run>,
     /// Whether it has a dead letter.
     pub dead: bool,
     /// Records on its request's subject that do not parse, and were injected as such.
@@ -253,11 +255,12 @@ fn lived_well(key: &MessageKey, life: &Life, allowed: u32) -> Vec<Fault> {
     if on_record > allowed || witnessed > allowed {
         faults.push(Fault::RanTooOften { key: key.clone(), on_record, witnessed, allowed });
     }
+    let died_with_shims = !life.runs.is_empty() && life.runs.is_subset(&life.with_shims);
     let is = |outcome| life.finals.iter().any(|final_| final_.value.status == outcome);
     if is(Outcome::Completed) && witnessed == 0 {
         faults.push(of(Fault::AnsweredByNobody));
     }
-    if is(Outcome::Failed) && witnessed == 0 {
+    if is(Outcome::Failed) && witnessed == 0 && !died_with_shims {
         faults.push(of(Fault::GivenUpUnseen));
     }
     if is(Outcome::Failed) != life.dead && !life.finals.is_empty() {

@@ -67,6 +67,7 @@ fn facts() -> Facts {
             finals: vec![final_(at + 10, id)],
             runs: BTreeSet::from([Run { attempt: 1, incarnation: 1 }]),
             witnessed: vec![turn(1, at)],
+            with_shims: BTreeSet::new(),
             dead: false,
             garbage: 0,
         };
@@ -241,6 +242,17 @@ fn a_message_given_up_without_a_run_is_seen() {
         life.dead = true;
     });
     assert_eq!(faults, [Fault::GivenUpUnseen(key("b"))]);
+    let unknowable = |with_shims: &dyn Fn(&Life) -> BTreeSet<Run>| {
+        after(|life| {
+            life.finals[0].value.status = Outcome::Failed;
+            life.witnessed.clear();
+            life.dead = true;
+            life.with_shims = with_shims(life);
+        })
+    };
+    assert_eq!(unknowable(&|life| life.runs.clone()), [], "its shims died with it");
+    let but_one = unknowable(&|life| life.runs.iter().skip(1).copied().collect());
+    assert_eq!(but_one, [Fault::GivenUpUnseen(key("b"))]);
 }
 
 #[test]

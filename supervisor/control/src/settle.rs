@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use broker::{Broker, BrokerError, EventBatch};
 use common::control::{ControlEvent, ControlRecord};
-use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
+use common::event::{ATTEMPT_STRIDE, Event, EventBody, SHIM_KILLED, sequence};
 use common::message::MessageKey;
 use common::{AgentName, ConversationId, Timestamp};
 
@@ -135,7 +135,7 @@ async fn end(
         let body = EventBody::Delivered { incarnation: open.incarnation };
         events.push(Event { seq: sequence(attempt, 1), at, body });
     }
-    let error = "the shim was killed".to_owned();
+    let error = SHIM_KILLED.to_owned();
     // The attempt's last number: whatever it published before comes first.
     let seq = sequence(attempt, ATTEMPT_STRIDE);
     events.push(Event { seq, at, body: EventBody::Error { error } });
