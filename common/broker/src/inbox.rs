@@ -103,16 +103,16 @@ pub struct Inbox {
     held_back: bool,
     ended: bool,
     given: Given,
-    /// The delivery that came after one which never came, and was not taken.
+    /// Up to where deliveries are known that never came.
     passed: Option<Passed>,
 }
 
-/// A delivery that an inbox ended with instead of taking it: what never came was given out before it.
+/// What an inbox ended with: a delivery that it did not take, since one before it never came, or a heartbeat that told of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
-    /// Its stream sequence.
+    /// How far the consumer had got in the stream: the delivery's sequence.
     pub seq: u64,
-    /// How many deliveries the consumer had made with it.
+    /// How many deliveries the consumer had made by then.
     pub given: u64,
 }
 
@@ -121,6 +121,11 @@ pub struct Passed {
 struct Given(Option<u64>);
 
 impl Given {
+    /// Whether something was given out since then.
+    fn lacks(&self, given: u64) -> bool {
+        self.0.is_some_and(|last| given > last)
+    }
+
     /// Whether something was given out since then and before this one: it went to a pull of before, or was lost between two servers of
     /// a cluster.
     fn skips(&mut self, consumer_seq: u64) -> bool {
@@ -220,7 +225,7 @@ impl Inbox {
         self.pulls.heard.elapsed()
     }
 
-    /// The delivery that it ended with instead of taking it, if that is why it ended.
+    /// Which deliveries it knows of that never came, if that is why it ended.
     #[must_use]
     pub fn passed(&self) -> Option<Passed> {
         self.passed
@@ -282,11 +287,29 @@ impl Inbox {
     async fn hear(&mut self, message: Message) -> Option<InboxItem> {
         match message.status {
             None | Some(StatusCode::OK) => Some(self.take(message).await),
-            Some(StatusCode::IDLE_HEARTBEAT) => None,
+            Some(StatusCode::IDLE_HEARTBEAT) => {
+                self.beat(&message);
+                None
+            }
             Some(status) => {
                 self.pull_ended(status, &message);
                 None
             }
+        }
+    }
+
+    /// A heartbeat says how far the consumer has got, and comes after whatever it gave to this inbox. Without that, a delivery that was lost
+    /// with a server would be noticed only at the next one, or when it is given out again after the ack wait.
+    fn beat(&mut self, message: &Message) {
+        let headers = message.headers.as_ref();
+        let number = |name| headers?.get(name)?.as_str().parse::<u64>().ok();
+        let (given, seq) = (number("Nats-Last-Consumer"), number("Nats-Last-Stream"));
+        if let (Some(given), Some(seq)) = (given, seq)
+            && self.given.lacks(given)
+        {
+            tracing::debug!(consumer = self.consumer, "a delivery never came");
+            self.ended = true;
+            self.passed = Some(Passed { seq, given });
         }
     }
 

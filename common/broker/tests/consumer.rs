@@ -233,6 +233,39 @@ async fn a_request_that_is_not_acked_comes_again_and_is_counted() {
 }
 
 #[tokio::test]
+async fn the_last_delivery_that_never_comes_is_noticed_by_a_heartbeat() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let made = broker.create_consumer(&agent("a"), 1, 1, 8).await;
+    made.expect("made");
+    let name = consumer(&broker, &agent("a"), 1).await;
+    // Somebody else's pull is first in the queue: what it gets is what a server took with it.
+    let client = server.client().await;
+    let next = format!("$JS.API.CONSUMER.MSG.NEXT.MOZART_test_JOURNAL.{name}");
+    let mut taken = client.subscribe("taken").await.expect("subscribed");
+    let body = serde_json::json!({ "batch": 1, "expires": 30_000_000_000_u64 }).to_string();
+    client.publish_with_reply(next, "taken", body.into()).await.expect("sent");
+    soon(async {
+        loop {
+            let info = format!("$JS.API.CONSUMER.INFO.MOZART_test_JOURNAL.{name}");
+            let info = client.request(info, "".into()).await.expect("an answer");
+            let info: serde_json::Value = serde_json::from_slice(&info.payload).expect("JSON");
+            if info["num_waiting"] == 1 {
+                return;
+            }
+        }
+    })
+    .await;
+    let mut inbox = broker.pull(&agent("a"), name, 8, Some(0)).await.expect("pulling");
+    send(&broker, "a", "m").await;
+    let lost = soon(taken.next()).await.expect("the delivery");
+    assert!(lost.reply.is_some_and(|ack| ack.starts_with("$JS.ACK.")), "a delivery");
+    assert!(matches!(soon(inbox.next()).await, InboxItem::Ended));
+    let passed = inbox.passed().expect("it tells why");
+    assert_eq!((passed.seq, passed.given), (1, 1));
+}
+
+#[tokio::test]
 async fn a_shim_that_nobody_tells_the_time_does_not_take_this_hosts_clock_for_it() {
     let server = Server::start().await;
     let broker = server.broker().await;
