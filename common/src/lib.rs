@@ -9,6 +9,7 @@ pub mod codec;
 pub mod control;
 pub mod event;
 pub mod failure;
+pub mod figures;
 pub mod files;
 pub mod frame;
 pub mod id;
@@ -25,6 +26,7 @@ pub mod storage;
 pub mod subject;
 pub mod tally;
 pub mod time;
+pub mod trace;
 pub mod users;
 pub mod words;
 pub mod worker;
@@ -34,3 +36,4 @@ pub use id::{
     AgentName, ConversationId, ConversationTag, MessageId, Namespace, NodeName, SenderName,
 };
 pub use time::Timestamp;
+pub use trace::TraceParent;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventBody};
+use crate::trace::{self, TraceParent};
 use crate::{AgentName, ConversationId, ConversationTag, MessageId, SenderName, Timestamp};
 
 /// The largest message text that `send` accepts, in bytes. The broker's `max_payload` is 1 MiB; the rest is room for the
@@ -78,6 +79,9 @@ pub struct Envelope {
     /// The dead message that this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<MessageId>,
+    /// The span of whoever sent it: the message's own spans are its children. A retry with the same id may have another.
+    #[serde(default, deserialize_with = "trace::if_valid", skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<TraceParent>,
 }
 
 impl Envelope {

@@ -127,6 +127,9 @@ pub struct ShimConfig {
     pub generation: u64,
     /// The token of its command subject.
     pub token: String,
+    /// The traces that are recorded; none where none is exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<crate::trace::Share>,
     /// The agent.
     pub spec: crate::spec::AgentSpec,
     /// The worker's working directory; the shim's own when it is none.

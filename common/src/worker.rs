@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::read::{Damage, NotProtocol, read, too_long};
+use crate::TraceParent;
 use crate::message::MAX_RECORD;
 use crate::spec::WorkerInit;
 
@@ -44,6 +45,9 @@ pub enum ToWorker {
         message: String,
         /// The ordering key.
         conversation_id: String,
+        /// The span that the worker's own are children of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traceparent: Option<TraceParent>,
     },
     /// A question from another agent.
     Route {
@@ -55,6 +59,9 @@ pub enum ToWorker {
         from_id: String,
         /// The text.
         message: String,
+        /// As of a chat.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traceparent: Option<TraceParent>,
     },
     /// The answer to the worker's own question.
     RouteResponse {

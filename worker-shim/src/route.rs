@@ -73,6 +73,7 @@ pub(crate) fn envelope(
         cause: origin,
         path,
         redrive_of: None,
+        traceparent: None,
     };
     let again = question.asker.as_ref().is_some_and(|asker| asker.again);
     Ok(Asked { envelope, within, again })

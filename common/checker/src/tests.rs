@@ -32,6 +32,7 @@ fn request(seq: u64, id: &str) -> Placed<Envelope> {
         cause: None,
         path: Vec::new(),
         redrive_of: None,
+        traceparent: None,
     };
     Placed { seq, at: Timestamp::from_millis(STORED), value }
 }

@@ -86,6 +86,7 @@ pub fn chat(key: &MessageKey, conversation_id: ConversationId, message: String) 
         cause: None,
         path: Vec::new(),
         redrive_of: None,
+        traceparent: None,
     }
 }
 

@@ -357,6 +357,7 @@ fn again(dead: &Envelope, seq: u64, at: Timestamp) -> Envelope {
         cause: None,
         path: Vec::new(),
         redrive_of: Some(dead.message_id.clone()),
+        traceparent: dead.traceparent,
         agent: dead.agent.clone(),
         sender: dead.sender.clone(),
         message: dead.message.clone(),

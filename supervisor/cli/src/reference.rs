@@ -192,6 +192,7 @@ pub(crate) mod tests {
             cause: None,
             path: Vec::new(),
             redrive_of: None,
+            traceparent: None,
         }
     }
 

@@ -72,6 +72,7 @@ impl MessageArgs {
             cause: None,
             path: Vec::new(),
             redrive_of: None,
+            traceparent: None,
         }
     }
 }

@@ -52,5 +52,6 @@ pub fn message(agent: &str, id: &str, text: &str) -> Envelope {
         cause: None,
         path: Vec::new(),
         redrive_of: None,
+        traceparent: None,
     }
 }

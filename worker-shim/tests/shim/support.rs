@@ -62,6 +62,7 @@ pub(crate) fn envelope(message: &str, conversation: &str, text: &str) -> Envelop
         cause: None,
         path: Vec::new(),
         redrive_of: None,
+        traceparent: None,
     }
 }
 

@@ -173,6 +173,7 @@ mod tests {
             cause: None,
             path: Vec::new(),
             redrive_of: None,
+            traceparent: None,
         };
         let event = |seq, body| Event { seq, at: at(seq), body };
         let final_ = Final {

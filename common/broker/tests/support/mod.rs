@@ -326,6 +326,7 @@ pub(crate) fn envelope(agent_name: &str, id: &str) -> Envelope {
         path: Vec::new(),
         cause: None,
         redrive_of: None,
+        traceparent: None,
     }
 }
 

@@ -209,5 +209,6 @@ fn envelope(agent: &AgentName) -> Result<Envelope> {
         cause: None,
         path: Vec::new(),
         redrive_of: None,
+        traceparent: None,
     })
 }

@@ -228,6 +228,7 @@ fn envelope(agents: &[AgentName], n: usize, of: usize, long: bool) -> Result<Env
         cause: None,
         path: Vec::new(),
         redrive_of: None,
+        traceparent: None,
     })
 }
 

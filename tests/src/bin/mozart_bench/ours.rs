@@ -67,6 +67,7 @@ impl Ours {
             cause: None,
             path: Vec::new(),
             redrive_of: None,
+            traceparent: None,
         })
     }
 

@@ -47,6 +47,7 @@ fn envelope(message: &str, conversation: &str) -> Envelope {
         cause: None,
         path: Vec::new(),
         redrive_of: None,
+        traceparent: None,
     }
 }
 
