@@ -84,9 +84,9 @@ impl<'de> Deserialize<'de> for Spread {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Figures {
-    /// Messages that came for the first time.
+    /// Messages that a worker was given for the first time.
     #[serde(skip_serializing_if = "is_zero")]
-    pub taken: u64,
+    pub started: u64,
     /// Deliveries of messages that had been given out before.
     #[serde(skip_serializing_if = "is_zero")]
     pub redelivered: u64,
@@ -183,25 +183,25 @@ mod tests {
     #[test]
     fn what_is_told_is_short_and_read_back() {
         assert_eq!(Figures::default().header(), None);
-        let mut figures = Figures { taken: 2, completed: 1, ..Figures::default() };
+        let mut figures = Figures { started: 2, completed: 1, ..Figures::default() };
         for ms in [1, 10, 11, 2_000_000] {
             figures.whole.add(Duration::from_millis(ms));
         }
         let header = figures.header().expect("something happened");
         assert_eq!(
             header,
-            r#"{"taken":2,"completed":1,"whole":{"classes":[[10,2],[25,1],[0,1]],"sumMs":2000022}}"#
+            r#"{"started":2,"completed":1,"whole":{"classes":[[10,2],[25,1],[0,1]],"sumMs":2000022}}"#
         );
         assert_eq!(Figures::read(&header), Some(figures));
     }
 
     #[test]
     fn other_versions_are_understood_as_far_as_that_goes() {
-        let other = r#"{"taken":1,"new":[7],"whole":{"classes":[[40,3],[9999999,1]],"sumMs":5}}"#;
+        let other = r#"{"started":1,"new":[7],"whole":{"classes":[[40,3],[9999999,1]],"sumMs":5}}"#;
         let read = Figures::read(other).expect("readable");
-        assert_eq!((read.taken, read.whole.count()), (1, 4));
+        assert_eq!((read.started, read.whole.count()), (1, 4));
         assert_eq!((read.whole.counts[2], read.whole.counts[CLASSES - 1]), (3, 1));
-        for bad in ["", "x", "7", r#"{"taken":-1}"#, &" ".repeat(LONGEST + 1)] {
+        for bad in ["", "x", "7", r#"{"started":-1}"#, &" ".repeat(LONGEST + 1)] {
             assert_eq!(Figures::read(bad), None, "{bad}");
         }
     }

@@ -77,6 +77,8 @@ pub(crate) enum Done {
     },
     Buried {
         reply: String,
+        /// Whether there was none before.
+        stored: bool,
     },
     Refused {
         reply: String,
@@ -265,12 +267,12 @@ pub(crate) async fn bury(
         let burying = broker.bury_failed(&key, &final_, log.clone());
         let Some(buried) = gate.through(burying).await else { continue };
         match buried {
-            Ok(_) => return Done::Buried { reply },
+            Ok(stored) => return Done::Buried { reply, stored },
             Err(error) => {
                 // The final state says why it failed; a letter that can never be stored must not keep the message.
                 if let Err(error) = retries.after(error).await {
                     tracing::error!("dropped a dead letter: {error}");
-                    return Done::Buried { reply };
+                    return Done::Buried { reply, stored: false };
                 }
             }
         }

@@ -73,7 +73,7 @@ pub(crate) fn envelope(
         cause: origin,
         path,
         redrive_of: None,
-        traceparent: None,
+        traceparent: question.asker.as_ref().and_then(|asker| asker.traceparent),
     };
     let again = question.asker.as_ref().is_some_and(|asker| asker.again);
     Ok(Asked { envelope, within, again })

@@ -55,6 +55,8 @@ pub(crate) struct Turn {
     /// Whether events were left out.
     omits: bool,
     overflow: Option<&'static str>,
+    /// When the first text of the answer came.
+    pub(crate) first_text_us: Option<u64>,
 }
 
 impl Turn {
@@ -89,6 +91,7 @@ impl Turn {
             acknowledged: false,
             omits: false,
             overflow: None,
+            first_text_us: None,
         }
     }
 
@@ -174,6 +177,7 @@ impl Turn {
 
     /// A piece of the answer, without the secrets in it: one may be told in pieces.
     pub(crate) fn push_text(&mut self, now: Now, text: &str, secrets: &Secrets) {
+        self.first_text_us.get_or_insert(now.us);
         if self.held.is_empty() && secrets.begun(text) == 0 {
             return self.say_text(now, &secrets.text(text.into()));
         }

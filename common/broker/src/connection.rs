@@ -16,6 +16,7 @@ use crate::attempts::Takes;
 use crate::callout::{self, AsUser};
 use crate::clock::Moment;
 use crate::connecting::open;
+use crate::figures::Told;
 use crate::error::{BrokerError, Result};
 use crate::room::Room;
 use crate::streams::{self, EventsAre, Made, REPLICAS, Scaled};
@@ -420,13 +421,17 @@ pub struct TransientMessage {
     pub payload: Bytes,
     /// Where an answer is expected (with [`Broker::tell`]).
     pub reply: Option<String>,
+    /// What a shim has counted, and what waits at it, if it tells: [`Broker::tell_figures`].
+    pub told: Told,
 }
 
 impl Subscription {
     /// The next message; none when the client is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<TransientMessage> {
         let message = self.inner.next().await?;
+        let told = message.headers.as_ref().map(Told::of).unwrap_or_default();
         Some(TransientMessage {
+            told,
             subject: message.subject.into_string(),
             payload: message.payload,
             reply: message.reply.map(async_nats::Subject::into_string),

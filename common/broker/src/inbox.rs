@@ -45,6 +45,8 @@ pub struct Delivery {
     pub at: Timestamp,
     /// How often this consumer has given it out.
     pub delivered: u64,
+    /// How many its consumer has beyond it.
+    pub pending: u64,
     /// For [`Broker::ack`].
     pub reply: String,
 }
@@ -344,7 +346,7 @@ impl Inbox {
             self.passed = Some(Passed { seq: ack.stream_seq, given: ack.consumer_seq });
             return InboxItem::Ended;
         }
-        let (seq, delivered) = (ack.stream_seq, ack.delivered);
+        let (seq, delivered, pending) = (ack.stream_seq, ack.delivered, ack.pending);
         let at = Timestamp::from_millis(ack.time / 1_000_000);
         self.broker.wire().clock.passed(Moment::now(), at);
         self.asked = self.asked.saturating_sub(1);
@@ -365,7 +367,14 @@ impl Inbox {
         let reply = reply.to_owned();
         match believe(named, &message.payload) {
             Ok(envelope) => {
-                InboxItem::Delivery(Box::new(Delivery { envelope, seq, at, delivered, reply }))
+                InboxItem::Delivery(Box::new(Delivery {
+                    envelope,
+                    seq,
+                    at,
+                    delivered,
+                    pending,
+                    reply,
+                }))
             }
             Err(unbelieved) => InboxItem::Unreadable(Box::new(unbelieved.named(seq, reply))),
         }

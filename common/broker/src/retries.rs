@@ -2,6 +2,7 @@
 //! on is up to the caller.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::{BrokerError, Result};
@@ -12,6 +13,15 @@ const FIRST: Duration = Duration::from_millis(100);
 
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(2);
+
+/// Tries that failed and were followed by another one, in this process.
+static REPEATED: AtomicU64 = AtomicU64::new(0);
+
+/// How many requests were repeated in this process so far.
+#[must_use]
+pub fn repeated() -> u64 {
+    REPEATED.load(Ordering::Relaxed)
+}
 
 /// The tries of one call, which must be harmless when repeated.
 #[derive(Debug)]
@@ -41,6 +51,7 @@ impl Retries {
 
     /// Waits after a failed try, whatever the error, of something that cannot be skipped: a read that decides, a handover.
     pub async fn pause(&mut self, error: &BrokerError) {
+        REPEATED.fetch_add(1, Ordering::Relaxed);
         tracing::warn!("{} failed, retrying: {error}", self.what);
         tokio::time::sleep(jitter(self.pause)).await;
         self.pause = (self.pause * 2).min(LONGEST);

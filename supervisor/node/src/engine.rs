@@ -82,6 +82,7 @@ fn engine_options(
         creds: access.creds,
         ca: options.connect.ca.clone(),
         logins: access.logins,
+        traces: options.traces,
         network: options.runtime.network.clone(),
         base_image: options.runtime.base_image.clone(),
         dev: options.runtime.dev,

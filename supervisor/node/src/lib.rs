@@ -21,6 +21,7 @@ use broker::{Broker, ConnectOptions, Moment, Subscription, TransientMessage};
 use common::api::ApiError;
 use common::frame::{IncarnationExit, NodeReport, NodeStatus, RunningIncarnation};
 use common::shim::ShimLogins;
+use common::trace::Share;
 use common::{AgentName, Capacity, NodeName, codec};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -66,6 +67,8 @@ pub struct NodeOptions {
     pub connect: ConnectOptions,
     /// Whether its shims log in with rights of their own, for which the supervisors answer.
     pub logins: bool,
+    /// The traces that are recorded, for the shims; none where none is exported.
+    pub traces: Option<Share>,
     /// The data folder.
     pub home: PathBuf,
     /// The id of the data folder: what runs with another id does not belong to this node.
@@ -190,6 +193,7 @@ pub async fn serve(
         creds: access.creds.as_ref().map(|path| path.to_string_lossy().into_owned()),
         ca: options.connect.ca.clone(),
         logins: access.logins,
+        traces: options.traces,
         env_file: options.runtime.env_file.clone(),
     });
     // A leader that was deposed while no process of this node ran may command this one first.

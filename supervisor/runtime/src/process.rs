@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use common::frame::StartIncarnation;
 use common::shim::{CONFIG_ENV, LABEL_ENV, ShimConfig, ShimLogins};
 use common::spec::AgentSpec;
+use common::trace::Share;
 use common::{AgentName, Namespace, NodeName, Timestamp};
 
 use super::files::moved;
@@ -59,6 +60,8 @@ pub struct ProcessRuntime {
     pub ca: Option<String>,
     /// How shims log in; none: with the node's credentials.
     pub logins: Option<ShimLogins>,
+    /// The traces that are recorded; none where none is exported.
+    pub traces: Option<Share>,
     /// Where the values of SECRETs are looked up first.
     pub env_file: Option<PathBuf>,
 }
@@ -128,6 +131,7 @@ impl ProcessRuntime {
             incarnation: start.incarnation,
             generation: start.generation,
             token: start.token.clone(),
+            traces: self.traces,
             workdir: Some(match files {
                 Some(files) => files.to_string_lossy().into_owned(),
                 None => workdir(&spec, &run),

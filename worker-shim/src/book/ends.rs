@@ -126,6 +126,7 @@ impl Book {
         match std::mem::replace(&mut held.phase, Phase::READY) {
             Phase::Open(turn) => {
                 held.attempts = turn.attempt;
+                held.first_text_us = held.first_text_us.or(turn.first_text_us);
                 let id = held.envelope.message_id.clone();
                 if self.open.get(&id) == Some(&seq) {
                     self.open.remove(&id);
@@ -192,6 +193,7 @@ impl Book {
         if self.held.get(&seq).filter(sent).is_some() {
             self.finished += 1;
             self.lost_finals += u64::from(!won);
+            self.count_end(now, seq, won, final_.status);
             self.leave(seq, Some(final_).filter(|_| won), &mut todo);
         }
         self.schedule(now, &mut todo);
@@ -208,10 +210,12 @@ impl Book {
         match found {
             Some((&seq, held)) => match &mut held.phase {
                 Phase::Unchecked | Phase::Checking | Phase::Fetching | Phase::Waiting { .. } => {
+                    self.figures.cancelled += 1;
                     self.leave(seq, None, &mut todo);
                 }
                 Phase::Open(turn) if !turn.cancelled => {
                     turn.cancelled = true;
+                    self.figures.cancelled += 1;
                     todo.push(Do::Tell(ToWorker::Cancel { message_id: id.to_string() }));
                 }
                 Phase::Open(_) | Phase::Settling { .. } => {}

@@ -1,10 +1,11 @@
 //! From the broker to the worker: deliveries, look-ups, the lanes of conversations, and who is next.
 
 use common::message::{Cause, Envelope, Final, Kind, Outcome};
+use common::trace;
 use common::words::count;
 use common::worker::ToWorker;
 
-use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS};
+use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS, figures};
 use crate::clock::micros;
 use crate::turn::Turn;
 
@@ -20,7 +21,7 @@ const OWED_US: u64 = 1_000_000;
 impl Book {
     /// A delivery.
     pub(crate) fn deliver(&mut self, now: Now, arrival: Arrival) -> Vec<Do> {
-        let Arrival { seq, mut envelope, reply, check, left } = arrival;
+        let Arrival { seq, mut envelope, reply, check, left, age } = arrival;
         let again = seq <= self.highest;
         if again && self.recent.contains(&seq) {
             return vec![Do::Ack { reply }];
@@ -52,8 +53,19 @@ impl Book {
         let expires_us = left.map(|left| now.us.saturating_add(micros(left)));
         let (attempts, last_error, alone) = (0, None, false);
         let turns = u32::from(check || again);
-        let held =
-            Held { envelope, text, expires_us, reply, attempts, turns, last_error, alone, phase };
+        let held = Held {
+            envelope,
+            text,
+            expires_us,
+            stored_us: figures::stored_us(now, age),
+            first_text_us: None,
+            reply,
+            attempts,
+            turns,
+            last_error,
+            alone,
+            phase,
+        };
         self.held.insert(seq, held);
         self.mind_expiry(seq);
         self.look_up_more(&mut todo);
@@ -147,7 +159,9 @@ impl Book {
             key.message_id == envelope.message_id && key.sender == envelope.sender
         };
         let found = self.cancelled.iter().position(is_it);
-        found.is_some_and(|at| self.cancelled.remove(at).is_some())
+        let found = found.is_some_and(|at| self.cancelled.remove(at).is_some());
+        self.figures.cancelled += u64::from(found);
+        found
     }
 
     /// Keeps a lane in journal order, behind what is with the worker.
@@ -331,17 +345,25 @@ impl Book {
         } else {
             envelope.message.clone()
         };
+        let traceparent = trace::of_turn(envelope, attempt, self.rules.traces);
         todo.push(Do::Tell(match envelope.kind {
             Kind::Chat | Kind::Trigger => ToWorker::Chat {
                 message_id,
                 from_id,
                 message,
                 conversation_id: envelope.conversation_id.to_string(),
+                traceparent,
             },
-            Kind::Route => {
-                ToWorker::Route { request_id: message_id.clone(), message_id, from_id, message }
-            }
+            Kind::Route => ToWorker::Route {
+                request_id: message_id.clone(),
+                message_id,
+                from_id,
+                message,
+                traceparent,
+            },
         }));
+        self.figures.attempts += 1;
+        self.figures.started += u64::from(attempt == 1);
         self.open.insert(envelope.message_id.clone(), seq);
         let timeout = self.rules.turn_timeout_us;
         held.turns = held.turns.saturating_add(1);

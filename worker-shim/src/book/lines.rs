@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::MessageId;
+use common::{MessageId, trace};
 use common::worker::{Damage, FromWorker, MAX_DEPTH, MAX_EVENT, ToWorker, TurnRef};
 
 use super::quota::Quota;
@@ -189,7 +189,8 @@ impl Book {
         let left = expires_us.map(|at| Duration::from_micros(at.saturating_sub(now.us)));
         let again = turn.attempt > 1 || *turns > 1;
         let (attempt, envelope) = (turn.attempt, Box::new(envelope.clone()));
-        Some(Asker { seq, attempt, again, envelope, left })
+        let traceparent = trace::of_turn(&envelope, attempt, self.rules.traces);
+        Some(Asker { seq, attempt, again, envelope, traceparent, left })
     }
 
     /// Does something to an open turn: that is progress, and may be too much.

@@ -6,6 +6,7 @@
 
 mod clock;
 mod ends;
+mod figures;
 mod lanes;
 mod lines;
 mod quota;
@@ -16,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::figures::Figures;
 use common::message::{Envelope, Final, MessageKey};
+use common::trace::{Share, TraceParent};
 use common::worker::ToWorker;
 use common::{AgentName, ConversationId, ConversationTag, MessageId, Timestamp};
 
@@ -55,6 +58,8 @@ pub(crate) struct Rules {
     pub(crate) turn_timeout_us: u64,
     /// The secrets that must not be published.
     pub(crate) secrets: Arc<Secrets>,
+    /// The traces that are recorded; none where none is exported.
+    pub(crate) traces: Option<Share>,
 }
 
 /// A request that has come.
@@ -68,6 +73,8 @@ pub(crate) struct Arrival {
     pub(crate) check: bool,
     /// How long somebody waits for the answer, if that is bounded.
     pub(crate) left: Option<Duration>,
+    /// How long ago the broker stored it.
+    pub(crate) age: Duration,
 }
 
 /// What the book wants done.
@@ -121,6 +128,8 @@ pub(crate) struct Asker {
     /// It may have asked before, in an earlier turn: not each of them is on record as an attempt.
     pub(crate) again: bool,
     pub(crate) envelope: Box<Envelope>,
+    /// The span of the turn.
+    pub(crate) traceparent: Option<TraceParent>,
     /// How long its own asker will wait, if that is bounded.
     pub(crate) left: Option<Duration>,
 }
@@ -153,6 +162,10 @@ struct Held {
     text: bool,
     /// When nobody waits for the answer any more.
     expires_us: Option<u64>,
+    /// When the broker had stored it, which may be before this process began.
+    stored_us: i64,
+    /// When the first text of an answer came, in whatever attempt.
+    first_text_us: Option<u64>,
     /// Where its ack goes; empty until the broker gives it out again.
     reply: String,
     /// Attempts made so far.
@@ -218,6 +231,8 @@ pub(crate) struct Book {
     answered_us: u64,
     pub(crate) finished: u64,
     pub(crate) lost_finals: u64,
+    /// What happened since it was last told.
+    pub(crate) figures: Figures,
 }
 
 impl Book {
@@ -246,6 +261,7 @@ impl Book {
             answered_us: 0,
             finished: 0,
             lost_finals: 0,
+            figures: Figures::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use broker::{InboxItem, Request, Requested, Unreadable};
+use common::figures::{Figures, Queue};
 use common::frame::{Heartbeat, ShimCommand, ShimReport};
 use common::message::Envelope;
 use common::worker::ToWorker;
@@ -68,27 +69,51 @@ impl Pump {
     }
 
     pub(super) async fn report(&mut self, report: &ShimReport) {
+        let _sent = self.report_with(report, &Figures::default(), Queue::default()).await;
+    }
+
+    /// Whether it was sent, which is no proof that it came.
+    async fn report_with(
+        &mut self,
+        report: &ShimReport,
+        figures: &Figures,
+        queue: Queue,
+    ) -> bool {
         if !self.up {
             // It would wait in the client, and be old when it comes.
-            return;
+            return false;
         }
         let subject =
             self.broker.subjects().shim_report(&self.config.spec.name, self.config.incarnation);
         match codec::encode(report) {
             Ok(frame) => {
-                if let Err(error) = self.broker.tell(subject, frame.into()).await {
+                let told = self.broker.tell_figures(subject, frame.into(), figures, queue).await;
+                if let Err(error) = &told {
                     tracing::warn!("cannot send a report: {error}");
                 }
+                told.is_ok()
             }
-            Err(error) => tracing::error!("cannot send a report: {error}"),
+            Err(error) => {
+                tracing::error!("cannot send a report: {error}");
+                false
+            }
         }
+    }
+
+    /// What waits here.
+    fn queue(&self) -> Queue {
+        let (held, oldest_ms) = (self.book.held() as u64, self.book.oldest_ms(self.clock.now()));
+        Queue { held, beyond: self.beyond, oldest_ms }
     }
 
     pub(super) async fn heartbeat(&mut self) {
         self.heartbeat_at = Instant::now() + HEARTBEAT_EVERY;
         self.told.0 = self.book.open();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        self.report(&ShimReport::Heartbeat(Heartbeat {
+        let mut figures = std::mem::take(&mut self.book.figures);
+        let repeated = broker::repeated();
+        figures.retries += repeated - std::mem::replace(&mut self.repeated, repeated);
+        let report = ShimReport::Heartbeat(Heartbeat {
             held: count(self.book.held()),
             open: count(self.book.open()),
             finished: self.book.finished,
@@ -96,8 +121,11 @@ impl Pump {
             refused: self.refusals.total(),
             quiet_ms: micros(self.pipes.last_line.elapsed()) / 1000,
             worker_pid: self.pipes.worker.pid.as_raw_nonzero().get().unsigned_abs(),
-        }))
-        .await;
+        });
+        if !self.report_with(&report, &figures, self.queue()).await {
+            // They are told next time.
+            self.book.figures = figures;
+        }
     }
 
     pub(super) async fn command(&mut self, frame: &[u8]) {
@@ -130,10 +158,13 @@ impl Pump {
     pub(super) async fn item(&mut self, item: InboxItem) {
         match item {
             InboxItem::Delivery(delivery) => {
-                let broker::Delivery { envelope, seq, at, delivered, reply, .. } = *delivery;
+                let broker::Delivery { envelope, seq, at, delivered, pending, reply, .. } =
+                    *delivery;
+                self.beyond = pending;
+                self.book.figures.redelivered += u64::from(delivered > 1);
                 let check = seq <= self.standing.horizon() || delivered > 1;
-                let left = self.left(&envelope, at);
-                let arrival = Arrival { seq, envelope, reply, check, left };
+                let (left, age) = (self.left(&envelope, at), self.age(at));
+                let arrival = Arrival { seq, envelope, reply, check, left, age };
                 let todo = self.book.deliver(self.clock.now(), arrival);
                 self.perform(todo);
             }
@@ -184,7 +215,11 @@ impl Pump {
             }
             Done::NotAsked => return,
             Done::Finished(keys) => return self.questions.finished(&keys),
-            Done::Buried { reply } | Done::Refused { reply } => return self.ack(reply),
+            Done::Buried { reply, stored } => {
+                self.book.figures.dead_letters += u64::from(stored);
+                return self.ack(reply);
+            }
+            Done::Refused { reply } => return self.ack(reply),
             Done::Looked { look, found, lost, again, given } => {
                 if given.is_some() {
                     (self.given, self.passed) = (given, None);
@@ -205,8 +240,8 @@ impl Pump {
                     continue;
                 }
             };
-            let left = self.left(&envelope, at);
-            let arrival = Arrival { seq, envelope, reply: String::new(), check: true, left };
+            let (left, age) = (self.left(&envelope, at), self.age(at));
+            let arrival = Arrival { seq, envelope, reply: String::new(), check: true, left, age };
             let todo = self.book.deliver(self.clock.now(), arrival);
             self.perform(todo);
         }
@@ -222,8 +257,12 @@ impl Pump {
     /// shows, it has all of that time: late is better than early.
     fn left(&self, envelope: &Envelope, at: Timestamp) -> Option<Duration> {
         let within = envelope.deadline?.since(envelope.created_at);
-        let stored_for = self.broker.now_at_least().map(|now| now.since(at));
-        Some(within.saturating_sub(stored_for.unwrap_or_default()))
+        Some(within.saturating_sub(self.age(at)))
+    }
+
+    /// How long ago the broker's clock showed this, at least: nothing, where nobody has told what it shows.
+    fn age(&self, at: Timestamp) -> Duration {
+        self.broker.now_at_least().map(|now| now.since(at)).unwrap_or_default()
     }
 
     pub(super) fn answer(&mut self, request_id: String, answer: Result<String, String>) {

@@ -43,6 +43,7 @@ impl Pump {
                 }
                 Do::Ask(question) => {
                     let asked = self.questions.ask(&question, &self.book, &self.tasks);
+                    self.book.figures.questions += u64::from(asked.is_ok());
                     if let Err(error) = asked {
                         self.note(&format!("a question was not asked: {error}"));
                         let id = &question.request_id;

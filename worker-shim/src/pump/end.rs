@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use common::figures::Figures;
 use common::shim::{EXIT_KEY, Exit, ShimConfig, ShimExit};
 use common::worker::ToWorker;
 use rustix::process::Signal;
@@ -146,10 +147,14 @@ impl Pump {
         }
         // Everything else was confirmed; and a lost ack is a look-up for the next incarnation.
         self.acks.send(&self.broker).await;
-        if self.logs.were_sent()
+        let has_figures = self.book.figures != Figures::default();
+        if has_figures {
+            self.heartbeat().await;
+        }
+        if (self.logs.were_sent() || has_figures)
             && let Err(error) = self.broker.flush(Duration::from_secs(1)).await
         {
-            tracing::warn!("the last log lines may be lost: {error}");
+            tracing::warn!("the last log lines and figures may be lost: {error}");
         }
         true
     }

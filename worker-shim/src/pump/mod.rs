@@ -75,6 +75,10 @@ struct Pump {
     told: (usize, Option<Instant>),
     keep_at: Instant,
     refusals: Refusals,
+    /// What the consumer had beyond the last delivery.
+    beyond: u64,
+    /// The repeated requests that were told.
+    repeated: u64,
 }
 
 impl Pump {

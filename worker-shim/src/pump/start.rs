@@ -170,6 +170,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         retry_max_us: micros(retry.max),
         turn_timeout_us: micros(timeout.turn),
         secrets: Arc::clone(&secrets),
+        traces: config.traces,
     };
     let now = Instant::now();
     let near = Box::pin(broker.clone().stay_in_reach(Some(agent.clone())));
@@ -199,6 +200,8 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         told: (0, None),
         keep_at: now + KEEP_EVERY,
         refusals: Refusals::default(),
+        beyond: 0,
+        repeated: 0,
     };
     let agent = config.spec.worker_init();
     pump.tell(&ToWorker::Init { agent, incarnation: config.incarnation });

@@ -187,6 +187,7 @@ impl Shim {
             incarnation: INCARNATION,
             generation: 1,
             token: TOKEN.into(),
+            traces: None,
             spec,
             workdir: None,
             exit_file: Some(path("exit.json")),

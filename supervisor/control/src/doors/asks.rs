@@ -65,7 +65,7 @@ impl Asks {
     }
 
     fn take(&mut self, message: TransientMessage) {
-        let TransientMessage { subject, payload, reply } = message;
+        let TransientMessage { subject, payload, reply, .. } = message;
         let Some((agent, incarnation)) = self.doors.broker.subjects().parse_shim_ask(&subject)
         else {
             return;

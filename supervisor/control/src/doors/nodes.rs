@@ -73,7 +73,7 @@ impl NodeAsks {
     }
 
     fn take(&mut self, message: TransientMessage) {
-        let TransientMessage { subject, payload, reply } = message;
+        let TransientMessage { subject, payload, reply, .. } = message;
         let Some(node) = self.doors.broker.subjects().parse_node_ask(&subject) else { return };
         let Some(reply) = reply else { return };
         let count = self.of_nodes.entry(node.clone()).or_default();

@@ -196,6 +196,7 @@ impl Engine {
                 incarnation: start.incarnation,
                 generation: start.generation,
                 token: start.token.clone(),
+                traces: options.traces,
                 spec: spec.clone(),
                 workdir: None,
                 exit_file: None,

@@ -216,6 +216,8 @@ pub struct EngineOptions {
     pub ca: Option<String>,
     /// How shims log in; none: with the node's credentials.
     pub logins: Option<ShimLogins>,
+    /// The traces that are recorded; none where none is exported.
+    pub traces: Option<common::trace::Share>,
     /// The network of the containers; none is the engine's own bridge.
     pub network: Option<String>,
     /// What agents without IMAGE run in.

@@ -156,6 +156,7 @@ mod tests {
             creds: None,
             ca: None,
             logins: None,
+            traces: None,
             network: None,
             base_image: BASE_IMAGE.into(),
             dev: false,

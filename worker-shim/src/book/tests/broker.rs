@@ -18,6 +18,7 @@ fn a_message_goes_to_the_worker_and_its_answer_to_the_journal_then_the_ack() {
             from_id: "user".into(),
             message: "text of m".into(),
             conversation_id: "c".into(),
+            traceparent: None,
         })]
     );
     let todo = desk.line(done("m", "answer"));

@@ -4,11 +4,13 @@
 
 mod broker;
 mod damage;
+mod figures;
 mod properties;
 mod turns;
 mod words;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::event::{Event, EventBody};
 use common::message::{Envelope, Final, Kind, Outcome};
@@ -105,6 +107,7 @@ impl Desk {
             retry_max_us: 30 * SECOND,
             turn_timeout_us: 60 * SECOND,
             secrets: Arc::new(Secrets::new(&secrets.into_iter().collect())),
+            traces: None,
         };
         Self { book: Book::new(rules), us: SECOND }
     }
@@ -123,7 +126,7 @@ impl Desk {
 
     fn arrive(&mut self, seq: u64, envelope: Envelope, reply: &str, check: bool) -> Vec<Do> {
         let left = envelope.deadline.map(|deadline| deadline.since(self.now().at));
-        let arrival = Arrival { seq, envelope, reply: reply.into(), check, left };
+        let arrival = Arrival { seq, envelope, reply: reply.into(), check, left, age: Duration::ZERO };
         self.book.deliver(self.now(), arrival)
     }
 
