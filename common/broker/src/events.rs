@@ -10,6 +10,7 @@ use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::follow::{End, Followed, Follower, Source};
 use crate::read::Reader;
+use crate::record::Record;
 use crate::wire::CALL;
 
 const INCARNATION: &str = "Mozart-Incarnation";
@@ -112,6 +113,24 @@ impl Broker {
                 Some((record.at, batch?))
             })
             .collect())
+    }
+
+    /// The first stored events of a message, of so many records at most.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn first_events(&self, key: &MessageKey, records: usize) -> Result<Vec<EventBatch>> {
+        let (stream, filter) = (self.events_stream(), self.subjects().events(key));
+        let mut reader =
+            Reader::new(self.wire(), stream, filter, 1, u64::MAX).of(self.replicas());
+        let mut batches = Vec::new();
+        while batches.len() < records
+            && let Some(record) = reader.next().await?
+        {
+            let Record { subject, headers, payload, .. } = &record;
+            batches.extend(self.event_batch(subject, headers, payload));
+        }
+        Ok(batches)
     }
 
     /// Follows the events of a message, stored ones first, then live.
