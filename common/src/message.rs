@@ -80,7 +80,11 @@ pub struct Envelope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<MessageId>,
     /// The span of whoever sent it: the message's own spans are its children. A retry with the same id may have another.
-    #[serde(default, deserialize_with = "trace::if_valid", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "trace::if_valid",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub traceparent: Option<TraceParent>,
 }
 

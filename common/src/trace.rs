@@ -72,7 +72,9 @@ impl<'de> Deserialize<'de> for TraceParent {
 }
 
 /// Reads one that may be missing. What is none is left out: no message is refused for its trace.
-pub(crate) fn if_valid<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TraceParent>, D::Error> {
+pub(crate) fn if_valid<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<TraceParent>, D::Error> {
     let value = serde_json::Value::deserialize(from)?;
     Ok(value.as_str().and_then(|text| text.parse().ok()))
 }
@@ -149,9 +151,11 @@ fn name(key: &MessageKey, what: &str) -> String {
 
 /// Two halves of a hash, without the bits that every UUID has.
 fn hash(name: &str) -> (u64, u64) {
-    let (one, other) = ["a", "b"].map(|salt| {
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{salt}/{name}").as_bytes()).as_u64_pair()
-    }).into();
+    let (one, other) = ["a", "b"]
+        .map(|salt| {
+            Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{salt}/{name}").as_bytes()).as_u64_pair()
+        })
+        .into();
     (one.0 ^ other.0.rotate_left(32), one.1 ^ other.1.rotate_left(32))
 }
 

@@ -13,6 +13,7 @@ use common::api::ApiError;
 use common::{NodeName, failure};
 use control::Retention;
 
+use crate::numbers::MetricsArgs;
 use crate::up::PORT;
 
 const EXIT_CODES: &str = "\
@@ -126,6 +127,8 @@ pub(crate) struct UpArgs {
     pub(crate) keep: KeepArgs,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
     /// The lock of the data folder is this process's stdin: `--detach` starts the background process with it
     #[arg(long, hide = true, conflicts_with = "detach")]
     pub(crate) locked: bool,
@@ -300,6 +303,8 @@ pub(crate) struct SupervisorArgs {
     pub(crate) auth: AuthArgs,
     #[command(flatten)]
     pub(crate) keep: KeepArgs,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
 }
 
 /// The key of supervisors.
@@ -353,6 +358,8 @@ pub(crate) struct NodeArgs {
     pub(crate) agent_logins: bool,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

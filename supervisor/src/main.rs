@@ -2,6 +2,7 @@
 
 mod args;
 mod chaos;
+mod numbers;
 mod roles;
 mod up;
 

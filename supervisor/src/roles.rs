@@ -15,6 +15,7 @@ use runtime::home::Home;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{NodeArgs, SupervisorArgs};
+use crate::numbers::Numbers;
 
 /// How long one attempt to reach the broker may take; less for the first one, so that a log line soon says what is waited for.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -48,6 +49,7 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let streams =
         StreamOptions { journal_shards: args.journal_shards.unwrap_or(SHARDS), replicas: None };
     let key = args.auth.key()?;
+    let numbers = Numbers::open(&args.metrics, "supervisor").await?;
     let signals = signals::stop()?;
     let stop = signals.token.clone();
     let create =
@@ -58,8 +60,9 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let reads = reads.attempt("cannot start the supervisor")?;
     let retention = args.keep.retention();
     let store = args.store.filter(|store| !store.as_os_str().is_empty());
-    let options = SupervisorOptions { id, succeeds: false, retention, store, key };
-    control::serve(options, broker, reads, stop).await
+    let (connect, metrics) = (options, numbers.fleet());
+    let options = SupervisorOptions { id, succeeds: false, retention, store, key, metrics };
+    numbers.during(&connect, control::serve(options, broker, reads, stop)).await
 }
 
 /// Prints a new key: the seed for supervisors, and what nats-server's configuration names.
@@ -104,6 +107,7 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
     let folder = home.claim()?;
     let connect = connect::options_of_node(global, &node, CONNECT)?;
     let runtime = args.runtime.options();
+    let numbers = Numbers::open(&args.metrics, "node").await?;
     let options = NodeOptions {
         name: node,
         labels: args.labels,
@@ -116,11 +120,14 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
         shim: binaries::shim()?,
         engine: Connection::find(runtime.runtime).await?,
         runtime,
+        traces: numbers.share(),
+        metrics: numbers.node(),
         serves: CancellationToken::new(),
     };
+    let connect = options.connect.clone();
     let Some(broker) = patiently(&options.connect, &stop, Broker::connect).await else {
         return Ok(());
     };
     let broker = broker.attempt("cannot start the node")?;
-    node::serve(options, broker, stop).await
+    numbers.of_node().during(&connect, node::serve(options, broker, stop)).await
 }

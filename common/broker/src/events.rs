@@ -121,8 +121,7 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn first_events(&self, key: &MessageKey, records: usize) -> Result<Vec<EventBatch>> {
         let (stream, filter) = (self.events_stream(), self.subjects().events(key));
-        let mut reader =
-            Reader::new(self.wire(), stream, filter, 1, u64::MAX).of(self.replicas());
+        let mut reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX).of(self.replicas());
         let mut batches = Vec::new();
         while batches.len() < records
             && let Some(record) = reader.next().await?

@@ -366,16 +366,14 @@ impl Inbox {
         self.held += 1;
         let reply = reply.to_owned();
         match believe(named, &message.payload) {
-            Ok(envelope) => {
-                InboxItem::Delivery(Box::new(Delivery {
-                    envelope,
-                    seq,
-                    at,
-                    delivered,
-                    pending,
-                    reply,
-                }))
-            }
+            Ok(envelope) => InboxItem::Delivery(Box::new(Delivery {
+                envelope,
+                seq,
+                at,
+                delivered,
+                pending,
+                reply,
+            })),
             Err(unbelieved) => InboxItem::Unreadable(Box::new(unbelieved.named(seq, reply))),
         }
     }

@@ -7,7 +7,7 @@ use broker::SendOutcome;
 use clap::Args;
 use common::api::{AgentRow, AgentState, ApiError};
 use common::message::{Envelope, Final, Kind, MAX_TEXT, Outcome, Status};
-use common::{AgentName, ConversationId, MessageId, SenderName};
+use common::{AgentName, ConversationId, MessageId, SenderName, TraceParent};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -48,6 +48,9 @@ pub(crate) struct MessageArgs {
     /// Expire the message if no worker has started it within this time
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) deadline: Option<Duration>,
+    /// The W3C trace context that the message belongs to [default: the one in TRACEPARENT, if it is valid]
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) traceparent: Option<TraceParent>,
 }
 
 impl MessageArgs {
@@ -72,9 +75,14 @@ impl MessageArgs {
             cause: None,
             path: Vec::new(),
             redrive_of: None,
-            traceparent: None,
+            traceparent: self.traceparent.or_else(from_environment),
         }
     }
+}
+
+/// The context of whoever runs this. One that is damaged is no reason to send nothing.
+fn from_environment() -> Option<TraceParent> {
+    std::env::var("TRACEPARENT").ok()?.parse().ok()
 }
 
 /// What `send` prints in JSON.

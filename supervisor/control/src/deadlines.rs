@@ -133,8 +133,14 @@ impl Supervisor {
             .collect();
         let (reads, author) = (self.reads.clone(), format!("expired.{}", self.run));
         if !passed.is_empty() {
-            let reads = reads.clone();
-            self.task(async move { Done::Expired(expire(&reads, passed, &author).await) });
+            let (reads, metrics) = (reads.clone(), self.metrics.clone());
+            self.task(async move {
+                let (ended, rest) = expire(&reads, passed, &author).await;
+                if let Some(metrics) = metrics {
+                    (0..ended).for_each(|_| metrics.expired());
+                }
+                Done::Expired(rest)
+            });
         }
         if !next.is_empty() {
             self.task(async move { Done::Deadlines(read(&reads, next).await) });
@@ -214,31 +220,34 @@ async fn look(
     Ok(Look { agent: agent.clone(), next, found: found.collect() })
 }
 
-/// Stores the final states of messages whose deadlines have passed; yields those that it could not be stored for.
-async fn expire(reads: &Reads, passed: Vec<Entry>, author: &str) -> Vec<Entry> {
+/// Stores the final states of messages whose deadlines have passed; yields how many these were, and those that it could not be stored for.
+async fn expire(reads: &Reads, passed: Vec<Entry>, author: &str) -> (usize, Vec<Entry>) {
     let ends = passed.into_iter().map(|entry| async move {
         let ended = end(reads, &entry.1, entry.0.2, author).await;
-        ended.err().map(|error| (entry, error))
+        ended.map_err(|error| (entry, error))
     });
     let ends = futures_util::stream::iter(ends).buffer_unordered(AT_ONCE);
-    let rest: Vec<(Entry, BrokerError)> = ends.filter_map(std::future::ready).collect().await;
+    let ends: Vec<Result<bool, (Entry, BrokerError)>> = ends.collect().await;
+    let ended = ends.iter().filter(|end| matches!(end, Ok(true))).count();
+    let rest: Vec<(Entry, BrokerError)> = ends.into_iter().filter_map(Result::err).collect();
     if let Some((_, error)) = rest.first() {
         let messages = count(rest.len() as u64, "message has", "messages have");
         tracing::warn!("cannot store that {messages} expired: {error}");
     }
-    rest.into_iter().map(|(entry, _)| entry).collect()
+    (ended, rest.into_iter().map(|(entry, _)| entry).collect())
 }
 
+/// Whether it is stored that it expired.
 async fn end(
     reads: &Reads,
     Message { key, conversation }: &Message,
     seq: u64,
     author: &str,
-) -> Result<(), BrokerError> {
+) -> Result<bool, BrokerError> {
     let mark = reads.broker.last_mark(key).await?;
     if mark.is_some_and(|mark| !mark.ended) {
         // A worker may have it: the node of an agent that does not run may only be disconnected. The next incarnation decides.
-        return Ok(());
+        return Ok(false);
     }
     let final_ = Final {
         status: Outcome::Expired,
@@ -252,12 +261,12 @@ async fn end(
     let settled = reads.broker.settle(key, conversation, seq, &final_, author, STORE).await?;
     match settled {
         FinalOutcome::Won => {
-            tracing::info!("message {} to {} has expired", key.message_id, key.agent)
+            tracing::info!("message {} to {} has expired", key.message_id, key.agent);
+            Ok(true)
         }
         // It was answered, cancelled or forgotten.
-        FinalOutcome::Lost(_) | FinalOutcome::Gone => {}
+        FinalOutcome::Lost(_) | FinalOutcome::Gone => Ok(false),
     }
-    Ok(())
 }
 
 #[cfg(test)]

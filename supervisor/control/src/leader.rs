@@ -313,6 +313,7 @@ impl Supervisor {
                 self.follow(outcomes.unwrap_or_default()).await;
             }
             ShimReport::Heartbeat(heartbeat) => {
+                self.queue_told(&agent, message.told.queue());
                 let outcomes = self.observe(|eyes, state, now| {
                     eyes.shim_heartbeat(state, now, &agent, incarnation, &heartbeat)
                 });
@@ -364,6 +365,7 @@ impl Supervisor {
         self.prune_sometimes();
         self.collect_files_sometimes();
         self.take_snapshot();
+        self.show_metrics();
         for words in self.unread.due(self.now_ms()) {
             tracing::warn!("{words}");
         }

@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
-use broker::{Lease, LeaseState, Moment};
+use broker::{Lease, LeaseState, Link, Moment};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use super::leader::Leading;
+use super::{Supervisor, admit};
 
 /// The lease ends this long after its last renewal. Its holder stops at three quarters of it.
 pub(super) const TTL: Duration = Duration::from_secs(3);
@@ -107,6 +110,46 @@ async fn release(lease: &mut Lease) {
     let released = tokio::time::timeout(Duration::from_secs(1), lease.release()).await;
     if !matches!(released, Ok(Ok(()))) {
         tracing::warn!("cannot release the lease: it expires");
+    }
+}
+
+impl Supervisor {
+    pub(super) fn lease(&mut self, held: Option<LeaseState>) {
+        self.holder = match &held {
+            Some(LeaseState::Held { .. }) => Some(self.id.clone()),
+            Some(LeaseState::Other { holder }) if !holder.is_empty() => Some(holder.clone()),
+            Some(LeaseState::Other { .. }) | None => None,
+        };
+        let held = match held {
+            Some(LeaseState::Held { tenure, until }) if *self.competes.borrow() => {
+                Some((tenure, until)).filter(|(_, until)| *until > Moment::now())
+            }
+            _ => None,
+        };
+        match (held, &mut self.leading) {
+            (Some((tenure, until)), Some(leading)) if leading.tenure == tenure => {
+                leading.until = until;
+            }
+            (Some((tenure, until)), _) => {
+                tracing::info!("supervisor {} holds the lease", self.id);
+                let limits = admit::limits(self.broker.subjects().shards());
+                self.leading = Some(Leading::new(tenure, until, self.now_ms(), limits));
+                self.elect();
+            }
+            (None, Some(_)) => {
+                tracing::info!("supervisor {} is no longer the leader", self.id);
+                self.leading = None;
+            }
+            (None, None) => {}
+        }
+    }
+
+    pub(super) fn link(&mut self, link: Link) {
+        let now = self.now_ms();
+        self.ears.link(link.up, now);
+        if let Some(leading) = &mut self.leading {
+            leading.observer.link(link.up, now);
+        }
     }
 }
 

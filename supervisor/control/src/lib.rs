@@ -8,6 +8,7 @@ mod carry;
 mod deadlines;
 mod disk;
 mod doors;
+mod figures;
 mod files;
 mod grow;
 mod leader;
@@ -32,16 +33,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use broker::{
-    AuthKey, Broker, ControlItem, LeaseState, Link, Moment, Subscription, TransientMessage,
+    AuthKey, Broker, ControlItem, LeaseState, Link, Moment, StreamFigures, Subscription,
+    TransientMessage,
 };
 use common::api::{ApiError, Reply};
 use common::control::{ControlEvent, ControlRecord};
+use common::figures::Queue;
 use common::frame::{Heartbeat, NodeStatus};
 use common::snapshot::Logged;
 use common::{AgentName, NodeName, SenderName, Timestamp};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use metrics::Fleet;
 use supervisor_core::{Ears, Snapshots, State, skip, step};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +82,8 @@ pub struct SupervisorOptions {
     pub store: Option<PathBuf>,
     /// The key to answer for logins of agents with; none where they log in with the credentials of their nodes.
     pub key: Option<AuthKey>,
+    /// Where its numbers go; none if nobody reads them.
+    pub metrics: Option<Fleet>,
 }
 
 /// The result of a future outside the loop.
@@ -112,6 +118,8 @@ enum Done {
     Late(ControlEvent),
     /// The consumers that there are.
     Consumers(Vec<(AgentName, u64)>),
+    /// What waits for some agents that do not run.
+    Waits(Vec<(AgentName, figures::Wait)>),
     /// Nothing more to do.
     Nothing,
 }
@@ -161,6 +169,12 @@ struct Supervisor {
     live: Arc<Live>,
     leads: watch::Sender<bool>,
     refusals: Refusals,
+    metrics: Option<Fleet>,
+    /// What shims have told of their queues, and when.
+    queues: HashMap<AgentName, (u64, Queue)>,
+    waits: figures::Waits,
+    /// What the streams hold.
+    streams: watch::Receiver<Vec<StreamFigures>>,
     /// The user who asks for what is being handled.
     asks: Option<SenderName>,
 }
@@ -187,7 +201,8 @@ pub async fn serve(
     let Some(opened) = stop.run_until_cancelled(opening).await else { return Ok(()) };
     let (secret, loaded, log) = opened.attempt(WHAT)?;
     let start = snapshot::start(WHAT, &options.id, loaded)?;
-    let refusals = Refusals::new(broker.clone(), options.id.clone());
+    let refusals = Refusals::new(broker.clone(), options.id.clone(), options.metrics.clone());
+    let (sizes, streams) = watch::channel(Vec::new());
     let supervisor = Supervisor {
         id: options.id,
         succeeds: options.succeeds,
@@ -217,10 +232,16 @@ pub async fn serve(
         live: Arc::default(),
         leads: watch::Sender::new(false),
         refusals,
+        metrics: options.metrics.clone(),
+        queues: HashMap::new(),
+        waits: figures::Waits::default(),
+        streams,
         asks: None,
     };
     supervisor.live.fold(&supervisor.state, None);
     let told = supervisor.broker.clone();
+    let (asked, leads) = (supervisor.reads.broker.clone(), supervisor.leads.subscribe());
+    let figures = figures::hear(&asked, options.metrics, sizes, leads);
     let (follows, key) = (CancellationToken::new(), options.key);
     let doors = supervisor.doors();
     let keeping = async {
@@ -231,6 +252,7 @@ pub async fn serve(
     tokio::select! {
         ended = supervisor.go(log, &follows, stop) => ended,
         ended = keeping => ended,
+        ended = figures => ended,
         () = disk::watch(&told, options.store) => Ok(()),
     }
 }
@@ -354,6 +376,7 @@ impl Supervisor {
             secret: self.secret,
             live: Arc::clone(&self.live),
             leads: self.leads.subscribe(),
+            metrics: self.metrics.clone(),
         }
     }
 
@@ -427,8 +450,10 @@ impl Supervisor {
                 if let Some(leading) = &mut self.leading
                     && leading.folded(&self.state, &run, now_ms, &self.ears, &record, actions)
                 {
+                    self.count_record(&record);
                     return self.follow_what_cannot_be_read(Folded::Leads);
                 }
+                self.count_record(&record);
             }
         }
         self.follow_what_cannot_be_read(Folded::Record)
@@ -467,6 +492,7 @@ impl Supervisor {
     fn note_removed(&mut self, record: &ControlRecord) {
         if let ControlEvent::AgentRemoved { agent } = &record.event {
             self.heartbeats.remove(agent);
+            self.queues.remove(agent);
             self.counted.remove(agent);
             self.preparing.remove(agent);
         }
@@ -526,6 +552,7 @@ impl Supervisor {
             Done::Shown(counted) => self.shown(counted),
             Done::Late(event) => self.decide(event),
             Done::Consumers(consumers) => self.drop_consumers(consumers),
+            Done::Waits(counted) => self.waits_counted(counted),
             Done::Nothing => {}
         }
     }
@@ -537,44 +564,6 @@ impl Supervisor {
         let rest = async { while self.tasks.next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(1), rest).await.is_ok();
         let _ = self.broker.flush(Duration::from_secs(1)).await.is_ok();
-    }
-
-    fn lease(&mut self, held: Option<LeaseState>) {
-        self.holder = match &held {
-            Some(LeaseState::Held { .. }) => Some(self.id.clone()),
-            Some(LeaseState::Other { holder }) if !holder.is_empty() => Some(holder.clone()),
-            Some(LeaseState::Other { .. }) | None => None,
-        };
-        let held = match held {
-            Some(LeaseState::Held { tenure, until }) if *self.competes.borrow() => {
-                Some((tenure, until)).filter(|(_, until)| *until > Moment::now())
-            }
-            _ => None,
-        };
-        match (held, &mut self.leading) {
-            (Some((tenure, until)), Some(leading)) if leading.tenure == tenure => {
-                leading.until = until;
-            }
-            (Some((tenure, until)), _) => {
-                tracing::info!("supervisor {} holds the lease", self.id);
-                let limits = admit::limits(self.broker.subjects().shards());
-                self.leading = Some(Leading::new(tenure, until, self.now_ms(), limits));
-                self.elect();
-            }
-            (None, Some(_)) => {
-                tracing::info!("supervisor {} is no longer the leader", self.id);
-                self.leading = None;
-            }
-            (None, None) => {}
-        }
-    }
-
-    fn link(&mut self, link: Link) {
-        let now = self.now_ms();
-        self.ears.link(link.up, now);
-        if let Some(leading) = &mut self.leading {
-            leading.observer.link(link.up, now);
-        }
     }
 }
 

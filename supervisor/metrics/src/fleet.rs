@@ -73,15 +73,37 @@ impl Fleet {
             registry.register(name, help, counter.clone());
             counter
         };
-        let started = counter("mozart_messages_started", "Messages that a worker was given for the first time");
-        let attempts = counter("mozart_attempts", "Attempts that workers began; beyond those of mozart_messages_started they are repeated ones");
-        let redeliveries = counter("mozart_redeliveries", "Deliveries of messages that the broker had given out before");
-        let dead_letters = counter("mozart_dead_letters", "Messages that were given up and stored as dead letters");
-        let lost_finals = counter("mozart_lost_finals", "Answers that had no effect, since the message had a final state already");
+        let started = counter(
+            "mozart_messages_started",
+            "Messages that a worker was given for the first time",
+        );
+        let attempts = counter(
+            "mozart_attempts",
+            "Attempts that workers began; beyond those of mozart_messages_started they are repeated ones",
+        );
+        let redeliveries = counter(
+            "mozart_redeliveries",
+            "Deliveries of messages that the broker had given out before",
+        );
+        let dead_letters = counter(
+            "mozart_dead_letters",
+            "Messages that were given up and stored as dead letters",
+        );
+        let lost_finals = counter(
+            "mozart_lost_finals",
+            "Answers that had no effect, since the message had a final state already",
+        );
         let questions = counter("mozart_questions", "Questions that agents asked each other");
-        let retries = counter("mozart_publish_retries", "Requests to the broker that shims repeated");
-        let starts = counter("mozart_incarnation_starts", "Incarnations that were given a node, restarts among them");
-        let nodes_lost = counter("mozart_nodes_lost", "Nodes that were silent for so long that their agents were started elsewhere");
+        let retries =
+            counter("mozart_publish_retries", "Requests to the broker that shims repeated");
+        let starts = counter(
+            "mozart_incarnation_starts",
+            "Incarnations that were given a node, restarts among them",
+        );
+        let nodes_lost = counter(
+            "mozart_nodes_lost",
+            "Nodes that were silent for so long that their agents were started elsewhere",
+        );
         let elections = counter("mozart_leader_elections", "Elections that this supervisor won");
         let mut counters = |name: &str, help: &str, label, values: &[&'static str]| {
             let counters = Counters::default();
@@ -90,17 +112,38 @@ impl Fleet {
             registry.register(name, help, counters.clone());
             counters
         };
-        let finished = counters("mozart_messages_finished", "Messages that got their final state, by what it was", "outcome", &OUTCOMES);
-        let exits = counters("mozart_incarnation_exits", "Incarnations that ended or could not be started, by cause", "cause", &CAUSES);
-        let refusals = counters("mozart_refusals", "What was refused to agents, users, nodes and strangers, as far as this supervisor refused it, by kind", "kind", &REFUSALS.map(Refusal::as_str));
+        let finished = counters(
+            "mozart_messages_finished",
+            "Messages that got their final state, by what it was",
+            "outcome",
+            &OUTCOMES,
+        );
+        let exits = counters(
+            "mozart_incarnation_exits",
+            "Incarnations that ended or could not be started, by cause",
+            "cause",
+            &CAUSES,
+        );
+        let refusals = counters(
+            "mozart_refusals",
+            "What was refused to agents, users, nodes and strangers, as far as this supervisor refused it, by kind",
+            "kind",
+            &REFUSALS.map(Refusal::as_str),
+        );
         let mut gauge = |name: &str, help: &str| {
             let gauge: Gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
             gauge
         };
         let leader = gauge("mozart_leader", "Whether this supervisor leads: 1 or 0");
-        let term = gauge("mozart_leader_term", "The newest term that this supervisor has read in the control log");
-        let connected = gauge("mozart_supervisor_connected", "Whether this supervisor is connected to the broker: 1 or 0");
+        let term = gauge(
+            "mozart_leader_term",
+            "The newest term that this supervisor has read in the control log",
+        );
+        let connected = gauge(
+            "mozart_supervisor_connected",
+            "Whether this supervisor is connected to the broker: 1 or 0",
+        );
         let [first_text, whole] = [Shared::default(), Shared::default()];
         registry.register_with_unit(
             "mozart_message_first_text",

@@ -51,10 +51,8 @@ impl Node {
             "mozart_node_engine_up",
             "Whether this node's container engine answers: 1 or 0; 0 also where it has none",
         );
-        let connected = gauge(
-            "mozart_node_connected",
-            "Whether this node is connected to the broker: 1 or 0",
-        );
+        let connected =
+            gauge("mozart_node_connected", "Whether this node is connected to the broker: 1 or 0");
         Self { starts, failures, exits, running, starting, engine, connected }
     }
 

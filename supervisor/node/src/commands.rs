@@ -143,6 +143,9 @@ impl Node {
 
     /// An incarnation runs now: what was kept of the one before is no longer needed.
     pub(super) fn runs(&mut self, key: Key, one: Running) {
+        if let Some(metrics) = &self.options.metrics {
+            metrics.started();
+        }
         if let Some(old) = self.exits.remove(&key.0) {
             self.found.remove(&key.0);
             self.folders.forget(&key.0, old.incarnation);
@@ -152,6 +155,9 @@ impl Node {
 
     pub(super) async fn not_started(&mut self, (agent, incarnation): Key, reason: String) {
         tracing::warn!("{agent}-{incarnation} not started: {reason}");
+        if let Some(metrics) = &self.options.metrics {
+            metrics.not_started();
+        }
         self.folders.forget(&agent, incarnation);
         let instance = Some(self.instance);
         self.report(&NodeReport::StartFailed { instance, agent, incarnation, reason }).await;

@@ -56,6 +56,10 @@ impl Node {
         self.running.remove(&key);
         self.clear_files(&key);
         tracing::info!("{agent}-{incarnation} ended: {}", exit.exit.describe());
+        if let Some(metrics) = &self.options.metrics {
+            let was_asked_for = !exit.exit.is_failure();
+            metrics.ended(was_asked_for, exit.exit.out_of_memory);
+        }
         let instance = Some(self.instance);
         self.report(&NodeReport::Exited { instance, exit: exit.clone() }).await;
         self.remember(exit);

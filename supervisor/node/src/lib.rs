@@ -23,6 +23,7 @@ use common::frame::{IncarnationExit, NodeReport, NodeStatus, RunningIncarnation}
 use common::shim::ShimLogins;
 use common::trace::Share;
 use common::{AgentName, Capacity, NodeName, codec};
+use metrics::Node as Metrics;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,8 @@ pub struct NodeOptions {
     pub runtime: RuntimeOptions,
     /// The engine that was found.
     pub engine: Option<Connection>,
+    /// Where its numbers go; none if nobody reads them.
+    pub metrics: Option<Metrics>,
     /// Cancelled once the node has all that it needs, and serves.
     pub serves: CancellationToken,
 }
@@ -435,6 +438,11 @@ impl Node {
     }
 
     async fn report_status(&self) {
+        if let Some(metrics) = &self.options.metrics {
+            let engine = self.engine.is_some() && self.engine_is_up;
+            let connected = self.broker.link().borrow().up;
+            metrics.show(self.running.len(), self.starting.len(), engine, connected);
+        }
         let running = self.running.iter().map(|((agent, incarnation), one)| RunningIncarnation {
             agent: agent.clone(),
             generation: one.generation,

@@ -162,6 +162,7 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
     }
     command.args(args.runtime.options().words());
     command.args(args.keep.words());
+    command.args(args.metrics.words());
     if let Some(name) = &args.name {
         command.args(["--name", name.as_str()]);
     }
@@ -270,6 +271,8 @@ mod tests {
             "1h",
             "--hot-messages",
             "9",
+            "--metrics",
+            "127.0.0.1",
         ];
         let crate::args::Cli { global, command: given } = crate::args::Cli::parse_from(given);
         let crate::args::Command::Up(args) = given else { panic!("it is `up`") };
@@ -278,7 +281,7 @@ mod tests {
         let words: Vec<_> = command.get_args().collect();
         let containers = "--runtime docker --base-image python:3 --network n --dev".split(' ');
         let expected = ["up", "--locked"].into_iter().chain(containers);
-        let keep = ["--hot", "1h", "--hot-messages", "9"];
+        let keep = ["--hot", "1h", "--hot-messages", "9", "--metrics", "127.0.0.1:4142"];
         let expected = expected.chain(keep);
         let expected: Vec<_> =
             expected.chain(["--name", "n", "--journal-shards", "3", "-v"]).collect();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::containers::Left;
 use super::nats::Nats;
-use super::{check_format, containers, start};
+use super::{containers, format, start};
 use cli::args::Global;
 
 use crate::args::{AuthArgs, DownArgs, Sync};
@@ -38,7 +38,7 @@ pub(crate) async fn down(global: &Global, args: DownArgs) -> Result<(), ApiError
         // For what is locked and noted on the way. It is not needed.
         let _made = home.create();
     }
-    if let Err(error) = check_format(&home) {
+    if let Err(error) = format::check(&home) {
         // Whatever runs here can be ended.
         if home.holder().is_none() {
             return Err(error);

@@ -6,6 +6,7 @@ mod containers;
 mod detach;
 mod disk;
 mod down;
+mod format;
 mod joining;
 mod kept;
 mod memory;
@@ -34,10 +35,11 @@ use cli::start as client;
 use runtime::{RuntimeOptions, labels, lock};
 
 use crate::args::{AuthArgs, Sync, UpArgs};
+use crate::numbers::Numbers;
 use cli::connect;
 use cli::output;
 use common::failure;
-use control::{self, Retention, SupervisorOptions};
+use control::{self, Refusals, Retention, SupervisorOptions};
 use nats::Nats;
 use node::{self, NodeOptions};
 use runtime::engine::{Connection, host_address};
@@ -57,8 +59,6 @@ const START: Duration = Duration::from_secs(20);
 const START_OF_MEMBER: Duration = Duration::from_secs(60);
 /// How long a NATS server that is given may take to be there: as for the roles of their own.
 const GIVEN: Duration = Duration::from_secs(10);
-/// The format of the data folder that this build writes.
-const FORMAT: u32 = 1;
 
 /// Starts everything on this machine; in the foreground until SIGINT.
 ///
@@ -67,8 +67,8 @@ const FORMAT: u32 = 1;
 pub(crate) async fn up(global: &Global, args: UpArgs) -> Result<(), ApiError> {
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
-    check_format(&home)?;
-    note_format(&home)?;
+    format::check(&home)?;
+    format::note(&home)?;
     home.claim()?;
     // It is read again at each start of an agent; that it cannot be read at all is better known now.
     args.runtime.options().env_file.as_deref().map(runtime::secrets::check).transpose()?;
@@ -203,13 +203,15 @@ async fn foreground(
     let stop = signals.token.clone();
     let shim = runtime::binaries::shim()?;
     let wanted = Wanted::from(args);
-    let parts = tokio::select! {
+    let numbers = Numbers::open(&args.metrics, "up").await?;
+    let mut parts = tokio::select! {
         parts = start(global, &wanted, home, shim) => parts?,
         () = stop.cancelled() => {
             output::note("interrupted before anything was started; `mozart down` stops what was already running");
             return Ok(());
         }
     };
+    parts.tell(numbers);
     let connect = parts.connect.clone();
     // Both end with this function. Neither holds up what serves, when a terminal that stands still does not take what they say: that is in
     // the log nevertheless.
@@ -331,6 +333,7 @@ struct Parts {
     key: Option<AuthKey>,
     /// Whether it is noted what the streams hold.
     notes_streams: bool,
+    numbers: Numbers,
 }
 
 /// Starts nats-server, or takes it over. If this is dropped or fails, a nats-server that it started is stopped.
@@ -455,13 +458,21 @@ async fn start(
         shim,
         runtime: wanted.runtime.clone(),
         engine,
+        traces: None,
+        metrics: None,
         serves: CancellationToken::new(),
     };
-    let retention = wanted.retention;
-    Ok(Parts { broker, connect, nats, note, node, retention, folder, key, notes_streams })
+    let (retention, numbers) = (wanted.retention, Numbers::default());
+    Ok(Parts { broker, connect, nats, note, node, retention, folder, key, notes_streams, numbers })
 }
 
 impl Parts {
+    /// What its parts count is told there.
+    fn tell(&mut self, numbers: Numbers) {
+        (self.node.traces, self.node.metrics) = (numbers.share(), numbers.node());
+        self.numbers = numbers;
+    }
+
     /// Serves until `stop`; then the node drains while the supervisor still watches, and nats-server goes last.
     async fn serve(self, home: &Home, stop: CancellationToken) -> Result<(), ApiError> {
         let (node_stop, rest_stop) = (stop.child_token(), CancellationToken::new());
@@ -489,12 +500,21 @@ impl Parts {
                 return Err(broker::failure("cannot start the node and the supervisor", error));
             }
         };
+        let metrics = self.numbers.fleet();
         if let Some(store) = &store {
             let (log, by) = (store.join("nats.log"), format!("nats-server of {}", self.node.name));
-            rest.spawn(violations::watch(log, self.broker.clone(), by, rest_stop.clone()));
+            let refusals = Refusals::new(self.broker.clone(), by, metrics.clone());
+            rest.spawn(violations::watch(log, refusals, self.broker.clone(), rest_stop.clone()));
         }
         rest.spawn(cluster::serve(home.clone(), self.broker.clone(), rest_stop.clone()));
         rest.spawn(cluster::belong(home.clone(), self.broker.clone(), rest_stop.clone()));
+        rest.spawn({
+            let keeping = self.numbers.keep(self.connect.clone(), rest_stop.clone());
+            async move {
+                keeping.await;
+                Ok(())
+            }
+        });
         let streams = self.notes_streams.then(|| self.broker.clone());
         if let Some(streams) = streams.clone() {
             rest.spawn(kept::keep(home.clone(), streams, rest_stop.clone()));
@@ -511,6 +531,7 @@ impl Parts {
                 retention: self.retention,
                 store,
                 key: self.key,
+                metrics,
             },
             self.broker,
             reads,
@@ -557,39 +578,4 @@ fn host_name() -> NodeName {
         NodeName::new("local").expect("`local` is a valid name")
     };
     NodeName::new(name.trim_matches('-')).unwrap_or_else(|_| local())
-}
-
-/// Records the format, if none is recorded.
-fn note_format(home: &Home) -> Result<(), ApiError> {
-    let path = home.dir.join("format");
-    if path.exists() {
-        return Ok(());
-    }
-    home.put("format", format!("{FORMAT}\n").as_bytes()).map_err(|error| {
-        let what = format!("cannot use the data folder {}", home.dir.display());
-        failure::file(what, &error, "check the disk space and permissions there")
-    })
-}
-
-/// A folder of a newer version is not touched.
-fn check_format(home: &Home) -> Result<(), ApiError> {
-    let path = home.dir.join("format");
-    let what = || format!("cannot use the data folder {}", home.dir.display());
-    match std::fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse::<u32>() {
-            Ok(found) if found <= FORMAT => Ok(()),
-            _ => {
-                let cause =
-                    format!("its format is {:?}, this mozart knows up to {FORMAT}", text.trim());
-                Err(failure::error(
-                    failure::FAILED,
-                    what(),
-                    cause,
-                    "use the newer mozart that wrote it, or --dir DIR",
-                ))
-            }
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failure::file(what(), &error, "--dir DIR for another one")),
-    }
 }

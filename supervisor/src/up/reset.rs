@@ -14,7 +14,7 @@ use runtime::home::Home;
 use super::cluster;
 use super::kept;
 use super::nats::Nats;
-use super::{START, check_format, down};
+use super::{START, down, format};
 use crate::args::Sync;
 
 /// Shows what there is, and removes it when that is confirmed. Only while nothing runs.
@@ -31,7 +31,7 @@ pub(crate) async fn reset(global: &Global, args: &ResetArgs) -> Result<(), ApiEr
         output::note("there is nothing to reset");
         return Ok(());
     }
-    check_format(&home)?;
+    format::check(&home)?;
     home.claim()?;
     let lock = home.lock()?;
     if lock.is_none() || down::is_left(&home) {

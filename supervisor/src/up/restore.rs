@@ -9,7 +9,7 @@ use runtime::home::Home;
 
 use super::kept;
 use super::nats::Nats;
-use super::{START, check_format, down};
+use super::{START, down, format};
 use crate::args::Sync;
 
 /// Restores a fleet from files, where nothing of it runs. The files are checked before anything is started.
@@ -41,7 +41,7 @@ async fn perform(global: &Global, args: &RestoreArgs) -> Result<(), ApiError> {
     }
     let home = Home::locate(global.home.as_deref())?;
     home.create()?;
-    check_format(&home)?;
+    format::check(&home)?;
     home.claim()?;
     // Held until the end: no `up` begins meanwhile.
     let lock = home.lock()?;

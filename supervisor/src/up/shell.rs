@@ -45,6 +45,9 @@ pub(super) fn ignored(running: &Running, args: &UpArgs) {
     if !args.keep.is_default() {
         options.push("--hot, --keep-history or --keep-files");
     }
+    if args.metrics.is_given() {
+        options.push("--metrics");
+    }
     if args.journal_shards.is_some() {
         options.push("--journal-shards");
     }

@@ -22,13 +22,12 @@ const SHOWN: usize = 200;
 /// None: what cannot be read or recorded is logged.
 pub(super) async fn watch(
     log: PathBuf,
+    mut refusals: Refusals,
     broker: Broker,
-    by: String,
     stop: CancellationToken,
 ) -> Result<(), ApiError> {
     let mut tail = Tail::new(log);
     let subjects = broker.subjects().clone();
-    let mut refusals = Refusals::new(broker, by);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -191,7 +191,9 @@ impl Export {
             Err(error) => {
                 self.counts.dropped(Dropped::Refused, messages);
                 if !std::mem::replace(&mut self.fails, true) {
-                    tracing::warn!("traces cannot be exported, and are dropped until they can: {error}");
+                    tracing::warn!(
+                        "traces cannot be exported, and are dropped until they can: {error}"
+                    );
                 }
             }
         }

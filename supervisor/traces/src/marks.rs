@@ -20,7 +20,9 @@ pub(crate) struct Mark {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
-    Delivered { incarnation: u64 },
+    Delivered {
+        incarnation: u64,
+    },
     Acknowledged,
     /// The first text of the attempt.
     FirstText,
@@ -90,7 +92,9 @@ pub(crate) fn add(marks: &mut Vec<Mark>, events: &[Event]) {
                 }
                 What::FirstText
             }
-            EventBody::Worker { event } => What::Worker(cut(event["type"].as_str().unwrap_or("event"))),
+            EventBody::Worker { event } => {
+                What::Worker(cut(event["type"].as_str().unwrap_or("event")))
+            }
             EventBody::Error { error } => What::Error(cut(error)),
             // The attempt that begins says so itself.
             EventBody::Reset { .. } => continue,

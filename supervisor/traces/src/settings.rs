@@ -14,7 +14,8 @@ pub struct Settings {
 /// # Errors
 /// What is wrong with a variable.
 pub fn settings(var: impl Fn(&str) -> Option<String>) -> Result<Option<Settings>, String> {
-    let set = |name: &str| var(name).map(|value| value.trim().to_owned()).filter(|it| !it.is_empty());
+    let set =
+        |name: &str| var(name).map(|value| value.trim().to_owned()).filter(|it| !it.is_empty());
     let endpoints = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
     let Some((name, endpoint)) = endpoints.iter().find_map(|name| Some((name, set(name)?))) else {
         return Ok(None);
@@ -80,7 +81,8 @@ mod tests {
 
     #[test]
     fn the_samplers_are_those_of_opentelemetry() {
-        let sampler = |name, arg| of(&[TO, ("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", arg)]);
+        let sampler =
+            |name, arg| of(&[TO, ("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", arg)]);
         let share = |name, arg| sampler(name, arg).map(|it| it.expect("it exports").share);
         assert_eq!(share("always_off", ""), Ok(Share::NONE));
         assert_eq!(share("parentbased_traceidratio", "0.25"), Ok(Share::of(0.25)));

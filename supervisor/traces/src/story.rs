@@ -265,7 +265,12 @@ mod tests {
             event(2, 1, 2010, EventBody::Reset { attempt: 2 }),
             event(2, 2, 2011, EventBody::Delivered { incarnation: 4 }),
             event(2, 3, 2020, EventBody::Acknowledged),
-            event(2, 4, 2030, EventBody::Worker { event: serde_json::json!({"type": "tool", "secret": 1}) }),
+            event(
+                2,
+                4,
+                2030,
+                EventBody::Worker { event: serde_json::json!({"type": "tool", "secret": 1}) },
+            ),
             event(2, 5, 2040, text("secret")),
             event(2, 6, 2050, text("words")),
         ];
@@ -312,7 +317,10 @@ mod tests {
         assert!(spans[1..].iter().all(|span| span.parent_span_id == id));
         let trace = root.span_context.trace_id();
         assert!(spans.iter().all(|span| span.span_context.trace_id() == trace));
-        assert!(!format!("{spans:?}").contains("secret"), "what was said is nobody's business here");
+        assert!(
+            !format!("{spans:?}").contains("secret"),
+            "what was said is nobody's business here"
+        );
     }
 
     #[test]
@@ -329,7 +337,8 @@ mod tests {
     fn a_host_whose_clock_is_an_hour_off_does_not_turn_time_around() {
         let hour = 3_600_000;
         let spans = told(&ended(Outcome::Completed, hour + 2061), hour + 1000, None);
-        let times: Vec<_> = spans.iter().map(|span| (millis(span.start_time), millis(span.end_time))).collect();
+        let times: Vec<_> =
+            spans.iter().map(|span| (millis(span.start_time), millis(span.end_time))).collect();
         let hour = u128::from(hour);
         assert_eq!(times[0], (hour + 1000, hour + 2061));
         assert_eq!(times[2], (hour + 1011, hour + 1021));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{MessageId, trace};
 use common::worker::{Damage, FromWorker, MAX_DEPTH, MAX_EVENT, ToWorker, TurnRef};
+use common::{MessageId, trace};
 
 use super::quota::Quota;
 use super::{Asker, Book, Do, Held, Now, Phase, Question};

@@ -73,12 +73,7 @@ impl Pump {
     }
 
     /// Whether it was sent, which is no proof that it came.
-    async fn report_with(
-        &mut self,
-        report: &ShimReport,
-        figures: &Figures,
-        queue: Queue,
-    ) -> bool {
+    async fn report_with(&mut self, report: &ShimReport, figures: &Figures, queue: Queue) -> bool {
         if !self.up {
             // It would wait in the client, and be old when it comes.
             return false;

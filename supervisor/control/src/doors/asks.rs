@@ -34,7 +34,7 @@ impl Asks {
         let subject = doors.broker.subjects().shim_asks();
         let asked = doors.broker.subscribe(subject, Some(GROUP)).await;
         let asked = asked.attempt("cannot listen to the questions of agents")?;
-        let refusals = Refusals::new(doors.broker.clone(), doors.id.clone());
+        let refusals = Refusals::new(doors.broker.clone(), doors.id.clone(), doors.metrics.clone());
         let of_agents = HashMap::new();
         Ok(Self { doors, asked, answering: FuturesUnordered::new(), of_agents, refusals })
     }

@@ -91,7 +91,7 @@ impl Doorkeeper {
     pub(super) async fn open(doors: Doors, key: AuthKey) -> Result<Self, ApiError> {
         let logins = doors.broker.logins(&key).await;
         let logins = logins.attempt("cannot answer for the logins of agents")?;
-        let refusals = Refusals::new(doors.broker.clone(), doors.id.clone());
+        let refusals = Refusals::new(doors.broker.clone(), doors.id.clone(), doors.metrics.clone());
         let changes = doors.live.changes();
         let answering = FuturesUnordered::new();
         let (floods, looked_at) = (Floods::default(), Instant::now());

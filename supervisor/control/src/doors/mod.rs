@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use broker::{AuthKey, Broker};
 use common::api::ApiError;
+use metrics::Fleet;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -42,6 +43,8 @@ pub(crate) struct Doors {
     pub(crate) live: Arc<Live>,
     /// Whether this supervisor leads.
     pub(crate) leads: watch::Receiver<bool>,
+    /// Where its numbers go.
+    pub(crate) metrics: Option<Fleet>,
 }
 
 /// The token of an incarnation: of its command subject, and its password. Every supervisor can compute it, and nobody else.

@@ -39,7 +39,7 @@ impl NodeAsks {
         let subject = doors.broker.subjects().node_asks();
         let asked = doors.broker.subscribe(subject, Some(GROUP)).await;
         let asked = asked.attempt("cannot listen to the questions of nodes")?;
-        let refusals = Refusals::new(doors.broker.clone(), doors.id.clone());
+        let refusals = Refusals::new(doors.broker.clone(), doors.id.clone(), doors.metrics.clone());
         let of_nodes = HashMap::new();
         Ok(Self { doors, asked, answering: FuturesUnordered::new(), of_nodes, refusals })
     }

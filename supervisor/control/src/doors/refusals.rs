@@ -10,6 +10,7 @@ use common::{AgentName, NodeName, SenderName};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use metrics::Fleet;
 
 /// Kinds of refusals that are counted apart, at most; beyond it all are forgotten, and counted anew.
 const KINDS: usize = 4096;
@@ -39,6 +40,7 @@ pub struct Refusals {
     by: String,
     tallies: HashMap<(Option<String>, Refusal), Tally>,
     recording: FuturesUnordered<BoxFuture<'static, ()>>,
+    metrics: Option<Fleet>,
 }
 
 impl Refused {
@@ -75,15 +77,18 @@ impl std::fmt::Debug for Refusals {
 }
 
 impl Refusals {
-    /// `by`: who refuses.
+    /// `by`: who refuses. `metrics`: where they are counted, if anywhere.
     #[must_use]
-    pub fn new(broker: Broker, by: String) -> Self {
-        Self { broker, by, tallies: HashMap::new(), recording: FuturesUnordered::new() }
+    pub fn new(broker: Broker, by: String, metrics: Option<Fleet>) -> Self {
+        Self { broker, by, tallies: HashMap::new(), recording: FuturesUnordered::new(), metrics }
     }
 
     /// Takes note of one. It is recorded as [`Refusals::record`] is polled.
     pub fn note(&mut self, refused: Refused) {
         let Refused { kind, agent, incarnation, user, node, detail } = refused;
+        if let Some(metrics) = &self.metrics {
+            metrics.refused(kind);
+        }
         if self.tallies.len() >= KINDS {
             self.tallies.clear();
         }

@@ -126,7 +126,8 @@ impl Desk {
 
     fn arrive(&mut self, seq: u64, envelope: Envelope, reply: &str, check: bool) -> Vec<Do> {
         let left = envelope.deadline.map(|deadline| deadline.since(self.now().at));
-        let arrival = Arrival { seq, envelope, reply: reply.into(), check, left, age: Duration::ZERO };
+        let arrival =
+            Arrival { seq, envelope, reply: reply.into(), check, left, age: Duration::ZERO };
         self.book.deliver(self.now(), arrival)
     }
 
