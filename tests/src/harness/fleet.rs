@@ -179,6 +179,10 @@ impl Fleet {
             "MOZART_NAMESPACE",
             "MOZART_NETWORK",
             "MOZART_NATS_MONITOR",
+            "MOZART_METRICS",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "TRACEPARENT",
             "RUST_LOG",
         ] {
             command.env_remove(name);
