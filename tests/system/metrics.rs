@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use system_tests::harness::{Child, Fleet, Signal, Until, eventually, flaky};
+use system_tests::harness::{Child, Fleet, Signal, Until, eventually, flaky, kill};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use yaml_rust2::{Yaml, YamlLoader};
@@ -57,7 +57,8 @@ impl Scrape {
 /// Asks for a page; the answer with its head.
 async fn get(port: u16, path: &str, accept: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -166,8 +167,7 @@ async fn what_happens_in_a_fleet_is_told_and_all_that_is_told_is_documented() {
 
     let _cancelled = fleet.cli(["cancel", &id]).await.ok();
     let shim = fleet.shim("b");
-    fleet.worker("a");
-    system_tests::harness::kill(shim, Signal::KILL);
+    kill(shim, Signal::KILL);
     let told = until("the end of an incarnation is counted", port, |told| {
         told.get("mozart_incarnation_exits_total{cause=\"failed\"}") >= 1.0
             && told.get("mozart_incarnation_starts_total") >= 3.0
@@ -176,14 +176,16 @@ async fn what_happens_in_a_fleet_is_told_and_all_that_is_told_is_documented() {
     assert_eq!(told.get("mozart_node_exits_total{cause=\"failed\"}"), 1.0);
 
     // An agent that does not run, with a message: what waits for it is seen, too.
-    let _broken = fleet.soul("c", &flaky("ENV FLAKY_START=exit 3"));
+    let never = "ENV FLAKY_START=exit 3\nRESTART always max=1/10m backoff=100ms..1s";
+    let _broken = fleet.soul("c", &flaky(never));
     let _applied = fleet.cli(["apply", "c.soul"]).await.ok();
     let _sent = fleet.cli(["send", "c", "say hello"]).await.ok();
-    let told = until("an agent fails", port, |told| {
-        told.series.contains_key("mozart_agent_failing{agent=\"c\"}")
+    let told = until("an agent fails, and a message waits for it", port, |told| {
+        let of_c = |name: &str| told.series.contains_key(&format!("{name}{{agent=\"c\"}}"));
+        of_c("mozart_agent_failing") && of_c("mozart_agent_queue_messages")
     })
     .await;
-    let (told, documented) = (all_names(told), documented());
+    let documented = documented();
     let known: BTreeSet<String> = documented.keys().cloned().collect();
     assert_eq!(told.names(), known, "docs/metrics.md has exactly what a scrape has");
     for (name, (kind, labels)) in &documented {
@@ -215,13 +217,6 @@ async fn what_happens_in_a_fleet_is_told_and_all_that_is_told_is_documented() {
     assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
 }
 
-/// A gauge of the longest queues is there only while something waits: at the end, something does.
-#[track_caller]
-fn all_names(told: Scrape) -> Scrape {
-    assert!(told.get("mozart_queue_messages") >= 0.0);
-    told
-}
-
 fn labels_of(series: &str) -> BTreeSet<String> {
     let Some((_, labels)) = series.split_once('{') else { return BTreeSet::new() };
     let keys = labels.trim_end_matches('}').split("\",");
@@ -236,7 +231,8 @@ fn queried(path: &str) -> BTreeSet<String> {
         let dashboard: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let panels = dashboard["panels"].as_array().expect("panels");
         assert!(panels.len() > 10);
-        for target in panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets")) {
+        for target in panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"))
+        {
             queries.push(target["expr"].as_str().expect("a query").to_owned());
         }
         for annotation in dashboard["annotations"]["list"].as_array().expect("a list") {
@@ -273,7 +269,10 @@ fn every_rule_has_what_prometheus_and_whoever_is_woken_need() {
         let severity = rule["labels"]["severity"].as_str();
         assert!(matches!(severity, Some("critical" | "warning" | "info")), "{name}: {severity:?}");
         for words in ["summary", "description"] {
-            assert!(rule["annotations"][words].as_str().is_some_and(|text| text.len() > 10), "{name}");
+            assert!(
+                rule["annotations"][words].as_str().is_some_and(|text| text.len() > 10),
+                "{name}"
+            );
         }
         if let Some(time) = rule["for"].as_str() {
             assert!(time.ends_with(['s', 'm', 'h']), "{name}: {time}");
@@ -303,9 +302,8 @@ impl Roles {
         let fleet = roles::fleet_at(port);
         let server = roles::server_at(&fleet, port, "");
         let [one, two, node_port] = [0; 3].map(|_| roles::free_port());
-        let supervisor = |id: &str, port| {
-            fleet.spawn_cli(["supervisor", "--id", id, "--metrics", &at(port)])
-        };
+        let supervisor =
+            |id: &str, port| fleet.spawn_cli(["supervisor", "--id", id, "--metrics", &at(port)]);
         let supervisors = vec![supervisor("s1", one), supervisor("s2", two)];
         let node = fleet.spawn_cli(["node", "--name", "n", "--metrics", &at(node_port)]);
         roles::apply(&fleet).await;

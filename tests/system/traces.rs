@@ -51,7 +51,8 @@ impl Receiver {
                     let mut stream = BufReader::new(stream);
                     while let Some(body) = request(&mut stream).await {
                         let traces = ExportTraceServiceRequest::decode(&*body).expect("protobuf");
-                        let scopes = traces.resource_spans.into_iter().flat_map(|it| it.scope_spans);
+                        let scopes =
+                            traces.resource_spans.into_iter().flat_map(|it| it.scope_spans);
                         kept.lock().expect("whole").extend(scopes.flat_map(|scope| scope.spans));
                     }
                 });
@@ -95,7 +96,8 @@ async fn request(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+    let answer =
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
     stream.get_mut().write_all(answer.as_bytes()).await.ok()?;
     Some(body)
 }
@@ -153,7 +155,10 @@ async fn a_message_is_one_trace_with_its_attempts_and_the_questions_of_its_turn(
     assert_eq!(hex(&root.trace_id), &GIVEN[3..35]);
     assert_eq!(hex(&root.parent_span_id), &GIVEN[36..52]);
     assert_eq!(attribute(root, "mozart.outcome"), "completed");
-    assert_eq!((attribute(root, "mozart.attempts"), events(root)), ("2".into(), vec!["accepted", "final"]));
+    assert_eq!(
+        (attribute(root, "mozart.attempts"), events(root)),
+        ("2".into(), vec!["accepted", "final"])
+    );
     let [queued] = &*named(&spans, "queued a") else { panic!("{spans:?}") };
     let turns = named(&spans, "turn a");
     let [first, second] = &*turns else { panic!("{spans:?}") };
@@ -164,7 +169,10 @@ async fn a_message_is_one_trace_with_its_attempts_and_the_questions_of_its_turn(
     }
     assert!(first.end_time_unix_nano <= second.start_time_unix_nano);
     assert_eq!(events(second)[0], "delivered");
-    assert!(events(second).contains(&"tool") && events(second).contains(&"first text"), "{second:?}");
+    assert!(
+        events(second).contains(&"tool") && events(second).contains(&"first text"),
+        "{second:?}"
+    );
     assert!(events(first).contains(&"error"), "{first:?}");
     assert_eq!(attribute(second, "mozart.incarnation"), "2");
     assert!(!format!("{spans:?}").contains("secret"));
