@@ -31,7 +31,7 @@ impl Durations {
 
 impl EncodeMetric for Durations {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
-        let bounds = BOUNDS_MS.iter().map(|ms| seconds(*ms)).chain([f64::MAX]);
+        let bounds = BOUNDS_MS.iter().map(|ms| seconds(*ms)).chain([f64::INFINITY]);
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
