@@ -176,7 +176,7 @@ async fn what_happens_in_a_fleet_is_told_and_all_that_is_told_is_documented() {
     assert_eq!(told.get("mozart_node_exits_total{cause=\"failed\"}"), 1.0);
 
     // An agent that does not run, with a message: what waits for it is seen, too.
-    let never = "ENV FLAKY_START=exit 3\nRESTART always max=1/10m backoff=100ms..1s";
+    let never = "ENV FLAKY_START=\"exit 3\"\nRESTART always max=1/10m backoff=100ms..1s";
     let _broken = fleet.soul("c", &flaky(never));
     let _applied = fleet.cli(["apply", "c.soul"]).await.ok();
     let _sent = fleet.cli(["send", "c", "say hello"]).await.ok();

@@ -185,7 +185,7 @@ async fn a_message_is_one_trace_with_its_attempts_and_the_questions_of_its_turn(
     assert_eq!(parents["message b"].parent_span_id, parents["turn a"].span_id);
     assert_eq!(parents["turn b"].parent_span_id, parents["message b"].span_id);
     assert_eq!(attribute(parents["message b"], "mozart.kind"), "route");
-    assert_eq!(parents["message a"].parent_span_id, []);
+    assert!(parents["message a"].parent_span_id.is_empty());
 
     // What fails says why.
     let failed = fleet.cli(["send", "b", "fail no luck", "--id", "fails", "--wait"]).await;
