@@ -371,7 +371,8 @@ mod tests {
 
     #[test]
     fn a_message_without_a_conversation_is_one_of_its_own() {
-        let mut args = MessageArgs { conversation: None, id: None, deadline: None };
+        let mut args =
+            MessageArgs { conversation: None, id: None, deadline: None, traceparent: None };
         let agent = AgentName::new("a").expect("valid");
         let name = || SenderName::new("ana").expect("valid");
         let first = args.envelope(name(), agent.clone(), String::new());

@@ -65,9 +65,8 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stop: Cancellat
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEADER_BYTES);
             let serving = http.serve_connection(TokioIo::new(stream), answering);
-            match tokio::time::timeout(LONGEST, serving).await {
-                Ok(Err(error)) => tracing::debug!("a connection for metrics ended: {error}"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(error)) = tokio::time::timeout(LONGEST, serving).await {
+                tracing::debug!("a connection for metrics ended: {error}");
             }
         });
     }

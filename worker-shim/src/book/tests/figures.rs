@@ -88,7 +88,7 @@ fn a_worker_is_told_of_its_turn_where_traces_are_exported_and_else_of_the_sender
     desk.book.rules.traces = Some(Share::ALL);
     let turn = trace::of_turn(&given, 1, Some(Share::ALL)).map(|parent| parent.to_string());
     let told = desk.deliver_as(1, given.clone(), false);
-    assert_eq!(traceparents(&told), [turn.clone()]);
+    assert_eq!(traceparents(&told), std::slice::from_ref(&turn));
     let route = Envelope { kind: Kind::Route, ..envelope("n", "d") };
     assert!(matches!(&*traceparents(&desk.deliver_as(2, route, false)), [Some(_)]));
     // Whom it asks is told of the same span.
