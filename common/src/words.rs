@@ -1,6 +1,7 @@
 //! Text for people, for all crates.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// A number of something: `1 message`, `2 messages`.
 #[must_use]
@@ -63,6 +64,32 @@ pub fn thousandths(milli: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// A duration in its largest unit: `45s`, `12m`, `3h`, `9d`.
+#[must_use]
+pub fn short(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A text on one line, cut to `max` characters.
+#[must_use]
+pub fn one_line(text: &str, max: usize) -> String {
+    let mut line = String::new();
+    for (count, c) in text.trim().chars().enumerate() {
+        if count == max {
+            line.push('…');
+            break;
+        }
+        line.push(if c.is_control() { ' ' } else { c });
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +117,20 @@ mod tests {
         {
             assert_eq!(thousandths(number), text);
         }
+    }
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!(short(Duration::from_secs(59)), "59s");
+        assert_eq!(short(Duration::from_secs(150)), "2m");
+        assert_eq!(short(Duration::from_secs(7_200)), "2h");
+        assert_eq!(short(Duration::from_secs(864_000)), "10d");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_cannot_break_the_line() {
+        assert_eq!(one_line("a\nb\x1b[31m", 20), "a b [31m");
+        assert_eq!(one_line("äöü", 2), "äö…");
+        assert_eq!(one_line("äö", 2), "äö");
     }
 }

@@ -2,53 +2,12 @@
 
 use common::soul;
 use common::spec::AgentSpec;
-use serde::Serialize;
-use serde_json::Value;
+pub(crate) use mozart_client::changes::{Change, between};
 
 /// The field that names the archive of the soul's folder.
 const FILES: &str = "files";
 /// The field that names the content of the files that WORKER and SKILL name.
 const CONTENT: &str = "content";
-
-/// A field that differs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Change {
-    /// Where: `attempts`, `env.LANG`.
-    pub(crate) field: String,
-    /// What it was; none if it was not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) before: Option<Value>,
-    /// What it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) after: Option<Value>,
-}
-
-/// The differences, in the order of the fields' names.
-pub(crate) fn between(before: &AgentSpec, after: &AgentSpec) -> Vec<Change> {
-    let value = |spec: &AgentSpec| serde_json::to_value(spec).unwrap_or_default();
-    let mut changes = Vec::new();
-    compare(String::new(), Some(&value(before)), Some(&value(after)), &mut changes);
-    changes
-}
-
-fn compare(field: String, before: Option<&Value>, after: Option<&Value>, to: &mut Vec<Change>) {
-    if before == after {
-        return;
-    }
-    let maps = (before.and_then(Value::as_object), after.and_then(Value::as_object));
-    // What names an archive is one value.
-    let (Some(old), Some(new)) = (if field == FILES { (None, None) } else { maps }) else {
-        return to.push(Change { field, before: before.cloned(), after: after.cloned() });
-    };
-    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
-    names.sort();
-    names.dedup();
-    for name in names {
-        let field = if field.is_empty() { name.clone() } else { format!("{field}.{name}") };
-        compare(field, old.get(name), new.get(name), to);
-    }
-}
 
 /// The instructions that differ, for a cell of a table.
 pub(crate) fn instructions(changes: &[Change]) -> String {

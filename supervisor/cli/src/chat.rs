@@ -6,18 +6,20 @@ use clap::Args;
 use common::api::ApiError;
 use common::message::Envelope;
 use common::{AgentName, ConversationId, MessageId};
-use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::client::{Client, sender};
-use super::reference::MessageRef;
-use super::send::{self, Known, MessageArgs};
-use super::stream::{Item, Stream};
-use super::watch::{self, Watch};
-use super::{agents, output, prompt, table};
+use super::client::Client;
+use super::send::{self, MessageArgs};
+use super::watch;
+use super::{output, prompt, table};
 use crate::args::{Global, Output, duration};
 use common::failure;
+use mozart_client::agents;
+use mozart_client::reference::MessageRef;
+use mozart_client::send::{Known, store};
+use mozart_client::stream::{Item, Line, Stream};
+use mozart_client::watch::Watch;
 
 /// `mozart chat`.
 #[derive(Debug, Args)]
@@ -63,7 +65,7 @@ pub(crate) async fn run(global: &Global, args: ChatArgs) -> Result<u8, ApiError>
     agents::require(&client, &args.agent).await?;
     match text {
         Some(text) => {
-            let envelope = args.message.envelope(sender(&client.broker), args.agent.clone(), text);
+            let envelope = args.message.envelope(client.sender(), args.agent.clone(), text);
             one(&client, &envelope, &args).await
         }
         None => prompt::run(global, &client, args).await,
@@ -81,8 +83,10 @@ pub(crate) async fn one(
 ) -> Result<u8, ApiError> {
     const STORE: Duration = Duration::from_secs(30);
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
-    let mut watch = Watch::open(client, &envelope.key()).await?;
-    let known = send::store(client, envelope, &args.message, args.timeout.unwrap_or(STORE)).await?;
+    let mut watch = Watch::open(&client.broker, &envelope.key()).await?;
+    let known =
+        store(&client.broker, envelope, args.message.id.is_some(), args.timeout.unwrap_or(STORE))
+            .await?;
     if known == Known::Already {
         watch.look().await?;
     }
@@ -97,7 +101,7 @@ pub(crate) async fn attach(global: &Global, args: &AttachArgs) -> Result<u8, Api
     let client = Client::connect(global).await?;
     let envelope = args.message.resolve(&client.broker).await?.value;
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
-    let mut watch = Watch::open(&client, &envelope.key()).await?;
+    let mut watch = Watch::open(&client.broker, &envelope.key()).await?;
     watch.look().await?;
     stream(&client, &envelope, watch, Stream::new(true, args.from), true, deadline).await
 }
@@ -128,7 +132,7 @@ async fn stream(
 
 /// The result of the command: an error before the last reset no longer counts.
 fn verdict(envelope: &Envelope, stream: &Stream, error: Option<String>) -> Result<u8, ApiError> {
-    let failed = stream.final_().and_then(|final_| send::verdict(envelope, final_));
+    let failed = stream.final_().and_then(|final_| mozart_client::send::verdict(envelope, final_));
     match (failed, error) {
         (Some(failed), _) => Err(failed),
         (None, Some(error)) => Err(broken_off(envelope, error)),
@@ -153,15 +157,6 @@ struct Screen<'a> {
     line_open: bool,
     /// The error since the last reset.
     error: Option<String>,
-}
-
-/// An item as a JSON line.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Line<'a> {
-    #[serde(flatten)]
-    item: &'a Item,
-    message_id: &'a MessageId,
 }
 
 impl Screen<'_> {

@@ -57,7 +57,7 @@ pub(crate) async fn run(global: &Global, args: &CommitArgs) -> Result<u8, ApiErr
     let client = Client::connect(global).await?;
     let row =
         client.brief_rows(Some(&args.agent)).await?.into_iter().find(|row| row.agent == args.agent);
-    let Some(row) = row else { return Err(super::agents::unknown(&args.agent, &[])) };
+    let Some(row) = row else { return Err(mozart_client::agents::unknown(&args.agent, &[])) };
     let fleet = client.broker.fleet_id().await.attempt("cannot tell which fleet this is")?;
     let engines = Connection::every().await;
     for engine in &engines {

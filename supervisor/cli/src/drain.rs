@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use common::api::{ApiError, DrainRow, NodeRow, Query, Reply};
+use common::api::{ApiError, DrainRow, NodeRow, Query};
 use common::failure;
 use common::{AgentName, NodeName};
 use tokio::time::Instant;
 
-use super::client::{Client, unexpected};
+use super::client::Client;
 use super::progress::Progress;
 use super::{output, signals, table};
 use crate::args::{Global, duration};
@@ -87,7 +87,7 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<(NodeRow, DrainRow), 
     loop {
         tick.tick().await;
         let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        let row = match show(client, &args.node).await {
+        let row = match client.node(&args.node).await {
             Ok(row) => row,
             // A supervisor that is being restarted does not end the drain.
             Err(error) if error.code == failure::NOT_FOUND || is_late => return Err(error),
@@ -155,13 +155,6 @@ pub(crate) fn stand(drain: &DrainRow) -> String {
         parts.push(format!("{} staying", drain.staying.len()));
     }
     if parts.is_empty() { "done".to_owned() } else { parts.join(", ") }
-}
-
-/// A node, with its agents.
-pub(crate) async fn show(client: &Client, node: &NodeName) -> Result<NodeRow, ApiError> {
-    let reply = client.ask(&Query::Nodes { node: Some(node.clone()) }).await?;
-    let Reply::Nodes(rows) = reply else { return Err(unexpected(&reply)) };
-    rows.into_iter().next().ok_or_else(|| unexpected(&Reply::Nodes(Vec::new())))
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use common::spec::AgentSpec;
 use serde::Serialize;
 
 use super::client::Client;
-use super::ends::Incarnations;
 use super::output::{self, Array};
-use super::{describe, page, security};
+use super::{page, security};
 use crate::args::Global;
 use broker::Attempt;
+use mozart_client::describe;
+use mozart_client::ends::Incarnations;
 
 const WHAT: &str = "cannot read the control log";
 
@@ -194,7 +195,7 @@ async fn stored(
         return Err(ApiError { what: WHAT.to_owned(), ..removed.clone() });
     }
     if let (None, Some(agent)) = (first, &args.agent) {
-        super::agents::require(client, agent).await?;
+        mozart_client::agents::require(client, agent).await?;
     }
     if let Some(first) = first.filter(|_| page.has_earlier()) {
         match args.follow {

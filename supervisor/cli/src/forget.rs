@@ -77,7 +77,7 @@ pub(crate) async fn run(global: &Global, args: &ForgetArgs) -> Result<u8, ApiErr
     if there == Forgotten::default()
         && broker.last_control(agent).await.attempt(failed())?.is_none()
     {
-        super::agents::require(&client, agent).await?;
+        mozart_client::agents::require(&client, agent).await?;
     }
     let all = there.total().records;
     let forgotten = if *dry_run {

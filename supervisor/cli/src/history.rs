@@ -106,7 +106,7 @@ pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiEr
     // What was imported was stored at once and side by side: its own times tell the order.
     turns.sort_by_key(|listed| listed.request.value.created_at);
     if turns.is_empty() {
-        super::agents::require(&client, &args.agent).await?;
+        mozart_client::agents::require(&client, &args.agent).await?;
         output::note(match &args.conversation {
             Some(conversation) => format!("there are no messages in conversation {conversation}"),
             None => format!("there are no messages to {}", args.agent),
@@ -185,7 +185,7 @@ pub(crate) async fn conversations(
         }
     }
     if rows.is_empty() {
-        super::agents::require(&client, &args.agent).await?;
+        mozart_client::agents::require(&client, &args.agent).await?;
     }
     if client.json() {
         output::json(&rows)?;

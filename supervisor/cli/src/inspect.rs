@@ -2,13 +2,13 @@
 
 use clap::Args;
 use common::AgentName;
-use common::api::{AgentDetail, ApiError, Query, Reply};
+use common::api::{AgentDetail, ApiError};
 use common::files::Files;
 use common::spec::{
     AgentSpec, IfThen, Keep, Limits, Replace, Restart, RestartPolicy, Sanctum, Schedule,
 };
 
-use super::client::{Client, unexpected};
+use super::client::Client;
 use super::{output, table};
 use crate::args::Global;
 
@@ -25,10 +25,7 @@ pub struct InspectArgs {
 /// 3 no such agent, 6 no supervisor.
 pub(crate) async fn run(global: &Global, args: &InspectArgs) -> Result<u8, ApiError> {
     let client = Client::to_read(global).await?;
-    let reply = client.ask(&Query::Inspect { agent: args.agent.clone() }).await?;
-    let Reply::Inspect(detail) = reply else {
-        return Err(unexpected(&reply));
-    };
+    let detail = client.inspect(args.agent.clone()).await?;
     if client.json() {
         output::json(&detail)?;
     } else {

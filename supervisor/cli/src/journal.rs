@@ -2,23 +2,19 @@
 
 use std::time::Duration;
 
-use broker::{Broker, Cursor, EventBatch, Found, JournalFollower, ListQuery, Watched};
+use broker::{Attempt as _, Cursor, JournalFollower, Watched};
 use clap::{Args, Subcommand, ValueEnum};
 use common::api::{ApiError, MessageDetail, MessageRow};
-use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
-use common::message::{AttemptEnd, Envelope, Final, Status};
-use common::{AgentName, ConversationId, ConversationTag, SenderName, Timestamp};
+use common::message::Status;
+use common::{AgentName, ConversationId, SenderName, Timestamp, failure};
+use mozart_client::journal::{self, Page, Statuses, Wanted, detail, row};
+use mozart_client::reference::MessageRef;
 
 use super::client::{Client, now};
 use super::page::{self, PageArgs};
-use super::reference::MessageRef;
-use super::{describe, output, table};
+use super::{output, table};
 use crate::args::{Global, duration};
-use broker::Attempt;
-use common::failure;
-
-/// The most messages that are read to find those with a status; then a cursor is printed to continue from.
-const LOOKED: usize = 20_000;
+use mozart_client::describe;
 
 /// `mozart journal`.
 #[derive(Debug, Subcommand)]
@@ -54,17 +50,6 @@ pub struct LsArgs {
     follow: bool,
 }
 
-impl LsArgs {
-    fn is_of(&self, request: &Envelope) -> bool {
-        self.conversation.as_ref().is_none_or(|wanted| *wanted == request.conversation_id)
-            && self.sender.as_ref().is_none_or(|wanted| *wanted == request.sender)
-    }
-
-    fn is_status(&self, status: Status) -> bool {
-        self.status.is_empty() || self.status.iter().any(|one| one.matches(status))
-    }
-}
-
 /// A status on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StatusArg {
@@ -79,25 +64,17 @@ enum StatusArg {
     Open,
 }
 
-impl StatusArg {
-    /// Whether a message with this status is open.
-    fn is_open(self) -> bool {
-        match self {
-            Self::Pending | Self::Delivered | Self::Acknowledged | Self::Open => true,
-            Self::Completed | Self::Failed | Self::Cancelled | Self::Expired => false,
-        }
-    }
-
-    fn matches(self, status: Status) -> bool {
-        match self {
-            Self::Pending => status == Status::Pending,
-            Self::Delivered => status == Status::Delivered,
-            Self::Acknowledged => status == Status::Acknowledged,
-            Self::Completed => status == Status::Completed,
-            Self::Failed => status == Status::Failed,
-            Self::Cancelled => status == Status::Cancelled,
-            Self::Expired => status == Status::Expired,
-            Self::Open => !status.is_final(),
+impl From<StatusArg> for Statuses {
+    fn from(status: StatusArg) -> Self {
+        match status {
+            StatusArg::Pending => Self::One(Status::Pending),
+            StatusArg::Delivered => Self::One(Status::Delivered),
+            StatusArg::Acknowledged => Self::One(Status::Acknowledged),
+            StatusArg::Completed => Self::One(Status::Completed),
+            StatusArg::Failed => Self::One(Status::Failed),
+            StatusArg::Cancelled => Self::One(Status::Cancelled),
+            StatusArg::Expired => Self::One(Status::Expired),
+            StatusArg::Open => Self::Open,
         }
     }
 }
@@ -132,13 +109,14 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
             "--agent NAME",
         ));
     }
-    let limit = args.page.limit(client.json());
-    let query = ListQuery {
+    let query = Wanted {
         agent: args.agent.clone(),
-        conversation: args.conversation.as_ref().map(ConversationTag::of_conversation),
-        after: args.page.before.clone(),
-        about: limit,
-        hot: !args.status.is_empty() && args.status.iter().all(|status| status.is_open()),
+        conversation: args.conversation.clone(),
+        sender: args.sender.clone(),
+        statuses: args.status.iter().map(|status| (*status).into()).collect(),
+        since: args.since,
+        before: args.page.before.clone(),
+        limit: args.page.limit(client.json()),
     };
     let now = now();
     // Before what is there is read, so that nothing falls in between.
@@ -146,40 +124,9 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
         true => Some(client.broker.follow_journal(args.agent.as_ref()).await.attempt(WHAT)?),
         false => None,
     };
-    let mut listing = client.broker.list(&query).await.attempt(WHAT)?;
-    let (mut rows, mut looked, mut more) = (Vec::new(), 0, false);
-    while let Some(listed) = listing.next().await.attempt(WHAT)? {
-        looked += 1;
-        // As its age is shown: what was imported was sent long before it was stored here.
-        let sent = listed.request.value.created_at.min(listed.request.at);
-        if let Some(since) = args.since
-            && now.since(sent) > since
-        {
-            // The history is in the order in which messages finished: what finished before has nothing younger behind it.
-            let finished = listed.final_.as_ref().filter(|_| listed.archived);
-            if looked >= LOOKED || finished.is_some_and(|final_| now.since(final_.at) > since) {
-                break;
-            }
-            continue;
-        }
-        let request = listed.request.value;
-        let final_ = listed.final_.map(|stored| stored.value);
-        if args.is_of(&request) {
-            let events = match final_ {
-                Some(_) => Vec::new(),
-                None => events(&client.broker, &request).await?,
-            };
-            let row = row(request, final_.as_ref(), &events);
-            rows.extend(Some(row).filter(|row| args.is_status(row.status)));
-        }
-        if rows.len() >= limit || looked >= LOOKED {
-            more = true;
-            break;
-        }
-    }
-    rows.reverse();
+    let Page { rows, older, unreadable } = journal::list(&client.broker, &query).await?;
     if let Some(agent) = args.agent.as_ref().filter(|_| rows.is_empty()) {
-        super::agents::doubt(client, agent).await?;
+        super::client::doubt(client, agent).await?;
     }
     if client.json() && args.follow {
         rows.iter().try_for_each(output::json_line)?;
@@ -188,12 +135,12 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
     } else {
         output::line(render(&rows, now))?;
     }
-    page::unreadable(listing.unreadable());
-    if more {
-        page::older(listing.place());
+    page::unreadable(unreadable);
+    if let Some(older) = older {
+        page::older(older);
     }
     match live {
-        Some(live) => follow(client, args, live, &rows).await,
+        Some(live) => follow(client, &query, live, &rows).await,
         None => Ok(0),
     }
 }
@@ -201,7 +148,7 @@ async fn ls(client: &Client, args: &LsArgs) -> Result<u8, ApiError> {
 /// Shows messages as they are stored and end. What was listed already is not shown again as it is.
 async fn follow(
     client: &Client,
-    args: &LsArgs,
+    args: &Wanted,
     mut live: JournalFollower,
     listed: &[MessageRow],
 ) -> Result<u8, ApiError> {
@@ -247,118 +194,6 @@ async fn show(client: &Client, message: &MessageRef) -> Result<u8, ApiError> {
         output::line(render_detail(&detail))?;
     }
     Ok(0)
-}
-
-/// A message with its history.
-///
-/// # Errors
-/// 3 when there is no such message.
-pub(crate) async fn detail(
-    broker: &Broker,
-    message: &MessageRef,
-) -> Result<MessageDetail, ApiError> {
-    let Found { request, archived } = message.resolve_whole(broker).await?;
-    let request = request.value;
-    let what = || format!("cannot read message {}", request.message_id);
-    let key = request.key();
-    let events = async { events(broker, &request).await };
-    let (final_, mut attempts, batches) = match archived {
-        Some(archived) => (Some(archived.final_.value), Some(archived.attempts), events.await?),
-        None => {
-            let outcome = async { broker.outcome_of(&key).await.attempt(what()) };
-            let (outcome, batches) = tokio::try_join!(outcome, events)?;
-            (outcome.map(|stored| stored.value), None, batches)
-        }
-    };
-    let mut ends = Vec::new();
-    if let Some(final_) = final_.as_ref().filter(|final_| final_.attempts > 1)
-        && batches.is_empty()
-    {
-        // EVENTS keeps less than the history does.
-        if attempts.is_none() {
-            let archived = broker.archived_of(&key).await.attempt(what())?;
-            attempts = archived.map(|archived| archived.attempts);
-        }
-        ends = attempts.into_iter().flatten().map(|end| ended(end, final_.at)).collect();
-    }
-    let row = row(request, final_.as_ref(), &batches);
-    ends.extend(history(batches, final_));
-    Ok(MessageDetail { row, history: ends })
-}
-
-/// An attempt's end as the event that it was; when that was is not kept.
-fn ended(end: AttemptEnd, at: Timestamp) -> Event {
-    let AttemptEnd { attempt, error, .. } = end;
-    Event { seq: sequence(attempt, ATTEMPT_STRIDE), at, body: EventBody::Error { error } }
-}
-
-/// The status of a message.
-///
-/// # Errors
-/// When the broker does not answer.
-pub(crate) async fn status(broker: &Broker, request: &Envelope) -> Result<Status, ApiError> {
-    let what = format!("cannot look up message {}", request.message_id);
-    if let Some(final_) = broker.outcome_of(&request.key()).await.attempt(what)? {
-        return Ok(final_.value.status.into());
-    }
-    Ok(open_status(&events(broker, request).await?))
-}
-
-async fn events(broker: &Broker, request: &Envelope) -> Result<Vec<EventBatch>, ApiError> {
-    let what = format!("cannot read the events of {}", request.message_id);
-    broker.events(&request.key()).await.attempt(what)
-}
-
-/// The status of a message that is not final: the last of `delivered` and `acknowledged`.
-fn open_status(batches: &[EventBatch]) -> Status {
-    batches
-        .iter()
-        .flat_map(|batch| &batch.events)
-        .rev()
-        .find_map(|event| match event.body {
-            EventBody::Delivered { .. } => Some(Status::Delivered),
-            EventBody::Acknowledged => Some(Status::Acknowledged),
-            EventBody::Text { .. }
-            | EventBody::Worker { .. }
-            | EventBody::Error { .. }
-            | EventBody::Reset { .. } => None,
-        })
-        .unwrap_or(Status::Pending)
-}
-
-fn row(request: Envelope, final_: Option<&Final>, batches: &[EventBatch]) -> MessageRow {
-    let last_event = batches.iter().flat_map(|batch| &batch.events).map(|event| event.at).max();
-    MessageRow {
-        status: final_.map_or_else(|| open_status(batches), |final_| final_.status.into()),
-        attempts: final_.map_or_else(
-            || batches.iter().map(|batch| batch.attempt).max().unwrap_or(0),
-            |final_| final_.attempts,
-        ),
-        response: final_.and_then(|final_| final_.response.clone()),
-        reason: final_.and_then(|final_| final_.reason.clone()),
-        updated_at: final_.map(|final_| final_.at).or(last_event).unwrap_or(request.created_at),
-        message_id: request.message_id,
-        agent: request.agent,
-        sender: request.sender,
-        conversation_id: request.conversation_id,
-        kind: request.kind,
-        message: request.message,
-        created_at: request.created_at,
-        cause: request.cause,
-        redrive_of: request.redrive_of,
-    }
-}
-
-/// All events in order: a final state brings those along that were not stored before it.
-fn history(batches: Vec<EventBatch>, final_: Option<Final>) -> Vec<Event> {
-    let mut history: Vec<Event> = batches.into_iter().flat_map(|batch| batch.events).collect();
-    let known = history.len();
-    for event in final_.into_iter().flat_map(|final_| final_.tail) {
-        if !history[..known].iter().any(|seen| seen.seq == event.seq) {
-            history.push(event);
-        }
-    }
-    history
 }
 
 fn render(rows: &[MessageRow], now: Timestamp) -> String {
@@ -418,62 +253,31 @@ fn render_detail(detail: &MessageDetail) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reference::tests::envelope;
     use super::*;
-    use common::message::Outcome;
+    use broker::EventBatch;
+    use common::event::{Event, EventBody};
+    use common::message::{Envelope, Final, Outcome};
+    use mozart_client::send::Draft;
 
-    fn batch(attempt: u32, events: Vec<(u64, EventBody)>) -> EventBatch {
-        let request = envelope("a", "m1");
-        let event = |(seq, body)| Event { seq, at: Timestamp::from_millis(10 + seq), body };
+    fn envelope() -> Envelope {
+        let agent = AgentName::new("a").expect("valid");
+        let sender = SenderName::new("user").expect("valid");
+        let (text, id) = ("hello".to_owned(), common::MessageId::new("m1").ok());
+        Draft { agent, sender, text, conversation: None, id, deadline: None }.envelope()
+    }
+
+    fn delivered() -> EventBatch {
+        let request = envelope();
+        let (at, body) = (Timestamp::from_millis(11), EventBody::Delivered { incarnation: 1 });
         EventBatch {
             agent: request.agent,
             sender: request.sender,
             message_id: request.message_id,
             conversation_id: request.conversation_id,
             incarnation: 1,
-            attempt,
-            events: events.into_iter().map(event).collect(),
+            attempt: 1,
+            events: vec![Event { seq: 1, at, body }],
         }
-    }
-
-    fn text(text: &str) -> EventBody {
-        EventBody::Text { text: text.to_owned() }
-    }
-
-    #[test]
-    fn an_open_message_stands_where_its_last_event_says() {
-        let mut batches = Vec::new();
-        assert_eq!(open_status(&batches), Status::Pending);
-        batches.push(batch(1, vec![(1, EventBody::Delivered { incarnation: 1 }), (2, text("x"))]));
-        assert_eq!(open_status(&batches), Status::Delivered);
-        batches.push(batch(1, vec![(3, EventBody::Acknowledged), (4, text("y"))]));
-        assert_eq!(open_status(&batches), Status::Acknowledged);
-        let row = row(envelope("a", "m1"), None, &batches);
-        assert_eq!((row.status, row.attempts), (Status::Acknowledged, 1));
-        assert_eq!(row.updated_at, Timestamp::from_millis(14));
-    }
-
-    #[test]
-    fn a_final_state_has_the_last_word_and_brings_its_tail() {
-        let final_ = Final {
-            status: Outcome::Completed,
-            response: Some("xy".to_owned()),
-            reason: None,
-            attempts: 2,
-            incarnation: Some(1),
-            at: Timestamp::from_millis(99),
-            tail: vec![
-                Event { seq: 2, at: Timestamp::from_millis(12), body: text("x") },
-                Event { seq: 3, at: Timestamp::from_millis(13), body: text("y") },
-            ],
-        };
-        let batches =
-            vec![batch(1, vec![(1, EventBody::Delivered { incarnation: 1 }), (2, text("x"))])];
-        let row = row(envelope("a", "m1"), Some(&final_), &batches);
-        assert_eq!((row.status, row.attempts), (Status::Completed, 2));
-        assert_eq!(row.updated_at, Timestamp::from_millis(99));
-        let seqs: Vec<u64> = history(batches, Some(final_)).iter().map(|e| e.seq).collect();
-        assert_eq!(seqs, [1, 2, 3]);
     }
 
     #[test]
@@ -488,8 +292,9 @@ mod tests {
             tail: Vec::new(),
         };
         let shown = |final_: Option<&Final>, batches: Vec<EventBatch>| {
-            let row = row(envelope("a", "m1"), final_, &batches);
-            render_detail(&MessageDetail { row, history: history(batches, final_.cloned()) })
+            let row = row(envelope(), final_, &batches);
+            let history = batches.into_iter().flat_map(|batch| batch.events).collect();
+            render_detail(&MessageDetail { row, history })
         };
         let expired = shown(Some(&final_), Vec::new());
         let last = "\n\n1970-01-01T00:00:00.099Z  expired";
@@ -501,19 +306,12 @@ mod tests {
             attempts: 1,
             ..final_
         };
-        let batches = || vec![batch(1, vec![(1, EventBody::Delivered { incarnation: 1 })])];
+        let batches = || vec![delivered()];
         let answered = shown(Some(&completed), batches());
         let last =
             "delivered to incarnation 1\n1970-01-01T00:00:00.099Z  completed after 1 attempt\n\nxy";
         assert!(answered.ends_with(last), "{answered}");
         let open = shown(None, batches());
         assert!(open.ends_with("delivered to incarnation 1"), "{open}");
-    }
-
-    #[test]
-    fn open_is_whatever_is_not_final() {
-        assert!(StatusArg::Open.matches(Status::Acknowledged));
-        assert!(!StatusArg::Open.matches(Status::Expired));
-        assert!(StatusArg::Failed.matches(Status::Failed));
     }
 }

@@ -1,8 +1,6 @@
 //! The client commands: one file per group. They talk to the broker and, through it, to the supervisors; they know neither the
 //! supervisor's nor the node's code.
 
-mod agents;
-mod answer;
 pub mod args;
 pub mod backup;
 pub mod bench;
@@ -17,11 +15,9 @@ pub mod connect;
 mod content;
 mod context;
 mod dead;
-mod describe;
 mod diff;
 mod doctor;
 mod drain;
-mod ends;
 mod events;
 pub mod examples;
 mod explain;
@@ -43,8 +39,6 @@ pub mod parse;
 mod progress;
 mod prompt;
 mod ps;
-mod reasons;
-mod reference;
 mod replace;
 pub mod reset;
 mod rollout;
@@ -54,7 +48,6 @@ mod send;
 pub mod signals;
 mod souls;
 pub mod start;
-mod stream;
 mod table;
 mod usage;
 mod users;

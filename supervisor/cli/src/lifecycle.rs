@@ -14,6 +14,8 @@ use super::progress::Progress;
 use super::table::count;
 use crate::args::{Global, Output, duration};
 use common::failure;
+use mozart_client::agents;
+use mozart_client::explain::last_words;
 
 /// The agents of a lifecycle command.
 #[derive(Debug, Args)]
@@ -213,25 +215,6 @@ pub(crate) async fn quoting(broker: &Broker, row: &AgentRow, mut error: ApiError
     error
 }
 
-/// The last log line of the newest incarnation that does not run: the last but one where the last has only just been started.
-pub(crate) async fn last_words(
-    broker: &Broker,
-    agent: &AgentName,
-    newest: u64,
-    running: Option<u64>,
-) -> Option<String> {
-    for incarnation in [Some(newest), newest.checked_sub(1)].into_iter().flatten() {
-        if incarnation == 0 || running == Some(incarnation) {
-            continue;
-        }
-        // It adds to what is said; without it, that is still true.
-        if let Ok(Some(line)) = broker.last_line(agent, incarnation).await {
-            return Some(line);
-        }
-    }
-    None
-}
-
 /// Whether an agent stays as it is until somebody starts it.
 pub(crate) fn is_stopped(row: &AgentRow) -> bool {
     match row.state {
@@ -245,7 +228,7 @@ pub(crate) async fn rests(broker: &Broker, row: &AgentRow) -> ApiError {
     let (agent, state) = (&row.agent, row.state.as_str());
     let what = format!("{agent} is {state}");
     // One that is being removed looks like one that is stopped.
-    if let Ok(false) = super::agents::exists(broker, agent).await {
+    if let Ok(false) = agents::exists(broker, agent).await {
         let try_ = "`mozart apply SOUL` brings it back";
         return failure::error(failure::NOT_FOUND, what, "it was removed", try_);
     }
@@ -263,8 +246,8 @@ pub(crate) async fn wait(global: &Global, args: &WaitArgs) -> Result<u8, ApiErro
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let mut progress = Progress::new();
     let mut is_said = false;
-    if !super::agents::exists(&client.broker, &args.agent).await? {
-        let error = super::agents::meant(&client, &args.agent).await;
+    if !agents::exists(&client.broker, &args.agent).await? {
+        let error = agents::meant(&client, &args.agent).await;
         // What was removed may still be stopping.
         if args.until != Until::Stopped || !error.cause.starts_with("it was removed") {
             return Err(error);

@@ -13,11 +13,11 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::client::Client;
 use super::output;
-use super::reference::MessageRef;
 use crate::args::{Global, moment};
 use broker::Attempt;
 use common::failure;
 use common::log::LogLine;
+use mozart_client::reference::MessageRef;
 
 /// `mozart logs`.
 #[derive(Debug, Args)]
@@ -89,7 +89,7 @@ pub(crate) async fn run(global: &Global, args: &LogsArgs) -> Result<u8, ApiError
     // An agent that was removed may have left lines; one that never was has none.
     let silent = args.agents.iter().filter(|agent| !lines.iter().any(|(of, _)| of == *agent));
     for agent in silent {
-        super::agents::require(&client, agent).await?;
+        mozart_client::agents::require(&client, agent).await?;
     }
     let mut seen = Seen::new(&lines);
     let incarnation = match args.agents.first().filter(|_| args.previous) {

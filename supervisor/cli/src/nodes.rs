@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use broker::BrokerError;
 use clap::Subcommand;
-use common::api::{ApiError, NodeRow, Query, Reply};
+use common::api::{ApiError, NodeRow, Query};
 use common::cluster::{RemoveServer, ServerRemoved};
 use common::{NodeName, failure, subject, words};
 
-use super::client::{Client, unexpected};
+use super::client::Client;
 use super::drain::{self, DrainArgs};
 use super::lifecycle::Failures;
 use super::{output, signals, table};
@@ -73,8 +73,7 @@ async fn dispatch(global: &Global, command: &NodeCommand) -> Result<u8, ApiError
     match command {
         NodeCommand::Ls => {
             let client = Client::connect(global).await?;
-            let reply = client.ask(&Query::Nodes { node: None }).await?;
-            let Reply::Nodes(rows) = reply else { return Err(unexpected(&reply)) };
+            let rows = client.nodes().await?;
             match client.json() {
                 true => output::json(&rows)?,
                 false => output::line(list(&rows))?,
@@ -83,7 +82,7 @@ async fn dispatch(global: &Global, command: &NodeCommand) -> Result<u8, ApiError
         }
         NodeCommand::Show { node } => {
             let client = Client::connect(global).await?;
-            let row = drain::show(&client, node).await?;
+            let row = client.node(node).await?;
             match client.json() {
                 true => output::json(&row)?,
                 false => output::line(show(&row))?,

@@ -6,7 +6,7 @@ use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
 
 use super::chat::{self, ChatArgs};
-use super::client::{Client, sender};
+use super::client::Client;
 use super::output;
 use crate::args::Global;
 use common::failure;
@@ -49,7 +49,7 @@ pub(crate) async fn run(
             Err(cause) => return Err(terminal(&cause)),
         };
         remember(&mut lines, history.as_deref(), &text);
-        let envelope = args.message.envelope(sender(&client.broker), args.agent.clone(), text);
+        let envelope = args.message.envelope(client.sender(), args.agent.clone(), text);
         // An id can be given to the first message only.
         args.message.id = None;
         code = match chat::one(client, &envelope, &args).await {

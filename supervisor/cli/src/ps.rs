@@ -105,7 +105,7 @@ async fn named(
         match client.rows(Some(agent)).await {
             Ok(row) => rows.extend(row),
             Err(error) if error.code != failure::NOT_FOUND => return Err(error),
-            Err(_) if demand_all => return Err(super::agents::meant(client, agent).await),
+            Err(_) if demand_all => return Err(mozart_client::agents::meant(client, agent).await),
             Err(_) => {}
         }
     }

@@ -3,20 +3,20 @@
 use std::io::Read;
 use std::time::Duration;
 
-use broker::SendOutcome;
 use clap::Args;
-use common::api::{AgentRow, AgentState, ApiError};
-use common::message::{Envelope, Final, Kind, MAX_TEXT, Outcome, Status};
+use common::api::ApiError;
+use common::message::{Envelope, Final, MAX_TEXT, Status};
 use common::{AgentName, ConversationId, MessageId, SenderName, TraceParent};
-use serde::Serialize;
 use tokio::time::Instant;
 
-use super::answer::Answer;
-use super::client::{Client, now, sender};
-use super::{agents, output, watch};
+use super::client::Client;
+use super::{output, watch};
 use crate::args::{Global, duration};
-use broker::Attempt;
 use common::failure;
+use mozart_client::agents;
+use mozart_client::answer::Answer;
+use mozart_client::send::{Draft, Known, Sent, rests, store, too_large, verdict};
+use mozart_client::watch::QUIET;
 
 /// `mozart send`.
 #[derive(Debug, Args)]
@@ -56,48 +56,16 @@ pub(crate) struct MessageArgs {
 impl MessageArgs {
     /// A message of the user's.
     pub(crate) fn envelope(&self, sender: SenderName, agent: AgentName, text: String) -> Envelope {
-        let created_at = now();
-        let message_id = self.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().into());
-        Envelope {
-            agent,
-            sender,
-            kind: Kind::Chat,
-            conversation_id: self
-                .conversation
-                .clone()
-                .unwrap_or_else(|| ConversationId::from(&message_id)),
-            message_id,
-            message: text,
-            created_at,
-            request_id: None,
-            deadline: self.deadline.map(|within| created_at.after(within)),
-            hops: 0,
-            cause: None,
-            path: Vec::new(),
-            redrive_of: None,
-            traceparent: self.traceparent.or_else(from_environment),
-        }
+        let (conversation, id) = (self.conversation.clone(), self.id.clone());
+        let traceparent = self.traceparent.or_else(from_environment);
+        let deadline = self.deadline;
+        Draft { agent, sender, text, conversation, id, deadline, traceparent }.envelope()
     }
 }
 
 /// The context of whoever runs this. One that is damaged is no reason to send nothing.
 fn from_environment() -> Option<TraceParent> {
     std::env::var("TRACEPARENT").ok()?.parse().ok()
-}
-
-/// What `send` prints in JSON.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Sent<'a> {
-    message_id: &'a MessageId,
-    agent: &'a AgentName,
-    status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<u32>,
 }
 
 /// Sends a message and, if asked to, waits for the answer.
@@ -109,17 +77,17 @@ pub(crate) async fn run(global: &Global, args: SendArgs) -> Result<u8, ApiError>
     let deadline = Instant::now() + args.timeout;
     let client = Client::connect(global).await?;
     agents::require(&client, &args.agent).await?;
-    let envelope = args.message.envelope(sender(&client.broker), args.agent, text);
+    let envelope = args.message.envelope(client.sender(), args.agent, text);
     let answer =
         if args.wait { Some(Answer::listen(&client.broker, &envelope.key()).await?) } else { None };
-    let known = store(&client, &envelope, &args.message, args.timeout).await?;
+    let known = store(&client.broker, &envelope, args.message.id.is_some(), args.timeout).await?;
     match answer {
         Some(answer) => wait(&client, &envelope, answer, known, deadline).await,
         None => {
             // A message that was there already may be final by now: its status is looked up, not guessed.
             let status = match known {
                 Known::New => Status::Pending,
-                Known::Already => super::journal::status(&client.broker, &envelope).await?,
+                Known::Already => mozart_client::journal::status(&client.broker, &envelope).await?,
             };
             print(&client, &envelope, status, None)?;
             Ok(0)
@@ -137,15 +105,9 @@ pub(crate) async fn text(given: String) -> Result<String, ApiError> {
         output::note("warning: the message is empty");
     }
     if text.len() > MAX_TEXT {
-        return Err(too_large(format!("its text has {} bytes", text.len())));
+        return Err(too_large(&format!("its text has {} bytes", text.len())));
     }
     Ok(text)
-}
-
-fn too_large(cause: String) -> ApiError {
-    let what = "the message is too large";
-    let cause = format!("{cause}, at most {MAX_TEXT} fit");
-    failure::error(failure::LIMIT, what, cause, "send a reference to the data instead")
 }
 
 async fn stdin() -> Result<String, ApiError> {
@@ -164,64 +126,11 @@ async fn stdin() -> Result<String, ApiError> {
         }
     };
     if bytes.len() > MAX_TEXT {
-        return Err(too_large("stdin holds more".to_owned()));
+        return Err(too_large("stdin holds more"));
     }
     String::from_utf8(bytes).map_err(|cause| {
         failure::error(failure::USAGE, "the message is not UTF-8 text", cause, "encode it first")
     })
-}
-
-/// Whether a message is new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
-    New,
-    Already,
-}
-
-/// Stores a message: on disk when this returns.
-///
-/// # Errors
-/// 4 when another message has this id; what the broker says.
-pub(crate) async fn store(
-    client: &Client,
-    envelope: &Envelope,
-    args: &MessageArgs,
-    timeout: Duration,
-) -> Result<Known, ApiError> {
-    let what = format!("cannot store message {}", envelope.message_id);
-    let broker = &client.broker;
-    let sent = match args.id {
-        // Whoever gives an id may have used it before.
-        Some(_) => broker.send_again(envelope, timeout).await,
-        None => broker.send(envelope, timeout).await,
-    };
-    let sent = sent.attempt(what).map_err(|mut error| {
-        if error.code == failure::TIMEOUT {
-            // It may be stored: sent again under its id, it is not stored twice.
-            error.try_ = format!("send it again with --id {}", envelope.message_id);
-        }
-        error
-    });
-    match sent? {
-        SendOutcome::Stored { .. } => Ok(Known::New),
-        SendOutcome::Already { .. } => Ok(Known::Already),
-        SendOutcome::Conflict { stored } => Err(failure::error(
-            failure::CONFLICT,
-            format!("another message to {} has the id {}", envelope.agent, envelope.message_id),
-            differs(&stored, envelope),
-            format!("another --id, or `mozart journal show {}`", envelope.message_id),
-        )),
-    }
-}
-
-fn differs(stored: &Envelope, ours: &Envelope) -> &'static str {
-    if stored.message != ours.message {
-        "its text differs"
-    } else if stored.conversation_id != ours.conversation_id {
-        "its conversation differs"
-    } else {
-        "its kind differs"
-    }
 }
 
 async fn wait(
@@ -250,7 +159,7 @@ async fn patient(
     answer: &mut Answer,
     deadline: Instant,
 ) -> Result<Option<Final>, ApiError> {
-    let quiet = deadline.min(Instant::now() + watch::QUIET);
+    let quiet = deadline.min(Instant::now() + QUIET);
     if let Ok(final_) = tokio::time::timeout_at(quiet, answer.final_()).await {
         return Ok(Some(final_));
     }
@@ -267,7 +176,7 @@ async fn patient(
 /// Reports that the answer is late; in JSON with the status, from which the caller can continue.
 async fn late(client: &Client, envelope: &Envelope) -> Result<u8, ApiError> {
     let id = &envelope.message_id;
-    let status = super::journal::status(&client.broker, envelope).await?;
+    let status = mozart_client::journal::status(&client.broker, envelope).await?;
     if client.json() {
         print(client, envelope, status, None)?;
     }
@@ -286,34 +195,6 @@ async fn late(client: &Client, envelope: &Envelope) -> Result<u8, ApiError> {
     Err(failure::error(failure::TIMEOUT, what, cause, try_))
 }
 
-/// That an agent takes no message until somebody starts it, and why.
-pub(crate) fn rests(row: &AgentRow) -> Option<String> {
-    let agent = &row.agent;
-    let (how, reason) = match row.state {
-        _ if row.quarantined => {
-            let reason = row.reason.as_deref();
-            ("quarantined", reason.map(|why| why.strip_prefix("quarantined: ").unwrap_or(why)))
-        }
-        AgentState::Stopped | AgentState::Stopping => (row.state.as_str(), row.reason.as_deref()),
-        AgentState::Starting | AgentState::Running | AgentState::Error => return None,
-    };
-    let reason = reason.map(|why| format!(": {why}")).unwrap_or_default();
-    Some(format!("{agent} is {how}{reason}"))
-}
-
-/// What is wrong with a final state; none when it is an answer.
-pub(crate) fn verdict(envelope: &Envelope, final_: &Final) -> Option<ApiError> {
-    let id = &envelope.message_id;
-    let (how, try_) = match final_.status {
-        Outcome::Completed => return None,
-        Outcome::Failed => ("failed", format!("`mozart explain {id}`, `mozart dead show {id}`")),
-        Outcome::Cancelled => ("was cancelled", "send it again, with another id".to_owned()),
-        Outcome::Expired => ("expired", "send it again with a longer --deadline".to_owned()),
-    };
-    let reason = final_.reason.clone().unwrap_or_default();
-    Some(failure::error(failure::FAILED, format!("message {id} {how}"), reason, try_))
-}
-
 fn print(
     client: &Client,
     envelope: &Envelope,
@@ -322,14 +203,7 @@ fn print(
 ) -> Result<(), ApiError> {
     let Envelope { message_id, agent, .. } = envelope;
     let written = if client.json() {
-        output::json(&Sent {
-            message_id,
-            agent,
-            status,
-            response: final_.and_then(|final_| final_.response.as_deref()),
-            reason: final_.and_then(|final_| final_.reason.as_deref()),
-            attempts: final_.map(|final_| final_.attempts),
-        })
+        output::json(&Sent::new(envelope, status, final_))
     } else {
         match final_ {
             None => output::line(message_id.as_str()),
@@ -339,70 +213,4 @@ fn print(
     output::result(written, || {
         format!("message {message_id} to {agent} is stored and {}", status.as_str())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::reference::tests::envelope;
-    use super::*;
-    use common::Timestamp;
-
-    fn final_(status: Outcome) -> Final {
-        Final {
-            status,
-            response: None,
-            reason: Some("exit code 1".to_owned()),
-            attempts: 3,
-            incarnation: Some(1),
-            at: Timestamp::from_millis(1),
-            tail: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn only_an_answer_is_a_success() {
-        let envelope = envelope("a", "m1");
-        assert_eq!(verdict(&envelope, &final_(Outcome::Completed)), None);
-        for status in [Outcome::Failed, Outcome::Cancelled, Outcome::Expired] {
-            let error = verdict(&envelope, &final_(status)).expect("no answer");
-            assert_eq!((error.code, error.cause.as_str()), (1, "exit code 1"));
-        }
-    }
-
-    #[test]
-    fn a_message_without_a_conversation_is_one_of_its_own() {
-        let mut args =
-            MessageArgs { conversation: None, id: None, deadline: None, traceparent: None };
-        let agent = AgentName::new("a").expect("valid");
-        let name = || SenderName::new("ana").expect("valid");
-        let first = args.envelope(name(), agent.clone(), String::new());
-        assert_eq!(first.conversation_id.as_str(), first.message_id.as_str());
-        args.id = Some(MessageId::new("order-7").expect("valid"));
-        args.deadline = Some(Duration::from_secs(5));
-        let second = args.envelope(name(), agent, String::new());
-        assert_eq!(second.message_id.as_str(), "order-7");
-        assert_eq!(second.deadline, Some(second.created_at.after(Duration::from_secs(5))));
-    }
-
-    #[test]
-    fn sent_has_the_fields_that_scripts_rely_on() {
-        let envelope = envelope("a", "m1");
-        let mut sent = Sent {
-            message_id: &envelope.message_id,
-            agent: &envelope.agent,
-            status: Status::Pending,
-            response: None,
-            reason: None,
-            attempts: None,
-        };
-        let json = |sent: &Sent<'_>| serde_json::to_string(sent).expect("plain");
-        assert_eq!(json(&sent), r#"{"messageId":"m1","agent":"a","status":"pending"}"#);
-        sent.status = Status::Completed;
-        sent.response = Some("hi");
-        sent.attempts = Some(1);
-        assert_eq!(
-            json(&sent),
-            r#"{"messageId":"m1","agent":"a","status":"completed","response":"hi","attempts":1}"#
-        );
-    }
 }

@@ -12,7 +12,7 @@ use common::api::ApiError;
 use common::users::{Scope, User};
 use common::{AgentName, SenderName, failure};
 
-use super::client::{Client, now, sender};
+use super::client::{Client, now};
 use super::{output, table};
 use crate::args::Global;
 
@@ -76,7 +76,7 @@ async fn add(global: &Global, args: AddArgs) -> Result<u8, ApiError> {
         is_free(&client, &name).await?;
     }
     let creds = Creds::random(client.broker.subjects(), &name, scope, &agents).attempt(what())?;
-    let by = sender(&client.broker).to_string();
+    let by = client.sender().to_string();
     let key = creds.key.clone();
     let user = User { name: name.clone(), key, scope, agents, at: now(), by };
     let file = file.unwrap_or_else(|| format!("{name}.creds").into());

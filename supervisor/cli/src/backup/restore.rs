@@ -141,7 +141,7 @@ async fn unsupervised(options: &ConnectOptions, output: Output) -> Result<(), Ap
     };
     // Before they are asked: whether there is anything is the better answer.
     Broker::may_restore(options).await.attempt(WHAT)?;
-    let client = Client { broker, output, removed: None };
+    let client = Client::over(broker, output);
     match client.hello().await {
         Ok(hello) => {
             let cause = format!("supervisor {} answers", hello.supervisor);

@@ -36,7 +36,7 @@ pub(super) async fn checks(global: &Global, only: &[Only]) -> Vec<Check> {
             if !wants(Only::Supervisor) && !wants(Only::Nodes) {
                 return checks;
             }
-            let client = Client { broker, output: global.output, removed: None };
+            let client = Client::over(broker, global.output);
             let hello = client.hello().await;
             if !hello.as_ref().is_ok_and(|hello| hello.holder.is_some()) {
                 disk = client.broker.disk(fleet::TOLD).await;

@@ -8,7 +8,7 @@ use common::control::{ControlEvent, ControlRecord};
 use common::{AgentName, Timestamp};
 use tokio::time::Instant;
 
-use super::client::Client;
+use crate::client::Client;
 use broker::Attempt;
 use common::failure;
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// When the broker does not answer.
-pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, ApiError> {
+pub async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, ApiError> {
     let until = Instant::now() + PATIENCE;
     loop {
         let found = broker.is_registered(agent).await;
@@ -35,27 +35,15 @@ pub(crate) async fn exists(broker: &Broker, agent: &AgentName) -> Result<bool, A
 ///
 /// # Errors
 /// Exit 3, with the name that was probably meant if a supervisor answers.
-pub(crate) async fn require(client: &Client, agent: &AgentName) -> Result<(), ApiError> {
+pub async fn require(client: &Client, agent: &AgentName) -> Result<(), ApiError> {
     if exists(&client.broker, agent).await? {
         return Ok(());
     }
     Err(meant(client, agent).await)
 }
 
-/// Warns if there is no such agent, which may be why a list is empty.
-///
-/// # Errors
-/// When the broker does not answer.
-pub(crate) async fn doubt(client: &Client, agent: &AgentName) -> Result<(), ApiError> {
-    if !exists(&client.broker, agent).await? {
-        let ApiError { what, cause, .. } = meant(client, agent).await;
-        super::output::note(format!("warning: {what}: {cause}"));
-    }
-    Ok(())
-}
-
 /// The error for an unknown agent, with the name that was probably meant if a supervisor answers.
-pub(crate) async fn meant(client: &Client, agent: &AgentName) -> ApiError {
+pub async fn meant(client: &Client, agent: &AgentName) -> ApiError {
     let rows = client.brief_rows(None).await.unwrap_or_default();
     let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
     let removed = |_, at: Timestamp, record: &ControlRecord| {
@@ -73,7 +61,7 @@ pub(crate) async fn meant(client: &Client, agent: &AgentName) -> ApiError {
 }
 
 /// The error for an unknown agent, with the name that was probably meant.
-pub(crate) fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
+pub fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
     let cause = match did_you_mean(agent.as_str(), names) {
         Some(name) => format!("no soul with that name was applied; did you mean {name:?}?"),
         None => "no soul with that name was applied".to_owned(),
@@ -83,7 +71,7 @@ pub(crate) fn unknown(agent: &AgentName, names: &[&str]) -> ApiError {
 }
 
 /// The candidate nearest to a name, if it is near enough to be a slip of the keyboard.
-pub(crate) fn did_you_mean<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub fn did_you_mean<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let near = |candidate: &&&str| strsim::jaro_winkler(name, candidate) > 0.8;
     candidates
         .iter()

@@ -4,15 +4,17 @@
 //! current one. What comes out is in order, each event once, and never text of two attempts without a [`Item::Reset`] between.
 
 use broker::EventBatch;
+use common::MessageId;
 use common::event::{Event, EventBody, attempt_of, sequence};
 use common::message::{Final, Outcome, Status};
 use serde::Serialize;
 use serde_json::Value;
 
-/// What a reader sees.
+/// What a reader sees. `seq` is the position in the stream of events: a reader that goes on after it misses nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
-pub(crate) enum Item {
+#[expect(missing_docs, reason = "a field of an item is what its name says")]
+pub enum Item {
     /// A piece of the answer.
     Text { text: String, seq: u64, attempt: u32 },
     /// Another event of the worker.
@@ -33,9 +35,34 @@ pub(crate) enum Item {
     },
 }
 
+impl Item {
+    /// Its position.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Text { seq, .. }
+            | Self::Event { seq, .. }
+            | Self::Error { seq, .. }
+            | Self::Reset { seq, .. }
+            | Self::Done { seq, .. } => *seq,
+        }
+    }
+}
+
+/// An item with its message, as programs read it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line<'a> {
+    /// The item.
+    #[serde(flatten)]
+    pub item: &'a Item,
+    /// The message.
+    pub message_id: &'a MessageId,
+}
+
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Wait for more.
     Wait,
     /// Something is missing: read the stored events and hand them to [`Stream::stored`].
@@ -46,7 +73,7 @@ pub(crate) enum Next {
 
 /// One reader of one message.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub struct Stream {
     /// Whether a broken attempt is followed by the next one; else it is the end.
     follow: bool,
     /// Events up to this one are known to the reader.
@@ -74,38 +101,44 @@ struct Turn {
 
 impl Stream {
     /// A reader who knows the events up to `from`.
-    pub(crate) fn new(follow: bool, from: u64) -> Self {
+    pub fn new(follow: bool, from: u64) -> Self {
         let status = Status::Pending;
         Self { follow, from, turn: None, status, final_: None, ended: false }
     }
 
     /// The status of the message, as far as this reader knows.
-    pub(crate) fn status(&self) -> Status {
+    pub fn status(&self) -> Status {
         self.final_.as_ref().map_or(self.status, |final_| final_.status.into())
     }
 
     /// The final state, once it was seen.
-    pub(crate) fn final_(&self) -> Option<&Final> {
+    pub fn final_(&self) -> Option<&Final> {
         self.final_.as_deref()
     }
 
+    /// Whether the last item was given.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The number of the last event that the reader knows.
-    pub(crate) fn last(&self) -> u64 {
+    pub fn last(&self) -> u64 {
         self.turn.as_ref().map_or(0, |turn| turn.last).max(self.from)
     }
 
     /// The incarnation that has the message, unless its attempt has ended.
-    pub(crate) fn open_incarnation(&self) -> Option<u64> {
+    pub fn open_incarnation(&self) -> Option<u64> {
         self.turn.as_ref().filter(|turn| !turn.broken).map(|turn| turn.incarnation)
     }
 
     /// Events as they come.
-    pub(crate) fn live(&mut self, batch: EventBatch, out: &mut Vec<Item>) -> Next {
+    pub fn live(&mut self, batch: EventBatch, out: &mut Vec<Item>) -> Next {
         self.take(batch, out, true)
     }
 
     /// All stored events: what is not among them is lost.
-    pub(crate) fn stored(&mut self, batches: Vec<EventBatch>, out: &mut Vec<Item>) -> Next {
+    pub fn stored(&mut self, batches: Vec<EventBatch>, out: &mut Vec<Item>) -> Next {
         for batch in batches {
             if self.take(batch, out, false) == Next::End {
                 return Next::End;
@@ -115,7 +148,7 @@ impl Stream {
     }
 
     /// The final state. The shim stores it after all events that it does not hold itself.
-    pub(crate) fn finally(&mut self, final_: Final, out: &mut Vec<Item>) -> Next {
+    pub fn finally(&mut self, final_: Final, out: &mut Vec<Item>) -> Next {
         if self.ended {
             return Next::End;
         }
@@ -129,7 +162,7 @@ impl Stream {
     }
 
     /// An incarnation is gone, and what it had to say is stored. If it had the message, the attempt is broken.
-    pub(crate) fn exited(&mut self, incarnation: u64, how: &str, out: &mut Vec<Item>) -> Next {
+    pub fn exited(&mut self, incarnation: u64, how: &str, out: &mut Vec<Item>) -> Next {
         if self.ended {
             return Next::End;
         }
@@ -140,7 +173,7 @@ impl Stream {
     }
 
     /// The reader is disconnected.
-    pub(crate) fn close(&mut self, why: &str, out: &mut Vec<Item>) -> Next {
+    pub fn close(&mut self, why: &str, out: &mut Vec<Item>) -> Next {
         if !self.ended {
             let (seq, attempt) = (self.last(), self.attempt());
             out.push(Item::Error { error: why.to_owned(), seq, attempt });

@@ -12,7 +12,7 @@ use common::words::count;
 use common::{MessageId, Timestamp};
 use supervisor_core::Agent;
 
-use super::table;
+use common::words;
 
 /// What is known about a message.
 #[derive(Debug)]
@@ -238,7 +238,7 @@ fn one_attempt(
 ) -> Option<String> {
     let Attempt { number, incarnation, .. } = attempt;
     let how = match (&attempt.error, facts.exits.get(incarnation)) {
-        (Some(error), _) => format!("ended with: {}", table::one_line(error, 300)),
+        (Some(error), _) => format!("ended with: {}", words::one_line(error, 300)),
         (None, _) if final_attempt == Some(*number) => return None,
         (None, Some(exit)) => format!("ended with its incarnation: {exit}"),
         (None, None) if is_last => return None,
@@ -266,7 +266,7 @@ fn took(duration: Duration) -> String {
     match duration.as_millis() {
         millis @ 0..1_000 => format!("{millis}ms"),
         millis @ 1_000..10_000 => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
-        _ => table::short(duration),
+        _ => words::short(duration),
     }
 }
 

@@ -15,9 +15,12 @@ use common::failure;
 /// A message as a person names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRef {
-    pub(crate) agent: Option<AgentName>,
-    pub(crate) sender: Option<SenderName>,
-    pub(crate) message_id: MessageId,
+    /// Its agent; none: whichever has it.
+    pub agent: Option<AgentName>,
+    /// Its sender; none: whoever sent it.
+    pub sender: Option<SenderName>,
+    /// Its id, or the beginning of it.
+    pub message_id: MessageId,
 }
 
 impl FromStr for MessageRef {
@@ -40,7 +43,7 @@ impl FromStr for MessageRef {
 
 impl MessageRef {
     /// Whether this names that message.
-    pub(crate) fn names(&self, envelope: &Envelope) -> bool {
+    pub fn names(&self, envelope: &Envelope) -> bool {
         self.message_id == envelope.message_id
             && self.agent.as_ref().is_none_or(|agent| *agent == envelope.agent)
             && self.sender.as_ref().is_none_or(|sender| *sender == envelope.sender)
@@ -50,7 +53,7 @@ impl MessageRef {
     ///
     /// # Errors
     /// 3 when there is none, or more than one.
-    pub(crate) async fn resolve(&self, broker: &Broker) -> Result<Stored<Envelope>, ApiError> {
+    pub async fn resolve(&self, broker: &Broker) -> Result<Stored<Envelope>, ApiError> {
         Ok(self.resolve_whole(broker).await?.request)
     }
 
@@ -58,7 +61,7 @@ impl MessageRef {
     ///
     /// # Errors
     /// As [`MessageRef::resolve`].
-    pub(crate) async fn resolve_whole(&self, broker: &Broker) -> Result<Found, ApiError> {
+    pub async fn resolve_whole(&self, broker: &Broker) -> Result<Found, ApiError> {
         let what = || format!("cannot look up message {}", self.message_id);
         if let (Some(agent), Some(sender)) = (&self.agent, &self.sender) {
             let key = MessageKey {
@@ -110,7 +113,7 @@ impl MessageRef {
 
 /// Why a beginning is not that of one id.
 #[derive(Debug)]
-pub(crate) enum NotOne {
+pub enum NotOne {
     /// No id begins so.
     None,
     /// Several do.
@@ -121,7 +124,7 @@ pub(crate) enum NotOne {
 
 impl NotOne {
     /// What is wrong with that beginning of the id of some kind of thing.
-    pub(crate) fn what(&self, id: &MessageId, kind: &str) -> String {
+    pub fn what(&self, id: &MessageId, kind: &str) -> String {
         match self {
             Self::Several(_) => format!("{id} is not unique"),
             Self::None | Self::Unclear(_) => format!("no {kind} {id}"),
@@ -129,7 +132,7 @@ impl NotOne {
     }
 
     /// In words; `none`: what is to be said where no id begins so.
-    pub(crate) fn or(self, none: &str) -> String {
+    pub fn or(self, none: &str) -> String {
         match self {
             Self::None => none.to_owned(),
             Self::Several(why) => why,
@@ -142,7 +145,7 @@ impl NotOne {
 ///
 /// # Errors
 /// When there is none, or more than one, or nobody can tell.
-pub(crate) fn only_id(ids: &Beginning) -> Result<&MessageId, NotOne> {
+pub fn only_id(ids: &Beginning) -> Result<&MessageId, NotOne> {
     match ids {
         Beginning::Found(ids) => match (ids.first(), ids.len()) {
             (Some(whole), 1) => Ok(whole),
@@ -192,6 +195,7 @@ pub(crate) mod tests {
             cause: None,
             path: Vec::new(),
             redrive_of: None,
+            traceparent: None,
             traceparent: None,
         }
     }

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// A wait for one message's final state.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub struct Answer {
     broker: Broker,
     key: MessageKey,
     told: Subscription,
@@ -31,7 +31,7 @@ impl Answer {
     ///
     /// # Errors
     /// When the client is closed.
-    pub(crate) async fn listen(broker: &Broker, key: &MessageKey) -> Result<Self, ApiError> {
+    pub async fn listen(broker: &Broker, key: &MessageKey) -> Result<Self, ApiError> {
         let subject = broker.subjects().done(key);
         let told = broker.subscribe(subject, None).await.attempt("cannot listen for the answer")?;
         let mut look = tokio::time::interval(LOOK);
@@ -45,14 +45,14 @@ impl Answer {
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub(crate) async fn look(&self) -> Result<Option<Final>, ApiError> {
+    pub async fn look(&self) -> Result<Option<Final>, ApiError> {
         let what = format!("cannot look up the answer to {}", self.key.message_id);
         let stored = self.broker.outcome_of(&self.key).await.attempt(what)?;
         Ok(stored.map(|stored| stored.value))
     }
 
     /// Waits for the final state, however long. Cancel safe.
-    pub(crate) async fn final_(&mut self) -> Final {
+    pub async fn final_(&mut self) -> Final {
         let mut listening = true;
         loop {
             tokio::select! {

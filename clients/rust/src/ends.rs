@@ -8,11 +8,11 @@ use common::{AgentName, Timestamp};
 
 /// What the records so far tell of incarnations, seen oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Incarnations(BTreeMap<(AgentName, u64), Life>);
+pub struct Incarnations(BTreeMap<(AgentName, u64), Life>);
 
 /// How far an incarnation came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Life {
+pub enum Life {
     /// It was started, and has not been ready.
     Started,
     /// It was not ready in time: its node kills it.
@@ -23,7 +23,7 @@ pub(crate) enum Life {
 
 impl Incarnations {
     /// Takes note of a record.
-    pub(crate) fn see(&mut self, event: &ControlEvent) {
+    pub fn see(&mut self, event: &ControlEvent) {
         let (agent, incarnation, life) =
             if let ControlEvent::IncarnationAllocated { agent, incarnation, .. } = event {
                 (agent, incarnation, Life::Started)
@@ -52,23 +52,27 @@ impl Incarnations {
     }
 
     /// How far an incarnation came; none if its start is not among the records.
-    pub(crate) fn of(&self, agent: &AgentName, incarnation: u64) -> Option<Life> {
+    pub fn of(&self, agent: &AgentName, incarnation: u64) -> Option<Life> {
         self.0.get(&(agent.clone(), incarnation)).copied()
     }
 }
 
 /// The last end of an agent's incarnations.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct LastEnd {
-    pub(crate) incarnation: u64,
-    pub(crate) at: Timestamp,
-    pub(crate) how: String,
-    pub(crate) is_failure: bool,
+pub struct LastEnd {
+    /// Of which incarnation.
+    pub incarnation: u64,
+    /// When.
+    pub at: Timestamp,
+    /// How.
+    pub how: String,
+    /// Whether it was a failure.
+    pub is_failure: bool,
 }
 
 impl LastEnd {
     /// The last one, by an agent's records, newest first. One that is late has failed then, whatever its killed shim says later.
-    pub(crate) fn of(records: &[(u64, ControlRecord)]) -> Option<Self> {
+    pub fn of(records: &[(u64, ControlRecord)]) -> Option<Self> {
         let mut killed: Option<Self> = None;
         for (_, record) in records {
             let at = record.at;
@@ -107,7 +111,7 @@ impl LastEnd {
     }
 
     /// As a sentence.
-    pub(crate) fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let Self { incarnation, at, how, is_failure } = self;
         let what = if *is_failure { "failure" } else { "end" };
         format!("Last {what}: {how}, at {at} (incarnation {incarnation}).")
@@ -115,7 +119,7 @@ impl LastEnd {
 }
 
 /// That it was not ready in time.
-pub(crate) fn late(said: Option<&str>) -> String {
+pub fn late(said: Option<&str>) -> String {
     match said {
         Some(said) => format!("it was not ready in time; the last line of its output: {said}"),
         None => "it was not ready in time".to_owned(),

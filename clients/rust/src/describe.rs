@@ -6,18 +6,18 @@ use common::shim::Exit;
 use common::spec::AgentSpec;
 
 use super::ends::{Incarnations, Life};
-use super::table;
+use common::words;
 
 /// An event of a message, on one line.
-pub(crate) fn event(event: &Event) -> String {
+pub fn event(event: &Event) -> String {
     let what = match &event.body {
         EventBody::Delivered { incarnation } => format!("delivered to incarnation {incarnation}"),
         EventBody::Acknowledged => "acknowledged by the worker".to_owned(),
-        EventBody::Text { text } => format!("text {:?}", table::one_line(text, 60)),
+        EventBody::Text { text } => format!("text {:?}", words::one_line(text, 60)),
         EventBody::Worker { event } => {
-            format!("worker's event {}", table::one_line(&event.to_string(), 60))
+            format!("worker's event {}", words::one_line(&event.to_string(), 60))
         }
-        EventBody::Error { error } => format!("error: {}", table::one_line(error, 200)),
+        EventBody::Error { error } => format!("error: {}", words::one_line(error, 200)),
         EventBody::Reset { attempt } => format!("reset: attempt {attempt} begins"),
     };
     format!("{}  attempt {}  #{}  {what}", event.at, attempt_of(event.seq), event.seq)
@@ -27,7 +27,7 @@ pub(crate) fn event(event: &Event) -> String {
 const NOBODY: &str = "cli";
 
 /// A record of the control log, without its time and agent.
-pub(crate) fn control(record: &ControlRecord) -> String {
+pub fn control(record: &ControlRecord) -> String {
     let what = what(record);
     let is_request = matches!(
         record.event,
@@ -70,11 +70,11 @@ fn what(record: &ControlRecord) -> String {
             ..
         } => {
             let verb = if *done { "erased" } else { "erasing" };
-            let messages = table::count(*messages, "message", "messages");
+            let messages = words::count(*messages, "message", "messages");
             let of = if *conversation { " of a conversation" } else { "" };
             let until = before.map(|before| format!(" from before {before}")).unwrap_or_default();
             let (records, bytes) =
-                (table::count(*records, "record", "records"), table::bytes(*bytes));
+                (words::count(*records, "record", "records"), words::bytes(*bytes));
             format!("{by}: {verb} {messages}{of}{until}: {records}, {bytes}")
         }
         ControlEvent::FleetRestored { taken, incarnations, .. } => {
@@ -152,7 +152,7 @@ const RETRIED: &str = "; any open turns will be retried";
 
 /// The same, where `before` is what its agent was last applied with: an apply may change nothing; and `incarnations` what earlier
 /// records tell of those that end.
-pub(crate) fn control_after(
+pub fn control_after(
     record: &ControlRecord,
     before: Option<&AgentSpec>,
     incarnations: &Incarnations,
