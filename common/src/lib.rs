@@ -26,6 +26,7 @@ pub mod storage;
 pub mod subject;
 pub mod tally;
 pub mod time;
+pub mod tokens;
 pub mod trace;
 pub mod users;
 pub mod words;

@@ -16,6 +16,7 @@ pub mod reference;
 pub mod rollout;
 pub mod send;
 pub mod stream;
+pub mod tokens;
 pub mod watch;
 
 pub use client::{Client, Pages, now, removed, unexpected};

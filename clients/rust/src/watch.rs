@@ -174,7 +174,7 @@ impl Watch {
         failure::error(failure::TIMEOUT, what, cause, try_)
     }
 
-    async fn stored(&self, stream: &mut Stream, out: &mut Vec<Item>) -> Result<Next, ApiError> {
+    async fn stored(&mut self, stream: &mut Stream, out: &mut Vec<Item>) -> Result<Next, ApiError> {
         let stored = self.broker.events(&self.key).await;
         Ok(stream.stored(stored.attempt(self.what())?, out))
     }

@@ -23,6 +23,12 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("supervisor", &["mozart supervisor --nats nats://broker:4222 --store /var/lib/nats"]),
     (
+        "api",
+        &[
+            "mozart api --nats nats://broker:4222 --listen 0.0.0.0:4141 --tls-cert api.pem --tls-key api-key.pem",
+        ],
+    ),
+    (
         "node",
         &["mozart node --name n1 --nats nats://broker:4222 --label gpu=yes", "mozart node ls"],
     ),
@@ -80,6 +86,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "user add",
         &["mozart user add ana --scope send", "mozart user add ci --scope operate --file -"],
     ),
+    (
+        "token create",
+        &[
+            "mozart token create shop --scope send --agent scribe --expires 90d",
+            "mozart token create ci --scope operate --file ci.token",
+        ],
+    ),
+    ("token ls", &["mozart token ls"]),
+    ("token revoke", &["mozart token revoke shop"]),
     ("user ls", &["mozart user ls"]),
     ("user revoke", &["mozart user revoke ana"]),
     (

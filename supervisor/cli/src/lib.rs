@@ -49,6 +49,7 @@ pub mod signals;
 mod souls;
 pub mod start;
 mod table;
+mod tokens;
 mod usage;
 mod users;
 mod watch;
@@ -144,6 +145,9 @@ pub enum Command {
     /// Logins for people and programs
     #[command(subcommand)]
     User(users::UserCommand),
+    /// Tokens for the HTTP API
+    #[command(subcommand)]
+    Token(tokens::TokenCommand),
     /// Show how much space is used, and by what
     Usage(usage::UsageArgs),
     /// Check everything that Mozart depends on
@@ -206,6 +210,7 @@ async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Events(args) => events::run(global, &args).await,
         Command::Explain(args) => explain::run(global, &args).await,
         Command::User(command) => users::run(global, command).await,
+        Command::Token(command) => tokens::run(global, command).await,
         Command::Usage(args) => usage::run(global, &args).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Completions(args) => completions::run(&args),

@@ -12,6 +12,8 @@ use common::api::ApiError;
 use common::users::{Scope, User};
 use common::{AgentName, SenderName, failure};
 
+use mozart_client::tokens::is_free;
+
 use super::client::{Client, now};
 use super::{output, table};
 use crate::args::Global;
@@ -73,7 +75,7 @@ async fn add(global: &Global, args: AddArgs) -> Result<u8, ApiError> {
     let client = Client::to_change(global).await?;
     // A node sends no messages: its name may be that of an agent.
     if scope != Scope::Node {
-        is_free(&client, &name).await?;
+        is_free(&client.broker, &name, &what()).await?;
     }
     let creds = Creds::random(client.broker.subjects(), &name, scope, &agents).attempt(what())?;
     let by = client.sender().to_string();
@@ -107,31 +109,15 @@ async fn add(global: &Global, args: AddArgs) -> Result<u8, ApiError> {
     Ok(0)
 }
 
-/// The sender of a user's messages must be nobody else's.
-async fn is_free(client: &Client, name: &SenderName) -> Result<(), ApiError> {
-    const RESERVED: [&str; 2] = ["user", "schedule"];
-    let what = format!("user {name} is not added");
-    if RESERVED.contains(&name.as_str()) {
-        let cause = "the name is reserved";
-        return Err(failure::error(failure::CONFLICT, what, cause, "another name"));
-    }
-    let Ok(agent) = AgentName::new(name.as_str()) else { return Ok(()) };
-    if client.broker.is_there(&agent).await.attempt(&what)? {
-        let cause = "there is an agent of that name, which sends messages under it";
-        return Err(failure::error(failure::CONFLICT, what, cause, "another name"));
-    }
-    Ok(())
-}
-
 /// Where credentials go.
-enum Out {
+pub(crate) enum Out {
     Stdout,
     File(std::fs::File, PathBuf),
 }
 
 impl Out {
     /// A file that only its owner can read. One that is there is left alone: it may be the only copy of other credentials.
-    fn create(path: &Path) -> Result<Self, ApiError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, ApiError> {
         if path == Path::new("-") {
             return Ok(Self::Stdout);
         }
@@ -141,21 +127,21 @@ impl Out {
         })
     }
 
-    fn write(self, text: &str) -> Result<(), ApiError> {
+    pub(crate) fn write(self, text: &str) -> Result<(), ApiError> {
         match self {
             Self::Stdout => output::line(text.trim_end()),
             Self::File(mut file, path) => {
                 let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
                 written.map_err(|error| {
                     let what = format!("cannot write {}", path.display());
-                    failure::file(what, &error, "`mozart user revoke`, and add it again")
+                    failure::file(what, &error, "revoke it, and make it again")
                 })
             }
         }
     }
 
     /// Nothing is to be written.
-    fn discard(&self) {
+    pub(crate) fn discard(&self) {
         if let Self::File(_, path) = self
             && let Err(error) = std::fs::remove_file(path)
         {

@@ -1,0 +1,162 @@
+//! The door over HTTP. It keeps nothing: what is sent is in the journal before it is answered, and what is read comes from there. Any number of
+//! them serve side by side, and a stream that one of them began is resumed at any other.
+
+mod caller;
+mod door;
+mod gate;
+mod keys;
+mod problem;
+mod quota;
+mod routes;
+mod sse;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use broker::Broker;
+use common::api::ApiError;
+use common::failure;
+use mozart_client::Client;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use door::Listening;
+use keys::Keys;
+use quota::Quotas;
+
+/// The port, unless another one is given.
+pub const PORT: u16 = 4141;
+
+/// Open connections, and open streams, of one process.
+const CONNECTIONS: usize = 4_096;
+/// Requests a second that a token may make of one process, and how many at once.
+const RATE: (u32, u32) = (1_000, 2_000);
+/// Streams that one token may have open at one process.
+const STREAMS: usize = 1_024;
+
+/// How the API is to be reached.
+#[derive(Debug, Clone)]
+pub struct ApiOptions {
+    /// The address that it listens on.
+    pub listen: SocketAddr,
+    /// Its certificates and its key, in PEM files; none: without TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whether it is reached through something that encrypts: then it may listen without TLS on an address that others reach.
+    pub behind_proxy: bool,
+    /// The names, besides addresses and `localhost`, under which it is reached.
+    pub hosts: Vec<String>,
+    /// The origins, besides its own, whose pages may use it: `https://app.example.com`.
+    pub origins: Vec<String>,
+}
+
+impl ApiOptions {
+    /// At an address, for this host alone or with TLS.
+    #[must_use]
+    pub fn at(listen: SocketAddr) -> Self {
+        Self { listen, tls: None, behind_proxy: false, hosts: Vec::new(), origins: Vec::new() }
+    }
+
+    /// Refuses what would show tokens to whoever listens in.
+    ///
+    /// # Errors
+    /// 2 when others can reach the address, and nothing encrypts.
+    pub fn check(&self) -> Result<(), ApiError> {
+        let is_own = match self.listen.ip() {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_loopback(),
+        };
+        if is_own || self.tls.is_some() || self.behind_proxy {
+            return Ok(());
+        }
+        let what = format!("the API does not listen on {}", self.listen);
+        let cause = "others can reach that address, and tokens would be sent in the clear";
+        let try_ = "--tls-cert FILE --tls-key FILE; or --behind-proxy, if only a proxy that encrypts reaches it";
+        Err(failure::error(failure::USAGE, what, cause, try_))
+    }
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    keys: Keys,
+    quotas: Quotas,
+    hosts: Vec<String>,
+    origins: Vec<String>,
+    stop: CancellationToken,
+}
+
+/// Shares of [`Shared`].
+type Api = Arc<Shared>;
+
+/// Takes an address.
+///
+/// # Errors
+/// 2 as [`ApiOptions::check`], or when the certificates are of no use; 6 when the address is not to be had.
+pub async fn listen(options: &ApiOptions) -> Result<Listening, ApiError> {
+    options.check()?;
+    let tls = options.tls.as_ref().map(|(cert, key)| door::tls(cert, key)).transpose()?;
+    let listener = TcpListener::bind(options.listen).await.map_err(|error| {
+        let what = format!("the API cannot listen on {}", options.listen);
+        let try_ = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "`ss -ltnp` shows what uses it; or give it another address"
+            }
+            _ => "give it another address",
+        };
+        failure::error(failure::UNREACHABLE, what, error, try_)
+    })?;
+    Ok(Listening { listener, tls })
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// 7 when the connection lacks the rights to know tokens.
+pub async fn serve(
+    options: ApiOptions,
+    listening: Listening,
+    broker: Broker,
+    stop: CancellationToken,
+) -> Result<(), ApiError> {
+    if let Some(user) = broker.user().filter(|user| user.scope < common::users::Scope::Admin) {
+        let what = "the API cannot check tokens with these credentials";
+        let cause = format!("user {} has scope {}", user.name, user.scope);
+        let try_ = "the fleet's own credentials, or those of a user with scope admin";
+        return Err(failure::error(failure::DENIED, what, cause, try_));
+    }
+    let shared = Arc::new(Shared {
+        keys: Keys::new(broker.clone()),
+        client: Client::new(broker),
+        quotas: Quotas::new(RATE, STREAMS),
+        hosts: options.hosts,
+        origins: options.origins,
+        stop: stop.clone(),
+    });
+    let scheme = if listening.tls.is_some() { "https" } else { "http" };
+    if let Ok(address) = listening.address() {
+        tracing::info!("the API listens on {scheme}://{address}");
+    }
+    door::serve(listening, routes::router(shared), CONNECTIONS, stop).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_reach_is_encrypted() {
+        let at = |address: &str| ApiOptions::at(address.parse().expect("valid"));
+        for own in ["127.0.0.1:0", "127.1.2.3:1", "[::1]:4141"] {
+            assert_eq!(at(own).check(), Ok(()), "{own}");
+        }
+        for others in ["0.0.0.0:4141", "10.0.0.1:4141", "[::]:4141"] {
+            assert_eq!(at(others).check().expect_err(others).code, failure::USAGE);
+            assert_eq!(ApiOptions { behind_proxy: true, ..at(others) }.check(), Ok(()));
+            let tls = Some(("c".into(), "k".into()));
+            assert_eq!(ApiOptions { tls, ..at(others) }.check(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Streams of server-sent events that can be resumed: the id of an event is its position, and a reader that comes back with it, to whichever
+//! process, goes on with the next one.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use broker::{Attempt as _, ControlFollower, ControlItem};
+use common::api::ApiError;
+use common::control::ControlRecord;
+use common::failure;
+use common::message::MessageKey;
+use futures_util::{Stream, StreamExt as _, stream};
+use mozart_client::stream::{Item, Line, Stream as Reader};
+use mozart_client::watch::Watch;
+
+use crate::Api;
+use crate::caller::Caller;
+use crate::problem::Problem;
+use crate::quota::OpenStream;
+
+/// How often a stream says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often it is looked whether the token still holds.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a reader waits before it comes back, in words of the stream.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The name of the header in which readers say what they know.
+pub(crate) const LAST: &str = "last-event-id";
+
+/// A place in the stream of a message. Some items share the number of the event before them: they are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Place {
+    seq: u64,
+    nth: u64,
+}
+
+/// What a reader knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// All up to a place.
+    UpTo(Place),
+    /// All of it.
+    Done,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.nth {
+            0 => write!(f, "{}", self.seq),
+            nth => write!(f, "{}.{nth}", self.seq),
+        }
+    }
+}
+
+impl FromStr for Known {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "expected the id of an event, such as 12";
+        let (seq, nth) = text.split_once('.').unwrap_or((text, "0"));
+        let seq = seq.parse().map_err(|_| EXPECTED)?;
+        if nth == "done" {
+            return Ok(Self::Done);
+        }
+        Ok(Self::UpTo(Place { seq, nth: nth.parse().map_err(|_| EXPECTED)? }))
+    }
+}
+
+/// What a reader says that it knows: by the header that browsers send when they come back, else by the parameter.
+///
+/// # Errors
+/// 400 when it is no position.
+pub(crate) fn known<T: FromStr<Err: fmt::Display>>(
+    headers: &HeaderMap,
+    from: Option<&str>,
+) -> Result<Option<T>, Problem> {
+    let header = headers.get(LAST).map(|value| value.to_str().unwrap_or("?"));
+    let Some(text) = header.filter(|text| !text.is_empty()).or(from) else { return Ok(None) };
+    let what = format!("there is no position {text:?}");
+    text.parse()
+        .map(Some)
+        .map_err(|cause| Problem::usage(what, cause, "leave it out to begin at the start"))
+}
+
+/// Gives items their ids, and leaves out those that the reader knows.
+#[derive(Debug)]
+struct Numbers {
+    known: Place,
+    last: Place,
+}
+
+impl Numbers {
+    fn new(known: Place) -> Self {
+        Self { known, last: Place { nth: 0, ..known } }
+    }
+
+    /// The id of the next item; none if the reader knows it.
+    fn id(&mut self, item: &Item) -> Option<String> {
+        let seq = item.seq();
+        if let Item::Done { .. } = item {
+            return Some(format!("{seq}.done"));
+        }
+        let nth = if seq == self.last.seq { self.last.nth + 1 } else { 0 };
+        self.last = Place { seq, nth };
+        (self.last > self.known).then(|| self.last.to_string())
+    }
+}
+
+/// Whether a request wants a stream.
+pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accepts.is_some_and(|accepts| accepts.contains("text/event-stream"))
+}
+
+/// Counts a stream of a caller.
+///
+/// # Errors
+/// 429 when it has as many as it may.
+pub(crate) fn open(api: &Api, caller: &Caller) -> Result<OpenStream, Problem> {
+    api.quotas.stream(caller.name()).map_err(|open| {
+        Problem::limit(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many open streams",
+            format!("token {} has {open} open at this process", caller.name()),
+            "close some; or another token, or another process of `mozart api`",
+            Some(1),
+        )
+    })
+}
+
+/// Nothing follows: a reader that comes back after the end is told not to come again.
+pub(crate) fn nothing() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// What has been read of a message, and is not sent yet.
+struct Reading {
+    watch: Watch,
+    reader: Reader,
+    numbers: Numbers,
+    key: MessageKey,
+    ready: VecDeque<Event>,
+}
+
+impl Reading {
+    async fn next(mut self) -> Result<Option<(Event, Self)>, ApiError> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some((event, self)));
+            }
+            let items = self.watch.items(&mut self.reader).await?;
+            if items.is_empty() {
+                return Ok(None);
+            }
+            for item in &items {
+                let Some(id) = self.numbers.id(item) else { continue };
+                let line = Line { item, message_id: &self.key.message_id };
+                let data = serde_json::to_string(&line).map_err(|error| {
+                    failure::error(failure::FAILED, "cannot write JSON", error, "")
+                })?;
+                // In JSON, a newline is escaped: no text can end the field.
+                self.ready.push_back(Event::default().id(id).data(data));
+            }
+        }
+    }
+}
+
+/// The events of a message after what the reader knows.
+pub(crate) fn of_message(
+    api: &Api,
+    caller: &Caller,
+    open: OpenStream,
+    watch: Watch,
+    key: MessageKey,
+    known: Place,
+) -> Response {
+    let reading = Reading {
+        watch,
+        reader: Reader::new(true, known.seq),
+        numbers: Numbers::new(known),
+        key,
+        ready: VecDeque::new(),
+    };
+    respond(api, caller, open, stream::try_unfold(reading, Reading::next))
+}
+
+/// A record of the control log with its number.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Numbered<'a> {
+    pub(crate) seq: u64,
+    #[serde(flatten)]
+    pub(crate) record: &'a ControlRecord,
+}
+
+/// The records of the control log as they come.
+pub(crate) fn of_control(
+    api: &Api,
+    caller: &Caller,
+    open: OpenStream,
+    log: ControlFollower,
+) -> Response {
+    let next = |mut log: ControlFollower| async move {
+        loop {
+            let item = log.next().await.attempt("cannot follow the control log")?;
+            let ControlItem::Record { seq, record, .. } = item else { continue };
+            let data = serde_json::to_string(&Numbered { seq, record: &record })
+                .map_err(|error| failure::error(failure::FAILED, "cannot write JSON", error, ""))?;
+            return Ok(Some((Event::default().id(seq.to_string()).data(data), log)));
+        }
+    };
+    respond(api, caller, open, stream::try_unfold(log, next))
+}
+
+/// Sends events until there are no more, the token does not hold any more, or this process is to stop.
+fn respond(
+    api: &Api,
+    caller: &Caller,
+    open: OpenStream,
+    events: impl Stream<Item = Result<Event, ApiError>> + Send + 'static,
+) -> Response {
+    let over = {
+        let (api, token) = (api.clone(), caller.token.clone());
+        async move {
+            loop {
+                tokio::select! {
+                    () = api.stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+                if !api.keys.holds(&token).await {
+                    return;
+                }
+            }
+        }
+    };
+    let first = stream::once(async { Ok(Event::default().retry(RETRY).comment("mozart")) });
+    let events = first.chain(events).take_until(Box::pin(over)).inspect(move |_| {
+        // It counts for as long as there is somebody who reads it.
+        let _counted = &open;
+    });
+    let alive = KeepAlive::new().interval(HEARTBEAT).text("alive");
+    let mut response = Sse::new(events).keep_alive(alive).into_response();
+    // Proxies are not to hold it back.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::message::Status;
+
+    fn text(seq: u64) -> Item {
+        Item::Text { text: "a".to_owned(), seq, attempt: 1 }
+    }
+
+    fn error(seq: u64) -> Item {
+        Item::Error { error: "no".to_owned(), seq, attempt: 1 }
+    }
+
+    fn done(seq: u64) -> Item {
+        let (response, reason) = (None, None);
+        Item::Done { status: Status::Failed, response, reason, seq, attempt: 1 }
+    }
+
+    fn ids(known: &str, items: &[Item]) -> Vec<Option<String>> {
+        let Ok(Known::UpTo(known)) = known.parse() else { panic!("a place: {known}") };
+        let mut numbers = Numbers::new(known);
+        items.iter().map(|item| numbers.id(item)).collect()
+    }
+
+    #[test]
+    fn every_item_has_an_id_of_its_own_and_is_resumed_after_each() {
+        let some = |text: &str| Some(text.to_owned());
+        let all = [text(3), text(4), error(4), done(4)];
+        assert_eq!(ids("0", &all), [some("3"), some("4"), some("4.1"), some("4.done")]);
+        // The stored events up to 4 are known, and are not items of the second reader.
+        assert_eq!(ids("4", &all[2..]), [some("4.1"), some("4.done")]);
+        assert_eq!(ids("4.1", &all[2..]), [None, some("4.done")]);
+        // One that was cancelled before anything happened.
+        assert_eq!(ids("0", &[error(0), done(0)]), [some("0.1"), some("0.done")]);
+        assert_eq!(ids("0.1", &[error(0), done(0)]), [None, some("0.done")]);
+        assert_eq!("4.done".parse(), Ok(Known::Done));
+    }
+
+    #[test]
+    fn what_is_no_position_is_refused() {
+        for bad in ["", "x", "-1", "1.", "1.x", ".done", "1.2.3", "99999999999999999999"] {
+            assert!(bad.parse::<Known>().is_err(), "{bad:?}");
+        }
+    }
+}
