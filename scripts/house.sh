@@ -28,10 +28,11 @@ absent 'the control core knows no clock, no randomness and no async' \
     'Instant::now|SystemTime|tokio::|async fn|rand::|HashMap' 'supervisor/core/src/*.rs'
 absent 'common knows no clock, no tokio and no NATS' \
     'Instant::now|SystemTime::now|tokio::|broker::' 'common/src/*.rs'
-absent 'chaos, cli, control and node do not know each other, and only cli and mozart know clap' \
-    '^(cli|control|node|clap)\b' supervisor/{chaos,control,node,runtime}/Cargo.toml
-absent 'the client knows neither the supervisor nor the node' \
-    '^(control|node)\b' supervisor/cli/Cargo.toml
+absent 'api, chaos, cli, control and node do not know each other, and only cli and mozart know clap' \
+    '^(api|cli|control|node|clap)\b' supervisor/{api,chaos,control,node,runtime}/Cargo.toml clients/rust/Cargo.toml
+absent 'the client knows neither the supervisor nor the node, nor the API' \
+    '^(api|control|node)\b' supervisor/cli/Cargo.toml
+absent 'the client code prints nothing and knows no HTTP' 'println|print!|axum|hyper' clients/rust
 absent 'every queue is bounded' 'unbounded_channel|mpsc::unbounded' '*.rs'
 absent 'a test is mended or removed, not ignored' '#\[ignore' '*.rs'
 absent 'nothing is left for later' '\b(todo|unimplemented)!\(' '*.rs'

@@ -1,9 +1,10 @@
 //! The command line: the roles, and the client commands.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use api::ApiOptions;
 use broker::{ArchiveOptions, AuthKey};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -14,7 +15,7 @@ use common::{NodeName, failure};
 use control::Retention;
 
 use crate::numbers::MetricsArgs;
-use crate::up::PORT;
+use crate::up::{ApiAt, PORT};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or invalid soul, 3 not found, 4 conflict, 5 timeout,
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Restore(cli::backup::restore::RestoreArgs),
     /// Run a supervisor
     Supervisor(SupervisorArgs),
+    /// Serve the API over HTTP, to those who have a token; any number of them may run
+    Api(ApiArgs),
     /// Run a node, which starts and stops agents on this machine; list nodes
     Node(NodeArgs),
     /// Make a key with which supervisors answer for the logins of agents, for a NATS server of your own
@@ -91,6 +94,7 @@ impl Command {
             Self::Up(_)
                 | Self::Join(_)
                 | Self::Supervisor(_)
+                | Self::Api(_)
                 | Self::Node(NodeArgs { command: None, .. })
         )
     }
@@ -119,6 +123,9 @@ pub(crate) struct UpArgs {
     /// When the server syncs to disk
     #[arg(long, value_enum, default_value_t, hide = true)]
     pub(crate) sync: Sync,
+    /// Where the API listens, or `off` [default: 127.0.0.1:4141, if it is free]
+    #[arg(long, env = "MOZART_API", value_name = "ADDRESS:PORT|off")]
+    pub(crate) api: Option<ApiAt>,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
     #[command(flatten)]
@@ -338,6 +345,46 @@ impl AuthArgs {
         AuthKey::from_seed(&seed).map(Some).map_err(|error| {
             failure::error(failure::USAGE, format!("{from} is not the seed of a key"), error, TRY)
         })
+    }
+}
+
+/// Where the API listens unless something else is said.
+pub(crate) fn own_api() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), api::PORT)
+}
+
+/// `mozart api`.
+#[derive(Debug, Args)]
+pub(crate) struct ApiArgs {
+    /// The address to listen on
+    #[arg(long, env = "MOZART_API_LISTEN", default_value_t = own_api(), value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// A file with its certificates, in PEM format
+    #[arg(long, env = "MOZART_API_TLS_CERT", value_name = "FILE", requires = "tls_key", value_parser = cli::args::path())]
+    tls_cert: Option<PathBuf>,
+    /// A file with the key of the certificate, in PEM format
+    #[arg(long, env = "MOZART_API_TLS_KEY", value_name = "FILE", requires = "tls_cert", value_parser = cli::args::path())]
+    tls_key: Option<PathBuf>,
+    /// Only a proxy that encrypts, or this host, reaches the address: listen there without TLS
+    #[arg(long, env = "MOZART_API_BEHIND_PROXY", value_parser = BoolishValueParser::new())]
+    behind_proxy: bool,
+    /// A name under which it is reached, besides addresses and `localhost`; repeat for more
+    #[arg(long = "host", env = "MOZART_API_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// An origin whose pages may use it, such as https://app.example.com; repeat for more
+    #[arg(
+        long = "origin",
+        env = "MOZART_API_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    origins: Vec<String>,
+}
+
+impl ApiArgs {
+    pub(crate) fn options(self) -> ApiOptions {
+        let Self { listen, tls_cert, tls_key, behind_proxy, hosts, origins } = self;
+        ApiOptions { listen, tls: tls_cert.zip(tls_key), behind_proxy, hosts, origins }
     }
 }
 

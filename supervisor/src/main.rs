@@ -88,6 +88,7 @@ async fn run(global: Global, command: Command) -> Result<u8, ApiError> {
         Command::Reset(args) => up::reset(global, &args).await.map(|()| 0),
         Command::Restore(args) => up::restore(global, &args).await,
         Command::Supervisor(args) => roles::supervisor(global, args).await.map(|()| 0),
+        Command::Api(args) => roles::api(global, args).await.map(|()| 0),
         Command::Node(NodeArgs { command: Some(command), .. }) => {
             cli::nodes::run(global, &command).await
         }

@@ -1,4 +1,4 @@
-//! `mozart supervisor` and `mozart node`: the roles, each in a process of its own.
+//! `mozart supervisor`, `mozart node` and `mozart api`: the roles, each in a process of its own.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use runtime::engine::Connection;
 use runtime::home::Home;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{NodeArgs, SupervisorArgs};
+use crate::args::{ApiArgs, NodeArgs, SupervisorArgs};
 use crate::numbers::Numbers;
 
 /// How long one attempt to reach the broker may take; less for the first one, so that a log line soon says what is waited for.
@@ -63,6 +63,22 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
     let (connect, metrics) = (options, numbers.fleet());
     let options = SupervisorOptions { id, succeeds: false, retention, store, key, metrics };
     numbers.during(&connect, control::serve(options, broker, reads, stop)).await
+}
+
+/// Serves the API. Waits for a broker, and for the streams that the first supervisor creates, if they do not exist yet.
+///
+/// # Errors
+/// When the address is not to be had, or others would see the tokens; when the broker refuses it.
+pub(crate) async fn api(global: &Global, args: ApiArgs) -> Result<(), ApiError> {
+    let options = args.options();
+    // What is wrong with it is better known before the broker is waited for.
+    let listening = api::listen(&options).await?;
+    let connect = connect::options(global, "api", CONNECT)?;
+    let signals = signals::stop()?;
+    let stop = signals.token.clone();
+    let Some(broker) = patiently(&connect, &stop, Broker::connect).await else { return Ok(()) };
+    let broker = broker.attempt("cannot start the API")?;
+    api::serve(options, listening, broker, stop).await
 }
 
 /// Prints a new key: the seed for supervisors, and what nats-server's configuration names.

@@ -184,6 +184,7 @@ mod tests {
             pid: 1,
             nats_pid: None,
             runtime: None,
+            api: None,
             version: String::new(),
             started_at: Timestamp::default(),
             ready: true,

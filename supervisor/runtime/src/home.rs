@@ -21,7 +21,8 @@ pub struct Home {
 }
 
 /// The files that are written aside, as `<name>.<process>`, and then renamed.
-const DRAFTED: [&str; 9] = [
+const DRAFTED: [&str; 10] = [
+    "api.token",
     "mozart.json",
     "format",
     "node",
@@ -52,6 +53,9 @@ pub struct Running {
     /// What its node runs agents in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeOptions>,
+    /// Where its API is; none if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<String>,
     /// The version of mozart.
     pub version: String,
     /// Since when.
@@ -345,6 +349,7 @@ mod tests {
             namespace: Namespace::new("default").expect("valid"),
             pid: 1,
             nats_pid: Some(2),
+            api: None,
             runtime: Some(RuntimeOptions::default()),
             version: "0.1.0".to_owned(),
             started_at: Timestamp::from_millis(5),

@@ -169,6 +169,9 @@ fn command(global: &Global, home: &Home, args: &UpArgs) -> std::io::Result<Comma
     if let Some(shards) = args.journal_shards {
         command.arg("--journal-shards").arg(shards.to_string());
     }
+    if let Some(api) = &args.api {
+        command.arg("--api").arg(api.to_string());
+    }
     if args.sync == Sync::Lazy {
         command.args(["--sync", "lazy"]);
     }

@@ -166,6 +166,7 @@ async fn in_order(
         runtime,
         waits: false,
         auth: AuthArgs::default(),
+        api: Some(super::ApiAt::Off),
     };
     // Nothing is started any more.
     let shim = runtime::binaries::shim().unwrap_or_else(|_| "mozart-shim".into());

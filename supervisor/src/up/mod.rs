@@ -1,6 +1,7 @@
 //! `mozart up` and `mozart down`: everything on one machine, in one process next to nats-server.
 
 mod access;
+mod api;
 mod cluster;
 mod containers;
 mod detach;
@@ -46,6 +47,7 @@ use runtime::engine::{Connection, host_address};
 use runtime::home::{Home, Running};
 
 pub(crate) use access::login_seed;
+pub(crate) use api::ApiAt;
 pub(crate) use cluster::PORT;
 pub(crate) use down::down;
 pub(crate) use joining::join_token;
@@ -302,11 +304,12 @@ struct Wanted {
     /// Whether a member of a cluster waits for the others as long as it takes: hosts start at different times.
     waits: bool,
     auth: AuthArgs,
+    api: Option<ApiAt>,
 }
 
 impl From<&UpArgs> for Wanted {
     fn from(args: &UpArgs) -> Self {
-        let UpArgs { name, sync, journal_shards, keep, runtime, auth, .. } = args;
+        let UpArgs { name, sync, journal_shards, keep, runtime, auth, api, .. } = args;
         Self {
             name: name.clone(),
             sync: *sync,
@@ -315,6 +318,7 @@ impl From<&UpArgs> for Wanted {
             runtime: runtime.options(),
             waits: true,
             auth: auth.clone(),
+            api: *api,
         }
     }
 }
@@ -334,6 +338,8 @@ struct Parts {
     /// Whether it is noted what the streams hold.
     notes_streams: bool,
     numbers: Numbers,
+    /// The API's address; none: it has none.
+    api: Option<(::api::ApiOptions, ::api::Listening)>,
 }
 
 /// Starts nats-server, or takes it over. If this is dropped or fails, a nats-server that it started is stopped.
@@ -347,6 +353,7 @@ async fn start(
     home.tidy();
     let name = node_name(home, wanted.name.as_ref())?;
     let engine = Connection::find(wanted.runtime.runtime).await?;
+    let api = api::listen(wanted.api).await?;
     let given = global.url().map(str::to_owned);
     let (url, ca, mut nats) = match given {
         Some(url) => (url, global.ca()?, None),
@@ -430,7 +437,11 @@ async fn start(
         kept::compare(home, &fleet, &broker).await;
     }
     others::end(home, &fleet, wanted.runtime.runtime).await;
+    if api.is_some() {
+        api::keep_token(home, &broker, &name).await;
+    }
     let note = Running {
+        api: api.as_ref().and_then(|(_, listening)| listening.url()),
         url,
         ca,
         namespace,
@@ -463,7 +474,19 @@ async fn start(
         serves: CancellationToken::new(),
     };
     let (retention, numbers) = (wanted.retention, Numbers::default());
-    Ok(Parts { broker, connect, nats, note, node, retention, folder, key, notes_streams, numbers })
+    Ok(Parts {
+        broker,
+        connect,
+        nats,
+        note,
+        node,
+        retention,
+        folder,
+        key,
+        notes_streams,
+        numbers,
+        api,
+    })
 }
 
 impl Parts {
@@ -490,16 +513,20 @@ impl Parts {
         rest.spawn(note::keep(home.clone(), id, self.note, pids, serves, rest_stop.clone()));
         // A connection each: a flood of one's reports must not hold up the other.
         let connect = || Broker::connect(&self.connect);
-        let (node_broker, reads) = match tokio::try_join!(connect(), connect()) {
-            Ok(brokers) => brokers,
-            Err(error) => {
-                rest_stop.cancel();
-                while rest.join_next().await.is_some() {}
-                server_stop.cancel();
-                while server.join_next().await.is_some() {}
-                return Err(broker::failure("cannot start the node and the supervisor", error));
-            }
-        };
+        let (node_broker, reads, api_broker) =
+            match tokio::try_join!(connect(), connect(), connect()) {
+                Ok(brokers) => brokers,
+                Err(error) => {
+                    rest_stop.cancel();
+                    while rest.join_next().await.is_some() {}
+                    server_stop.cancel();
+                    while server.join_next().await.is_some() {}
+                    return Err(broker::failure(
+                        "cannot start the node, the supervisor and the API",
+                        error,
+                    ));
+                }
+            };
         let metrics = self.numbers.fleet();
         if let Some(store) = &store {
             let (log, by) = (store.join("nats.log"), format!("nats-server of {}", self.node.name));
@@ -518,6 +545,9 @@ impl Parts {
         let streams = self.notes_streams.then(|| self.broker.clone());
         if let Some(streams) = streams.clone() {
             rest.spawn(kept::keep(home.clone(), streams, rest_stop.clone()));
+        }
+        if let Some((options, listening)) = self.api {
+            rest.spawn(::api::serve(options, listening, api_broker, rest_stop.clone()));
         }
         let name = self.node.name.clone();
         node.spawn(node::serve(self.node, node_broker, node_stop.clone()));

@@ -110,6 +110,7 @@ mod tests {
             pid: 1,
             nats_pid: Some(2),
             runtime: None,
+            api: None,
             version: "0.1.0".to_owned(),
             started_at: Timestamp::from_millis(5),
             ready: false,

@@ -12,6 +12,7 @@ use common::soul;
 use runtime::RuntimeOptions;
 use runtime::home::Running;
 
+use super::ApiAt;
 use crate::args::UpArgs;
 
 /// Warns of SECRETs whose value the running one does not have.
@@ -50,6 +51,12 @@ pub(super) fn ignored(running: &Running, args: &UpArgs) {
     }
     if args.journal_shards.is_some() {
         options.push("--journal-shards");
+    }
+    if let Some(ApiAt::At(asked)) = args.api
+        && running.api.as_ref().is_none_or(|url| !url.ends_with(&format!("//{asked}")))
+        && std::env::var_os("MOZART_API").is_none()
+    {
+        options.push("--api");
     }
     if !options.is_empty() {
         output::note(format!(

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::cli::{self, Child, Output};
+use super::http::Http;
 use super::proc::{self, Process};
 use super::running;
 use super::runtime::Runtime;
@@ -193,6 +194,8 @@ impl Fleet {
             .env("MOZART_DIR", &self.home)
             .env("MOZART_NATS_SERVER", cli::nats_server())
             .env("NO_COLOR", "1")
+            // Fleets run side by side; those that want an API say where.
+            .env("MOZART_API", "off")
             .current_dir(&self.souls)
             .args(args);
         command
@@ -360,6 +363,19 @@ impl Fleet {
         let conf = conf.to_string_lossy();
         let is_it = |process: &Process| process.args.iter().any(|arg| *arg == conf);
         self.processes().into_iter().find(is_it).map(|process| process.pid)
+    }
+
+    /// The API that `mozart up --api` serves, with its own token.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn http(&self) -> Http {
+        let note = self.note().expect("`mozart up` runs");
+        let url = note["api"].as_str().expect("it has an API");
+        let address = url.strip_prefix("http://").expect("plain").to_owned();
+        let token = fs::read_to_string(self.home.join("api.token")).expect("there is a token");
+        Http { address, token: Some(token.trim().to_owned()) }
     }
 
     /// A connection to the fleet's broker, to read the records themselves.
