@@ -109,6 +109,7 @@ impl Project {
             ("MOZART_NAMESPACE", name.clone()),
             ("MOZART_NETWORK", name.clone()),
             ("MOZART_NATS_LISTEN", "127.0.0.1:".to_owned()),
+            ("MOZART_API_PUBLISH", "127.0.0.1:".to_owned()),
             ("MOZART_NATS_PASSWORD", format!("{name}0").replace('-', "")),
             ("MOZART_AUTH_SEED", self.key.seed().expect("whole")),
             ("MOZART_AUTH_ISSUER", self.key.issuer()),

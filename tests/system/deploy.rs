@@ -61,7 +61,7 @@ fn the_accounts_are_those_that_up_writes() {
 #[test]
 fn systemd_takes_the_units() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let units = ["mozart", "mozart-supervisor", "mozart-node"].map(|unit| {
+    let units = ["mozart", "mozart-supervisor", "mozart-node", "mozart-api"].map(|unit| {
         // The program is not installed here.
         let unit = format!("{unit}.service");
         let text = deploy(&format!("systemd/{unit}")).replace("/usr/local/bin/mozart", "/bin/true");
