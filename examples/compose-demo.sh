@@ -32,7 +32,7 @@ done
 # A separate fleet, regardless of what is already running on this machine, and of what .env and compose.override.yaml set for another fleet.
 project=mozart-demo
 compose+=(-p "$project" -f compose.yaml)
-export MOZART_NAMESPACE=compose-demo MOZART_NETWORK=$project MOZART_NATS_LISTEN=127.0.0.1:
+export MOZART_NAMESPACE=compose-demo MOZART_NETWORK=$project MOZART_NATS_LISTEN=127.0.0.1: MOZART_API_PUBLISH=127.0.0.1:
 MOZART_NATS_PASSWORD=demo$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 export MOZART_NATS_PASSWORD
 eval "$("$ENGINE" run --rm "$MOZART_IMAGE" auth-key)"

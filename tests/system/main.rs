@@ -33,6 +33,7 @@ mod metrics;
 mod moving;
 mod node_logins;
 mod nodes;
+mod openai;
 mod own_engine;
 mod plain;
 mod quadlets;

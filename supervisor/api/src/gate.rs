@@ -31,11 +31,15 @@ pub(crate) fn no_token() -> Problem {
 
 /// Lets a request in, or says why not.
 pub(crate) async fn gate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let is_openai = request.uri().path().starts_with(crate::routes::OPENAI);
     let passed = pass(&api, &mut request).await;
     let mut response = match passed {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
+    if is_openai {
+        response = crate::problem::for_openai(response);
+    }
     let headers = response.headers_mut();
     for (name, value) in [
         ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),

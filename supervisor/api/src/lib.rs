@@ -5,6 +5,7 @@ mod caller;
 mod door;
 mod gate;
 mod keys;
+mod openai;
 mod problem;
 mod quota;
 mod routes;

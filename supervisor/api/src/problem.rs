@@ -138,8 +138,36 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        response.extensions_mut().insert(self.error);
         response
     }
+}
+
+/// An answer to a client of OpenAI's API: an error is one of that.
+pub(crate) fn for_openai(response: Response) -> Response {
+    let Some(error) = response.extensions().get::<ApiError>() else { return response };
+    let status = response.status();
+    let (kind, code) = match status {
+        StatusCode::UNAUTHORIZED => ("invalid_request_error", Some("invalid_api_key")),
+        StatusCode::NOT_FOUND => ("invalid_request_error", Some("model_not_found")),
+        StatusCode::TOO_MANY_REQUESTS => ("requests", Some("rate_limit_exceeded")),
+        status if status.is_client_error() => ("invalid_request_error", None),
+        _ => ("server_error", None),
+    };
+    let parts = [("", &error.what), ("", &error.cause), ("try ", &error.try_)];
+    let said = parts.iter().filter(|(_, part)| !part.is_empty());
+    let message =
+        said.map(|(before, part)| format!("{before}{part}")).collect::<Vec<_>>().join("; ");
+    let body = serde_json::json!({
+        "error": { "message": message, "type": kind, "param": null, "code": code }
+    });
+    let mut answer = (status, Json(body)).into_response();
+    for (name, value) in response.headers() {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+            answer.headers_mut().insert(name, value.clone());
+        }
+    }
+    answer
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use mozart_client::watch::Watch;
 
 use crate::Api;
 use crate::caller::Caller;
+use crate::openai::Pieces;
 use crate::problem::Problem;
 use crate::quota::OpenStream;
 
@@ -190,6 +191,45 @@ pub(crate) fn of_message(
     respond(api, caller, open, stream::try_unfold(reading, Reading::next))
 }
 
+/// A completion of OpenAI's API, as it comes.
+pub(crate) fn of_completion(
+    api: &Api,
+    caller: &Caller,
+    open: OpenStream,
+    watch: Watch,
+    pieces: Pieces,
+) -> Response {
+    let begun = (watch, Reader::new(true, 0), pieces, VecDeque::new());
+    let next = |(mut watch, mut reader, mut pieces, mut ready): (
+        Watch,
+        Reader,
+        Pieces,
+        VecDeque<String>,
+    )| async move {
+        loop {
+            if let Some(data) = ready.pop_front() {
+                return Ok(Some((Event::default().data(data), (watch, reader, pieces, ready))));
+            }
+            let items = watch.items(&mut reader).await?;
+            if items.is_empty() {
+                return Ok(None);
+            }
+            ready.extend(items.iter().flat_map(|item| pieces.item(item)));
+        }
+    };
+    // Cut, it breaks off: clients of this API take an end for the end of the answer.
+    let over = stream::once(over(api, caller)).map(|error| Err(error));
+    let events = stream::select_with_strategy(
+        stream::try_unfold(begun, next).map(Some).chain(stream::once(async { None })),
+        over.map(Some),
+        |_: &mut ()| stream::PollNext::Left,
+    );
+    let events = events
+        .take_while(|event| std::future::ready(event.is_some()))
+        .filter_map(std::future::ready);
+    sent(open, events)
+}
+
 /// A record of the control log with its number.
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Numbered<'a> {
@@ -224,23 +264,38 @@ fn respond(
     open: OpenStream,
     events: impl Stream<Item = Result<Event, ApiError>> + Send + 'static,
 ) -> Response {
-    let over = {
-        let (api, token) = (api.clone(), caller.token.clone());
-        async move {
-            loop {
-                tokio::select! {
-                    () = api.stop.cancelled() => return,
-                    () = tokio::time::sleep(LOOK) => {}
-                }
-                if !api.keys.holds(&token).await {
-                    return;
-                }
+    let first = stream::once(async { Ok(Event::default().retry(RETRY).comment("mozart")) });
+    sent(open, first.chain(events).take_until(Box::pin(over(api, caller))))
+}
+
+/// When a stream is over, whatever is still to come: the token does not hold any more, or this process is to stop.
+fn over(api: &Api, caller: &Caller) -> impl Future<Output = ApiError> + Send + use<> {
+    let (api, token) = (api.clone(), caller.token.clone());
+    async move {
+        loop {
+            tokio::select! {
+                () = api.stop.cancelled() => break,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if !api.keys.holds(&token).await {
+                break;
             }
         }
-    };
-    let first = stream::once(async { Ok(Event::default().retry(RETRY).comment("mozart")) });
-    let events = first.chain(events).take_until(Box::pin(over)).inspect(move |_| {
-        // It counts for as long as there is somebody who reads it.
+        failure::error(
+            failure::UNREACHABLE,
+            "the stream is cut",
+            "the token or the process ends",
+            "",
+        )
+    }
+}
+
+/// Sends events; the stream counts for as long as there is somebody who reads it.
+fn sent(
+    open: OpenStream,
+    events: impl Stream<Item = Result<Event, ApiError>> + Send + 'static,
+) -> Response {
+    let events = events.inspect(move |_| {
         let _counted = &open;
     });
     let alive = KeepAlive::new().interval(HEARTBEAT).text("alive");

@@ -74,7 +74,7 @@ struct Waiting {
 }
 
 /// The id of a message that is sent with a key; none without one.
-fn keyed(caller: &Caller, headers: &HeaderMap) -> Result<Option<MessageId>, Problem> {
+pub(super) fn keyed(caller: &Caller, headers: &HeaderMap) -> Result<Option<MessageId>, Problem> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| (1..=KEY).contains(&key.len()));
     let Some(key) = key else {
@@ -197,7 +197,11 @@ async fn post(
     Ok(named_in(response, &envelope))
 }
 
-async fn store(caller: &Caller, envelope: &Envelope, is_named: bool) -> Result<Known, Problem> {
+pub(super) async fn store(
+    caller: &Caller,
+    envelope: &Envelope,
+    is_named: bool,
+) -> Result<Known, Problem> {
     let stored = send::store(&caller.client.broker, envelope, is_named, STORE).await;
     stored.map_err(|mut error| {
         match error.code {
@@ -222,7 +226,7 @@ fn created(known: Known, mut response: Response) -> Response {
 }
 
 /// The answer says which message it is about.
-fn named_in(mut response: Response, envelope: &Envelope) -> Response {
+pub(super) fn named_in(mut response: Response, envelope: &Envelope) -> Response {
     let Envelope { agent, sender, message_id, .. } = envelope;
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(message_id.as_str()) {
@@ -236,7 +240,7 @@ fn named_in(mut response: Response, envelope: &Envelope) -> Response {
 }
 
 /// The final state, if there is one in time.
-async fn answered(
+pub(super) async fn answered(
     api: &Api,
     mut answer: Answer,
     known: Known,

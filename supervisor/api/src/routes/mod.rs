@@ -4,6 +4,7 @@ mod agents;
 mod dead;
 mod fleet;
 mod messages;
+mod openai;
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -25,6 +26,8 @@ use crate::Api;
 use crate::gate;
 use crate::problem::{Document, Problem};
 
+/// Where clients of OpenAI's API look, and expect its errors.
+pub(crate) const OPENAI: &str = "/v1/";
 /// Where it is told whether we serve.
 pub(crate) const HEALTH: &str = "/api/v1/health";
 /// Items of a page, unless fewer are asked for, and at most.
@@ -66,6 +69,7 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(messages::router())
         .merge(dead::router())
         .merge(fleet::router())
+        .merge(openai::router())
 }
 
 pub(crate) fn router(api: Api) -> Router {
@@ -245,12 +249,15 @@ mod tests {
             ("/api/v1/nodes/{node}/drain", &["post"]),
             ("/api/v1/nodes/{node}/undrain", &["post"]),
             ("/api/v1/events", &["get"]),
+            ("/v1/models", &["get"]),
+            ("/v1/models/{model}", &["get"]),
+            ("/v1/chat/completions", &["post"]),
         ] {
             for method in methods {
                 assert!(has(path, method), "{method} {path}");
             }
         }
-        assert_eq!(paths.len(), 23, "{:?}", paths.keys());
+        assert_eq!(paths.len(), 26, "{:?}", paths.keys());
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().expect("operations") {
                 let responses = operation["responses"].as_object().expect("responses");

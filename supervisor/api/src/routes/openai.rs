@@ -1,0 +1,205 @@
+//! OpenAI's API, as far as an agent can be a model.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use common::api::AgentRow;
+use common::message::{Envelope, Outcome};
+use common::users::Scope;
+use common::{AgentName, ConversationId, failure};
+use mozart_client::answer::Answer;
+use mozart_client::journal::{self, Wanted};
+use mozart_client::send::{self, Draft};
+use mozart_client::watch::Watch;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::messages::{answered, keyed, named_in, store};
+use super::{Given, named};
+use crate::Api;
+use crate::caller::Caller;
+use crate::openai::{self, Completion, Pieces};
+use crate::problem::Problem;
+use crate::sse;
+
+/// How long the client waits by default, which is how long it is answered at the latest.
+const WAIT: Duration = Duration::from_secs(600);
+/// Before this, a retry does not look for what it repeats.
+const LATELY: Duration = Duration::from_secs(1_800);
+/// Messages that are looked at for what a retry repeats.
+const LOOKED: usize = 50;
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(models)).routes(routes!(model)).routes(routes!(complete))
+}
+
+fn shown(row: &AgentRow) -> Value {
+    openai::model(row.agent.as_str(), row.started_at.map_or(0, |at| at.as_millis() / 1_000))
+}
+
+/// Lists agents as models
+#[utoipa::path(get, path = "/v1/models", tag = "openai", responses((status = 200, description = "models", body = Object)))]
+async fn models(caller: Caller) -> Result<Json<Value>, Problem> {
+    let rows = caller.client.brief_rows(None).await?;
+    let data: Vec<_> = rows.iter().filter(|row| caller.sees(&row.agent)).map(shown).collect();
+    Ok(Json(json!({ "object": "list", "data": data })))
+}
+
+/// Shows an agent as a model
+#[utoipa::path(get, path = "/v1/models/{model}", tag = "openai", params(("model" = String, Path, description = "the agent")),
+    responses((status = 200, description = "the model", body = Object)))]
+async fn model(caller: Caller, Path(model): Path<String>) -> Result<Json<Value>, Problem> {
+    let agent = agent(&caller, &model).await?;
+    let rows = caller.client.brief_rows(Some(&agent)).await?;
+    let row = rows.first().ok_or_else(|| no_model(&model))?;
+    Ok(Json(shown(row)))
+}
+
+fn no_model(model: &str) -> Problem {
+    let what = format!("the model {model:?} does not exist");
+    failure::error(failure::NOT_FOUND, what, "there is no agent of that name", "GET /v1/models")
+        .into()
+}
+
+/// The agent that is meant by a model.
+async fn agent(caller: &Caller, model: &str) -> Result<AgentName, Problem> {
+    let agent = AgentName::new(model).map_err(|_| no_model(model))?;
+    caller.reach(&agent)?;
+    match mozart_client::agents::exists(&caller.client.broker, &agent).await? {
+        true => Ok(agent),
+        false => Err(no_model(model)),
+    }
+}
+
+/// The conversation: as a header names it, or the body.
+fn conversation(
+    headers: &HeaderMap,
+    asked: &Completion,
+) -> Result<Option<ConversationId>, Problem> {
+    let header = ["x-conversation-id", "x-openwebui-chat-id"]
+        .iter()
+        .find_map(|name| headers.get(*name)?.to_str().ok());
+    header.or(asked.conversation()).filter(|name| !name.is_empty()).map(named).transpose()
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<f64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The message that a retry repeats: the client sends it again after a broken connection, and has no key for it.
+async fn repeated(
+    caller: &Caller,
+    headers: &HeaderMap,
+    envelope: &Envelope,
+    has_conversation: bool,
+) -> Result<Option<Envelope>, Problem> {
+    if number(headers, "x-stainless-retry-count").is_none_or(|count| count < 1.0) {
+        return Ok(None);
+    }
+    let wanted = Wanted {
+        agent: Some(envelope.agent.clone()),
+        sender: Some(envelope.sender.clone()),
+        conversation: has_conversation.then(|| envelope.conversation_id.clone()),
+        since: Some(LATELY),
+        limit: LOOKED,
+        ..Wanted::default()
+    };
+    let listed = journal::list(&caller.client.broker, &wanted).await?;
+    let same = listed.rows.into_iter().rev().find(|row| row.message == envelope.message);
+    Ok(same.map(|row| Envelope {
+        message_id: row.message_id,
+        conversation_id: row.conversation_id,
+        ..envelope.clone()
+    }))
+}
+
+/// Answers as an agent, whole or as a stream
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body = Object,
+    responses((status = 200, description = "the answer", content((Object = "application/json"), (String = "text/event-stream")))))]
+async fn complete(
+    State(api): State<Api>,
+    caller: Caller,
+    headers: HeaderMap,
+    Given(asked): Given<Completion>,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Send)?;
+    let agent = agent(&caller, &asked.model).await?;
+    let conversation = conversation(&headers, &asked)?;
+    let text = asked.text(conversation.is_some());
+    if text.is_empty() {
+        return Err(Problem::usage(
+            "there is nothing to answer",
+            "no message has a text",
+            "messages",
+        ));
+    }
+    if text.len() > common::message::MAX_TEXT {
+        let cause = format!("its text has {} bytes", text.len());
+        return Err(Problem::from(send::too_large(&cause)).with(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+    let has_conversation = conversation.is_some();
+    let key = keyed(&caller, &headers)?;
+    let is_named = key.is_some();
+    let draft =
+        Draft { agent, sender: caller.name().clone(), text, conversation, id: key, deadline: None };
+    let envelope = draft.envelope();
+    let repeats = if is_named {
+        None
+    } else {
+        repeated(&caller, &headers, &envelope, has_conversation).await?
+    };
+    let is_named = is_named || repeats.is_some();
+    let envelope = repeats.unwrap_or(envelope);
+    let created = envelope.created_at.as_millis() / 1_000;
+    let id = format!("chatcmpl-{}", envelope.message_id);
+    let (broker, message) = (&caller.client.broker, envelope.key());
+    let mut response = if asked.stream == Some(true) {
+        let open = sse::open(&api, &caller)?;
+        let mut watch = Watch::open(broker, &message).await?;
+        if store(&caller, &envelope, is_named).await? == send::Known::Already {
+            watch.look().await?;
+        }
+        let usage = asked.wants_usage();
+        sse::of_completion(&api, &caller, open, watch, Pieces::new(id, asked.model, created, usage))
+    } else {
+        let answer = Answer::listen(broker, &message).await?;
+        let patience = number(&headers, "x-stainless-read-timeout")
+            .filter(|seconds| (1.0..600.0).contains(seconds));
+        let deadline = Instant::now() + patience.map_or(WAIT, Duration::from_secs_f64);
+        let known = store(&caller, &envelope, is_named).await?;
+        match answered(&api, answer, known, deadline).await? {
+            Some(final_) if final_.status == Outcome::Completed => {
+                let text = final_.response.unwrap_or_default();
+                Json(openai::whole(&id, &asked.model, created, &text)).into_response()
+            }
+            Some(final_) => {
+                let error = send::verdict(&envelope, &final_).unwrap_or_else(|| {
+                    failure::error(failure::FAILED, "there is no answer", "", "")
+                });
+                let mut response = Problem::from(error).into_response();
+                // It was journaled, and is over: another try would be another message.
+                response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+                response
+            }
+            None => {
+                let what = format!("no answer to {} in time", envelope.message_id);
+                let try_ = "the same request again waits for the same answer";
+                let cause = "the agent is still at it, or has not begun";
+                Problem::from(failure::error(failure::TIMEOUT, what, cause, try_)).into_response()
+            }
+        }
+    };
+    let request = HeaderValue::from_str(envelope.message_id.as_str());
+    let conversation = HeaderValue::from_str(envelope.conversation_id.as_str());
+    for (name, value) in [("x-request-id", request), ("x-conversation-id", conversation)] {
+        if let Ok(value) = value {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok(named_in(response, &envelope))
+}
