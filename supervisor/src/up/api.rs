@@ -127,5 +127,8 @@ mod tests {
         let error = listen(Some(taken)).await.expect_err("taken");
         assert_eq!(error.code, failure::UNREACHABLE);
         assert!(listen(Some(ApiAt::Off)).await.expect("off").is_none());
+        // Ours, or somebody else's.
+        let _taken = std::net::TcpListener::bind(own_api());
+        assert!(listen(None).await.expect("it goes on without").is_none());
     }
 }

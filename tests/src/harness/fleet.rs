@@ -189,13 +189,13 @@ impl Fleet {
             command.env_remove(name);
         }
         command
+            // Fleets run side by side; those that want an API say where.
+            .env("MOZART_API", "off")
             .envs(self.runtime.env())
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("MOZART_DIR", &self.home)
             .env("MOZART_NATS_SERVER", cli::nats_server())
             .env("NO_COLOR", "1")
-            // Fleets run side by side; those that want an API say where.
-            .env("MOZART_API", "off")
             .current_dir(&self.souls)
             .args(args);
         command
