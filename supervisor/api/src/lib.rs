@@ -100,11 +100,10 @@ pub async fn listen(options: &ApiOptions) -> Result<Listening, ApiError> {
     let tls = options.tls.as_ref().map(|(cert, key)| door::tls(cert, key)).transpose()?;
     let listener = TcpListener::bind(options.listen).await.map_err(|error| {
         let what = format!("the API cannot listen on {}", options.listen);
-        let try_ = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "`ss -ltnp` shows what uses it; or give it another address"
-            }
-            _ => "give it another address",
+        let try_ = if error.kind() == std::io::ErrorKind::AddrInUse {
+            "`ss -ltnp` shows what uses it; or give it another address"
+        } else {
+            "give it another address"
         };
         failure::error(failure::UNREACHABLE, what, error, try_)
     })?;

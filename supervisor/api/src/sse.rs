@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -191,6 +192,34 @@ pub(crate) fn of_message(
     respond(api, caller, open, stream::try_unfold(reading, Reading::next))
 }
 
+/// What has been read of a completion, and is not sent yet.
+struct Completing {
+    watch: Watch,
+    reader: Reader,
+    pieces: Pieces,
+    ready: VecDeque<String>,
+    over: Pin<Box<dyn Future<Output = ApiError> + Send>>,
+}
+
+impl Completing {
+    async fn next(mut self) -> Result<Option<(Event, Self)>, ApiError> {
+        loop {
+            if let Some(data) = self.ready.pop_front() {
+                return Ok(Some((Event::default().data(data), self)));
+            }
+            let items = tokio::select! {
+                items = self.watch.items(&mut self.reader) => items?,
+                // It breaks off: clients of this API take an end for the end of the answer.
+                error = &mut self.over => return Err(error),
+            };
+            if items.is_empty() {
+                return Ok(None);
+            }
+            self.ready.extend(items.iter().flat_map(|item| self.pieces.item(item)));
+        }
+    }
+}
+
 /// A completion of OpenAI's API, as it comes.
 pub(crate) fn of_completion(
     api: &Api,
@@ -199,35 +228,10 @@ pub(crate) fn of_completion(
     watch: Watch,
     pieces: Pieces,
 ) -> Response {
-    let begun = (watch, Reader::new(true, 0), pieces, VecDeque::new());
-    let next = |(mut watch, mut reader, mut pieces, mut ready): (
-        Watch,
-        Reader,
-        Pieces,
-        VecDeque<String>,
-    )| async move {
-        loop {
-            if let Some(data) = ready.pop_front() {
-                return Ok(Some((Event::default().data(data), (watch, reader, pieces, ready))));
-            }
-            let items = watch.items(&mut reader).await?;
-            if items.is_empty() {
-                return Ok(None);
-            }
-            ready.extend(items.iter().flat_map(|item| pieces.item(item)));
-        }
-    };
-    // Cut, it breaks off: clients of this API take an end for the end of the answer.
-    let over = stream::once(over(api, caller)).map(|error| Err(error));
-    let events = stream::select_with_strategy(
-        stream::try_unfold(begun, next).map(Some).chain(stream::once(async { None })),
-        over.map(Some),
-        |_: &mut ()| stream::PollNext::Left,
-    );
-    let events = events
-        .take_while(|event| std::future::ready(event.is_some()))
-        .filter_map(std::future::ready);
-    sent(open, events)
+    let (reader, ready) = (Reader::new(true, 0), VecDeque::new());
+    let over = Box::pin(over(api, caller));
+    let begun = Completing { watch, reader, pieces, ready, over };
+    sent(open, stream::try_unfold(begun, Completing::next))
 }
 
 /// A record of the control log with its number.
