@@ -196,7 +196,6 @@ pub(crate) mod tests {
             path: Vec::new(),
             redrive_of: None,
             traceparent: None,
-            traceparent: None,
         }
     }
 

@@ -263,7 +263,8 @@ mod tests {
         let agent = AgentName::new("a").expect("valid");
         let sender = SenderName::new("user").expect("valid");
         let (text, id) = ("hello".to_owned(), common::MessageId::new("m1").ok());
-        Draft { agent, sender, text, conversation: None, id, deadline: None }.envelope()
+        let (conversation, deadline, traceparent) = (None, None, None);
+        Draft { agent, sender, text, conversation, id, deadline, traceparent }.envelope()
     }
 
     fn delivered() -> EventBatch {

@@ -10,7 +10,7 @@ use broker::{Cursor, Stored};
 use common::api::{ApiError, MessageDetail, MessageRow};
 use common::message::{Envelope, Final, MAX_TEXT, Status};
 use common::users::Scope;
-use common::{AgentName, MessageId, failure};
+use common::{AgentName, MessageId, TraceParent, failure};
 use mozart_client::answer::Answer;
 use mozart_client::cancel::cancel as cancel_message;
 use mozart_client::explain::Explanation;
@@ -85,6 +85,11 @@ pub(super) fn keyed(caller: &Caller, headers: &HeaderMap) -> Result<Option<Messa
     Ok(Some(Uuid::new_v5(&KEYED, name.as_bytes()).into()))
 }
 
+/// The trace that the caller is in. One that is damaged is no reason to send nothing.
+pub(super) fn traced(headers: &HeaderMap) -> Option<TraceParent> {
+    headers.get("traceparent")?.to_str().ok()?.parse().ok()
+}
+
 /// What is to be sent, and whether it may have been sent before.
 fn draft(
     caller: &Caller,
@@ -118,6 +123,7 @@ fn draft(
         conversation: conversation_id.as_deref().map(named).transpose()?,
         id,
         deadline: deadline.as_deref().map(time).transpose()?,
+        traceparent: traced(headers),
     };
     Ok((draft.envelope(), is_named))
 }

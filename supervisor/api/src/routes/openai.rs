@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::messages::{answered, keyed, named_in, store};
+use super::messages::{answered, keyed, named_in, store, traced};
 use super::{Given, named};
 use crate::Api;
 use crate::caller::Caller;
@@ -145,8 +145,15 @@ async fn complete(
     let has_conversation = conversation.is_some();
     let key = keyed(&caller, &headers)?;
     let is_named = key.is_some();
-    let draft =
-        Draft { agent, sender: caller.name().clone(), text, conversation, id: key, deadline: None };
+    let draft = Draft {
+        agent,
+        sender: caller.name().clone(),
+        text,
+        conversation,
+        id: key,
+        deadline: None,
+        traceparent: traced(&headers),
+    };
     let envelope = draft.envelope();
     let repeats = if is_named {
         None
