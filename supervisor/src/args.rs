@@ -371,7 +371,7 @@ pub(crate) struct ApiArgs {
     /// A name under which it is reached, besides addresses and `localhost`; repeat for more
     #[arg(long = "host", env = "MOZART_API_HOSTS", value_name = "NAME", value_delimiter = ',')]
     hosts: Vec<String>,
-    /// An origin whose pages may use it, such as https://app.example.com; repeat for more
+    /// An origin whose pages may use it, such as `https://app.example.com`; repeat for more
     #[arg(
         long = "origin",
         env = "MOZART_API_ORIGINS",
