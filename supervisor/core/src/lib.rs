@@ -59,7 +59,8 @@ pub use step::{skip, step};
 /// 3: a record that the log stored twice counts once.
 /// 4: LIMITs count against what a node can take, a SANCTUM pins its agent to its node, and another archive of files is another spec.
 /// 5: an agent whose SANCTUM is on another node than the one that it is moved to takes it there.
-pub const RULES: u32 = 5;
+/// 6: a start that a person asks for looks for a node anew, also while an earlier generation is about to run in the newest one's place.
+pub const RULES: u32 = 6;
 
 /// The oldest rules that this build folds.
 pub const OLDEST_RULES: u32 = 1;

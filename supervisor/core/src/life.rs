@@ -17,6 +17,9 @@ pub(crate) struct Life<'a> {
     pub(crate) world: World<'a>,
 }
 
+/// The rules from which on a start that a person asks for forgets the place that was asked for before.
+const WITH_NEW_START: u32 = 6;
+
 /// Why an incarnation is gone.
 pub(crate) enum End {
     /// Its process ended.
@@ -65,6 +68,10 @@ impl Life<'_> {
             self.agent.restart_count = 0;
             self.aim_at_newest();
             self.release();
+            if self.world.rules >= WITH_NEW_START {
+                // Else what is asked for meanwhile would run, and nobody would know any more that the newest one waits.
+                self.agent.wanted = None;
+            }
             self.go_on();
         }
     }

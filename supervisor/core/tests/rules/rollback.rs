@@ -1,9 +1,9 @@
 //! A new generation that never becomes ready gives way to the last one that was.
 
 use common::api::AgentState;
-use common::control::Timer;
+use common::control::{ControlEvent, Timer};
 use common::spec::{AgentSpec, RestartPolicy};
-use supervisor_core::{State, explain};
+use supervisor_core::{Hold, State, explain};
 
 use crate::fleet::{Fleet, NOTHING, code, mender, signal, soul, stop_first};
 
@@ -258,6 +258,24 @@ fn while_a_new_generation_waits_for_a_node_the_last_good_one_runs() {
         assert!(fleet.reason().ends_with("generation 1 keeps running"), "{}", fleet.reason());
         assert!(!fleet.node_with("gamma", "process", &[("gpu", "yes")]).is_empty());
     }
+}
+
+#[test]
+fn a_start_does_not_forget_that_the_newest_generation_waits() {
+    let mut fleet = Fleet::with_mender(v("v1"));
+    fleet.apply(on_gpu(v("v2")));
+    fleet.exited(1, code(1));
+    fleet.later(1_000).fire(Timer::Restart, 1);
+    fleet.ready(2);
+    fleet.stop();
+    fleet.exited(2, code(0));
+    // Nobody leads: what is asked for has no place yet.
+    fleet.fold(None, ControlEvent::AgentRestarted { agent: mender() });
+    assert!(fleet.mender().wanted.as_ref().is_some_and(|wanted| wanted.generation == 1));
+    fleet.fold(None, ControlEvent::AgentStarted { agent: mender() });
+    assert_eq!(fleet.mender().hold, Some(Hold::NoNode));
+    let started = fleet.node_with("gamma", "process", &[("gpu", "yes")]);
+    assert!(!started.is_empty(), "the newest one has a node");
 }
 
 #[test]
