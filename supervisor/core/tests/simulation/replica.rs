@@ -231,6 +231,10 @@ impl World {
     /// The broker answers about the lease.
     pub(crate) fn lease_asked(&mut self, replica: usize, run: u64, sent: u64) {
         let granted = self.broker.take_or_renew(run, self.now);
+        let lives = self.replicas.iter().any(|one| one.is_up && one.run == run);
+        if granted && !lives {
+            self.held_by_the_dead = Some(self.now);
+        }
         self.send(Event::LeaseAnswered { replica, run, sent, granted });
     }
 

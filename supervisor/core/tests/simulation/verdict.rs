@@ -44,8 +44,11 @@ impl World {
             {
                 let one = before.agent(agent).and_then(|agent| agent.incarnation(*incarnation));
                 let speaks = one.and_then(|one| before.node(&one.node)).map(|node| node.instance);
+                // What its double reported may have been believed a moment ago.
+                let long = one.and_then(|one| self.speaks.get(&one.node));
+                let long = long.is_some_and(|(_, since)| since + ON_ITS_WAY < self.now);
                 match self.worker(agent, *incarnation) {
-                    Some((host, _)) if Some(host.instance) == speaks => {
+                    Some((host, _)) if long && Some(host.instance) == speaks => {
                         Err(format!("{agent}.{incarnation} counts as gone, and is there"))
                     }
                     _ => Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 
-use common::control::ControlRecord;
+use common::control::{ControlEvent, ControlRecord};
 use common::frame::{IncarnationExit, NodeStatus};
 use common::{AgentName, NodeName, Timestamp};
 
@@ -217,6 +217,10 @@ pub(crate) struct World {
     pub(crate) log_clock: u64,
     /// Since when the leader of the newest term has led without a standstill.
     pub(crate) led_since: Option<u64>,
+    /// When the lease was last renewed for a supervisor that had crashed: its request was still on its way.
+    pub(crate) held_by_the_dead: Option<u64>,
+    /// Which instance of each node is on record, and since when.
+    pub(crate) speaks: BTreeMap<NodeName, (u64, u64)>,
     pub(crate) next_id: u64,
     pub(crate) outcome: Outcome,
     trace: Trace,
@@ -248,6 +252,8 @@ impl World {
             begun: BTreeMap::new(),
             log_clock: 0,
             led_since: None,
+            held_by_the_dead: None,
+            speaks: BTreeMap::new(),
             next_id: 100,
             outcome: Outcome::default(),
             trace: Trace::default(),
@@ -369,7 +375,12 @@ impl World {
             }
             Event::Chaos => self.chaos(),
             Event::Calm => self.calm_down(),
-            Event::SomebodyLeads => self.somebody_leads()?,
+            Event::SomebodyLeads => match self.held_by_the_dead.filter(|at| at + LEADER > self.now)
+            {
+                // What it sent while it lived came now.
+                Some(at) => self.later(at + LEADER - self.now, Event::SomebodyLeads),
+                None => self.somebody_leads()?,
+            },
             Event::Standstill(long) => {
                 let until = self.now + long;
                 self.replicas.iter_mut().for_each(|replica| replica.paused_until = until);
@@ -393,7 +404,15 @@ impl World {
         if self.log.state().term() != before.term() {
             self.led_since = Some(self.now);
         }
-        if changed { self.judge_ends(record, &before) } else { Ok(()) }
+        if !changed {
+            return Ok(());
+        }
+        if let ControlEvent::NodeSeen { node, instance, .. } = &record.event
+            && self.speaks.get(node).is_none_or(|(known, _)| known != instance)
+        {
+            self.speaks.insert(node.clone(), (*instance, self.now));
+        }
+        self.judge_ends(record, &before)
     }
 
     /// A number that nothing else has.
