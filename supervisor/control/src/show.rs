@@ -41,6 +41,8 @@ impl Supervisor {
             .preparing
             .get(&agent.name)
             .filter(|known| known.is_fresh(agent.incarnation, self.now_ms()))
+            // What was done for one that has ended is over: how it ended is what is to be seen.
+            .filter(|_| agent.incarnation(agent.incarnation).is_some())
             .map(|known| known.doing.as_str());
         let counted = self.counted.get(&agent.name).copied();
         let inflight = held.map_or(0, |(_, heartbeat)| heartbeat.open);
