@@ -23,6 +23,7 @@ use crate::api::{ApiError, code};
 use crate::connection::queued;
 use crate::error::{BrokerError, Result};
 use crate::poll::{self, Poll, Polled};
+use crate::quiet::Quiet;
 use crate::wire::{CALL, PAUSE, Wire, jitter};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -32,6 +33,9 @@ const SILENCE: Duration = Duration::from_secs(12);
 
 /// Consumers that are tried, one after the other, where each is said to be there already.
 const CREATES: u32 = 5;
+
+/// The pause before a server that made no consumer is asked again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a follower yields.
 pub(crate) enum Followed {
@@ -85,9 +89,12 @@ pub(crate) struct Follower {
 
 enum Phase {
     Polling(Box<Poll>),
-    Starting(BoxFuture<'static, Result<(Run, u64)>>),
+    Starting(BoxFuture<'static, Result<Started>>),
     Running(Run),
 }
+
+/// A run, and how many records are stored for it; or why the server made no consumer.
+type Started = std::result::Result<(Run, u64), ApiError>;
 
 /// A consumer and its subscription.
 struct Run {
@@ -147,7 +154,7 @@ impl Follower {
             let phase = Phase::Polling(polling);
             return Ok(Self { wire: wire.clone(), source, seen: 0, phase, left: None });
         }
-        let (run, left) = start(wire.clone(), source.clone(), Begin::First).await?;
+        let (run, left) = start(wire.clone(), source.clone(), Begin::First).await??;
         Ok(Self {
             wire: wire.clone(),
             source,
@@ -171,9 +178,23 @@ impl Follower {
                     });
                 }
                 Phase::Starting(starting) => match starting.await {
-                    Ok((run, left)) => {
+                    Ok(Ok((run, left))) => {
                         self.left = self.left.map(|_| left);
                         self.phase = Phase::Running(run);
+                    }
+                    // It was followed before, and will be again: a part of a cluster, or a full server, may refuse for a while.
+                    Ok(Err(error)) if error.err_code != code::STREAM_NOT_FOUND => {
+                        static REFUSED: Quiet = Quiet::new();
+                        if let Some(others) = REFUSED.count() {
+                            let stream = &self.source.stream;
+                            let error = BrokerError::from(error);
+                            tracing::warn!("cannot follow {stream} just now: {error}{others}");
+                        }
+                        self.restart("refused", Begin::After(self.seen), REFUSED_PAUSE);
+                    }
+                    Ok(Err(error)) => {
+                        self.reconnected();
+                        return Err(error.into());
                     }
                     Err(error) if error.is_transient() => self.reconnected(),
                     Err(error) => {
@@ -195,7 +216,7 @@ impl Follower {
                             continue;
                         }
                         () = sleep_until(run.heard + SILENCE) => {
-                            self.restart("silence", Begin::Next);
+                            self.restart("silence", Begin::Next, PAUSE);
                             continue;
                         }
                     };
@@ -218,7 +239,7 @@ impl Follower {
                             // Lost with the connection or by a cancelled call: the next heartbeat asks again.
                             queued(self.wire.client.publish(reply, bytes::Bytes::new())).await?;
                         }
-                        Heard::Gap => self.restart("a gap", Begin::Next),
+                        Heard::Gap => self.restart("a gap", Begin::Next, PAUSE),
                     }
                 }
             }
@@ -226,16 +247,14 @@ impl Follower {
     }
 
     fn reconnected(&mut self) {
-        self.restart("reconnected", Begin::After(self.seen));
+        self.restart("reconnected", Begin::After(self.seen), Duration::ZERO);
     }
 
-    fn restart(&mut self, why: &str, begin: Begin) {
+    fn restart(&mut self, why: &str, begin: Begin, after: Duration) {
         let (wire, source) = (self.wire.clone(), self.source.clone());
         tracing::debug!(stream = source.stream, from = source.from, why, "following anew");
         self.phase = Phase::Starting(Box::pin(async move {
-            if begin == Begin::Next {
-                sleep(jitter(PAUSE)).await;
-            }
+            sleep(jitter(after)).await;
             start(wire, source, begin).await
         }));
     }
@@ -309,18 +328,18 @@ async fn policy(wire: &Wire, source: &Source, begin: Begin) -> Result<DeliverPol
     }
 }
 
-/// Makes the consumer; how many records are stored for it.
-async fn start(wire: Wire, source: Source, begin: Begin) -> Result<(Run, u64)> {
+/// Makes the consumer.
+async fn start(wire: Wire, source: Source, begin: Begin) -> Result<Started> {
     let policy = policy(&wire, &source, begin).await?;
     let mut tries = 0;
     loop {
         tries += 1;
         match create(&wire, &source, &policy).await? {
-            Ok(started) => return Ok(started),
+            Ok(started) => return Ok(Ok(started)),
             // A server that stood still finds the request more than once, as it was repeated meanwhile, and may answer the last.
             // Whatever the first made is gone with its subscription.
             Err(error) if is_there(&error) && tries < CREATES => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok(Err(error)),
         }
     }
 }
@@ -330,11 +349,7 @@ fn is_there(error: &ApiError) -> bool {
 }
 
 /// Makes a consumer under a name that was never used, for a subscription of its own.
-async fn create(
-    wire: &Wire,
-    source: &Source,
-    policy: &DeliverPolicy,
-) -> Result<std::result::Result<(Run, u64), ApiError>> {
+async fn create(wire: &Wire, source: &Source, policy: &DeliverPolicy) -> Result<Started> {
     let epoch = wire.up(Instant::now() + CALL, CALL).await?;
     let inbox = wire.client.new_inbox();
     let messages = wire.client.subscribe(inbox.clone()).await.map_err(BrokerError::other)?;

@@ -1,5 +1,7 @@
 //! The control log: followed without a gap, whatever happens to the server.
 
+use std::time::Duration;
+
 use broker::{Broker, ControlFollower, ControlItem, Extent};
 use common::Timestamp;
 use common::control::{ControlEvent, ControlRecord};
@@ -265,4 +267,49 @@ async fn the_newest_election_is_found_whatever_came_after_it() {
     assert_eq!(say(Some(99), lost()).await, 4);
     assert_eq!(say(None, lost()).await, 4);
     assert_eq!(say(None, elected()).await, 9);
+}
+
+#[tokio::test]
+async fn a_follower_that_the_server_refuses_for_a_while_goes_on_afterwards() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let client = server.client().await;
+    let api = async |what: &str, body: serde_json::Value| {
+        let answer = client.request(format!("$JS.API.{what}"), body.to_string().into()).await;
+        let answer = answer.expect("an answer");
+        serde_json::from_slice::<serde_json::Value>(&answer.payload).expect("JSON")
+    };
+    let none = || serde_json::json!({});
+    // The log as it is, but with room for one consumer.
+    let mut config = api("STREAM.INFO.MOZART_test_CONTROL", none()).await["config"].take();
+    config["max_consumers"] = 1.into();
+    api("STREAM.DELETE.MOZART_test_CONTROL", none()).await;
+    let made = api("STREAM.CREATE.MOZART_test_CONTROL", config).await;
+    assert_eq!(made["config"]["max_consumers"], 1, "{made}");
+    let mut follower = broker.follow_control(1, None).await.expect("following");
+    assert_eq!(next(&mut follower).await, ControlItem::CaughtUp);
+
+    // The follower's own is gone, and somebody else has the only one that there may be.
+    let listed = api("CONSUMER.NAMES.MOZART_test_CONTROL", none()).await;
+    let own = listed["consumers"][0].as_str().expect("its consumer").to_owned();
+    let deleted = api(&format!("CONSUMER.DELETE.MOZART_test_CONTROL.{own}"), none()).await;
+    assert_eq!(deleted["success"], true, "{deleted}");
+    let config = serde_json::json!({
+        "stream_name": "MOZART_test_CONTROL",
+        "config": { "durable_name": "other", "ack_policy": "explicit" },
+    });
+    let made = api("CONSUMER.DURABLE.CREATE.MOZART_test_CONTROL.other", config).await;
+    assert_eq!(made["name"], "other", "{made}");
+
+    let later = async {
+        // It notices the silence of its own after 12 s, and is refused.
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let gone = api("CONSUMER.DELETE.MOZART_test_CONTROL.other", none()).await;
+        assert_eq!(gone["success"], true, "{gone}");
+        append(&broker, "a", 1).await;
+    };
+    let (next, ()) =
+        tokio::join!(tokio::time::timeout(Duration::from_secs(30), follower.next()), later);
+    let item = next.expect("it follows again").expect("no error");
+    assert!(matches!(item, ControlItem::Record { .. }), "{item:?}");
 }
