@@ -29,8 +29,8 @@ help: ## shows this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: ## nats-server 2.15.1 and cargo-nextest into .tools/, pinned by sha256
-	@scripts/setup.sh nats-server nextest
+setup: ## nats-server 2.15.1, cargo-nextest and the stock clients of the tests into .tools/, pinned
+	@scripts/setup.sh nats-server nextest clients
 
 .PHONY: build
 build: ## target/release/mozart, and beside it mozart-shim; both static

@@ -4,6 +4,7 @@
 #   scripts/setup.sh nats-server     the broker of the tests and the demo
 #   scripts/setup.sh nextest         the test runner, where `cargo nextest` is not there yet
 #   scripts/setup.sh deny            the dependency check, where `cargo deny` is not there yet
+#   scripts/setup.sh clients         the stock Python clients of the protocols that `mozart api` speaks, for its tests
 #
 # Downloads go through pip with the user's own configuration (index, proxy, certificates). Quick when nothing is to do.
 set -euo pipefail
@@ -92,6 +93,23 @@ setup_deny() {
     fi
 }
 
+# The versions are pinned by tests/clients/requirements.txt, with all that they need.
+setup_clients() {
+    local pinned=$root/tests/clients/requirements.txt target=$tools/clients
+    if cmp -s "$pinned" "$target/requirements.txt"; then
+        return
+    fi
+    python3 -m pip --version >/dev/null 2>&1 ||
+        fail "cannot install the stock clients" "python3 with pip is missing" "install python3 and pip"
+    echo "installing the stock clients (tests/clients/requirements.txt) into .tools/clients/"
+    rm -rf "$target"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
+        --target "$target" --requirement "$pinned" ||
+        fail "cannot install the stock clients" "pip could not install them" "look at pip's message above"
+    # Last: an interrupted run is repeated.
+    cp "$pinned" "$target/requirements.txt"
+}
+
 command -v cargo >/dev/null ||
     fail "cannot set up" "cargo is missing" "install Rust 1.95 or newer (https://rustup.rs)"
 
@@ -100,6 +118,7 @@ for tool in "$@"; do
     nats-server) setup_nats_server ;;
     nextest) setup_nextest ;;
     deny) setup_deny ;;
-    *) fail "unknown tool $tool" "this script knows nats-server, nextest and deny" "make setup" ;;
+    clients) setup_clients ;;
+    *) fail "unknown tool $tool" "this script knows nats-server, nextest, deny and clients" "make setup" ;;
     esac
 done
