@@ -251,7 +251,8 @@ impl Client {
     }
 
     async fn alter(&self, query: &Query) -> Result<Reply, ApiError> {
-        const WITHIN: Duration = Duration::from_secs(15);
+        // A disk that is busy, as with an image that was just pulled, holds a synced write up for longer than one would think.
+        const WITHIN: Duration = Duration::from_secs(60);
         self.lasts().await?;
         match self.ask_within(query, WITHIN).await {
             Err(error) => Err(self.unless_full(error).await),

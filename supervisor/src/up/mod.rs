@@ -25,7 +25,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use broker::{Attempt as _, AuthKey, Broker, ConnectOptions, StreamOptions};
+use broker::{Attempt as _, AuthKey, Broker, BrokerError, ConnectOptions, StreamOptions};
 use common::api::{ApiError, SoulSource};
 use common::{NodeName, Timestamp};
 use tokio::sync::watch;
@@ -61,6 +61,8 @@ pub(crate) use restore::restore;
 const START: Duration = Duration::from_secs(20);
 /// The same of a member of a cluster: its servers elect leaders first.
 const START_OF_MEMBER: Duration = Duration::from_secs(60);
+/// How long the first write may wait for the disk: longer than what holds it up, such as an image that is being stored.
+const BUSY_DISK: Duration = Duration::from_secs(60);
 /// How long a NATS server that is given may take to be there: as for the roles of their own.
 const GIVEN: Duration = Duration::from_secs(10);
 
@@ -349,10 +351,13 @@ async fn start(
             "containers of the original belong to another fleet: their label is dev.mozart.fleet={original}"
         );
     }
-    // Each stream of a cluster elects a leader of its own.
+    // Each stream of a cluster elects a leader of its own; and on one host the first write may wait for a busy disk.
+    let known = broker::once_there("mozart up", || broker.fleet_id());
     let fleet = match is_member {
-        true => broker::once_there("mozart up", || broker.fleet_id()).await,
-        false => broker.fleet_id().await,
+        true => known.await,
+        false => tokio::time::timeout(BUSY_DISK, known)
+            .await
+            .unwrap_or(Err(BrokerError::Timeout(BUSY_DISK))),
     };
     let fleet = fleet.attempt("cannot tell which fleet this is")?;
     others::remember(home, &fleet, is_copy);

@@ -4,6 +4,7 @@
 //! answer reaches the client as the stream's republish. One process and connection per agent, the same streams, shards and
 //! consumers as Mozart's: its own broker code makes them. No events, no message ids, no compare-and-set.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use broker::reference::client::{self, Client, jetstream};
@@ -43,7 +44,9 @@ impl Raw {
     pub(crate) async fn start(rig: &Rig, name: &str, agents: usize) -> Result<Self> {
         let url = &rig.server.url;
         let namespace = Namespace::new(name)?;
-        let options = Rig::connect(url, &namespace);
+        let ca = rig.server.ca.as_deref();
+        let mut options = Rig::connect(url, &namespace);
+        options.ca = ca.map(std::fs::read_to_string).transpose()?;
         let streams = StreamOptions { journal_shards: rig.shards, replicas: None };
         let broker = Broker::connect_and_create(&options, &streams).await?;
         let agents = fleet::names(agents)?;
@@ -56,12 +59,13 @@ impl Raw {
             command
                 .arg(process::shim()?)
                 .arg(folder)
+                .args(ca)
                 .env(cpu::MARK, folder)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null());
             processes.push(Owned::start(&mut command)?);
         }
-        let client = connect(url).await?;
+        let client = connect(url, ca).await?;
         let subjects = broker.subjects().clone();
         let sender = SenderName::new("bench")?;
         let waiters = Waiters::default();
@@ -104,20 +108,28 @@ impl Side for Raw {
     }
 }
 
-pub(crate) async fn connect(url: &str) -> Result<Client> {
+pub(crate) async fn connect(url: &str, ca: Option<&Path>) -> Result<Client> {
     let servers = url.split(',').map(str::parse).collect::<std::result::Result<Vec<_>, _>>()?;
     let servers: Vec<client::ServerAddr> = servers;
-    Ok(client::connect(servers).await?)
+    let mut options = client::ConnectOptions::new();
+    if let Some(ca) = ca {
+        options = options.add_root_certificates(ca.to_owned()).require_tls(true);
+    }
+    Ok(options.connect(servers).await?)
 }
 
 /// One agent: a process of its own with one connection and one child.
 pub(crate) async fn agent(args: &[String]) -> Result<()> {
+    let (args, ca) = match args {
+        [args @ .., ca] if args.len() == 6 => (args, Some(Path::new(ca))),
+        args => (args, None),
+    };
     let [url, namespace, shards, agent, shim, folder] = args else {
-        return fail("a raw agent needs URL NAMESPACE SHARDS AGENT SHIM FOLDER");
+        return fail("a raw agent needs URL NAMESPACE SHARDS AGENT SHIM FOLDER [CA]");
     };
     let subjects = Subjects::new(Namespace::new(namespace)?, shards.parse()?);
     let agent = AgentName::new(agent)?;
-    let client = connect(url).await?;
+    let client = connect(url, ca).await?;
     let jetstream = jetstream::new(client);
     let consumer: jetstream::consumer::PullConsumer = jetstream
         .get_consumer_from_stream(

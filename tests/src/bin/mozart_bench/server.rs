@@ -145,7 +145,7 @@ const PORTS: &str = "ports";
 /// Whether a stream can have as many: all servers know each other, and one leads.
 async fn takes_three_replicas(url: &str) -> Result<()> {
     const NAME: &str = "probe";
-    let jetstream = jetstream::new(crate::raw::connect(url).await?);
+    let jetstream = jetstream::new(crate::raw::connect(url, None).await?);
     let (name, subjects) = (NAME.to_owned(), vec![NAME.to_owned()]);
     let config =
         jetstream::stream::Config { name, subjects, num_replicas: 3, ..Default::default() };
