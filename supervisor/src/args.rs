@@ -379,12 +379,19 @@ pub(crate) struct ApiArgs {
         value_delimiter = ','
     )]
     origins: Vec<String>,
+    /// Requests a second that a token may make of this process; twice as many at once
+    #[arg(long, env = "MOZART_API_RATE", default_value_t = api::RATE, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// Streams that a token may have open at this process
+    #[arg(long, env = "MOZART_API_STREAMS", default_value_t = api::STREAMS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    streams: u32,
 }
 
 impl ApiArgs {
     pub(crate) fn options(self) -> ApiOptions {
-        let Self { listen, tls_cert, tls_key, behind_proxy, hosts, origins } = self;
-        ApiOptions { listen, tls: tls_cert.zip(tls_key), behind_proxy, hosts, origins }
+        let Self { listen, tls_cert, tls_key, behind_proxy, hosts, origins, rate, streams } = self;
+        let tls = tls_cert.zip(tls_key);
+        ApiOptions { listen, tls, behind_proxy, hosts, origins, rate, streams }
     }
 }
 

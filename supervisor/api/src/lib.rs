@@ -31,10 +31,10 @@ pub const PORT: u16 = 4141;
 
 /// Open connections, and open streams, of one process.
 const CONNECTIONS: usize = 4_096;
-/// Requests a second that a token may make of one process, and how many at once.
-const RATE: (u32, u32) = (1_000, 2_000);
-/// Streams that one token may have open at one process.
-const STREAMS: usize = 1_024;
+/// Requests a second that a token may make of one process, unless another number is given.
+pub const RATE: u32 = 1_000;
+/// Streams that one token may have open at one process, unless another number is given.
+pub const STREAMS: u32 = 1_024;
 
 /// How the API is to be reached.
 #[derive(Debug, Clone)]
@@ -49,13 +49,25 @@ pub struct ApiOptions {
     pub hosts: Vec<String>,
     /// The origins, besides its own, whose pages may use it: `https://app.example.com`.
     pub origins: Vec<String>,
+    /// Requests a second that a token may make; twice as many at once.
+    pub rate: u32,
+    /// Streams that a token may have open.
+    pub streams: u32,
 }
 
 impl ApiOptions {
     /// At an address, for this host alone or with TLS.
     #[must_use]
     pub fn at(listen: SocketAddr) -> Self {
-        Self { listen, tls: None, behind_proxy: false, hosts: Vec::new(), origins: Vec::new() }
+        Self {
+            listen,
+            tls: None,
+            behind_proxy: false,
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            rate: RATE,
+            streams: STREAMS,
+        }
     }
 
     /// Refuses what would show tokens to whoever listens in.
@@ -129,7 +141,7 @@ pub async fn serve(
     let shared = Arc::new(Shared {
         keys: Keys::new(broker.clone()),
         client: Client::new(broker),
-        quotas: Quotas::new(RATE, STREAMS),
+        quotas: Quotas::new((options.rate, options.rate.saturating_mul(2)), options.streams),
         hosts: options.hosts,
         origins: options.origins,
         stop: stop.clone(),

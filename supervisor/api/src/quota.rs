@@ -31,9 +31,9 @@ impl Bucket {
 #[derive(Debug)]
 pub(crate) struct Quotas {
     rate: (u32, u32),
-    streams: usize,
+    streams: u32,
     buckets: Mutex<BTreeMap<SenderName, Bucket>>,
-    open: Arc<Mutex<BTreeMap<SenderName, usize>>>,
+    open: Arc<Mutex<BTreeMap<SenderName, u32>>>,
 }
 
 /// Tokens whose requests are counted: beyond that the counts start anew.
@@ -41,7 +41,7 @@ const MOST: usize = 10_000;
 
 impl Quotas {
     /// `rate`: requests a second, and at once. `streams`: at a time.
-    pub(crate) fn new(rate: (u32, u32), streams: usize) -> Self {
+    pub(crate) fn new(rate: (u32, u32), streams: u32) -> Self {
         Self { rate, streams, buckets: Mutex::default(), open: Arc::default() }
     }
 
@@ -56,7 +56,7 @@ impl Quotas {
     }
 
     /// Counts a stream until what is yielded is dropped; else how many are open, which is all that may be.
-    pub(crate) fn stream(&self, token: &SenderName) -> Result<OpenStream, usize> {
+    pub(crate) fn stream(&self, token: &SenderName) -> Result<OpenStream, u32> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(token.clone()).or_default();
         if *count >= self.streams {
@@ -70,7 +70,7 @@ impl Quotas {
 /// A stream that counts.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
-    open: Arc<Mutex<BTreeMap<SenderName, usize>>>,
+    open: Arc<Mutex<BTreeMap<SenderName, u32>>>,
     token: SenderName,
 }
 

@@ -18,6 +18,7 @@ mod figure;
 mod fleet;
 mod floors;
 mod history;
+mod http;
 mod logins;
 mod long_log;
 mod memory;
@@ -99,7 +100,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 27] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 28] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -122,6 +123,7 @@ const SCENARIOS: [(&[u8], &str, Scenario); 27] = [
     (&[21], "long-log", Scenario::LongLog),
     (&[22], "logins", Scenario::Logins),
     (&[23], "three-replicas", Scenario::ThreeReplicas),
+    (&[24], "http", Scenario::Http),
     (&[], "drain", Scenario::Drain),
     (&[], "host-loss", Scenario::HostLoss),
     (&[], "server-loss", Scenario::ServerLoss),
@@ -153,6 +155,7 @@ enum Scenario {
     LongLog,
     Logins,
     ThreeReplicas,
+    Http,
     Drain,
     HostLoss,
     ServerLoss,
@@ -284,6 +287,7 @@ fn run(args: Args) -> Result<()> {
                 Scenario::Backlog => backlog::run(&plan, &mut report).await,
                 Scenario::Logins => logins::run(&plan, &mut report).await,
                 Scenario::ThreeReplicas => throughput::replicated(&plan, &mut report).await,
+                Scenario::Http => http::run(&plan, &mut report).await,
                 Scenario::Drain => trials::drain(&plan, &mut report).await,
                 Scenario::HostLoss => trials::of_hosts(&plan, &mut report).await,
                 Scenario::ServerLoss => trials::of_servers(&plan, &mut report).await,
