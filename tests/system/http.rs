@@ -23,8 +23,13 @@ pub(crate) async fn fleet(souls: &[(&str, &str)]) -> (Fleet, Http) {
 
 /// Another process that serves the API of a fleet.
 async fn another(fleet: &Fleet) -> (Child, Http) {
+    another_with(fleet, &[]).await
+}
+
+/// The same, with more options.
+pub(crate) async fn another_with(fleet: &Fleet, more: &[&str]) -> (Child, Http) {
     let address = format!("127.0.0.1:{}", free_port());
-    let api = fleet.spawn_cli(["api", "--listen", &address]);
+    let api = fleet.spawn_cli([&["api", "--listen", address.as_str()], more].concat());
     let http = Http { address, token: fleet.http().token };
     eventually("the API serves", async || match TcpStream::connect(&http.address).await {
         Ok(_) if http.get("/api/v1/health").await.status == 204 => Ok(()),
@@ -36,14 +41,14 @@ async fn another(fleet: &Fleet) -> (Child, Http) {
 }
 
 /// What `count` answers.
-fn counted(to: u32) -> String {
+pub(crate) fn counted(to: u32) -> String {
     (1..=to).fold(String::new(), |mut text, number| {
         write!(text, "{number} ").expect("a string takes all");
         text
     })
 }
 
-fn text(events: &[SseEvent]) -> String {
+pub(crate) fn text(events: &[SseEvent]) -> String {
     events.iter().filter_map(|event| event.data["text"].as_str()).collect()
 }
 

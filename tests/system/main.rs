@@ -27,6 +27,7 @@ mod forget;
 mod full_disk;
 mod history;
 mod http;
+mod http_limits;
 mod lists;
 mod messages;
 mod metrics;

@@ -233,6 +233,30 @@ impl Events {
         .expect("an event in time")
     }
 
+    /// The next comment; none when the stream has ended.
+    ///
+    /// # Panics
+    /// When an event comes first, or nothing in time.
+    pub async fn comment(&mut self) -> Option<String> {
+        timeout(LONGEST, async {
+            loop {
+                if let Some((block, rest)) = self.text.split_once("\n\n") {
+                    let (block, rest) = (block.to_owned(), rest.to_owned());
+                    self.text = rest;
+                    assert_eq!(event(&block), None, "a comment comes first");
+                    let comment = block.lines().find_map(|line| line.strip_prefix(": "));
+                    if let Some(comment) = comment {
+                        return Some(comment.to_owned());
+                    }
+                } else if !self.chunk().await {
+                    return None;
+                }
+            }
+        })
+        .await
+        .expect("a comment in time")
+    }
+
     /// The events until the last one.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::http::request::Builder;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mozart_client::answer::Answer;
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 use crate::drive::{Load, Side, drive, drive_metered, warm_up};
 use crate::figure::{Goal, Pairs, Report};
 use crate::fleet::Fleet;
+use crate::memory::kilobytes;
 use crate::ours::Ours;
 use crate::outcome::{Result, fail};
 use crate::process::{self, Owned};
@@ -35,6 +37,7 @@ use crate::worker::{self, CHUNKS};
 
 const AGENTS: usize = 20;
 const IN_FLIGHT: usize = 64;
+const STREAMS: usize = 1000;
 const STORE: Duration = Duration::from_secs(30);
 
 /// What is wanted of a chat.
@@ -141,6 +144,14 @@ impl Door<'_> {
         Ok(sender)
     }
 
+    fn request(&self, agent: usize, request: Builder, accept: &str) -> Builder {
+        request
+            .header("host", self.address.to_string())
+            .header("authorization", format!("Bearer {}", self.tokens[agent]))
+            .header("content-type", "application/json")
+            .header("accept", accept)
+    }
+
     /// Reads an answer to its end.
     async fn read(&self, response: Response<Incoming>, begun: Instant) -> Result<()> {
         let mut body = response.into_body();
@@ -166,6 +177,21 @@ impl Door<'_> {
     }
 }
 
+/// Sends a request that makes a message.
+async fn sent(
+    connection: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>> {
+    connection.ready().await?;
+    let response = connection.send_request(request).await?;
+    if response.status() == StatusCode::CREATED {
+        return Ok(response);
+    }
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    fail(format!("{status}: {}", String::from_utf8_lossy(&body)))
+}
+
 impl Side for Door<'_> {
     async fn chat(&self, agent: usize, text: &str) -> Result<()> {
         let begun = Instant::now();
@@ -176,19 +202,8 @@ impl Side for Door<'_> {
             Wanted::Stream => ("/api/v1/messages", "text/event-stream"),
             Wanted::Answer => ("/api/v1/messages?wait=30s", "application/json"),
         };
-        let request = Request::post(path)
-            .header("host", self.address.to_string())
-            .header("authorization", format!("Bearer {}", self.tokens[agent]))
-            .header("content-type", "application/json")
-            .header("accept", accept)
-            .body(Full::new(body.into()))?;
-        connection.ready().await?;
-        let response = connection.send_request(request).await?;
-        if response.status() != StatusCode::CREATED {
-            let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
-            return fail(format!("{status}: {}", String::from_utf8_lossy(&body)));
-        }
+        let request = self.request(agent, Request::post(path), accept);
+        let response = sent(&mut connection, request.body(Full::new(body.into()))?).await?;
         self.read(response, begun).await?;
         self.idle.borrow_mut().push(connection);
         Ok(())
@@ -220,7 +235,7 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let (streamers, ours) = rig.ours(AGENTS, &worker::soul(None, "")?).await?;
     let options = ConnectOptions { ..Rig::connect(&streamers.url, &streamers.namespace) };
     let client = Client::new(broker::Broker::connect(&options).await?);
-    let (_serving, address, tokens) = api(&rig, &streamers).await?;
+    let (serving, address, tokens) = api(&rig, &streamers).await?;
     let direct = |wanted| -> Result<Direct<'_>> {
         Ok(Direct { client: &client, ours: &ours, wanted, firsts: firsts()? })
     };
@@ -251,7 +266,41 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let name = format!("HTTP, {AGENTS} agents, {IN_FLIGHT} in flight, lazy: without");
     report.add(rates.figure(24, &name, "chats/s", Goal::AtLeast(0.9)))?;
     let name = "  the same, CPU time a chat, of all processes";
-    report.add(costs.figure(24, name, "us", Goal::None))
+    report.add(costs.figure(24, name, "us", Goal::None))?;
+    let mut stop = streamers.command();
+    streamers.run(stop.args(["stop", streamers.agents[0].as_str(), "--wait"])).await?;
+    many(report, &door, &serving).await
+}
+
+/// What open streams cost a process, on which nothing comes.
+async fn many(report: &mut Report, door: &Door<'_>, serving: &Owned) -> Result<()> {
+    let status = format!("/proc/{}/status", serving.id());
+    let memory = || kilobytes(status.as_ref(), "VmRSS:").ok_or("no memory in /proc");
+    let before = memory()?;
+    let body = json!({ "agent": door.agents[0], "message": "later" }).to_string();
+    let request = door.request(0, Request::post("/api/v1/messages"), "application/json");
+    let request = request.body(Full::new(body.into()))?;
+    let response = sent(&mut door.connection().await?, request).await?;
+    let Some(place) = response.headers().get("location").cloned() else {
+        return fail("a message without a place");
+    };
+    let events = format!("{}/events", place.to_str()?);
+    let mut open = Vec::new();
+    for _ in 0..STREAMS {
+        let request = door.request(0, Request::get(&events), "text/event-stream");
+        let mut connection = door.connection().await?;
+        connection.ready().await?;
+        let response = connection.send_request(request.body(Full::default())?).await?;
+        if response.status() != StatusCode::OK {
+            return fail(format!("stream {}: {}", open.len(), response.status()));
+        }
+        open.push((connection, response));
+    }
+    let after = memory()?;
+    let name = format!("{STREAMS} open streams, resident memory of the API's process: with none");
+    let mut pair = Pairs::default();
+    pair.push(after / 1024.0, before / 1024.0);
+    report.add(pair.figure(24, &name, "MiB", Goal::None))
 }
 
 /// One stream at a time.
