@@ -140,10 +140,20 @@ impl Stream {
     /// All stored events: what is not among them is lost.
     pub fn stored(&mut self, batches: Vec<EventBatch>, out: &mut Vec<Item>) -> Next {
         for batch in batches {
-            if self.take(batch, out, false) == Next::End {
+            if self.stored_part(batch, out) == Next::End {
                 return Next::End;
             }
         }
+        self.stored_end(out)
+    }
+
+    /// Some of the stored events, in order, from the first one on.
+    pub fn stored_part(&mut self, batch: EventBatch, out: &mut Vec<Item>) -> Next {
+        self.take(batch, out, false)
+    }
+
+    /// There are no more: what was not among them is lost.
+    pub fn stored_end(&mut self, out: &mut Vec<Item>) -> Next {
         self.finish(out)
     }
 

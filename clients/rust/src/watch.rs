@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use broker::{Attempt as _, Broker, ControlFollower, ControlItem, EventBatch, EventFollower};
+use broker::{
+    Attempt as _, Broker, ControlFollower, ControlItem, EventBatch, EventFollower, StoredEvents,
+};
 use common::api::ApiError;
 use common::control::ControlEvent;
 use common::failure;
@@ -25,6 +27,8 @@ pub struct Watch {
     control: ControlFollower,
     /// The final state that was there before.
     early: Option<Final>,
+    /// What is stored, while it is being read in parts.
+    reading: Option<StoredEvents>,
 }
 
 impl Watch {
@@ -47,6 +51,7 @@ impl Watch {
             events: events.attempt(what())?,
             control: control.attempt(what())?,
             early: None,
+            reading: None,
         })
     }
 
@@ -113,7 +118,7 @@ impl Watch {
     }
 
     /// The next items of a stream that follows the message through its attempts; none once the last one was given. To be called again and again,
-    /// from the start of the stream on; not cancel safe.
+    /// from the start of the stream on; not cancel safe. What is stored comes in parts: a long answer is not held as a whole.
     ///
     /// # Errors
     /// What the broker says.
@@ -128,10 +133,26 @@ impl Watch {
         };
         loop {
             if next == Next::Read {
-                next = self.stored(stream, &mut out).await?;
+                self.reading = Some(self.broker.read_events(&self.key));
+            }
+            if let Some(reading) = &mut self.reading {
+                next = match reading
+                    .next()
+                    .await
+                    .attempt(format!("cannot continue to follow message {}", self.key.message_id))?
+                {
+                    Some(batch) => stream.stored_part(batch, &mut out),
+                    None => {
+                        self.reading = None;
+                        stream.stored_end(&mut out)
+                    }
+                };
             }
             if !out.is_empty() || next == Next::End {
                 return Ok(out);
+            }
+            if self.reading.is_some() {
+                continue;
             }
             let heard = self.hear().await?;
             next = self.take(heard, stream, true, &mut out).await?;

@@ -13,6 +13,9 @@ use crate::read::Reader;
 use crate::record::Record;
 use crate::wire::CALL;
 
+/// The most bytes of stored events that are held for one reader.
+const PART: u32 = 128 << 10;
+
 const INCARNATION: &str = "Mozart-Incarnation";
 const ATTEMPT: &str = "Mozart-Attempt";
 const SEQ: &str = "Mozart-Seq";
@@ -66,6 +69,28 @@ fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Opti
     headers.get(name)?.as_str().parse().ok()
 }
 
+/// The stored events of a message, in stream order.
+#[derive(Debug)]
+pub struct StoredEvents {
+    reader: Reader,
+    broker: Broker,
+}
+
+impl StoredEvents {
+    /// The next ones; none at the end.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn next(&mut self) -> Result<Option<EventBatch>> {
+        while let Some(Record { subject, headers, payload, .. }) = self.reader.next().await? {
+            if let Some(batch) = self.broker.event_batch(&subject, &headers, &payload) {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl Broker {
     pub(crate) fn events_stream(&self) -> String {
         self.subjects().stream("EVENTS")
@@ -113,6 +138,14 @@ impl Broker {
                 Some((record.at, batch?))
             })
             .collect())
+    }
+
+    /// The stored events of a message, to be read a part at a time: whoever takes them slowly holds few.
+    #[must_use]
+    pub fn read_events(&self, key: &MessageKey) -> StoredEvents {
+        let (stream, filter) = (self.events_stream(), self.subjects().events(key));
+        let reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX);
+        StoredEvents { reader: reader.of(self.replicas()).pages(PART), broker: self.clone() }
     }
 
     /// The first stored events of a message, of so many records at most.

@@ -78,7 +78,7 @@ pub use consumer::{ConsumerState, WINDOW};
 pub use control::{Appended, ControlFollower, ControlItem, ControlPage, Extent};
 pub use dead::{DeadDrop, DeadLetters};
 pub use error::{BrokerError, Result};
-pub use events::{EventBatch, EventFollower};
+pub use events::{EventBatch, EventFollower, StoredEvents};
 pub use failure::{Attempt, failure};
 pub use figures::{StreamFigures, Told};
 pub use files::FilesFault;
