@@ -354,7 +354,7 @@ pub(crate) fn own_api() -> SocketAddr {
 }
 
 /// `mozart api`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ApiArgs {
     /// The address to listen on
     #[arg(long, env = "MOZART_API_LISTEN", default_value_t = own_api(), value_name = "ADDRESS:PORT")]
@@ -385,13 +385,16 @@ pub(crate) struct ApiArgs {
     /// Streams that a token may have open at this process
     #[arg(long, env = "MOZART_API_STREAMS", default_value_t = api::STREAMS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     streams: u32,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
 }
 
 impl ApiArgs {
-    pub(crate) fn options(self) -> ApiOptions {
-        let Self { listen, tls_cert, tls_key, behind_proxy, hosts, origins, rate, streams } = self;
+    pub(crate) fn options(&self) -> ApiOptions {
+        let Self { listen, tls_cert, tls_key, behind_proxy, hosts, origins, rate, streams, .. } =
+            self.clone();
         let tls = tls_cert.zip(tls_key);
-        ApiOptions { listen, tls, behind_proxy, hosts, origins, rate, streams }
+        ApiOptions { listen, tls, behind_proxy, hosts, origins, rate, streams, metrics: None }
     }
 }
 

@@ -106,13 +106,18 @@ impl Numbers {
         self.metrics.as_ref().map(|metrics| metrics.node())
     }
 
+    /// Those of the API.
+    pub(crate) fn http(&self) -> Option<metrics::Http> {
+        self.metrics.as_ref().map(|metrics| metrics.http())
+    }
+
     /// The traces that are recorded; none where none is exported.
     pub(crate) fn share(&self) -> Option<Share> {
         self.traces.map(|traces| traces.share)
     }
 
-    /// A node exports nothing: it tells its shims which traces are recorded.
-    pub(crate) fn of_node(mut self) -> Self {
+    /// A node exports nothing: it tells its shims which traces are recorded. Nor does the API.
+    pub(crate) fn without_traces(mut self) -> Self {
         self.traces = None;
         self
     }

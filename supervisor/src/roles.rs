@@ -70,7 +70,8 @@ pub(crate) async fn supervisor(global: &Global, args: SupervisorArgs) -> Result<
 /// # Errors
 /// When the address is not to be had, or others would see the tokens; when the broker refuses it.
 pub(crate) async fn api(global: &Global, args: ApiArgs) -> Result<(), ApiError> {
-    let options = args.options();
+    let (mut options, numbers) = (args.options(), Numbers::open(&args.metrics, "api").await?);
+    options.metrics = numbers.http();
     // What is wrong with it is better known before the broker is waited for.
     let listening = api::listen(&options).await?;
     let connect = connect::options(global, "api", CONNECT)?;
@@ -78,7 +79,7 @@ pub(crate) async fn api(global: &Global, args: ApiArgs) -> Result<(), ApiError> 
     let stop = signals.token.clone();
     let Some(broker) = patiently(&connect, &stop, Broker::connect).await else { return Ok(()) };
     let broker = broker.attempt("cannot start the API")?;
-    api::serve(options, listening, broker, stop).await
+    numbers.without_traces().during(&connect, api::serve(options, listening, broker, stop)).await
 }
 
 /// Prints a new key: the seed for supervisors, and what nats-server's configuration names.
@@ -145,5 +146,5 @@ pub(crate) async fn node(global: &Global, args: NodeArgs) -> Result<(), ApiError
         return Ok(());
     };
     let broker = broker.attempt("cannot start the node")?;
-    numbers.of_node().during(&connect, node::serve(options, broker, stop)).await
+    numbers.without_traces().during(&connect, node::serve(options, broker, stop)).await
 }

@@ -130,7 +130,7 @@ async fn what_happens_in_a_fleet_is_told_and_all_that_is_told_is_documented() {
     let souls = [("a", flaky("ATTEMPTS 2 backoff=1ms..1ms\nCONCURRENCY 4")), ("b", flaky(""))];
     let souls = souls.each_ref().map(|(name, text)| (*name, text.as_str()));
     let mut fleet = Fleet::new(&souls).env("OTEL_EXPORTER_OTLP_ENDPOINT", &nobody);
-    fleet.up(&["--metrics", &at(port)]).await;
+    fleet.up(&["--metrics", &at(port), "--api", "127.0.0.1:0"]).await;
     for agent in ["a", "b"] {
         let _row = fleet.wait_state(agent, "running").await;
     }

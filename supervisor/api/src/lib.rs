@@ -53,6 +53,8 @@ pub struct ApiOptions {
     pub rate: u32,
     /// Streams that a token may have open.
     pub streams: u32,
+    /// What is counted; none: nothing is.
+    pub metrics: Option<metrics::Http>,
 }
 
 impl ApiOptions {
@@ -67,6 +69,7 @@ impl ApiOptions {
             origins: Vec::new(),
             rate: RATE,
             streams: STREAMS,
+            metrics: None,
         }
     }
 
@@ -95,6 +98,7 @@ struct Shared {
     client: Client,
     keys: Keys,
     quotas: Quotas,
+    metrics: Option<metrics::Http>,
     hosts: Vec<String>,
     origins: Vec<String>,
     stop: CancellationToken,
@@ -142,6 +146,7 @@ pub async fn serve(
         keys: Keys::new(broker.clone()),
         client: Client::new(broker),
         quotas: Quotas::new((options.rate, options.rate.saturating_mul(2)), options.streams),
+        metrics: options.metrics,
         hosts: options.hosts,
         origins: options.origins,
         stop: stop.clone(),

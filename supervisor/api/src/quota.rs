@@ -56,26 +56,38 @@ impl Quotas {
     }
 
     /// Counts a stream until what is yielded is dropped; else how many are open, which is all that may be.
-    pub(crate) fn stream(&self, token: &SenderName) -> Result<OpenStream, u32> {
+    pub(crate) fn stream(
+        &self,
+        token: &SenderName,
+        metrics: Option<&metrics::Http>,
+    ) -> Result<OpenStream, u32> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(token.clone()).or_default();
         if *count >= self.streams {
             return Err(*count);
         }
         *count += 1;
-        Ok(OpenStream { open: Arc::clone(&self.open), token: token.clone() })
+        if let Some(metrics) = metrics {
+            metrics.opened();
+        }
+        let (open, token) = (Arc::clone(&self.open), token.clone());
+        Ok(OpenStream { metrics: metrics.cloned(), open, token })
     }
 }
 
 /// A stream that counts.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
+    metrics: Option<metrics::Http>,
     open: Arc<Mutex<BTreeMap<SenderName, u32>>>,
     token: SenderName,
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.closed();
+        }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.token) {
             *count -= 1;
@@ -113,10 +125,10 @@ mod tests {
     #[test]
     fn a_stream_counts_while_it_is_open() {
         let quotas = Quotas::new((1, 1), 1);
-        let open = quotas.stream(&name("a")).expect("the first");
-        assert_eq!(quotas.stream(&name("a")).expect_err("the second"), 1);
-        assert!(quotas.stream(&name("b")).is_ok());
+        let open = quotas.stream(&name("a"), None).expect("the first");
+        assert_eq!(quotas.stream(&name("a"), None).expect_err("the second"), 1);
+        assert!(quotas.stream(&name("b"), None).is_ok());
         drop(open);
-        assert!(quotas.stream(&name("a")).is_ok());
+        assert!(quotas.stream(&name("a"), None).is_ok());
     }
 }

@@ -125,7 +125,7 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
 /// # Errors
 /// 429 when it has as many as it may.
 pub(crate) fn open(api: &Api, caller: &Caller) -> Result<OpenStream, Problem> {
-    api.quotas.stream(caller.name()).map_err(|open| {
+    api.quotas.stream(caller.name(), api.metrics.as_ref()).map_err(|open| {
         Problem::limit(
             StatusCode::TOO_MANY_REQUESTS,
             "too many open streams",

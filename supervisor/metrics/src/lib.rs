@@ -4,6 +4,7 @@
 
 mod durations;
 mod fleet;
+mod http;
 mod listen;
 mod node;
 mod shown;
@@ -19,6 +20,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub use fleet::{Cause, Fleet};
+pub use http::Http;
 pub use listen::{bind, serve};
 pub use node::Node;
 pub use shown::{Backlog, Shown, Stream};
@@ -98,6 +100,12 @@ impl Metrics {
         self.with(Node::register)
     }
 
+    /// Adds those of the API.
+    #[must_use]
+    pub fn http(&self) -> Http {
+        self.with(Http::register)
+    }
+
     /// Adds those of exported traces.
     #[must_use]
     pub fn spans(&self) -> Spans {
@@ -138,6 +146,7 @@ mod tests {
         let backlog = Backlog { agent: "slow\"\n".into(), messages: 3, oldest_ms: 1500 };
         fleet.show(Some(Shown { backlogs: vec![backlog], queue: 3, ..Shown::default() }));
         let _node = metrics.node();
+        metrics.http().answered(429, Duration::from_millis(3));
         let _spans = metrics.spans();
         metrics
     }
@@ -156,6 +165,8 @@ mod tests {
             "mozart_message_duration_seconds_bucket{le=\"+Inf\"} 8",
             "mozart_refusals_total{kind=\"login\"} 1",
             "mozart_leader 1",
+            "mozart_api_requests_total{status=\"4xx\"} 1",
+            "mozart_api_request_duration_seconds_bucket{le=\"0.005\"} 1",
             "mozart_leader_term 7",
             "mozart_queue_messages 3",
             "mozart_agent_queue_oldest_seconds{agent=\"slow\\\"\\n\"} 1.5",

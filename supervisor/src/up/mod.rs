@@ -423,6 +423,9 @@ impl Parts {
     /// What its parts count is told there.
     fn tell(&mut self, numbers: Numbers) {
         (self.node.traces, self.node.metrics) = (numbers.share(), numbers.node());
+        if let Some((options, _)) = &mut self.api {
+            options.metrics = numbers.http();
+        }
         self.numbers = numbers;
     }
 

@@ -78,7 +78,18 @@ pub(crate) fn router(api: Api) -> Router {
         .fallback(nowhere)
         .method_not_allowed_fallback(not_so)
         .layer(middleware::from_fn_with_state(Api::clone(&api), gate::gate))
+        .layer(middleware::from_fn_with_state(Api::clone(&api), counted))
         .with_state(api)
+}
+
+/// Counts what is answered, whatever it is.
+async fn counted(State(api): State<Api>, request: Request, next: middleware::Next) -> Response {
+    let begun = std::time::Instant::now();
+    let response = next.run(request).await;
+    if let Some(metrics) = &api.metrics {
+        metrics.answered(response.status().as_u16(), begun.elapsed());
+    }
+    response
 }
 
 /// Tells whether this process reaches the broker; needs no token
