@@ -20,9 +20,6 @@ use super::running;
 use super::runtime::Runtime;
 use super::wait::{Until, eventually};
 
-/// Where files are in memory, on Linux.
-const MEMORY: &str = "/dev/shm";
-
 /// A folder with souls, and everything that `mozart up` runs for them.
 ///
 /// Dropping it kills all of that and removes the folder; after a panic the folder stays, and the ends of its logs are printed.
@@ -60,13 +57,7 @@ impl Fleet {
     /// When the file system does not allow it.
     #[must_use]
     pub fn laid_out(runtime: Runtime, souls: &[(&str, &str)]) -> Self {
-        let mut folder = tempfile::Builder::new();
-        folder.prefix("mozart-test-");
-        // In memory beside an engine: its images and containers keep a disk busy, and each synced write there would wait for them.
-        let folder = match runtime {
-            Runtime::Docker(_) if Path::new(MEMORY).is_dir() => folder.tempdir_in(MEMORY),
-            _ => folder.tempdir(),
-        };
+        let folder = tempfile::Builder::new().prefix("mozart-test-").tempdir();
         let folder = folder.expect("a temporary folder");
         let home = folder.path().join("home");
         let souls_folder = folder.path().join("souls");
