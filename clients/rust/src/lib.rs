@@ -10,6 +10,7 @@ pub mod dead;
 pub mod describe;
 pub mod ends;
 pub mod explain;
+pub mod feed;
 pub mod journal;
 mod reasons;
 pub mod reference;

@@ -1,10 +1,9 @@
 //! Reading a message's stream: its events, its final state and what becomes of its agent, into a [`Stream`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use broker::{
-    Attempt as _, Broker, ControlFollower, ControlItem, EventBatch, EventFollower, StoredEvents,
-};
+use broker::{Attempt as _, Broker, EventBatch, EventFollower, StoredEvents};
 use common::api::ApiError;
 use common::control::ControlEvent;
 use common::failure;
@@ -12,6 +11,7 @@ use common::message::{Final, MessageKey};
 use tokio::time::Instant;
 
 use crate::answer::Answer;
+use crate::feed::{Changes, Feed};
 use crate::stream::{Item, Next, Stream};
 
 /// After this long without events, whoever waits may want to know why.
@@ -24,7 +24,7 @@ pub struct Watch {
     key: MessageKey,
     answer: Answer,
     events: EventFollower,
-    control: ControlFollower,
+    control: Changes,
     /// The final state that was there before.
     early: Option<Final>,
     /// What is stored, while it is being read in parts.
@@ -37,11 +37,20 @@ impl Watch {
     /// # Errors
     /// When the broker does not answer.
     pub async fn open(broker: &Broker, key: &MessageKey) -> Result<Self, ApiError> {
+        Self::open_with(broker, key, None).await
+    }
+
+    /// The same in a process that has many open, with what they share.
+    ///
+    /// # Errors
+    /// As [`Watch::open`].
+    pub async fn open_with(
+        broker: &Broker,
+        key: &MessageKey,
+        feed: Option<&Feed>,
+    ) -> Result<Self, ApiError> {
         let what = || format!("cannot follow message {}", key.message_id);
-        let control = async {
-            let from = broker.control_last_seq().await? + 1;
-            broker.follow_control(from, Some(&key.agent)).await
-        };
+        let control = Changes::of(broker, &key.agent, feed);
         let events = broker.follow_events(key);
         let (answer, events, control) = tokio::join!(Answer::listen(broker, key), events, control);
         Ok(Self {
@@ -164,7 +173,7 @@ impl Watch {
         Ok(tokio::select! {
             biased;
             batch = self.events.next() => Heard::Events(batch.attempt(self.what())?),
-            item = self.control.next() => Heard::Control(item.attempt(self.what())?),
+            change = self.control.next() => Heard::Control(change.attempt(self.what())?),
             final_ = self.answer.final_() => Heard::Final(Box::new(final_)),
         })
     }
@@ -178,7 +187,7 @@ impl Watch {
     ) -> Result<Next, ApiError> {
         match heard {
             Heard::Events(batch) => Ok(stream.live(batch, out)),
-            Heard::Control(item) => self.control(item, stream, follow, out).await,
+            Heard::Control(change) => self.control(&change, stream, follow, out).await,
             Heard::Final(final_) => Ok(stream.finally(*final_, out)),
         }
     }
@@ -203,15 +212,12 @@ impl Watch {
     /// A change of the agent can end the stream; an answer that was given before takes precedence.
     async fn control(
         &mut self,
-        item: ControlItem,
+        change: &ControlEvent,
         stream: &mut Stream,
         follow: bool,
         out: &mut Vec<Item>,
     ) -> Result<Next, ApiError> {
-        let ControlItem::Record { record, .. } = item else {
-            return Ok(Next::Wait);
-        };
-        let Some(end) = end(&record.event, follow) else {
+        let Some(end) = end(change, follow) else {
             return Ok(Next::Wait);
         };
         if let Some(final_) = self.answer.look().await? {
@@ -231,7 +237,7 @@ impl Watch {
 /// What a source says.
 enum Heard {
     Events(EventBatch),
-    Control(ControlItem),
+    Control(Arc<ControlEvent>),
     Final(Box<Final>),
 }
 
@@ -242,6 +248,11 @@ enum End {
     Close(&'static str),
     /// Those who read from this incarnation have heard all of it.
     Exited { incarnation: u64, how: String },
+}
+
+/// Whether a record concerns the readers of its agent's streams, whatever they want.
+pub(crate) fn ends_streams(event: &ControlEvent) -> bool {
+    end(event, false).is_some()
 }
 
 fn end(event: &ControlEvent, follow: bool) -> Option<End> {

@@ -19,6 +19,7 @@ use broker::Broker;
 use common::api::ApiError;
 use common::failure;
 use mozart_client::Client;
+use mozart_client::feed::Feed;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +97,7 @@ impl ApiOptions {
 #[derive(Debug)]
 struct Shared {
     client: Client,
+    feed: Feed,
     keys: Keys,
     quotas: Quotas,
     metrics: Option<metrics::Http>,
@@ -144,7 +146,8 @@ pub async fn serve(
     }
     let shared = Arc::new(Shared {
         keys: Keys::new(broker.clone()),
-        client: Client::new(broker),
+        client: Client::new(broker.clone()),
+        feed: Feed::default(),
         quotas: Quotas::new((options.rate, options.rate.saturating_mul(2)), options.streams),
         metrics: options.metrics,
         hosts: options.hosts,
@@ -155,7 +158,11 @@ pub async fn serve(
     if let Ok(address) = listening.address() {
         tracing::info!("the API listens on {scheme}://{address}");
     }
-    door::serve(listening, routes::router(shared), CONNECTIONS, stop).await;
+    let feed = shared.feed.clone();
+    tokio::select! {
+        () = feed.run(&broker) => {}
+        () = door::serve(listening, routes::router(shared), CONNECTIONS, stop) => {}
+    }
     Ok(())
 }
 

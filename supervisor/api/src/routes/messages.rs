@@ -172,7 +172,7 @@ async fn post(
     let key = envelope.key();
     if sse::is_wanted(&headers) {
         let open = sse::open(&api, &caller)?;
-        let mut watch = Watch::open(broker, &key).await?;
+        let mut watch = Watch::open_with(broker, &key, Some(&api.feed)).await?;
         let known = store(&caller, &envelope, is_named).await?;
         if known == Known::Already {
             watch.look().await?;
@@ -383,7 +383,7 @@ async fn events(
     let (_, stored) = one(&caller, &message).await?;
     let open = sse::open(&api, &caller)?;
     let key = stored.value.key();
-    let mut watch = Watch::open(&caller.client.broker, &key).await?;
+    let mut watch = Watch::open_with(&caller.client.broker, &key, Some(&api.feed)).await?;
     watch.look().await?;
     let response = sse::of_message(&api, &caller, open, watch, key, place);
     Ok(named_in(response, &stored.value))

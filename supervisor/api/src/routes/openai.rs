@@ -167,7 +167,7 @@ async fn complete(
     let (broker, message) = (&caller.client.broker, envelope.key());
     let mut response = if asked.stream == Some(true) {
         let open = sse::open(&api, &caller)?;
-        let mut watch = Watch::open(broker, &message).await?;
+        let mut watch = Watch::open_with(broker, &message, Some(&api.feed)).await?;
         if store(&caller, &envelope, is_named).await? == send::Known::Already {
             watch.look().await?;
         }
