@@ -46,6 +46,7 @@ mod rollouts;
 mod routing;
 mod seed_rows;
 mod snapshots;
+mod stock_a2a;
 mod streams;
 mod surroundings;
 mod survival;

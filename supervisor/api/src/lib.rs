@@ -1,6 +1,7 @@
 //! The door over HTTP. It keeps nothing: what is sent is in the journal before it is answered, and what is read comes from there. Any number of
 //! them serve side by side, and a stream that one of them began is resumed at any other.
 
+mod a2a;
 mod caller;
 mod door;
 mod gate;
@@ -101,6 +102,8 @@ struct Shared {
     metrics: Option<metrics::Http>,
     hosts: Vec<String>,
     origins: Vec<String>,
+    /// `https` where it is reached over TLS.
+    scheme: &'static str,
     stop: CancellationToken,
 }
 
@@ -142,7 +145,9 @@ pub async fn serve(
         let try_ = "the fleet's own credentials, or those of a user with scope admin";
         return Err(failure::error(failure::DENIED, what, cause, try_));
     }
+    let is_encrypted = listening.tls.is_some() || options.behind_proxy;
     let shared = Arc::new(Shared {
+        scheme: if is_encrypted { "https" } else { "http" },
         keys: Keys::new(broker.clone()),
         client: Client::new(broker),
         quotas: Quotas::new((options.rate, options.rate.saturating_mul(2)), options.streams),
