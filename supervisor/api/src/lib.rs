@@ -10,6 +10,7 @@ mod openai;
 mod problem;
 mod quota;
 mod routes;
+mod sap;
 mod sse;
 
 use std::net::{IpAddr, SocketAddr};
@@ -160,7 +161,16 @@ pub async fn serve(
     if let Ok(address) = listening.address() {
         tracing::info!("the API listens on {scheme}://{address}");
     }
-    door::serve(listening, routes::router(shared), CONNECTIONS, stop).await;
+    let sap = async {
+        if let Err(error) = sap::serve(Arc::clone(&shared)).await {
+            tracing::warn!("callers on NATS are not answered: {}: {}", error.what, error.cause);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = door::serve(listening, routes::router(Arc::clone(&shared)), CONNECTIONS, stop) => {}
+        () = sap => {}
+    }
     Ok(())
 }
 
