@@ -386,9 +386,8 @@ impl Updates {
     }
 }
 
-/// The text of an attempt, from its items so far.
-pub(crate) fn text_of(items: &[Item]) -> String {
-    let mut text = String::new();
+/// Adds items to the text of an attempt.
+pub(crate) fn hear(text: &mut String, items: &[Item]) {
     for item in items {
         match item {
             Item::Text { text: more, .. } => text.push_str(more),
@@ -396,7 +395,6 @@ pub(crate) fn text_of(items: &[Item]) -> String {
             Item::Event { .. } | Item::Error { .. } | Item::Done { .. } => {}
         }
     }
-    text
 }
 
 #[cfg(test)]

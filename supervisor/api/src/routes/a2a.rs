@@ -19,7 +19,7 @@ use mozart_client::answer::Answer;
 use mozart_client::cancel::cancel as cancel_message;
 use mozart_client::reference::MessageRef;
 use mozart_client::send::{self, Draft, Known};
-use mozart_client::stream::{Item, Stream as Reader};
+use mozart_client::stream::Stream as Reader;
 use mozart_client::watch::Watch;
 use mozart_client::{journal, now};
 use serde_json::{Value, json};
@@ -338,11 +338,7 @@ impl Desk {
         envelope: Envelope,
         history: Option<i64>,
     ) -> Result<Response, ApiError> {
-        let what = || format!("cannot follow message {}", envelope.message_id);
-        let stored = self.caller.client.broker.events(&envelope.key()).await.attempt(what())?;
-        let (mut reader, mut items) = (Reader::new(true, 0), Vec::new());
-        let _next = reader.stored(stored, &mut items);
-        let text = a2a::text_of(&items);
+        let (reader, text) = self.so_far(&envelope).await?;
         let status = reader.status();
         let snapshot =
             Task { envelope: &envelope, status, at: now(), text: &text, reason: None, history };
@@ -406,7 +402,7 @@ impl Desk {
         let text = match (&row.response, row.status) {
             (Some(response), _) => response.clone(),
             (None, status) if status.is_final() => String::new(),
-            (None, _) => self.said(envelope).await?,
+            (None, _) => self.so_far(envelope).await?.1,
         };
         let task = Task {
             envelope,
@@ -419,13 +415,18 @@ impl Desk {
         Ok(task.object())
     }
 
-    /// What was said so far of an answer that is not whole.
-    async fn said(&self, envelope: &Envelope) -> Result<String, ApiError> {
-        let what = format!("cannot read message {}", envelope.message_id);
-        let stored = self.caller.client.broker.events(&envelope.key()).await.attempt(what)?;
-        let (mut reader, mut items) = (Reader::new(true, 0), Vec::<Item>::new());
-        let _next = reader.stored(stored, &mut items);
-        Ok(a2a::text_of(&items))
+    /// What was said so far of an answer that is not whole, and a reader who knows it.
+    async fn so_far(&self, envelope: &Envelope) -> Result<(Reader, String), ApiError> {
+        let what = || format!("cannot read message {}", envelope.message_id);
+        let mut stored = self.caller.client.broker.read_events(&envelope.key());
+        let (mut reader, mut text, mut items) = (Reader::new(true, 0), String::new(), Vec::new());
+        // A long answer is not held as a whole, but for its text.
+        while let Some(batch) = stored.next().await.attempt(what())? {
+            let _next = reader.stored_part(batch, &mut items);
+            a2a::hear(&mut text, &items);
+            items.clear();
+        }
+        Ok((reader, text))
     }
 }
 
