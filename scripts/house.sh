@@ -22,7 +22,7 @@ absent 'only common/broker speaks NATS' 'async_nats::|use async_nats|^async-nats
     '*.rs' '*/Cargo.toml' ':!common/broker'
 absent 'only common/src/codec.rs knows bincode' 'bincode::' \
     '*.rs' ':!common/src/codec.rs'
-absent 'only common/src/subject.rs spells a subject' '"mozart\.(\{|[^"]*\.(journal|history|index|events|attempts|control|snapshot|files|dead|logs|shim|node|done|query)\b)' \
+absent 'only common/src/subject.rs spells a subject' '"mozart\.(\{|[^"]*\.(journal|history|index|events|attempts|control|snapshot|files|dead|logs|shim|node|done|query|reply|api)\b)|"(agents\.(prompt|hb|status)|\$SRV)\.' \
     '*.rs' ':!common/src/subject.rs' ':!common/src/subject/*' ':!tests' ':!*/tests/*' ':!*/tests.rs'
 absent 'the control core knows no clock, no randomness and no async' \
     'Instant::now|SystemTime|tokio::|async fn|rand::|HashMap' 'supervisor/core/src/*.rs'

@@ -12,12 +12,17 @@ mod files;
 mod filler;
 mod node;
 mod relative;
+mod sap;
 mod shim;
 mod user;
 
 use std::fmt::Write as _;
 
 pub use self::filler::Filled;
+pub use self::sap::{
+    Discovery, SAP_KIND, SAP_SERVICE, is_inbox, parse_sap_discovery, sap_discovery,
+    sap_heartbeats_of_all, sap_inboxes, sap_of_any_fleet,
+};
 pub use self::shim::CONSUMER_NAMES;
 use crate::message::MessageKey;
 use crate::{AgentName, ConversationTag, MessageId, Namespace, SenderName};

@@ -22,7 +22,7 @@ pub(crate) async fn fleet(souls: &[(&str, &str)]) -> (Fleet, Http) {
 }
 
 /// Another process that serves the API of a fleet.
-async fn another(fleet: &Fleet) -> (Child, Http) {
+pub(crate) async fn another(fleet: &Fleet) -> (Child, Http) {
     another_with(fleet, &[]).await
 }
 

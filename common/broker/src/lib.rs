@@ -9,6 +9,7 @@ mod asked;
 mod attempts;
 mod back;
 mod backup;
+mod callers;
 mod callout;
 mod clock;
 mod connecting;
@@ -47,6 +48,7 @@ mod record;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod remove;
+mod replies;
 mod reset;
 mod retries;
 mod room;
@@ -69,6 +71,7 @@ pub use answer::{Asker, MayAsk};
 pub use asked::AsShim;
 pub use attempts::AttemptMark;
 pub use backup::{Copied, Copying, Extract, Filler, Origin, Part};
+pub use callers::{Asked, Asking, FromWhom};
 pub use callout::{
     APP, Accounts, AsUser, AuthKey, Connection, Creds, Login, Logins, Rights, User, Who,
 };
@@ -96,6 +99,7 @@ pub use marks::Mark;
 pub use members::{ClusterMember, Removal, remove_server};
 pub use patience::once_there;
 pub use remove::REWRITE;
+pub use replies::{Reply, ReplyState};
 pub use reset::Reset;
 pub use retries::{Retries, pause_after, repeated};
 pub use scan::{FirstOpen, OpenScan, Request, Requested};

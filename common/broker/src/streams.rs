@@ -363,6 +363,27 @@ impl Plan {
         self.stream(self.subjects.stream("SECURITY"), &subjects, settings)
     }
 
+    /// The last piece of each answer that is on its way to an inbox. The server republishes what it has stored.
+    fn replies(&self) -> Value {
+        let mut settings = json!({
+            "discard": "new",
+            "duplicate_window": SECOND,
+            "max_age": crate::replies::KEPT.as_secs() * SECOND,
+            // No bound in bytes, which the server would set aside at once.
+            "max_msgs": 10_000,
+            "max_msgs_per_subject": 1,
+            "republish": {
+                "src": self.subjects.replies_filter(),
+                "dest": self.subjects.replies_destination(),
+            },
+        });
+        if !self.is_replicated() {
+            settings["persist_mode"] = "async".into();
+        }
+        let subjects = [self.subjects.replies_filter()];
+        self.stream(self.subjects.stream("REPLIES"), &subjects, settings)
+    }
+
     fn dead(&self) -> Value {
         // A redriven letter replaces the one before it.
         let settings = json!({
@@ -411,6 +432,7 @@ impl Plan {
             self.logs(),
             self.dead(),
             self.security(),
+            self.replies(),
             self.lease(),
         ];
         journals.chain(rest).collect()

@@ -19,6 +19,7 @@ mod lease;
 mod logs;
 mod moving;
 mod pages;
+mod replies;
 mod retention;
 mod room;
 mod snapshot;

@@ -1,6 +1,7 @@
 //! The door over HTTP. It keeps nothing: what is sent is in the journal before it is answered, and what is read comes from there. Any number of
 //! them serve side by side, and a stream that one of them began is resumed at any other.
 
+mod a2a;
 mod caller;
 mod door;
 mod gate;
@@ -9,6 +10,7 @@ mod openai;
 mod problem;
 mod quota;
 mod routes;
+mod sap;
 mod sse;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,8 +20,10 @@ use std::sync::Arc;
 use broker::Broker;
 use common::api::ApiError;
 use common::failure;
+use common::message::MessageKey;
 use mozart_client::Client;
 use mozart_client::feed::Feed;
+use mozart_client::watch::Watch;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -103,7 +107,19 @@ struct Shared {
     metrics: Option<metrics::Http>,
     hosts: Vec<String>,
     origins: Vec<String>,
+    /// `https` where it is reached over TLS.
+    scheme: &'static str,
     stop: CancellationToken,
+}
+
+impl Shared {
+    /// Opens what the stream of a message is read from. Opened before the message is sent, nothing is missed.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    async fn watch(&self, key: &MessageKey) -> Result<Watch, ApiError> {
+        Watch::open_with(&self.client.broker, key, Some(&self.feed)).await
+    }
 }
 
 /// Shares of [`Shared`].
@@ -144,7 +160,9 @@ pub async fn serve(
         let try_ = "the fleet's own credentials, or those of a user with scope admin";
         return Err(failure::error(failure::DENIED, what, cause, try_));
     }
+    let is_encrypted = listening.tls.is_some() || options.behind_proxy;
     let shared = Arc::new(Shared {
+        scheme: if is_encrypted { "https" } else { "http" },
         keys: Keys::new(broker.clone()),
         client: Client::new(broker.clone()),
         feed: Feed::default(),
@@ -158,10 +176,16 @@ pub async fn serve(
     if let Ok(address) = listening.address() {
         tracing::info!("the API listens on {scheme}://{address}");
     }
-    let feed = shared.feed.clone();
+    let sap = async {
+        if let Err(error) = sap::serve(Arc::clone(&shared)).await {
+            tracing::warn!("callers on NATS are not answered: {}: {}", error.what, error.cause);
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
-        () = feed.run(&broker) => {}
-        () = door::serve(listening, routes::router(shared), CONNECTIONS, stop) => {}
+        () = door::serve(listening, routes::router(Arc::clone(&shared)), CONNECTIONS, stop) => {}
+        () = shared.feed.run(&broker) => {}
+        () = sap => {}
     }
     Ok(())
 }

@@ -273,7 +273,7 @@ fn respond(
 }
 
 /// When a stream is over, whatever is still to come: the token does not hold any more, or this process is to stop.
-fn over(api: &Api, caller: &Caller) -> impl Future<Output = ApiError> + Send + use<> {
+pub(crate) fn over(api: &Api, caller: &Caller) -> impl Future<Output = ApiError> + Send + use<> {
     let (api, token) = (api.clone(), caller.token.clone());
     async move {
         loop {
@@ -295,7 +295,7 @@ fn over(api: &Api, caller: &Caller) -> impl Future<Output = ApiError> + Send + u
 }
 
 /// Sends events; the stream counts for as long as there is somebody who reads it.
-fn sent(
+pub(crate) fn sent(
     open: OpenStream,
     events: impl Stream<Item = Result<Event, ApiError>> + Send + 'static,
 ) -> Response {

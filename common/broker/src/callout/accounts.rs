@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use common::subject::of_any_fleet;
+use common::subject::{of_any_fleet, sap_discovery, sap_of_any_fleet};
 
 use super::{AGENTS, APP, NODES, OPS, SYS};
 
@@ -42,6 +42,36 @@ const STREAMS: [(&str, &[&str]); 7] = [
     ("control.>", &[OPS]),
     ("journal.>", &[OPS]),
 ];
+/// A service that the fleet exports.
+struct Service {
+    subject: String,
+    /// Whether the answers are many.
+    many: bool,
+    /// Whether the server says whose request it is.
+    named: bool,
+    accounts: &'static [&'static str],
+}
+
+/// All of them: those above, and those of the Synadia Agent Protocol, whose callers have no subject of their own.
+fn services() -> Vec<Service> {
+    let own = SERVICES.iter().map(|(subject, many, accounts)| Service {
+        subject: whole(subject),
+        many: *many,
+        named: false,
+        accounts,
+    });
+    let sap = sap_discovery().into_iter().chain([sap_of_any_fleet("prompt")]);
+    let sap = sap.map(|subject| (subject, true)).chain([(sap_of_any_fleet("status"), false)]);
+    let sap = sap.map(|(subject, many)| Service { subject, many, named: true, accounts: &[OPS] });
+    own.chain(sap).collect()
+}
+
+/// All that may be heard.
+fn streams() -> Vec<(String, &'static [&'static str])> {
+    let own = STREAMS.iter().map(|(subject, accounts)| (whole(subject), *accounts));
+    own.chain([(sap_of_any_fleet("hb"), &[OPS][..])]).collect()
+}
+
 /// What supervisors ask the servers: who is connected, and to end a connection.
 const OF_SERVERS: [(&str, bool); 2] =
     [("$SYS.REQ.SERVER.PING.CONNZ", true), ("$SYS.REQ.SERVER.*.KICK", false)];
@@ -97,11 +127,11 @@ impl Accounts<'_> {
         )?;
         writeln!(out, "    users: [{}, {{ nkey: {nobody} }}]", user(&self.fleet))?;
         writeln!(out, "    exports: [")?;
-        for (subject, many, accounts) in SERVICES {
-            writeln!(out, "      {}", service(&whole(subject), many, &accounts.join(", ")))?;
+        for Service { subject, many, accounts, .. } in services() {
+            writeln!(out, "      {}", service(&subject, many, &accounts.join(", ")))?;
         }
-        for (subject, accounts) in STREAMS {
-            let (subject, accounts) = (whole(subject), accounts.join(", "));
+        for (subject, accounts) in streams() {
+            let accounts = accounts.join(", ");
             writeln!(out, "      {{ stream: \"{subject}\", accounts: [{accounts}] }}")?;
         }
         for export in self.exports {
@@ -154,12 +184,16 @@ authorization {{
 
 fn imports(out: &mut String, account: &str) -> std::fmt::Result {
     writeln!(out, "  {account} {{\n    imports: [")?;
-    for (subject, ..) in SERVICES.iter().filter(|(.., accounts)| accounts.contains(&account)) {
-        let subject = whole(subject);
-        writeln!(out, "      {{ service: {{ account: {APP}, subject: \"{subject}\" }} }}")?;
+    for Service { subject, named, accounts, .. } in services() {
+        if accounts.contains(&account) {
+            let share = if named { ", share: true" } else { "" };
+            writeln!(
+                out,
+                "      {{ service: {{ account: {APP}, subject: \"{subject}\" }}{share} }}"
+            )?;
+        }
     }
-    for (subject, _) in STREAMS.iter().filter(|(_, accounts)| accounts.contains(&account)) {
-        let subject = whole(subject);
+    for (subject, _) in streams().iter().filter(|(_, accounts)| accounts.contains(&account)) {
         writeln!(out, "      {{ stream: {{ account: {APP}, subject: \"{subject}\" }} }}")?;
     }
     writeln!(out, "    ]\n  }}")

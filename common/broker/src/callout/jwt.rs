@@ -21,9 +21,10 @@ pub(super) fn read<T: DeserializeOwned>(token: &[u8]) -> std::result::Result<T, 
     serde_json::from_slice(&claims).map_err(|error| error.to_string())
 }
 
-/// Reads a signature.
+/// Reads a signature, in either alphabet: clients differ, and nats-server takes both.
 pub(super) fn decode(signature: &str) -> std::result::Result<Vec<u8>, String> {
-    URL_SAFE_NO_PAD.decode(signature.trim_end_matches('=')).map_err(|error| error.to_string())
+    let signature = signature.trim_end_matches('=').replace('+', "-").replace('/', "_");
+    URL_SAFE_NO_PAD.decode(signature).map_err(|error| error.to_string())
 }
 
 /// What a user may do, for the connection that a server calls `id`.

@@ -89,6 +89,9 @@ struct Client {
 struct Options {
     #[serde(default)]
     user: String,
+    /// Clients that sign for a user and cannot name it name it here.
+    #[serde(default)]
+    auth_token: String,
     #[serde(default)]
     pass: String,
     #[serde(default)]
@@ -127,8 +130,13 @@ impl Login {
             tracing::debug!("a key that is not proven: {why}");
             None
         });
+        let named = if connect_opts.user.is_empty() && key.is_some() {
+            connect_opts.auth_token
+        } else {
+            connect_opts.user
+        };
         Ok(Self {
-            user: connect_opts.user,
+            user: named,
             key,
             password: connect_opts.pass,
             host: client_info.host,

@@ -1,6 +1,6 @@
 //! What shims, nodes and users may publish, and where they may listen.
 
-use common::subject::Subjects;
+use common::subject::{Subjects, sap_discovery, sap_heartbeats_of_all, sap_inboxes};
 use common::users::{Scope, User};
 use common::{AgentName, NodeName, SenderName};
 
@@ -77,6 +77,14 @@ impl Rights {
         let mut publish = reads(subjects);
         publish.push(subjects.query_by(*scope, name));
         publish.push(subjects.query_of_all_by(*scope, name));
+        // Other clients of agents than ours: whoever may read sees which there are, and whoever may send prompts them.
+        publish.extend(sap_discovery().into_iter().chain([subjects.sap_statuses()]));
+        if *scope >= Scope::Send {
+            publish.extend(match agents.as_slice() {
+                [] => vec![subjects.sap_prompts()],
+                agents => agents.iter().map(|agent| subjects.sap_prompt(agent)).collect(),
+            });
+        }
         if *scope >= Scope::Send {
             let agents: Vec<&str> = match agents.as_slice() {
                 [] => vec!["*"],
@@ -101,6 +109,9 @@ impl Rights {
         }
         let mut subscribe = vec![format!("{}.>", subjects.user_inbox(name))];
         subscribe.extend(HEARD.map(|what| subjects.all_of(what)));
+        subscribe.push(sap_heartbeats_of_all());
+        // They have their inboxes nowhere else.
+        subscribe.extend(sap_inboxes());
         Self { account: OPS, publish, subscribe }
     }
 }

@@ -17,7 +17,6 @@ use mozart_client::explain::Explanation;
 use mozart_client::journal::{self, Statuses, Wanted};
 use mozart_client::reference::MessageRef;
 use mozart_client::send::{self, Draft, Known, Sent};
-use mozart_client::watch::Watch;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -172,7 +171,7 @@ async fn post(
     let key = envelope.key();
     if sse::is_wanted(&headers) {
         let open = sse::open(&api, &caller)?;
-        let mut watch = Watch::open_with(broker, &key, Some(&api.feed)).await?;
+        let mut watch = api.watch(&key).await?;
         let known = store(&caller, &envelope, is_named).await?;
         if known == Known::Already {
             watch.look().await?;
@@ -383,7 +382,7 @@ async fn events(
     let (_, stored) = one(&caller, &message).await?;
     let open = sse::open(&api, &caller)?;
     let key = stored.value.key();
-    let mut watch = Watch::open_with(&caller.client.broker, &key, Some(&api.feed)).await?;
+    let mut watch = api.watch(&key).await?;
     watch.look().await?;
     let response = sse::of_message(&api, &caller, open, watch, key, place);
     Ok(named_in(response, &stored.value))

@@ -1,5 +1,6 @@
 //! What can be asked for, by path.
 
+mod a2a;
 mod agents;
 mod dead;
 mod fleet;
@@ -70,6 +71,7 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(dead::router())
         .merge(fleet::router())
         .merge(openai::router())
+        .merge(a2a::router())
 }
 
 pub(crate) fn router(api: Api) -> Router {
@@ -263,6 +265,9 @@ mod tests {
             ("/v1/models", &["get"]),
             ("/v1/models/{model}", &["get"]),
             ("/v1/chat/completions", &["post"]),
+            ("/.well-known/agent-card.json", &["get"]),
+            ("/a2a/{agent}/.well-known/agent-card.json", &["get"]),
+            ("/a2a/{agent}", &["post"]),
         ];
         for (path, methods) in expected {
             for method in methods {

@@ -13,7 +13,6 @@ use common::{AgentName, ConversationId, failure};
 use mozart_client::answer::Answer;
 use mozart_client::journal::{self, Wanted};
 use mozart_client::send::{self, Draft};
-use mozart_client::watch::Watch;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
@@ -167,7 +166,7 @@ async fn complete(
     let (broker, message) = (&caller.client.broker, envelope.key());
     let mut response = if asked.stream == Some(true) {
         let open = sse::open(&api, &caller)?;
-        let mut watch = Watch::open_with(broker, &message, Some(&api.feed)).await?;
+        let mut watch = api.watch(&message).await?;
         if store(&caller, &envelope, is_named).await? == send::Known::Already {
             watch.look().await?;
         }
