@@ -36,6 +36,8 @@ mod node_logins;
 mod nodes;
 mod openai;
 mod own_engine;
+mod page;
+mod page_screens;
 mod plain;
 mod quadlets;
 mod removed;

@@ -11,6 +11,7 @@ pub mod describe;
 pub mod ends;
 pub mod explain;
 pub mod journal;
+pub mod links;
 mod reasons;
 pub mod reference;
 pub mod rollout;

@@ -6,6 +6,7 @@ mod door;
 mod gate;
 mod keys;
 mod openai;
+mod page;
 mod problem;
 mod quota;
 mod routes;
@@ -99,6 +100,9 @@ struct Shared {
     keys: Keys,
     quotas: Quotas,
     metrics: Option<metrics::Http>,
+    sessions: page::Sessions,
+    /// Whether browsers reach it over TLS.
+    is_encrypted: bool,
     hosts: Vec<String>,
     origins: Vec<String>,
     stop: CancellationToken,
@@ -144,6 +148,8 @@ pub async fn serve(
     }
     let shared = Arc::new(Shared {
         keys: Keys::new(broker.clone()),
+        sessions: page::Sessions::new(broker.clone()),
+        is_encrypted: options.tls.is_some() || options.behind_proxy,
         client: Client::new(broker),
         quotas: Quotas::new((options.rate, options.rate.saturating_mul(2)), options.streams),
         metrics: options.metrics,
