@@ -37,6 +37,7 @@ mod nodes;
 mod openai;
 mod own_engine;
 mod page;
+mod page_picture;
 mod page_screens;
 mod plain;
 mod quadlets;

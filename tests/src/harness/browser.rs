@@ -101,7 +101,7 @@ impl Browser {
 
     /// Any command of the protocol; its value, or what the driver says instead.
     async fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, Value> {
-        let answer = self.http.ask(method, path, &[], body).await;
+        let answer = self.http.ask_open(method, path, body).await;
         let status = answer.status;
         let value = answer.json()["value"].clone();
         if status == 200 { Ok(value) } else { Err(value) }
