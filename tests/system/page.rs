@@ -13,7 +13,7 @@ use crate::roles::free_port;
 
 /// What would run if any of it became markup. No `;`, which the worker takes for the end of a command.
 pub(crate) const MARKUP: &str =
-    "<script>window.owned=1</script><img src=x onerror=window.owned=1><b>bold</b>&amp;\"'";
+    "<script>window.owned=1</script><img src=x onerror=window.owned=1><b>bold</b>&lt\"'";
 
 /// A browser, and a fleet whose page it has open.
 pub(crate) struct Page {

@@ -14,6 +14,7 @@ let source = null;
 let heard = Date.now();
 let again = null;
 let paused = false;
+let shown = location.pathname + location.search;
 
 function isSame(one, other) {
   return one.nodeType === other.nodeType && one.nodeName === other.nodeName;
@@ -179,6 +180,7 @@ async function take(response) {
   }
   if (to.pathname + to.search !== location.pathname + location.search && response.ok) {
     history.pushState(null, "", to.pathname + to.search);
+    shown = location.pathname + location.search;
   }
   document.title = page.title;
   const fresh = page.getElementById("main");
@@ -221,7 +223,10 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-addEventListener("popstate", () => location.reload());
+// Also a jump within the page is one in its history.
+addEventListener("popstate", () => {
+  if (location.pathname + location.search !== shown) location.reload();
+});
 document.addEventListener("visibilitychange", () => (document.hidden ? close() : reopen()));
 
 if (status && known) {

@@ -6,9 +6,10 @@ use broker::{Attempt as _, EventBatch};
 use common::api::{ApiError, MessageRow};
 use common::message::{MessageKey, Status};
 use common::users::Scope;
-use common::{AgentName, ConversationId};
+use common::{AgentName, ConversationId, MessageId, failure};
 use maud::{Markup, html};
 use mozart_client::journal::{self, Wanted};
+use mozart_client::reference::MessageRef;
 use mozart_client::stream::{Item, Stream};
 use uuid::Uuid;
 
@@ -64,6 +65,34 @@ impl Open {
     }
 }
 
+/// The message that began a conversation without naming one: it is listed as one of its own.
+async fn first(
+    caller: &Caller,
+    agent: &AgentName,
+    conversation: &ConversationId,
+    newest: &[MessageRow],
+    rows: &[MessageRow],
+) -> Result<Option<MessageRow>, ApiError> {
+    let is_it = |row: &&MessageRow| row.message_id.as_str() == conversation.as_str();
+    if rows.iter().any(|row| is_it(&row)) {
+        return Ok(None);
+    }
+    if let Some(row) = newest.iter().find(is_it) {
+        return Ok(Some(row.clone()));
+    }
+    let Some(message_id) = MessageId::new(conversation.as_str()).ok().filter(|_| rows.is_empty())
+    else {
+        return Ok(None);
+    };
+    let message = MessageRef { agent: Some(agent.clone()), sender: None, message_id };
+    match journal::detail(&caller.client.broker, &message).await {
+        Ok(detail) => Ok(Some(detail.row)),
+        // A conversation that is yet to begin.
+        Err(error) if error.code == failure::NOT_FOUND => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Chat {
     conversation: Option<ConversationId>,
@@ -93,10 +122,15 @@ impl Chat {
         let (mut rows, mut older) = (Vec::new(), None);
         if let Some(conversation) = &conversation {
             let before = before.and_then(|before| before.parse().ok());
-            let conversation = Some(conversation.clone());
-            let wanted = Wanted { conversation, before, limit: PAGE, ..wanted };
+            let of = Some(conversation.clone());
+            let wanted = Wanted { conversation: of, before, limit: PAGE, ..wanted };
             let page = journal::list(broker, &wanted).await?;
             (rows, older) = (page.rows, page.older.map(|older| older.to_string()));
+            if older.is_none()
+                && let Some(first) = first(caller, agent, conversation, &newest, &rows).await?
+            {
+                rows.insert(0, first);
+            }
         }
         // One turn at a time: the others wait for it.
         let open = match rows.iter().find(|row| !row.status.is_final()) {
