@@ -112,6 +112,8 @@ async fn a_link_signs_in_once_and_a_session_has_the_rights_of_its_token() {
         cookie.split(';').next().expect("a pair").to_owned()
     };
     let first = link(&[]).await;
+    let looked = http.with(None).ask("HEAD", path_of(&first), &[], &Value::Null).await;
+    assert_eq!((looked.status, looked.header("set-cookie")), (405, None), "a look uses nothing up");
     let operator = signed_in(&first).await;
     let again = ask(&http, path_of(&first), &[]).await.is(401);
     assert!(again.body.contains("it was used before"), "{again:?}");

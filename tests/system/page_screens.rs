@@ -67,12 +67,9 @@ async fn every_screen_is_complete_without_javascript_and_for_everybody_with_it()
         "agent-timeline" => &["soul applied", "is receiving messages", "fail no reason"],
         "agent-queue" => &["sleep 600", "mozart cancel"],
         "agent-logs" => &["mozart logs a --follow"],
-        "agent-config" => &[
-            "Generation 2: running",
-            "not set",
-            "blue",
-            "mozart rollout undo a --to-generation 1",
-        ],
+        "agent-config" => {
+            &["Generation 2: running", "not set", "blue", "mozart rollout undo a --to-generation 1"]
+        }
         "message" => {
             &["Received", "Journaled", "Delivered", "Events", "Final", "say hello", "to b", "hello"]
         }
@@ -110,7 +107,7 @@ async fn every_screen_is_complete_without_javascript_and_for_everybody_with_it()
             let _null = browser.run(&axe, json!([])).await;
             let found = browser
                 .run_async(
-                    "const done = arguments[0]; axe.run().then(r => done(r.violations.map(v => [v.id, v.help, v.nodes.map(n => n.html + n.failureSummary)])), e => done(['axe', String(e)]))",
+                    "const done = arguments[0]; axe.run().then(r => done(r.passes.length > 10 ? r.violations.map(v => [v.id, v.help, v.nodes.map(n => n.html + n.failureSummary)]) : ['it looked at nothing']), e => done(['axe', String(e)]))",
                     json!([]),
                 )
                 .await;

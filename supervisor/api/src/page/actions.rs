@@ -59,8 +59,9 @@ impl FromRequest<Api> for Fields {
     async fn from_request(request: Request, _api: &Api) -> Result<Self, Problem> {
         const KIND: &str = "application/x-www-form-urlencoded";
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        if !kind.is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == KIND))
-        {
+        let is_form =
+            kind.is_some_and(|kind| kind.split(';').next().unwrap_or(kind).trim() == KIND);
+        if !is_form {
             let problem = Problem::usage("the form is none", "its Content-Type is another", KIND);
             return Err(problem.with(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }

@@ -180,7 +180,7 @@ fn facts(row: &AgentRow) -> Markup {
             div { dt { "Generation" } dd { (row.generation) } }
             div { dt { "Restarts" } dd { (row.restart_count) } }
             div { dt { "Host" } dd { (row.node.as_deref().unwrap_or("none")) } }
-            @if let Some(at) = row.started_at { div { dt { "Up since" } dd { (time(at)) } } }
+            @if let Some(at) = row.started_at { div { dt { "Started" } dd { (time(at)) } } }
             @if let Some(exit) = &row.last_exit {
                 div { dt { "Last exit" } dd {
                     (common::words::shown(exit)) @if let Some(at) = row.last_exit_at { ", " (time(at)) }

@@ -101,7 +101,7 @@ fn now(row: &AgentRow) -> Markup {
             @if let Some(oldest) = row.oldest { ", the oldest from " (time(oldest)) }
         } @else if row.reason.is_none() && row.next_try.is_none() {
             @match (row.state, row.started_at) {
-                (AgentState::Running, Some(at)) => { "waiting for messages, up since " (time(at)) }
+                (AgentState::Running, Some(at)) => { "waiting for messages, started " (time(at)) }
                 (AgentState::Running, None) => { "waiting for messages" }
                 (AgentState::Starting, _) => { "its worker is starting" }
                 (AgentState::Stopping, _) => { "finishing what is open" }

@@ -25,6 +25,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::Visit;
+use super::agent::Tab;
 use super::layout;
 use super::parts::Context;
 use super::screen::{Loaded, Screen};
@@ -205,8 +206,13 @@ impl Live {
 
     fn every(&self) -> Duration {
         match self.screen {
-            Screen::Fleet { .. } | Screen::Agent { .. } => EVERY,
-            Screen::Message(_) | Screen::Attention | Screen::System => RARELY,
+            Screen::Fleet { .. } | Screen::Agent { tab: Tab::Chat { .. } | Tab::Queue, .. } => {
+                EVERY
+            }
+            Screen::Agent { tab: Tab::Timeline | Tab::Logs | Tab::Config, .. }
+            | Screen::Message(_)
+            | Screen::Attention
+            | Screen::System => RARELY,
         }
     }
 

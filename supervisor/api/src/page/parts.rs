@@ -170,8 +170,8 @@ pub(super) fn short(text: &str, most: usize) -> String {
 
 /// A JSON value as people read it.
 pub(super) fn value(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        other => serde_json::to_string_pretty(other).unwrap_or_default(),
+    match value.as_str() {
+        Some(text) => text.to_owned(),
+        None => serde_json::to_string_pretty(value).unwrap_or_default(),
     }
 }

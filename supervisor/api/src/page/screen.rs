@@ -110,7 +110,7 @@ impl Screen {
             }
             Self::Message(key) => Loaded::Message(Box::new(Message::load(caller, key).await?)),
             Self::Attention => Loaded::Attention(Attention::load(caller).await?),
-            Self::System => Loaded::System(System::load(caller).await?),
+            Self::System => Loaded::System(Box::new(System::load(caller).await?)),
         })
     }
 }
@@ -122,7 +122,7 @@ pub(super) enum Loaded {
     Agent(Box<Agent>),
     Message(Box<Message>),
     Attention(Attention),
-    System(System),
+    System(Box<System>),
 }
 
 impl Loaded {

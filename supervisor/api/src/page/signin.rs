@@ -1,8 +1,9 @@
 //! Signing in: with a link that `mozart ui` made, or with a token.
 
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use common::security::Refusal;
 use common::tokens::Token;
 use mozart_client::{links, now};
 use serde::Deserialize;
@@ -80,11 +81,18 @@ pub(super) async fn with_token(
 /// With a link, once.
 pub(super) async fn with_link(
     State(api): State<Api>,
+    method: Method,
     Path(link): Path<String>,
 ) -> Result<Response, Problem> {
+    // What only looks whether there is something, as programs do that show previews of links, does not use it up.
+    if method != Method::GET {
+        return Ok(StatusCode::METHOD_NOT_ALLOWED.into_response());
+    }
     match links::take(&api.client.broker, &link).await? {
         Some(token) => begun(&api, &token, "/").await,
         None => {
+            let detail = "a link at the page: it was used before, or is too old";
+            api.keys.refused(None, Refusal::Login, detail).await;
             let error = common::failure::error(
                 common::failure::DENIED,
                 "the link is refused",
