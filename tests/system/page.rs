@@ -237,7 +237,7 @@ async fn a_chat_is_streamed_and_what_is_typed_stays() {
 
 #[tokio::test]
 async fn an_agent_is_killed_and_seen_to_come_back() {
-    let soul = flaky("RESTART always backoff=3s..5s");
+    let soul = flaky("RESTART always backoff=6s..8s");
     let Some(page) = Page::open(&[("a", &soul), ("b", &flaky(""))]).await else { return };
     let browser = &page.browser;
     browser.until("#agent-a", |text| text.contains("idle")).await;

@@ -111,6 +111,12 @@ function say(text, isStale) {
 
 function look() {
   ages();
+  if (!known) {
+    // A page about what went wrong has nothing to be kept up to date.
+    say("", false);
+    since.textContent = "";
+    return;
+  }
   if (paused) {
     say("Updates are paused.", true);
     return;
@@ -174,6 +180,7 @@ function reopen() {
 async function take(response) {
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const to = new URL(response.url);
+  const isHere = to.pathname === location.pathname;
   if (to.pathname.startsWith("/sign-in")) {
     location.assign(to);
     return;
@@ -187,7 +194,9 @@ async function take(response) {
   const told = page.querySelector(".done");
   document.querySelector(".done")?.remove();
   if (told) document.querySelector(".live").before(document.importNode(told, true));
-  main.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
+  // The same screen keeps what is folded out.
+  if (isHere && response.ok) morph(main, fresh);
+  else main.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
   known = page.body.dataset.known;
   ages();
   const log = document.getElementById("log");
@@ -205,7 +214,9 @@ document.addEventListener("submit", async (event) => {
   const kept = main.contains(document.activeElement) ? document.activeElement.id : "";
   try {
     const body = new URLSearchParams(new FormData(form));
-    await take(await fetch(form.action, { method: "POST", body }));
+    const response = await fetch(form.action, { method: "POST", body });
+    if (isChat && response.ok) document.getElementById("text").value = "";
+    await take(response);
     const next = document.getElementById(isChat ? "text" : kept);
     (next ?? main).focus();
   } catch {
