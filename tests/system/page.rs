@@ -326,3 +326,72 @@ async fn the_process_is_killed_and_nothing_is_lost_or_doubled() {
     let listed = page.fleet.json(["journal", "ls", "--agent", "a"]).await;
     assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
 }
+
+#[tokio::test]
+async fn a_page_that_is_cut_again_and_again_goes_on_at_any_process() {
+    let (fleet, own) = fleet(&[("a", &flaky(""))]).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let _another = api(&fleet, &address).await;
+    let another = Http { address, token: None };
+    let link = fleet.cli(["ui", "--no-open"]).await.ok().stdout.trim().to_owned();
+    let session = ask(&own, path_of(&link), &[]).await.is(303);
+    let cookie = session.header("set-cookie").and_then(|cookie| cookie.split(';').next());
+    let cookie = cookie.expect("a session").to_owned();
+    let whole = counted(300);
+    let id = fleet.send("a", "count 300 0.01").await;
+    let value = |page: &HttpAnswer, before: &str, after: &str| {
+        let (_, rest) = page.body.split_once(before).unwrap_or_else(|| panic!("{page:?}"));
+        rest.split(after).next().expect("a value").to_owned()
+    };
+    let path = "/agents/a";
+    let page = ask(&own, path, &[("cookie", &cookie)]).await.is(200);
+    let mut known = value(&page, "data-known=\"", "\"");
+    let mut text = match page.body.contains("data-seq=") {
+        true => {
+            let shown = value(&page, "data-seq=\"", "</div>");
+            shown.split_once('>').expect("a text").1.to_owned()
+        }
+        false => String::new(),
+    };
+    let (mut cuts, mut ended) = (0, false);
+    while !ended {
+        // The session holds at both, and what one of them said is known to the other.
+        let http = if cuts % 2 == 0 { another.clone() } else { own.with(None) };
+        let headers = [("cookie", cookie.as_str()), ("last-event-id", known.as_str())];
+        let at = format!("/live?at={path}");
+        let mut stream = http.events("GET", &at, &headers, &Value::Null).await;
+        for _event in 0..=cuts % 5 {
+            let event = stream.next().await.expect("it goes on");
+            known.clone_from(&event.id);
+            match event.data["html"].as_str() {
+                None => {
+                    assert_eq!(event.data["message"], id.as_str());
+                    text.push_str(event.data["text"].as_str().expect("a piece"));
+                    assert!(whole.starts_with(&text), "{text}");
+                }
+                Some(html) if html.contains("completed") => {
+                    assert!(html.contains(whole.trim_end()), "{html}");
+                    ended = true;
+                    break;
+                }
+                Some(html) => assert!(!html.contains("1 2 3 "), "the pieces come alone: {html}"),
+            }
+        }
+        cuts += 1;
+        assert!(cuts < 500, "{text}");
+    }
+    assert!(cuts > 20 && whole.starts_with(&text) && text.len() > 100, "{cuts} cuts: {text}");
+    // Whoever knows the last screen is sent nothing but that the process is alive; the agent is idle a moment after its answer.
+    let mut screens = 0;
+    loop {
+        let headers = [("cookie", cookie.as_str()), ("last-event-id", known.as_str())];
+        let at = format!("/live?at={path}");
+        let mut stream = own.with(None).events("GET", &at, &headers, &Value::Null).await;
+        match tokio::time::timeout(Duration::from_secs(3), stream.next()).await {
+            Ok(event) => known = event.expect("it goes on").id,
+            Err(_) => break,
+        }
+        screens += 1;
+        assert!(screens < 4, "nothing happens");
+    }
+}

@@ -317,7 +317,9 @@ fn event(block: &str) -> Option<SseEvent> {
         match line.split_once(": ").unwrap_or((line, "")) {
             ("id", value) => assert_eq!(id.replace(value), None, "one id: {block:?}"),
             ("data", value) => assert_eq!(data.replace(value), None, "one line of data: {block:?}"),
-            ("" | "retry" | ":", _) => {}
+            // It has neither id nor news.
+            ("event", "alive") => return None,
+            ("" | "retry" | ":" | "event", _) => {}
             (other, _) => panic!("{other:?} in {block:?}"),
         }
     }
