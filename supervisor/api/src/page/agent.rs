@@ -73,6 +73,7 @@ impl Agent {
         caller: &Caller,
         agent: &AgentName,
         tab: &Tab,
+        is_live: bool,
     ) -> Result<Self, Problem> {
         let row = async {
             // Without a supervisor there is no row, and all else is there.
@@ -87,10 +88,9 @@ impl Agent {
         let shown = async {
             Ok::<_, ApiError>(match tab {
                 Tab::Chat { conversation, is_new, before } => {
-                    let before = before.as_deref();
-                    Shown::Chat(
-                        Chat::load(caller, agent, conversation.as_ref(), *is_new, before).await?,
-                    )
+                    let (conversation, before) = (conversation.as_ref(), before.as_deref());
+                    let chat = Chat::load(caller, agent, conversation, *is_new, before, is_live);
+                    Shown::Chat(chat.await?)
                 }
                 Tab::Timeline => Shown::Timeline(Timeline::load(caller, agent).await?),
                 Tab::Queue => Shown::Queue(Queue::load(caller, agent).await?),

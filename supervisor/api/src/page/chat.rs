@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broker::{Attempt as _, EventBatch};
+use broker::Attempt as _;
 use common::api::{ApiError, MessageRow};
 use common::message::{MessageKey, Status};
 use common::users::Scope;
@@ -33,26 +33,38 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) async fn load(caller: &Caller, row: &MessageRow) -> Result<Self, ApiError> {
+    /// With what there is of its answer; for a stream of events, which has the pieces from elsewhere, without.
+    pub(super) async fn load(
+        caller: &Caller,
+        row: &MessageRow,
+        is_live: bool,
+    ) -> Result<Self, ApiError> {
         let MessageRow { agent, sender, message_id, .. } = row;
         let (agent, sender, message_id) = (agent.clone(), sender.clone(), message_id.clone());
-        let key = MessageKey { agent, sender, message_id };
-        let what = format!("cannot read the events of {}", key.message_id);
-        let batches = caller.client.broker.events(&key).await.attempt(what)?;
-        Ok(Self::of(key, batches))
+        let mut open =
+            Self { key: MessageKey { agent, sender, message_id }, seq: 0, text: String::new() };
+        if is_live {
+            return Ok(open);
+        }
+        let (mut stream, mut items) = (Stream::new(true, 0), Vec::new());
+        let mut stored = caller.client.broker.read_events(&open.key);
+        let what = format!("cannot read the events of {}", open.key.message_id);
+        while let Some(batch) = stored.next().await.attempt(&what)? {
+            let _next = stream.stored_part(batch, &mut items);
+            open.take(&mut items);
+        }
+        open.seq = stream.last();
+        Ok(open)
     }
 
-    fn of(key: MessageKey, batches: Vec<EventBatch>) -> Self {
-        let (mut stream, mut items, mut text) = (Stream::new(true, 0), Vec::new(), String::new());
-        let _next = stream.stored(batches, &mut items);
-        for item in items {
+    fn take(&mut self, items: &mut Vec<Item>) {
+        for item in items.drain(..) {
             match item {
-                Item::Text { text: more, .. } => text.push_str(&more),
-                Item::Reset { .. } => text.clear(),
+                Item::Text { text, .. } => self.text.push_str(&text),
+                Item::Reset { .. } => self.text.clear(),
                 Item::Event { .. } | Item::Error { .. } | Item::Done { .. } => {}
             }
         }
-        Self { key, seq: stream.last(), text }
     }
 
     /// Where its text appears. The stream of events leaves it alone: there, the pieces are sent.
@@ -109,6 +121,7 @@ impl Chat {
         asked: Option<&ConversationId>,
         is_new: bool,
         before: Option<&str>,
+        is_live: bool,
     ) -> Result<Self, ApiError> {
         let broker = &caller.client.broker;
         let wanted = Wanted { agent: Some(agent.clone()), limit: LOOKED, ..Wanted::default() };
@@ -134,7 +147,7 @@ impl Chat {
         }
         // One turn at a time: the others wait for it.
         let open = match rows.iter().find(|row| !row.status.is_final()) {
-            Some(row) => Some(Open::load(caller, row).await?),
+            Some(row) => Some(Open::load(caller, row, is_live).await?),
             None => None,
         };
         Ok(Self { conversation, rows, older, others, open })

@@ -201,7 +201,7 @@ fn begin(broker: Broker, key: MessageKey, seq: u64) -> Reading {
 impl Live {
     fn load(&self) -> Loading {
         let (screen, caller) = (self.screen.clone(), self.visit.caller.clone());
-        Box::pin(async move { screen.load(&caller).await })
+        Box::pin(async move { screen.load(&caller, true).await })
     }
 
     fn every(&self) -> Duration {

@@ -85,7 +85,11 @@ fn attempts(history: &[Event]) -> Vec<Attempt> {
 }
 
 impl Message {
-    pub(super) async fn load(caller: &Caller, key: &MessageKey) -> Result<Self, Problem> {
+    pub(super) async fn load(
+        caller: &Caller,
+        key: &MessageKey,
+        is_live: bool,
+    ) -> Result<Self, Problem> {
         let broker = &caller.client.broker;
         let whole = format!("{}/{}/{}", key.agent, key.sender, key.message_id);
         let reference: MessageRef = crate::routes::named(&whole)?;
@@ -100,7 +104,7 @@ impl Message {
         let questions: Vec<Envelope> = questions.into_iter().map(|stored| stored.value).collect();
         let questions = questions.into_iter().filter(|one| caller.sees(&one.agent)).collect();
         let open = match detail.row.status.is_final() {
-            false => Some(Open::load(caller, &detail.row).await?),
+            false => Some(Open::load(caller, &detail.row, is_live).await?),
             true => None,
         };
         Ok(Self {

@@ -137,7 +137,7 @@ async fn enter(api: &Api, request: &mut Request) -> Result<Option<Visit>, Proble
 /// Any of the screens.
 async fn show(visit: Visit, uri: Uri) -> Result<Html<String>, Problem> {
     let screen = Screen::of(&uri)?;
-    let loaded = screen.load(&visit.caller).await?;
+    let loaded = screen.load(&visit.caller, false).await?;
     Ok(Html(layout::screen(&visit, &uri, &loaded).into_string()))
 }
 

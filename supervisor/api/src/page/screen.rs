@@ -99,16 +99,19 @@ impl Screen {
         matches!(self, Self::Agent { tab: Tab::Logs, .. })
     }
 
-    pub(super) async fn load(&self, caller: &Caller) -> Result<Loaded, Problem> {
+    /// With everything; for its stream of events, without the answer that is being written.
+    pub(super) async fn load(&self, caller: &Caller, is_live: bool) -> Result<Loaded, Problem> {
         if let Some(agent) = self.agent() {
             caller.reach(agent)?;
         }
         Ok(match self {
             Self::Fleet { after } => Loaded::Fleet(Fleet::load(caller, after.clone()).await?),
             Self::Agent { agent, tab } => {
-                Loaded::Agent(Box::new(Agent::load(caller, agent, tab).await?))
+                Loaded::Agent(Box::new(Agent::load(caller, agent, tab, is_live).await?))
             }
-            Self::Message(key) => Loaded::Message(Box::new(Message::load(caller, key).await?)),
+            Self::Message(key) => {
+                Loaded::Message(Box::new(Message::load(caller, key, is_live).await?))
+            }
             Self::Attention => Loaded::Attention(Attention::load(caller).await?),
             Self::System => Loaded::System(Box::new(System::load(caller).await?)),
         })
