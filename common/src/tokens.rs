@@ -38,6 +38,18 @@ impl Token {
     }
 }
 
+/// A link that signs a browser in once, with the rights of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Link {
+    /// The token's name.
+    pub token: SenderName,
+    /// The token's hash: a later token of the same name is another one.
+    pub hash: String,
+    /// Until when it can be used.
+    pub until: Timestamp,
+}
+
 /// The text of a token, which its owner shows.
 #[must_use]
 pub fn text(name: &SenderName, secret: &str) -> String {

@@ -12,6 +12,7 @@ pub mod ends;
 pub mod explain;
 pub mod feed;
 pub mod journal;
+pub mod links;
 mod reasons;
 pub mod reference;
 pub mod rollout;

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use common::security::Refusal;
+use common::tokens::Token;
 
 use crate::Api;
 use crate::caller::Caller;
@@ -53,28 +54,46 @@ pub(crate) async fn gate(State(api): State<Api>, mut request: Request, next: Nex
     response
 }
 
-async fn pass(api: &Api, request: &mut Request) -> Result<(), Problem> {
+/// What everybody's requests must be.
+///
+/// # Errors
+/// 421 and 403 for another host and for a page of another origin; 413 when it says that it is too long.
+pub(crate) fn door(api: &Api, request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let host = is_known_host(headers, authority, &api.hosts)?;
     is_known_origin(headers, host, &api.origins)?;
-    if let Some(bytes) = length(headers).filter(|bytes| *bytes > BODY as u64) {
-        return Err(too_long(format!("it has {bytes} bytes")));
+    match length(headers).filter(|bytes| *bytes > BODY as u64) {
+        Some(bytes) => Err(too_long(format!("it has {bytes} bytes"))),
+        None => Ok(()),
     }
-    // Whether we are here is no secret.
-    if request.uri().path() == crate::routes::HEALTH {
-        return Ok(());
-    }
-    let caller = caller(api, headers).await?;
-    if let Err(wait) = api.quotas.request(caller.name(), Instant::now()) {
-        return Err(Problem::limit(
+}
+
+/// Counts a request of a caller.
+///
+/// # Errors
+/// 429 when it has made more than it may.
+pub(crate) fn count(api: &Api, caller: &Caller) -> Result<(), Problem> {
+    api.quotas.request(caller.name(), Instant::now()).map_err(|wait| {
+        Problem::limit(
             StatusCode::TOO_MANY_REQUESTS,
             "too many requests",
             format!("token {} has made more than it may in so short a time", caller.name()),
             "wait as long as Retry-After says",
             Some(wait.as_secs() + 1),
-        ));
+        )
+    })
+}
+
+async fn pass(api: &Api, request: &mut Request) -> Result<(), Problem> {
+    door(api, request)?;
+    let headers = request.headers();
+    // Whether we are here is no secret.
+    if request.uri().path() == crate::routes::HEALTH {
+        return Ok(());
     }
+    let caller = caller(api, headers).await?;
+    count(api, &caller)?;
     request.extensions_mut().insert(caller);
     Ok(())
 }
@@ -101,8 +120,16 @@ async fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(no_token());
     }
-    let wrong = match api.keys.token(text.trim()).await? {
-        Ok(token) => return Ok(Caller::new(api, token)),
+    Ok(Caller::new(api, shown(api, text.trim()).await?))
+}
+
+/// The token of a text.
+///
+/// # Errors
+/// 401 when there is none, which is put on record.
+pub(crate) async fn shown(api: &Api, text: &str) -> Result<Token, Problem> {
+    let wrong = match api.keys.token(text).await? {
+        Ok(token) => return Ok(token),
         Err(wrong) => wrong,
     };
     let (cause, try_) = match wrong {

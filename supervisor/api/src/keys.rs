@@ -59,6 +59,14 @@ impl Keys {
         })
     }
 
+    /// The token of a name, if it is good.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub(crate) async fn of(&self, name: &SenderName) -> Result<Option<Token>, ApiError> {
+        Ok(self.named(name).await?.filter(|token| !token.has_expired(now())))
+    }
+
     /// Whether a token is still good.
     pub(crate) async fn holds(&self, token: &Token) -> bool {
         match self.named(&token.name).await {

@@ -7,6 +7,7 @@ mod door;
 mod gate;
 mod keys;
 mod openai;
+mod page;
 mod problem;
 mod quota;
 mod routes;
@@ -105,6 +106,9 @@ struct Shared {
     keys: Keys,
     quotas: Quotas,
     metrics: Option<metrics::Http>,
+    sessions: page::Sessions,
+    /// Whether browsers reach it over TLS.
+    is_encrypted: bool,
     hosts: Vec<String>,
     origins: Vec<String>,
     /// `https` where it is reached over TLS.
@@ -164,6 +168,8 @@ pub async fn serve(
     let shared = Arc::new(Shared {
         scheme: if is_encrypted { "https" } else { "http" },
         keys: Keys::new(broker.clone()),
+        sessions: page::Sessions::new(broker.clone()),
+        is_encrypted,
         client: Client::new(broker.clone()),
         feed: Feed::default(),
         quotas: Quotas::new((options.rate, options.rate.saturating_mul(2)), options.streams),

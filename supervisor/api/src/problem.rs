@@ -108,6 +108,11 @@ impl Problem {
         }
     }
 
+    /// What did not work, why, and what to try.
+    pub(crate) fn error(&self) -> &ApiError {
+        &self.error
+    }
+
     /// The whole answer as it is on the wire: for connections that have no request yet. Then they are closed.
     pub(crate) fn raw(&self) -> String {
         let body = serde_json::to_string(&self.document()).unwrap_or_default();

@@ -262,7 +262,7 @@ pub(crate) fn of_control(
 }
 
 /// Sends events until there are no more, the token does not hold any more, or this process is to stop.
-fn respond(
+pub(crate) fn respond(
     api: &Api,
     caller: &Caller,
     open: OpenStream,

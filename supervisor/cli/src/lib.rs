@@ -50,6 +50,7 @@ mod souls;
 pub mod start;
 mod table;
 mod tokens;
+mod ui;
 mod usage;
 mod users;
 mod watch;
@@ -148,6 +149,8 @@ pub enum Command {
     /// Tokens for the HTTP API
     #[command(subcommand)]
     Token(tokens::TokenCommand),
+    /// Print a link that signs a browser in to the web page, and open it
+    Ui(ui::UiArgs),
     /// Show how much space is used, and by what
     Usage(usage::UsageArgs),
     /// Check everything that Mozart depends on
@@ -211,6 +214,7 @@ async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Explain(args) => explain::run(global, &args).await,
         Command::User(command) => users::run(global, command).await,
         Command::Token(command) => tokens::run(global, command).await,
+        Command::Ui(args) => ui::run(global, &args).await,
         Command::Usage(args) => usage::run(global, &args).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Completions(args) => completions::run(&args),

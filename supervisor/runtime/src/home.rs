@@ -22,7 +22,7 @@ pub struct Home {
 
 /// The files that are written aside, as `<name>.<process>`, and then renamed.
 const DRAFTED: [&str; 10] = [
-    "api.token",
+    API_TOKEN,
     "mozart.json",
     "format",
     "node",
@@ -70,6 +70,9 @@ pub struct Running {
 fn yes() -> bool {
     true
 }
+
+/// The file of the token with which whoever owns the folder uses the API of `mozart up`.
+pub const API_TOKEN: &str = "api.token";
 
 /// Where the ids of the fleets are kept that a folder was used for.
 pub const FLEET: &str = "fleet";

@@ -10,12 +10,10 @@ use common::api::ApiError;
 use common::users::Scope;
 use common::{NodeName, SenderName, failure};
 use mozart_client::tokens::{self, NewToken};
-use runtime::home::Home;
+use runtime::home::{API_TOKEN, Home};
 
 use crate::args::own_api;
 
-/// The file of the token, in the data folder.
-pub(crate) const TOKEN: &str = "api.token";
 /// How long the fleet may take to tell about it.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -91,7 +89,7 @@ async fn keep(home: &Home, broker: &Broker, node: &NodeName) -> Result<(), ApiEr
     let name: String = format!("up-{node}").chars().take(63).collect();
     let name = SenderName::new(name.trim_end_matches('-'));
     let name = name.map_err(|error| failure::error(failure::FAILED, WHAT, error, ""))?;
-    let kept = std::fs::read_to_string(home.dir.join(TOKEN)).unwrap_or_default();
+    let kept = std::fs::read_to_string(home.dir.join(API_TOKEN)).unwrap_or_default();
     let known = broker.token_named(&name).await.attempt(WHAT)?;
     if known.as_ref().is_some_and(|known| tokens::is_of(kept.trim(), known)) {
         return Ok(());
@@ -103,7 +101,7 @@ async fn keep(home: &Home, broker: &Broker, node: &NodeName) -> Result<(), ApiEr
     let (agents, expires, by) = (Vec::new(), None, "mozart up".to_owned());
     let new = NewToken { name, scope: Scope::Operate, agents, expires, by };
     let (_, text) = tokens::create(broker, new, mozart_client::now()).await?;
-    home.put(TOKEN, format!("{text}\n").as_bytes())
+    home.put(API_TOKEN, format!("{text}\n").as_bytes())
         .map_err(|error| failure::file(WHAT, &error, "check the disk space and permissions there"))
 }
 

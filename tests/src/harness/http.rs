@@ -158,6 +158,31 @@ impl Http {
         timeout(LONGEST, exchange).await.expect("an answer in time")
     }
 
+    /// Makes a request of a server that closes no connection, whatever it is asked.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub(super) async fn ask_open(&self, method: &str, path: &str, body: &Value) -> HttpAnswer {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = self.request(method, path, &[], &body);
+        let exchange = async {
+            let stream = TcpStream::connect(&self.address).await.expect("it listens");
+            let mut stream = BufReader::new(stream);
+            stream.write_all(request.as_bytes()).await.expect("it is taken");
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                let read = stream.read_line(&mut head).await.expect("a head");
+                assert!(read > 0, "it ended: {head}");
+            }
+            let answer = parse(head.as_bytes());
+            let length = answer.header("content-length").and_then(|length| length.parse().ok());
+            let mut body = vec![0; length.expect("a length")];
+            stream.read_exact(&mut body).await.expect("a body");
+            HttpAnswer { body: String::from_utf8_lossy(&body).into_owned(), ..answer }
+        };
+        timeout(LONGEST, exchange).await.expect("an answer in time")
+    }
+
     /// Opens a stream of events.
     ///
     /// # Panics
@@ -292,7 +317,9 @@ fn event(block: &str) -> Option<SseEvent> {
         match line.split_once(": ").unwrap_or((line, "")) {
             ("id", value) => assert_eq!(id.replace(value), None, "one id: {block:?}"),
             ("data", value) => assert_eq!(data.replace(value), None, "one line of data: {block:?}"),
-            ("" | "retry" | ":", _) => {}
+            // It has neither id nor news.
+            ("event", "alive") => return None,
+            ("" | "retry" | ":" | "event", _) => {}
             (other, _) => panic!("{other:?} in {block:?}"),
         }
     }

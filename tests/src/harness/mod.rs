@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+mod browser;
 mod cli;
 pub(crate) mod engine;
 mod fleet;
@@ -27,6 +28,7 @@ mod runtime;
 mod soul;
 mod wait;
 
+pub use browser::{Browser, Element, keys};
 pub use cli::{Child, Output, binary, nats_server, run};
 pub use engine::{Engine, IMAGE};
 pub use fleet::Fleet;

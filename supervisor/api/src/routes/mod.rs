@@ -80,6 +80,7 @@ pub(crate) fn router(api: Api) -> Router {
         .fallback(nowhere)
         .method_not_allowed_fallback(not_so)
         .layer(middleware::from_fn_with_state(Api::clone(&api), gate::gate))
+        .merge(crate::page::router(&api))
         .layer(middleware::from_fn_with_state(Api::clone(&api), counted))
         .with_state(api)
 }
@@ -180,7 +181,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Given<T>, Problem> {
 }
 
 /// A name in a path or a parameter.
-fn named<T: FromStr<Err: Display>>(text: &str) -> Result<T, Problem> {
+pub(crate) fn named<T: FromStr<Err: Display>>(text: &str) -> Result<T, Problem> {
     let what = format!("{text:?} is no name");
     text.parse().map_err(|cause| Problem::usage(what, cause, "check the spelling"))
 }
