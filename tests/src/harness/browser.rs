@@ -14,10 +14,14 @@ use tokio::process::Command;
 
 use super::http::Http;
 use super::ports::free_port;
+use super::proc::{self, Process, Signal};
 use super::wait::{Until, eventually};
 
 /// The key under which an element is named, as the protocol says.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// Marks what is started for a browser: with the folder of its profile.
+const MARK: &str = "MOZART_TEST_BROWSER";
 
 /// Keys that are no characters, as the protocol names them.
 pub mod keys {
@@ -32,10 +36,30 @@ pub mod keys {
 /// A browser. Ended when dropped.
 #[derive(Debug)]
 pub struct Browser {
-    _driver: tokio::process::Child,
-    _profile: TempDir,
+    driver: tokio::process::Child,
+    profile: TempDir,
     http: Http,
     session: String,
+}
+
+/// The driver's end does not end the browser.
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.driver.start_kill();
+        let profile = self.profile.path().to_string_lossy();
+        let is_ours = |process: &Process| {
+            process.var(MARK) == profile || process.args.iter().any(|arg| arg.contains(&*profile))
+        };
+        // One that is just being started is found the next time.
+        loop {
+            let left: Vec<u32> = proc::all().filter(is_ours).map(|process| process.pid).collect();
+            if left.is_empty() {
+                break;
+            }
+            left.into_iter().for_each(|pid| proc::kill(pid, Signal::KILL));
+        }
+    }
 }
 
 /// An element of a page.
@@ -59,19 +83,20 @@ impl Browser {
             eprintln!("SKIPPED, since it needs a browser: {missing}");
             return None;
         }
+        let profile = tempfile::Builder::new().prefix("mozart-browser-").tempdir();
+        let profile = profile.expect("a temporary folder");
         let port = free_port();
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
+            .env(MARK, profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .expect("it is there");
-        let profile = tempfile::Builder::new().prefix("mozart-browser-").tempdir();
-        let profile = profile.expect("a temporary folder");
         let http = Http { address: format!("127.0.0.1:{port}"), token: None };
-        let mut browser = Self { _driver: driver, _profile: profile, http, session: String::new() };
+        let mut browser = Self { driver, profile, http, session: String::new() };
         eventually("chromedriver listens", async || {
             match tokio::net::TcpStream::connect(&browser.http.address).await {
                 Ok(_) => Ok(()),
@@ -87,7 +112,7 @@ impl Browser {
             "--disable-gpu".to_owned(),
             "--no-first-run".to_owned(),
             "--window-size=1280,900".to_owned(),
-            format!("--user-data-dir={}", browser._profile.path().display()),
+            format!("--user-data-dir={}", browser.profile.path().display()),
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
