@@ -112,6 +112,10 @@ pub(crate) async fn connect(url: &str, ca: Option<&Path>) -> Result<Client> {
     let servers = url.split(',').map(str::parse).collect::<std::result::Result<Vec<_>, _>>()?;
     let servers: Vec<client::ServerAddr> = servers;
     let mut options = client::ConnectOptions::new();
+    let login = servers.first().and_then(|one| Some((one.username()?, one.password()?)));
+    if let Some((user, password)) = login {
+        options = options.user_and_password(user.to_owned(), password.to_owned());
+    }
     if let Some(ca) = ca {
         options = options.add_root_certificates(ca.to_owned()).require_tls(true);
     }
