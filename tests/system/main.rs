@@ -51,6 +51,7 @@ mod seed_rows;
 mod snapshots;
 mod stock_a2a;
 mod stock_sap;
+mod stock_openai;
 mod streams;
 mod subjects;
 mod surroundings;

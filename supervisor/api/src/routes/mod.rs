@@ -4,8 +4,10 @@ mod a2a;
 mod agents;
 mod dead;
 mod fleet;
+mod fold;
 mod messages;
 mod openai;
+mod responses;
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -72,6 +74,7 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(fleet::router())
         .merge(openai::router())
         .merge(a2a::router())
+        .merge(responses::router())
 }
 
 pub(crate) fn router(api: Api) -> Router {
@@ -269,6 +272,10 @@ mod tests {
             ("/.well-known/agent-card.json", &["get"]),
             ("/a2a/{agent}/.well-known/agent-card.json", &["get"]),
             ("/a2a/{agent}", &["post"]),
+            ("/v1/responses", &["post"]),
+            ("/v1/responses/{response}", &["get"]),
+            ("/v1/responses/{response}/cancel", &["post"]),
+            ("/v1/responses/{response}/input_items", &["get"]),
         ];
         for (path, methods) in expected {
             for method in methods {
