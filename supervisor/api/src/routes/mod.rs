@@ -5,6 +5,7 @@ mod agents;
 mod dead;
 mod fleet;
 mod fold;
+mod mcp;
 mod messages;
 mod openai;
 mod responses;
@@ -80,6 +81,7 @@ fn documented() -> OpenApiRouter<Api> {
 pub(crate) fn router(api: Api) -> Router {
     let (router, _) = documented().split_for_parts();
     router
+        .merge(mcp::router(&api))
         .fallback(nowhere)
         .method_not_allowed_fallback(not_so)
         .layer(middleware::from_fn_with_state(Api::clone(&api), gate::gate))
