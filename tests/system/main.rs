@@ -40,6 +40,7 @@ mod page;
 mod page_picture;
 mod page_screens;
 mod plain;
+mod python_client;
 mod quadlets;
 mod removed;
 mod replace;
