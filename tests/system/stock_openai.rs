@@ -88,6 +88,7 @@ async fn a_retry_of_openais_client_is_the_same_message() {
     let answers = futures_util::future::join_all(answers).await;
     let ids: Vec<Value> = answers.into_iter().map(|one| one.is(200).json()["id"].clone()).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let last_id = ids[0].clone();
     let chat =
         serde_json::json!({"model": "a", "messages": [{"role": "user", "content": "say two"}]});
     let answers = both.map(|http| http.ask("POST", "/v1/chat/completions", &retry, &chat));
@@ -95,4 +96,16 @@ async fn a_retry_of_openais_client_is_the_same_message() {
     let ids: Vec<Value> = answers.into_iter().map(|one| one.is(200).json()["id"].clone()).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     assert_eq!(self::messages(&fleet).await.len(), 4);
+
+    // The same text once more, after its answer, is another message, also if only its retry comes through.
+    let next =
+        serde_json::json!({"model": "a", "input": "say once", "previous_response_id": last_id});
+    let twice = [http.clone(), own.clone()];
+    let mut ids = Vec::new();
+    for http in &twice {
+        let answer = http.ask("POST", "/v1/responses", &retry, &next).await.is(200).json();
+        ids.push(answer["id"].clone());
+    }
+    assert!(ids[0] == ids[1] && ids[0] != last_id, "{ids:?}, {last_id}");
+    assert_eq!(self::messages(&fleet).await.len(), 5);
 }

@@ -58,6 +58,11 @@ impl Completion {
         metadata.or(self.prompt_cache_key.as_deref()).or(self.user.as_deref())
     }
 
+    /// The last answer that the client has; none if it has none.
+    pub(crate) fn last_answer(&self) -> Option<String> {
+        self.messages.iter().rfind(|turn| turn.role == "assistant").map(Turn::text)
+    }
+
     /// Whether the client wants figures at the end of a stream.
     pub(crate) fn wants_usage(&self) -> bool {
         self.stream_options.as_ref().is_some_and(|options| options["include_usage"] == true)

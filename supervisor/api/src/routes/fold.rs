@@ -29,6 +29,22 @@ pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<f64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
+/// What comes before a message, as its sender knows it: what a retry repeats comes after that.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Previous<'a> {
+    /// The message.
+    pub(super) message: Option<&'a MessageId>,
+    /// The answer.
+    pub(super) answer: Option<&'a str>,
+}
+
+impl Previous<'_> {
+    fn is(&self, row: &MessageRow) -> bool {
+        self.message.is_some_and(|message| *message == row.message_id)
+            || self.answer.is_some_and(|answer| Some(answer) == row.response.as_deref())
+    }
+}
+
 /// The message that a retry is; none if it is no retry. `own`: the conversation of a message that has one of its own; none: what is sent is
 /// part of another one.
 ///
@@ -39,6 +55,7 @@ pub(super) async fn repeated(
     headers: &HeaderMap,
     envelope: &Envelope,
     own: Option<fn(&MessageId) -> ConversationId>,
+    previous: Previous<'_>,
 ) -> Result<Option<Envelope>, Problem> {
     if number(headers, "x-stainless-retry-count").is_none_or(|count| count < 1.0) {
         return Ok(None);
@@ -53,11 +70,12 @@ pub(super) async fn repeated(
     };
     let listed = journal::list(&caller.client.broker, &wanted).await?;
     let now = now();
-    let same = listed.rows.into_iter().rev().find(|row| is_same(row, envelope, own, now));
+    let mut after = listed.rows.into_iter().rev().take_while(|row| !previous.is(row));
+    let same = after.find(|row| is_same(row, envelope, own, now));
     let (message_id, conversation_id) = match same {
         Some(row) => (row.message_id, row.conversation_id),
         None => {
-            let id = retried(envelope, own.is_none(), now);
+            let id = retried(envelope, own.is_none(), previous, now);
             let conversation = own.map_or_else(|| envelope.conversation_id.clone(), |own| own(&id));
             (id, conversation)
         }
@@ -79,14 +97,21 @@ fn is_same(
 }
 
 /// The id of a retry that repeats nothing that is stored.
-fn retried(envelope: &Envelope, has_conversation: bool, now: Timestamp) -> MessageId {
+fn retried(
+    envelope: &Envelope,
+    has_conversation: bool,
+    Previous { message, answer }: Previous<'_>,
+    now: Timestamp,
+) -> MessageId {
     let conversation = has_conversation.then_some(envelope.conversation_id.as_str());
     let name = format!(
-        "{}\n{}\n{}\n{}\n{}",
+        "{}\n{}\n{}\n{}\n{}\n{:?}\n{}",
         envelope.sender,
         envelope.agent,
         conversation.unwrap_or_default(),
         now.as_millis() / TOGETHER,
+        message.map(MessageId::as_str).unwrap_or_default(),
+        answer.unwrap_or_default(),
         envelope.message
     );
     Uuid::new_v5(&RETRIED, name.as_bytes()).into()
@@ -137,14 +162,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_answered_before_is_not_what_a_retry_repeats() {
+        let mut row = journal::row(envelope("m1", "c", "go on"), None, &[]);
+        row.response = Some("1".to_owned());
+        let id: MessageId = "m1".parse().expect("valid");
+        assert!(Previous { message: Some(&id), answer: None }.is(&row));
+        assert!(Previous { message: None, answer: Some("1") }.is(&row));
+        assert!(!Previous { message: None, answer: Some("2") }.is(&row));
+        assert!(!Previous::default().is(&row));
+    }
+
+    #[test]
     fn retries_at_once_are_one_message() {
         let at = Timestamp::from_millis(TOGETHER * 7 + 5);
-        let id = |envelope: &Envelope, named| retried(envelope, named, at);
+        let none = Previous::default();
+        let id = |envelope: &Envelope, named| retried(envelope, named, none, at);
         let first = id(&envelope("m1", "m1", "hi"), false);
         assert_eq!(first, id(&envelope("m2", "m2", "hi"), false));
         assert_ne!(first, id(&envelope("m1", "m1", "ho"), false));
         assert_ne!(first, id(&envelope("m1", "c", "hi"), true));
         let later = Timestamp::from_millis(TOGETHER * 8);
-        assert_ne!(first, retried(&envelope("m1", "m1", "hi"), false, later));
+        assert_ne!(first, retried(&envelope("m1", "m1", "hi"), false, none, later));
+        let answered = Previous { answer: Some("1"), ..none };
+        assert_ne!(first, retried(&envelope("m1", "m1", "hi"), false, answered, at));
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::fold::{number, repeated};
+use super::fold::{Previous, number, repeated};
 use super::messages::{answered, keyed, named_in, store, traced};
 use super::{Given, named};
 use crate::Api;
@@ -175,7 +175,9 @@ async fn complete(
     } else {
         let own: Option<fn(&MessageId) -> ConversationId> =
             (!has_conversation).then_some(|id| ConversationId::from(id));
-        repeated(&caller, &headers, &envelope, own).await?
+        let answer = asked.last_answer();
+        let previous = Previous { message: None, answer: answer.as_deref() };
+        repeated(&caller, &headers, &envelope, own, previous).await?
     };
     let is_named = is_named || repeats.is_some();
     let envelope = repeats.unwrap_or(envelope);

@@ -18,7 +18,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::fold::repeated;
+use super::fold::{Previous, repeated};
 use super::messages::{answered, keyed, store, traced};
 use super::openai::{agent, failed, header_conversation, labelled, late, patience, ready};
 use super::{Given, Params, named};
@@ -147,7 +147,9 @@ async fn create(
     let mut repeats = None;
     if !is_keyed {
         let own: Option<fn(&MessageId) -> ConversationId> = (!has_conversation).then_some(own);
-        repeats = repeated(&caller, &headers, &envelope, own).await?;
+        let message = asked.previous_response_id.as_deref().and_then(responses::message_of);
+        let previous = Previous { message: message.as_ref(), answer: None };
+        repeats = repeated(&caller, &headers, &envelope, own, previous).await?;
     }
     let is_named = is_keyed || repeats.is_some();
     let envelope = repeats.unwrap_or(envelope);
