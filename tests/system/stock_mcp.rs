@@ -1,5 +1,7 @@
 //! The stock client of the Model Context Protocol against the API and `mozart mcp`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use system_tests::harness::{Child, Fleet, Http, Signal, StockClients, binary, eventually, flaky};
 
@@ -85,9 +87,27 @@ async fn mcp_is_behind_the_same_tokens() {
         let lines = over_http(&clients, &wrong, "refused", mode).output().await.ok().json_lines();
         assert!(lines.last().is_some_and(|line| line["error"].is_string()), "{mode}: {lines:?}");
     }
+    // A token that is revoked ends what waits for an answer.
+    let created = fleet.json(["token", "create", "sender", "--scope", "send"]).await;
+    let sender = http.with(Some(created["token"].as_str().expect("a token")));
+    let accept = ("accept", "application/json, text/event-stream");
+    let asked = json!({"agent": "a", "message": "sleep 60", "message_id": "long", "wait_s": 55});
+    let asked = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "ask_agent", "arguments": asked}});
+    let asking = sender.ask("POST", "/mcp", std::slice::from_ref(&accept), &asked);
+    let revoking = async {
+        eventually("the message is stored", async || match stored(&fleet).await {
+            0 => Err("it is not".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        let _revoked = fleet.cli(["token", "revoke", "sender"]).await.ok();
+        Instant::now()
+    };
+    let (cut, revoked) = tokio::join!(asking, revoking);
+    assert!(revoked.elapsed() < Duration::from_secs(20), "{cut:?}");
+    let _cut = cut.problem(503);
     // What is no request of the protocol.
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
-    let accept = ("accept", "application/json, text/event-stream");
     let _open = http.with(None).ask("POST", "/mcp", &[accept], &body).await.problem(401);
     let evil = [accept, ("origin", "http://evil.example")];
     let _origin = http.ask("POST", "/mcp", &evil, &body).await.problem(403);

@@ -320,8 +320,8 @@ pub(crate) fn over(api: &Api, caller: &Caller) -> impl Future<Output = ApiError>
         failure::error(
             failure::UNREACHABLE,
             "the stream is cut",
-            "the token or the process ends",
-            "",
+            "the token is no longer good, or the process stops",
+            "`mozart token ls`, or another process of `mozart api`",
         )
     }
 }
