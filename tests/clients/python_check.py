@@ -6,6 +6,7 @@ python_check.py CHECK URL TOKEN. Says what it found as lines of JSON; a check th
 import asyncio
 import inspect
 import json
+import random
 import sys
 
 import mozart_client
@@ -135,12 +136,55 @@ async def killed(url, token):
     say(done=True)
 
 
-def local():
-    client = Client.local()
+async def cut(url, token):
+    """Connections are cut again and again, anywhere: the streams go on, each event once."""
+    host, port = url.removeprefix("http://").split(":")
+    seed = random.randrange(1 << 32)
+    chance, cuts = random.Random(seed), 0
+
+    async def relay(reader, writer):
+        nonlocal cuts
+        server, to_server = await asyncio.open_connection(host, int(port))
+
+        async def forward():
+            while data := await reader.read(65536):
+                to_server.write(data)
+
+        forwarding = asyncio.ensure_future(forward())
+        left = chance.randrange(100, 3000)
+        while data := await server.read(min(left, 1000)):
+            writer.write(data)
+            left -= len(data)
+            if left <= 0:
+                cuts += 1
+                break
+        forwarding.cancel()
+        for one in (writer, to_server):
+            # At once, with what is still under way.
+            one.transport.abort()
+
+    relaying = await asyncio.start_server(relay, "127.0.0.1", 0)
+    through = f"http://127.0.0.1:{relaying.sockets[0].getsockname()[1]}"
+
+    async def read(client, count):
+        events = [event async for event in client.stream("a", f"count {count} 0.01")]
+        ids = [event.id for event in events]
+        assert len(set(ids)) == len(ids), (seed, ids)
+        text = "".join(event.text for event in events)
+        assert text == events[-1].response == "".join(f"{number} " for number in range(1, count + 1)), (seed, text)
+
+    plain, other = Client(through, token), AsyncClient(through, token)
+    await asyncio.gather(asyncio.to_thread(lambda: asyncio.run(read(Plain(plain), 300))), read(other, 301))
+    relaying.close()
+    say(done=cuts >= 10, cuts=cuts, seed=seed)
+
+
+def local(folder):
+    client = Client.local(folder)
     say(agents=[agent.name for agent in client.agents()])
 
 
 if sys.argv[1] == "local":
-    local()
+    local(sys.argv[2])
 else:
     asyncio.run(globals()[sys.argv[1]](*sys.argv[2:]))

@@ -17,6 +17,21 @@ async fn the_python_client_sends_streams_resumes_waits_and_cancels() {
 }
 
 #[tokio::test]
+async fn the_python_client_has_every_event_once_however_often_it_is_cut_off() {
+    let (_fleet, http) = fleet(&[("a", &flaky("CONCURRENCY 4"))]).await;
+    let lines = check(&http, "cut").output().await.ok().json_lines();
+    assert_eq!(lines.last().map(|line| &line["done"]), Some(&true.into()), "{lines:?}");
+}
+
+#[tokio::test]
+async fn the_python_client_finds_the_fleet_of_this_machine() {
+    let (fleet, _) = fleet(&[("a", &flaky(""))]).await;
+    let home = fleet.home().to_str().expect("a path");
+    let said = start_own_client("python_check.py", &["local", home]).output().await.ok();
+    assert_eq!(said.json()["agents"], serde_json::json!(["a"]));
+}
+
+#[tokio::test]
 async fn the_python_client_has_every_event_once_when_the_server_is_killed() {
     let (fleet, _) = fleet(&[("a", &flaky("CONCURRENCY 4"))]).await;
     let (api, http) = another(&fleet).await;
