@@ -4,6 +4,7 @@ openai_check.py CHECK BASE_URL KEY. Says what it found as lines of JSON; a check
 """
 
 import json
+import os
 import sys
 import time
 
@@ -12,7 +13,8 @@ from openai import APIConnectionError, APIError, OpenAI
 
 
 def say(**found):
-    print(json.dumps(found), flush=True)
+    # In one piece: several threads may have something to say.
+    os.write(1, (json.dumps(found) + "\n").encode())
 
 
 def text_of(response):
