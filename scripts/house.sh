@@ -29,10 +29,11 @@ absent 'the control core knows no clock, no randomness and no async' \
 absent 'common knows no clock, no tokio and no NATS' \
     'Instant::now|SystemTime::now|tokio::|broker::' 'common/src/*.rs'
 absent 'api, chaos, cli, control and node do not know each other, and only cli and mozart know clap' \
-    '^(api|cli|control|node|clap)\b' supervisor/{api,chaos,control,node,runtime}/Cargo.toml clients/rust/Cargo.toml
+    '^(api|cli|control|node|clap)\b' supervisor/{api,chaos,control,mcp,node,runtime}/Cargo.toml clients/rust/Cargo.toml
 absent 'the client knows neither the supervisor nor the node, nor the API' \
     '^(api|control|node)\b' supervisor/cli/Cargo.toml
 absent 'the client code prints nothing and knows no HTTP' 'println|print!|axum|hyper' clients/rust
+absent 'the tools of MCP know nothing of what carries them' 'axum|hyper|println|print!' supervisor/mcp
 absent 'every queue is bounded' 'unbounded_channel|mpsc::unbounded' '*.rs'
 absent 'a test is mended or removed, not ignored' '#\[ignore' '*.rs'
 absent 'nothing is left for later' '\b(todo|unimplemented)!\(' '*.rs'

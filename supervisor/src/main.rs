@@ -124,7 +124,7 @@ fn start_log(global: &Global, role: bool) -> Option<WorkerGuard> {
     let default = match (role, global.verbose) {
         (false, 0) => "error,async_nats=off",
         (false, 1) => "info",
-        (true, 0) => "info,async_nats=warn",
+        (true, 0) => "info,async_nats=warn,rmcp=warn",
         (_, 1 | 2) => "debug,async_nats=info",
         (_, _) => "trace",
     };

@@ -28,9 +28,17 @@ pub(crate) async fn another(fleet: &Fleet) -> (Child, Http) {
 
 /// The same, with more options.
 pub(crate) async fn another_with(fleet: &Fleet, more: &[&str]) -> (Child, Http) {
-    let address = format!("127.0.0.1:{}", free_port());
-    let api = fleet.spawn_cli([&["api", "--listen", address.as_str()], more].concat());
-    let http = Http { address, token: fleet.http().token };
+    started(fleet, &format!("127.0.0.1:{}", free_port()), more).await
+}
+
+/// The same at an address.
+pub(crate) async fn serve(fleet: &Fleet, address: &str) -> (Child, Http) {
+    started(fleet, address, &[]).await
+}
+
+async fn started(fleet: &Fleet, address: &str, more: &[&str]) -> (Child, Http) {
+    let api = fleet.spawn_cli([&["api", "--listen", address], more].concat());
+    let http = Http { address: address.to_owned(), token: fleet.http().token };
     eventually("the API serves", async || match TcpStream::connect(&http.address).await {
         Ok(_) if http.get("/api/v1/health").await.status == 204 => Ok(()),
         Ok(_) => Err("it does not reach the broker yet".to_owned()),

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use common::message::Status;
 use mozart_client::stream::Item;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::growing::{Growing, Grown};
 
 /// A request for a completion; what is not understood is ignored, as clients expect.
 #[derive(Debug, Deserialize)]
@@ -27,9 +28,9 @@ pub(crate) struct Completion {
 /// A message of the conversation, as the client has it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Turn {
-    role: String,
+    pub(crate) role: String,
     #[serde(default)]
-    content: Value,
+    pub(crate) content: Value,
 }
 
 impl Turn {
@@ -57,6 +58,11 @@ impl Completion {
         metadata.or(self.prompt_cache_key.as_deref()).or(self.user.as_deref())
     }
 
+    /// The last answer that the client has; none if it has none.
+    pub(crate) fn last_answer(&self) -> Option<String> {
+        self.messages.iter().rfind(|turn| turn.role == "assistant").map(Turn::text)
+    }
+
     /// Whether the client wants figures at the end of a stream.
     pub(crate) fn wants_usage(&self) -> bool {
         self.stream_options.as_ref().is_some_and(|options| options["include_usage"] == true)
@@ -64,34 +70,39 @@ impl Completion {
 
     /// What the agent is told. One that has the conversation gets what is new in it; another one all of it.
     pub(crate) fn text(&self, has_conversation: bool) -> String {
-        let last = self.messages.iter().rposition(|turn| turn.role == "assistant");
-        let new = match last {
-            Some(last) if has_conversation => &self.messages[last + 1..],
-            Some(_) | None => &self.messages[..],
-        };
-        // The client says it each time; to the agent it is said once.
-        let is_told = has_conversation && last.is_some();
-        let new: Vec<&Turn> =
-            new.iter().filter(|turn| !is_told || !turn.is_instruction()).collect();
-        if let [only] = new.as_slice() {
-            return only.text();
-        }
-        if new.iter().all(|turn| turn.role == "user") {
-            return new.iter().map(|turn| turn.text()).collect::<Vec<_>>().join("\n\n");
-        }
-        let mut text = String::new();
-        for turn in new {
-            // Writing to a string cannot fail.
-            let _ = write!(
-                text,
-                "{}{}: {}",
-                if text.is_empty() { "" } else { "\n\n" },
-                turn.role,
-                turn.text()
-            );
-        }
-        text
+        told(&self.messages, has_conversation)
     }
+}
+
+/// What an agent is told of these. One that has the conversation gets what is new in it; another one all of it.
+pub(crate) fn told(turns: &[Turn], has_conversation: bool) -> String {
+    let last = turns.iter().rposition(|turn| turn.role == "assistant");
+    let new = match last {
+        Some(last) if has_conversation => &turns[last + 1..],
+        Some(_) | None => turns,
+    };
+    // The client says it each time; to the agent it is said once.
+    let is_told = has_conversation && last.is_some();
+    let new: Vec<&Turn> = new.iter().filter(|turn| !is_told || !turn.is_instruction()).collect();
+    if let [only] = new.as_slice() {
+        return only.text();
+    }
+    if new.iter().all(|turn| turn.role == "user") {
+        return new.iter().map(|turn| turn.text()).collect::<Vec<_>>().join("\n\n");
+    }
+    let mut text = String::new();
+    for turn in new {
+        let gap = if text.is_empty() { "" } else { "\n\n" };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{gap}{}: {}", turn.role, turn.text());
+    }
+    text
+}
+
+/// An error within a stream: the client raises it.
+fn error(message: &str) -> String {
+    let error = json!({ "message": message, "type": "server_error", "param": null, "code": null });
+    json!({ "error": error }).to_string()
 }
 
 /// Tokens are not counted.
@@ -116,93 +127,56 @@ pub(crate) fn model(id: &str, created: u64) -> Value {
     json!({ "id": id, "object": "model", "created": created, "owned_by": "mozart" })
 }
 
-/// A completion that is answered piece by piece. What was sent cannot be taken back: another attempt goes on with it only if it says the same.
+/// A completion that is answered piece by piece.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     id: String,
     model: String,
     created: u64,
     usage: bool,
-    /// What was sent.
-    sent: String,
-    /// What the attempt has said, up to what was sent before it.
-    said: String,
+    text: Growing,
     is_begun: bool,
-    is_over: bool,
 }
 
 impl Pieces {
     pub(crate) fn new(id: String, model: String, created: u64, usage: bool) -> Self {
-        let (sent, said) = (String::new(), String::new());
-        Self { id, model, created, usage, sent, said, is_begun: false, is_over: false }
+        Self { id, model, created, usage, text: Growing::default(), is_begun: false }
     }
 
     /// The data of the events for an item.
     pub(crate) fn item(&mut self, item: &Item) -> Vec<String> {
         let mut out = Vec::new();
-        if self.is_over {
-            return out;
-        }
         if !std::mem::replace(&mut self.is_begun, true) {
             out.push(self.chunk(json!({ "role": "assistant", "content": "" }), Value::Null));
         }
-        match item {
-            Item::Text { text, .. } => {
-                self.said.push_str(text);
-                self.go_on(&mut out);
-            }
-            Item::Reset { .. } => self.said.clear(),
-            Item::Event { .. } | Item::Error { .. } => {}
-            Item::Done { status: Status::Completed, response, .. } => {
-                self.said = response.clone().unwrap_or_default();
-                if self.said.len() < self.sent.len() {
-                    self.fail(
-                        "another attempt gave another answer than the one that was begun",
-                        &mut out,
-                    );
-                }
-                self.go_on(&mut out);
+        match self.text.hear(item) {
+            Grown::Nothing => {}
+            Grown::More(text) => self.more(&text, &mut out),
+            Grown::Whole(text) => {
+                self.more(&text, &mut out);
                 self.end(&mut out);
             }
-            Item::Done { status, reason, .. } => {
-                let reason = reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-                self.fail(&format!("the message is {}{reason}", status.as_str()), &mut out);
+            Grown::Broken(why) => out.push(error(&why)),
+            Grown::Failed(status, reason) => {
+                let reason = reason.map(|why| format!(": {why}")).unwrap_or_default();
+                out.push(error(&format!("the message is {}{reason}", status.as_str())));
             }
         }
         out
     }
 
-    /// Sends what the attempt has said beyond what was sent.
-    fn go_on(&mut self, out: &mut Vec<String>) {
-        if self.is_over {
-            return;
-        }
-        if let Some(new) = self.said.strip_prefix(self.sent.as_str()) {
-            if !new.is_empty() {
-                out.push(self.chunk(json!({ "content": new }), Value::Null));
-            }
-            self.sent.clone_from(&self.said);
-        } else if !self.sent.starts_with(self.said.as_str()) {
-            self.fail("another attempt gives another answer than the one that was begun", out);
+    fn more(&self, text: &str, out: &mut Vec<String>) {
+        if !text.is_empty() {
+            out.push(self.chunk(json!({ "content": text }), Value::Null));
         }
     }
 
-    fn end(&mut self, out: &mut Vec<String>) {
-        if std::mem::replace(&mut self.is_over, true) {
-            return;
-        }
+    fn end(&self, out: &mut Vec<String>) {
         out.push(self.chunk(json!({}), json!("stop")));
         if self.usage {
             out.push(self.object(json!([]), usage()));
         }
         out.push("[DONE]".to_owned());
-    }
-
-    fn fail(&mut self, message: &str, out: &mut Vec<String>) {
-        self.is_over = true;
-        let error =
-            json!({ "message": message, "type": "server_error", "param": null, "code": null });
-        out.push(json!({ "error": error }).to_string());
     }
 
     fn chunk(&self, delta: Value, finish: Value) -> String {
@@ -225,6 +199,8 @@ impl Pieces {
 
 #[cfg(test)]
 mod tests {
+    use common::message::Status;
+
     use super::*;
 
     fn completion(value: Value) -> Completion {

@@ -18,7 +18,13 @@ pub(crate) struct Problem {
     error: ApiError,
     /// In how many seconds it is worth another try.
     retry_after: Option<u64>,
+    /// The code that OpenAI's API has for it.
+    openai: Option<&'static str>,
 }
+
+/// The code that OpenAI's API has for an error.
+#[derive(Debug, Clone, Copy)]
+struct OpenAiCode(&'static str);
 
 /// A problem document (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,6 +87,12 @@ impl Problem {
         self
     }
 
+    /// The same error with the code that OpenAI's API has for it.
+    pub(crate) fn coded(mut self, code: &'static str) -> Self {
+        self.openai = Some(code);
+        self
+    }
+
     /// A limit of the door, and in how many seconds it is worth another try.
     pub(crate) fn limit(
         status: StatusCode,
@@ -90,7 +102,7 @@ impl Problem {
         retry_after: Option<u64>,
     ) -> Self {
         let error = failure::error(failure::LIMIT, what, cause, try_);
-        Self { status, error, retry_after }
+        Self { status, error, retry_after, openai: None }
     }
 
     /// The document.
@@ -128,7 +140,7 @@ impl Problem {
 impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
         let status = kind(error.code).1;
-        Self { status, error, retry_after: None }
+        Self { status, error, retry_after: None, openai: None }
     }
 }
 
@@ -143,6 +155,9 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if let Some(code) = self.openai {
+            response.extensions_mut().insert(OpenAiCode(code));
+        }
         response.extensions_mut().insert(self.error);
         response
     }
@@ -154,11 +169,11 @@ pub(crate) fn for_openai(response: Response) -> Response {
     let status = response.status();
     let (kind, code) = match status {
         StatusCode::UNAUTHORIZED => ("invalid_request_error", Some("invalid_api_key")),
-        StatusCode::NOT_FOUND => ("invalid_request_error", Some("model_not_found")),
         StatusCode::TOO_MANY_REQUESTS => ("requests", Some("rate_limit_exceeded")),
         status if status.is_client_error() => ("invalid_request_error", None),
         _ => ("server_error", None),
     };
+    let code = response.extensions().get::<OpenAiCode>().map(|code| code.0).or(code);
     let parts = [("", &error.what), ("", &error.cause), ("try ", &error.try_)];
     let said = parts.iter().filter(|(_, part)| !part.is_empty());
     let message =

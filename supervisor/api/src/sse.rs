@@ -24,6 +24,7 @@ use crate::caller::Caller;
 use crate::openai::Pieces;
 use crate::problem::Problem;
 use crate::quota::OpenStream;
+use crate::responses::{self, Telling};
 
 /// How often a stream says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -192,20 +193,23 @@ pub(crate) fn of_message(
     respond(api, caller, open, stream::try_unfold(reading, Reading::next))
 }
 
-/// What has been read of a completion, and is not sent yet.
-struct Completing {
+/// What the items of a message are to a client of OpenAI's API.
+type Told = Box<dyn FnMut(&Item) -> Vec<Event> + Send>;
+
+/// What has been read of an answer, and is not sent yet.
+struct Answering {
     watch: Watch,
     reader: Reader,
-    pieces: Pieces,
-    ready: VecDeque<String>,
+    told: Told,
+    ready: VecDeque<Event>,
     over: Pin<Box<dyn Future<Output = ApiError> + Send>>,
 }
 
-impl Completing {
+impl Answering {
     async fn next(mut self) -> Result<Option<(Event, Self)>, ApiError> {
         loop {
-            if let Some(data) = self.ready.pop_front() {
-                return Ok(Some((Event::default().data(data), self)));
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some((event, self)));
             }
             let items = tokio::select! {
                 items = self.watch.items(&mut self.reader) => items?,
@@ -215,7 +219,7 @@ impl Completing {
             if items.is_empty() {
                 return Ok(None);
             }
-            self.ready.extend(items.iter().flat_map(|item| self.pieces.item(item)));
+            self.ready.extend(items.iter().flat_map(|item| (self.told)(item)));
         }
     }
 }
@@ -226,12 +230,40 @@ pub(crate) fn of_completion(
     caller: &Caller,
     open: OpenStream,
     watch: Watch,
-    pieces: Pieces,
+    mut pieces: Pieces,
 ) -> Response {
-    let (reader, ready) = (Reader::new(true, 0), VecDeque::new());
+    let event = |data: String| Event::default().data(data);
+    let told = move |item: &Item| pieces.item(item).into_iter().map(event).collect();
+    of_answer(api, caller, open, watch, Box::new(told), Vec::new())
+}
+
+/// A response of OpenAI's API, as it comes.
+pub(crate) fn of_response(
+    api: &Api,
+    caller: &Caller,
+    open: OpenStream,
+    watch: Watch,
+    mut telling: Telling,
+) -> Response {
+    let event =
+        |told: responses::Told| Event::default().event(told.kind).data(told.data.to_string());
+    let first = telling.begin().into_iter().map(event).collect();
+    let told = move |item: &Item| telling.item(item).into_iter().map(event).collect();
+    of_answer(api, caller, open, watch, Box::new(told), first)
+}
+
+fn of_answer(
+    api: &Api,
+    caller: &Caller,
+    open: OpenStream,
+    watch: Watch,
+    told: Told,
+    first: Vec<Event>,
+) -> Response {
     let over = Box::pin(over(api, caller));
-    let begun = Completing { watch, reader, pieces, ready, over };
-    sent(open, stream::try_unfold(begun, Completing::next))
+    let (reader, ready) = (Reader::new(true, 0), first.into());
+    let begun = Answering { watch, reader, told, ready, over };
+    sent(open, stream::try_unfold(begun, Answering::next))
 }
 
 /// A record of the control log with its number.
@@ -288,8 +320,8 @@ pub(crate) fn over(api: &Api, caller: &Caller) -> impl Future<Output = ApiError>
         failure::error(
             failure::UNREACHABLE,
             "the stream is cut",
-            "the token or the process ends",
-            "",
+            "the token is no longer good, or the process stops",
+            "`mozart token ls`, or another process of `mozart api`",
         )
     }
 }

@@ -30,6 +30,7 @@ mod journal;
 mod lifecycle;
 mod list;
 pub mod logs;
+mod mcp;
 mod moves;
 pub mod nodes;
 mod outfile;
@@ -143,6 +144,8 @@ pub enum Command {
     Events(events::EventsArgs),
     /// Explain the state of an agent or a message, and what to try; needs no supervisor
     Explain(explain::ExplainArgs),
+    /// Serve the fleet as MCP tools on stdin and stdout, for assistants
+    Mcp(mcp::McpArgs),
     /// Logins for people and programs
     #[command(subcommand)]
     User(users::UserCommand),
@@ -212,6 +215,7 @@ async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Logs(args) => logs::run(global, &args).await,
         Command::Events(args) => events::run(global, &args).await,
         Command::Explain(args) => explain::run(global, &args).await,
+        Command::Mcp(args) => mcp::run(global, &args).await,
         Command::User(command) => users::run(global, command).await,
         Command::Token(command) => tokens::run(global, command).await,
         Command::Ui(args) => ui::run(global, &args).await,

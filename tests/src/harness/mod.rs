@@ -26,6 +26,7 @@ mod read;
 pub(crate) mod running;
 mod runtime;
 mod soul;
+mod stock;
 mod wait;
 
 pub use browser::{Browser, Element, keys};
@@ -43,4 +44,5 @@ pub use program::Programs;
 pub use running::Noted;
 pub use runtime::Runtime;
 pub use soul::{flaky, message};
+pub use stock::{StockClients, start_own_client};
 pub use wait::{Until, always, eventually, within};

@@ -4,8 +4,11 @@ mod a2a;
 mod agents;
 mod dead;
 mod fleet;
+mod fold;
+mod mcp;
 mod messages;
 mod openai;
+mod responses;
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -72,11 +75,13 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(fleet::router())
         .merge(openai::router())
         .merge(a2a::router())
+        .merge(responses::router())
 }
 
 pub(crate) fn router(api: Api) -> Router {
     let (router, _) = documented().split_for_parts();
     router
+        .merge(mcp::router(&api))
         .fallback(nowhere)
         .method_not_allowed_fallback(not_so)
         .layer(middleware::from_fn_with_state(Api::clone(&api), gate::gate))
@@ -269,6 +274,10 @@ mod tests {
             ("/.well-known/agent-card.json", &["get"]),
             ("/a2a/{agent}/.well-known/agent-card.json", &["get"]),
             ("/a2a/{agent}", &["post"]),
+            ("/v1/responses", &["post"]),
+            ("/v1/responses/{response}", &["get"]),
+            ("/v1/responses/{response}/cancel", &["post"]),
+            ("/v1/responses/{response}/input_items", &["get"]),
         ];
         for (path, methods) in expected {
             for method in methods {

@@ -7,17 +7,17 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use common::api::AgentRow;
-use common::message::{Envelope, Outcome};
+use common::message::{Envelope, Final, Outcome};
 use common::users::Scope;
-use common::{AgentName, ConversationId, failure};
+use common::{AgentName, ConversationId, MessageId, failure};
 use mozart_client::answer::Answer;
-use mozart_client::journal::{self, Wanted};
 use mozart_client::send::{self, Draft};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::fold::{Previous, number, repeated};
 use super::messages::{answered, keyed, named_in, store, traced};
 use super::{Given, named};
 use crate::Api;
@@ -28,10 +28,6 @@ use crate::sse;
 
 /// How long the client waits by default, which is how long it is answered at the latest.
 const WAIT: Duration = Duration::from_secs(600);
-/// Before this, a retry does not look for what it repeats.
-const LATELY: Duration = Duration::from_secs(1_800);
-/// Messages that are looked at for what a retry repeats.
-const LOOKED: usize = 50;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(models)).routes(routes!(model)).routes(routes!(complete))
@@ -61,12 +57,13 @@ async fn model(caller: Caller, Path(model): Path<String>) -> Result<Json<Value>,
 
 fn no_model(model: &str) -> Problem {
     let what = format!("the model {model:?} does not exist");
-    failure::error(failure::NOT_FOUND, what, "there is no agent of that name", "GET /v1/models")
-        .into()
+    let cause = "there is no agent of that name";
+    let error = failure::error(failure::NOT_FOUND, what, cause, "GET /v1/models");
+    Problem::from(error).coded("model_not_found")
 }
 
 /// The agent that is meant by a model.
-async fn agent(caller: &Caller, model: &str) -> Result<AgentName, Problem> {
+pub(super) async fn agent(caller: &Caller, model: &str) -> Result<AgentName, Problem> {
     let agent = AgentName::new(model).map_err(|_| no_model(model))?;
     caller.reach(&agent)?;
     match mozart_client::agents::exists(&caller.client.broker, &agent).await? {
@@ -75,46 +72,75 @@ async fn agent(caller: &Caller, model: &str) -> Result<AgentName, Problem> {
     }
 }
 
+/// The conversation that a header names; none if none does.
+pub(super) fn header_conversation(headers: &HeaderMap) -> Option<&str> {
+    let mut names = ["x-conversation-id", "x-openwebui-chat-id"].iter();
+    names.find_map(|name| headers.get(*name)?.to_str().ok()).filter(|name| !name.is_empty())
+}
+
 /// The conversation: as a header names it, or the body.
 fn conversation(
     headers: &HeaderMap,
     asked: &Completion,
 ) -> Result<Option<ConversationId>, Problem> {
-    let header = ["x-conversation-id", "x-openwebui-chat-id"]
-        .iter()
-        .find_map(|name| headers.get(*name)?.to_str().ok());
-    header.or(asked.conversation()).filter(|name| !name.is_empty()).map(named).transpose()
+    let name = header_conversation(headers).or(asked.conversation());
+    name.filter(|name| !name.is_empty()).map(named).transpose()
 }
 
-fn number(headers: &HeaderMap, name: &str) -> Option<f64> {
-    headers.get(name)?.to_str().ok()?.parse().ok()
-}
-
-/// The message that a retry repeats: the client sends it again after a broken connection, and has no key for it.
-async fn repeated(
-    caller: &Caller,
-    headers: &HeaderMap,
-    envelope: &Envelope,
-    has_conversation: bool,
-) -> Result<Option<Envelope>, Problem> {
-    if number(headers, "x-stainless-retry-count").is_none_or(|count| count < 1.0) {
-        return Ok(None);
+/// Demands that there is something to answer, and that it fits.
+///
+/// # Errors
+/// 400 when there is no text, 413 when there is too much.
+pub(super) fn ready(text: &str) -> Result<(), Problem> {
+    if text.is_empty() {
+        return Err(Problem::usage(
+            "there is nothing to answer",
+            "no message has a text",
+            "a message with role user",
+        ));
     }
-    let wanted = Wanted {
-        agent: Some(envelope.agent.clone()),
-        sender: Some(envelope.sender.clone()),
-        conversation: has_conversation.then(|| envelope.conversation_id.clone()),
-        since: Some(LATELY),
-        limit: LOOKED,
-        ..Wanted::default()
-    };
-    let listed = journal::list(&caller.client.broker, &wanted).await?;
-    let same = listed.rows.into_iter().rev().find(|row| row.message == envelope.message);
-    Ok(same.map(|row| Envelope {
-        message_id: row.message_id,
-        conversation_id: row.conversation_id,
-        ..envelope.clone()
-    }))
+    if text.len() > common::message::MAX_TEXT {
+        let cause = format!("its text has {} bytes", text.len());
+        return Err(Problem::from(send::too_large(&cause)).with(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+    Ok(())
+}
+
+/// Until when the client waits for an answer, as it says.
+pub(super) fn patience(headers: &HeaderMap) -> Instant {
+    let patience = number(headers, "x-stainless-read-timeout")
+        .filter(|seconds| (1.0..600.0).contains(seconds));
+    Instant::now() + patience.map_or(WAIT, Duration::from_secs_f64)
+}
+
+/// The answer to a request whose message has no answer.
+pub(super) fn failed(envelope: &Envelope, final_: &Final) -> Response {
+    let error = send::verdict(envelope, final_)
+        .unwrap_or_else(|| failure::error(failure::FAILED, "there is no answer", "", ""));
+    let mut response = Problem::from(error).into_response();
+    // It was journaled, and is over: another try would be another message.
+    response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    response
+}
+
+/// The answer to a request whose message has none in time.
+pub(super) fn late(envelope: &Envelope) -> Response {
+    let what = format!("no answer to {} in time", envelope.message_id);
+    let try_ = "the same request again waits for the same answer";
+    let cause = "the agent is still at it, or has not begun";
+    Problem::from(failure::error(failure::TIMEOUT, what, cause, try_)).into_response()
+}
+
+/// The answer says which message and conversation it is about.
+pub(super) fn labelled(mut response: Response, envelope: &Envelope) -> Response {
+    let request = HeaderValue::from_str(envelope.message_id.as_str());
+    let conversation = HeaderValue::from_str(envelope.conversation_id.as_str());
+    for (name, value) in [("x-request-id", request), ("x-conversation-id", conversation)] {
+        if let Ok(value) = value {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    named_in(response, envelope)
 }
 
 /// Answers as an agent, whole or as a stream
@@ -130,17 +156,7 @@ async fn complete(
     let agent = agent(&caller, &asked.model).await?;
     let conversation = conversation(&headers, &asked)?;
     let text = asked.text(conversation.is_some());
-    if text.is_empty() {
-        return Err(Problem::usage(
-            "there is nothing to answer",
-            "no message has a text",
-            "messages",
-        ));
-    }
-    if text.len() > common::message::MAX_TEXT {
-        let cause = format!("its text has {} bytes", text.len());
-        return Err(Problem::from(send::too_large(&cause)).with(StatusCode::PAYLOAD_TOO_LARGE));
-    }
+    ready(&text)?;
     let has_conversation = conversation.is_some();
     let key = keyed(&caller, &headers)?;
     let is_named = key.is_some();
@@ -157,14 +173,18 @@ async fn complete(
     let repeats = if is_named {
         None
     } else {
-        repeated(&caller, &headers, &envelope, has_conversation).await?
+        let own: Option<fn(&MessageId) -> ConversationId> =
+            (!has_conversation).then_some(|id| ConversationId::from(id));
+        let answer = asked.last_answer();
+        let previous = Previous { message: None, answer: answer.as_deref() };
+        repeated(&caller, &headers, &envelope, own, previous).await?
     };
     let is_named = is_named || repeats.is_some();
     let envelope = repeats.unwrap_or(envelope);
     let created = envelope.created_at.as_millis() / 1_000;
     let id = format!("chatcmpl-{}", envelope.message_id);
     let (broker, message) = (&caller.client.broker, envelope.key());
-    let mut response = if asked.stream == Some(true) {
+    let response = if asked.stream == Some(true) {
         let open = sse::open(&api, &caller)?;
         let mut watch = api.watch(&message).await?;
         if store(&caller, &envelope, is_named).await? == send::Known::Already {
@@ -174,38 +194,16 @@ async fn complete(
         sse::of_completion(&api, &caller, open, watch, Pieces::new(id, asked.model, created, usage))
     } else {
         let answer = Answer::listen(broker, &message).await?;
-        let patience = number(&headers, "x-stainless-read-timeout")
-            .filter(|seconds| (1.0..600.0).contains(seconds));
-        let deadline = Instant::now() + patience.map_or(WAIT, Duration::from_secs_f64);
+        let deadline = patience(&headers);
         let known = store(&caller, &envelope, is_named).await?;
         match answered(&api, answer, known, deadline).await? {
             Some(final_) if final_.status == Outcome::Completed => {
                 let text = final_.response.unwrap_or_default();
                 Json(openai::whole(&id, &asked.model, created, &text)).into_response()
             }
-            Some(final_) => {
-                let error = send::verdict(&envelope, &final_).unwrap_or_else(|| {
-                    failure::error(failure::FAILED, "there is no answer", "", "")
-                });
-                let mut response = Problem::from(error).into_response();
-                // It was journaled, and is over: another try would be another message.
-                response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
-                response
-            }
-            None => {
-                let what = format!("no answer to {} in time", envelope.message_id);
-                let try_ = "the same request again waits for the same answer";
-                let cause = "the agent is still at it, or has not begun";
-                Problem::from(failure::error(failure::TIMEOUT, what, cause, try_)).into_response()
-            }
+            Some(final_) => failed(&envelope, &final_),
+            None => late(&envelope),
         }
     };
-    let request = HeaderValue::from_str(envelope.message_id.as_str());
-    let conversation = HeaderValue::from_str(envelope.conversation_id.as_str());
-    for (name, value) in [("x-request-id", request), ("x-conversation-id", conversation)] {
-        if let Ok(value) = value {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    Ok(named_in(response, &envelope))
+    Ok(labelled(response, &envelope))
 }
