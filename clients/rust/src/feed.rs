@@ -70,7 +70,8 @@ impl Feed {
             }
             if let Some(agent) = record.event.agent().cloned() {
                 // Nobody reads: then nobody is told.
-                let _nobody = self.changes.send(Change { seq, agent, event: Arc::new(record.event) });
+                let _nobody =
+                    self.changes.send(Change { seq, agent, event: Arc::new(record.event) });
             }
         }
     }

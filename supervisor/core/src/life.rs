@@ -213,9 +213,8 @@ impl Life<'_> {
             return;
         }
         let spec = agent.spec_of(generation).unwrap_or(&agent.spec);
-        let is_pinned_elsewhere = agent.pinned_by(spec).is_some_and(|pin| pin != node);
         if !self.world.takes_back(node, spec)
-            || self.world.rules >= WITH_CARRY && is_pinned_elsewhere
+            || self.world.rules >= WITH_CARRY && agent.has_data_elsewhere(generation, node)
         {
             return;
         }

@@ -1,5 +1,6 @@
 //! Rollback: a new generation that never becomes ready is replaced by the last one that was.
 
+use common::NodeName;
 use common::shim::Exit;
 use common::spec::{AgentSpec, Replace};
 
@@ -30,6 +31,12 @@ impl Agent {
             && self.target == generation
             && self.spec_of(generation).is_some()
             && matches!(self.hold, None | Some(Hold::NoNode | Hold::Backoff))
+    }
+
+    /// Whether what a generation needs is on another node than this one: what ran here works on data that have been moved away.
+    pub(crate) fn has_data_elsewhere(&self, generation: u64, node: &NodeName) -> bool {
+        let spec = self.spec_of(generation).unwrap_or(&self.spec);
+        self.pinned_by(spec).is_some_and(|pin| pin != node)
     }
 
     /// Whether an incarnation that counted as gone goes on until another one takes messages: what is to come may run beside it.

@@ -11,6 +11,8 @@ use common::{AgentName, NodeName};
 use super::memory::About;
 use super::{Observer, Outcome};
 use crate::action::Action;
+use crate::carry::WITH_CARRY;
+use crate::placement::unfit;
 use crate::resume;
 use crate::state::{Agent, Incarnation, NodePhase, Phase, State};
 
@@ -84,13 +86,22 @@ impl Observer {
             }
             let (agent, incarnation) = (&running.agent, running.incarnation);
             if let Some(known) = state.agent(agent) {
-                if state.rules() >= 2 && known.can_return(incarnation, running.generation) {
-                    out.extend(self.news(ControlEvent::IncarnationReturned {
-                        agent: agent.clone(),
-                        incarnation,
-                        generation: running.generation,
-                        node: status.node.clone(),
-                    }));
+                let generation = running.generation;
+                if state.rules() >= 2
+                    && known.can_return(incarnation, generation)
+                    && (state.rules() < WITH_CARRY
+                        || !known.has_data_elsewhere(generation, &status.node))
+                {
+                    // Until the node takes it, it goes on as it is: a record that says more would be refused, again and again.
+                    let takes = state.node(&status.node).zip(known.spec_of(generation));
+                    if takes.is_some_and(|(node, spec)| unfit(node, spec).is_none()) {
+                        out.extend(self.news(ControlEvent::IncarnationReturned {
+                            agent: agent.clone(),
+                            incarnation,
+                            generation,
+                            node: status.node.clone(),
+                        }));
+                    }
                     continue;
                 }
                 if known.may_stay(incarnation) {
