@@ -169,7 +169,7 @@ impl Move {
                 supervisor: "s".into(),
                 run: self.variant.to_string(),
                 // Builds become newer.
-                rules: state.rules().max(1 + u32::from(self.variant % 5)),
+                rules: state.rules().max(1 + u32::from(self.variant % 6)),
             },
         }
     }
@@ -420,8 +420,12 @@ fn check_agent(state: &State, agent: &Agent) {
             assert!(agent.incarnations().all(|one| one.phase == Phase::Draining));
         }
         Desired::Running => {
-            let waits =
-                agent.hold.is_some() || agent.wanted.is_some() || !agent.retiring.is_empty();
+            // While its SANCTUM is copied, the leader watches the copy.
+            let is_carried = agent.carry.as_ref().is_some_and(|carry| carry.end.is_none());
+            let waits = agent.hold.is_some()
+                || agent.wanted.is_some()
+                || !agent.retiring.is_empty()
+                || is_carried;
             assert!(agent.current.is_some() || waits, "{} is forgotten", agent.name);
             assert!(!agent.removing);
         }

@@ -94,7 +94,10 @@ impl Observer {
                 {
                     // Until the node takes it, it goes on as it is: a record that says more would be refused, again and again.
                     let takes = state.node(&status.node).zip(known.spec_of(generation));
-                    if takes.is_some_and(|(node, spec)| unfit(node, spec).is_none()) {
+                    // One that was lost is there again: that is recorded first.
+                    if takes.is_some_and(|(node, spec)| {
+                        node.phase == NodePhase::Lost || unfit(node, spec).is_none()
+                    }) {
                         out.extend(self.news(ControlEvent::IncarnationReturned {
                             agent: agent.clone(),
                             incarnation,
