@@ -90,7 +90,7 @@ pub(crate) struct Changes {
 #[derive(Debug)]
 enum Source {
     Shared(broadcast::Receiver<Change>),
-    Own(ControlFollower),
+    Own(Box<ControlFollower>),
 }
 
 impl Changes {
@@ -106,7 +106,7 @@ impl Changes {
         let tells = |feed: &Feed| (1..=from).contains(&feed.begun.load(Ordering::Relaxed));
         let source = match shared.filter(|_| feed.is_some_and(tells)) {
             Some(shared) => Source::Shared(shared),
-            None => Source::Own(broker.follow_control(from, Some(agent)).await?),
+            None => Source::Own(Box::new(broker.follow_control(from, Some(agent)).await?)),
         };
         Ok(Self { broker: broker.clone(), agent: agent.clone(), from, source })
     }
@@ -127,7 +127,7 @@ impl Changes {
                     // What it missed is in the log.
                     Err(RecvError::Lagged(_) | RecvError::Closed) => {
                         let own = self.broker.follow_control(self.from, Some(&self.agent)).await?;
-                        self.source = Source::Own(own);
+                        self.source = Source::Own(Box::new(own));
                     }
                 },
                 Source::Own(own) => {
