@@ -233,6 +233,16 @@ async fn a_chat_is_streamed_and_what_is_typed_stays() {
     browser.click("article:nth-child(3) .action button").await;
     browser.until("#main", |text| text.contains("cancelled")).await;
     assert_eq!(browser.complaints().await, [""; 0]);
+
+    // One that is refused: why is said beside the form, and what was typed stays.
+    page.say(" ").await;
+    browser.until("#send [role=alert]", |text| text.contains("it has no text")).await;
+    let typed = browser.run("return document.getElementById('text').value", json!([])).await;
+    assert_eq!(typed, " ");
+    page.say("say third").await;
+    browser.until("article:nth-child(4)", |text| text.contains("completed")).await;
+    let told = browser.run("return document.querySelector('#send [role=alert]')", json!([])).await;
+    assert_eq!(told, Value::Null);
 }
 
 #[tokio::test]
@@ -316,7 +326,7 @@ async fn the_process_is_killed_and_nothing_is_lost_or_doubled() {
     second.signal(Signal::KILL);
     let _killed = second.output().await;
     page.say("say later").await;
-    browser.until("#live", |text| text.contains("Not sent") || text.contains("Stale")).await;
+    browser.until("#send [role=alert]", |text| text.contains("Not sent")).await;
     let typed = browser.run("return document.getElementById('text').value", json!([])).await;
     assert_eq!(typed, "say later");
     let _third = api(&page.fleet, &address).await;

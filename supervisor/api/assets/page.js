@@ -204,6 +204,31 @@ async function take(response) {
   reopen();
 }
 
+// Says beside a form why nothing came of it; nothing: takes it back. What was typed stays.
+function tell(form, text) {
+  let said = form.querySelector("[role=alert]");
+  if (!text) {
+    said?.remove();
+    return;
+  }
+  if (!said) {
+    said = form.appendChild(document.createElement("p"));
+    said.setAttribute("role", "alert");
+    said.className = "trouble";
+  }
+  said.textContent = text;
+}
+
+async function refusal(response) {
+  if (new URL(response.url).pathname.startsWith("/sign-in")) {
+    return "Not sent: you are signed out. Copy what you typed, and reload the page.";
+  }
+  if (response.ok) return "";
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const words = page.getElementById("main")?.textContent ?? response.statusText;
+  return words.replace(/\s+/g, " ").trim();
+}
+
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (form.method !== "post" || !main.contains(form) || !known) return;
@@ -215,13 +240,16 @@ document.addEventListener("submit", async (event) => {
   try {
     const body = new URLSearchParams(new FormData(form));
     const response = await fetch(form.action, { method: "POST", body });
-    if (isChat && response.ok) document.getElementById("text").value = "";
+    const refused = await refusal(response);
+    tell(form, refused);
+    if (refused) return;
+    if (isChat) document.getElementById("text").value = "";
     await take(response);
     const next = document.getElementById(isChat ? "text" : kept);
     (next ?? main).focus();
   } catch {
     // The form has the id of the message: sent again, it is the same one.
-    say("Not sent: nobody answers. Try again.", true);
+    tell(form, "Not sent: nobody answers. Try again.");
   } finally {
     delete form.dataset.sending;
   }

@@ -208,7 +208,18 @@ fn is_known_origin(headers: &HeaderMap, host: &str, known: &[String]) -> Result<
 /// # Errors
 /// 413 when it is too long, 408 when it takes too long.
 pub(crate) async fn body(body: axum::body::Body) -> Result<axum::body::Bytes, Problem> {
-    let read = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, BODY)).await;
+    body_of(body, BODY).await
+}
+
+/// The same, of so many bytes at most.
+///
+/// # Errors
+/// As [`body`].
+pub(crate) async fn body_of(
+    body: axum::body::Body,
+    most: usize,
+) -> Result<axum::body::Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, most)).await;
     match read {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if error.to_string().contains("length limit") => {

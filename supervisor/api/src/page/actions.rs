@@ -21,6 +21,9 @@ use crate::gate;
 use crate::problem::Problem;
 use crate::routes::named;
 
+/// The most fields of a form.
+const FIELDS: usize = 32;
+
 /// How long storing a message may take.
 const STORE: Duration = Duration::from_secs(30);
 
@@ -57,6 +60,16 @@ impl FromRequest<Api> for Fields {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _api: &Api) -> Result<Self, Problem> {
+        Self::read(request, gate::BODY).await
+    }
+}
+
+impl Fields {
+    /// Reads a form of so many bytes at most.
+    ///
+    /// # Errors
+    /// 400, 413 or 415 when it is none.
+    pub(super) async fn read(request: Request, most: usize) -> Result<Self, Problem> {
         const KIND: &str = "application/x-www-form-urlencoded";
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let is_form =
@@ -65,7 +78,12 @@ impl FromRequest<Api> for Fields {
             let problem = Problem::usage("the form is none", "its Content-Type is another", KIND);
             return Err(problem.with(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        let bytes = gate::body(request.into_body()).await?;
+        let bytes = gate::body_of(request.into_body(), most).await?;
+        // Each of them takes memory, however short it is.
+        if bytes.iter().filter(|byte| **byte == b'&').count() >= FIELDS {
+            let cause = format!("it has more than {FIELDS} fields");
+            return Err(Problem::usage("the form is not understood", cause, "reload the page"));
+        }
         let fields = serde_urlencoded::from_bytes(&bytes);
         fields.map(Self).map_err(|error| Problem::usage("the form is not understood", error, KIND))
     }

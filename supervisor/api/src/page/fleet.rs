@@ -135,7 +135,7 @@ fn sentence(rows: &[AgentRow], is_part: bool) -> String {
         told.join(", "),
         count(waiting, "message is", "messages are"),
         match bad {
-            0 => "Nothing needs you.".to_owned(),
+            0 => "No agent needs attention.".to_owned(),
             bad => format!("{} attention.", count(bad, "agent needs", "agents need")),
         }
     )
@@ -180,7 +180,7 @@ pub(super) mod tests {
         rows[1].inflight = 1;
         assert_eq!(
             sentence(&rows, false),
-            "2 agents: 1 idle, 1 answering. 4 messages are waiting. Nothing needs you."
+            "2 agents: 1 idle, 1 answering. 4 messages are waiting. No agent needs attention."
         );
         let mut bad = row("c", AgentState::Error);
         (bad.quarantined, bad.inbox) = (true, 0);

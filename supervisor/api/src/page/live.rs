@@ -223,6 +223,8 @@ impl Live {
             }
             if self.loading.is_none() && Instant::now() >= self.next {
                 self.loading = Some(self.load());
+                // What happens while it is read may be missing in it: then it is read again sooner.
+                self.next = Instant::now() + self.every();
             }
             let is_loading = self.loading.is_some();
             let loaded = async {
@@ -240,7 +242,6 @@ impl Live {
             tokio::select! {
                 loaded = loaded => {
                     self.loading = None;
-                    self.next = Instant::now() + self.every();
                     match loaded {
                         Ok(loaded) => self.show(&loaded),
                         Err(problem) => self.say(&problem),
@@ -252,9 +253,7 @@ impl Live {
                 }
                 happened = self.triggers.next() => {
                     happened?;
-                    let soon = Instant::now() + PAUSE;
-                    // What is being read may not have it yet.
-                    self.next = if is_loading { soon } else { self.next.min(soon) };
+                    self.next = self.next.min(Instant::now() + PAUSE);
                 }
                 () = sleep_until(self.next), if !is_loading => {}
                 () = sleep_until(self.alive) => {

@@ -1,7 +1,7 @@
 //! Signing in: with a link that `mozart ui` made, or with a token.
 
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use common::security::Refusal;
 use common::tokens::Token;
@@ -14,6 +14,8 @@ use crate::Api;
 use crate::gate;
 use crate::problem::Problem;
 
+/// The longest form of somebody who shows no token yet, in bytes: nobody's memory is filled by people who are not known.
+const FORM: usize = 4 << 10;
 /// The longest place to go to afterwards.
 const LONGEST: usize = 512;
 
@@ -59,16 +61,16 @@ pub(super) async fn form(Query(Then { then }): Query<Then>) -> Html<String> {
 /// With a token, by the form.
 pub(super) async fn with_token(
     State(api): State<Api>,
-    headers: HeaderMap,
-    fields: Fields,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let then = local(fields.get("then")).to_owned();
     // There is no session yet whose forms could be told apart: what a page of another origin sends, the browser says.
-    let is_own = headers.contains_key(header::ORIGIN);
+    let is_own = request.headers().contains_key(header::ORIGIN);
     if !is_own {
         let cause = "the request does not say from which page it comes";
         return Err(Problem::denied("nobody is signed in", cause, "use the form at /sign-in"));
     }
+    let fields = Fields::read(request, FORM).await?;
+    let then = local(fields.get("then")).to_owned();
     match gate::shown(&api, fields.get("token").unwrap_or_default().trim()).await {
         Ok(token) => begun(&api, &token, &then).await,
         Err(problem) => {
