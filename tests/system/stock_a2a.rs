@@ -1,19 +1,19 @@
 //! The stock client of A2A, unchanged: cards, tasks, streams, and what it sees of a crash.
 
 use serde_json::{Value, json};
-use system_tests::harness::{Child, Http, Output, Programs, Signal, flaky};
+use system_tests::harness::{Child, Http, Output, Signal, StockClients, flaky};
 
 use crate::http::{another, counted, fleet};
 
 /// The client of one agent at one process.
 struct Client<'a> {
-    programs: &'a Programs,
+    programs: &'a StockClients,
     base: String,
     token: String,
 }
 
 impl<'a> Client<'a> {
-    fn new(programs: &'a Programs, http: &Http, agent: &str) -> Self {
+    fn new(programs: &'a StockClients, http: &Http, agent: &str) -> Self {
         let base = format!("http://{}/a2a/{agent}", http.address);
         Self { programs, base, token: http.token.clone().expect("a token") }
     }
@@ -56,7 +56,7 @@ fn state(event: &Value) -> &str {
 
 #[tokio::test]
 async fn the_stock_client_sends_streams_and_cancels() {
-    let Some(programs) = Programs::find() else { return };
+    let Some(programs) = StockClients::find() else { return };
     let (fleet, http) = fleet(&[("a", &flaky("ATTEMPTS 2")), ("b", &flaky(""))]).await;
     let client = Client::new(&programs, &http, "a");
     let card = client.lines(&["card"]).await.remove(0);
@@ -124,7 +124,7 @@ async fn the_stock_client_sends_streams_and_cancels() {
 
 #[tokio::test]
 async fn the_stock_client_sees_a_crash_and_goes_on_at_another_process() {
-    let Some(programs) = Programs::find() else { return };
+    let Some(programs) = StockClients::find() else { return };
     let (fleet, own) = fleet(&[("a", &flaky(""))]).await;
     let (api, http) = another(&fleet).await;
     let mut stream = Client::new(&programs, &http, "a").start(&["stream", "count 60 0.1"]);

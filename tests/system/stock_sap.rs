@@ -4,7 +4,7 @@ use std::fs;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use system_tests::harness::{Child, Fleet, Http, Output, Programs, Signal, eventually, flaky};
+use system_tests::harness::{Child, Fleet, Http, Output, Signal, StockClients, eventually, flaky};
 use tokio::net::TcpStream;
 
 use crate::http::{counted, fleet};
@@ -12,20 +12,20 @@ use crate::roles::free_port;
 
 /// The client of a fleet, with all rights or as a user.
 struct Client<'a> {
-    programs: &'a Programs,
+    programs: &'a StockClients,
     url: String,
     login: String,
 }
 
 impl<'a> Client<'a> {
-    fn new(programs: &'a Programs, fleet: &Fleet) -> Self {
+    fn new(programs: &'a StockClients, fleet: &Fleet) -> Self {
         let note = fleet.note().expect("`mozart up` runs");
         let url = note["url"].as_str().expect("it has an address").to_owned();
         Self { programs, url, login: "-".to_owned() }
     }
 
     /// As a new user: what the protocol's client needs of its credentials.
-    async fn of_user(programs: &'a Programs, fleet: &Fleet, name: &str, more: &[&str]) -> Self {
+    async fn of_user(programs: &'a StockClients, fleet: &Fleet, name: &str, more: &[&str]) -> Self {
         let Self { url, .. } = Self::new(programs, fleet);
         let args = [&["user", "add", name], more].concat();
         let _added = fleet.cli(args).await.ok();
@@ -90,7 +90,7 @@ async fn nothing_is_open(fleet: &Fleet) {
 
 #[tokio::test]
 async fn the_stock_client_discovers_prompts_and_streams() {
-    let Some(programs) = Programs::find() else { return };
+    let Some(programs) = StockClients::find() else { return };
     let (fleet, _http) = fleet(&[("a", &flaky("")), ("b", &flaky(""))]).await;
     let client = Client::new(&programs, &fleet);
     let beats = client.start(&["beats", "b"]);
@@ -204,7 +204,7 @@ async fn survives(fleet: &Fleet, client: &Client<'_>) {
 
 #[tokio::test]
 async fn a_prompt_goes_on_where_it_was_when_the_process_that_took_it_is_killed() {
-    let Some(programs) = Programs::find() else { return };
+    let Some(programs) = StockClients::find() else { return };
     let mut fleet = Fleet::new(&[("a", &flaky(""))]);
     fleet.up(&["--api", "off"]).await;
     let _row = fleet.wait_state("a", "running").await;
@@ -219,7 +219,7 @@ async fn a_prompt_goes_on_where_it_was_when_the_process_that_took_it_is_killed()
 
 #[tokio::test]
 async fn users_discover_and_prompt_as_their_scopes_allow() {
-    let Some(programs) = Programs::find() else { return };
+    let Some(programs) = StockClients::find() else { return };
     let (fleet, _http) = fleet(&[("a", &flaky("")), ("b", &flaky(""))]).await;
     let only_a = ["--scope", "send", "--agent", "a"];
     let ana = Client::of_user(&programs, &fleet, "ana", &only_a).await;

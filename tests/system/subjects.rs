@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use system_tests::harness::{Fleet, Programs};
+use system_tests::harness::{Fleet, StockClients};
 
 use crate::http::fleet;
 
 /// What the commands of a section of the document have said, in order; those that listen come last.
-async fn said(fleet: &Fleet, programs: &Programs, section: &str) -> Vec<(Vec<String>, Vec<Value>)> {
+async fn said(
+    fleet: &Fleet,
+    programs: &StockClients,
+    section: &str,
+) -> Vec<(Vec<String>, Vec<Value>)> {
     let note = fleet.note().expect("`mozart up` runs");
     let url = note["url"].as_str().expect("it has an address");
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/subjects.md");
@@ -29,7 +33,7 @@ async fn said(fleet: &Fleet, programs: &Programs, section: &str) -> Vec<(Vec<Str
 
 #[tokio::test]
 async fn the_commands_of_the_document_work_as_they_are_written() {
-    let Some(programs) = Programs::find() else { return };
+    let Some(programs) = StockClients::find() else { return };
     let (fleet, _http) = fleet(&[("echo", "MODEL test/model\nSOUL You repeat.")]).await;
 
     // The version that the document is of.
@@ -61,7 +65,7 @@ async fn the_commands_of_the_document_work_as_they_are_written() {
 
 #[tokio::test]
 async fn the_document_is_of_the_format_of_the_streams() {
-    let Some(programs) = Programs::find() else { return };
+    let Some(programs) = StockClients::find() else { return };
     let fleet = Fleet::with(&[("echo", "MODEL test/model\nSOUL You repeat.")]).await;
     let head = said(&fleet, &programs, "").await;
     let metadata = &head[0].1[0]["config"]["metadata"];

@@ -90,6 +90,8 @@ pub(crate) struct Changes {
 #[derive(Debug)]
 enum Source {
     Shared(broadcast::Receiver<Change>),
+    /// It missed some: what comes next is in the log.
+    Behind,
     Own(Box<ControlFollower>),
 }
 
@@ -124,12 +126,13 @@ impl Changes {
                         return Ok(event);
                     }
                     Ok(_) => {}
-                    // What it missed is in the log.
-                    Err(RecvError::Lagged(_) | RecvError::Closed) => {
-                        let own = self.broker.follow_control(self.from, Some(&self.agent)).await?;
-                        self.source = Source::Own(Box::new(own));
-                    }
+                    // On record before anything is waited for: whoever waits for this may give up meanwhile, and ask again.
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => self.source = Source::Behind,
                 },
+                Source::Behind => {
+                    let own = self.broker.follow_control(self.from, Some(&self.agent)).await?;
+                    self.source = Source::Own(Box::new(own));
+                }
                 Source::Own(own) => {
                     if let ControlItem::Record { seq, record, .. } = own.next().await? {
                         self.from = seq + 1;

@@ -43,11 +43,16 @@ pub(crate) async fn explain(who: &Who, asked: Explain) -> Result<Explained, Refu
         }
         Some(_) | None => false,
     };
-    if !exists && !who.agents.is_empty() {
+    let target = if exists || who.agents.is_empty() {
+        subject
+    } else {
         let message: MessageRef = named(&subject)?;
-        who.reach(&message.resolve(&who.client.broker).await?.value.agent)?;
-    }
-    let explained = mozart_client::explain::explain(&who.client, &subject).await?;
+        let found = message.resolve(&who.client.broker).await?.value;
+        who.reach(&found.agent)?;
+        // In full: an id may also be the name of an agent that this caller may not see.
+        format!("{}/{}/{}", found.agent, found.sender, found.message_id)
+    };
+    let explained = mozart_client::explain::explain(&who.client, &target).await?;
     Ok(Explained {
         subject: explained.subject,
         explanation: explained.explanation,

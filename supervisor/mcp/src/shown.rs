@@ -1,7 +1,7 @@
 //! What tools are given, and what they yield.
 
 use common::Timestamp;
-use common::message::Status;
+use common::message::{Outcome, Status};
 use mozart_client::stream::{Item, Stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -273,8 +273,16 @@ pub(crate) fn message(
     heard: Heard,
 ) -> Message {
     let status = stream.status();
-    let Heard { text, seq, reset } = heard;
+    let Heard { mut text, seq, mut reset } = heard;
     let final_ = stream.final_();
+    let answer = final_.filter(|final_| final_.status == Outcome::Completed);
+    // What was streamed need not be the answer: the worker may have ended with another one, or the events are no longer kept.
+    if let Some(answer) = answer.and_then(|answer| answer.response.as_deref())
+        && (text.is_empty() || !answer.ends_with(&text))
+    {
+        reset |= !answer.is_empty();
+        answer.clone_into(&mut text);
+    }
     Message {
         message_id: request.message_id.to_string(),
         agent: request.agent.to_string(),

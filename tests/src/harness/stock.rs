@@ -55,8 +55,9 @@ fn python(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new("python3");
     command.arg("-u").arg(root().join("tests/clients").join(program)).args(args);
     // What this machine goes through to reach others is none of a local test's business.
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
-    {
+    let proxies =
+        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+    for name in proxies.into_iter().chain(["NATS_URL", "NATS_CREDS", "NATS_CONTEXT"]) {
         command.env_remove(name);
     }
     command.env("PYTHONDONTWRITEBYTECODE", "1");

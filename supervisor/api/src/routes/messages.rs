@@ -128,7 +128,7 @@ fn draft(
 }
 
 /// The same id for another agent is another message to the journal; to whoever named it, it is a conflict.
-async fn is_elsewhere(caller: &Caller, envelope: &Envelope) -> Result<(), Problem> {
+pub(super) async fn is_elsewhere(caller: &Caller, envelope: &Envelope) -> Result<(), Problem> {
     use broker::Attempt as _;
     let id = &envelope.message_id;
     let found =

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::fold::{Previous, number, repeated};
-use super::messages::{answered, keyed, named_in, store, traced};
+use super::messages::{answered, is_elsewhere, keyed, named_in, store, traced};
 use super::{Given, named};
 use crate::Api;
 use crate::caller::Caller;
@@ -171,6 +171,7 @@ async fn complete(
     };
     let envelope = draft.envelope();
     let repeats = if is_named {
+        is_elsewhere(&caller, &envelope).await?;
         None
     } else {
         let own: Option<fn(&MessageId) -> ConversationId> =

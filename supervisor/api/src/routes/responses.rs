@@ -11,7 +11,6 @@ use common::{AgentName, ConversationId, MessageId, failure};
 use mozart_client::answer::Answer;
 use mozart_client::journal::{self, Wanted};
 use mozart_client::send::{self, Draft};
-use mozart_client::watch::Watch;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
@@ -19,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::fold::{Previous, repeated};
-use super::messages::{answered, keyed, store, traced};
+use super::messages::{answered, is_elsewhere, keyed, store, traced};
 use super::openai::{agent, failed, header_conversation, labelled, late, patience, ready};
 use super::{Given, Params, named};
 use crate::Api;
@@ -145,7 +144,9 @@ async fn create(
         envelope.conversation_id = own(&envelope.message_id);
     }
     let mut repeats = None;
-    if !is_keyed {
+    if is_keyed {
+        is_elsewhere(&caller, &envelope).await?;
+    } else {
         let own: Option<fn(&MessageId) -> ConversationId> = (!has_conversation).then_some(own);
         let message = asked.previous_response_id.as_deref().and_then(responses::message_of);
         let previous = Previous { message: message.as_ref(), answer: None };
@@ -160,7 +161,7 @@ async fn create(
     let (broker, message) = (&caller.client.broker, envelope.key());
     let response = if asked.stream == Some(true) {
         let open = sse::open(&api, &caller)?;
-        let mut watch = Watch::open(broker, &message).await?;
+        let mut watch = api.watch(&message).await?;
         if store(&caller, &envelope, is_named).await? == send::Known::Already {
             watch.look().await?;
         }
@@ -224,7 +225,7 @@ async fn retrieve(
         return Ok(labelled(response, &request));
     }
     let open = sse::open(&api, &caller)?;
-    let mut watch = Watch::open(&caller.client.broker, &request.key()).await?;
+    let mut watch = api.watch(&request.key()).await?;
     watch.look().await?;
     let telling = Telling::new(about, starting_after);
     Ok(labelled(sse::of_response(&api, &caller, open, watch, telling), &request))

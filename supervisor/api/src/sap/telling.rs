@@ -8,7 +8,7 @@ use common::api::ApiError;
 use mozart_client::now;
 use mozart_client::stream::{Item, Stream as Reader};
 use mozart_client::watch::Watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::voice::{Next, Voice};
 use super::words::{self, Refusal};
@@ -43,9 +43,11 @@ async fn rest(mut reply: Reply, mut watch: Watch) -> Result<bool, ApiError> {
     }
     let mut reader = Reader::new(true, 0);
     let mut voice = Voice::after(reply.state.sent, &reply.state.digest);
+    let mut alive = interval_at(Instant::now() + ALIVE, ALIVE);
+    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let until = Instant::now() + LONGEST.saturating_sub(now().since(reply.state.at));
     loop {
-        let next = match heard(&mut reply, &mut watch, &mut reader, until).await? {
+        let next = match heard(&mut reply, &mut watch, &mut reader, (&mut alive, until)).await? {
             Heard::Items(items) => voice.items(&items),
             Heard::Taken => return Ok(false),
             Heard::Late => vec![Next::Fault(500, "an hour has passed; the message goes on".into())],
@@ -58,6 +60,7 @@ async fn rest(mut reply: Reply, mut watch: Watch) -> Result<bool, ApiError> {
                         if !reply.say(words::response(piece)).await.attempt(WHAT)? {
                             return Ok(false);
                         }
+                        alive.reset();
                     }
                 }
                 Next::End => {
@@ -86,16 +89,14 @@ enum Heard {
     Late,
 }
 
-/// The next items of a message; until they come, the caller is told that it goes on.
+/// The next items of a message. The caller is told that it goes on when nothing was said for a while, also while items come that say nothing to it.
 async fn heard(
     reply: &mut Reply,
     watch: &mut Watch,
     reader: &mut Reader,
-    until: Instant,
+    (alive, until): (&mut Interval, Instant),
 ) -> Result<Heard, ApiError> {
     let mut items = pin!(watch.items(reader));
-    let mut alive = interval_at(Instant::now() + ALIVE, ALIVE);
-    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             items = &mut items => return items.map(Heard::Items),
