@@ -95,6 +95,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("token ls", &["mozart token ls"]),
     ("token revoke", &["mozart token revoke shop"]),
+    ("ui", &["mozart ui", "mozart ui --no-open --token shop"]),
+    ("mcp", &["mozart mcp", "mozart mcp --agent scribe"]),
     ("user ls", &["mozart user ls"]),
     ("user revoke", &["mozart user revoke ana"]),
     (
