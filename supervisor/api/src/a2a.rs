@@ -120,9 +120,9 @@ impl Fault {
 impl From<common::api::ApiError> for Fault {
     fn from(error: common::api::ApiError) -> Self {
         let kind = match error.code {
-            common::failure::USAGE | common::failure::CONFLICT | common::failure::LIMIT => {
-                Kind::Params
-            }
+            common::failure::USAGE | common::failure::CONFLICT => Kind::Params,
+            // Too large; a full disk is no fault of who asks.
+            common::failure::LIMIT if error.what.contains("too large") => Kind::Params,
             common::failure::NOT_FOUND => Kind::NoTask,
             _ => Kind::Internal,
         };

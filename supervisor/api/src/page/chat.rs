@@ -213,7 +213,7 @@ impl Chat {
                     @if row.attempts > 1 { ", attempt " (row.attempts) }
                     " " a href=(parts::message_path(&key)) { "details" span class="hidden" { " of message " (row.message_id) } }
                 }
-                @if !row.status.is_final() && context.may(Scope::Send) {
+                @if !row.status.is_final() && context.may_cancel(&row.sender) {
                     (Action {
                         path: format!("{}/cancel", parts::message_path(&key)),
                         label: "Cancel",

@@ -168,8 +168,7 @@ impl Message {
     fn actions(&self, context: &Context<'_>) -> Markup {
         let path = parts::message_path(&self.key);
         let id = &self.key.message_id;
-        let is_own = *context.visit.caller.name() == self.key.sender;
-        let may_cancel = context.may(if is_own { Scope::Send } else { Scope::Operate });
+        let may_cancel = context.may_cancel(&self.key.sender);
         html! {
             @if self.open.is_some() && may_cancel {
                 (Action { path: format!("{path}/cancel"), label: "Cancel", about: "this message", command: format!("mozart cancel {id}"), fields: &[] }.show(context))

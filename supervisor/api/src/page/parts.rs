@@ -22,6 +22,12 @@ impl Context<'_> {
     pub(super) fn may(&self, scope: Scope) -> bool {
         self.visit.caller.may(scope).is_ok()
     }
+
+    /// Whether the reader may cancel a message of this sender.
+    pub(super) fn may_cancel(&self, sender: &SenderName) -> bool {
+        let is_own = self.visit.caller.name() == sender;
+        self.may(if is_own { Scope::Send } else { Scope::Operate })
+    }
 }
 
 pub(super) fn agent_path(agent: &AgentName) -> String {

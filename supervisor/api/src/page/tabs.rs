@@ -127,7 +127,7 @@ impl Queue {
                 @for row in &self.rows {
                     li id={ "open-" (row.sender) "-" (row.message_id) } {
                         (time(row.created_at)) " " (of_row(row))
-                        @if context.may(Scope::Send) {
+                        @if context.may_cancel(&row.sender) {
                             (Action {
                                 path: format!("/messages/{}/{}/{}/cancel", row.agent, row.sender, row.message_id),
                                 label: "Cancel",
