@@ -51,9 +51,13 @@ impl Broker {
                 let control = self.subjects().stream("CONTROL");
                 let others = streams.into_iter().map(|(_, stream)| stream);
                 let others = others.filter(|stream| *stream != control);
-                for stream in
-                    others.chain([self.security_stream(), self.lease_stream(), control.clone()])
-                {
+                let last = [
+                    self.replies_stream(),
+                    self.security_stream(),
+                    self.lease_stream(),
+                    control.clone(),
+                ];
+                for stream in others.chain(last) {
                     self.wire().delete_stream(&stream).await?;
                 }
             }

@@ -3,7 +3,7 @@
 use common::api::{AgentRow, AgentState};
 use common::message::{MessageKey, Status};
 use common::users::Scope;
-use common::{AgentName, ConversationId, Timestamp, words};
+use common::{AgentName, ConversationId, SenderName, Timestamp, words};
 use maud::{Markup, html};
 
 use super::Visit;
