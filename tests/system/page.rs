@@ -347,8 +347,9 @@ async fn a_page_that_is_cut_again_and_again_goes_on_at_any_process() {
     let session = ask(&own, path_of(&link), &[]).await.is(303);
     let cookie = session.header("set-cookie").and_then(|cookie| cookie.split(';').next());
     let cookie = cookie.expect("a session").to_owned();
-    let whole = counted(300);
-    let id = fleet.send("a", "count 300 0.01").await;
+    // Long enough for many cuts, also where a page takes half a second.
+    let whole = counted(600);
+    let id = fleet.send("a", "count 600 0.02").await;
     let value = |page: &HttpAnswer, before: &str, after: &str| {
         let (_, rest) = page.body.split_once(before).unwrap_or_else(|| panic!("{page:?}"));
         rest.split(after).next().expect("a value").to_owned()
