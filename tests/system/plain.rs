@@ -183,7 +183,10 @@ async fn an_apply_that_changed_nothing_is_told_apart() {
     let all = ["", ": unchanged", " with --force"];
     assert_eq!(applied(&["events", "a"]).await, all);
     assert_eq!(applied(&["events"]).await, all);
-    assert_eq!(applied(&["explain", "a"]).await[..2], all[..2]);
+    // It shows the newest records: how many of the replacement's are among them by now is not said here.
+    let explained = applied(&["explain", "a"]).await;
+    let explained: Vec<&str> = explained.iter().map(String::as_str).collect();
+    assert!(!explained.is_empty() && all.ends_with(&explained), "{explained:?}");
     // What came before is found also where it is not shown.
     let records = fleet.json(["events", "a"]).await;
     let of = |record: &serde_json::Value| record["type"] == "agentApplied";
