@@ -215,7 +215,7 @@ async fn api(rig: &Rig, fleet: &Fleet) -> Result<(Owned, SocketAddr, Vec<String>
     let mut tokens = Vec::new();
     for agent in &fleet.agents {
         let mut create = fleet.command();
-        create.args(["token", "create", agent.as_str(), "--scope", "send"]);
+        create.args(["token", "create", &format!("of-{agent}"), "--scope", "send"]);
         tokens.push(fleet.run(&mut create).await?.trim().to_owned());
     }
     let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
