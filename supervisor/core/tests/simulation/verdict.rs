@@ -109,10 +109,11 @@ impl World {
             })?;
             wanted.extend(agent.current.iter().map(|one| (agent.name.clone(), one.number)));
             // What came back with its node goes on for as long as no node takes its successor: here, as that one is drained.
+            let target = agent.spec_of(agent.target).unwrap_or(&agent.spec);
             let stays = agent.begun.filter(|_| {
                 agent.current.is_none()
                     && agent.hold == Some(Hold::NoNode)
-                    && agent.spec.replace_mode() == Replace::StartFirst
+                    && target.replace_mode() == Replace::StartFirst
             });
             wanted.extend(stays.map(|number| (agent.name.clone(), number)));
         }
