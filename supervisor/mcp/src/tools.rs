@@ -101,7 +101,7 @@ fn all() -> Vec<Tool> {
     vec![
         tool::<ListAgents, Agents>(
             "list_agents",
-            "Lists the agents of the fleet: what each one does, and how many messages wait for it.",
+            "Lists the agents of the fleet: their states, and how many messages wait for each.",
             reads(),
         ),
         tool::<AskAgent, Message>(
