@@ -16,6 +16,8 @@ command -v python3 >/dev/null || {
 
 export PATH=$PWD/target/release:$PATH
 export MOZART_NATS_SERVER=${MOZART_NATS_SERVER:-$PWD/.tools/nats-server}
+# The workers' library, instead of `pip install sdk/python`.
+export PYTHONPATH=$PWD/sdk/python${PYTHONPATH:+:$PYTHONPATH}
 # A separate fleet, regardless of what is already running on this machine.
 MOZART_DIR=$(mktemp -d "${TMPDIR:-/tmp}/mozart-demo.XXXXXX")
 export MOZART_DIR

@@ -38,9 +38,10 @@ absent 'every queue is bounded' 'unbounded_channel|mpsc::unbounded' '*.rs'
 absent 'a test is mended or removed, not ignored' '#\[ignore' '*.rs'
 absent 'nothing is left for later' '\b(todo|unimplemented)!\(' '*.rs'
 
-# The examples stand alone, so the Python side of the protocol is there twice: the same.
-cmp -s examples/{pair,flaky}/mozart_worker.py || {
-    echo 'house: mozart_worker.py of examples/pair and examples/flaky differ' >&2
+# One source, wherever it is installed or copied to: docs/worker-protocol.md.
+copies=$(git ls-files --cached --others --exclude-standard '*mozart_worker.py')
+[ "$copies" = sdk/python/mozart_worker.py ] || {
+    printf 'house: mozart_worker.py belongs into sdk/python alone:\n%s\n' "$copies" >&2
     broken=1
 }
 

@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Python of python3-minimal alone has no json.
 include=python3-minimal,libpython3-stdlib
 exclude=adduser,apt,debian-archive-keyring,e2fsprogs,gpgv,libapt-pkg6.0,libgnutls30,login,logsave,passwd,sysvinit-utils,tzdata
-workers=(tests/workers/*.py examples/flaky/{worker,mozart_worker}.py)
+workers=(tests/workers/*.py examples/flaky/worker.py sdk/python/mozart_worker.py)
 
 setup_debootstrap() {
     [ "$(id -u)" = 0 ] ||

@@ -1,20 +1,23 @@
 //! The queries of clients to the supervisors (`query`, JSON), and the JSON of the command line that scripts rely on.
 
 mod carry;
-
-use std::collections::BTreeMap;
+mod node;
+mod question;
+mod schedule;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::carry::{CarryRow, CarryState};
+pub use self::node::{DrainRow, MoveRow, NodeRow, NodeState, PlacementRow, StayRow};
+pub use self::question::{AnswerTaken, AnswerTo, QuestionPage, Reading};
+pub use self::schedule::{SchedulePage, ScheduleRow};
 use crate::event::Event;
 use crate::files::Files;
 use crate::message::{Cause, Kind, Status};
 use crate::shim::Exit;
 use crate::spec::AgentSpec;
-use crate::{
-    AgentName, Capacity, ConversationId, Load, MessageId, NodeName, SenderName, Timestamp,
-};
+use crate::step::StepMark;
+use crate::{AgentName, ConversationId, MessageId, NodeName, ScheduleId, SenderName, Timestamp};
 
 /// A request on `query`. Any supervisor answers; replies are [`Reply`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,7 +70,7 @@ pub enum Query {
     Ps {
         /// One agent only.
         agent: Option<AgentName>,
-        /// Leaves out what only the journal knows (`messageCount`, `inbox`, `oldest`): for clients that ask repeatedly.
+        /// Leaves out what only the journal knows (`messageCount`, `inbox`, `oldest`), and `asks`: for clients that ask repeatedly.
         #[serde(default)]
         brief: bool,
         /// Only those whose names come after this one.
@@ -77,6 +80,9 @@ pub enum Query {
         /// error where they do not fit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<usize>,
+        /// Of a page: only those that are [in trouble](AgentRow::is_in_trouble). A supervisor of an earlier version tells of all of them.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_trouble: bool,
     },
     /// Lists nodes, in the order of their names.
     Nodes {
@@ -96,6 +102,48 @@ pub enum Query {
         /// The agent.
         agent: AgentName,
     },
+    /// Lists schedules, in the order of agents and ids.
+    Schedules {
+        /// Those of one agent only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<AgentName>,
+        /// Only those after this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<(AgentName, ScheduleId)>,
+        /// At most so many, and no more than fit the reply.
+        limit: usize,
+    },
+    /// Pauses a schedule, or lets it go on.
+    PauseSchedule {
+        /// The agent.
+        agent: AgentName,
+        /// The schedule.
+        schedule: ScheduleId,
+        /// Whether it is to be paused.
+        paused: bool,
+    },
+    /// Sends the prompt of a schedule now, besides its occurrences.
+    RunSchedule {
+        /// The agent.
+        agent: AgentName,
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The id of the message: a request that is repeated sends it once.
+        message_id: MessageId,
+    },
+    /// Lists the questions to people that are open, in the order in which they were asked.
+    Questions {
+        /// Those of one agent only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<AgentName>,
+        /// Only those after this place.
+        #[serde(default)]
+        after: u64,
+        /// At most so many, and no more than fit the reply.
+        limit: usize,
+    },
+    /// Answers a question.
+    Answer(AnswerTo),
     /// Moves the agents of a node to others, and starts none there any more.
     Drain {
         /// The node.
@@ -186,6 +234,12 @@ pub enum Reply {
     Nodes(Vec<NodeRow>),
     /// For `Rebalance`.
     Moves(Vec<MoveRow>),
+    /// For `Schedules`.
+    Schedules(SchedulePage),
+    /// For `Questions`.
+    Questions(QuestionPage),
+    /// For `Answer`.
+    AnswerTaken(AnswerTaken),
     /// For `Carried`.
     Carried(Option<CarryRow>),
     /// For `Cancelled`, and what changes nodes.
@@ -196,6 +250,7 @@ pub enum Reply {
 
 /// What became of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Applied {
     /// The agent.
@@ -231,6 +286,7 @@ pub struct ApiError {
 
 /// Who answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// The supervisor's id.
@@ -257,120 +313,9 @@ pub struct Hello {
     pub draining: Vec<String>,
 }
 
-/// A host that runs agents, as the control log knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeRow {
-    /// Its name.
-    pub node: NodeName,
-    /// Whether it takes agents.
-    pub state: NodeState,
-    /// Incarnations that run there, or are about to.
-    pub incarnations: u32,
-    /// What it can run agents in: `process`, `docker`, `podman`.
-    pub runtimes: Vec<String>,
-    /// Engines that answer there and cannot be used, with the reason: `docker: network x not found`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unusable: Vec<String>,
-    /// Its labels, for `REQUIRE`.
-    pub labels: BTreeMap<String, String>,
-    /// What it can take.
-    #[serde(default)]
-    pub capacity: Capacity,
-    /// What of that the LIMITs of its agents take.
-    #[serde(default)]
-    pub used: Load,
-    /// Since when it is lost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost_at: Option<Timestamp>,
-    /// Whether it is drained, and what has become of that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drain: Option<DrainRow>,
-    /// Agents whose last start there failed lately: it is the last choice for them.
-    #[serde(default)]
-    pub failed: Vec<AgentName>,
-    /// The agents that run there; only where one node was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agents: Option<Vec<AgentName>>,
-    /// The agents whose SANCTUMs are there; only where one node was asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pinned: Vec<AgentName>,
-}
-
-/// What has become of the drain of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DrainRow {
-    /// How many agents are moved at a time.
-    pub parallel: u32,
-    /// Agents that are being moved, or end there.
-    pub moving: Vec<AgentName>,
-    /// Agents that wait for their turn.
-    pub waiting: Vec<AgentName>,
-    /// Agents that stay there.
-    pub staying: Vec<StayRow>,
-}
-
-/// An agent that stays on a drained node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StayRow {
-    /// The agent.
-    pub agent: AgentName,
-    /// Why.
-    pub reason: String,
-}
-
-/// A move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MoveRow {
-    /// The agent.
-    pub agent: AgentName,
-    /// Where it runs.
-    pub from: NodeName,
-    /// Where it is to run.
-    pub to: NodeName,
-}
-
-/// Nodes that are alike to an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PlacementRow {
-    /// The nodes.
-    pub nodes: Vec<NodeName>,
-    /// Why they cannot run it, in words that go on after a node's name; none if they can.
-    pub reason: Option<String>,
-    /// The same in a sentence.
-    pub text: String,
-}
-
-/// Whether a node takes agents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum NodeState {
-    /// It does.
-    Up,
-    /// It shuts down in order, with all that it runs.
-    Draining,
-    /// It was silent for too long: what it ran counts as gone.
-    Lost,
-}
-
-impl NodeState {
-    /// As tables show it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Draining => "draining",
-            Self::Lost => "lost",
-        }
-    }
-}
-
 /// What an agent is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum AgentState {
     /// Its worker is not ready yet.
@@ -406,6 +351,7 @@ fn yes() -> bool {
 
 /// A row of `ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentRow {
     /// The agent.
@@ -432,6 +378,9 @@ pub struct AgentRow {
     pub inflight: u64,
     /// The oldest message that is not final.
     pub oldest: Option<Timestamp>,
+    /// Questions to people that are open.
+    #[serde(default)]
+    pub asks: u64,
     /// How old `inbox` and `oldest` are.
     #[serde(default)]
     pub counts: Counts,
@@ -462,8 +411,17 @@ pub struct AgentRow {
     pub quarantined: bool,
 }
 
+impl AgentRow {
+    /// Whether it does not run although it should, and may not come back by itself.
+    #[must_use]
+    pub fn is_in_trouble(&self) -> bool {
+        self.quarantined || self.state == AgentState::Error
+    }
+}
+
 /// How old the figures about an agent's messages are. They come from the broker, and a client does not wait for a busy one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Counts {
     /// The broker has told them for this answer.
@@ -487,6 +445,7 @@ pub struct AgentPage {
 
 /// Everything known about one agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentDetail {
     /// The agent's name.
@@ -521,6 +480,7 @@ impl AgentDetail {
 
 /// A message, as `journal ls` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MessageRow {
     /// The id.
@@ -553,10 +513,17 @@ pub struct MessageRow {
     /// The dead message that it repeats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redrive_of: Option<MessageId>,
+    /// The nominal time of the occurrence that a schedule sent it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_for: Option<Timestamp>,
+    /// When it is to be delivered, if it was sent for later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_at: Option<Timestamp>,
 }
 
 /// A message with everything that happened to it: `journal show`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MessageDetail {
     /// The row.
@@ -564,6 +531,9 @@ pub struct MessageDetail {
     pub row: MessageRow,
     /// What happened, in order.
     pub history: Vec<Event>,
+    /// The steps that its worker has stored, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepMark>,
 }
 
 #[cfg(test)]
@@ -572,7 +542,8 @@ mod tests {
 
     #[test]
     fn what_earlier_versions_ask_is_understood() {
-        let all = Query::Ps { agent: None, brief: false, after: None, limit: None };
+        let all =
+            Query::Ps { agent: None, brief: false, after: None, limit: None, in_trouble: false };
         for earlier in [r#"{"op":"ps"}"#, r#"{"op":"ps","agent":null,"brief":false}"#] {
             assert_eq!(serde_json::from_str::<Query>(earlier).ok(), Some(all.clone()), "{earlier}");
         }
@@ -580,7 +551,7 @@ mod tests {
         let text = serde_json::to_string(&all).expect("plain");
         assert_eq!(text, r#"{"op":"ps","agent":null,"brief":false}"#);
         let after = AgentName::new("a1").ok();
-        let page = Query::Ps { agent: None, brief: true, after, limit: Some(7) };
+        let page = Query::Ps { agent: None, brief: true, after, limit: Some(7), in_trouble: false };
         let text = serde_json::to_string(&page).expect("plain");
         assert_eq!(text, r#"{"op":"ps","agent":null,"brief":true,"after":"a1","limit":7}"#);
     }

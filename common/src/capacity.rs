@@ -11,6 +11,7 @@ use crate::words;
 /// What a node can take: `--capacity agents=20,memory=8g,cpus=4`. What is not given is not bounded. Part of a
 /// frame: no field may be left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Capacity {
     /// How many agents.
@@ -133,6 +134,7 @@ fn milli_cpus(text: &str) -> Option<u64> {
 
 /// What is taken of a node, or needed there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Load {
     /// Agents.

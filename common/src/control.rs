@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::shim::Exit;
 use crate::spec::AgentSpec;
-use crate::{AgentName, Capacity, NodeName, Timestamp};
+use crate::{AgentName, Capacity, NodeName, ScheduleId, Timestamp};
 
 /// A record as the log stores it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ControlRecord {
     /// What its author calls it, once and for all: a record that is written again has the same id, and is folded once. None in
@@ -29,6 +30,7 @@ pub struct ControlRecord {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum ControlEvent {
     // What people want: any supervisor writes these for a client.
@@ -75,6 +77,20 @@ pub enum ControlEvent {
         agent: AgentName,
         /// Where it is to run. Later starts may be elsewhere: that is what `REQUIRE` is for.
         to: NodeName,
+    },
+    /// A schedule of an agent is paused: its occurrences are skipped (rules of version 7). It stays so as long as the agent has the schedule.
+    SchedulePaused {
+        /// The agent.
+        agent: AgentName,
+        /// The schedule.
+        schedule: ScheduleId,
+    },
+    /// It goes on, with the next occurrence.
+    ScheduleResumed {
+        /// The agent.
+        agent: AgentName,
+        /// The schedule.
+        schedule: ScheduleId,
     },
     /// A node takes no more incarnations, and its agents are moved to others, so many at a time. It stays so when it is restarted.
     NodeDrained {
@@ -258,6 +274,7 @@ pub enum ControlEvent {
         reason: String,
     },
     /// An incarnation runs, but its shim was silent for too long: it is ended, and counts as crashed.
+    #[cfg_attr(feature = "schema", schema(rename_all = "camelCase"))]
     IncarnationHung {
         /// The agent.
         agent: AgentName,
@@ -292,6 +309,7 @@ pub enum ControlEvent {
 
 /// The timers of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Timer {
     /// The delay before the next start.
@@ -351,6 +369,8 @@ impl ControlEvent {
             | Self::AgentReplaced { agent }
             | Self::AgentRemoved { agent }
             | Self::AgentMoved { agent, .. }
+            | Self::SchedulePaused { agent, .. }
+            | Self::ScheduleResumed { agent, .. }
             | Self::SanctumMoved { agent, .. }
             | Self::SanctumNotMoved { agent, .. }
             | Self::SanctumKept { agent, .. }
@@ -386,7 +406,9 @@ impl ControlEvent {
             | Self::AgentStopped { .. }
             | Self::AgentRestarted { .. }
             | Self::AgentReplaced { .. }
-            | Self::AgentMoved { .. } => Some(true),
+            | Self::AgentMoved { .. }
+            | Self::SchedulePaused { .. }
+            | Self::ScheduleResumed { .. } => Some(true),
             Self::AgentRemoved { .. } => Some(false),
             // An incarnation may end after its agent was removed, and messages may be forgotten then.
             Self::MessagesForgotten { .. }
@@ -426,6 +448,8 @@ impl ControlEvent {
             | Self::AgentReplaced { .. }
             | Self::AgentRemoved { .. }
             | Self::AgentMoved { .. }
+            | Self::SchedulePaused { .. }
+            | Self::ScheduleResumed { .. }
             | Self::NodeDrained { .. }
             | Self::NodeUndrained { .. }
             | Self::NodeRemoved { .. }

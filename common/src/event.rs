@@ -25,6 +25,7 @@ pub fn attempt_of(seq: u64) -> u32 {
 
 /// One event of a message, as a reader sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// Its number: rises over the message's whole life, without gaps within an attempt.
@@ -38,6 +39,7 @@ pub struct Event {
 
 /// What happened in a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub enum EventBody {
     /// A worker was given the message.

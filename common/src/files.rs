@@ -83,6 +83,7 @@ impl From<Sha256> for String {
 
 /// An archive, by its content.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Files {
     /// Of the whole archive.

@@ -46,6 +46,15 @@ pub enum ShimCommand {
     },
     /// Report now.
     Ping,
+    /// A question to a person has an answer: look for it.
+    Answered {
+        /// Who sent the message.
+        sender: SenderName,
+        /// The message.
+        message_id: crate::MessageId,
+        /// The tag of the question's id.
+        tag: crate::RequestTag,
+    },
 }
 
 /// One life of a consumer.

@@ -45,6 +45,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
+        #[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(value_type = String))]
         pub struct $name(Box<str>);
 
         impl $name {
@@ -140,10 +141,37 @@ id! {
     ConversationTag, "conversation tag", is_token, TOKEN
 }
 
+id! {
+    /// A schedule of an agent, by its content: where it stands in the soul does not matter.
+    ScheduleId, "schedule id", is_token, TOKEN
+}
+
+id! {
+    /// The id of a question to a person in a subject: 26 characters made of it, since an id may be any text.
+    RequestTag, "tag of a question", is_token, TOKEN
+}
+
+impl RequestTag {
+    /// The tag of an id: FNV-1a of 128 bits over it, in base32.
+    #[must_use]
+    pub fn of(request_id: &str) -> Self {
+        let hash = request_id
+            .bytes()
+            .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+                (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b)
+            });
+        let digit = |n: u32| char::from(BASE32[(hash >> (5 * n)) as usize & 31]);
+        Self((0..26).rev().map(digit).collect::<String>().into())
+    }
+}
+
+/// The sender of what schedules send. No agent and no user can have this name.
+pub const SCHEDULE: &str = "schedule";
+
 /// 64 bits, five a character.
 const TAG_LENGTH: usize = 13;
 /// RFC 4648, in lower case.
-const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+pub(crate) const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 impl ConversationTag {
     const NONE: &'static str = "-";
@@ -218,6 +246,14 @@ mod tests {
         assert_eq!(tag("mail:a.b@c-d_1"), "okiciwwjur7ad");
         assert_eq!(tag("a"), "k6y64jsdad3em");
         assert_ne!(tag("M1"), tag("m2"));
+    }
+
+    #[test]
+    fn the_tag_of_a_question_is_the_same_for_ever() {
+        let tag = |id: &str| RequestTag::of(id).to_string();
+        assert_eq!(tag("q1"), "aiqckwzcvldpuvvidtgbk46xeh");
+        assert_ne!(tag("q1"), tag("q2"));
+        assert!(RequestTag::new(tag("any text, however long: ä/*>")).is_ok());
     }
 
     #[test]

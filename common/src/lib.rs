@@ -13,15 +13,21 @@ pub mod figures;
 pub mod files;
 pub mod frame;
 pub mod id;
+pub mod later;
 pub mod log;
 pub mod message;
+pub mod question;
 pub mod quote;
+pub mod schedule;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod security;
 pub mod shim;
 pub mod snapshot;
 #[cfg(feature = "soul")]
 pub mod soul;
 pub mod spec;
+pub mod step;
 pub mod storage;
 pub mod subject;
 pub mod tally;
@@ -34,7 +40,8 @@ pub mod worker;
 
 pub use capacity::{Capacity, Load};
 pub use id::{
-    AgentName, ConversationId, ConversationTag, MessageId, Namespace, NodeName, SenderName,
+    AgentName, ConversationId, ConversationTag, MessageId, Namespace, NodeName, RequestTag,
+    ScheduleId, SenderName,
 };
 pub use time::Timestamp;
 pub use trace::TraceParent;

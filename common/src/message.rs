@@ -20,6 +20,7 @@ pub const MAX_HOPS: u8 = 16;
 
 /// What kind of message it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// Sent by a person or a program.
@@ -32,6 +33,7 @@ pub enum Kind {
 
 /// The message that made an agent send this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Cause {
     /// Whose message it was.
@@ -44,6 +46,7 @@ pub struct Cause {
 
 /// A message as the journal stores it: subject `journal.<agent>.<sender>.<message>.<conversation>.request`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope {
     /// The id; with agent and sender it names the message.
@@ -86,6 +89,12 @@ pub struct Envelope {
         skip_serializing_if = "Option::is_none"
     )]
     pub traceparent: Option<TraceParent>,
+    /// The nominal time of the occurrence that a schedule sent it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_for: Option<Timestamp>,
+    /// Not to be delivered before this time, by the broker's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_at: Option<Timestamp>,
 }
 
 impl Envelope {
@@ -179,6 +188,7 @@ impl Final {
 
 /// The status of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
     /// On disk, not yet with a worker.
@@ -235,6 +245,7 @@ impl From<Outcome> for Status {
 
 /// A message that was given up: subject `dead.<agent>.<sender>.<message>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
     /// The message.
@@ -309,6 +320,7 @@ pub fn attempt_ends(
 
 /// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptEnd {
     /// Which attempt.

@@ -7,6 +7,7 @@ use crate::{AgentName, Namespace, Timestamp};
 
 /// How a process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Exit {
     /// Its exit code.

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::AgentName;
 use crate::files::Files;
+pub use crate::schedule::{OnMiss, Overlap, ScheduleOptions};
 
 /// An agent as declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgentSpec {
     /// The agent's name.
@@ -72,6 +74,9 @@ pub struct AgentSpec {
     /// `KEEP`.
     #[serde(default, skip_serializing_if = "Keep::is_default")]
     pub keep: Keep,
+    /// `MEMORY`: whether the worker may ask what was said in its conversations.
+    #[serde(default = "remembers", skip_serializing_if = "is_true")]
+    pub memory: bool,
     /// `LABEL`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -107,6 +112,7 @@ impl AgentSpec {
             restart: Restart::default(),
             replace: None,
             keep: Keep::default(),
+            memory: true,
             labels: BTreeMap::new(),
             require: BTreeMap::new(),
         }
@@ -162,6 +168,7 @@ pub struct WorkerInit {
 
 /// `IF condition THEN reaction`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct IfThen {
     /// When.
@@ -170,8 +177,9 @@ pub struct IfThen {
     pub reaction: String,
 }
 
-/// `SCHEDULE "cron" [TZ zone] prompt`.
+/// `SCHEDULE "cron" [TZ zone] [OPTIONS …] prompt`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
     /// The cron expression.
@@ -181,10 +189,14 @@ pub struct Schedule {
     pub tz: Option<String>,
     /// What to send.
     pub prompt: String,
+    /// How it is sent, and what becomes of what could not be.
+    #[serde(default, skip_serializing_if = "ScheduleOptions::is_default")]
+    pub options: ScheduleOptions,
 }
 
 /// `SANCTUM host:path[:ro] [shared]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Sanctum {
     /// The folder on the host, absolute.
@@ -201,6 +213,7 @@ pub struct Sanctum {
 
 /// `LIMIT`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Bytes of memory.
@@ -216,17 +229,30 @@ pub struct Limits {
 
 /// `TIMEOUT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
     /// How long a turn may go without progress.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub turn: Duration,
     /// How long a stopping worker may finish its turns.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub drain: Duration,
     /// How long a new incarnation may take to say `ready`.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub ready: Duration,
+}
+
+fn remembers() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Default for Timeouts {
@@ -241,17 +267,25 @@ impl Default for Timeouts {
 
 /// `KEEP`: how long what an agent leaves is kept, if not as long as the fleet's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Keep {
     /// Its finished messages, counted from when they left the journal; zero: they leave it for nowhere.
     #[serde(default, with = "maybe_millis", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
     pub history: Option<Duration>,
     /// The events of its turns.
     #[serde(default, with = "maybe_millis", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
     pub events: Option<Duration>,
     /// What its workers wrote to stderr.
     #[serde(default, with = "maybe_millis", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
     pub logs: Option<Duration>,
+    /// The results of the steps of its turns, counted from when each was stored; none: until the message leaves the journal.
+    #[serde(default, with = "maybe_millis", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<u64>))]
+    pub steps: Option<Duration>,
 }
 
 impl Keep {
@@ -264,6 +298,7 @@ impl Keep {
 
 /// When a worker that exited is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// Whatever its exit code.
@@ -277,6 +312,7 @@ pub enum RestartPolicy {
 
 /// `RESTART`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Restart {
     /// When.
@@ -285,12 +321,15 @@ pub struct Restart {
     pub max: u32,
     /// The period.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub period: Duration,
     /// The first delay.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub backoff_first: Duration,
     /// The longest delay.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub backoff_max: Duration,
 }
 
@@ -308,13 +347,16 @@ impl Default for Restart {
 
 /// The delays between attempts by one incarnation, doubled each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
     /// The first one.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub first: Duration,
     /// The longest one.
     #[serde(with = "millis")]
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub max: Duration,
 }
 
@@ -334,6 +376,7 @@ impl Default for Retry {
 
 /// How a new incarnation takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Replace {
     /// The new one is ready before the old one stops.

@@ -7,18 +7,25 @@
 //! subjects, so that a conversation can be read by subject; it is not part of the name, and what must exist only once is
 //! compared over all tags.
 
+mod about;
 mod carry;
 mod files;
 mod filler;
+mod later;
 mod node;
+mod question;
 mod relative;
 mod sap;
+mod schedule;
 mod shim;
+mod steps;
 mod user;
 
 use std::fmt::Write as _;
 
 pub use self::filler::Filled;
+pub use self::later::LaterKind;
+pub use self::question::QuestionSubject;
 pub use self::sap::{
     Discovery, SAP_KIND, SAP_SERVICE, is_inbox, parse_sap_discovery, sap_discovery,
     sap_heartbeats_of_all, sap_inboxes, sap_of_any_fleet,
@@ -166,10 +173,42 @@ impl Subjects {
         self.journal(agent, format_args!("*.*.{conversation}.*"))
     }
 
+    /// The requests of an agent's conversation.
+    #[must_use]
+    pub fn requests_within(&self, agent: &AgentName, conversation: &ConversationTag) -> String {
+        self.journal(agent, format_args!("*.*.{conversation}.request"))
+    }
+
+    /// Requests and final states of what a sender has sent to an agent, in a conversation or in any.
+    #[must_use]
+    pub fn journal_from(
+        &self,
+        agent: &AgentName,
+        sender: &SenderName,
+        conversation: Option<&ConversationTag>,
+    ) -> String {
+        match conversation {
+            Some(conversation) => self.journal(agent, format_args!("{sender}.*.{conversation}.*")),
+            None => self.journal(agent, format_args!("{sender}.*.*.*")),
+        }
+    }
+
+    /// Final states of an agent's conversation.
+    #[must_use]
+    pub fn finals_in(&self, agent: &AgentName, conversation: &ConversationTag) -> String {
+        self.journal(agent, format_args!("*.*.{conversation}.final"))
+    }
+
     /// A request by its id alone, whoever sent it and to whom, in one shard.
     #[must_use]
     pub fn request_anywhere(&self, message: &MessageId, shard: u32) -> String {
         self.sharded(format!("{}.journal.*.*.{message}.*.request", self.prefix), shard)
+    }
+
+    /// The requests to an agent that have this id, whoever sent them.
+    #[must_use]
+    pub fn requests_named(&self, agent: &AgentName, message: &MessageId) -> String {
+        self.journal(agent, format_args!("*.{message}.*.request"))
     }
 
     /// The requests that an agent sent, to whomever, in one shard.
@@ -266,19 +305,8 @@ impl Subjects {
         format!("{}.index.*", self.prefix)
     }
 
-    /// The agent that a stored record is about, by its subject; none for the fleet's.
-    #[must_use]
-    pub fn agent_of(&self, subject: &str) -> Option<AgentName> {
-        const OF_AGENTS: [&str; 7] =
-            ["journal", "history", "events", "attempts", "control", "dead", "logs"];
-        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
-        let mut tokens = rest.split('.');
-        let kind = tokens.next()?;
-        OF_AGENTS.contains(&kind).then(|| AgentName::new(tokens.next()?).ok())?
-    }
-
-    /// The name of another stream: `HISTORY`, `INDEX`, `EVENTS`, `ATTEMPTS`, `CONTROL`, `SNAPSHOTS`,
-    /// `FILES`, `DEAD`, `LOGS`.
+    /// The name of another stream: `HISTORY`, `INDEX`, `EVENTS`, `ATTEMPTS`, `STEPS`, `QUESTIONS`, `CONTROL`, `SNAPSHOTS`,
+    /// `FILES`, `DEAD`, `LOGS`, `SCHEDULES`, `LATER`.
     #[must_use]
     pub fn stream(&self, what: &str) -> String {
         format!("MOZART_{}_{what}", self.namespace)

@@ -211,6 +211,8 @@ mod tests {
             path: Vec::new(),
             redrive_of: None,
             traceparent: traceparent.map(|text| text.parse().expect("valid")),
+            scheduled_for: None,
+            deliver_at: None,
         }
     }
 

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::read::{Damage, NotProtocol, read, too_long};
-use crate::TraceParent;
-use crate::message::MAX_RECORD;
+use crate::message::{Kind, MAX_RECORD, Outcome};
+use crate::question::Question;
 use crate::spec::WorkerInit;
+use crate::step::{Json, Step};
+use crate::{MessageId, SenderName, Timestamp, TraceParent};
 
 /// The longest line that is read from a worker, in bytes: an answer of the largest size has room, also where every character is
 /// escaped (`\u00e4` for two bytes).
@@ -45,9 +47,18 @@ pub enum ToWorker {
         message: String,
         /// The ordering key.
         conversation_id: String,
+        /// How many turns this conversation had before; none where that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        turn: Option<u64>,
+        /// Of a trigger, the nominal time that its schedule has sent it for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scheduled_for: Option<Timestamp>,
         /// The span that the worker's own are children of.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         traceparent: Option<TraceParent>,
+        /// What earlier attempts have stored.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<Step>,
     },
     /// A question from another agent.
     Route {
@@ -62,6 +73,9 @@ pub enum ToWorker {
         /// As of a chat.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         traceparent: Option<TraceParent>,
+        /// As of a chat.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<Step>,
     },
     /// The answer to the worker's own question.
     RouteResponse {
@@ -72,6 +86,60 @@ pub enum ToWorker {
         /// Why there is no answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+    },
+    /// A step is on disk; or it is not, and why.
+    StepStored {
+        /// The message; none if the step did not say of which turn it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message_id: Option<String>,
+        /// Its key, where it had one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        /// Another one with this key was stored before, and counts.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
+        /// The result of that one, if the worker cannot know it: it was stored by an earlier incarnation since this turn began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<Json>,
+        /// Why it is not stored.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// Whether the same may work later: nobody answered in time, or there was no room.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        retryable: bool,
+    },
+    /// The answer to a question to a person, or why there is none.
+    Answer {
+        /// The message; none if the question did not say of which turn it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message_id: Option<String>,
+        /// The id that the worker gave its question, as far as it can be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request_id: Option<String>,
+        /// The answer; empty when there is an `error`.
+        text: String,
+        /// Why there is no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// Nobody has answered in time: it is the question's own default.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_default: bool,
+    },
+    /// What was said in a conversation, or why that is not known.
+    HistoryResponse {
+        /// The id that the worker gave its request.
+        request_id: String,
+        /// Finished messages, the newest first.
+        turns: Vec<PastTurn>,
+        /// What `before` is in the request for those that come before them; none if there are none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+        /// Why there is no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// Whether the same may work later: nobody answered in time, or there was no room.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        retryable: bool,
     },
     /// Give up this turn.
     Cancel {
@@ -131,6 +199,24 @@ pub enum FromWorker<'a> {
         /// How long the answer is worth waiting for, in milliseconds.
         timeout_ms: Option<u64>,
     },
+    /// A question to a person.
+    Question {
+        /// Which turn.
+        turn: TurnRef<'a>,
+        /// The question, which may be beyond a limit.
+        question: Box<Question>,
+    },
+    /// What was said in a conversation?
+    HistoryRequest {
+        /// The worker's own id of the request.
+        request_id: Cow<'a, str>,
+        /// The conversation.
+        conversation_id: Cow<'a, str>,
+        /// Only what comes before: the `next` of an earlier answer.
+        before: Option<Cow<'a, str>>,
+        /// How many messages, at most.
+        limit: Option<u64>,
+    },
     /// The turn failed.
     Error {
         /// Which turn.
@@ -142,16 +228,67 @@ pub enum FromWorker<'a> {
         /// When it may, in milliseconds from now.
         retry_after_ms: Option<u64>,
     },
+    /// The result of a step is to be stored.
+    Step {
+        /// Which turn.
+        turn: TurnRef<'a>,
+        /// The worker's name for it.
+        key: Cow<'a, str>,
+        /// What came of it, as JSON.
+        result: Cow<'a, str>,
+    },
+    /// A step that cannot be stored. Its turn is none the worse for it.
+    BadStep {
+        /// Which turn.
+        turn: TurnRef<'a>,
+        /// Its key, where it has one.
+        key: Option<Cow<'a, str>>,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Still working on it: extends the turn's deadline.
     Progress {
         /// Which turn; all open ones when it says neither.
         turn: TurnRef<'a>,
+    },
+    /// A request for something that is no part of an answer, and cannot be taken. It harms no turn.
+    BadRequest {
+        /// Its type.
+        kind: Cow<'a, str>,
+        /// The worker's own id of the request, as far as it can be read.
+        request_id: Option<Cow<'a, str>>,
+        /// What is wrong with it.
+        why: String,
     },
     /// A type that this version does not know: logged, not fatal.
     Unknown {
         /// The type.
         kind: Cow<'a, str>,
     },
+}
+
+/// A finished message of a conversation, as a worker is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastTurn {
+    /// The message.
+    pub message_id: MessageId,
+    /// Who sent it.
+    pub from_id: SenderName,
+    /// What kind of message it was.
+    pub kind: Kind,
+    /// The text.
+    pub message: String,
+    /// The answer, when completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+    /// How it ended.
+    pub status: Outcome,
+    /// Why, when it is anything but completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it was stored.
+    pub at: Timestamp,
 }
 
 /// How a line names its turn. `route_done` may say `requestId` alone, which then is the message's id.

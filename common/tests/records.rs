@@ -170,6 +170,7 @@ fn every_control_record_is_read_as_it_was_written() {
     let (agent, node) = (agent(), NodeName::new("n1").expect("valid"));
     let spec = Box::new(AgentSpec::new(agent.clone(), "test/model", "you"));
     let exit = Exit { code: Some(1), ..Exit::default() };
+    let schedule = common::ScheduleId::new("k3jq2ab7c").expect("valid");
     let of = || agent.clone();
     let at = || node.clone();
     let events = [
@@ -184,6 +185,8 @@ fn every_control_record_is_read_as_it_was_written() {
         ControlEvent::SanctumMoved { agent: of(), copy: 9, copied: vec!["/data".into()] },
         ControlEvent::SanctumNotMoved { agent: of(), copy: 9, reason: "full".into() },
         ControlEvent::SanctumKept { agent: of(), copy: 9, folders: vec!["/old".into()] },
+        ControlEvent::SchedulePaused { agent: of(), schedule: schedule.clone() },
+        ControlEvent::ScheduleResumed { agent: of(), schedule },
         ControlEvent::NodeDrained { node: at(), parallel: 3 },
         ControlEvent::NodeUndrained { node: at() },
         ControlEvent::NodeRemoved { node: at() },

@@ -7,6 +7,8 @@ If a message consists of these commands, separated by `;`, they are run in order
     sleep SECONDS       waits, silently
     busy SECONDS        waits, and reports progress
     ask AGENT TEXT      answers with another agent's answer
+    question TEXT       answers with what a person answers
+    recall              answers with how many turns the conversation had, and their answers
     fail WHY            fails for good           retry WHY           fails, and another attempt may help
     tool NAME           publishes an event that is not text
 
@@ -27,27 +29,29 @@ If a message consists of these commands, separated by `;`, they are run in order
 The environment determines how it starts: FLAKY_START=never-ready, `exit N`, `slow SECONDS`, `stubborn`.
 """
 
+import json
 import os
 import random
 import signal
 import sys
+import threading
 import time
 
-from mozart_worker import Cancelled, Retry, Worker
+from mozart_worker import Retry, Worker
+
+# The library keeps stdout for the protocol while it runs. This is for what is none.
+STDOUT = os.dup(1)
+STUBBORN = threading.Event()
 
 
-class Stubborn(Worker):
-    """A worker that can refuse to stop."""
+def write(data):
+    while data:
+        data = data[os.write(STDOUT, data) :]
 
-    stubborn = False
 
-    def refuse_to_stop(self):
-        self.stubborn = True
-
-    def shutdown(self):
-        while self.stubborn:
-            time.sleep(3600)
-        super().shutdown()
+def send(kind, **fields):
+    """A line of protocol that the library would not send."""
+    write(json.dumps({"type": kind, **fields}).encode() + b"\n")
 
 
 def die(code):
@@ -55,19 +59,17 @@ def die(code):
     os._exit(code)
 
 
-def wait(turn, seconds, step=0.1, each=lambda: None):
+def wait(turn, seconds, each):
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        if turn.cancelled.is_set():
-            raise Cancelled
         each()
-        time.sleep(min(left, step))
+        turn.sleep(min(left, 0.1))
 
 
 def count(turn, n, seconds="0.02"):
     for i in range(1, int(n) + 1):
         turn.say(f"{i} ")
-        wait(turn, float(seconds))
+        turn.sleep(float(seconds))
 
 
 def crash(turn, *when):
@@ -91,7 +93,7 @@ def hang(turn):
 
 
 def stubborn(turn):
-    WORKER.refuse_to_stop()
+    STUBBORN.set()
     turn.say("you will not stop me ")
 
 
@@ -118,31 +120,31 @@ def flood(turn, n):
 
 def blob(turn, megabytes):
     for _ in range(int(megabytes)):
-        WORKER.write(b"x" * 1_000_000)
-    WORKER.write(b"\n")
+        write(b"x" * 1_000_000)
+    write(b"\n")
 
 
 def garbage(turn):
-    WORKER.write(b"this is not protocol\n{\"type\":\n[]\nnull\n\n{}\n")
+    write(b"this is not protocol\n{\"type\":\n[]\nnull\n\n{}\n")
 
 
 def invalid(turn):
-    WORKER.write(b"\xff\xfe\x80 not UTF-8\n")
-    WORKER.write(b'{"type":"event","event":{"type":"text","text":"\xc3\x28"}}\n')
+    write(b"\xff\xfe\x80 not UTF-8\n")
+    write(b'{"type":"event","event":{"type":"text","text":"\xc3\x28"}}\n')
 
 
 def unknown(turn):
-    WORKER.send("dance", messageId=turn.message_id)
+    send("dance", messageId=turn.message_id)
 
 
 def stranger(turn):
-    WORKER.send("chat_done", messageId="nobody-knows-me")
-    WORKER.send("ack", messageId="nobody-knows-me")
-    WORKER.send("event", messageId="nobody-knows-me", event={"type": "text", "text": "lost"})
+    send("chat_done", messageId="nobody-knows-me")
+    send("ack", messageId="nobody-knows-me")
+    send("event", messageId="nobody-knows-me", event={"type": "text", "text": "lost"})
 
 
 def twice(turn):
-    turn.finish()
+    send("chat_done", messageId=turn.message_id)
 
 
 def nonsense(turn):
@@ -154,9 +156,11 @@ def nonsense(turn):
 COMMANDS = {
     "count": count,
     "say": lambda turn, *words: turn.say(" ".join(words)),
-    "sleep": lambda turn, seconds: wait(turn, float(seconds)),
+    "sleep": lambda turn, seconds: turn.sleep(float(seconds)),
     "busy": lambda turn, seconds: wait(turn, float(seconds), each=turn.progress),
     "ask": lambda turn, agent, *words: turn.say(turn.ask(agent, " ".join(words))),
+    "recall": lambda turn: turn.say(f"{turn.number}: " + ", ".join(past.response or "" for past in reversed(turn.history().turns))),
+    "question": lambda turn, *words: turn.say(turn.question(" ".join(words))),
     "tool": lambda turn, name: turn.event({"type": "tool", "name": name}),
     "exit": lambda turn, code: die(int(code)),
     "long": lambda turn, kib: turn.say("x" * (int(kib) * 1024)),
@@ -187,7 +191,7 @@ def answer(turn):
         turn.say(turn.text)
 
 
-WORKER = Stubborn(answer)
+WORKER = Worker(answer)
 
 
 def main():
@@ -197,10 +201,17 @@ def main():
     if how == "slow":
         time.sleep(float(arguments[0]))
     # Only the main thread may set a signal handler, so it is set here and not by `stubborn`.
-    signal.signal(signal.SIGTERM, lambda *_: None if WORKER.stubborn else die(143))
+    signal.signal(signal.SIGTERM, lambda *_: None if STUBBORN.is_set() else die(143))
     if how == "stubborn":
-        WORKER.refuse_to_stop()
-    WORKER.run(ready=how != "never-ready")
+        STUBBORN.set()
+    if how == "never-ready":
+        for line in sys.stdin:
+            if json.loads(line)["type"] == "shutdown":
+                break
+    else:
+        WORKER.run()
+    while STUBBORN.is_set():
+        time.sleep(3600)
 
 
 main()

@@ -1,11 +1,11 @@
 """Counts the words of a message."""
 
-from mozart_worker import Worker
+from mozart_worker import Turn, Worker
 
 
-def answer(turn):
+def answer(turn: Turn) -> str:
     words = turn.text.split()
-    turn.say(f"{turn.sender} sent {len(words)} word{'' if len(words) == 1 else 's'}.")
+    return f"{turn.sender} sent {len(words)} word{'' if len(words) == 1 else 's'}."
 
 
 Worker(answer).run()

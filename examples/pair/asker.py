@@ -1,9 +1,9 @@
 """Answers with what the agent `answerer` says."""
 
-from mozart_worker import Worker
+from mozart_worker import Turn, Worker
 
 
-def answer(turn):
+def answer(turn: Turn) -> None:
     turn.say("I asked answerer. ")
     turn.say("It says: " + turn.ask("answerer", turn.text))
 

@@ -83,7 +83,11 @@ impl Command {
             self,
             Self::AuthKey
                 | Self::Bench(_)
-                | Self::Client(cli::Command::Validate(_) | cli::Command::Completions(_))
+                | Self::Client(
+                    cli::Command::Init(_)
+                        | cli::Command::Validate(_)
+                        | cli::Command::Completions(_)
+                )
         )
     }
 

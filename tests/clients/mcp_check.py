@@ -49,7 +49,7 @@ async def everything():
         assert client.server_info.name == "mozart", client.server_info
         assert "list_agents" in client.instructions
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert sorted(tools) == ["agent_logs", "ask_agent", "cancel_message", "explain", "list_agents", "message_status"]
+        assert sorted(tools) == ["agent_logs", "answer_question", "ask_agent", "cancel_message", "explain", "list_agents", "list_questions", "message_status"]
         assert all(tool.input_schema["additionalProperties"] is False for tool in tools.values())
         assert tools["list_agents"].annotations.read_only_hint and tools["cancel_message"].annotations.destructive_hint
 
@@ -107,6 +107,22 @@ async def everything():
             cancelled = await call(client, "cancel_message", message_id=long["message_id"])
             assert cancelled["state"] == "cancelled", cancelled
         assert (await call(client, "cancel_message", message_id=done["message_id"]))["state"] == "done"
+
+        # What the worker asks a person.
+        waits = await call(client, "ask_agent", agent="a", message="question Go?", wait_s=0)
+        with anyio.fail_after(30):
+            while not (open := await call(client, "list_questions", agent="a"))["questions"]:
+                await anyio.sleep(0.05)
+        question = open["questions"][0]
+        assert (question["text"], question["message_id"]) == ("Go?", waits["message_id"]), question
+        assert (await call(client, "list_questions"))["questions"] == open["questions"]
+        of = {name: question[name] for name in ("agent", "message_id", "request_id")}
+        answered = await call(client, "answer_question", text="go on", **of)
+        assert answered["text"] == "go on", answered
+        late = await call(client, "answer_question", is_error=True, text="no", **of)
+        assert late["code"] in (3, 4), late
+        state = await call(client, "message_status", message_id=waits["message_id"], wait_s=30)
+        assert (state["state"], state["text"]) == ("done", "go on"), state
 
         why = await call(client, "explain", subject="a")
         assert why["subject"] == "a" and why["explanation"], why
@@ -171,6 +187,8 @@ async def denied():
             ("cancel_message", {"message_id": "x"}),
             ("agent_logs", {"agent": "b"}),
             ("explain", {"subject": "b"}),
+            ("list_questions", {"agent": "b"}),
+            ("answer_question", {"agent": "a", "message_id": "m", "request_id": "q", "text": "yes"}),
         ):
             found = await call(client, tool, is_error=True, **arguments)
             assert found["code"] in (3, 7), (tool, found)

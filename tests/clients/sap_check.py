@@ -73,9 +73,10 @@ async def run(url, login, step, arguments):
             # A prompt with headers of its own, as no stock client sends it.
             name, text, *rest = arguments
             agent = await find(agents, name)
-            inbox = connection.new_inbox() if login == "-" else "_INBOX.agents.raw.x"
-            answers = await connection.subscribe(inbox)
             headers = dict(header.split("=", 1) for header in rest)
+            inbox = connection.new_inbox() if login == "-" else "_INBOX.agents.raw.x"
+            inbox = headers.pop("Inbox", inbox)
+            answers = await connection.subscribe(inbox)
             await connection.publish(agent.prompt_subject, text.encode(), reply=inbox, headers=headers)
             while True:
                 message = await answers.next_msg(timeout=30)

@@ -85,6 +85,12 @@ async def get(nc, args):
     raise LookupError(answer["error"]["description"])
 
 
+async def sequence(nc, subject):
+    """Where the request is: the document leaves to its readers how they find out."""
+    stream = await nc.jetstream().find_stream_name_by_subject(subject)
+    return str((await api(nc, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}))["message"]["seq"])
+
+
 async def run(nc, words):
     args = parser().parse_args(words)
     if args.verb == "req":
@@ -111,6 +117,9 @@ async def main():
             continue
         # As a shell does outside of single quotes; the document has no others with it.
         words = shlex.split(command.replace("$SHARD", shard))[1:]
+        if any("$SEQ" in word for word in words):
+            seq = await sequence(nc, words[1].replace(".final", ".request"))
+            words = [word.replace("$SEQ", seq) for word in words]
         task = asyncio.ensure_future(run(nc, words))
         if words[0] == "sub":
             beside.append((words, task))

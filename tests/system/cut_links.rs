@@ -199,6 +199,32 @@ async fn answers_go_on_while_two_hosts_do_not_reach_each_other() {
     }
 }
 
+/// A consumer is in the memory of one server, and an agent on a host that does not reach that server gets nothing, however well both reach
+/// the leaders. Where each consumer is, the broker chooses: of twelve, one in twenty runs finds none that is out of its agent's reach.
+#[tokio::test]
+async fn an_agent_that_does_not_reach_its_consumer_leaves_for_another_server() {
+    let soul = flaky("");
+    let Some(hosts) = Hosts::new(3, &AGENTS.map(|agent| (agent, soul.as_str()))) else { return };
+    start(&hosts, 3).await;
+    all_nodes_are_up(&hosts).await;
+    hosts.cut(0, 2);
+    hosts.cut(2, 0);
+    let (_took, _slowest) = all_answer(&hosts).await;
+    for _ in 0..4 {
+        for agent in AGENTS {
+            within(LEFT, "a restart", async || {
+                let restarted = hosts.host(1).cli(["restart", agent]).await;
+                if restarted.code == 0 { Ok(()) } else { Err(restarted.to_string()) }
+            })
+            .await;
+        }
+        let answered = AGENTS.map(|agent| answered(&hosts, 1, agent));
+        let answered = futures_util::future::join_all(answered).await;
+        let (took, slowest) = answered.into_iter().max_by_key(|(took, _)| *took).expect("three");
+        assert!(took < LEFT, "{slowest} waited for {took:?}");
+    }
+}
+
 /// Asks every agent from every host at once: how long the slowest answer took, and which that was.
 async fn all_answer(hosts: &Hosts) -> (Duration, String) {
     let asked = (0..3).flat_map(|host| AGENTS.map(|agent| (host, agent)));

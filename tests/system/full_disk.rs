@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
-use system_tests::harness::{Fleet, Output, eventually};
+use system_tests::harness::{Fleet, Output, eventually, within};
 
 const ECHO: &str = "MODEL test/model\nSOUL You repeat.";
 
@@ -196,8 +196,8 @@ async fn a_disk_that_fills_up_is_told_of_and_loses_nothing() {
     let _refused = send(&fleet, "m5").await.exit(9).says("16 MiB are reserved");
     // With room again, all goes on by itself.
     disk.make_room();
-    // Whether the record of it got into the log is a matter of the last bytes.
-    eventually("it is to be started", async || {
+    // Whether the record of it got into the log is a matter of the last bytes. One whose answer is lost with the server waits for a minute.
+    within(Duration::from_secs(150), "it is to be started", async || {
         let started = fleet.cli(["start", "late"]).await;
         if started.code == 0 { Ok(()) } else { Err(started.to_string()) }
     })

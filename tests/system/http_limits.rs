@@ -46,7 +46,7 @@ async fn a_token_has_a_rate_and_a_number_of_streams_at_a_process() {
     let third =
         async || few.ask("GET", &path, &[("accept", "text/event-stream")], &Value::Null).await;
     let refused = third().await.problem(429);
-    assert_eq!(refused.json()["what"], "too many open streams");
+    assert_eq!(refused.json()["what"], "too many open requests");
     drop(first);
     eventually("a stream that was closed does not count", async || {
         let mut stream = TcpStream::connect(&few.address).await.map_err(|error| error.to_string())?;

@@ -14,7 +14,7 @@ use crate::roles;
 
 /// What a scrape has told.
 #[derive(Debug, Clone)]
-struct Scrape {
+pub(crate) struct Scrape {
     text: String,
     /// The type of each metric, by its name without the suffix.
     types: BTreeMap<String, String>,
@@ -35,7 +35,7 @@ impl Scrape {
     }
 
     #[track_caller]
-    fn get(&self, series: &str) -> f64 {
+    pub(crate) fn get(&self, series: &str) -> f64 {
         let value = self.series.get(series);
         *value.unwrap_or_else(|| panic!("{series} is not in\n{}", self.text))
     }
@@ -79,7 +79,7 @@ async fn scrape(port: u16) -> Until<Scrape> {
 }
 
 /// Scrapes until it is so.
-async fn until(what: &str, port: u16, is: impl Fn(&Scrape) -> bool) -> Scrape {
+pub(crate) async fn until(what: &str, port: u16, is: impl Fn(&Scrape) -> bool) -> Scrape {
     eventually(what, async || {
         let scrape = scrape(port).await?;
         if is(&scrape) { Ok(scrape) } else { Err(scrape.text) }
@@ -87,7 +87,7 @@ async fn until(what: &str, port: u16, is: impl Fn(&Scrape) -> bool) -> Scrape {
     .await
 }
 
-fn at(port: u16) -> String {
+pub(crate) fn at(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 

@@ -232,6 +232,25 @@ async fn an_agent_waits_for_the_room_that_its_limit_needs() {
 }
 
 #[tokio::test]
+async fn an_agent_that_was_moved_knows_what_was_said() {
+    let ground = Ground::new(&[("a", "")], &[], &[]).await;
+    let fleet = &ground.fleet;
+    let _done = fleet.cli(["node", "drain", "n2"]).await.ok();
+    apply(fleet).await;
+    let say = async |text: &str| {
+        let answer = fleet.json(["send", "a", text, "--conversation", "c", "--wait"]).await;
+        answer["response"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    for text in ["say one", "say two"] {
+        let _answer = say(text).await;
+    }
+    let _done = fleet.cli(["node", "undrain", "n2"]).await.ok();
+    let _done = fleet.cli(["move", "a", "--to", "n2", "--wait"]).await.ok();
+    assert_eq!(ground.nodes_of(&["a"]).await, ["n2"]);
+    assert_eq!(say("recall").await, "2: one, two");
+}
+
+#[tokio::test]
 async fn a_sanctum_keeps_its_agent_where_it_is() {
     let souls = [("a", "SANCTUM data:/data"), ("free", "SANCTUM data:/data shared")];
     let ground = Ground::new(&souls, &[], &[]).await;

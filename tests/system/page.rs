@@ -54,7 +54,12 @@ impl Page {
 }
 
 /// A form as a browser would send it.
-async fn form(http: &Http, path: &str, headers: &[(&str, &str)], body: &str) -> HttpAnswer {
+pub(crate) async fn form(
+    http: &Http,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> HttpAnswer {
     let mut text = format!(
         "POST {path} HTTP/1.1\r\nconnection: close\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n",
         body.len()
@@ -68,11 +73,11 @@ async fn form(http: &Http, path: &str, headers: &[(&str, &str)], body: &str) -> 
     http.raw(format!("{text}\r\n{body}").as_bytes()).await
 }
 
-async fn ask(http: &Http, path: &str, headers: &[(&str, &str)]) -> HttpAnswer {
+pub(crate) async fn ask(http: &Http, path: &str, headers: &[(&str, &str)]) -> HttpAnswer {
     http.with(None).ask("GET", path, headers, &Value::Null).await
 }
 
-fn path_of(link: &str) -> &str {
+pub(crate) fn path_of(link: &str) -> &str {
     link.strip_prefix("http://")
         .and_then(|rest| rest.find('/').map(|at| &rest[at..]))
         .expect("a path")
@@ -106,7 +111,7 @@ async fn a_link_signs_in_once_and_a_session_has_the_rights_of_its_token() {
         let answer = ask(&http, path_of(link), &[]).await.is(303);
         assert_eq!(answer.header("location"), Some("/"));
         let cookie = answer.header("set-cookie").expect("a session").to_owned();
-        for part in ["HttpOnly", "SameSite=Strict", "Path=/"] {
+        for part in ["HttpOnly", "SameSite=Lax", "Path=/"] {
             assert!(cookie.contains(part), "{cookie}");
         }
         cookie.split(';').next().expect("a pair").to_owned()
@@ -124,7 +129,7 @@ async fn a_link_signs_in_once_and_a_session_has_the_rights_of_its_token() {
     unknown.says("there is no token nobody");
 
     // What is offered is what may be done, and what is done is checked again.
-    let page = ask(&http, "/agents/a", &[("cookie", &operator)]).await.is(200);
+    let page = ask(&http, "/agents/a?conversation=", &[("cookie", &operator)]).await.is(200);
     assert!(page.body.contains("/agents/a/restart"), "{}", page.body);
     let form_of = |page: &HttpAnswer| {
         let (_, rest) = page.body.split_once("name=\"form\" value=\"").expect("a form");
@@ -132,7 +137,7 @@ async fn a_link_signs_in_once_and_a_session_has_the_rights_of_its_token() {
     };
     let operators = form_of(&page);
     let viewer = signed_in(&link(&["--token", "viewer"]).await).await;
-    let page = ask(&http, "/agents/a", &[("cookie", &viewer)]).await.is(200);
+    let page = ask(&http, "/agents/a?conversation=", &[("cookie", &viewer)]).await.is(200);
     assert!(!page.body.contains("/agents/a/restart") && !page.body.contains("id=\"text\""));
     let viewers = form_of(&page);
     let post = async |cookie: &str, form_: &str, origin: &str, path: &str| {
@@ -276,7 +281,7 @@ async fn an_agent_is_killed_and_seen_to_come_back() {
 }
 
 /// Another process that serves the page of a fleet, at an address.
-async fn api(fleet: &Fleet, address: &str) -> Child {
+pub(crate) async fn api(fleet: &Fleet, address: &str) -> Child {
     let api = fleet.spawn_cli(["api", "--listen", address]);
     let http = Http { address: address.to_owned(), token: None };
     eventually("the API serves", async || match TcpStream::connect(address).await {
@@ -354,8 +359,13 @@ async fn a_page_that_is_cut_again_and_again_goes_on_at_any_process() {
         let (_, rest) = page.body.split_once(before).unwrap_or_else(|| panic!("{page:?}"));
         rest.split(after).next().expect("a value").to_owned()
     };
-    let path = "/agents/a";
-    let page = ask(&own, path, &[("cookie", &cookie)]).await.is(200);
+    // The path that names no conversation leads to one that does: a stream is of one.
+    let led = ask(&own, "/agents/a?done=restart", &[("cookie", &cookie)]).await.is(303);
+    let path = format!("/agents/a?conversation={id}");
+    assert_eq!(led.header("location"), Some(format!("{path}&done=restart").as_str()));
+    let none = ask(&own, "/live?at=/agents/a", &[("cookie", &cookie)]).await.is(400);
+    assert!(none.body.contains("names no conversation"), "{none:?}");
+    let page = ask(&own, &path, &[("cookie", &cookie)]).await.is(200);
     let mut known = value(&page, "data-known=\"", "\"");
     let mut text = match page.body.contains("data-seq=") {
         true => {

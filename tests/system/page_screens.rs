@@ -12,6 +12,7 @@ async fn screens(page: &Page, message: &str) -> Vec<(&'static str, String)> {
     [
         ("fleet", "/".to_owned()),
         ("agent-chat", "/agents/a".to_owned()),
+        ("agent-conversations", "/agents/a/conversations".to_owned()),
         ("agent-timeline", "/agents/a/timeline".to_owned()),
         ("agent-queue", "/agents/a/queue".to_owned()),
         ("agent-logs", "/agents/a/logs".to_owned()),
@@ -51,6 +52,16 @@ async fn busy() -> Option<(Page, String)> {
     let open = fleet.send("a", "sleep 600").await;
     let _detail = fleet.wait_status(&open, "acknowledged").await;
     is("a", "inflight", json!(1)).await;
+    let _waits = fleet.send("b", "question Shall we deploy?").await;
+    eventually("b asks", async || {
+        let open = fleet.json(["questions"]).await;
+        if open.as_array().is_some_and(|open| open.len() == 1) {
+            Ok(())
+        } else {
+            Err(open.to_string())
+        }
+    })
+    .await;
     Some((page, asking))
 }
 
@@ -64,6 +75,7 @@ async fn every_screen_is_complete_without_javascript_and_for_everybody_with_it()
     let expected = |name: &str| match name {
         "fleet" => &["3 agents", "quarantined", "mozart ps -a", "answering"][..],
         "agent-chat" => &["sleep 600", "acknowledged", "Conversations", "ask b say hello"],
+        "agent-conversations" => &["sleep 600", "ask b say hello", "mozart conversations a"],
         "agent-timeline" => &["soul applied", "is receiving messages", "fail no reason"],
         "agent-queue" => &["sleep 600", "mozart cancel"],
         "agent-logs" => &["mozart logs a --follow"],
@@ -73,9 +85,15 @@ async fn every_screen_is_complete_without_javascript_and_for_everybody_with_it()
         "message" => {
             &["Received", "Journaled", "Delivered", "Events", "Final", "say hello", "to b", "hello"]
         }
-        "attention" => {
-            &["2 dead letters", "no reason", "mozart dead redrive", "quarantined", "mozart start c"]
-        }
+        "attention" => &[
+            "1 open question",
+            "Shall we deploy?",
+            "2 dead letters",
+            "no reason",
+            "mozart dead redrive",
+            "quarantined",
+            "mozart start c",
+        ],
         "system" => &["connected", "JOURNAL", "Leader", "mozart node drain", "operate"],
         other => panic!("{other}"),
     };
@@ -138,15 +156,45 @@ async fn a_message_is_sent_without_javascript() {
 }
 
 #[tokio::test]
+async fn what_a_worker_asks_is_answered_with_and_without_javascript() {
+    let Some(page) = Page::open(&[("a", &flaky(""))]).await else { return };
+    let browser = &page.browser;
+    page.goto("/attention").await;
+    browser.until("#questions-none", |text| text.contains("No agent waits")).await;
+    for (script, answer) in [(true, "go on"), (false, "wait")] {
+        browser.cdp("Emulation.setScriptExecutionDisabled", json!({"value": !script})).await;
+        let asked = page.fleet.send("a", &format!("question {MARKUP}")).await;
+        eventually("a asks", async || {
+            let open = page.fleet.json(["questions"]).await;
+            if open[0]["messageId"] == asked.as_str() { Ok(()) } else { Err(open.to_string()) }
+        })
+        .await;
+        if !script {
+            page.goto("/attention").await;
+        }
+        browser.until(".sentence", |text| text == "1 open question.").await;
+        browser.until("#questions article .text", |text| text == MARKUP).await;
+        browser.until("#questions .command", |text| text.starts_with("mozart answer a/")).await;
+        browser.fill("#questions textarea", answer).await;
+        browser.click("#questions form button").await;
+        browser.until(".done", |text| text.contains("the agent goes on")).await;
+        let row = page.fleet.wait_status(&asked, "completed").await.row;
+        assert_eq!(row.response.as_deref(), Some(answer));
+    }
+    browser.until(".sentence", |text| text == "Nothing needs attention.").await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_dead_letter_is_sent_again() {
     let Some(page) = Page::open(&[("a", &flaky("ATTEMPTS 1"))]).await else { return };
     let browser = &page.browser;
     page.goto("/attention").await;
-    browser.until(".sentence", |text| text == "Nothing needs you.").await;
+    browser.until(".sentence", |text| text == "Nothing needs attention.").await;
     // It crashes in the first incarnation, and not in the next.
     let dead = page.fleet.send("a", "crash until 2; say at last").await;
     let _detail = page.fleet.wait_status(&dead, "failed").await;
-    browser.until(".sentence", |text| text.starts_with("1 dead letter,")).await;
+    browser.until(".sentence", |text| text == "1 dead letter.").await;
     browser.until("article.card", |text| text.contains("exit code 1")).await;
     let _row = page.fleet.wait_incarnation("a", 2).await;
     browser.click("article.card form[action$='/redrive'] button").await;
@@ -158,7 +206,7 @@ async fn a_dead_letter_is_sent_again() {
     browser.until(".facts", |text| text.contains(&dead)).await;
     page.goto("/attention").await;
     browser.click("article.card form[action$='/drop'] button").await;
-    browser.until(".sentence", |text| text == "Nothing needs you.").await;
+    browser.until(".sentence", |text| text == "Nothing needs attention.").await;
     assert_eq!(page.fleet.json(["dead", "ls"]).await, json!([]));
 }
 

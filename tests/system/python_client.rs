@@ -10,9 +10,23 @@ fn check(http: &Http, check: &str) -> Child {
 }
 
 #[tokio::test]
+async fn what_is_pure_in_the_python_client_needs_no_fleet() {
+    let lines = start_own_client("python_pure.py", &[]).output().await.ok().json_lines();
+    assert_eq!(lines.last().map(|line| &line["done"]), Some(&true.into()), "{lines:?}");
+}
+
+#[tokio::test]
 async fn the_python_client_sends_streams_resumes_waits_and_cancels() {
     let (_fleet, http) = fleet(&[("a", &flaky("CONCURRENCY 4"))]).await;
     let lines = check(&http, "everything").output().await.ok().json_lines();
+    assert_eq!(lines.last().map(|line| &line["done"]), Some(&true.into()), "{lines:?}");
+}
+
+#[tokio::test]
+async fn the_python_client_means_its_own_message_where_another_has_its_id() {
+    let (fleet, http) = fleet(&[("a", &flaky("")), ("b", &flaky(""))]).await;
+    let _theirs = fleet.cli(["send", "b", "say theirs", "--id", "same", "--wait"]).await.ok();
+    let lines = check(&http, "namesakes").output().await.ok().json_lines();
     assert_eq!(lines.last().map(|line| &line["done"]), Some(&true.into()), "{lines:?}");
 }
 

@@ -78,12 +78,12 @@ async fn what_still_answers_is_not_stopped() {
 #[tokio::test]
 async fn what_will_not_act_is_said_when_a_soul_is_checked_and_applied() {
     let fleet = Fleet::with(&[("a", &flaky(""))]).await;
-    let more = "ENV PATH=/x:$PATH\nLIMIT memory=1G\nSCHEDULE \"0 9 * * *\" report";
+    let more = "ENV PATH=/x:$PATH\nLIMIT memory=1G";
     let soul = fleet.soul("b", &flaky(more));
     let soul = soul.to_str().expect("text");
     for command in ["validate", "apply"] {
         let said = fleet.cli([command, soul]).await.ok();
-        for warning in ["ENV PATH: `$PATH`", "LIMIT applies to containers", "SCHEDULE"] {
+        for warning in ["ENV PATH: `$PATH`", "LIMIT applies to containers"] {
             assert!(said.stderr.contains(warning), "{command}: {said}");
         }
     }

@@ -105,7 +105,7 @@ async fn mcp_is_behind_the_same_tokens() {
     };
     let (cut, revoked) = tokio::join!(asking, revoking);
     assert!(revoked.elapsed() < Duration::from_secs(20), "{cut:?}");
-    let _cut = cut.problem(503);
+    let _cut = cut.problem(401);
     // What is no request of the protocol.
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     let _open = http.with(None).ask("POST", "/mcp", &[accept], &body).await.problem(401);

@@ -171,9 +171,15 @@ fn is_at(line: &Value, number: u32) -> bool {
     last.and_then(|last| last.parse().ok()).is_some_and(|last: u32| last >= number)
 }
 
+/// Where a record is that cannot be read.
+const UNREADABLE: &str = "_INBOX.agents.unreadable.x";
+
 /// Prompts; kills the process that answers, and freezes the next one: the whole text comes once, into the same inbox.
 async fn survives(fleet: &Fleet, client: &Client<'_>) {
     const NUMBERS: u32 = 150;
+    // A record that no process can read holds up none of what follows.
+    let fleets = Client::new(client.programs, fleet);
+    let _unreadable = fleets.run(&["publish", &format!("mozart.default.reply.{UNREADABLE}")]).await;
     let first = another(fleet).await;
     eventually("the agent is discovered", async || {
         let found = client.run(&["discover"]).await;
@@ -195,7 +201,12 @@ async fn survives(fleet: &Fleet, client: &Client<'_>) {
     seen.extend(prompt.output().await.ok().json_lines());
     assert_eq!(joined(&seen), counted(NUMBERS), "every piece once");
     assert_eq!(seen.last(), Some(&json!({"end": true})));
-    nothing_is_open(fleet).await;
+    let broker = fleet.broker().await;
+    eventually("nothing else is kept", async || {
+        let open = broker.open_replies().await.map_err(|error| error.to_string())?;
+        if open == [UNREADABLE] { Ok(()) } else { Err(format!("{open:?}")) }
+    })
+    .await;
     for api in [second, third] {
         api.signal(Signal::KILL);
         let _killed = api.output().await;
@@ -236,6 +247,19 @@ async fn users_discover_and_prompt_as_their_scopes_allow() {
     let rows = listed.as_array().expect("a list");
     assert!(rows.iter().all(|row| row["sender"] == "ana"), "{listed}");
     assert_eq!(rows.len(), 2, "{listed}");
+
+    // An admin is told by its inbox. An inbox that an answer goes to takes no other, and nothing is stored then.
+    let root = Client::of_user(&programs, &fleet, "root", &["--scope", "admin"]).await;
+    let own = "Inbox=_INBOX.mozart.default.user.root.x";
+    assert_eq!(joined(&root.lines(&["raw", "a", "say root", own]).await), "root");
+    let listed = fleet.json(["journal", "ls", "--limit", "1"]).await;
+    assert_eq!(listed[0]["sender"], "root");
+    let fleets = Client::new(&programs, &fleet);
+    let _taken = fleets.run(&["publish", "mozart.default.reply._INBOX.taken.x"]).await;
+    let refused = root.lines(&["raw", "a", "say no", "Inbox=_INBOX.taken.x"]).await;
+    assert!(refused.iter().any(|line| line["code"] == "409"), "{refused:?}");
+    let listed = fleet.json(["journal", "ls"]).await;
+    assert_eq!(listed.as_array().map(Vec::len), Some(3), "{listed}");
 
     // Whoever may read sees what there is, and prompts nobody.
     let eve = Client::of_user(&programs, &fleet, "eve", &["--scope", "read"]).await;

@@ -64,6 +64,29 @@ async fn the_commands_of_the_document_work_as_they_are_written() {
 }
 
 #[tokio::test]
+async fn the_commands_that_ask_supervisors_and_cancel_work_as_they_are_written() {
+    let Some(programs) = StockClients::find() else { return };
+    let fleet = Fleet::with(&[("echo", "MODEL test/model\nSOUL You repeat.")]).await;
+    let told = said(&fleet, &programs, "Ask the supervisors").await;
+    assert_eq!(told[0].1[0]["result"], "psPage");
+    assert_eq!(told[0].1[0]["value"]["rows"][0]["agent"], "echo", "{told:?}");
+    assert_eq!(told[1].1[0]["value"]["config"]["name"], "echo", "{told:?}");
+
+    // Nobody is at it.
+    let _stopped = fleet.cli(["stop", "echo"]).await.ok();
+    let _row = fleet.wait_state("echo", "stopped").await;
+    let _sent = fleet.cli(["send", "echo", "hello", "--id", "m-2"]).await.ok();
+    let told = said(&fleet, &programs, "Cancel a message").await;
+    assert!(told[0].1[0]["seq"].is_u64() && told[0].1[0]["error"].is_null(), "{told:?}");
+    assert_eq!(told[1].1[0]["result"], "done", "{told:?}");
+    let shown = fleet.json(["journal", "show", "echo/user/m-2"]).await;
+    assert_eq!(shown["status"], "cancelled", "{shown}");
+    // Once: the request is not the last record of the message any more.
+    let again = said(&fleet, &programs, "Cancel a message").await;
+    assert_eq!(again[0].1[0]["error"]["err_code"], 10071, "{again:?}");
+}
+
+#[tokio::test]
 async fn the_document_is_of_the_format_of_the_streams() {
     let Some(programs) = StockClients::find() else { return };
     let fleet = Fleet::with(&[("echo", "MODEL test/model\nSOUL You repeat.")]).await;

@@ -152,11 +152,12 @@ async fn a_token_does_what_its_scope_says_for_its_agents() {
         "/api/v1/messages",
         "/api/v1/dead",
         "/api/v1/events?agent=b",
-        &format!("/api/v1/messages/{id}"),
-        &format!("/api/v1/messages/{id}/events"),
+        &format!("/api/v1/messages/b%2F{id}"),
+        &format!("/api/v1/messages/b%2Fsends%2F{id}/events"),
     ] {
         let _denied = narrow.get(path).await.problem(403);
     }
+    let _unseen = narrow.get(&format!("/api/v1/messages/{id}")).await.problem(404);
     let _seen = narrow.get("/api/v1/events?agent=a").await.is(200);
     let _restarted = narrow.post("/api/v1/agents/a/restart", Value::Null).await.is(200);
     let records = fleet.json(["events", "a"]).await;

@@ -10,11 +10,13 @@ mod echo;
 mod lines;
 mod logs;
 mod memory;
+mod people;
 mod publish;
 mod pump;
 mod route;
 mod secrets;
 mod standing;
+mod steps;
 mod turn;
 mod user;
 

@@ -4,17 +4,27 @@
 use std::time::{Duration, Instant};
 
 use broker::{
-    Broker, BrokerError, EventBatch, FinalOutcome, Passed, Requested, Retries, Standing, Unreadable,
+    AnswerEnd, Broker, BrokerError, EventBatch, FinalOutcome, Passed, QuestionState, Recalled,
+    Requested, Retries, Standing, Stepped, StepsOf, Turns, Unreadable,
 };
 use common::log::LogLine;
 use common::message::{Final, MessageKey, Outcome};
-use common::{AgentName, ConversationTag, Timestamp};
+use common::question::{Answered, Asked};
+use common::step::Step;
+use common::{AgentName, ConversationTag, RequestTag, Timestamp};
 use tokio::sync::watch;
 
+use crate::book::Person;
+use crate::people::{Act, Acted};
+use crate::pump::Unread;
 use crate::standing::{Consumer, Found};
 
 /// How long storing a record is tried before the gate is checked again and storing is retried (which is harmless).
 pub(crate) const STORE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a worker waits for a step to be stored.
+const STEP_WITHIN: Duration = Duration::from_secs(600);
+/// How long supervisors may refuse to tell of steps: others may know of them.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 /// How long the broker may take to tell of a consumer.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 /// How long reading what a connection lost may take, at a time.
@@ -55,6 +65,8 @@ pub(crate) enum Done {
         seq: u64,
         final_: Option<Box<Final>>,
         attempts: u32,
+        /// Whether there are steps.
+        steps: bool,
     },
     /// The text of a message, if its request can still be read.
     Fetched {
@@ -69,6 +81,17 @@ pub(crate) enum Done {
     },
     Batch {
         seq: u64,
+    },
+    /// What earlier attempts have stored.
+    Recalled {
+        seq: u64,
+        recalled: Recalled,
+    },
+    /// A step is stored, or why not.
+    Stepped {
+        seq: u64,
+        attempt: u32,
+        ended: Result<Stepped, String>,
     },
     /// With the sizes of the records that were stored, and whether what came before the last of them was removed.
     Logs {
@@ -90,6 +113,26 @@ pub(crate) enum Done {
         /// Whether nothing of it is open in the journal any more.
         is_final: bool,
     },
+    /// What was said in a conversation.
+    /// The turns before a message were counted; none if nobody could.
+    Counted {
+        seq: u64,
+        turns: Option<u64>,
+        /// Whether anybody was asked.
+        asked: bool,
+    },
+    HistoryRead {
+        request_id: String,
+        history: Result<Turns, Unread>,
+    },
+    /// What came of something about a question to a person.
+    Person {
+        of: (u64, u32),
+        request_id: String,
+        acted: Acted,
+    },
+    /// The questions of a message that has ended are removed, or others will do that.
+    Closed,
     /// Questions that have their final states.
     Finished(Vec<MessageKey>),
     /// The turn that asked is over.
@@ -106,13 +149,19 @@ pub(crate) enum Done {
     },
 }
 
-/// Looks for a message's final state and its attempts on record.
+/// Looks for a message's final state, its attempts on record, and whether it has steps.
 pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
     let mut retries = Retries::new("looking up a message");
     loop {
-        let (standing, mark) = tokio::join!(broker.standing_of(&key), broker.last_mark(&key));
-        match (standing, mark) {
-            (Ok(standing), Ok(mark)) => {
+        let (standing, mark, steps) = tokio::join!(
+            broker.standing_of(&key),
+            broker.last_mark(&key),
+            broker.has_steps_of(&key)
+        );
+        // Supervisors of the version before know of no steps: there may be some.
+        let steps = if let Err(BrokerError::Refused(_)) = steps { Ok(true) } else { steps };
+        match (standing, mark, steps) {
+            (Ok(standing), Ok(mark), Ok(steps)) => {
                 let attempts = mark.map_or(0, |mark| mark.attempt);
                 let final_ = match standing {
                     Standing::Open => None,
@@ -120,9 +169,11 @@ pub(crate) async fn look_up(broker: Broker, seq: u64, key: MessageKey) -> Done {
                     // Whoever delivered it had it: it was finished since, and is not kept.
                     Standing::Gone => Some(Box::new(gone(broker.now()))),
                 };
-                return Done::LookedUp { seq, final_, attempts };
+                return Done::LookedUp { seq, final_, attempts, steps };
             }
-            (Err(error), _) | (_, Err(error)) => retries.pause(&error).await,
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+                retries.pause(&error).await;
+            }
         }
     }
 }
@@ -233,6 +284,145 @@ pub(crate) async fn refuse(broker: Broker, mut gate: Gate, unreadable: Unreadabl
             }
         }
     }
+}
+
+/// Reads what earlier attempts have stored, and keeps earlier incarnations from adding to it.
+pub(crate) async fn recall(broker: Broker, mut gate: Gate, seq: u64, of: StepsOf) -> Done {
+    let mut retries = Retries::new("reading the steps of earlier attempts");
+    let began = Instant::now();
+    loop {
+        let recalling = broker.recall_steps(&of, STORE_WITHIN);
+        let Some(recalled) = gate.through(recalling).await else { continue };
+        match recalled {
+            Ok(recalled) => return Done::Recalled { seq, recalled },
+            // Supervisors of the version before know of no steps.
+            Err(BrokerError::Refused(why)) if began.elapsed() > REFUSED_WITHIN => {
+                tracing::error!("the turn begins without its steps: {why}");
+                return Done::Recalled { seq, recalled: Recalled::default() };
+            }
+            Err(error) => retries.pause(&error).await,
+        }
+    }
+}
+
+/// Stores a step.
+pub(crate) async fn step(
+    broker: Broker,
+    gate: Gate,
+    seq: u64,
+    of: StepsOf,
+    step: Step,
+    after: u64,
+) -> Done {
+    let attempt = of.attempt;
+    let storing = storing(broker, gate, of, step, after);
+    let ended = tokio::time::timeout(STEP_WITHIN, storing).await.unwrap_or_else(|_| {
+        Err(format!("the broker did not confirm it within {STEP_WITHIN:?}: it may be stored"))
+    });
+    Done::Stepped { seq, attempt, ended }
+}
+
+async fn storing(
+    broker: Broker,
+    mut gate: Gate,
+    of: StepsOf,
+    step: Step,
+    after: u64,
+) -> Result<Stepped, String> {
+    let mut retries = Retries::new("storing a step");
+    loop {
+        let storing = broker.store_step(&of, &step, after, STORE_WITHIN);
+        let Some(stored) = gate.through(storing).await else { continue };
+        match stored {
+            Ok(stepped) => return Ok(stepped),
+            // It may pass, but the worker can do something about it: go on without.
+            Err(error @ BrokerError::Full(_)) => return Err(error.to_string()),
+            Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,
+        }
+    }
+}
+
+/// Does something about a question to a person.
+pub(crate) async fn person(broker: Broker, mut gate: Gate, seq: u64, person: Person) -> Done {
+    let Person { key, asked, act } = person;
+    let (of, request_id) = ((seq, asked.attempt), asked.question.request_id.clone());
+    let told = async {
+        match act {
+            Act::Ask => asking(&broker, &mut gate, &key, &asked).await,
+            Act::Look => {
+                let tag = RequestTag::of(&asked.question.request_id);
+                broker.question(&key, &tag).await.map_err(|error| error.to_string())
+            }
+            Act::End => Ok(ending(&broker, &mut gate, &key, asked).await),
+        }
+    };
+    let acted = match (tokio::time::timeout(STEP_WITHIN, told).await, act) {
+        (Ok(Ok(state)), _) => {
+            let left = match (&state, broker.now_at_least()) {
+                (QuestionState::Open { until, .. }, Some(now)) => until.since(now),
+                // Late is better than early.
+                (QuestionState::Open { asked, .. }, None) => {
+                    Duration::from_millis(asked.question.timeout_ms)
+                }
+                _ => Duration::ZERO,
+            };
+            Acted::Is(Box::new(state), left)
+        }
+        (Ok(Err(why)), Act::Ask) => Acted::Refused(why),
+        (Err(_), Act::Ask) => Acted::Refused(format!(
+            "the broker did not confirm the question within {STEP_WITHIN:?}: it may be open"
+        )),
+        (Ok(Err(_)) | Err(_), Act::Look | Act::End) => Acted::NotKnown,
+    };
+    Done::Person { of, request_id, acted }
+}
+
+async fn asking(
+    broker: &Broker,
+    gate: &mut Gate,
+    key: &MessageKey,
+    asked: &Asked,
+) -> Result<QuestionState, String> {
+    let mut retries = Retries::new("storing a question");
+    loop {
+        let asking = broker.ask_person(key, asked, STORE_WITHIN);
+        let Some(state) = gate.through(asking).await else { continue };
+        match state {
+            Ok(state) => return Ok(state),
+            // It may pass, but the worker can do something about it: go on without.
+            Err(error @ BrokerError::Full(_)) => return Err(error.to_string()),
+            Err(error) => retries.after(error).await.map_err(|error| error.to_string())?,
+        }
+    }
+}
+
+/// Nobody has answered in time: that is stored, unless somebody just has.
+async fn ending(broker: &Broker, gate: &mut Gate, key: &MessageKey, asked: Asked) -> QuestionState {
+    let nobody = Answered::nobody(asked.question, uuid::Uuid::now_v7().to_string());
+    let mut retries = Retries::new("ending a question");
+    loop {
+        let ending = broker.answer_question(key, &asked.conversation_id, &nobody, STORE_WITHIN);
+        let Some(end) = gate.through(ending).await else { continue };
+        match end {
+            Ok(AnswerEnd::Stored) => return QuestionState::Answered(nobody),
+            Ok(AnswerEnd::Already(first)) => return QuestionState::Answered(*first),
+            Err(error) => {
+                if let Err(error) = retries.after(error).await {
+                    // The worker gets what it would get; another attempt ends it again.
+                    tracing::error!("cannot store how a question has ended: {error}");
+                    return QuestionState::Answered(nobody);
+                }
+            }
+        }
+    }
+}
+
+/// Removes the questions of a message that has ended. What stays is removed by whoever lists it.
+pub(crate) async fn close_questions(broker: Broker, key: MessageKey) -> Done {
+    if let Err(error) = broker.close_questions(&key).await {
+        tracing::debug!(%error, "the questions of a message stay for now");
+    }
+    Done::Closed
 }
 
 /// Stores events.

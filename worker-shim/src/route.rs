@@ -74,6 +74,8 @@ pub(crate) fn envelope(
         path,
         redrive_of: None,
         traceparent: question.asker.as_ref().and_then(|asker| asker.traceparent),
+        scheduled_for: None,
+        deliver_at: None,
     };
     let again = question.asker.as_ref().is_some_and(|asker| asker.again);
     Ok(Asked { envelope, within, again })

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use common::question::Question;
 use common::worker::FromWorker;
 use memchr::memmem::Finder;
 use serde_json::Value;
@@ -62,8 +63,30 @@ impl Secrets {
             FromWorker::Error { turn, error, retryable, retry_after_ms } => {
                 FromWorker::Error { turn, error: self.text(error), retryable, retry_after_ms }
             }
+            FromWorker::Question { turn, mut question } => {
+                // Whoever answers chooses among the options as they are stored.
+                let Question { request_id, text, options, default, .. } = &mut *question;
+                for said in [request_id, text].into_iter().chain(options).chain(default) {
+                    *said = self.text(Cow::Borrowed(said)).into_owned();
+                }
+                FromWorker::Question { turn, question }
+            }
+            FromWorker::Step { turn, key, result } => {
+                // Both are given back as they are stored.
+                let (key, result) = (self.text(key), self.json(result));
+                FromWorker::Step { turn, key, result }
+            }
+            FromWorker::BadStep { turn, key, why } => FromWorker::BadStep {
+                turn,
+                key: key.map(|key| self.text(key)),
+                why: self.text(why.into()).into(),
+            },
+            FromWorker::BadRequest { kind, request_id, why } => {
+                FromWorker::BadRequest { kind, request_id, why: self.text(why.into()).into() }
+            }
             FromWorker::Unknown { kind } => FromWorker::Unknown { kind: self.text(kind) },
             line @ (FromWorker::Ready
+            | FromWorker::HistoryRequest { .. }
             | FromWorker::Text { .. }
             | FromWorker::TooDeep { .. }
             | FromWorker::Ack { .. }
@@ -95,6 +118,14 @@ impl Secrets {
             Cow::Borrowed(_) => text,
             Cow::Owned(hidden) => String::from_utf8_lossy(&hidden).into_owned().into(),
         }
+    }
+
+    /// JSON, with the names in place of the values in its strings: as it is where there are none.
+    fn json<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
+        let Ok(mut value) = serde_json::from_str::<Value>(&text) else { return self.text(text) };
+        let before = value.clone();
+        self.value(&mut value);
+        if value == before { text } else { value.to_string().into() }
     }
 
     fn value(&self, value: &mut Value) {
@@ -217,6 +248,11 @@ mod tests {
             r#"{"type":"route_request","requestId":"q","toId":"b","message":"\"sk-999999\""}"#,
             r#"{"type":"sk-\u00e4\/\u002B123"}"#,
             r#"{"type":"route_request","requestId":"q-sk-ä/+123","toId":"b","message":"m"}"#,
+            r#"{"type":"step","messageId":"m","key":"k","result":{"a":["sk-\u00e4\/\u002B123"]}}"#,
+            r#"{"type":"step","messageId":"m","key":"sk-ä/+123"}"#,
+            r#"{"type":"question","requestId":"q","text":"is it sk-\u00e4\/\u002B123?"}"#,
+            r#"{"type":"question","requestId":"q","text":"t","options":["sk-ä/+123"]}"#,
+            r#"{"type":"question","requestId":"q","text":"t","default":"sk-ä/+123"}"#,
         ] {
             let mut hidden = String::new();
             common::worker::read(line.as_bytes(), &mut |said| {

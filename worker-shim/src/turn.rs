@@ -3,7 +3,9 @@
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
 
 use crate::book::{GRACE_US, Now};
+use crate::people::People;
 use crate::secrets::Secrets;
+use crate::steps::Steps;
 
 /// Events wait this long for company, so that a burst is one publish and a quick turn none at all.
 const COALESCE_US: u64 = 2_000;
@@ -57,6 +59,10 @@ pub(crate) struct Turn {
     overflow: Option<&'static str>,
     /// When the first text of the answer came.
     pub(crate) first_text_us: Option<u64>,
+    /// What it stores as it goes; none if it never has.
+    steps: Option<Box<Steps>>,
+    /// What it has asked people; none if it never has.
+    people: Option<Box<People>>,
 }
 
 impl Turn {
@@ -92,7 +98,49 @@ impl Turn {
             omits: false,
             overflow: None,
             first_text_us: None,
+            steps: None,
+            people: None,
         }
+    }
+
+    /// A turn whose earlier attempts have stored these.
+    pub(crate) fn with_steps(self, steps: Option<Box<Steps>>) -> Self {
+        Self { steps, ..self }
+    }
+
+    /// Its steps; none if it has stored none.
+    pub(crate) fn steps(&mut self) -> Option<&mut Steps> {
+        self.steps.as_deref_mut()
+    }
+
+    /// The same, for one more.
+    pub(crate) fn steps_mut(&mut self) -> &mut Steps {
+        self.steps.get_or_insert_default()
+    }
+
+    /// Whether steps of it are being stored: the worker waits for that, and so does whatever comes after the turn.
+    pub(crate) fn stores_steps(&self) -> bool {
+        self.steps.as_ref().is_some_and(|steps| steps.are_under_way())
+    }
+
+    /// Its questions to people; none if it has asked none.
+    pub(crate) fn people(&mut self) -> Option<&mut People> {
+        self.people.as_deref_mut()
+    }
+
+    /// The same, for one more.
+    pub(crate) fn people_mut(&mut self) -> &mut People {
+        self.people.get_or_insert_default()
+    }
+
+    /// Whether the worker waits for a person: its deadline does not pass meanwhile, unless it is to end anyway.
+    pub(crate) fn waits_for_people(&self) -> bool {
+        !self.cancelled && self.people.as_ref().is_some_and(|people| people.are_open())
+    }
+
+    /// When something is to be done about its questions.
+    pub(crate) fn people_us(&self) -> Option<u64> {
+        self.people.as_ref().filter(|_| !self.cancelled)?.next_us()
     }
 
     /// The worker did something for this turn.
@@ -223,7 +271,8 @@ impl Turn {
 
     /// Whether the worker should be slowed down.
     pub(crate) fn congested(&self) -> bool {
-        self.pending_bytes > CONGESTED
+        let steps = self.steps.as_ref().map_or(0, |steps| steps.waiting_bytes());
+        self.pending_bytes > CONGESTED || steps > CONGESTED
     }
 
     /// Whether nothing of it was published, not even that it began.
@@ -233,7 +282,7 @@ impl Turn {
 
     /// Whether nothing is left to publish.
     pub(crate) fn is_published(&self) -> bool {
-        !self.in_flight && self.pending.is_empty()
+        !self.in_flight && self.pending.is_empty() && !self.stores_steps()
     }
 
     /// When [`Self::take_batch`] has something.
@@ -275,7 +324,7 @@ impl Turn {
 
     /// The unpublished events, if they are few enough for the final state.
     pub(crate) fn take_tail(&mut self, now: Now) -> Option<Vec<Event>> {
-        if self.in_flight || self.pending_bytes > TAIL {
+        if self.in_flight || self.pending_bytes > TAIL || self.stores_steps() {
             return None;
         }
         self.sent_us = Some(now.us);

@@ -14,6 +14,8 @@ use common::failure;
 
 /// For how long the broker may give no answer: a cluster that has just lost a server elects leaders for some seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Names of a page that are compared with one that is not known.
+const NEAR: usize = 100;
 
 /// Whether the agent is registered.
 ///
@@ -44,8 +46,8 @@ pub async fn require(client: &Client, agent: &AgentName) -> Result<(), ApiError>
 
 /// The error for an unknown agent, with the name that was probably meant if a supervisor answers.
 pub async fn meant(client: &Client, agent: &AgentName) -> ApiError {
-    let rows = client.brief_rows(None).await.unwrap_or_default();
-    let names: Vec<&str> = rows.iter().map(|row| row.agent.as_str()).collect();
+    let near = near(client, agent).await;
+    let names: Vec<&str> = near.iter().map(AgentName::as_str).collect();
     let removed = |_, at: Timestamp, record: &ControlRecord| {
         matches!(record.event, ControlEvent::AgentRemoved { .. }).then_some(at)
     };
@@ -58,6 +60,31 @@ pub async fn meant(client: &Client, agent: &AgentName) -> ApiError {
         // What the broker does not tell is left out.
         Ok(None) | Err(_) => unknown(agent, &names),
     }
+}
+
+/// The names among which the one that was meant probably is. However many agents there are, two pages of them are asked for: the first,
+/// which in a small fleet is all of them, and the one in which the name would be.
+async fn near(client: &Client, agent: &AgentName) -> Vec<AgentName> {
+    if !client.agents().is_empty() {
+        return client.agents().iter().filter(|one| *one != agent).cloned().collect();
+    }
+    let mut names = Vec::new();
+    for after in [None, beginning(agent)] {
+        let mut pages = client.pages(after, true);
+        let rows = pages.next(NEAR).await.ok().flatten().unwrap_or_default();
+        names.extend(rows.into_iter().map(|row| row.agent));
+        if !pages.has_more() {
+            break;
+        }
+    }
+    names
+}
+
+/// What a name begins with when its end is mistyped; none of one that is short.
+fn beginning(agent: &AgentName) -> Option<AgentName> {
+    const END: usize = 2;
+    let name = agent.as_str();
+    name.get(..name.len().checked_sub(END)?).and_then(|name| AgentName::new(name).ok())
 }
 
 /// The error for an unknown agent, with the name that was probably meant.
@@ -91,6 +118,13 @@ mod tests {
         assert_eq!(did_you_mean("writr", &["reader", "writer"]), Some("writer"));
         assert_eq!(did_you_mean("billing", &["reader", "writer"]), None);
         assert_eq!(did_you_mean("x", &[]), None);
+    }
+
+    #[test]
+    fn the_page_of_a_name_begins_before_its_end() {
+        let name = |name: &str| AgentName::new(name).expect("valid");
+        assert_eq!(beginning(&name("writr")), Some(name("wri")));
+        assert_eq!(beginning(&name("ab")), None);
     }
 
     #[test]

@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use broker::{Broker, Link, Subscription};
+use bytes::Bytes;
 use common::api::ApiError;
 use common::message::{Final, MessageKey};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::answers::Wait;
 use broker::Attempt;
 
 /// How often a final state is looked up while none was announced.
@@ -21,9 +23,31 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct Answer {
     broker: Broker,
     key: MessageKey,
-    told: Subscription,
+    told: Told,
     link: watch::Receiver<Link>,
     look: Interval,
+}
+
+/// Where it is announced.
+#[derive(Debug)]
+enum Told {
+    Own(Subscription),
+    /// None once it has been announced there.
+    Shared(Option<Wait>),
+}
+
+impl Told {
+    /// None: it is not announced here any more. Cancel safe.
+    async fn next(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Own(told) => told.next().await.map(|message| message.payload),
+            Self::Shared(shared) => {
+                let told = (&mut shared.as_mut()?.told).await;
+                *shared = None;
+                told.ok()
+            }
+        }
+    }
 }
 
 impl Answer {
@@ -34,11 +58,20 @@ impl Answer {
     pub async fn listen(broker: &Broker, key: &MessageKey) -> Result<Self, ApiError> {
         let subject = broker.subjects().done(key);
         let told = broker.subscribe(subject, None).await.attempt("cannot listen for the answer")?;
+        Ok(Self::told(broker, key, Told::Own(told)))
+    }
+
+    /// The same, where many are waited for.
+    pub(crate) fn shared(broker: &Broker, key: &MessageKey, wait: Wait) -> Self {
+        Self::told(broker, key, Told::Shared(Some(wait)))
+    }
+
+    fn told(broker: &Broker, key: &MessageKey, told: Told) -> Self {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick is due at once, which is too early for a message that is only now being sent.
         look.reset();
-        Ok(Self { broker: broker.clone(), key: key.clone(), told, link: broker.link(), look })
+        Self { broker: broker.clone(), key: key.clone(), told, link: broker.link(), look }
     }
 
     /// Looks up the final state.
@@ -57,8 +90,8 @@ impl Answer {
         loop {
             tokio::select! {
                 told = self.told.next(), if listening => match told {
-                    Some(message) => {
-                        if let Ok(final_) = serde_json::from_slice(&message.payload) {
+                    Some(final_) => {
+                        if let Ok(final_) = serde_json::from_slice(&final_) {
                             return final_;
                         }
                     }

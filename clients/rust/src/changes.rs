@@ -8,6 +8,7 @@ use serde_json::Value;
 const FILES: &str = "files";
 /// A field that differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// Where: `attempts`, `env.LANG`.

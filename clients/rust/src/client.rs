@@ -25,6 +25,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 const PAGE: usize = 200;
 /// Agents of one answer that asks no journal.
 const BRIEF_PAGE: usize = 1000;
+/// Agents that are asked for one by one; of more, all rows are read.
+const FEW: usize = 16;
 
 /// A connection to a fleet, and in whose name it asks.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub struct Client {
     pub broker: Broker,
     /// Who asks, where that is not whoever the connection was made as: a connection with all rights can speak for others.
     behalf: Option<(Scope, SenderName)>,
+    /// The only agents that it may see; none: all of them.
+    agents: Vec<AgentName>,
 }
 
 /// The time by this machine's clock.
@@ -51,14 +55,33 @@ impl Client {
     /// A client that asks as whoever the connection was made as.
     #[must_use]
     pub fn new(broker: Broker) -> Self {
-        Self { broker, behalf: None }
+        Self { broker, behalf: None, agents: Vec::new() }
     }
 
     /// The same connection, in the name of somebody with that scope: the supervisors refuse what is beyond it, and the control log names them.
     /// Only a connection with all rights can do so.
     #[must_use]
     pub fn on_behalf(&self, scope: Scope, name: SenderName) -> Self {
-        Self { broker: self.broker.clone(), behalf: Some((scope, name)) }
+        Self { behalf: Some((scope, name)), ..self.clone() }
+    }
+
+    /// The same connection for some agents alone; none: for all of them. Whoever looks up messages, or is told which name was probably meant,
+    /// learns of no other agent.
+    #[must_use]
+    pub fn only(self, agents: Vec<AgentName>) -> Self {
+        Self { agents, ..self }
+    }
+
+    /// The only agents that it may see; none: all of them.
+    #[must_use]
+    pub fn agents(&self) -> &[AgentName] {
+        &self.agents
+    }
+
+    /// Whether it may see an agent.
+    #[must_use]
+    pub fn sees(&self, agent: &AgentName) -> bool {
+        self.agents.is_empty() || self.agents.contains(agent)
     }
 
     /// The sender of the messages.
@@ -135,6 +158,8 @@ impl Client {
                 | Query::Ps { .. }
                 | Query::Inspect { .. }
                 | Query::Nodes { .. }
+                | Query::Schedules { .. }
+                | Query::Questions { .. }
                 | Query::Rebalance
         );
         let asked = if changes_nothing {
@@ -216,7 +241,13 @@ impl Client {
         brief: bool,
     ) -> Result<Vec<AgentRow>, ApiError> {
         if let Some(agent) = agent.cloned() {
-            let query = Query::Ps { agent: Some(agent), brief, after: None, limit: None };
+            let query = Query::Ps {
+                agent: Some(agent),
+                brief,
+                after: None,
+                limit: None,
+                in_trouble: false,
+            };
             let reply = self.ask(&query).await?;
             return if let Reply::Ps(rows) = reply { Ok(rows) } else { Err(unexpected(&reply)) };
         }
@@ -227,9 +258,39 @@ impl Client {
         Ok(rows)
     }
 
+    /// The rows of all agents that it may see. Where these are few and named, only they are asked for, however many there are.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn seen_rows(&self, brief: bool) -> Result<Vec<AgentRow>, ApiError> {
+        if self.agents.is_empty() || self.agents.len() > FEW {
+            let mut rows = self.rows_of(None, brief).await?;
+            rows.retain(|row| self.sees(&row.agent));
+            return Ok(rows);
+        }
+        let mut rows = Vec::new();
+        for agent in &self.agents {
+            rows.extend(self.row(agent, brief).await?);
+        }
+        rows.sort_by(|one: &AgentRow, other| one.agent.cmp(&other.agent));
+        Ok(rows)
+    }
+
+    /// The row of an agent; none if there is no such agent.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn row(&self, agent: &AgentName, brief: bool) -> Result<Option<AgentRow>, ApiError> {
+        match self.rows_of(Some(agent), brief).await {
+            Ok(rows) => Ok(rows.into_iter().find(|row| row.agent == *agent)),
+            Err(error) if error.code == failure::NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The rows of all agents whose names come after one, a page at a time: however many there are, each answer fits a message.
     pub fn pages(&self, after: Option<AgentName>, brief: bool) -> Pages<'_> {
-        Pages { client: self, after, brief, more: true }
+        Pages { client: self, after, brief, in_trouble: false, more: true }
     }
 
     /// A request that changes agents.
@@ -250,7 +311,7 @@ impl Client {
         if reply == Reply::Done { Ok(()) } else { Err(unexpected(&reply)) }
     }
 
-    async fn alter(&self, query: &Query) -> Result<Reply, ApiError> {
+    pub(crate) async fn alter(&self, query: &Query) -> Result<Reply, ApiError> {
         // A disk that is busy, as with an image that was just pulled, holds a synced write up for longer than one would think.
         const WITHIN: Duration = Duration::from_secs(60);
         self.lasts().await?;
@@ -310,10 +371,17 @@ pub struct Pages<'a> {
     client: &'a Client,
     after: Option<AgentName>,
     brief: bool,
+    in_trouble: bool,
     more: bool,
 }
 
 impl Pages<'_> {
+    /// Only agents that are [in trouble](AgentRow::is_in_trouble); others may be among them, where a supervisor of an earlier version answers.
+    #[must_use]
+    pub fn in_trouble(self) -> Self {
+        Self { in_trouble: true, ..self }
+    }
+
     /// The next rows, at most `most` and at least one; none at the end.
     ///
     /// # Errors
@@ -324,7 +392,8 @@ impl Pages<'_> {
         }
         let page = if self.brief { BRIEF_PAGE } else { PAGE };
         let (after, limit) = (self.after.clone(), Some(page.min(most)));
-        let query = Query::Ps { agent: None, brief: self.brief, after, limit };
+        let query =
+            Query::Ps { agent: None, brief: self.brief, after, limit, in_trouble: self.in_trouble };
         let reply = self.client.ask(&query).await?;
         let rows = if let Reply::PsPage(AgentPage { rows, more }) = reply {
             self.more = more;

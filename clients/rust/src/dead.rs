@@ -19,9 +19,13 @@ const WHAT: &str = "cannot read the dead letters";
 const REDRIVEN: Uuid = Uuid::from_u128(0x6d6f_7a61_7274_5e64_9264_7265_6472_6976);
 
 /// Whether a message has failed just now: its letter is stored after its final state, and before it is done with.
-async fn is_on_its_way(client: &Client, message: &MessageRef) -> bool {
+async fn is_on_its_way(client: &Client, message: &MessageRef, ids: Ids) -> bool {
     const LATELY: Duration = Duration::from_secs(10);
-    let Ok(request) = message.resolve(&client.broker).await else { return false };
+    let request = match ids {
+        Ids::Beginnings => message.resolve(&client.broker).await,
+        Ids::Whole => message.seen(client).await.map(|found| found.request),
+    };
+    let Ok(request) = request else { return false };
     match client.broker.outcome_of(&request.value.key()).await {
         Ok(Some(Stored { value, .. })) => {
             value.status == Outcome::Failed && now().since(value.at) < LATELY
@@ -35,12 +39,36 @@ async fn is_on_its_way(client: &Client, message: &MessageRef) -> bool {
 /// # Errors
 /// 3 when there is none, or more than one.
 pub async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>, ApiError> {
+    find(client, message, Ids::Beginnings).await
+}
+
+/// The same as doors look it up: by its whole id, and among the agents that the client may see. See [`MessageRef::seen`].
+///
+/// # Errors
+/// As [`one`].
+pub async fn seen(client: &Client, message: &MessageRef) -> Result<Stored<DeadLetter>, ApiError> {
+    find(client, message, Ids::Whole).await
+}
+
+/// How an id is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    /// Whole, or as it begins.
+    Beginnings,
+    Whole,
+}
+
+async fn find(
+    client: &Client,
+    message: &MessageRef,
+    ids: Ids,
+) -> Result<Stored<DeadLetter>, ApiError> {
     const WAIT: Duration = Duration::from_secs(3);
     const AGAIN: Duration = Duration::from_millis(50);
     let until = Instant::now() + WAIT;
     let found = loop {
-        let found = named(client, message).await?;
-        if found.is_ok() || Instant::now() > until || !is_on_its_way(client, message).await {
+        let found = named(client, message, ids).await?;
+        if found.is_ok() || Instant::now() > until || !is_on_its_way(client, message, ids).await {
             break found;
         }
         tokio::time::sleep(AGAIN).await;
@@ -70,12 +98,20 @@ pub async fn one(client: &Client, message: &MessageRef) -> Result<Stored<DeadLet
 async fn named(
     client: &Client,
     message: &MessageRef,
+    ids: Ids,
 ) -> Result<Result<Vec<Stored<DeadLetter>>, NotOne>, ApiError> {
     let (agent, sender) = (message.agent.as_ref(), message.sender.as_ref());
-    let of = async |id: &MessageId| client.broker.dead_named(agent, sender, id).await.attempt(WHAT);
+    let of = async |id: &MessageId| {
+        let mut letters = client.broker.dead_named(agent, sender, id).await.attempt(WHAT)?;
+        letters.retain(|letter| client.sees(&letter.value.envelope.agent));
+        Ok::<_, ApiError>(letters)
+    };
     let letters = of(&message.message_id).await?;
     if !letters.is_empty() {
         return Ok(Ok(letters));
+    }
+    if ids == Ids::Whole {
+        return Ok(Err(NotOne::None));
     }
     let beginning = message.message_id.as_str();
     let ids = client.broker.dead_ids(agent, sender, beginning).await.attempt(WHAT)?;
@@ -89,6 +125,7 @@ async fn named(
 
 /// The outcome of a dead message.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Redriven {
     /// The message that repeats it.
@@ -197,6 +234,8 @@ fn again(dead: &Envelope, seq: u64, at: Timestamp) -> Envelope {
         cause: None,
         path: Vec::new(),
         redrive_of: Some(dead.message_id.clone()),
+        scheduled_for: dead.scheduled_for,
+        deliver_at: None,
         traceparent: dead.traceparent,
         agent: dead.agent.clone(),
         sender: dead.sender.clone(),
@@ -206,6 +245,7 @@ fn again(dead: &Envelope, seq: u64, at: Timestamp) -> Envelope {
 
 /// A dead letter in JSON, its id and agent in front where scripts look for them.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Shown<'a> {
     /// Its id.

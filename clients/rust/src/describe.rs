@@ -38,6 +38,8 @@ pub fn control(record: &ControlRecord) -> String {
             | ControlEvent::AgentReplaced { .. }
             | ControlEvent::AgentRemoved { .. }
             | ControlEvent::AgentMoved { .. }
+            | ControlEvent::SchedulePaused { .. }
+            | ControlEvent::ScheduleResumed { .. }
             | ControlEvent::NodeDrained { .. }
             | ControlEvent::NodeUndrained { .. }
             | ControlEvent::NodeRemoved { .. }
@@ -98,6 +100,12 @@ fn what(record: &ControlRecord) -> String {
         ControlEvent::NodeUndrained { node } => format!("undrain of node {node} requested"),
         ControlEvent::NodeRemoved { node } => format!("removal of node {node} requested"),
         ControlEvent::AgentMoved { to, .. } => format!("move to node {to} requested"),
+        ControlEvent::SchedulePaused { schedule, .. } => {
+            format!("pause of schedule {schedule} requested")
+        }
+        ControlEvent::ScheduleResumed { schedule, .. } => {
+            format!("resumption of schedule {schedule} requested")
+        }
         ControlEvent::SanctumMoved { .. } => "its SANCTUM was moved".to_owned(),
         ControlEvent::SanctumNotMoved { reason, .. } => {
             format!("its SANCTUM was not moved: {reason}")

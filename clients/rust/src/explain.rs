@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
-use broker::{Attempt as _, Broker, ControlItem, EventBatch};
+use broker::{Attempt as _, Broker, ControlItem, EventBatch, Stored};
 use common::api::{AgentState, ApiError, Hello, Query, Reply};
 use common::control::{ControlEvent, ControlRecord};
 use common::event::attempt_of;
 use common::message::{Envelope, Final};
 use common::spec::AgentSpec;
-use common::{AgentName, NodeName, failure, words};
+use common::{AgentName, NodeName, Timestamp, failure, words};
 use serde::Serialize;
 use supervisor_core::{Agent, Phase, State};
 
@@ -18,10 +18,12 @@ use crate::client::{Client, now};
 use crate::ends::{Incarnations, LastEnd};
 use crate::reasons::{self, Facts};
 use crate::reference::MessageRef;
-use crate::{agents, describe};
+use crate::{agents, describe, journal};
 
 /// How many messages before the one in question are looked at.
 const AHEAD: usize = 50;
+/// Of how many open questions of its agent those of a message are told.
+const ASKED: usize = 100;
 
 /// How many of an agent's last records are looked at.
 const RECORDS: usize = 500;
@@ -31,6 +33,7 @@ const LETTERS: u64 = 200;
 
 /// What is known of the state of an agent, or a message.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// The agent of the message; none where the subject is an agent.
@@ -84,6 +87,30 @@ pub async fn explain(client: &Client, target: &str) -> Result<Explanation, ApiEr
         Err(error) => return Err(error),
     };
     message(client, fleet, request.value, request.seq).await
+}
+
+/// Explains an agent.
+///
+/// # Errors
+/// 3 when there is no such agent.
+pub async fn of_agent(client: &Client, name: &AgentName) -> Result<Explanation, ApiError> {
+    let fleet = fold(client).await?;
+    match fleet.state.agent(name).is_some() || fleet.state.tombstone(name).is_some() {
+        true => agent(client, fleet, name).await,
+        false => Err(agents::meant(client, name).await),
+    }
+}
+
+/// Explains a message that was found.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn of_message(
+    client: &Client,
+    Stored { value, seq, .. }: Stored<Envelope>,
+) -> Result<Explanation, ApiError> {
+    let fleet = fold(client).await?;
+    message(client, fleet, value, seq).await
 }
 
 /// The control log, folded here.
@@ -352,6 +379,12 @@ async fn message(
     let mut batches = broker.events(&key).await.attempt(what())?;
     batches.extend(final_.as_ref().and_then(|final_| tail(&request, final_)));
     let dead = broker.dead_letter(&key).await.attempt(what())?.map(|stored| stored.value);
+    if final_.is_none()
+        && let Some(at) = request.deliver_at
+        && broker.request_of(&key).await.attempt(what())?.is_none()
+    {
+        return Ok(waits(fleet, request, at));
+    }
     let agent = fleet.state.agent(name);
     let mut ahead = Vec::new();
     if final_.is_none() {
@@ -375,7 +408,13 @@ async fn message(
         request,
     };
     let mut why = reasons::message(&facts);
+    let steps = journal::steps(broker, &key, facts.final_.is_some()).await?;
+    why.extend(reasons::steps(&steps));
     if facts.final_.is_none() {
+        let open = client.question_page(Some(key.agent.clone()), 0, ASKED).await;
+        // What no supervisor tells is left out.
+        let asked = open.map(|page| reasons::asks(&page.rows, &key)).unwrap_or_default();
+        why.splice(1..1, asked);
         why.extend(fleet.undecided().map(str::to_owned));
         why.extend(refuses(broker, &facts.request.agent).await);
     }
@@ -388,6 +427,33 @@ async fn message(
         supervised: fleet.supervised,
         warnings: fleet.warnings,
     })
+}
+
+/// A message that is to be delivered later.
+fn waits(fleet: Fleet, request: Envelope, at: Timestamp) -> Explanation {
+    let Envelope { message_id, agent, .. } = request;
+    let mut why = vec![format!(
+        "It waits to be delivered at {at}, by the broker's clock; then it is a message as any other. `mozart cancel {message_id}` cancels it."
+    )];
+    if fleet.state.agent(&agent).is_none() {
+        why.push(format!("There is no agent {agent} now: without it, the message is cancelled when its time comes."));
+    }
+    match (fleet.supervised, fleet.led) {
+        (true, true) => {}
+        (true, false) | (false, _) => why.push(
+            "No supervisor leads: it is not delivered until one does. `mozart up` starts one, `mozart doctor` checks what keeps it from leading."
+                .to_owned(),
+        ),
+    }
+    Explanation {
+        agent: Some(agent),
+        explanation: why,
+        log: None,
+        recent: None,
+        subject: message_id.to_string(),
+        supervised: fleet.supervised,
+        warnings: fleet.warnings,
+    }
 }
 
 /// The events that came with the final state.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use broker::{Attempt as _, Broker, Cursor, EventBatch, Found, ListQuery};
+use broker::{Archived, Attempt as _, Broker, Cursor, EventBatch, Found, ListQuery, Stored};
 use common::api::{ApiError, MessageDetail, MessageRow};
 use common::event::{ATTEMPT_STRIDE, Event, EventBody, sequence};
-use common::message::{AttemptEnd, Envelope, Final, Status};
+use common::message::{AttemptEnd, Envelope, Final, MessageKey, Status};
+use common::step::StepMark;
 use common::{AgentName, ConversationId, ConversationTag, SenderName, Timestamp};
 
 use crate::client::now;
@@ -94,6 +95,7 @@ pub async fn list(broker: &Broker, wanted: &Wanted) -> Result<Page, ApiError> {
     let query = ListQuery {
         agent: wanted.agent.clone(),
         conversation: wanted.conversation.as_ref().map(ConversationTag::of_conversation),
+        sender: None,
         after: wanted.before.clone(),
         about: limit,
         hot: !wanted.statuses.is_empty() && wanted.statuses.iter().all(|status| status.is_open()),
@@ -118,11 +120,7 @@ pub async fn list(broker: &Broker, wanted: &Wanted) -> Result<Page, ApiError> {
         let request = listed.request.value;
         let final_ = listed.final_.map(|stored| stored.value);
         if wanted.is_of(&request) {
-            let events = match final_ {
-                Some(_) => Vec::new(),
-                None => events(broker, &request).await?,
-            };
-            let row = row(request, final_.as_ref(), &events);
+            let row = listed_row(broker, request, final_).await?;
             rows.extend(Some(row).filter(|row| wanted.is_status(row.status)));
         }
         if rows.len() >= limit || looked >= LOOKED {
@@ -135,24 +133,121 @@ pub async fn list(broker: &Broker, wanted: &Wanted) -> Result<Page, ApiError> {
     Ok(Page { rows, older, unreadable: listing.unreadable() })
 }
 
+/// A message as lists show it. Of one that is open, the first events and the last are read, however many it has.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn listed_row(
+    broker: &Broker,
+    request: Envelope,
+    final_: Option<Final>,
+) -> Result<MessageRow, ApiError> {
+    /// Records in which a worker was given the message, and has confirmed it.
+    const FIRST: usize = 4;
+    let events = match final_ {
+        Some(_) => Vec::new(),
+        None => ends(broker, &request, FIRST).await?.0,
+    };
+    Ok(row(request, final_.as_ref(), &events))
+}
+
+/// The first events of a message, of so many records at most, and the last ones; and whether some are left out.
+async fn ends(
+    broker: &Broker,
+    request: &Envelope,
+    records: usize,
+) -> Result<(Vec<EventBatch>, bool), ApiError> {
+    let what = format!("cannot read the events of {}", request.message_id);
+    let key = request.key();
+    let first = broker.first_events(&key, records);
+    let (mut batches, last) = tokio::try_join!(first, broker.last_events(&key)).attempt(what)?;
+    let seq = |batch: &EventBatch| batch.events.last().map(|event| event.seq);
+    let is_cut =
+        batches.len() >= records && batches.last().and_then(seq) < last.as_ref().and_then(seq);
+    batches.extend(last.filter(|_| is_cut));
+    Ok((batches, is_cut))
+}
+
+/// A message with as much of its history as is read at a glance.
+#[derive(Debug)]
+pub struct Glance {
+    /// The message.
+    pub detail: MessageDetail,
+    /// Its request.
+    pub request: Stored<Envelope>,
+    /// Where it is in the history, if it has left the journal.
+    pub archived: Option<u64>,
+    /// When its final state was stored, by the broker's clock; none if it has none.
+    pub finished: Option<Timestamp>,
+    /// Whether events between the first and the last ones are left out.
+    pub is_cut: bool,
+}
+
+/// A message with the first events, of so many records at most, and the last ones.
+///
+/// # Errors
+/// 3 when there is no such message.
+pub async fn glance(
+    broker: &Broker,
+    message: &MessageRef,
+    records: usize,
+) -> Result<Glance, ApiError> {
+    let Found { request, mut archived } = message.resolve_whole(broker).await?;
+    if archived.is_none() {
+        // A whole name is found without what the history says of it.
+        let key = request.value.key();
+        let what = format!("cannot read message {}", key.message_id);
+        if broker.request_of(&key).await.attempt(what.clone())?.is_none() {
+            archived = broker.archived_of(&key).await.attempt(what)?;
+        }
+    }
+    let place = archived.as_ref().map(|archived| archived.seq);
+    let events = async { ends(broker, &request.value, records).await };
+    let (detail, finished, is_cut) = with_history(broker, &request.value, archived, events).await?;
+    Ok(Glance { detail, request, archived: place, finished, is_cut })
+}
+
 /// A message with its history.
 ///
 /// # Errors
 /// 3 when there is no such message.
 pub async fn detail(broker: &Broker, message: &MessageRef) -> Result<MessageDetail, ApiError> {
-    let Found { request, archived } = message.resolve_whole(broker).await?;
+    detail_of(broker, message.resolve_whole(broker).await?).await
+}
+
+/// The same of a message that was found.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn detail_of(broker: &Broker, found: Found) -> Result<MessageDetail, ApiError> {
+    let Found { request, archived } = found;
     let request = request.value;
+    let events = async { Ok((events(broker, &request).await?, false)) };
+    Ok(with_history(broker, &request, archived, events).await?.0)
+}
+
+/// A message with what was read of its events, when its final state was stored, and whether some events are left out.
+async fn with_history(
+    broker: &Broker,
+    request: &Envelope,
+    archived: Option<Archived>,
+    events: impl Future<Output = Result<(Vec<EventBatch>, bool), ApiError>>,
+) -> Result<(MessageDetail, Option<Timestamp>, bool), ApiError> {
     let what = || format!("cannot read message {}", request.message_id);
     let key = request.key();
-    let events = async { events(broker, &request).await };
-    let (final_, mut attempts, batches) = match archived {
-        Some(archived) => (Some(archived.final_.value), Some(archived.attempts), events.await?),
+    let (final_, mut attempts, steps, (batches, is_cut)) = match archived {
+        Some(archived) => {
+            (Some(archived.final_), Some(archived.attempts), archived.steps, events.await?)
+        }
         None => {
             let outcome = async { broker.outcome_of(&key).await.attempt(what()) };
             let (outcome, batches) = tokio::try_join!(outcome, events)?;
-            (outcome.map(|stored| stored.value), None, batches)
+            let steps = steps(broker, &key, outcome.is_some()).await?;
+            (outcome, None, steps, batches)
         }
     };
+    let finished = final_.as_ref().map(|final_| final_.at);
+    let final_ = final_.map(|final_| final_.value);
     let mut ends = Vec::new();
     if let Some(final_) = final_.as_ref().filter(|final_| final_.attempts > 1)
         && batches.is_empty()
@@ -164,9 +259,30 @@ pub async fn detail(broker: &Broker, message: &MessageRef) -> Result<MessageDeta
         }
         ends = attempts.into_iter().flatten().map(|end| ended(end, final_.at)).collect();
     }
-    let row = row(request, final_.as_ref(), &batches);
+    let row = row(request.clone(), final_.as_ref(), &batches);
     ends.extend(history(batches, final_));
-    Ok(MessageDetail { row, history: ends })
+    Ok((MessageDetail { row, history: ends, steps }, finished, is_cut))
+}
+
+/// The steps that a message's worker has stored.
+///
+/// # Errors
+/// When the broker does not answer.
+pub(crate) async fn steps(
+    broker: &Broker,
+    key: &MessageKey,
+    is_final: bool,
+) -> Result<Vec<StepMark>, ApiError> {
+    let what = || format!("cannot read the steps of {}", key.message_id);
+    let steps = broker.steps(key, false).await.attempt(what())?;
+    // They leave with their message.
+    let has_left =
+        is_final && steps.is_empty() && broker.request_of(key).await.attempt(what())?.is_none();
+    if !has_left {
+        return Ok(steps);
+    }
+    let archived = broker.archived_of(key).await.attempt(what())?;
+    Ok(archived.map(|archived| archived.steps).unwrap_or_default())
 }
 
 /// An attempt's end as the event that it was; when that was is not kept.
@@ -231,6 +347,8 @@ pub fn row(request: Envelope, final_: Option<&Final>, batches: &[EventBatch]) ->
         created_at: request.created_at,
         cause: request.cause,
         redrive_of: request.redrive_of,
+        scheduled_for: request.scheduled_for,
+        deliver_at: request.deliver_at,
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod agents;
 pub mod answer;
+pub mod answers;
 pub mod cancel;
 pub mod changes;
 mod client;
@@ -13,12 +14,16 @@ pub mod explain;
 pub mod feed;
 pub mod journal;
 pub mod links;
+mod questions;
 mod reasons;
 pub mod reference;
 pub mod rollout;
+mod schedules;
 pub mod send;
 pub mod stream;
 pub mod tokens;
 pub mod watch;
 
 pub use client::{Client, Pages, now, removed, unexpected};
+pub use questions::Questions;
+pub use schedules::{Schedules, ShownSchedule};

@@ -40,3 +40,8 @@ pub async fn take(broker: &Broker, secret: &str) -> Result<Option<Token>, ApiErr
     let token = broker.token_named(&link.token).await.attempt(WHAT)?;
     Ok(token.filter(|token| token.hash == link.hash && !token.has_expired(at)))
 }
+
+/// Whether a link can still be used. Where nobody can tell, it may be.
+pub async fn is_open(broker: &Broker, secret: &str) -> bool {
+    broker.has_link(&hash(secret)).await.unwrap_or(true)
+}

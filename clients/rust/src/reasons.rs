@@ -6,8 +6,10 @@ use std::time::Duration;
 use broker::EventBatch;
 use common::api::AgentState;
 use common::event::EventBody;
-use common::message::{DeadLetter, Envelope, Final, Outcome};
+use common::message::{DeadLetter, Envelope, Final, MessageKey, Outcome};
+use common::question::OpenQuestion;
 use common::spec::Retry;
+use common::step::StepMark;
 use common::words::count;
 use common::{MessageId, Timestamp};
 use supervisor_core::Agent;
@@ -36,6 +38,47 @@ struct Attempt {
     incarnation: u64,
     last: Timestamp,
     error: Option<String>,
+}
+
+/// What a message's worker has stored; none if it has stored nothing.
+pub(crate) fn steps(steps: &[StepMark]) -> Option<String> {
+    /// So many are named.
+    const NAMED: usize = 10;
+    let bytes: u64 = steps.iter().map(|step| step.bytes).sum();
+    let mut names: Vec<String> = steps
+        .iter()
+        .take(NAMED)
+        .map(|step| format!("{:?}", words::one_line(&step.key, 40)))
+        .collect();
+    if steps.len() > NAMED {
+        names.push(format!("{} more", steps.len() - NAMED));
+    }
+    (!steps.is_empty()).then(|| {
+        format!(
+            "{} stored, with {} of results: {}.",
+            count(steps.len() as u64, "step is", "steps are"),
+            words::bytes(bytes),
+            names.join(", ")
+        )
+    })
+}
+
+/// What a turn waits for a person to answer; of those that are open, the ones of a message.
+pub(crate) fn asks(open: &[OpenQuestion], of: &MessageKey) -> Vec<String> {
+    let of_it = |one: &&OpenQuestion| one.sender == of.sender && one.message_id == of.message_id;
+    let mine = open.iter().filter(of_it);
+    mine.map(|one| {
+        format!(
+            "It waits for a person to answer {:?}, asked at {}, until {}: `mozart answer {}/{}/{} TEXT`.",
+            words::one_line(&one.text, 200),
+            one.asked,
+            one.until,
+            one.agent,
+            one.message_id,
+            words::one_line(&one.request_id, 80)
+        )
+    })
+    .collect()
 }
 
 /// Why the message is in its current state, most important first.

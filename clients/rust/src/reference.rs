@@ -12,6 +12,8 @@ use common::{AgentName, MessageId, SenderName};
 use broker::Attempt;
 use common::failure;
 
+use crate::client::Client;
+
 /// A message as a person names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageRef {
@@ -73,18 +75,60 @@ impl MessageRef {
                 return Ok(Found { request, archived: None });
             }
         }
-        let found = broker.find_whole(&self.message_id).await.attempt(what())?;
+        let found = broker.find_whole(None, &self.message_id).await.attempt(what())?;
         if !found.is_empty() {
             return self.only(found);
         }
         let whole = self.completed(broker).await?;
-        let found = broker.find_whole(&whole.message_id).await.attempt(what())?;
+        let found = broker.find_whole(None, &whole.message_id).await.attempt(what())?;
         whole.only(found)
+    }
+
+    /// The same as doors look it up: by its whole id, at a cost that does not grow with what is stored, and among the agents that the client
+    /// may see. A message of another agent is answered like one that does not exist.
+    ///
+    /// # Errors
+    /// As [`MessageRef::resolve`].
+    pub async fn seen(&self, client: &Client) -> Result<Found, ApiError> {
+        let what = || format!("cannot look up message {}", self.message_id);
+        let (broker, id) = (&client.broker, &self.message_id);
+        let found = match (&self.agent, &self.sender) {
+            (Some(agent), _) if !client.sees(agent) => Vec::new(),
+            (Some(agent), Some(sender)) => {
+                let (agent, sender) = (agent.clone(), sender.clone());
+                let key = MessageKey { agent, sender, message_id: id.clone() };
+                let request = broker.message_of(&key).await.attempt(what())?;
+                request.map(|request| Found { request, archived: None }).into_iter().collect()
+            }
+            (agent, _) => broker.find_whole(agent.as_ref(), id).await.attempt(what())?,
+        };
+        self.among(found, |agent| client.sees(agent))
+    }
+
+    /// The one that is named among those of agents that may be seen.
+    fn among(
+        &self,
+        mut found: Vec<Found>,
+        sees: impl Fn(&AgentName) -> bool,
+    ) -> Result<Found, ApiError> {
+        found.retain(|found| sees(&found.request.value.agent) && self.names(&found.request.value));
+        match found.is_empty() {
+            true => Err(unknown(
+                format!("no message {}", self.message_id),
+                "there is no message with that id, or it is no longer kept",
+            )),
+            false => self.only(found),
+        }
     }
 
     /// The same of the one id that begins like this one.
     async fn completed(&self, broker: &Broker) -> Result<Self, ApiError> {
         let id = &self.message_id;
+        // Nothing begins with a whole UUID but itself: the journal's ids need not be listed.
+        if uuid::Uuid::try_parse(id.as_str()).is_ok() {
+            let cause = "it is neither in the journal nor in the history";
+            return Err(unknown(format!("no message {id}"), cause));
+        }
         let ids = broker.ids(id.as_str()).await.attempt(format!("cannot look up message {id}"))?;
         let none = "it is neither in the journal nor in the history";
         let whole = only_id(&ids).map_err(|why| {
@@ -196,6 +240,8 @@ pub(crate) mod tests {
             path: Vec::new(),
             redrive_of: None,
             traceparent: None,
+            scheduled_for: None,
+            deliver_at: None,
         }
     }
 
@@ -217,6 +263,21 @@ pub(crate) mod tests {
         for bad in ["", "a.b", "m 1", "*", "/m1", "writer/", "a/b/c/d", "Writer/m1"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn whoever_may_see_some_agents_learns_of_no_others() {
+        let message: MessageRef = "m1".parse().expect("an id");
+        let both = || vec![found("a"), found("b")];
+        let seen = |name: &'static str| move |agent: &AgentName| agent.as_str() == name;
+        let own = message.among(both(), seen("b")).expect("not ambiguous");
+        assert_eq!(own.request.value.agent.as_str(), "b");
+        let none = message.among(Vec::new(), |_| true).expect_err("none");
+        assert_eq!(message.among(both(), seen("c")).expect_err("another's"), none);
+        let several = message.among(both(), |_| true).expect_err("two");
+        assert_eq!(several.cause, "a/user/m1, b/user/m1");
+        let foreign: MessageRef = "a/m1".parse().expect("with agent");
+        assert_eq!(foreign.among(both(), seen("b")).expect_err("another's"), none);
     }
 
     #[test]

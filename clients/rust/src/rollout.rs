@@ -93,6 +93,7 @@ impl Tried {
 
 /// A generation that the control log still has.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Generation {
     /// Its number.

@@ -5,13 +5,14 @@
 
 use broker::EventBatch;
 use common::MessageId;
-use common::event::{Event, EventBody, attempt_of, sequence};
+use common::event::{ATTEMPT_STRIDE, Event, EventBody, attempt_of, sequence};
 use common::message::{Final, Outcome, Status};
 use serde::Serialize;
 use serde_json::Value;
 
 /// What a reader sees. `seq` is the position in the stream of events: a reader that goes on after it misses nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 #[expect(missing_docs, reason = "a field of an item is what its name says")]
 pub enum Item {
@@ -21,8 +22,14 @@ pub enum Item {
     Event { event: Value, seq: u64, attempt: u32 },
     /// The attempt ended without an answer.
     Error { error: String, seq: u64, attempt: u32 },
-    /// Forget what came before.
-    Reset { seq: u64, attempt: u32 },
+    /// Forget what came before. `incarnation`: which one begins the attempt anew, where another one had begun it; none where it is another
+    /// attempt.
+    Reset {
+        seq: u64,
+        attempt: u32,
+        #[serde(skip)]
+        incarnation: Option<u64>,
+    },
     /// The last one.
     Done {
         status: Status,
@@ -51,6 +58,7 @@ impl Item {
 
 /// An item with its message, as programs read it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Line<'a> {
     /// The item.
@@ -76,8 +84,10 @@ pub enum Next {
 pub struct Stream {
     /// Whether a broken attempt is followed by the next one; else it is the end.
     follow: bool,
-    /// Events up to this one are known to the reader.
+    /// Events up to this one are known to the reader,
     from: u64,
+    /// of this incarnation, where the reader says so.
+    of: Option<u64>,
     turn: Option<Turn>,
     status: Status,
     final_: Option<Box<Final>>,
@@ -97,13 +107,20 @@ struct Turn {
     broken: bool,
     /// Whether events of it are lost for good.
     gap: bool,
+    /// Whether another incarnation had begun it before.
+    anew: bool,
 }
 
 impl Stream {
-    /// A reader who knows the events up to `from`.
+    /// A reader who knows the events up to `from`. Where two incarnations have begun that attempt, the reader gets all of the later one.
     pub fn new(follow: bool, from: u64) -> Self {
+        Self::after(follow, from, None)
+    }
+
+    /// The same, of a reader who knows which incarnation the events are of: none of them comes again.
+    pub fn after(follow: bool, from: u64, of: Option<u64>) -> Self {
         let status = Status::Pending;
-        Self { follow, from, turn: None, status, final_: None, ended: false }
+        Self { follow, from, of, turn: None, status, final_: None, ended: false }
     }
 
     /// The status of the message, as far as this reader knows.
@@ -243,13 +260,44 @@ impl Stream {
         }
         let last = sequence(attempt, 0);
         let told = matches!(events.first(), Some(Event { body: EventBody::Reset { .. }, .. }));
-        let knows_earlier = self.turn.is_some() || self.from > 0;
-        if knows_earlier && !told && last >= self.from {
-            out.push(Item::Reset { seq: last, attempt });
+        let knows_earlier = self.turn.is_some() || self.position().is_some();
+        let is_known = self.is_of_reader(attempt, |of| incarnation <= of);
+        let anew = self.is_anew(attempt, incarnation);
+        if anew {
+            // What the reader knows of this attempt, another incarnation has said.
+            (self.from, self.of) = (last, Some(incarnation));
         }
-        let text = String::new();
-        self.turn = Some(Turn { attempt, incarnation, last, text, broken: false, gap: false });
+        if knows_earlier && !is_known && !told && last >= self.from {
+            let incarnation = anew.then_some(incarnation);
+            out.push(Item::Reset { seq: last, attempt, incarnation });
+        }
+        let (text, broken, gap) = (String::new(), false, false);
+        self.turn = Some(Turn { attempt, incarnation, last, text, broken, gap, anew });
         Next::Wait
+    }
+
+    /// Whether an incarnation begins an attempt anew of which the reader knows what an earlier one has said.
+    fn is_anew(&self, attempt: u32, incarnation: u64) -> bool {
+        if self.position().is_some_and(|known| attempt < known) {
+            return false;
+        }
+        match (&self.turn, self.of.filter(|_| self.position() == Some(attempt))) {
+            // Its position says of which one it knows.
+            (_, Some(of)) => incarnation > of,
+            (Some(turn), None) => turn.attempt == attempt,
+            (None, None) => false,
+        }
+    }
+
+    /// The attempt that the reader knows events of; none: it knows nothing. Who has been told that an attempt begins, knows of that one.
+    fn position(&self) -> Option<u32> {
+        let knows = self.from > 0 || self.of.is_some();
+        knows.then(|| u32::try_from(self.from / ATTEMPT_STRIDE + 1).unwrap_or(u32::MAX))
+    }
+
+    /// Whether an attempt is the one that the reader knows of, and its incarnation stands so to the one that is compared.
+    fn is_of_reader(&self, attempt: u32, is: impl Fn(u64) -> bool) -> bool {
+        self.position() == Some(attempt) && self.of.is_some_and(is)
     }
 
     /// The events of the turn that are new.
@@ -281,7 +329,11 @@ impl Stream {
             EventBody::Worker { event } => {
                 self.show(seq, Item::Event { event, seq, attempt }, out);
             }
-            EventBody::Reset { .. } => self.show(seq, Item::Reset { seq, attempt }, out),
+            EventBody::Reset { .. } => {
+                let turn = self.turn.as_ref().filter(|turn| turn.anew);
+                let incarnation = turn.map(|turn| turn.incarnation);
+                self.show(seq, Item::Reset { seq, attempt, incarnation }, out);
+            }
             EventBody::Error { error } => {
                 self.show(seq, Item::Error { error, seq, attempt }, out);
                 return self.end_attempt(out);
@@ -368,7 +420,7 @@ impl Stream {
             None => (false, false),
         };
         if wrong {
-            out.push(Item::Reset { seq, attempt });
+            out.push(Item::Reset { seq, attempt, incarnation: None });
         }
         let known = self.from > 0 && self.from >= seq;
         if (wrong || !shown && !known) && !text.is_empty() {
@@ -377,7 +429,12 @@ impl Stream {
     }
 
     fn show(&self, seq: u64, item: Item, out: &mut Vec<Item>) {
-        if seq > self.from {
+        // What the incarnation before the reader's said in this attempt was taken back.
+        let is_old = self
+            .turn
+            .as_ref()
+            .is_some_and(|turn| self.is_of_reader(turn.attempt, |of| turn.incarnation < of));
+        if seq > self.from && !is_old {
             out.push(item);
         }
     }

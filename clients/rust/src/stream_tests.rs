@@ -189,6 +189,43 @@ fn a_reader_who_knows_the_beginning_sees_exactly_what_follows() {
     assert_eq!(read(second(3)), ["=completed"]);
 }
 
+/// Two incarnations have begun the first attempt: the second one takes back what the first one said.
+#[test]
+fn a_reader_of_an_earlier_incarnation_of_the_attempt_is_told_to_forget_it() {
+    let first = [delivered(1, 1), text(2, "a"), text(3, "b"), text(4, "c")];
+    let again = [delivered(1, 2), text(2, "x"), text(3, "y")];
+    let read = |from, of: Option<u64>| {
+        let (mut stream, mut out) = (Stream::after(true, from, of), Vec::new());
+        let all = vec![batch(1, &first), batch(2, &again)];
+        assert_eq!(stream.stored(all, &mut out), Next::Wait);
+        stream.live(batch(2, &[text(4, "z")]), &mut out);
+        stream.finally(completed("xyz", 1, 2, &[]), &mut out);
+        words(&out)
+    };
+    let whole = ["reset 1", "x", "y", "z", "=completed"];
+    assert_eq!(read(0, None), [["a", "b", "c"].as_slice(), &whole].concat());
+    assert_eq!(read(3, None), [["c"].as_slice(), &whole].concat());
+    assert_eq!(read(4, None), whole);
+    assert_eq!(read(3, Some(1)), [["c"].as_slice(), &whole].concat());
+    // Whose position is one of the second incarnation has each event once.
+    assert_eq!(read(0, Some(2)), ["x", "y", "z", "=completed"]);
+    assert_eq!(read(2, Some(2)), ["y", "z", "=completed"]);
+    assert_eq!(read(4, Some(2)), ["=completed"]);
+}
+
+#[test]
+fn a_later_attempt_is_known_whatever_incarnations_began_the_first() {
+    let first = [delivered(1, 1), text(2, "a")];
+    let again = [delivered(1, 2), text(2, "b"), error(3, "no")];
+    let next = [reset(2), delivered(second(2), 3), text(second(3), "c")];
+    for (from, expected) in [(second(3), vec![]), (second(0), vec!["reset 2", "c"])] {
+        let (mut stream, mut out) = (Stream::new(true, from), Vec::new());
+        let all = vec![batch(1, &first), batch(2, &again), batch(3, &next)];
+        assert_eq!(stream.stored(all, &mut out), Next::Wait);
+        assert_eq!(words(&out), expected, "{from}");
+    }
+}
+
 #[test]
 fn an_answer_that_the_worker_gave_whole_is_shown() {
     let (mut stream, mut out) = (Stream::new(false, 0), Vec::new());

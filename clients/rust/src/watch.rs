@@ -277,6 +277,8 @@ fn end(event: &ControlEvent, follow: bool) -> Option<End> {
         | ControlEvent::NodeUndrained { .. }
         | ControlEvent::NodeRemoved { .. }
         | ControlEvent::AgentMoved { .. }
+        | ControlEvent::SchedulePaused { .. }
+        | ControlEvent::ScheduleResumed { .. }
         | ControlEvent::SanctumMoved { .. }
         | ControlEvent::SanctumNotMoved { .. }
         | ControlEvent::SanctumKept { .. }

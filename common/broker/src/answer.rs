@@ -13,6 +13,8 @@ use crate::connection::Broker;
 use crate::consumer::ConsumerState;
 use crate::error::{BrokerError, Result};
 use crate::find::Standing;
+use crate::journal::encode;
+use crate::memory::Page;
 
 /// The most bytes of requests in one answer, unless the first alone has more: an answer is one message.
 const RECORDS: u32 = 256 << 10;
@@ -46,14 +48,21 @@ impl MayAsk {
             ShimAsk::Standing(key) | ShimAsk::Last { key, .. } | ShimAsk::Message(key) => {
                 (!is_own(key) && !is_sent(key)).then_some(key)
             }
-            ShimAsk::Mark(key) | ShimAsk::Bury { key, .. } => (!is_own(key)).then_some(key),
+            ShimAsk::Mark(key)
+            | ShimAsk::Bury { key, .. }
+            | ShimAsk::Steps { key, .. }
+            | ShimAsk::Question { key, .. }
+            | ShimAsk::CloseQuestions(key) => (!is_own(key)).then_some(key),
             ShimAsk::Time
             | ShimAsk::Consumer
             | ShimAsk::Between { .. }
             | ShimAsk::TrimLog { .. }
             | ShimAsk::TakesAttempts { .. }
             | ShimAsk::IsRegistered(_)
-            | ShimAsk::Room(_) => None,
+            | ShimAsk::Room(_)
+            // Its own agent's, whatever the conversation.
+            | ShimAsk::Turns { .. }
+            | ShimAsk::CountTurns(_) => None,
         };
         match of_another {
             Some(key) => {
@@ -137,9 +146,29 @@ impl Broker {
                 Told::Is(self.takes_attempts((*within).min(crate::wire::CALL)).await)
             }
             ShimAsk::IsRegistered(agent) => Told::Is(self.is_there(agent).await?),
+            ShimAsk::Steps { key, after } => {
+                let (records, more) = self.page_of_steps(key, *after, RECORDS).await?;
+                bounded(records, more)
+            }
+            ShimAsk::Question { key, tag } => {
+                let records = self.records_of_question(key, tag).await?;
+                Told::Records(records.iter().map(ToldRecord::from).collect(), false)
+            }
+            ShimAsk::CloseQuestions(key) => {
+                self.close_questions(key).await?;
+                Told::Done
+            }
             ShimAsk::Room(shard) => {
                 let (left, cause) = self.room_left(*shard).await?;
                 Told::Room { left, cause }
+            }
+            ShimAsk::Turns { conversation, before, limit } => {
+                let page = self.page_of_turns(agent, conversation, before.as_deref(), *limit);
+                let Page { turns, next } = page.await?;
+                Told::Turns { turns: encode(&turns)?.to_vec(), next }
+            }
+            ShimAsk::CountTurns(conversation) => {
+                Told::Count(self.count_turns(agent, conversation).await?)
             }
         })
     }
@@ -200,7 +229,9 @@ mod tests {
             assert!(may(&ShimAsk::Last { key: key("b", "a"), is_final }));
             assert!(!may(&ShimAsk::Last { key: key("b", "c"), is_final }));
         }
-        for ask in [ShimAsk::Mark, bury] {
+        let steps = |key| ShimAsk::Steps { key, after: 0 };
+        let question = |key| ShimAsk::Question { key, tag: common::RequestTag::of("q") };
+        for ask in [ShimAsk::Mark, bury, steps, question, ShimAsk::CloseQuestions] {
             assert!(may(&ask(key("a", "user"))));
             assert!(
                 !may(&ask(key("b", "a"))),

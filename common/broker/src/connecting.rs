@@ -36,6 +36,7 @@ pub(crate) async fn open(options: &ConnectOptions, deadline: Instant) -> Result<
     let forbidden_out = Arc::new(forbidden_out);
     let mut attempt = 0;
     let mut refusals = 0;
+    let mut known = None;
     loop {
         attempt += 1;
         let route = Arc::new(Route::new());
@@ -84,13 +85,15 @@ pub(crate) async fn open(options: &ConnectOptions, deadline: Instant) -> Result<
                 | ConnectErrorKind::Io
                 | ConnectErrorKind::MaxReconnects => error.to_string(),
             },
-            Err(_) => "no answer".to_owned(),
+            // The deadline cut this attempt off: what those before it ended with says more.
+            Err(_) => known.take().unwrap_or_else(|| "no answer".to_owned()),
         };
         let delay = connect_delay(attempt);
         if Instant::now() + delay >= deadline {
             return Err(BrokerError::Unreachable { url: address.shown, cause });
         }
         tracing::debug!(url = address.shown, cause, "no connection yet");
+        known = Some(cause);
         tokio::time::sleep(delay).await;
     }
 }

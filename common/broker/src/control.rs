@@ -147,7 +147,7 @@ impl Broker {
         agent: Option<&AgentName>,
     ) -> Result<ControlFollower> {
         let (stream, filter) = (self.control_stream(), self.control_of(agent));
-        let source = Source { stream, filter, from: from_seq, end: End::Firm };
+        let source = Source { stream, filter, from: from_seq, end: End::Firm, bare: false };
         let inner = Follower::start(self.wire(), source).await?;
         Ok(ControlFollower { inner })
     }

@@ -37,6 +37,9 @@ const GAP: Duration = Duration::from_secs(6);
 /// The most that one miss may say of the time before it: a process that stood still has waited for no time.
 const SAYS: Duration = Duration::from_secs(3);
 
+/// A server that was left counts as one that could not be connected to so many times: one that is gone must not be all that is tried.
+const LEFT: usize = 2;
+
 /// Kinds of requests that are remembered.
 const KINDS: usize = 64;
 
@@ -104,6 +107,8 @@ impl Unanswered {
     /// A request of this kind got no answer, or one that no leader gave.
     pub(crate) fn missed(&mut self, kind: &str, since: Instant, now: Instant) {
         let since = since.max(now.checked_sub(SAYS).unwrap_or(since));
+        // What was asked before the last move says nothing about where it went: the other server has its own time to answer.
+        let since = self.moved.as_ref().map_or(since, |moved| since.max(moved.at)).min(now);
         let new = |before| Silence { before, since, last: now, is_over: false };
         match self.silences.get_mut(kind) {
             Some(silence) if silence.goes_on(now) => silence.last = now,
@@ -156,7 +161,6 @@ impl Unanswered {
         if !tries && before.is_some_and(|moved| now.duration_since(moved.at) < pause) {
             return Due::Stay;
         }
-        // The other server has its own time to answer.
         self.silences.clear();
         self.moved = Some(Moved { at: now, times: times + 1, cause });
         Due::Leave { first }
@@ -214,7 +218,10 @@ impl Places {
     pub(crate) fn next(&mut self, known: &[Known], random: impl Fn(usize) -> u64) -> Option<usize> {
         self.find(known)?;
         let best = known.iter().enumerate().min_by_key(|(number, one)| {
-            (self.left.contains(&one.place), one.failed, random(*number))
+            let was_left = self.left.contains(&one.place);
+            let is_current = self.current.as_ref() == Some(&one.place);
+            let failed = one.failed + if was_left { LEFT } else { 0 };
+            (failed, was_left && is_current, random(*number))
         });
         let (number, next) = best?;
         self.current = Some(next.place.clone());
@@ -318,6 +325,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_before_a_move_is_no_reason_for_the_next() {
+        let began = Instant::now();
+        let mut unanswered = Unanswered::new(0);
+        let now = began + PATIENCE;
+        for tenth in 0..=50 {
+            unanswered.missed("a", began, began + MILLIS * 100 * tenth);
+        }
+        assert_eq!(unanswered.due(now), Due::Leave { first: true });
+        unanswered.can_try(1);
+        // Others had asked at the same time.
+        for other in ["a", "b", "c"] {
+            unanswered.missed(other, began, now + MILLIS);
+            assert_eq!(unanswered.due(now + MILLIS), Due::Stay);
+        }
+        unanswered.missed("b", now, now + TRIES);
+        assert_eq!(unanswered.due(now + TRIES), Due::Leave { first: false });
+    }
+
+    #[test]
     fn a_move_that_helped_is_not_counted() {
         // Cut off for 6 s in every minute.
         let cuts = |tenth: u64| vec![("a", tenth % 600 < 60)];
@@ -390,6 +416,21 @@ mod tests {
         places.leave(&pool, false);
         let pool = known(&[("a:1", 0, true), ("b:1", 0, true), ("c:1", 0, true)]);
         assert_eq!(places.next(&pool, first), Some(0), "all were left: it begins anew");
+    }
+
+    /// Two servers were left while they elected leaders without the third, which was gone.
+    #[test]
+    fn a_server_that_is_gone_is_not_all_that_is_tried() {
+        let mut places = Places::default();
+        let first = |number: usize| number as u64;
+        let pool = |failed| known(&[("a:1", 0, true), ("b:1", failed, false), ("c:1", 0, false)]);
+        assert_eq!(places.next(&pool(1), first), Some(0));
+        places.leave(&pool(1), true);
+        assert_eq!(places.next(&pool(1), first), Some(2));
+        places.leave(&pool(1), false);
+        assert_eq!(places.next(&pool(1), first), Some(1), "it failed once");
+        assert_eq!(places.next(&pool(3), first), Some(0), "a may answer by now");
+        assert_eq!(places.next(&pool(3), first), Some(2), "or c, if a does not");
     }
 
     #[test]

@@ -154,7 +154,9 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn first_events(&self, key: &MessageKey, records: usize) -> Result<Vec<EventBatch>> {
         let (stream, filter) = (self.events_stream(), self.subjects().events(key));
-        let mut reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX).of(self.replicas());
+        let reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX).of(self.replicas());
+        // No more than that is sent: an answer may be long.
+        let mut reader = reader.expecting(records as u64);
         let mut batches = Vec::new();
         while batches.len() < records
             && let Some(record) = reader.next().await?
@@ -163,6 +165,17 @@ impl Broker {
             batches.extend(self.event_batch(subject, headers, payload));
         }
         Ok(batches)
+    }
+
+    /// The last stored events of a message, as they were stored together; none if there are none.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn last_events(&self, key: &MessageKey) -> Result<Option<EventBatch>> {
+        let record = self.wire().last(&self.events_stream(), &self.subjects().events(key)).await?;
+        Ok(record.and_then(|Record { subject, headers, payload, .. }| {
+            self.event_batch(&subject, &headers, &payload)
+        }))
     }
 
     /// Follows the events of a message, stored ones first, then live.
@@ -175,6 +188,7 @@ impl Broker {
             filter: self.subjects().events(key),
             from: 1,
             end: End::Soft,
+            bare: false,
         };
         Ok(EventFollower {
             inner: Follower::start(self.wire(), source).await?,

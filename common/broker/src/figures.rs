@@ -83,9 +83,7 @@ impl Broker {
     pub async fn stream_figures(&self) -> Vec<StreamFigures> {
         let prefix = self.subjects().stream("");
         let mut figures = Vec::new();
-        let security = self.subjects().stream("SECURITY");
-        let streams = self.all_streams().into_iter().map(|(_, stream)| stream);
-        for stream in streams.chain([security]) {
+        for (_, stream) in self.all_streams() {
             match self.wire().stream_info(&stream, CALL).await {
                 Ok(Ok(info)) => figures.push(figures_of(&prefix, &stream, &info)),
                 Ok(Err(error)) => tracing::debug!("{stream} does not tell its size: {error:?}"),

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use common::MessageId;
 use common::frame::ask::ShimAsk;
 use common::message::{Envelope, Final, MessageKey};
+use common::subject::LaterKind;
+use common::{AgentName, MessageId};
 use futures_util::future::try_join_all;
 
 use crate::asked;
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::history::{Archived, Beginning};
-use crate::journal::Stored;
+use crate::journal::{Stored, read_final};
 use crate::read::Reader;
 use crate::wire::CALL;
 
@@ -45,36 +46,76 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer.
     pub async fn find(&self, message: &MessageId) -> Result<Vec<Stored<Envelope>>> {
-        let found = self.find_whole(message).await?;
+        let found = self.find_whole(None, message).await?;
         Ok(found.into_iter().map(|found| found.request).collect())
     }
 
-    /// The same, with what the history says of those that have left the journal: it need not be looked up again.
+    /// The same, of one agent or of all, with what the history says of those that have left the journal: it need not be looked up again.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn find_whole(&self, message: &MessageId) -> Result<Vec<Found>> {
-        let hot = self.find_hot(message);
+    pub async fn find_whole(
+        &self,
+        agent: Option<&AgentName>,
+        message: &MessageId,
+    ) -> Result<Vec<Found>> {
+        // Before the journal: that is where it goes.
+        let later = self.find_later(agent, message).await?;
+        let hot = self.find_hot(agent, message);
         let (hot, cold) = tokio::try_join!(hot, self.archived(message))?;
         // What left the journal between the two looks.
-        let cold =
-            if hot.is_empty() && cold.is_empty() { self.archived(message).await? } else { cold };
+        let is_nowhere = hot.is_empty() && cold.is_empty() && later.is_empty();
+        let cold = if is_nowhere { self.archived(message).await? } else { cold };
         let mut found: Vec<Found> =
             hot.into_iter().map(|request| Found { request, archived: None }).collect();
         for mut archived in cold {
+            if agent.is_some_and(|agent| *agent != archived.key.agent) {
+                continue;
+            }
             let is_known = found.iter().any(|found| found.request.value.key() == archived.key);
             if let Some(request) = archived.request.take().filter(|_| !is_known) {
                 found.push(Found { request, archived: Some(archived) });
             }
         }
+        let is_known = |one: &Stored<Envelope>| {
+            found.iter().any(|it| it.request.value.key() == one.value.key())
+        };
+        let waiting: Vec<_> = later.into_iter().filter(|one| !is_known(one)).collect();
+        found.extend(waiting.into_iter().map(|request| Found { request, archived: None }));
         Ok(found)
     }
 
-    async fn find_hot(&self, message: &MessageId) -> Result<Vec<Stored<Envelope>>> {
+    async fn find_later(
+        &self,
+        agent: Option<&AgentName>,
+        message: &MessageId,
+    ) -> Result<Vec<Stored<Envelope>>> {
+        if !self.has_later().await? {
+            return Ok(Vec::new());
+        }
+        let filter = self.subjects().later_named(agent, message);
+        let reader = Reader::new(self.wire(), self.later_stream(), filter, 1, u64::MAX);
+        let records = reader.of(self.replicas()).rest().await?;
+        Ok(records.iter().filter_map(|record| Stored::parse(record).ok()).collect())
+    }
+
+    async fn find_hot(
+        &self,
+        agent: Option<&AgentName>,
+        message: &MessageId,
+    ) -> Result<Vec<Stored<Envelope>>> {
         let subjects = self.subjects();
-        let shards = (0..subjects.shards()).map(|shard| {
-            let filter = subjects.request_anywhere(message, shard);
-            let stream = subjects.journal_stream(shard);
+        let places: Vec<_> = match agent {
+            Some(agent) => {
+                vec![(self.journal_stream(agent), subjects.requests_named(agent, message))]
+            }
+            None => (0..subjects.shards())
+                .map(|shard| {
+                    (subjects.journal_stream(shard), subjects.request_anywhere(message, shard))
+                })
+                .collect(),
+        };
+        let shards = places.into_iter().map(|(stream, filter)| {
             let reader = Reader::new(self.wire(), stream, filter, 1, u64::MAX);
             reader.of(self.replicas()).rest()
         });
@@ -102,6 +143,13 @@ impl Broker {
         if let Some(request) = self.request_of(key).await? {
             return Ok(Some(request));
         }
+        if let Some(request) = self.later_request(key).await? {
+            return Ok(Some(request));
+        }
+        // It may have left LATER just now.
+        if let Some(request) = self.request_of(key).await? {
+            return Ok(Some(request));
+        }
         Ok(self.archived_of(key).await?.and_then(|archived| archived.request))
     }
 
@@ -124,24 +172,42 @@ impl Broker {
         if let Some(told) = self.asked(|| ShimAsk::Standing(key.clone())).await? {
             return asked::standing(told);
         }
+        if let Some(standing) = self.standing_in_journal(key).await? {
+            return Ok(standing);
+        }
+        // Whoever waits for it: what is decided about it, it is in the journal only later.
+        let is_later = match self.last_later(key).await? {
+            Some((LaterKind::Final, record)) => return Ok(Standing::Final(read_final(&record))),
+            Some((LaterKind::Request, _)) => return Ok(Standing::Open),
+            Some((LaterKind::Given, _)) => true,
+            None => false,
+        };
+        // It may have left LATER just now.
+        if let Some(standing) = self.standing_in_journal(key).await? {
+            return Ok(standing);
+        }
+        // Nothing is there, or it left just now.
+        Ok(match self.archived_of(key).await? {
+            Some(archived) => Standing::Final(archived.final_),
+            None if is_later => Standing::Open,
+            None => Standing::Gone,
+        })
+    }
+
+    /// The state of a message that is in the journal; none of another.
+    async fn standing_in_journal(&self, key: &MessageKey) -> Result<Option<Standing>> {
         // The stream's index tells both, without a body: on a slow connection a request may take long.
         let stream = self.journal_stream(&key.agent);
         let index = self.wire().index(&stream, &self.subjects().message_of(key)).await?;
         let named = index.subjects.keys().filter_map(|it| self.subjects().parse_journal(it));
         let (finals, requests): (Vec<_>, Vec<_>) = named.partition(|named| named.is_final);
         if finals.is_empty() && !requests.is_empty() {
-            return Ok(Standing::Open);
+            return Ok(Some(Standing::Open));
         }
-        if !finals.is_empty()
-            && let Some(final_) = self.final_of(key).await?
-        {
-            return Ok(Standing::Final(final_));
+        if finals.is_empty() {
+            return Ok(None);
         }
-        // Nothing is there, or it left just now.
-        Ok(match self.archived_of(key).await? {
-            Some(archived) => Standing::Final(archived.final_),
-            None => Standing::Gone,
-        })
+        Ok(self.final_of(key).await?.map(Standing::Final))
     }
 
     /// The ids that begin like this; two tell as much as all of them.
@@ -162,6 +228,13 @@ impl Broker {
             let named =
                 index.subjects.keys().filter_map(|subject| self.subjects().parse_journal(subject));
             let ids = named.map(|named| named.key.message_id);
+            found.extend(ids.filter(|id| id.as_str().starts_with(beginning)));
+        }
+        if self.has_later().await? {
+            let index =
+                self.wire().index(&self.later_stream(), &self.subjects().later_requests()).await?;
+            let named = index.subjects.keys().filter_map(|it| self.subjects().parse_later(it));
+            let ids = named.map(|(named, _)| named.key.message_id);
             found.extend(ids.filter(|id| id.as_str().starts_with(beginning)));
         }
         match self.archived_ids(beginning).await? {

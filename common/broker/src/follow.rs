@@ -54,6 +54,8 @@ pub(crate) struct Source {
     pub(crate) from: u64,
     /// What the stream's end is worth once its server has died.
     pub(crate) end: End,
+    /// Whether only the headers are wanted.
+    pub(crate) bare: bool,
 }
 
 /// Whether a stream may end earlier after a restart than before.
@@ -61,6 +63,8 @@ pub(crate) struct Source {
 pub(crate) enum End {
     /// Every answered record stays: an earlier end is an error.
     Firm,
+    /// The same, and records are removed anywhere, also before they were followed.
+    Thinned,
     /// The last records may be lost, and their numbers given again.
     Soft,
 }
@@ -313,10 +317,11 @@ async fn policy(wire: &Wire, source: &Source, begin: Begin) -> Result<DeliverPol
             Ok(DeliverPolicy::ByStartTime { start_time })
         }
         // Also after a gap: a cluster that was killed as a whole makes the consumer again, from where that once began.
-        (Begin::Next | Begin::After(_), End::Firm) => {
+        (Begin::Next | Begin::After(_), End::Firm | End::Thinned) => {
             let state = wire.stream_info(&source.stream, CALL).await??.state;
             let (first, last) = (state.first_seq, state.last_seq);
-            if last + 1 < source.from || source.from < first {
+            let is_cut = source.end == End::Firm && source.from < first;
+            if last + 1 < source.from || is_cut {
                 return Err(BrokerError::Other(format!(
                     "{} lost records: #{} was seen, and now it begins at #{first} and ends at #{last}",
                     source.stream,
@@ -367,6 +372,9 @@ async fn create(wire: &Wire, source: &Source, policy: &DeliverPolicy) -> Result<
         "mem_storage": true,
         "num_replicas": 1,
     });
+    if source.bare {
+        config["headers_only"] = true.into();
+    }
     let policy = serde_json::to_value(policy).map_err(BrokerError::other)?;
     if let (Value::Object(config), Value::Object(policy)) = (&mut config, policy) {
         config.extend(policy);

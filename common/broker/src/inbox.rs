@@ -28,6 +28,12 @@ const HEARTBEAT: Duration = Duration::from_millis(2500);
 /// Two heartbeats and a bit: after that a pull is lost.
 const SILENCE: Duration = Duration::from_secs(6);
 
+/// A heartbeat and a bit: after that the consumer may be out of reach.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// What pulls are called among what is without an answer.
+const PULL: &str = "pull";
+
 /// The most requests of one pull: this many may wait in the client, whatever the window is.
 const BATCH: u32 = 64;
 
@@ -145,6 +151,8 @@ struct Pulls {
     heard: Instant,
     /// Since when one is due.
     asked: Instant,
+    /// When it was last told that there is none.
+    told: Instant,
 }
 
 impl fmt::Debug for Inbox {
@@ -158,10 +166,19 @@ impl fmt::Debug for Inbox {
     }
 }
 
+impl Broker {
+    /// Some find the consumer of this connection's pulls, and others do not: that counts as a pull that is not answered.
+    pub fn consumer_is_disputed(&self) {
+        self.wire().route.missed(PULL, Instant::now());
+    }
+}
+
 /// What woke the inbox.
 enum Woken {
     Message(Option<Message>),
     Reconnected,
+    /// It has said nothing for a while.
+    Quiet,
     Silence,
 }
 
@@ -210,13 +227,23 @@ impl Inbox {
             }
             match self.wake().await {
                 Woken::Message(Some(message)) => {
-                    self.pulls.heard = Instant::now();
+                    if message.status == Some(StatusCode::NO_RESPONDERS) {
+                        self.unheard();
+                    } else {
+                        self.pulls.heard = Instant::now();
+                        self.broker.wire().route.answered(PULL);
+                    }
                     if let Some(item) = self.hear(message).await {
                         return item;
                     }
                 }
                 // What was on its way is lost with the connection; the consumer may be lost with the server.
-                Woken::Message(None) | Woken::Reconnected | Woken::Silence => self.ended = true,
+                Woken::Message(None) | Woken::Reconnected => self.ended = true,
+                Woken::Quiet => self.unheard(),
+                Woken::Silence => {
+                    self.unheard();
+                    self.ended = true;
+                }
             }
         }
     }
@@ -250,14 +277,23 @@ impl Inbox {
 
     async fn wake(&mut self) -> Woken {
         let wire = self.broker.wire();
-        let until = self.pulls.heard.max(self.pulls.asked) + SILENCE;
+        let since = self.pulls.since();
+        let quiet = since.max(self.pulls.told) + QUIET;
         tokio::select! {
             biased;
             message = self.pulls.messages.next() => Woken::Message(message),
             () = wire.reconnected(self.pulls.epoch) => Woken::Reconnected,
             // Silence means something only while an answer is due.
-            () = sleep_until(until), if self.asked > 0 => Woken::Silence,
+            () = sleep_until(since + SILENCE), if self.asked > 0 => Woken::Silence,
+            () = sleep_until(quiet), if self.asked > 0 => Woken::Quiet,
         }
+    }
+
+    /// The consumer has said nothing to a pull. It is gone, which whoever asks learns; or its server is out of reach of the one that this
+    /// connection is with, and another server reaches both.
+    fn unheard(&mut self) {
+        self.pulls.told = Instant::now();
+        self.broker.wire().route.missed(PULL, self.pulls.since());
     }
 
     /// Pulls when at least half of what may be on its way is not, or nothing is: few pulls, and never an idle stream.
@@ -386,6 +422,11 @@ pub(crate) struct Unbelieved {
 }
 
 impl Unbelieved {
+    /// Why it is not believed.
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
+    }
+
     pub(crate) fn named(self, seq: u64, reply: String) -> Unreadable {
         let Self { named: JournalSubject { key, conversation, .. }, reason } = self;
         Unreadable { key, conversation, seq, reply, reason }
@@ -422,7 +463,12 @@ impl Pulls {
         let subscribing = wire.client.subscribe(inbox.clone());
         let messages = subscribing.await.map_err(BrokerError::other)?;
         let now = Instant::now();
-        Ok(Self { messages, inbox, epoch, heard: now, asked: now })
+        Ok(Self { messages, inbox, epoch, heard: now, asked: now, told: now })
+    }
+
+    /// Since when there is no word, if one is due.
+    fn since(&self) -> Instant {
+        self.heard.max(self.asked)
     }
 }
 

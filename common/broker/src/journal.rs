@@ -84,7 +84,7 @@ pub(crate) fn first_of(subjects: &str) -> HeaderMap {
 }
 
 /// What a message is to another one of its name, which was there before.
-fn already(there: Stored<Envelope>, envelope: &Envelope) -> SendOutcome {
+pub(crate) fn already(there: Stored<Envelope>, envelope: &Envelope) -> SendOutcome {
     if there.value.same_content(envelope) {
         SendOutcome::Already { seq: there.seq }
     } else {
@@ -122,38 +122,79 @@ impl Broker {
     /// # Errors
     /// Too large, full, or no answer in time: then it may be stored, and sending it again is harmless.
     pub async fn send(&self, envelope: &Envelope, timeout: Duration) -> Result<SendOutcome> {
-        let key = envelope.key();
-        let payload = encode(envelope)?;
-        self.check_size(payload.len())?;
-        let subject = self.subjects().request(&key, &envelope.tag());
-        let any = self.subjects().request_of(&key);
+        let condition = first_of(&self.subjects().request_of(&envelope.key()));
         let deadline = Instant::now() + timeout;
-        let shard = self.subjects().shard(&key.agent);
-        if let Err(full) = self.take_room(shard, payload.len()).await {
-            // What is stored already takes no room.
-            let there = self.request_of(&key).await?.ok_or(full)?;
-            return Ok(already(there, envelope));
-        }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let (published, tries) = self
-                .wire()
-                .publish(subject.clone(), || first_of(&any), payload.clone(), left)
-                .await?;
-            if let Published::Stored(seq) = published {
-                return Ok(SendOutcome::Stored { seq });
-            }
-            if let Some(there) = self.request_of(&key).await? {
-                return Ok(if tries > 1 && there.value == *envelope {
-                    // An earlier try of this very call: its answer was lost.
-                    SendOutcome::Stored { seq: there.seq }
-                } else {
-                    already(there, envelope)
-                });
+            if let Some(outcome) = self.send_if(envelope, &condition, left).await? {
+                return Ok(outcome);
             }
             // Refused, and not there: another write to the subject is still on its way through the cluster.
             pause(deadline, timeout).await?;
         }
+    }
+
+    /// Stores a message as the next one of its conversation: compare-and-set against the last request there, by its sequence; 0: none is in the
+    /// journal. None: it is another one, and nothing was stored. Whether the message was sent before, the caller looks up.
+    ///
+    /// # Errors
+    /// As [`Broker::send`].
+    pub async fn send_next(
+        &self,
+        envelope: &Envelope,
+        last: u64,
+        timeout: Duration,
+    ) -> Result<Option<SendOutcome>> {
+        let mut condition = HeaderMap::new();
+        condition.insert(header::EXPECTED_LAST, last.to_string());
+        let within = self.subjects().requests_within(&envelope.agent, &envelope.tag());
+        condition.insert(header::EXPECTED_OF, within);
+        self.send_if(envelope, &condition, timeout).await
+    }
+
+    /// The last request of a conversation, as far as it is in the journal.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn last_request_within(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationTag,
+    ) -> Result<Option<Stored<Envelope>>> {
+        let within = self.subjects().requests_within(agent, conversation);
+        let record = self.wire().last(&self.journal_stream(agent), &within).await?;
+        record.as_ref().map(Stored::parse).transpose()
+    }
+
+    /// Stores a message under a condition. None: it is not met, and no message of that name is there.
+    async fn send_if(
+        &self,
+        envelope: &Envelope,
+        condition: &HeaderMap,
+        timeout: Duration,
+    ) -> Result<Option<SendOutcome>> {
+        let key = envelope.key();
+        let payload = encode(envelope)?;
+        self.check_size(payload.len())?;
+        let subject = self.subjects().request(&key, &envelope.tag());
+        let shard = self.subjects().shard(&key.agent);
+        if let Err(full) = self.take_room(shard, payload.len()).await {
+            // What is stored already takes no room.
+            let there = self.request_of(&key).await?.ok_or(full)?;
+            return Ok(Some(already(there, envelope)));
+        }
+        let (published, tries) =
+            self.wire().publish(subject, || condition.clone(), payload, timeout).await?;
+        if let Published::Stored(seq) = published {
+            return Ok(Some(SendOutcome::Stored { seq }));
+        }
+        let Some(there) = self.request_of(&key).await? else { return Ok(None) };
+        Ok(Some(if tries > 1 && there.value == *envelope {
+            // An earlier try of this very call: its answer was lost.
+            SendOutcome::Stored { seq: there.seq }
+        } else {
+            already(there, envelope)
+        }))
     }
 
     /// Stores a message that may have been sent before, however long ago: what has left the journal since is looked for first.

@@ -37,6 +37,14 @@ impl Broker {
         }
     }
 
+    /// Whether there is a link.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn has_link(&self, hash: &str) -> Result<bool> {
+        Ok(self.named::<Link>(&key(hash)).await?.is_some())
+    }
+
     /// Uses a link up. None: there is none, or no longer. Of several who try, one has it.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use common::log::LogLine;
 use common::{AgentName, Timestamp};
 
 use crate::asked;
+use crate::back::BackReader;
 use crate::connection::{Broker, queued};
 use crate::error::Result;
 use crate::follow::{End, Followed, Follower, Source};
@@ -95,9 +96,21 @@ impl Broker {
         incarnation: Option<u64>,
         limit: usize,
     ) -> Result<Vec<LogLine>> {
-        let agents = std::slice::from_ref(agent);
-        let lines = self.logs_since(agents, incarnation, None, limit).await?;
-        Ok(lines.into_iter().map(|(_, line)| line).collect())
+        /// Records that are read at once. A record has the lines of a moment.
+        const PAGE: u64 = 20;
+        let of = (self.logs_stream(), self.logs_of(std::slice::from_ref(agent), incarnation));
+        let mut reader = BackReader::new(self.wire(), of, self.replicas(), None, PAGE).await?;
+        let mut lines = VecDeque::new();
+        while lines.len() < limit
+            && let Some(record) = reader.next().await?
+        {
+            let of = self.subjects().parse_logs(&record.subject);
+            let Some((_, incarnation)) = of.filter(|(of, _)| of == agent) else { continue };
+            let stored: Vec<LogLine> = decode(&record.payload, incarnation).collect();
+            let wanted = limit - lines.len();
+            stored.into_iter().rev().take(wanted).for_each(|line| lines.push_front(line));
+        }
+        Ok(lines.into())
     }
 
     /// Stored log lines of some agents, or of all where none is named, in the order in which they were stored; at most the last `limit`.
@@ -180,6 +193,7 @@ impl Broker {
         let source = Source {
             from: self.wire().last_seq(&stream).await? + 1,
             end: End::Soft,
+            bare: false,
             filter: self.logs_of(agents, None),
             stream,
         };

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use common::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::api::code;
 use crate::connection::Broker;
 use crate::error::Result;
 use crate::wire::CALL;
 
 /// Streams without an age limit. The journal has several.
-const LASTING: [&str; 6] = ["JOURNAL", "HISTORY", "INDEX", "CONTROL", "FILES", "DEAD"];
+const LASTING: [&str; 8] =
+    ["JOURNAL", "HISTORY", "INDEX", "STEPS", "QUESTIONS", "CONTROL", "FILES", "DEAD"];
+/// Those of them that fleets of earlier versions do not have.
+const NEW: [&str; 2] = ["STEPS", "QUESTIONS"];
 
 /// A stream at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +35,17 @@ impl Broker {
     pub async fn marks(&self) -> Result<BTreeMap<String, Mark>> {
         let mut marks = BTreeMap::new();
         let lasting = self.all_streams().into_iter();
-        for (_, stream) in lasting.filter(|(name, _)| LASTING.contains(&name.as_str())) {
-            let info = self.wire().stream_info(&stream, CALL).await??;
+        for (name, stream) in lasting.filter(|(name, _)| LASTING.contains(&name.as_str())) {
+            let info = match self.wire().stream_info(&stream, CALL).await? {
+                Ok(info) => info,
+                // A supervisor of this version has not made it yet.
+                Err(error)
+                    if NEW.contains(&name.as_str()) && error.err_code == code::STREAM_NOT_FOUND =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let created = serde_json::from_value(info.created.into()).unwrap_or_default();
             let mark = Mark { created, last: info.state.last_seq, records: info.state.messages };
             marks.insert(stream, mark);

@@ -107,7 +107,7 @@ impl Poll {
         }
         match self.source.end {
             End::Soft => self.source.from = last + 1,
-            End::Firm => {
+            End::Firm | End::Thinned => {
                 return Err(BrokerError::Other(format!(
                     "{} lost records: #{} was seen, and now it ends at #{last}",
                     self.source.stream,

@@ -6,6 +6,7 @@ use futures_util::future::try_join_all;
 
 use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
+use crate::history::asks;
 use crate::journal::Stored;
 use crate::read::Reader;
 
@@ -13,7 +14,8 @@ use crate::read::Reader;
 const LOOKED: usize = 1_000;
 
 impl Broker {
-    /// The messages that were sent by a message's agent since `since`, in the course of it; as far as they are in the journal.
+    /// The messages that were sent by a message's agent between two times, in the course of it; as far as they are in the journal. `until`:
+    /// when it ended; none if it has not.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -21,6 +23,7 @@ impl Broker {
         &self,
         of: &MessageKey,
         since: Timestamp,
+        until: Option<Timestamp>,
     ) -> Result<Vec<Stored<Envelope>>> {
         let subjects = self.subjects();
         let shards = (0..subjects.shards()).map(async |shard| {
@@ -34,12 +37,11 @@ impl Broker {
             let mut found = Vec::new();
             for _looked in 0..LOOKED {
                 let Some(record) = reader.next().await? else { break };
+                if until.is_some_and(|until| record.at > until) {
+                    break;
+                }
                 match Stored::<Envelope>::parse(&record) {
-                    Ok(stored)
-                        if stored.value.cause.as_ref().is_some_and(|cause| is(cause, of)) =>
-                    {
-                        found.push(stored);
-                    }
+                    Ok(stored) if asks(&stored.value, of) => found.push(stored),
                     Ok(_) | Err(BrokerError::Malformed { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -48,8 +50,4 @@ impl Broker {
         });
         Ok(try_join_all(shards).await?.into_iter().flatten().collect())
     }
-}
-
-fn is(cause: &common::message::Cause, key: &MessageKey) -> bool {
-    cause.agent == key.agent && cause.sender == key.sender && cause.message_id == key.message_id
 }

@@ -18,11 +18,13 @@ const EVERY: Duration = Duration::from_secs(4);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const WITHIN: Duration = Duration::from_secs(2);
-/// So many questions without an answer, and never one with: it may not ask.
+/// So many questions without an answer, and never one with: it may not ask. What else it misses still counts.
 const DENIED: u32 = 3;
 
 /// What these questions are called among what is without an answer.
 const KIND: &str = "reach";
+/// What the reports of shims are called there.
+const SHIMS: &str = "shims";
 
 impl Broker {
     /// Keeps the connection with a server that reaches the leader of a stream: of the agent's journal, or of the control log. Only on
@@ -32,19 +34,21 @@ impl Broker {
             Some(agent) => self.journal_stream(agent),
             None => self.control_stream(),
         };
-        let (mut was_reached, mut unanswered) = (false, 0);
-        while self.is_clustered() && (was_reached || unanswered < DENIED) {
+        // Shims and nodes may ask supervisors, who answer: one that began on a bad server leaves it, too.
+        let mut may_ask = self.as_shim().is_some() || self.as_node().is_some();
+        let mut unanswered = 0;
+        while self.is_clustered() {
             let asked = Instant::now();
             let route = &self.wire().route;
-            let is_up = self.link().borrow().up;
-            let is_reached = is_up && self.reaches(&stream).await;
+            let asks = self.link().borrow().up && (may_ask || unanswered < DENIED);
+            let is_reached = asks && self.reaches(&stream).await;
             if is_reached {
-                (was_reached, unanswered) = (true, 0);
+                (may_ask, unanswered) = (true, 0);
                 route.answered(KIND);
-            } else if is_up {
+            } else if asks {
                 unanswered += 1;
                 // Whoever may not ask is no worse off elsewhere.
-                if was_reached {
+                if may_ask {
                     route.missed(KIND, asked);
                 }
             }
@@ -52,6 +56,18 @@ impl Broker {
             tokio::time::sleep(jitter(if is_reached { EVERY } else { AGAIN })).await;
         }
         std::future::pending().await
+    }
+
+    /// Shims that run have said nothing on this connection for so long, though their nodes do: their servers are out of reach of the one that
+    /// this connection is with, or they hang. Another server may hear them.
+    pub fn shims_unheard(&self, unheard: Duration) {
+        let now = Instant::now();
+        self.wire().route.missed(SHIMS, now.checked_sub(unheard).unwrap_or(now));
+    }
+
+    /// All shims that run are heard.
+    pub fn shims_heard(&self) {
+        self.wire().route.answered(SHIMS);
     }
 
     /// Whether the leader of a stream answers, and has heard most of its servers lately.

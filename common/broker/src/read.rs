@@ -19,10 +19,11 @@
 //! not there is confirmed by the index (`Wire::last`, `Wire::all_of`). What must not go wrong even if both fail is a compare-and-set.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use async_nats::{Message, StatusCode};
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::api::{Record, header};
 use crate::connection::queued;
@@ -34,6 +35,9 @@ const BATCH: u32 = 1000;
 
 /// The most bytes of one batch.
 const BATCH_BYTES: u32 = 8 << 20;
+
+/// How long a deposed leader that can be reached may not know it: its servers send heartbeats every second (nats-server 2.15, `hbInterval`).
+const DEPOSED: Duration = Duration::from_millis(1500);
 
 /// A read under way.
 #[derive(Debug)]
@@ -142,8 +146,27 @@ impl Reader {
 
     /// Whether the leader has a record that the replica did not have.
     async fn lags(&self) -> Result<bool> {
+        // Of all subjects, the server looks at the stream's last sequence alone, and finds nothing where that was removed.
+        if self.filter == ">" {
+            return self.has_next().await;
+        }
         let last = self.wire.last(&self.stream, &self.filter).await?;
         Ok(last.is_some_and(|last| last.seq >= self.next))
+    }
+
+    /// Whether the leader has anything from the next sequence on. The index cannot confirm that it has not: it counts by subject, not by
+    /// sequence. So a leader that most servers have answered lately says where the stream ends; and where its end was removed, "nothing"
+    /// counts once a deposed leader has heard of it.
+    async fn has_next(&self) -> Result<bool> {
+        let body = serde_json::json!({ "seq": self.next, "next_by_subj": ">" });
+        if self.wire.get(&self.stream, &body, CALL).await?.is_some() {
+            return Ok(true);
+        }
+        if self.wire.last_seq(&self.stream).await? < self.next {
+            return Ok(false);
+        }
+        sleep(DEPOSED).await;
+        Ok(self.wire.get(&self.stream, &body, CALL).await?.is_some())
     }
 
     async fn read_page(&mut self, deadline: Instant) -> Result<PageEnd> {

@@ -103,6 +103,8 @@ impl Broker {
             Filled::Events => self.events_stream(),
             Filled::Logs => self.subjects().stream("LOGS"),
             Filled::Dead => self.subjects().stream("DEAD"),
+            Filled::Steps => self.subjects().stream("STEPS"),
+            Filled::Questions => self.subjects().stream("QUESTIONS"),
         }
     }
 }

@@ -198,9 +198,18 @@ impl Broker {
     /// How far the answer to an inbox has got; none if there is none under way.
     ///
     /// # Errors
-    /// When the broker does not answer.
+    /// [`BrokerError::Malformed`] when its record cannot be read: a later version may have written it. When the broker does not answer.
     pub async fn reply_to_state(&self, inbox: &str) -> Result<Option<ReplyState>> {
         Ok(self.reply_to(inbox).await?.map(|(state, _)| state))
+    }
+
+    /// Whether an answer is on its way to an inbox, whether or not its record can be read.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn is_reply_open(&self, inbox: &str) -> Result<bool> {
+        let subject = self.subjects().reply(inbox);
+        Ok(self.wire().last(&self.replies_stream(), &subject).await?.is_some())
     }
 
     async fn reply_to(&self, inbox: &str) -> Result<Option<(ReplyState, u64)>> {

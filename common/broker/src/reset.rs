@@ -15,7 +15,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// What is emptied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reset {
-    /// Messages, their events, answers and logs. Agents stay, and count on.
+    /// Messages, their events, answers and logs. Agents stay, and count on, and so do their schedules.
     Messages,
     /// The fleet.
     All,
@@ -25,7 +25,8 @@ impl Reset {
     /// Whether a stream ([`crate::StreamUsage::name`]) is emptied.
     #[must_use]
     pub fn empties(self, stream: &str) -> bool {
-        self == Self::All || !matches!(stream, "CONTROL" | "SNAPSHOTS" | "FILES")
+        self == Self::All
+            || !matches!(stream, "CONTROL" | "SNAPSHOTS" | "FILES" | "SECURITY" | "SCHEDULES")
     }
 }
 
@@ -51,13 +52,7 @@ impl Broker {
                 let control = self.subjects().stream("CONTROL");
                 let others = streams.into_iter().map(|(_, stream)| stream);
                 let others = others.filter(|stream| *stream != control);
-                let last = [
-                    self.replies_stream(),
-                    self.security_stream(),
-                    self.lease_stream(),
-                    control.clone(),
-                ];
-                for stream in others.chain(last) {
+                for stream in others.chain([self.lease_stream(), control.clone()]) {
                     self.wire().delete_stream(&stream).await?;
                 }
             }

@@ -1,5 +1,7 @@
 //! The streams of a namespace: created idempotently, and read back, since old servers ignore settings that they do not know.
 
+mod names;
+mod plan;
 mod renew;
 mod scale;
 
@@ -8,7 +10,7 @@ use std::time::Duration;
 use common::Namespace;
 use common::subject::Subjects;
 use futures_util::future::try_join_all;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::api::{StreamInfo, code};
@@ -26,6 +28,7 @@ const SHARDS_KEY: &str = "mozart-shards";
 const GROWS_KEY: &str = "mozart-replicas";
 const GROWS: &str = "auto";
 
+pub(crate) use self::names::STREAMS;
 pub use self::renew::EventsAre;
 pub(crate) use self::renew::{events_are, renew_events};
 pub use self::scale::Scaled;
@@ -39,6 +42,12 @@ pub(crate) const REPLICAS: usize = 3;
 
 /// How long events and logs are kept at most, whatever an agent's KEEP says.
 pub const LONGEST_KEPT: Duration = Duration::from_secs(72 * 3600);
+
+/// How many records of a schedule are kept: a bit more than a day of one that runs every ten minutes.
+const SCHEDULE_RECORDS: u32 = 200;
+
+/// How many records LATER takes: the leader keeps some 300 bytes of each in memory.
+pub(crate) const LATER_RECORDS: u64 = 1_000_000;
 
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
@@ -233,212 +242,6 @@ struct Plan {
     grows: bool,
 }
 
-impl Plan {
-    fn stream(&self, name: String, subjects: &[String], rest: Value) -> Value {
-        let mut config = json!({
-            "name": name,
-            "subjects": subjects,
-            "retention": "limits",
-            "storage": "file",
-            "num_replicas": self.replicas,
-            "allow_direct": true,
-            "max_consumers": MAX_CONSUMERS,
-            "metadata": {
-                FORMAT_KEY: FORMAT.to_string(),
-                SHARDS_KEY: self.subjects.shards().to_string(),
-            },
-        });
-        if self.grows {
-            config["metadata"][GROWS_KEY] = GROWS.into();
-        }
-        if let (Some(config), Value::Object(rest)) = (config.as_object_mut(), rest) {
-            config.extend(rest);
-        }
-        config
-    }
-
-    fn is_replicated(&self) -> bool {
-        self.clustered || self.replicas > 1
-    }
-
-    fn control(&self) -> Value {
-        let settings = json!({ "discard": "new", "duplicate_window": 600 * SECOND });
-        let subjects = [self.subjects.control_filter()];
-        self.stream(self.subjects.stream("CONTROL"), &subjects, settings)
-    }
-
-    /// Written by a leader after every some thousand records, in chunks; it removes all but the newest.
-    fn snapshots(&self) -> Value {
-        let settings = json!({ "discard": "new", "duplicate_window": 120 * SECOND });
-        let subjects = [self.subjects.snapshot_filter()];
-        self.stream(self.subjects.stream("SNAPSHOTS"), &subjects, settings)
-    }
-
-    /// Written by clients before what they apply names it, in chunks, by compare-and-set; the leader removes what nothing needs.
-    fn files(&self) -> Value {
-        let settings = json!({
-            "discard": "new",
-            "duplicate_window": SECOND,
-            "max_msgs_per_subject": 1,
-        });
-        let subjects = [self.subjects.files_filter()];
-        self.stream(self.subjects.stream("FILES"), &subjects, settings)
-    }
-
-    fn journal(&self, shard: u32) -> Value {
-        let settings = json!({
-            "discard": "new",
-            "duplicate_window": 600 * SECOND,
-            "republish": {
-                "src": self.subjects.republish_source(shard),
-                "dest": self.subjects.republish_destination(),
-            },
-        });
-        let subjects = [self.subjects.journal_filter(shard)];
-        self.stream(self.subjects.journal_stream(shard), &subjects, settings)
-    }
-
-    /// What a power cut may take, and of what was answered less than 20 ms before it, the server's kill -9 as well: not
-    /// synced on one host, in memory on a cluster.
-    fn events(&self) -> Value {
-        let mut settings = json!({
-            "discard": "old",
-            "duplicate_window": 120 * SECOND,
-            "max_age": LONGEST_KEPT.as_secs() * SECOND,
-            "max_bytes": 1_u64 << 30,
-        });
-        if !self.is_replicated() {
-            settings["persist_mode"] = "async".into();
-        } else {
-            settings["storage"] = "memory".into();
-            settings["max_bytes"] = (128_u64 << 20).into();
-        }
-        let subjects = [self.subjects.events_filter()];
-        self.stream(self.subjects.stream("EVENTS"), &subjects, settings)
-    }
-
-    /// What must survive as final states do, but a third synced write a message would cost more than the attempt that a power
-    /// cut may forget: not synced on one host, synced by the group on a cluster.
-    fn attempts(&self) -> Value {
-        let mut settings = json!({
-            "discard": "new",
-            "duplicate_window": SECOND,
-            "max_age": 30 * 24 * HOUR,
-            "max_msgs_per_subject": 64,
-            "allow_msg_ttl": true,
-            "allow_rollup_hdrs": true,
-        });
-        if !self.is_replicated() {
-            settings["persist_mode"] = "async".into();
-        }
-        let subjects = [self.subjects.attempts_filter()];
-        self.stream(self.subjects.stream("ATTEMPTS"), &subjects, settings)
-    }
-
-    fn logs(&self) -> Value {
-        let mut settings = json!({
-            "discard": "old",
-            "duplicate_window": 120 * SECOND,
-            "max_age": LONGEST_KEPT.as_secs() * SECOND,
-            "max_bytes": 256_u64 << 20,
-            "max_msgs_per_subject": 10_000,
-        });
-        if !self.is_replicated() {
-            settings["persist_mode"] = "async".into();
-        }
-        let subjects = [self.subjects.logs_filter()];
-        self.stream(self.subjects.stream("LOGS"), &subjects, settings)
-    }
-
-    /// Written by supervisors at a limited rate.
-    fn security(&self) -> Value {
-        let settings = json!({
-            "discard": "old",
-            "duplicate_window": SECOND,
-            "max_age": 30 * 24 * HOUR,
-            "max_bytes": 16_u64 << 20,
-            "max_msgs_per_subject": 10_000,
-        });
-        let subjects = [self.subjects.security_filter()];
-        self.stream(self.subjects.stream("SECURITY"), &subjects, settings)
-    }
-
-    /// The last piece of each answer that is on its way to an inbox. The server republishes what it has stored.
-    fn replies(&self) -> Value {
-        let mut settings = json!({
-            "discard": "new",
-            "duplicate_window": SECOND,
-            "max_age": crate::replies::KEPT.as_secs() * SECOND,
-            // No bound in bytes, which the server would set aside at once.
-            "max_msgs": 10_000,
-            "max_msgs_per_subject": 1,
-            "republish": {
-                "src": self.subjects.replies_filter(),
-                "dest": self.subjects.replies_destination(),
-            },
-        });
-        if !self.is_replicated() {
-            settings["persist_mode"] = "async".into();
-        }
-        let subjects = [self.subjects.replies_filter()];
-        self.stream(self.subjects.stream("REPLIES"), &subjects, settings)
-    }
-
-    fn dead(&self) -> Value {
-        // A redriven letter replaces the one before it.
-        let settings = json!({
-            "discard": "new",
-            "duplicate_window": 120 * SECOND,
-            "max_msgs_per_subject": 1,
-        });
-        let subjects = [self.subjects.dead_filter()];
-        self.stream(self.subjects.stream("DEAD"), &subjects, settings)
-    }
-
-    /// As the client's KV would make it, with times to live.
-    fn lease(&self) -> Value {
-        let bucket = self.subjects.lease_bucket();
-        let settings = json!({
-            "discard": "new",
-            "duplicate_window": 120 * SECOND,
-            "max_msgs_per_subject": 1,
-            "allow_msg_ttl": true,
-            "allow_rollup_hdrs": true,
-            "deny_delete": true,
-        });
-        let subjects = [format!("$KV.{bucket}.>")];
-        self.stream(format!("KV_{bucket}"), &subjects, settings)
-    }
-
-    /// Written in atomic batches with a compare-and-set, each of them synced once: no message ids.
-    fn archived(&self, name: &str, subjects: String) -> Value {
-        let settings = json!({
-            "discard": "new",
-            "duplicate_window": SECOND,
-            "allow_atomic": true,
-        });
-        self.stream(self.subjects.stream(name), &[subjects], settings)
-    }
-
-    fn others(&self) -> Vec<Value> {
-        let journals = (0..self.subjects.shards()).map(|shard| self.journal(shard));
-        let rest = [
-            self.archived("HISTORY", self.subjects.history_filter()),
-            self.archived("INDEX", self.subjects.index_filter()),
-            self.snapshots(),
-            self.files(),
-            self.events(),
-            self.attempts(),
-            self.logs(),
-            self.dead(),
-            self.security(),
-            self.replies(),
-            self.lease(),
-        ];
-        journals.chain(rest).collect()
-    }
-}
-
 /// Creates a stream or brings it up to date.
 async fn ensure(wire: &Wire, mut wanted: Value, timeout: Duration) -> Result<StreamInfo> {
     let name = wanted["name"].as_str().unwrap_or_default().to_owned();
@@ -544,6 +347,8 @@ fn check_taken(name: &str, wanted: &Value, taken: &Value) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use common::{AgentName, Timestamp};
 
-use crate::api::StreamInfo;
+use crate::api::{StreamInfo, code};
 use crate::connection::Broker;
 use crate::error::Result;
 use crate::read::Reader;
+use crate::streams::STREAMS;
 use crate::wire::CALL;
 
 /// A stream with no more records than this, and no more bytes than that, is read as a whole.
@@ -57,7 +58,7 @@ impl Broker {
     pub async fn stream_usage(&self) -> Result<Vec<StreamUsage>> {
         let mut streams: Vec<StreamUsage> = Vec::new();
         for (name, stream) in self.all_streams() {
-            let info = self.wire().stream_info(&stream, CALL).await??;
+            let Some(info) = self.info_of(&name, &stream).await? else { continue };
             let of_a_day = self.of_a_day(&stream, &info).await?;
             let number = |field: &str| info.config[field].as_u64().filter(|number| *number > 0);
             let used = StreamUsage {
@@ -81,6 +82,15 @@ impl Broker {
         Ok(streams)
     }
 
+    /// None where the fleet's supervisors are of an earlier version, and have not made it.
+    async fn info_of(&self, name: &str, stream: &str) -> Result<Option<StreamInfo>> {
+        match self.wire().stream_info(stream, CALL).await? {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if is_new(name) && error.err_code == code::STREAM_NOT_FOUND => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn of_a_day(&self, stream: &str, info: &StreamInfo) -> Result<u64> {
         const DAY: u64 = 24 * 3_600_000;
         let Some(now) = info.ts.filter(|_| info.state.messages > 0) else { return Ok(0) };
@@ -95,10 +105,12 @@ impl Broker {
     /// When the broker does not answer.
     pub async fn agent_usage(&self) -> Result<BTreeMap<AgentName, AgentUsage>> {
         let mut agents: BTreeMap<AgentName, AgentUsage> = BTreeMap::new();
-        // No agent's own: what several run with is stored once.
-        let streams = self.all_streams().into_iter().filter(|(name, _)| name != "FILES");
+        // No agent's own: what several run with is stored once, and what is on its way is gone in a moment.
+        let streams = self.all_streams().into_iter();
+        let streams = streams.filter(|(name, _)| !["FILES", "REPLIES"].contains(&name.as_str()));
         for (name, stream) in streams {
-            let state = self.wire().stream_info(&stream, CALL).await??.state;
+            let Some(info) = self.info_of(&name, &stream).await? else { continue };
+            let state = info.state;
             let (first, last) = (state.first_seq.max(1), state.last_seq);
             let mut parts = vec![(first, last)];
             let estimated = state.messages > WHOLE.0 || state.bytes > WHOLE.1;
@@ -140,21 +152,10 @@ impl Broker {
 
     /// The streams, those of the journal first, under one name.
     pub(crate) fn all_streams(&self) -> Vec<(String, String)> {
-        const OTHERS: [&str; 9] = [
-            "HISTORY",
-            "INDEX",
-            "EVENTS",
-            "ATTEMPTS",
-            "CONTROL",
-            "SNAPSHOTS",
-            "FILES",
-            "DEAD",
-            "LOGS",
-        ];
         let subjects = self.subjects();
         let journals = (0..subjects.shards())
             .map(|shard| ("JOURNAL".to_owned(), subjects.journal_stream(shard)));
-        journals.chain(OTHERS.map(|name| (name.to_owned(), subjects.stream(name)))).collect()
+        journals.chain(STREAMS.map(|name| (name.to_owned(), subjects.stream(name)))).collect()
     }
 }
 
@@ -170,6 +171,11 @@ impl StreamUsage {
         self.oldest = self.oldest.into_iter().chain(other.oldest).min();
         self.of_a_day += other.of_a_day;
     }
+}
+
+/// Whether a fleet of a version before does not have a stream.
+fn is_new(stream: &str) -> bool {
+    ["SCHEDULES", "STEPS", "QUESTIONS", "LATER"].contains(&stream)
 }
 
 /// A part, as it would be of all.

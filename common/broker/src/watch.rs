@@ -42,7 +42,7 @@ impl Broker {
         let mut shards = Vec::new();
         for (stream, filter) in followed {
             let from = self.wire().last_seq(&stream).await? + 1;
-            let source = Source { stream, filter, from, end: End::Firm };
+            let source = Source { stream, filter, from, end: End::Firm, bare: false };
             shards.push(Follower::start(self.wire(), source).await?);
         }
         Ok(JournalFollower { shards, broker: self.clone() })

@@ -42,6 +42,22 @@ async fn events_that_are_published_again_are_stored_once() {
 }
 
 #[tokio::test]
+async fn the_first_and_the_last_events_are_read_without_those_between() {
+    let server = Server::start().await;
+    let broker = server.broker().await;
+    let key = key("a", "m1");
+    assert_eq!(broker.last_events(&key).await.expect("an answer"), None);
+    let all: Vec<EventBatch> = (1..=5).map(|n| batch(1, n, vec![text("x")])).collect();
+    for batch in &all {
+        broker.publish_events(batch).await.expect("stored");
+    }
+    let first = broker.first_events(&key, 2).await.expect("an answer");
+    assert_eq!(first, all[..2]);
+    assert_eq!(broker.first_events(&key, 9).await.expect("an answer"), all);
+    assert_eq!(broker.last_events(&key).await.expect("an answer").as_ref(), all.last());
+}
+
+#[tokio::test]
 async fn messages_of_one_id_have_their_own_events_each() {
     let server = Server::start().await;
     let broker = server.broker().await;

@@ -9,7 +9,9 @@ use common::message::{DeadLetter, Envelope};
 use common::{ConversationId, Timestamp};
 
 use crate::history::{AT_ONCE, archive, finish, records, stop_after};
-use crate::support::{SOON, Server, agent, completed, envelope, is_alone, message, soon};
+use crate::support::{
+    SOON, Server, agent, completed, drop_namespace, envelope, is_alone, message, soon,
+};
 
 fn conversation(name: &str) -> ConversationId {
     ConversationId::new(name).expect("valid")
@@ -202,8 +204,12 @@ async fn an_archiver_that_is_under_way_does_not_bring_back_what_is_forgotten() {
         archive(&broker).await;
         let left = broker.forgettable(&all_of("a")).await.expect("an answer");
         assert_eq!(left.messages, 1, "after {steps} steps: {left:?}");
-        assert!(!is_there(&server, &format!("{namespace}-1")), "after {steps} steps");
-        assert!(is_there(&server, &format!("{namespace}-2")), "after {steps} steps");
+        // Of a cluster, the files of one server say little of a moment.
+        if is_alone() {
+            assert!(!is_there(&server, &format!("{namespace}-1")), "after {steps} steps");
+            assert!(is_there(&server, &format!("{namespace}-2")), "after {steps} steps");
+        }
+        drop_namespace(&broker).await;
         if came_to_its_end {
             break;
         }
@@ -267,6 +273,7 @@ async fn forgetting_that_is_stopped_anywhere_is_finished_by_the_same_again() {
             soon(broker.forget(what, |_| {})).await.expect("it goes");
         }
         assert!(!is_there(&server, &cold) && !is_there(&server, &hot), "after {steps} steps");
+        drop_namespace(&broker).await;
         if came_to_its_end {
             break;
         }

@@ -14,7 +14,9 @@ use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use crate::events::batch;
-use crate::support::{SOON, Server, agent, completed, envelope, is_alone, key, message, soon};
+use crate::support::{
+    SOON, Server, agent, completed, drop_namespace, envelope, is_alone, key, message, soon,
+};
 
 /// Everything that is finished leaves at once.
 pub(crate) const AT_ONCE: ArchiveOptions =
@@ -167,6 +169,7 @@ async fn an_archiver_that_is_stopped_anywhere_loses_nothing_and_copies_nothing_t
         let scan = broker.open_requests(&agent("a"), 1, 10).await.expect("a scan");
         assert_eq!((scan.total, &scan.open[0].1), (1, &open.key()), "after {steps} steps");
         assert_eq!(broker.count_requests(&agent("a")).await.expect("a count"), 1);
+        drop_namespace(&broker).await;
         if done {
             finished_in = Some(steps);
             break;

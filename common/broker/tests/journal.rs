@@ -340,3 +340,62 @@ async fn a_scan_reads_what_was_stored_in_order_and_says_what_is_open() {
         assert_eq!(found.len(), 2);
     }
 }
+
+#[tokio::test]
+async fn of_two_that_follow_the_same_message_in_a_conversation_one_is_stored() {
+    let server = Server::start().await;
+    for shards in [1, 4] {
+        let broker = server.broker_in(&format!("n{shards}"), shards).await;
+        let of = |id: &str, sender: &str| {
+            let mut one = envelope("a", id);
+            one.conversation_id = ConversationId::new("talk").expect("valid");
+            one.sender = sender.parse().expect("valid");
+            one
+        };
+        let tag = of("m1", "ana").tag();
+        let last = async || {
+            let last = broker.last_request_within(&agent("a"), &tag).await.expect("an answer");
+            last.map(|last| (last.value.message_id, last.seq))
+        };
+        assert_eq!(last().await, None);
+        let next = async |id: &str, sender: &str, last: u64| {
+            broker.send_next(&of(id, sender), last, SOON).await.expect("an answer")
+        };
+        let Some(SendOutcome::Stored { seq }) = next("m1", "ana", 0).await else {
+            panic!("nothing comes before it")
+        };
+        assert_eq!(last().await, Some((message("m1"), seq)));
+        // Others of the agent are no part of it.
+        broker.send(&envelope("a", "x1"), SOON).await.expect("it is stored");
+        let racing = [("m2", "ana"), ("m3", "ben"), ("m4", "ana")];
+        let outcomes =
+            futures_util::future::join_all(racing.map(|(id, sender)| next(id, sender, seq))).await;
+        let stored = outcomes.iter().flatten().count();
+        assert_eq!(stored, 1, "{outcomes:?}");
+        // What was stored by an earlier try is recognised.
+        assert_eq!(next("m1", "ana", 0).await, Some(SendOutcome::Already { seq }));
+        assert_eq!(next("m5", "ana", seq).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_found_by_its_agent_alone_where_that_is_known() {
+    let server = Server::start().await;
+    for shards in [1, 4] {
+        let broker = server.broker_in(&format!("n{shards}"), shards).await;
+        for name in ["a", "b"] {
+            broker.send(&envelope(name, "m1"), SOON).await.expect("it is stored");
+        }
+        let found = async |name: Option<&str>| {
+            let name = name.map(agent);
+            let found = broker.find_whole(name.as_ref(), &message("m1")).await.expect("an answer");
+            let mut agents: Vec<String> =
+                found.iter().map(|found| found.request.value.agent.to_string()).collect();
+            agents.sort();
+            agents
+        };
+        assert_eq!(found(None).await, ["a", "b"]);
+        assert_eq!(found(Some("b")).await, ["b"]);
+        assert_eq!(found(Some("c")).await, [""; 0]);
+    }
+}

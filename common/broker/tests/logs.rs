@@ -44,6 +44,8 @@ async fn the_last_lines_of_one_or_of_all_incarnations_are_read() {
     assert_eq!(all, [lines(1, 0, 10), lines(2, 0, 10)].concat());
     let last = broker.logs(&a, Some(1), 3).await.expect("an answer");
     assert_eq!(last, lines(1, 7, 3));
+    let last = broker.logs(&a, None, 12).await.expect("an answer");
+    assert_eq!(last, [lines(1, 8, 2), lines(2, 0, 10)].concat(), "of several records, in order");
     assert!(broker.logs(&a, None, 0).await.expect("an answer").is_empty());
 }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use broker::{Broker, BrokerError, Cursor, ListQuery};
+use broker::{Archiver, Broker, BrokerError, Cursor, ListQuery};
 
-use crate::history::{archive, finish, finished, send};
-use crate::support::{Server, agent, envelope};
+use crate::history::{AT_ONCE, archive, finish, finished, send, stop_after};
+use crate::support::{Server, agent, drop_namespace, envelope, soon};
 
 /// A page of so many ids, and where to go on.
 async fn page(broker: &Broker, query: &ListQuery, limit: usize) -> (Vec<String>, Cursor) {
@@ -19,6 +19,40 @@ async fn page(broker: &Broker, query: &ListQuery, limit: usize) -> (Vec<String>,
     }
     // As text, as people pass it on.
     (ids, listing.place().to_string().parse().expect("a place"))
+}
+
+/// What is being archived is in the journal and in HISTORY for a moment, and a page may end at it.
+#[tokio::test]
+async fn what_is_archived_while_a_page_is_read_is_not_on_the_next_one_as_well() {
+    let server = Server::start().await;
+    let mut came_to_its_end = false;
+    for steps in 1..400 {
+        let broker = server.broker_in(&format!("n{steps}"), 1).await;
+        for id in ["m1", "m2", "m3"] {
+            finished(&broker, "a", &[id]).await;
+            later().await;
+        }
+        let mut query = ListQuery { about: 2, ..ListQuery::default() };
+        let mut archiver = Archiver::new(broker.clone(), AT_ONCE);
+        let first = {
+            let mut round = std::pin::pin!(archiver.round());
+            came_to_its_end = stop_after(steps, round.as_mut()).await;
+            let (ids, next) = page(&broker, &query, 2).await;
+            query.after = Some(next);
+            if !came_to_its_end {
+                let _round = soon(round).await;
+            }
+            ids
+        };
+        assert_eq!(first, ["m3", "m2"], "after {steps} steps");
+        let _more = archive(&broker).await;
+        assert_eq!(page(&broker, &query, 9).await.0, ["m1"], "after {steps} steps");
+        drop_namespace(&broker).await;
+        if came_to_its_end {
+            break;
+        }
+    }
+    assert!(came_to_its_end, "a round has an end");
 }
 
 /// The broker's times are in milliseconds, and decide the order over shards.

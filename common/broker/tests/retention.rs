@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use broker::Archiver;
+use broker::{Archiver, Except};
 use common::event::EventBody;
 
 use crate::events::batch;
@@ -81,7 +81,7 @@ async fn of_whom_nothing_is_kept_no_text_is_left() {
     finished(&broker, "a", &["secret-2"]).await;
     assert!(server.stored("text of secret-1"));
     let mut archiver = Archiver::new(broker.clone(), AT_ONCE);
-    archiver.keep_nothing_of(BTreeSet::from([agent("a")]));
+    archiver.except(Except { unkept: BTreeSet::from([agent("a")]), ..Except::default() });
     let round = soon(archiver.round()).await.expect("a round");
     assert_eq!((round.archived, round.removed), (1, 3));
     assert_eq!(records(&server, "HISTORY").await.0, 1);

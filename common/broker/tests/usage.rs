@@ -23,6 +23,9 @@ async fn what_agents_have_adds_up_to_what_the_server_tells() {
     assert_eq!((records("b", "HISTORY"), records("b", "JOURNAL")), (3, 0));
     assert_eq!((records("c", "HISTORY"), records("c", "JOURNAL")), (0, 1));
     assert!(agents.values().all(|usage| !usage.estimated));
+    for name in ["REPLIES", "SECURITY", "INDEX"] {
+        assert!(streams.iter().any(|one| one.name == name), "{name} is shown");
+    }
     for name in ["JOURNAL", "HISTORY"] {
         let told = streams.iter().find(|one| one.name == name).expect("it is there");
         let of_agents = agents.values().filter_map(|usage| usage.streams.get(name));

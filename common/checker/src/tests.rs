@@ -33,6 +33,8 @@ fn request(seq: u64, id: &str) -> Placed<Envelope> {
         path: Vec::new(),
         redrive_of: None,
         traceparent: None,
+        scheduled_for: None,
+        deliver_at: None,
     };
     Placed { seq, at: Timestamp::from_millis(STORED), value }
 }

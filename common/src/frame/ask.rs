@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Frame;
 use crate::message::MessageKey;
-use crate::{AgentName, Timestamp};
+use crate::{AgentName, ConversationId, RequestTag, Timestamp};
 
 /// From a shim, on `shim.<agent>.<incarnation>.ask`. Each can be repeated without harm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,33 @@ pub enum ShimAsk {
     IsRegistered(AgentName),
     /// How much room a stream of the journal has for requests.
     Room(u32),
+    /// The records of a message's steps after a sequence.
+    Steps {
+        /// The message.
+        key: MessageKey,
+        /// The sequence.
+        after: u64,
+    },
+    /// The finished messages of a conversation with the agent, the newest first.
+    Turns {
+        /// The conversation.
+        conversation: ConversationId,
+        /// Only what comes before: what an earlier answer ended with.
+        before: Option<String>,
+        /// How many, at most.
+        limit: u32,
+    },
+    /// How many finished messages a conversation with the agent has.
+    CountTurns(ConversationId),
+    /// What there is of a question to a person.
+    Question {
+        /// The message.
+        key: MessageKey,
+        /// The tag of the question's id.
+        tag: RequestTag,
+    },
+    /// Remove what was asked in the course of a message and is not open any more.
+    CloseQuestions(MessageKey),
 }
 
 /// The answer to a [`ShimAsk`].
@@ -82,7 +109,7 @@ pub enum Told {
     Open,
     /// A record: JSON, as the journal has it.
     Record(ToldRecord),
-    /// Requests, oldest first, and whether there may be more.
+    /// Requests, or records of steps or of a question, oldest first, and whether there may be more.
     Records(Vec<ToldRecord>, bool),
     /// The attempts on record.
     Mark {
@@ -119,6 +146,15 @@ pub enum Told {
     },
     /// It cannot be done, however often it is asked for.
     Refused(String),
+    /// Finished messages of a conversation.
+    Turns {
+        /// In JSON; those whose texts do not fit the answer without them.
+        turns: Vec<u8>,
+        /// Where those before them begin; none if there are none.
+        next: Option<String>,
+    },
+    /// So many.
+    Count(u64),
 }
 
 /// A record of the journal.

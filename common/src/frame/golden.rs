@@ -107,6 +107,10 @@ fn golden_bytes_of_every_frame() {
     golden(&ShimCommand::Drain { within: WITHIN }, "030101fc0065cd1d");
     golden(&cancel(), "03020475736572026d31");
     golden(&ShimCommand::Ping, "0303");
+    let (sender, message_id) = (SenderName::new("user").expect("valid"), MessageId::new("m1"));
+    let tag = crate::RequestTag::new("x").expect("valid");
+    let answered = ShimCommand::Answered { sender, message_id: message_id.expect("valid"), tag };
+    golden(&answered, "03040475736572026d310178");
 
     golden(&ShimReport::Ready, "0300");
     golden(&ShimReport::Heartbeat(heartbeat()), "0301010203040506fc70110100");

@@ -22,17 +22,18 @@ pub(super) enum Keyword {
     Restart,
     Replace,
     Keep,
+    Memory,
     Label,
     Require,
 }
 
 use Keyword::{
-    Attempts, Concurrency, Env, If, Image, Keep, Label, Limit, Model, Replace, Require, Restart,
-    Sanctum, Schedule, Secret, Skill, Soul, Timeout, Worker,
+    Attempts, Concurrency, Env, If, Image, Keep, Label, Limit, Memory, Model, Replace, Require,
+    Restart, Sanctum, Schedule, Secret, Skill, Soul, Timeout, Worker,
 };
 
 impl Keyword {
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Model,
         Soul,
         If,
@@ -50,6 +51,7 @@ impl Keyword {
         Restart,
         Replace,
         Keep,
+        Memory,
         Label,
         Require,
     ];
@@ -73,6 +75,7 @@ impl Keyword {
             Restart => "RESTART",
             Replace => "REPLACE",
             Keep => "KEEP",
+            Memory => "MEMORY",
             Label => "LABEL",
             Require => "REQUIRE",
         }
@@ -84,7 +87,7 @@ impl Keyword {
             Model => "MODEL test/model",
             Soul => "SOUL You are …",
             If => "IF <condition> THEN <reaction>",
-            Schedule => "SCHEDULE \"<cron>\" [TZ <zone>] <prompt>",
+            Schedule => "SCHEDULE \"<cron>\" [TZ <zone>] [OPTIONS <key>=<value> …] <prompt>",
             Skill => "SKILL <path>",
             Sanctum => "SANCTUM <host path>:<path>[:ro]",
             Worker => "WORKER [\"python3\", \"worker.py\"]",
@@ -97,7 +100,8 @@ impl Keyword {
             Timeout => "TIMEOUT turn=10m drain=30s ready=60s",
             Restart => "RESTART always max=10/10m backoff=1s..60s",
             Replace => "REPLACE start-first",
-            Keep => "KEEP history=90d events=72h logs=24h",
+            Keep => "KEEP history=90d events=72h logs=24h steps=7d",
+            Memory => "MEMORY journal|none",
             Label => "LABEL name=value",
             Require => "REQUIRE name=value",
         }
@@ -107,7 +111,7 @@ impl Keyword {
         match self {
             If | Schedule | Skill | Sanctum | Env | Secret | Label | Require => true,
             Model | Soul | Worker | Image | Limit | Concurrency | Attempts | Timeout | Restart
-            | Replace | Keep => false,
+            | Replace | Keep | Memory => false,
         }
     }
 

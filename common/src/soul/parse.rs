@@ -12,7 +12,7 @@ use super::suggest::{did_you_mean, quoted};
 use super::text::Part;
 use super::{MAX_FILE, MAX_INSTRUCTIONS, MAX_SPEC};
 use crate::AgentName;
-use crate::id::USER;
+use crate::id::{SCHEDULE, USER};
 use crate::spec::AgentSpec;
 
 /// Parses a soul. Relative paths in it are taken from the folder of `path`, which nothing else is read from; a byte order mark
@@ -55,12 +55,14 @@ fn check(
 ) -> Result<AgentSpec, Box<SoulErrors>> {
     let source = Source::new(&path.display().to_string(), text);
     let mut problems = Problems::new(&source);
-    if name.as_str() == USER {
-        problems.push(Problem::new(
-            0..0,
-            format!("no agent can be called `{USER}`"),
-            "expected another name for the file: messages from people use this one",
-        ));
+    for (taken, by) in [(USER, "people"), (SCHEDULE, "schedules")] {
+        if name.as_str() == taken {
+            problems.push(Problem::new(
+                0..0,
+                format!("no agent can be called `{taken}`"),
+                format!("expected another name for the file: messages from {by} use this one"),
+            ));
+        }
     }
     look_first(&mut problems);
     let spec = if text.len() > MAX_FILE {

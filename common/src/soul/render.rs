@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::spec::{AgentSpec, IfThen, Keep, Replace, Restart, RestartPolicy, Sanctum, Schedule};
+use crate::spec::{
+    AgentSpec, IfThen, Keep, OnMiss, Overlap, Replace, Restart, RestartPolicy, Sanctum, Schedule,
+    ScheduleOptions,
+};
 
 /// Writes a spec as a soul, which [`parse`](super::parse) reads as the same spec, given the same name and path. Nothing is left
 /// to the parser's defaults, except what has none. Paths are written as they are: relative ones are from the soul's folder.
@@ -18,14 +21,24 @@ pub fn render(spec: &AgentSpec) -> String {
     if is_plain {
         out.line("MODEL", &spec.model);
     }
-    out.text("SOUL", &spec.identity, "");
+    out.text("SOUL", &spec.identity, &[]);
     for IfThen { condition, reaction } in &spec.if_then {
-        out.text(&format!("IF {condition} THEN"), reaction, "");
+        out.text(&format!("IF {condition} THEN"), reaction, &[]);
     }
-    for Schedule { cron, tz, prompt } in &spec.schedule {
-        match tz {
-            Some(tz) => out.text(&format!("SCHEDULE \"{cron}\" TZ {tz}"), prompt, ""),
-            None => out.text(&format!("SCHEDULE \"{cron}\""), prompt, "TZ"),
+    for Schedule { cron, tz, prompt, options } in &spec.schedule {
+        let zone = tz.as_ref().map(|tz| format!(" TZ {tz}")).unwrap_or_default();
+        let options = schedule_options(options);
+        let not_first: &[&str] = match (tz, options.is_empty()) {
+            (None, true) => &["TZ", "OPTIONS"],
+            (Some(_), true) => &["OPTIONS"],
+            (_, false) => &["TZ"],
+        };
+        let is_option = !options.is_empty()
+            && prompt.split_whitespace().next().is_some_and(|word| word.contains('='));
+        let before = format!("SCHEDULE \"{cron}\"{zone}{options}");
+        match is_option {
+            true => out.heredoc(&before, prompt),
+            false => out.text(&before, prompt, not_first),
         }
     }
     if !is_plain {
@@ -48,6 +61,24 @@ pub fn render(spec: &AgentSpec) -> String {
         out.line("REQUIRE", &format!("{name}={}", word(value)));
     }
     out.0
+}
+
+/// All of them, where one is not what it is without a word.
+fn schedule_options(options: &ScheduleOptions) -> String {
+    if options.is_default() {
+        return String::new();
+    }
+    let ScheduleOptions { jitter, overlap, on_miss, within } = *options;
+    let overlap = match overlap {
+        Overlap::Skip => "skip",
+        Overlap::Queue => "queue",
+    };
+    let on_miss = match on_miss {
+        OnMiss::Skip => "skip".to_owned(),
+        OnMiss::Once => format!("once within={}", duration(within)),
+        OnMiss::All => format!("all within={}", duration(within)),
+    };
+    format!(" OPTIONS jitter={} overlap={overlap} on-miss={on_miss}", duration(jitter))
 }
 
 fn process(out: &mut Text, spec: &AgentSpec) {
@@ -100,10 +131,13 @@ fn life(out: &mut Text, spec: &AgentSpec) {
         None => {}
     }
     keep(out, spec.keep);
+    if !spec.memory {
+        out.line("MEMORY", "none");
+    }
 }
 
-fn keep(out: &mut Text, Keep { history, events, logs }: Keep) {
-    let kept = [("history", history), ("events", events), ("logs", logs)];
+fn keep(out: &mut Text, Keep { history, events, logs, steps }: Keep) {
+    let kept = [("history", history), ("events", events), ("logs", logs), ("steps", steps)];
     let words: Vec<String> = kept
         .into_iter()
         .filter_map(|(name, age)| {
@@ -129,9 +163,9 @@ impl Text {
         let _written = writeln!(self.0, "{keyword} {value}{end}");
     }
 
-    /// Text behind an instruction: in its line if it can stand there, which it cannot if its first word would be read as
+    /// Text behind an instruction: in its line if it can stand there, which it cannot if its first word would be read as one of
     /// `not_first`; else in a heredoc.
-    fn text(&mut self, before: &str, text: &str, not_first: &str) {
+    fn text(&mut self, before: &str, text: &str, not_first: &[&str]) {
         let mut words = text.split_whitespace();
         let first = words.next().unwrap_or_default();
         let last = words.next_back().unwrap_or(first);
@@ -139,10 +173,14 @@ impl Text {
             && !text.is_empty()
             && text.trim() == text
             && !last.starts_with("<<")
-            && (not_first.is_empty() || !first.eq_ignore_ascii_case(not_first));
+            && !not_first.iter().any(|word| first.eq_ignore_ascii_case(word));
         if is_plain {
             return self.line(before, text);
         }
+        self.heredoc(before, text);
+    }
+
+    fn heredoc(&mut self, before: &str, text: &str) {
         let mark = mark(text);
         let _written = writeln!(self.0, "{before} <<{mark}\n{text}\n{mark}");
     }

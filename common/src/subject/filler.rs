@@ -15,6 +15,10 @@ pub enum Filled {
     Logs,
     /// DEAD.
     Dead,
+    /// STEPS.
+    Steps,
+    /// QUESTIONS.
+    Questions,
 }
 
 impl Subjects {
@@ -28,6 +32,8 @@ impl Subjects {
             Filled::Events => format!("{prefix}.events._._.{n}"),
             Filled::Logs => format!("{prefix}.logs._.{n}"),
             Filled::Dead => format!("{prefix}.dead._._.{n}"),
+            Filled::Steps => format!("{prefix}.steps._._.{n}"),
+            Filled::Questions => format!("{prefix}.question._._._._.{n}"),
         }
     }
 
@@ -41,6 +47,8 @@ impl Subjects {
             Filled::Events => format!("{prefix}.events._.*.*"),
             Filled::Logs => format!("{prefix}.logs._.*"),
             Filled::Dead => format!("{prefix}.dead._.*.*"),
+            Filled::Steps => format!("{prefix}.steps._.*.*"),
+            Filled::Questions => format!("{prefix}.question._.*.*.*.*"),
         }
     }
 
@@ -61,8 +69,15 @@ mod tests {
     fn fillers_are_of_their_streams_and_name_no_message() {
         for shards in [1, 4] {
             let subjects = Subjects::new(Namespace::new("t").expect("valid"), shards);
-            let all =
-                [Filled::Journal(0), Filled::History, Filled::Events, Filled::Logs, Filled::Dead];
+            let all = [
+                Filled::Journal(0),
+                Filled::History,
+                Filled::Events,
+                Filled::Logs,
+                Filled::Dead,
+                Filled::Steps,
+                Filled::Questions,
+            ];
             for filled in all {
                 let subject = subjects.filler(filled, 7);
                 assert!(Subjects::is_filler(&subject), "{subject}");
@@ -70,6 +85,8 @@ mod tests {
                 assert_eq!(subjects.parse_history(&subject), None);
                 assert_eq!(subjects.parse_events(&subject), None);
                 assert_eq!(subjects.parse_logs(&subject), None);
+                assert_eq!(subjects.parse_steps(&subject), None);
+                assert_eq!(subjects.parse_question(&subject), None);
                 assert_eq!(subjects.agent_of(&subject), None);
             }
         }

@@ -121,6 +121,13 @@ impl Subjects {
         format!("{SAP_KIND}_{}_{agent}", self.namespace)
     }
 
+    /// The agent of such a token; none if it is none of this fleet's.
+    #[must_use]
+    pub fn parse_sap_instance(&self, instance: &str) -> Option<AgentName> {
+        let name = instance.strip_prefix(&format!("{SAP_KIND}_{}_", self.namespace))?;
+        AgentName::new(name).ok()
+    }
+
     /// What is stored here goes to the inbox of somebody who asked, once.
     #[must_use]
     pub fn reply(&self, inbox: &str) -> String {
@@ -182,6 +189,13 @@ mod tests {
         assert_eq!(subjects.parse_sap_prompt("agents.prompt.mozart.u.echo"), None);
         assert_eq!(subjects.parse_sap_status(&subjects.sap_status(&agent)), Some("echo"));
         assert_eq!(sap_of_any_fleet("hb"), "agents.hb.mozart.*.*");
+        let instance = subjects.sap_instance(&agent);
+        assert_eq!(subjects.parse_sap_instance(&instance), Some(agent));
+        assert_eq!(subjects.parse_sap_instance("mozart_u_echo"), None);
+        let inbox = format!("{}.x.1", subjects.user_inbox(&"ana".parse().expect("valid")));
+        let user = subjects.parse_user_inbox(&inbox);
+        assert_eq!(user.as_ref().map(crate::SenderName::as_str), Some("ana"));
+        assert_eq!(subjects.parse_user_inbox("_INBOX.agents.x.1"), None);
         let reply = subjects.reply("_INBOX.agents.a.b");
         assert_eq!(subjects.parse_reply(&reply), Some("_INBOX.agents.a.b"));
         assert!(subjects.replies_filter().ends_with("reply.*.>"));

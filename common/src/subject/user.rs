@@ -33,6 +33,14 @@ impl Subjects {
         format!("_INBOX.{}.user.{name}", self.prefix)
     }
 
+    /// The user whose inbox this is; none if it is nobody's.
+    #[must_use]
+    pub fn parse_user_inbox(&self, inbox: &str) -> Option<SenderName> {
+        let rest = inbox.strip_prefix("_INBOX.")?.strip_prefix(&self.prefix)?;
+        let (name, _) = rest.strip_prefix(".user.")?.split_once('.')?;
+        SenderName::new(name).ok()
+    }
+
     /// Where a user asks the supervisors, one of which gets each question. Nobody else may publish there.
     #[must_use]
     pub fn query_by(&self, scope: Scope, name: &SenderName) -> String {
@@ -79,9 +87,13 @@ impl Subjects {
         let is_own = sender == Some(user.as_str());
         let is_request = subject.contains(".request");
         match kind {
-            Some("journal") if is_own && is_request => (Scope::Send, "sending", agent),
-            Some("journal" | "attempts") if is_own => (Scope::Send, "cancelling a message", agent),
-            Some("journal" | "attempts") => (Scope::Operate, "changing another's message", agent),
+            Some("journal" | "later") if is_own && is_request => (Scope::Send, "sending", agent),
+            Some("journal" | "later" | "attempts") if is_own => {
+                (Scope::Send, "cancelling a message", agent)
+            }
+            Some("journal" | "later" | "attempts") => {
+                (Scope::Operate, "changing another's message", agent)
+            }
             Some("dead" | "files") => (Scope::Operate, "it", None),
             Some(_) | None => (Scope::Admin, "it", None),
         }

@@ -8,10 +8,18 @@ use serde_json::value::RawValue;
 
 use super::repair::repair;
 use super::{FromWorker, MAX_DEPTH, TurnRef};
+use crate::question::{Question, USUAL_TIMEOUT_MS};
+use crate::step::{MAX_KEY, MAX_RESULT};
 
 /// The types that this version knows.
 const TYPES: [&str; 8] =
     ["ready", "event", "ack", "chat_done", "route_done", "route_request", "error", "progress"];
+/// Another one, which means less by itself.
+const STEP: &str = "step";
+/// Those that ask for something which is no part of an answer: damaged ones harm no turn.
+const REQUESTS: [&str; 2] = ["history_request", QUESTION];
+/// The type of a question to a person.
+const QUESTION: &str = "question";
 /// Those that end a turn.
 const ENDS: [&str; 3] = ["chat_done", "route_done", "error"];
 
@@ -43,6 +51,8 @@ pub struct Damage {
     pub turn: TurnRef<'static>,
     /// Whether the worker has ended that turn.
     pub ends: bool,
+    /// The key of the step that it was; none if it was something else. An answer lacks nothing for want of a step.
+    pub step: Option<String>,
 }
 
 /// Every field that any line may have: parsed in one pass, whatever the order.
@@ -73,6 +83,23 @@ struct Line<'a> {
     timeout_ms: Option<u64>,
     #[serde(default, borrow)]
     event: Option<&'a RawValue>,
+    /// Looked at in a `step` only: other lines may have whatever they like under these names.
+    #[serde(default, borrow)]
+    key: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    result: Option<&'a RawValue>,
+    /// These in a `history_request` only.
+    #[serde(default, borrow)]
+    before: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    limit: Option<&'a RawValue>,
+    /// These in a `question` only.
+    #[serde(default, borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    options: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    default: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +122,10 @@ pub fn read(line: &[u8], take: &mut dyn FnMut(Result<FromWorker<'_>, NotProtocol
         // What a progress bar wrote before it is overwritten on a terminal.
         return match line.iter().rposition(|byte| *byte == b'\r') {
             Some(at) if is_meant(&line[at + 1..]) => read(&line[at + 1..], take),
-            _ => take(Err(hidden(line).map_or(NotProtocol::Log, NotProtocol::Damaged))),
+            _ => match bad_request(line) {
+                Some(bad) => take(Ok(bad)),
+                None => take(Err(hidden(line).map_or(NotProtocol::Log, NotProtocol::Damaged))),
+            },
         };
     }
     let repaired = repair(line);
@@ -197,6 +227,24 @@ fn parse(object: &[u8]) -> Result<FromWorker<'_>, String> {
             message: line.message.ok_or_else(|| missing("message"))?,
             timeout_ms: line.timeout_ms,
         },
+        "history_request" => FromWorker::HistoryRequest {
+            request_id: line.request_id.ok_or_else(|| missing("requestId"))?,
+            conversation_id: turn.conversation_id.ok_or_else(|| missing("conversationId"))?,
+            before: optional(line.before, "before", "the `next` of an earlier answer")?,
+            limit: optional(line.limit, "limit", "a whole number")?,
+        },
+        // Programs log objects of this type, too: those of the protocol have an id.
+        QUESTION if line.request_id.is_some() || turn.message_id.is_some() => {
+            let question = Question {
+                request_id: line.request_id.ok_or_else(|| missing("requestId"))?.into(),
+                text: optional(line.text, "text", "a string")?.ok_or_else(|| missing("text"))?,
+                options: optional(line.options, "options", "a list of strings")?
+                    .unwrap_or_default(),
+                default: optional(line.default, "default", "a string")?,
+                timeout_ms: line.timeout_ms.unwrap_or(USUAL_TIMEOUT_MS),
+            };
+            FromWorker::Question { turn, question: Box::new(question) }
+        }
         "error" => {
             let said = line.error.map(|error| match serde_json::from_str(error.get()) {
                 Ok(Text(text)) => text,
@@ -208,8 +256,64 @@ fn parse(object: &[u8]) -> Result<FromWorker<'_>, String> {
             FromWorker::Error { turn, error, retryable, retry_after_ms }
         }
         "progress" => FromWorker::Progress { turn },
+        "step" if line.key.is_some() || line.result.is_some() => step(turn, line.key, line.result),
         _ => FromWorker::Unknown { kind: line.kind },
     })
+}
+
+/// A field that may be missing or `null`.
+fn optional<'a, T: Deserialize<'a>>(
+    field: Option<&'a RawValue>,
+    name: &str,
+    expected: &str,
+) -> Result<Option<T>, String> {
+    let Some(field) = field else { return Ok(None) };
+    serde_json::from_str(field.get()).map_err(|_| format!("`{name}` is not {expected}"))
+}
+
+/// A line that asks for something and cannot be taken.
+fn bad_request(line: &[u8]) -> Option<FromWorker<'_>> {
+    let kind = field(line, "type").next().filter(|kind| REQUESTS.contains(kind))?;
+    let names = |name| field(line, name).next().is_some();
+    let is_ours = kind != QUESTION || names("requestId") || names("messageId");
+    (is_ours && line.trim_ascii_start().starts_with(b"{")).then(|| {
+        let why = parse(line).err().unwrap_or_default();
+        let request_id = field(line, "requestId").next().map(Cow::Borrowed);
+        FromWorker::BadRequest { kind: kind.into(), request_id, why }
+    })
+}
+
+/// A step's result. What is wrong with one is told to the worker, whose turn goes on.
+fn step<'a>(
+    turn: TurnRef<'a>,
+    key: Option<&'a RawValue>,
+    result: Option<&'a RawValue>,
+) -> FromWorker<'a> {
+    let bad = |turn, key, why: String| FromWorker::BadStep { turn, key, why };
+    let Some(key) = key else { return bad(turn, None, "a `step` without `key`".to_owned()) };
+    let Ok(Text(key)) = serde_json::from_str(key.get()) else {
+        return bad(turn, None, "its `key` is not a string".to_owned());
+    };
+    if key.is_empty() || key.len() > MAX_KEY {
+        let why = format!("a `key` of {} bytes: 1 to {MAX_KEY} are accepted", key.len());
+        return bad(turn, None, why);
+    }
+    let result = result.map_or("null", RawValue::get);
+    if result.len() > MAX_RESULT {
+        let why = format!(
+            "a `result` of {} bytes: at most {MAX_RESULT} are accepted; store a reference to it",
+            result.len()
+        );
+        return bad(turn, Some(key), why);
+    }
+    // At 128 levels the parser gives up.
+    let is_shallow =
+        serde_json::from_str(result).is_ok_and(|value: Value| depth(&value) <= MAX_DEPTH);
+    if !is_shallow {
+        let why = format!("a `result` of more than {MAX_DEPTH} levels of nesting");
+        return bad(turn, Some(key), why);
+    }
+    FromWorker::Step { turn, key, result: result.into() }
 }
 
 /// A string that is borrowed where it has no escapes.
@@ -238,13 +342,14 @@ pub fn too_long(begins: &[u8]) -> NotProtocol {
 /// What a line that cannot be taken was about.
 fn damage(line: &[u8], why: String) -> Damage {
     let kind = kind(line);
-    let field = |name| field(line, name).next().map(|id| Cow::Owned(id.to_owned()));
-    let message_id = field("messageId")
-        .or_else(|| field("requestId").filter(|_| kind.is_some_and(|kind| kind == "route_done")));
+    let id = |name| field(line, name).next().map(|id| Cow::Owned(id.to_owned()));
+    let message_id = id("messageId")
+        .or_else(|| id("requestId").filter(|_| kind.is_some_and(|kind| kind == "route_done")));
     Damage {
         why,
-        turn: TurnRef { message_id, conversation_id: field("conversationId") },
+        turn: TurnRef { message_id, conversation_id: id("conversationId") },
         ends: kind.is_some_and(|kind| ENDS.contains(&kind)),
+        step: kind.filter(|kind| *kind == STEP).and(field(line, "key").next()).map(str::to_owned),
     }
 }
 
@@ -256,7 +361,9 @@ fn is_meant(line: &[u8]) -> bool {
 }
 
 fn kind(line: &[u8]) -> Option<&str> {
-    field(line, "type").find(|kind| TYPES.contains(kind))
+    // Programs log their steps, too: one of the protocol has a key.
+    let is_step = |kind: &str| kind == STEP && field(line, "key").next().is_some();
+    field(line, "type").find(|kind| TYPES.contains(kind) || is_step(kind))
 }
 
 /// The values of a field, wherever it stands: `"name": "value"`, also in single quotes.

@@ -138,7 +138,7 @@ fn a_cron_expression_without_quotes_is_shown_with_them() {
         "\
 /fleet/writer.soul:3:10: SCHEDULE without a quoted cron expression
  3 | SCHEDULE 0 8 * * * hello
-   |          ^ expected `SCHEDULE \"<cron>\" [TZ <zone>] <prompt>`
+   |          ^ expected `SCHEDULE \"<cron>\" [TZ <zone>] [OPTIONS <key>=<value> …] <prompt>`
    = help: did you mean `\"0 8 * * *\"`?"
     );
 }
@@ -355,6 +355,21 @@ const LINES: &[(&str, &str)] = &[
     ("SCHEDULE \"0 8 * * *\" TZ UTC", "3:28: SCHEDULE without a prompt"),
     ("SCHEDULE \"0 8 * * *\" TZ Mars/Base x", "3:25: unknown time zone `Mars/Base`"),
     ("SCHEDULE \"0 8 * * *\" tz UTC x", "3:22: a time zone after `tz`"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS x", "3:29: OPTIONS without an option"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS jitter=1m", "3:39: SCHEDULE without a prompt"),
+    ("SCHEDULE \"0 8 * * *\" options jitter=1m x", "3:22: an option after `options`"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS jiter=1m x", "3:30: unknown option `jiter`"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS jitter=soon x", "3:37: a duration of `soon`"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS overlap=wait x", "3:38: overlap of `wait`"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS on-miss=twice x", "3:38: on-miss of `twice`"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS within=30s x", "3:37: within of `30s`"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS within=1h within=2h x", "3:40: `within` is given twice"),
+    (
+        "SCHEDULE \"0 8 * * *\" OPTIONS on-miss=skip within=1h x",
+        "3:50: `within` and `on-miss=skip`",
+    ),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS on-miss=all x", "3:38: `on-miss=all` without `overlap=queue`"),
+    ("SCHEDULE \"0 8 * * *\" OPTIONS jitter=1m TZ UTC x", "3:40: a time zone after OPTIONS"),
     ("SKILL ~/x", "3:7: a path that a shell would expand"),
     ("SKILL $HOME/x", "3:7: a path that a shell would expand"),
     ("SKILL \"\"", "3:7: an empty path"),

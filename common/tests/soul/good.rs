@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use common::soul::{parse, parse_bytes, render};
 use common::spec::{
-    AgentSpec, IfThen, Keep, Limits, Replace, Restart, RestartPolicy, Sanctum, Schedule, Timeouts,
+    AgentSpec, IfThen, Keep, Limits, OnMiss, Overlap, Replace, Restart, RestartPolicy, Sanctum,
+    Schedule, ScheduleOptions, Timeouts,
 };
 
 use crate::{soul, writer};
@@ -88,6 +89,7 @@ fn schedules_have_a_cron_expression_perhaps_a_zone_and_a_prompt() {
         cron: cron.into(),
         tz: tz.map(Into::into),
         prompt: prompt.into(),
+        options: ScheduleOptions::default(),
     };
     assert_eq!(
         schedule("\"0 8 * * MON-FRI\" TZ Europe/Berlin Good morning, \"you\"."),
@@ -98,6 +100,24 @@ fn schedules_have_a_cron_expression_perhaps_a_zone_and_a_prompt() {
         schedule("\"*/15 8-18/2 1,15 * *\" <<E\nx\nE"),
         expected("*/15 8-18/2 1,15 * *", None, "x")
     );
+    assert_eq!(
+        schedule("\"@daily\" TZ UTC OPTIONS jitter=30s overlap=queue on-miss=all within=1h count"),
+        Schedule {
+            options: ScheduleOptions {
+                jitter: Duration::from_secs(30),
+                overlap: Overlap::Queue,
+                on_miss: OnMiss::All,
+                within: Duration::from_secs(3600),
+            },
+            ..expected("@daily", Some("UTC"), "count")
+        }
+    );
+    assert_eq!(
+        schedule("\"@daily\" options of a phone"),
+        expected("@daily", None, "options of a phone")
+    );
+    let queued = schedule("\"@daily\" OPTIONS overlap=queue <<E\na=b\nE");
+    assert_eq!((queued.prompt.as_str(), queued.options.overlap), ("a=b", Overlap::Queue));
     for cron in [
         "0 0 L * *",
         "0 0 29 2 *",
@@ -220,11 +240,12 @@ fn bounds_have_units() {
 
 #[test]
 fn what_is_kept_is_said_in_times_and_read_back() {
-    let spec = with("KEEP history=90d events=36h");
+    let spec = with("KEEP history=90d events=36h steps=7d");
     let keep = Keep {
         history: Some(Duration::from_secs(90 * 24 * 3600)),
         events: Some(Duration::from_secs(36 * 3600)),
         logs: None,
+        steps: Some(Duration::from_secs(7 * 24 * 3600)),
     };
     assert_eq!(spec.keep, keep);
     assert_eq!(with("KEEP history=0").keep.history, Some(Duration::ZERO));

@@ -2,7 +2,8 @@
 
 use common::soul::{SoulErrors, parse_bytes, render};
 use common::spec::{
-    AgentSpec, IfThen, Limits, Replace, Restart, RestartPolicy, Sanctum, Schedule, Timeouts,
+    AgentSpec, IfThen, Limits, OnMiss, Overlap, Replace, Restart, RestartPolicy, Sanctum, Schedule,
+    ScheduleOptions, Timeouts,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -212,14 +213,37 @@ fn spec() -> impl Strategy<Value = AgentSpec> {
     );
     let zones = prop::sample::select(vec!["UTC", "Europe/Berlin", "America/New_York"]);
     let crons = prop::sample::select(vec!["0 8 * * *", "@daily", "*/5 1-3 L * MON"]);
+    let options = (0_u64..90_000, any::<bool>(), 0..3_u8, 60_000_u64..86_400_000).prop_map(
+        |(jitter, queue, on_miss, within)| {
+            let (jitter, within) = (Duration::from_millis(jitter), Duration::from_millis(within));
+            let usual = ScheduleOptions::default();
+            let overlap = if queue { Overlap::Queue } else { Overlap::Skip };
+            match on_miss {
+                0 => ScheduleOptions { jitter, overlap, on_miss: OnMiss::Skip, ..usual },
+                1 => ScheduleOptions { jitter, overlap, on_miss: OnMiss::Once, within },
+                _ if queue => ScheduleOptions { jitter, overlap, on_miss: OnMiss::All, within },
+                _ => usual,
+            }
+        },
+    );
     let schedules = vec(
-        (crons, option::of(zones), text()).prop_map(|(cron, tz, prompt)| Schedule {
-            cron: cron.into(),
-            tz: tz.map(Into::into),
-            prompt,
+        (crons, option::of(zones), text(), options).prop_map(|(cron, tz, prompt, options)| {
+            Schedule { cron: cron.into(), tz: tz.map(Into::into), prompt, options }
         }),
         0..3,
-    );
+    )
+    .prop_map(|schedules| {
+        // The same content twice is refused, and another test gives all of them one prompt.
+        let zone = |one: &Schedule| one.tz.clone().unwrap_or_else(|| "UTC".to_owned());
+        let mut distinct: Vec<Schedule> = Vec::new();
+        for one in schedules {
+            let is_new = |known: &Schedule| known.cron != one.cron || zone(known) != zone(&one);
+            if distinct.iter().all(is_new) {
+                distinct.push(one);
+            }
+        }
+        distinct
+    });
     let sanctums = btree_map(path(), (path(), any::<(bool, bool)>()), 0..3).prop_map(|map| {
         let sanctum =
             |(path, (host, (read_only, shared)))| Sanctum { host, path, read_only, shared };
@@ -297,7 +321,9 @@ fn written(spec: &AgentSpec) -> String {
     }
     for schedule in &spec.schedule {
         let zone = schedule.tz.iter().map(|tz| format!("TZ {tz} ")).collect::<String>();
-        lines.push(format!("SCHEDULE \"{}\" {zone}{}", schedule.cron, heredoc(&schedule.prompt)));
+        let options = options_of(&schedule.options);
+        let prompt = heredoc(&schedule.prompt);
+        lines.push(format!("SCHEDULE \"{}\" {zone}{options}{prompt}", schedule.cron));
     }
     lines.extend(spec.skills.iter().map(|path| format!("SKILL {path}")));
     for Sanctum { host, path, read_only, shared } in &spec.sanctums {
@@ -358,4 +384,22 @@ fn escaped(json: &str) -> String {
     json.chars()
         .map(|c| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() })
         .collect()
+}
+
+fn options_of(options: &ScheduleOptions) -> String {
+    if *options == ScheduleOptions::default() {
+        return String::new();
+    }
+    let overlap = match options.overlap {
+        Overlap::Skip => "skip",
+        Overlap::Queue => "queue",
+    };
+    let within = format!(" within={}ms", options.within.as_millis());
+    let on_miss = match options.on_miss {
+        OnMiss::Skip => "skip".to_owned(),
+        OnMiss::Once => format!("once{within}"),
+        OnMiss::All => format!("all{within}"),
+    };
+    let jitter = options.jitter.as_millis();
+    format!("OPTIONS jitter={jitter}ms overlap={overlap} on-miss={on_miss} ")
 }

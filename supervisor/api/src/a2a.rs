@@ -6,6 +6,8 @@ use mozart_client::stream::Item;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::growing::{Next, Sent};
+
 /// The version of the protocol that is spoken.
 pub(crate) const VERSION: &str = "1.0";
 /// The only artifact of a task.
@@ -310,9 +312,7 @@ fn status_object(
 pub(crate) struct Updates {
     envelope: Envelope,
     /// The text that the reader has.
-    sent: String,
-    /// What the attempt has said.
-    said: String,
+    sent: Sent,
     /// Whether the reader knows that it is being worked on.
     is_working: bool,
     is_over: bool,
@@ -321,9 +321,8 @@ pub(crate) struct Updates {
 impl Updates {
     /// For a reader who has a snapshot with this text and status.
     pub(crate) fn after(envelope: Envelope, text: String, status: Status) -> Self {
-        let said = text.clone();
         let is_working = status != Status::Pending;
-        Self { envelope, sent: text, said, is_working, is_over: false }
+        Self { envelope, sent: Sent::of(text), is_working, is_over: false }
     }
 
     /// What is told of an item.
@@ -338,19 +337,23 @@ impl Updates {
         }
         match item {
             Item::Text { text, .. } => {
-                self.said.push_str(text);
-                // An attempt that repeats what another one said adds nothing yet.
-                if !self.sent.starts_with(self.said.as_str()) {
-                    out.push(Ok(self.tell(false)));
+                let is_first = self.sent.text().is_empty();
+                match self.sent.hear(text) {
+                    // An attempt that repeats what another one said adds nothing yet.
+                    Next::Same => {}
+                    Next::More(more) => out.push(Ok(self.tell(&more, !is_first, false))),
+                    Next::Other => {
+                        self.sent.replace(text);
+                        out.push(Ok(self.tell(self.sent.text(), false, false)));
+                    }
                 }
             }
-            Item::Reset { .. } => self.said.clear(),
+            Item::Reset { .. } => self.sent.reset(),
             Item::Event { .. } | Item::Error { .. } => {}
             Item::Done { status, response, reason, .. } => {
                 self.is_over = true;
                 if *status == Status::Completed {
-                    self.said = response.clone().unwrap_or_default();
-                    out.push(Ok(self.tell(true)));
+                    out.push(Ok(self.whole(response.as_deref().unwrap_or_default())));
                 }
                 if status.is_final() {
                     out.push(Ok(self.status(*status, now, reason.as_deref())));
@@ -363,14 +366,18 @@ impl Updates {
         out
     }
 
-    /// Tells what was said beyond what the reader has, or all of it where that is something else.
-    fn tell(&mut self, last: bool) -> Value {
-        let more = self.said.strip_prefix(self.sent.as_str()).filter(|_| !self.sent.is_empty());
-        let (text, append) = match more {
-            Some(more) => (more.to_owned(), true),
-            None => (self.said.clone(), false),
-        };
-        self.sent.clone_from(&self.said);
+    /// Tells what of the answer the reader does not have, or all of it where that is something else.
+    fn whole(&mut self, answer: &str) -> Value {
+        let is_first = self.sent.text().is_empty();
+        match self.sent.whole(answer) {
+            Next::Same => self.tell("", !is_first, true),
+            Next::More(more) => self.tell(&more, !is_first, true),
+            Next::Other => self.tell(answer, false, true),
+        }
+    }
+
+    /// A piece of the answer, or, where it is not appended, all of it.
+    fn tell(&self, text: &str, append: bool, last: bool) -> Value {
         json!({ "artifactUpdate": {
             "taskId": self.envelope.message_id, "contextId": self.envelope.conversation_id,
             "artifact": { "artifactId": ARTIFACT, "name": ARTIFACT, "parts": [{ "text": text }] },

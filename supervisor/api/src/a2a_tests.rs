@@ -1,25 +1,8 @@
 use super::*;
-use common::message::Kind as MessageKind;
-use common::{ConversationId, MessageId};
+use crate::tests::envelope as message;
 
 fn envelope() -> Envelope {
-    let message_id = MessageId::new("m1").expect("valid");
-    Envelope {
-        agent: "a".parse().expect("valid"),
-        sender: "ana".parse().expect("valid"),
-        kind: MessageKind::Chat,
-        conversation_id: ConversationId::from(&message_id),
-        message_id,
-        message: "hello".to_owned(),
-        created_at: Timestamp::from_millis(1),
-        request_id: None,
-        deadline: None,
-        hops: 0,
-        cause: None,
-        path: Vec::new(),
-        redrive_of: None,
-        traceparent: None,
-    }
+    message("m1", "m1", "hello")
 }
 
 fn text(text: &str) -> Item {
@@ -63,7 +46,7 @@ fn a_reader_gets_what_it_does_not_have() {
 
 #[test]
 fn another_attempt_goes_on_or_begins_anew() {
-    let reset = || Item::Reset { seq: 5, attempt: 2 };
+    let reset = || Item::Reset { seq: 5, attempt: 2, incarnation: None };
     let same = [text("a"), reset(), text("a"), text("b")];
     assert_eq!(told("", Status::Acknowledged, &same), ["a", "+b"]);
     let other = [text("a"), reset(), text("x"), text("y")];

@@ -21,6 +21,7 @@ pub(crate) struct Caller {
 impl Caller {
     pub(crate) fn new(api: &Api, token: Token) -> Self {
         let client = api.client.on_behalf(token.scope, token.name.clone());
+        let client = client.only(token.agents.clone());
         Self { token, client }
     }
 
@@ -45,7 +46,7 @@ impl Caller {
 
     /// Whether the token is good for an agent.
     pub(crate) fn sees(&self, agent: &AgentName) -> bool {
-        self.token.agents.is_empty() || self.token.agents.contains(agent)
+        self.client.sees(agent)
     }
 
     /// Demands that the token is good for an agent.

@@ -21,19 +21,17 @@ pub(crate) enum Grown {
 /// The text so far.
 #[derive(Debug, Default)]
 pub(crate) struct Growing {
-    /// What was sent.
-    sent: String,
-    /// What the attempt has said, up to what was sent before it.
-    said: String,
+    sent: Sent,
     is_over: bool,
 }
 
-const ANOTHER: &str = "another attempt gives another answer than the one that was begun";
+/// What is said where an answer does not go on with what was sent of it.
+pub(crate) const DIFFERS: &str = "the agent gives another answer than the one that was begun";
 
 impl Growing {
     /// What was sent.
     pub(crate) fn sent(&self) -> &str {
-        &self.sent
+        self.sent.text()
     }
 
     /// What an item adds; after the end, nothing.
@@ -41,24 +39,24 @@ impl Growing {
         if self.is_over {
             return Grown::Nothing;
         }
+        let differs = || Grown::Broken(DIFFERS.to_owned());
         let grown = match item {
-            Item::Text { text, .. } => {
-                self.said.push_str(text);
-                match self.more() {
-                    Some(more) if more.is_empty() => Grown::Nothing,
-                    Some(more) => Grown::More(more),
-                    None if self.sent.starts_with(self.said.as_str()) => Grown::Nothing,
-                    None => Grown::Broken(ANOTHER.to_owned()),
-                }
-            }
+            Item::Text { text, .. } => match self.sent.hear(text) {
+                Next::Same => Grown::Nothing,
+                Next::More(more) => Grown::More(more),
+                Next::Other => differs(),
+            },
             Item::Reset { .. } => {
-                self.said.clear();
+                self.sent.reset();
                 Grown::Nothing
             }
             Item::Event { .. } | Item::Error { .. } => Grown::Nothing,
             Item::Done { status: Status::Completed, response, .. } => {
-                self.said = response.clone().unwrap_or_default();
-                self.more().map_or_else(|| Grown::Broken(ANOTHER.to_owned()), Grown::Whole)
+                match self.sent.whole(response.as_deref().unwrap_or_default()) {
+                    Next::Same => Grown::Whole(String::new()),
+                    Next::More(more) => Grown::Whole(more),
+                    Next::Other => differs(),
+                }
             }
             Item::Done { status, reason, .. } if status.is_final() => {
                 Grown::Failed(*status, reason.clone())
@@ -71,11 +69,118 @@ impl Growing {
         self.is_over = matches!(grown, Grown::Whole(_) | Grown::Broken(_) | Grown::Failed(..));
         grown
     }
+}
 
-    /// What was said beyond what was sent; none if it says something else.
-    fn more(&mut self) -> Option<String> {
-        let more = self.said.strip_prefix(self.sent.as_str())?.to_owned();
-        self.sent.push_str(&more);
-        Some(more)
+/// What a piece of an attempt adds to what was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing: it says again what was sent.
+    Same,
+    /// This, which counts as sent.
+    More(String),
+    /// It says something else.
+    Other,
+}
+
+/// A text that was sent, and up to where an attempt has said the same. Each byte of an attempt is compared once, however many pieces it comes in.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    text: String,
+    /// The attempt has said the text up to here, which is between two letters.
+    said: usize,
+}
+
+impl Sent {
+    /// One whose attempt has said all of it.
+    pub(crate) fn of(text: String) -> Self {
+        Self { said: text.len(), text }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Another attempt begins.
+    pub(crate) fn reset(&mut self) {
+        self.said = 0;
+    }
+
+    /// The attempt goes on.
+    pub(crate) fn hear(&mut self, piece: &str) -> Next {
+        let known = &self.text.as_bytes()[self.said..];
+        let both = known.len().min(piece.len());
+        let (again, _) = piece.as_bytes().split_at(both);
+        if *again != known[..both] {
+            return Next::Other;
+        }
+        self.said += piece.len();
+        // What is known ends between two letters, and so does what of the piece is as long.
+        match piece.get(both..) {
+            Some("") | None => Next::Same,
+            Some(more) => {
+                self.text.push_str(more);
+                Next::More(more.to_owned())
+            }
+        }
+    }
+
+    /// The whole answer is this, whatever the attempt has said.
+    pub(crate) fn whole(&mut self, answer: &str) -> Next {
+        match answer.strip_prefix(self.text.as_str()) {
+            None => Next::Other,
+            Some(more) => {
+                self.said = self.text.len();
+                self.hear(more)
+            }
+        }
+    }
+
+    /// Sends what the attempt has said so far and this, in place of what was sent.
+    pub(crate) fn replace(&mut self, piece: &str) {
+        self.text.truncate(self.said);
+        self.text.push_str(piece);
+        self.said = self.text.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_compared_where_the_attempt_is() {
+        let mut sent = Sent::default();
+        let more = |text: &str| Next::More(text.to_owned());
+        assert_eq!((sent.hear("h\u{e9}"), sent.hear("llo")), (more("h\u{e9}"), more("llo")));
+        sent.reset();
+        assert_eq!(
+            (sent.hear("h"), sent.hear("\u{e9}l"), sent.hear("")),
+            (Next::Same, Next::Same, Next::Same)
+        );
+        assert_eq!(sent.hear("lo!"), more("!"));
+        sent.reset();
+        assert_eq!((sent.hear("h\u{e9}"), sent.hear("x")), (Next::Same, Next::Other));
+        sent.replace("x");
+        assert_eq!(sent.text(), "h\u{e9}x");
+        assert_eq!((sent.whole("h\u{e9}xy"), sent.whole("h\u{e9}")), (more("y"), Next::Other));
+        // Half of a letter is the same, and the rest is not.
+        let mut half = Sent::of("\u{e9}".to_owned());
+        half.reset();
+        assert_eq!(half.hear("\u{e8}"), Next::Other);
+    }
+
+    #[test]
+    fn an_answer_in_many_pieces_takes_time_in_proportion() {
+        // Quadratic, this would compare 20 GB for each attempt.
+        const PIECES: usize = 200_000;
+        let text = Item::Text { text: "x".to_owned(), seq: 1, attempt: 1 };
+        let mut growing = Growing::default();
+        for _attempt in 0..2 {
+            growing.hear(&Item::Reset { seq: 0, attempt: 1, incarnation: None });
+            for _piece in 0..PIECES {
+                let _more = growing.hear(&text);
+            }
+        }
+        assert_eq!(growing.sent().len(), PIECES);
     }
 }

@@ -4,6 +4,7 @@
 mod a2a;
 mod caller;
 mod door;
+mod following;
 mod gate;
 mod growing;
 mod keys;
@@ -15,6 +16,7 @@ mod responses;
 mod routes;
 mod sap;
 mod sse;
+mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -25,13 +27,17 @@ use common::api::ApiError;
 use common::failure;
 use common::message::MessageKey;
 use mozart_client::Client;
+use mozart_client::answers::Answers;
 use mozart_client::feed::Feed;
+use mozart_client::send::Known;
 use mozart_client::watch::Watch;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use door::Listening;
+use following::Following;
 use keys::Keys;
+use metrics::Door;
 use quota::Quotas;
 
 /// The port, unless another one is given.
@@ -41,7 +47,7 @@ pub const PORT: u16 = 4141;
 const CONNECTIONS: usize = 4_096;
 /// Requests a second that a token may make of one process, unless another number is given.
 pub const RATE: u32 = 1_000;
-/// Streams that one token may have open at one process, unless another number is given.
+/// Streams, and waits for answers, that one token may have open at one process, unless another number is given.
 pub const STREAMS: u32 = 1_024;
 
 /// How the API is to be reached.
@@ -59,7 +65,7 @@ pub struct ApiOptions {
     pub origins: Vec<String>,
     /// Requests a second that a token may make; twice as many at once.
     pub rate: u32,
-    /// Streams that a token may have open.
+    /// Streams and waits that a token may have open.
     pub streams: u32,
     /// What is counted; none: nothing is.
     pub metrics: Option<metrics::Http>,
@@ -105,10 +111,12 @@ impl ApiOptions {
 struct Shared {
     client: Client,
     feed: Feed,
+    answers: Answers,
     keys: Keys,
     quotas: Quotas,
     metrics: Option<metrics::Http>,
     sessions: page::Sessions,
+    reads: page::Reads,
     /// Whether browsers reach it over TLS.
     is_encrypted: bool,
     hosts: Vec<String>,
@@ -123,8 +131,16 @@ impl Shared {
     ///
     /// # Errors
     /// When the broker does not answer.
-    async fn watch(&self, key: &MessageKey) -> Result<Watch, ApiError> {
-        Watch::open_with(&self.client.broker, key, Some(&self.feed)).await
+    async fn watch(&self, key: &MessageKey) -> Result<Following, ApiError> {
+        let watch = Watch::open_with(&self.client.broker, key, Some(&self.feed)).await?;
+        Ok(Following::new(watch, self.metrics.clone()))
+    }
+
+    /// Counts a message, if it was stored just now.
+    fn accepted(&self, door: Door, known: Option<&Known>) {
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| known == Some(&Known::New)) {
+            metrics.accepted(door);
+        }
     }
 }
 
@@ -171,9 +187,11 @@ pub async fn serve(
         scheme: if is_encrypted { "https" } else { "http" },
         keys: Keys::new(broker.clone()),
         sessions: page::Sessions::new(broker.clone()),
+        reads: page::Reads::default(),
         is_encrypted,
         client: Client::new(broker.clone()),
         feed: Feed::default(),
+        answers: Answers::default(),
         quotas: Quotas::new((options.rate, options.rate.saturating_mul(2)), options.streams),
         metrics: options.metrics,
         hosts: options.hosts,
@@ -200,7 +218,32 @@ pub async fn serve(
 
 #[cfg(test)]
 mod tests {
+    use common::Timestamp;
+    use common::message::{Envelope, Kind};
+
     use super::*;
+
+    /// A message of `ana` to `a`.
+    pub(crate) fn envelope(id: &str, conversation: &str, text: &str) -> Envelope {
+        Envelope {
+            message_id: id.parse().expect("valid"),
+            agent: "a".parse().expect("valid"),
+            sender: "ana".parse().expect("valid"),
+            kind: Kind::Chat,
+            conversation_id: conversation.parse().expect("valid"),
+            message: text.to_owned(),
+            created_at: Timestamp::from_millis(5_000),
+            request_id: None,
+            deadline: None,
+            hops: 0,
+            cause: None,
+            path: Vec::new(),
+            redrive_of: None,
+            traceparent: None,
+            scheduled_for: None,
+            deliver_at: None,
+        }
+    }
 
     #[test]
     fn what_others_reach_is_encrypted() {

@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_broken_answer_is_never_taken_for_a_whole_one() {
-        let reset = || Item::Reset { seq: 5, attempt: 2 };
+        let reset = || Item::Reset { seq: 5, attempt: 2, incarnation: None };
         let completed = |response| done(Status::Completed, Some(response));
         let whole = |items: &[Item]| read(items);
         assert_eq!(whole(&[text("a"), text("b"), completed("ab")]), ("ab".to_owned(), true));

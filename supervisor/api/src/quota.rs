@@ -1,4 +1,4 @@
-//! How much one token may ask of this process: requests a second, and open streams.
+//! How much one token may ask of this process: requests a second, and requests that stay open: streams, and waits for answers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,22 +27,59 @@ impl Bucket {
     }
 }
 
+/// How many requests of each sender are open, of so many at most.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    most: u32,
+    open: Arc<Mutex<BTreeMap<SenderName, u32>>>,
+}
+
+impl Counts {
+    pub(crate) fn new(most: u32) -> Self {
+        Self { most, open: Arc::default() }
+    }
+
+    /// How many one sender may have open.
+    pub(crate) fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// Counts one until what is yielded is dropped; else how many are open, which is all that may be.
+    pub(crate) fn open(
+        &self,
+        sender: &SenderName,
+        metrics: Option<&metrics::Http>,
+    ) -> Result<OpenStream, u32> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(sender.clone()).or_default();
+        if *count >= self.most {
+            return Err(*count);
+        }
+        *count += 1;
+        if let Some(metrics) = metrics {
+            metrics.opened();
+        }
+        let (open, sender) = (Arc::clone(&self.open), sender.clone());
+        Ok(OpenStream { metrics: metrics.cloned(), open, sender })
+    }
+}
+
 /// What each token has used.
 #[derive(Debug)]
 pub(crate) struct Quotas {
     rate: (u32, u32),
-    streams: u32,
     buckets: Mutex<BTreeMap<SenderName, Bucket>>,
-    open: Arc<Mutex<BTreeMap<SenderName, u32>>>,
+    /// Streams, and waits for answers.
+    pub(crate) streams: Counts,
 }
 
 /// Tokens whose requests are counted: beyond that the counts start anew.
 const MOST: usize = 10_000;
 
 impl Quotas {
-    /// `rate`: requests a second, and at once. `streams`: at a time.
+    /// `rate`: requests a second, and at once. `streams`: streams and waits at a time.
     pub(crate) fn new(rate: (u32, u32), streams: u32) -> Self {
-        Self { rate, streams, buckets: Mutex::default(), open: Arc::default() }
+        Self { rate, buckets: Mutex::default(), streams: Counts::new(streams) }
     }
 
     /// Counts a request; else in how long it may be made.
@@ -54,33 +91,14 @@ impl Quotas {
         let full = || Bucket { left: f64::from(self.rate.1), at: now };
         buckets.entry(token.clone()).or_insert_with(full).take(self.rate, now)
     }
-
-    /// Counts a stream until what is yielded is dropped; else how many are open, which is all that may be.
-    pub(crate) fn stream(
-        &self,
-        token: &SenderName,
-        metrics: Option<&metrics::Http>,
-    ) -> Result<OpenStream, u32> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(token.clone()).or_default();
-        if *count >= self.streams {
-            return Err(*count);
-        }
-        *count += 1;
-        if let Some(metrics) = metrics {
-            metrics.opened();
-        }
-        let (open, token) = (Arc::clone(&self.open), token.clone());
-        Ok(OpenStream { metrics: metrics.cloned(), open, token })
-    }
 }
 
-/// A stream that counts.
+/// A stream or wait that counts.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     metrics: Option<metrics::Http>,
     open: Arc<Mutex<BTreeMap<SenderName, u32>>>,
-    token: SenderName,
+    sender: SenderName,
 }
 
 impl Drop for OpenStream {
@@ -89,10 +107,10 @@ impl Drop for OpenStream {
             metrics.closed();
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.token) {
+        if let Some(count) = open.get_mut(&self.sender) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.token);
+                open.remove(&self.sender);
             }
         }
     }
@@ -123,12 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_counts_while_it_is_open() {
-        let quotas = Quotas::new((1, 1), 1);
-        let open = quotas.stream(&name("a"), None).expect("the first");
-        assert_eq!(quotas.stream(&name("a"), None).expect_err("the second"), 1);
-        assert!(quotas.stream(&name("b"), None).is_ok());
+    fn a_request_counts_while_it_is_open() {
+        let counts = Counts::new(1);
+        let open = counts.open(&name("a"), None).expect("the first");
+        assert_eq!(counts.open(&name("a"), None).expect_err("the second"), 1);
+        assert!(counts.open(&name("b"), None).is_ok());
         drop(open);
-        assert!(quotas.stream(&name("a"), None).is_ok());
+        assert!(counts.open(&name("a"), None).is_ok());
     }
 }

@@ -1,25 +1,8 @@
-use common::message::Kind;
-use common::{AgentName, ConversationId, SenderName, Timestamp};
-
 use super::*;
+use crate::tests::envelope;
 
 fn about() -> About {
-    About::stored(Envelope {
-        message_id: MessageId::new("m1").expect("valid"),
-        agent: AgentName::new("a").expect("valid"),
-        sender: SenderName::new("ana").expect("valid"),
-        kind: Kind::Chat,
-        conversation_id: ConversationId::new("c1").expect("valid"),
-        message: "hello".to_owned(),
-        created_at: Timestamp::from_millis(5_000),
-        request_id: None,
-        deadline: None,
-        hops: 0,
-        cause: None,
-        path: Vec::new(),
-        redrive_of: None,
-        traceparent: None,
-    })
+    About::stored(envelope("m1", "c1", "hello"))
 }
 
 fn text(text: &str) -> Item {
@@ -99,7 +82,7 @@ fn a_reader_goes_on_after_any_event_whatever_the_pieces_are_then() {
 
 #[test]
 fn a_broken_answer_ends_with_an_error() {
-    let reset = || Item::Reset { seq: 5, attempt: 2 };
+    let reset = || Item::Reset { seq: 5, attempt: 2, incarnation: None };
     let whole = |response| done(Status::Completed, Some(response));
     let last = |items: &[Item]| kinds(&told(None, items)).pop();
     assert_eq!(last(&[text("ab"), reset(), text("a"), whole("abc")]), Some("response.completed"));

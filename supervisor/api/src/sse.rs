@@ -17,10 +17,10 @@ use common::failure;
 use common::message::MessageKey;
 use futures_util::{Stream, StreamExt as _, stream};
 use mozart_client::stream::{Item, Line, Stream as Reader};
-use mozart_client::watch::Watch;
 
 use crate::Api;
 use crate::caller::Caller;
+use crate::following::Following;
 use crate::openai::Pieces;
 use crate::problem::Problem;
 use crate::quota::OpenStream;
@@ -31,16 +31,25 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How often it is looked whether the token still holds.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long a reader waits before it comes back, in words of the stream.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// The name of the header in which readers say what they know.
 pub(crate) const LAST: &str = "last-event-id";
 
 /// A place in the stream of a message. Some items share the number of the event before them: they are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Place {
     seq: u64,
+    /// The incarnation, where it began an attempt anew that another one had begun: the numbers come again.
+    of: Option<u64>,
     nth: u64,
+}
+
+impl Place {
+    /// Whether it comes after one that is known. What another incarnation says always does: the reader is told to forget.
+    fn is_after(self, known: Self) -> bool {
+        self.of != known.of || (self.seq, self.nth) > (known.seq, known.nth)
+    }
 }
 
 /// What a reader knows.
@@ -54,9 +63,13 @@ pub(crate) enum Known {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.seq)?;
+        if let Some(of) = self.of {
+            write!(f, "@{of}")?;
+        }
         match self.nth {
-            0 => write!(f, "{}", self.seq),
-            nth => write!(f, "{}.{nth}", self.seq),
+            0 => Ok(()),
+            nth => write!(f, ".{nth}"),
         }
     }
 }
@@ -67,11 +80,15 @@ impl FromStr for Known {
     fn from_str(text: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "expected the id of an event, such as 12";
         let (seq, nth) = text.split_once('.').unwrap_or((text, "0"));
+        let (seq, of) = match seq.split_once('@') {
+            Some((seq, of)) => (seq, Some(of.parse().map_err(|_| EXPECTED)?)),
+            None => (seq, None),
+        };
         let seq = seq.parse().map_err(|_| EXPECTED)?;
         if nth == "done" {
             return Ok(Self::Done);
         }
-        Ok(Self::UpTo(Place { seq, nth: nth.parse().map_err(|_| EXPECTED)? }))
+        Ok(Self::UpTo(Place { seq, of, nth: nth.parse().map_err(|_| EXPECTED)? }))
     }
 }
 
@@ -109,10 +126,18 @@ impl Numbers {
         if let Item::Done { .. } = item {
             return Some(format!("{seq}.done"));
         }
-        let nth = if seq == self.last.seq { self.last.nth + 1 } else { 0 };
-        self.last = Place { seq, nth };
-        // Who knows nothing gets everything: also what another incarnation of the first attempt takes back.
-        (self.known == Place::default() || self.last > self.known).then(|| self.last.to_string())
+        let of = match item {
+            Item::Reset { incarnation, .. } => *incarnation,
+            Item::Text { .. } | Item::Event { .. } | Item::Error { .. } | Item::Done { .. } => {
+                self.last.of
+            }
+        };
+        let is_same = (seq, of) == (self.last.seq, self.last.of);
+        let nth = if is_same { self.last.nth + 1 } else { 0 };
+        self.last = Place { seq, of, nth };
+        // Who knows nothing gets everything.
+        let is_given = self.known == Place::default() || self.last.is_after(self.known);
+        is_given.then(|| self.last.to_string())
     }
 }
 
@@ -122,16 +147,16 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     accepts.is_some_and(|accepts| accepts.contains("text/event-stream"))
 }
 
-/// Counts a stream of a caller.
+/// Counts a request of a caller that stays open: a stream, or a wait for an answer.
 ///
 /// # Errors
 /// 429 when it has as many as it may.
 pub(crate) fn open(api: &Api, caller: &Caller) -> Result<OpenStream, Problem> {
-    api.quotas.stream(caller.name(), api.metrics.as_ref()).map_err(|open| {
+    api.quotas.streams.open(caller.name(), api.metrics.as_ref()).map_err(|open| {
         Problem::limit(
             StatusCode::TOO_MANY_REQUESTS,
-            "too many open streams",
-            format!("token {} has {open} open at this process", caller.name()),
+            "too many open requests",
+            format!("token {} has {open} streams and waits open at this process", caller.name()),
             "close some; or another token, or another process of `mozart api`",
             Some(1),
         )
@@ -145,7 +170,7 @@ pub(crate) fn nothing() -> Response {
 
 /// What has been read of a message, and is not sent yet.
 struct Reading {
-    watch: Watch,
+    watch: Following,
     reader: Reader,
     numbers: Numbers,
     key: MessageKey,
@@ -180,13 +205,13 @@ pub(crate) fn of_message(
     api: &Api,
     caller: &Caller,
     open: OpenStream,
-    watch: Watch,
+    watch: Following,
     key: MessageKey,
     known: Place,
 ) -> Response {
     let reading = Reading {
         watch,
-        reader: Reader::new(true, known.seq),
+        reader: Reader::after(true, known.seq, known.of),
         numbers: Numbers::new(known),
         key,
         ready: VecDeque::new(),
@@ -199,11 +224,11 @@ type Told = Box<dyn FnMut(&Item) -> Vec<Event> + Send>;
 
 /// What has been read of an answer, and is not sent yet.
 struct Answering {
-    watch: Watch,
+    watch: Following,
     reader: Reader,
     told: Told,
     ready: VecDeque<Event>,
-    over: Pin<Box<dyn Future<Output = ApiError> + Send>>,
+    over: Pin<Box<dyn Future<Output = Over> + Send>>,
 }
 
 impl Answering {
@@ -215,7 +240,7 @@ impl Answering {
             let items = tokio::select! {
                 items = self.watch.items(&mut self.reader) => items?,
                 // It breaks off: clients of this API take an end for the end of the answer.
-                error = &mut self.over => return Err(error),
+                over = &mut self.over => return Err(over.into()),
             };
             if items.is_empty() {
                 return Ok(None);
@@ -230,7 +255,7 @@ pub(crate) fn of_completion(
     api: &Api,
     caller: &Caller,
     open: OpenStream,
-    watch: Watch,
+    watch: Following,
     mut pieces: Pieces,
 ) -> Response {
     let event = |data: String| Event::default().data(data);
@@ -243,7 +268,7 @@ pub(crate) fn of_response(
     api: &Api,
     caller: &Caller,
     open: OpenStream,
-    watch: Watch,
+    watch: Following,
     mut telling: Telling,
 ) -> Response {
     let event =
@@ -257,7 +282,7 @@ fn of_answer(
     api: &Api,
     caller: &Caller,
     open: OpenStream,
-    watch: Watch,
+    watch: Following,
     told: Told,
     first: Vec<Event>,
 ) -> Response {
@@ -268,7 +293,7 @@ fn of_answer(
 }
 
 /// A record of the control log with its number.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Numbered<'a> {
     pub(crate) seq: u64,
     #[serde(flatten)]
@@ -305,25 +330,54 @@ pub(crate) fn respond(
     sent(open, first.chain(events).take_until(Box::pin(over(api, caller))))
 }
 
-/// When a stream is over, whatever is still to come: the token does not hold any more, or this process is to stop.
-pub(crate) fn over(api: &Api, caller: &Caller) -> impl Future<Output = ApiError> + Send + use<> {
+/// Why a request that stays open is over, whatever is still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// This process is to stop.
+    Stops,
+    /// The token does not hold any more.
+    Refused,
+}
+
+impl From<Over> for ApiError {
+    fn from(over: Over) -> Self {
+        let what = "the request is cut";
+        match over {
+            Over::Stops => {
+                let try_ = "the same again, here or at another process of `mozart api`";
+                failure::error(failure::UNREACHABLE, what, "the process stops", try_)
+            }
+            Over::Refused => {
+                let cause = "the token was revoked, or has expired";
+                failure::error(failure::DENIED, what, cause, "`mozart token ls`")
+            }
+        }
+    }
+}
+
+impl From<Over> for Problem {
+    fn from(over: Over) -> Self {
+        let problem = Self::from(ApiError::from(over));
+        match over {
+            Over::Stops => problem,
+            Over::Refused => problem.with(StatusCode::UNAUTHORIZED),
+        }
+    }
+}
+
+/// When a request that stays open is over. Whatever waits for long, waits for this, too.
+pub(crate) fn over(api: &Api, caller: &Caller) -> impl Future<Output = Over> + Send + use<> {
     let (api, token) = (api.clone(), caller.token.clone());
     async move {
         loop {
             tokio::select! {
-                () = api.stop.cancelled() => break,
+                () = api.stop.cancelled() => return Over::Stops,
                 () = tokio::time::sleep(LOOK) => {}
             }
             if !api.keys.holds(&token).await {
-                break;
+                return Over::Refused;
             }
         }
-        failure::error(
-            failure::UNREACHABLE,
-            "the stream is cut",
-            "the token is no longer good, or the process stops",
-            "`mozart token ls`, or another process of `mozart api`",
-        )
     }
 }
 
@@ -381,8 +435,36 @@ mod tests {
     }
 
     #[test]
+    fn what_another_incarnation_says_has_other_ids_than_what_it_takes_back() {
+        let some = |text: &str| Some(text.to_owned());
+        let reset = |seq, attempt, incarnation| Item::Reset { seq, attempt, incarnation };
+        let all = [text(3), text(4), reset(0, 1, Some(7)), text(3), error(3)];
+        assert_eq!(ids("0", &all), [some("3"), some("4"), some("0@7"), some("3@7"), some("3@7.1")]);
+        // Cut after the fourth: of what was taken back, the reader gives nothing.
+        assert_eq!(ids("4", &all[2..]), [some("0@7"), some("3@7"), some("3@7.1")]);
+        assert_eq!(ids("3@7", &all[4..]), [some("3@7.1")]);
+        assert_eq!(ids("3@7.1", &all[4..]), [None]);
+        // Another attempt has numbers of its own.
+        let next = [reset(1_000_000, 2, None), text(1_000_003)];
+        assert_eq!(ids("3@7", &next), [some("1000000"), some("1000003")]);
+    }
+
+    #[test]
     fn what_is_no_position_is_refused() {
-        for bad in ["", "x", "-1", "1.", "1.x", ".done", "1.2.3", "99999999999999999999"] {
+        for bad in [
+            "@1",
+            "1@",
+            "1@x",
+            "1@2@3",
+            "",
+            "x",
+            "-1",
+            "1.",
+            "1.x",
+            ".done",
+            "1.2.3",
+            "99999999999999999999",
+        ] {
             assert!(bad.parse::<Known>().is_err(), "{bad:?}");
         }
     }

@@ -87,6 +87,8 @@ pub fn chat(key: &MessageKey, conversation_id: ConversationId, message: String) 
         path: Vec::new(),
         redrive_of: None,
         traceparent: None,
+        scheduled_for: None,
+        deliver_at: None,
     }
 }
 

@@ -47,6 +47,7 @@ fn instruction(field: &str) -> &str {
         "restart" => "RESTART",
         "replace" => "REPLACE",
         "keep" => "KEEP",
+        "memory" => "MEMORY",
         "labels" => "LABEL",
         "require" => "REQUIRE",
         "sourcePath" => "path",

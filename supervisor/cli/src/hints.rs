@@ -23,12 +23,6 @@ pub(crate) fn of(spec: &AgentSpec, exists: impl Fn(&Path) -> bool) -> Vec<String
                 .to_owned(),
         );
     }
-    if !spec.schedule.is_empty() {
-        hints.push(
-            "SCHEDULE is passed to the worker; Mozart itself does not send its prompts yet"
-                .to_owned(),
-        );
-    }
     for sanctum in spec.sanctums.iter().filter(|it| !exists(Path::new(&it.host))) {
         hints.push(format!("SANCTUM {}: there is no such folder on this host", sanctum.host));
     }
@@ -90,7 +84,7 @@ fn reference(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use common::AgentName;
-    use common::spec::{Sanctum, Schedule};
+    use common::spec::Sanctum;
     use std::time::Duration;
 
     use super::*;
@@ -114,22 +108,13 @@ mod tests {
         let mut spec = spec();
         spec.env.insert("PATH".to_owned(), "/x:$PATH".to_owned());
         spec.limits.memory = Some(1 << 20);
-        let (cron, prompt) = ("0 9 * * *".to_owned(), "report".to_owned());
-        spec.schedule.push(Schedule { cron, tz: None, prompt });
         spec.keep.events = Some(Duration::from_secs(72 * 3600));
         spec.keep.logs = Some(Duration::from_secs(73 * 3600));
         let (host, path) = ("/srv/gone".to_owned(), "/data".to_owned());
         spec.sanctums.push(Sanctum { host, path, read_only: false, shared: false });
         spec.skills.push("nope".to_owned());
         let hints = of(&spec, |_| false);
-        let begins = [
-            "ENV PATH: `$PATH`",
-            "LIMIT",
-            "SCHEDULE",
-            "SANCTUM /srv/gone",
-            "SKILL nope",
-            "KEEP logs",
-        ];
+        let begins = ["ENV PATH: `$PATH`", "LIMIT", "SANCTUM /srv/gone", "SKILL nope", "KEEP logs"];
         assert_eq!(hints.len(), begins.len(), "{hints:?}");
         for (hint, begin) in hints.iter().zip(begins) {
             assert!(hint.starts_with(begin), "{hint}");

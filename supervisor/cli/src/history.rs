@@ -88,6 +88,7 @@ pub(crate) async fn run(global: &Global, args: &HistoryArgs) -> Result<u8, ApiEr
     let query = ListQuery {
         agent: Some(args.agent.clone()),
         conversation: args.conversation.as_ref().map(ConversationTag::of_conversation),
+        sender: None,
         after: args.before.clone(),
         about: args.limit,
         hot: false,

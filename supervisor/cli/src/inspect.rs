@@ -87,7 +87,7 @@ fn render(detail: &AgentDetail) -> String {
         ("sanctum", format!("{host} at {path}{mode}{shared}"))
     }));
     pairs.extend(config.skills.iter().map(|skill| ("skill", skill.clone())));
-    pairs.extend(config.schedule.iter().map(|Schedule { cron, tz, prompt }| {
+    pairs.extend(config.schedule.iter().map(|Schedule { cron, tz, prompt, .. }| {
         let zone = tz.as_ref().map(|tz| format!(" {tz}")).unwrap_or_default();
         ("schedule", format!("{cron}{zone}: {}", table::one_line(prompt, 60)))
     }));
@@ -195,6 +195,7 @@ mod tests {
             cron: "0 9 * * *".to_owned(),
             tz: Some("Europe/Berlin".to_owned()),
             prompt: "report".to_owned(),
+            options: Default::default(),
         });
         config.require.insert("zone".to_owned(), "eu".to_owned());
         let shown = render(&AgentDetail {

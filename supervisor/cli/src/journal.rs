@@ -5,14 +5,15 @@ use std::time::Duration;
 use broker::{Attempt as _, Cursor, JournalFollower, Watched};
 use clap::{Args, Subcommand, ValueEnum};
 use common::api::{ApiError, MessageDetail, MessageRow};
-use common::message::Status;
-use common::{AgentName, ConversationId, SenderName, Timestamp, failure};
+use common::message::{MessageKey, Status};
+use common::step::StepMark;
+use common::{AgentName, ConversationId, SenderName, Timestamp, failure, words};
 use mozart_client::journal::{self, Page, Statuses, Wanted, detail, row};
 use mozart_client::reference::MessageRef;
 
 use super::client::{Client, now};
 use super::page::{self, PageArgs};
-use super::{output, table};
+use super::{later, output, table};
 use crate::args::{Global, duration};
 use mozart_client::describe;
 
@@ -84,6 +85,9 @@ impl From<StatusArg> for Statuses {
 pub struct ShowArgs {
     /// The message: ID, AGENT/ID or AGENT/SENDER/ID
     message: MessageRef,
+    /// Show the results of its steps as well: until the message leaves the journal, or as long as `KEEP steps=` says
+    #[arg(long)]
+    results: bool,
 }
 
 /// Lists or shows messages.
@@ -94,7 +98,7 @@ pub(crate) async fn run(global: &Global, command: JournalCommand) -> Result<u8, 
     let client = Client::to_read(global).await?;
     match command {
         JournalCommand::Ls(args) => ls(&client, &args).await,
-        JournalCommand::Show(args) => show(&client, &args.message).await,
+        JournalCommand::Show(args) => show(&client, &args).await,
     }
 }
 
@@ -186,8 +190,17 @@ async fn follow(
     }
 }
 
-async fn show(client: &Client, message: &MessageRef) -> Result<u8, ApiError> {
-    let detail = detail(&client.broker, message).await?;
+async fn show(client: &Client, args: &ShowArgs) -> Result<u8, ApiError> {
+    let mut detail = detail(&client.broker, &args.message).await?;
+    if args.results && !detail.steps.is_empty() {
+        let MessageRow { agent, sender, message_id, .. } = detail.row.clone();
+        let key = MessageKey { agent, sender, message_id };
+        let what = || format!("cannot read the steps of {}", key.message_id);
+        let kept = client.broker.steps(&key, true).await.attempt(what())?;
+        if !kept.is_empty() {
+            detail.steps = kept;
+        }
+    }
     if client.json() {
         output::json(&detail)?;
     } else {
@@ -203,7 +216,7 @@ fn render(rows: &[MessageRow], now: Timestamp) -> String {
             row.message_id.to_string(),
             row.agent.to_string(),
             row.sender.to_string(),
-            row.status.as_str().to_owned(),
+            later::status(row.status, row.deliver_at),
             row.attempts.to_string(),
             table::age(Some(row.created_at), now),
             table::one_line(&row.message, 40),
@@ -219,11 +232,14 @@ fn render_detail(detail: &MessageDetail) -> String {
         format!("agent         {}", row.agent),
         format!("sender        {}", row.sender),
         format!("conversation  {}", row.conversation_id),
-        format!("status        {}", row.status.as_str()),
+        format!("status        {}", later::status(row.status, row.deliver_at)),
         format!("attempts      {}", row.attempts),
         format!("sent          {}", row.created_at),
         format!("changed       {}", row.updated_at),
     ];
+    if let Some(at) = &row.deliver_at {
+        lines.push(format!("deliver at    {at}"));
+    }
     if let Some(cause) = &row.cause {
         lines.push(format!("caused by     {}/{}/{}", cause.agent, cause.sender, cause.message_id));
     }
@@ -234,6 +250,22 @@ fn render_detail(detail: &MessageDetail) -> String {
         lines.push(format!("reason        {reason}"));
     }
     lines.push(format!("\n{}", row.message));
+    if !detail.steps.is_empty() {
+        let headers = ["STEP", "STORED", "ATTEMPT", "RESULT"];
+        let cells = |step: &StepMark| {
+            vec![
+                table::one_line(&step.key, 60),
+                step.at.to_string(),
+                step.attempt.to_string(),
+                words::bytes(step.bytes),
+            ]
+        };
+        lines.push(format!("\n{}", table::table(&headers, detail.steps.iter().map(cells))));
+        for StepMark { key, result, .. } in &detail.steps {
+            let result = result.as_ref().map(|result| words::shown(result.text()));
+            lines.extend(result.map(|it| format!("\n{}:\n{it}", table::one_line(key, 60))));
+        }
+    }
     if !detail.history.is_empty() || row.status.is_final() {
         lines.push(String::new());
         lines.extend(detail.history.iter().map(describe::event));
@@ -263,8 +295,9 @@ mod tests {
         let agent = AgentName::new("a").expect("valid");
         let sender = SenderName::new("user").expect("valid");
         let (text, id) = ("hello".to_owned(), common::MessageId::new("m1").ok());
-        let (conversation, deadline, traceparent) = (None, None, None);
-        Draft { agent, sender, text, conversation, id, deadline, traceparent }.envelope()
+        let (conversation, deadline, traceparent, deliver_at) = (None, None, None, None);
+        Draft { agent, sender, text, conversation, id, deadline, traceparent, deliver_at }
+            .envelope()
     }
 
     fn delivered() -> EventBatch {
@@ -295,7 +328,7 @@ mod tests {
         let shown = |final_: Option<&Final>, batches: Vec<EventBatch>| {
             let row = row(envelope(), final_, &batches);
             let history = batches.into_iter().flat_map(|batch| batch.events).collect();
-            render_detail(&MessageDetail { row, history })
+            render_detail(&MessageDetail { row, history, steps: Vec::new() })
         };
         let expired = shown(Some(&final_), Vec::new());
         let last = "\n\n1970-01-01T00:00:00.099Z  expired";

@@ -25,8 +25,10 @@ mod files;
 mod forget;
 mod hints;
 mod history;
+mod init;
 mod inspect;
 mod journal;
+mod later;
 mod lifecycle;
 mod list;
 pub mod logs;
@@ -40,10 +42,12 @@ pub mod parse;
 mod progress;
 mod prompt;
 mod ps;
+mod questions;
 mod replace;
 pub mod reset;
 mod rollout;
 mod sanctum;
+mod schedule;
 mod security;
 mod send;
 pub mod signals;
@@ -70,6 +74,8 @@ pub enum Command {
     Apply(souls::ApplyArgs),
     /// Check souls; needs no connection
     Validate(souls::ValidateArgs),
+    /// Write a fleet that runs into a folder: souls, workers and a README; needs no connection
+    Init(init::InitArgs),
     /// List agents
     Ps(ps::PsArgs),
     /// Send a message to an agent; prints its id once it is stored on disk
@@ -80,6 +86,10 @@ pub enum Command {
     Attach(chat::AttachArgs),
     /// Cancel a message
     Cancel(cancel::CancelArgs),
+    /// List the questions that agents have asked people and nobody has answered yet
+    Questions(questions::QuestionsArgs),
+    /// Answer a question of an agent; the first answer counts
+    Answer(questions::AnswerArgs),
     /// Read the journal of messages
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -134,6 +144,9 @@ pub enum Command {
     /// Agents with their generations and files, messages, history and dead letters; not SANCTUMs, SECRETs and images. `mozart restore` reads
     /// it.
     Backup(backup::BackupArgs),
+    /// List schedules, read what became of their occurrences, run, pause and resume them
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Wait until an agent is running, idle or stopped
     Wait(lifecycle::WaitArgs),
     /// Show everything known about an agent
@@ -188,11 +201,14 @@ async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
     match command {
         Command::Apply(args) => souls::apply(global, &args).await,
         Command::Validate(args) => souls::validate(global, &args),
+        Command::Init(args) => init::run(global, &args),
         Command::Ps(args) => ps::run(global, &args).await,
         Command::Send(args) => send::run(global, args).await,
         Command::Chat(args) => chat::run(global, args).await,
         Command::Attach(args) => chat::attach(global, &args).await,
         Command::Cancel(args) => cancel::run(global, &args).await,
+        Command::Questions(args) => questions::list(global, &args).await,
+        Command::Answer(args) => questions::answer(global, args).await,
         Command::Journal(command) => journal::run(global, command).await,
         Command::History(args) => history::run(global, &args).await,
         Command::Conversations(args) => history::conversations(global, &args).await,
@@ -210,6 +226,7 @@ async fn perform(global: &Global, command: Command) -> Result<u8, ApiError> {
         Command::Export(args) => carry::export(global, &args).await,
         Command::Import(args) => carry::import(global, &args).await,
         Command::Backup(args) => backup::backup(global, &args).await,
+        Command::Schedule(command) => schedule::run(global, command).await,
         Command::Wait(args) => lifecycle::wait(global, &args).await,
         Command::Inspect(args) => inspect::run(global, &args).await,
         Command::Logs(args) => logs::run(global, &args).await,

@@ -25,6 +25,7 @@ pub(crate) async fn run(global: &Global, args: &McpArgs) -> Result<u8, ApiError>
     let client = Client::connect(global).await?;
     let scope = client.broker.user().map_or(Scope::Admin, |user| user.scope);
     let agents = args.agents.clone();
-    let who = Who { client: (*client).clone(), scope, agents, door: "mcp".to_owned() };
+    let client = (*client).clone().only(agents);
+    let who = Who { client, scope, house: None, door: "mcp".to_owned() };
     ::mcp::stdio(who).await.map(|()| 0)
 }

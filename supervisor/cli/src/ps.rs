@@ -195,6 +195,14 @@ fn generation(row: &AgentRow) -> String {
     }
 }
 
+/// Its state, and how many questions it has asked people.
+fn state(row: &AgentRow) -> String {
+    match row.asks {
+        0 => row.state.as_str().to_owned(),
+        asks => format!("{} (asks {asks})", row.state.as_str()),
+    }
+}
+
 /// How the worker last ended, and how long ago.
 fn last_exit(row: &AgentRow, now: Timestamp, longest: usize) -> String {
     let Some(exit) = &row.last_exit else { return table::or_none(None::<&str>) };
@@ -212,7 +220,7 @@ fn cells(row: &AgentRow, now: Timestamp, longest: usize) -> [String; HEADERS.len
     [
         row.agent.to_string(),
         generation(row),
-        row.state.as_str().to_owned(),
+        state(row),
         table::or_none(row.node.as_deref()),
         table::age(started, now),
         row.restart_count.to_string(),
@@ -255,6 +263,7 @@ pub(crate) mod tests {
             given_up: None,
             target_generation: 2,
             quarantined: false,
+            asks: 0,
             counts: Counts::Current,
         }
     }

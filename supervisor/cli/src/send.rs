@@ -6,16 +6,16 @@ use std::time::Duration;
 use clap::Args;
 use common::api::ApiError;
 use common::message::{Envelope, Final, MAX_TEXT, Status};
-use common::{AgentName, ConversationId, MessageId, SenderName, TraceParent};
+use common::{AgentName, ConversationId, MessageId, SenderName, Timestamp, TraceParent};
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::{output, watch};
+use super::{later, output, watch};
 use crate::args::{Global, duration};
 use common::failure;
 use mozart_client::agents;
 use mozart_client::answer::Answer;
-use mozart_client::send::{Draft, Known, Sent, rests, store, too_large, verdict};
+use mozart_client::send::{Draft, Known, Sent, as_stored, rests, store, too_large, verdict};
 use mozart_client::watch::QUIET;
 
 /// `mozart send`.
@@ -28,6 +28,12 @@ pub struct SendArgs {
     text: String,
     #[command(flatten)]
     message: MessageArgs,
+    /// Deliver the message then: `2026-12-01T10:00:00Z`, with another offset, or `10:00`, the next time that it is
+    #[arg(long, value_parser = later::at, value_name = "TIME")]
+    at: Option<later::At>,
+    /// Deliver the message after this time: `10m`
+    #[arg(long = "in", value_parser = duration, value_name = "TIME", conflicts_with = "at")]
+    within: Option<Duration>,
     /// Wait for the answer and print it
     #[arg(short, long)]
     wait: bool,
@@ -56,10 +62,22 @@ pub(crate) struct MessageArgs {
 impl MessageArgs {
     /// A message of the user's.
     pub(crate) fn envelope(&self, sender: SenderName, agent: AgentName, text: String) -> Envelope {
+        self.envelope_at(sender, agent, text, None)
+    }
+
+    /// The same, to be delivered then.
+    fn envelope_at(
+        &self,
+        sender: SenderName,
+        agent: AgentName,
+        text: String,
+        deliver_at: Option<Timestamp>,
+    ) -> Envelope {
         let (conversation, id) = (self.conversation.clone(), self.id.clone());
         let traceparent = self.traceparent.or_else(from_environment);
         let deadline = self.deadline;
-        Draft { agent, sender, text, conversation, id, deadline, traceparent }.envelope()
+        Draft { agent, sender, text, conversation, id, deadline, traceparent, deliver_at }
+            .envelope()
     }
 }
 
@@ -77,10 +95,12 @@ pub(crate) async fn run(global: &Global, args: SendArgs) -> Result<u8, ApiError>
     let deadline = Instant::now() + args.timeout;
     let client = Client::connect(global).await?;
     agents::require(&client, &args.agent).await?;
-    let envelope = args.message.envelope(client.sender(), args.agent, text);
+    let deliver_at = later::deliver_at(&client.broker, args.at, args.within).await?;
+    let envelope = args.message.envelope_at(client.sender(), args.agent, text, deliver_at);
     let answer =
         if args.wait { Some(Answer::listen(&client.broker, &envelope.key()).await?) } else { None };
     let known = store(&client.broker, &envelope, args.message.id.is_some(), args.timeout).await?;
+    let envelope = as_stored(&client.broker, envelope, known).await?;
     match answer {
         Some(answer) => wait(&client, &envelope, answer, known, deadline).await,
         None => {
@@ -181,7 +201,10 @@ async fn late(client: &Client, envelope: &Envelope) -> Result<u8, ApiError> {
         print(client, envelope, status, None)?;
     }
     let what = format!("no answer to {id} in time");
-    let stored = format!("it is stored and {}", status.as_str());
+    let mut stored = format!("it is stored and {}", status.as_str());
+    if let Some(note) = later::note(envelope).filter(|_| status == Status::Pending) {
+        stored = format!("{stored}; {note}");
+    }
     // What the agent does adds to that; without a supervisor it is still true.
     let rows = client.brief_rows(Some(&envelope.agent)).await.unwrap_or_default();
     let rests = rows.iter().find(|row| row.agent == envelope.agent).and_then(rests);

@@ -13,7 +13,8 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use runtime::home::Home;
 use serde::Serialize;
 
-use super::client::Client;
+use super::client::{Client, now};
+use super::schedule::Upcoming;
 use super::start::wait_running;
 use super::{content, diff, files, hints, output, table};
 use crate::args::{Global, Output, duration};
@@ -61,6 +62,7 @@ struct Verdict<'a> {
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a AgentSpec>,
+    schedules: Vec<Upcoming>,
 }
 
 /// A file that was read and parsed.
@@ -78,6 +80,14 @@ impl Read {
     }
 }
 
+impl Read {
+    /// When its schedules run next, by this machine's clock.
+    fn schedules(&self) -> Vec<Upcoming> {
+        let schedules = self.parsed.as_ref().map_or(&[][..], |spec| &spec.schedule);
+        schedules.iter().filter_map(|one| Upcoming::of(one, now())).collect()
+    }
+}
+
 /// Checks souls without any connection.
 ///
 /// # Errors
@@ -92,6 +102,11 @@ pub(crate) fn validate(global: &Global, args: &ValidateArgs) -> Result<u8, ApiEr
     if global.output == Output::Table {
         let cells = |soul: &Read| vec![soul.name.to_string(), soul.path.display().to_string()];
         output::line(table::table(&["AGENT", "SOUL"], souls.iter().map(cells)))?;
+        for soul in &souls {
+            for upcoming in soul.schedules() {
+                output::line(upcoming.lines(&soul.name))?;
+            }
+        }
     }
     Ok(0)
 }
@@ -265,6 +280,7 @@ fn verdict(soul: &Read) -> Verdict<'_> {
         problems: soul.parsed.as_ref().err().map_or(&[], |errors| errors.problems()),
         warnings: soul.warnings(),
         spec: soul.parsed.as_ref().ok(),
+        schedules: soul.schedules(),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use broker::Attempt as _;
+use broker::{Attempt as _, Broker};
 use clap::Args;
 use common::api::ApiError;
 use common::tokens;
@@ -90,7 +91,7 @@ pub(crate) async fn run(global: &Global, args: &UiArgs) -> Result<u8, ApiError> 
         token.scope
     ));
     if !args.no_open && std::io::stdout().is_terminal() && has_desktop() {
-        open(&link).await;
+        open(&home, &link, &client.broker, &secret).await;
     }
     Ok(0)
 }
@@ -106,19 +107,71 @@ fn has_desktop() -> bool {
     is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
 }
 
-/// Opens a link. It is printed already: that it cannot be opened is no error.
-async fn open(link: &str) {
-    let mut command = Command::new(OPENER);
-    command.arg(link).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Ok(mut child) = command.spawn() {
-        // It hands the link on, and ends; a browser that it becomes is left alone.
-        let _ended = tokio::time::timeout(std::time::Duration::from_secs(3), child.wait()).await;
+/// How long a browser may take to start and to follow the link.
+const OPENED: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A page that leads to a link. What a program is started with, everybody on this machine can read: so it is started with the path of
+/// this file, which only this user can read.
+fn page(link: &str) -> String {
+    // An address and a secret: nothing in it ends the attribute. It is made sure of nevertheless.
+    let link = link.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    format!(
+        "<!DOCTYPE html><html lang=\"en\"><meta charset=\"utf-8\"><title>Mozart</title>\
+         <meta name=\"referrer\" content=\"no-referrer\"><meta http-equiv=\"refresh\" content=\"0;url={link}\">\
+         <p><a href=\"{link}\">Sign in</a></p></html>\n"
+    )
+}
+
+/// Removes such files that a process has left which was killed: their links are of no use any more.
+fn tidy(home: &Home) {
+    for entry in std::fs::read_dir(&home.dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours =
+            name.to_str().is_some_and(|name| name.starts_with("ui-") && name.ends_with(".html"));
+        let age = entry.metadata().and_then(|file| file.modified()).map(|at| at.elapsed());
+        if is_ours && age.is_ok_and(|age| age.is_ok_and(|age| age > links::USABLE)) {
+            drop(std::fs::remove_file(entry.path()));
+        }
     }
+}
+
+/// Opens a link, by way of a file that is there until it is used. It is printed already: that it cannot be opened is no error.
+async fn open(home: &Home, link: &str, broker: &Broker, secret: &str) {
+    tidy(home);
+    let name = format!("ui-{}.html", uuid::Uuid::now_v7().simple());
+    let file = home.dir.join(&name);
+    if home.create().is_err() || home.put(&name, page(link).as_bytes()).is_err() {
+        output::note("it cannot be opened by itself: the data folder does not take a file");
+        return;
+    }
+    // A browser that it becomes is left alone.
+    let mut command = Command::new(OPENER);
+    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Ok(_opener) = command.spawn() {
+        let until = Instant::now() + OPENED;
+        while Instant::now() < until && links::is_open(broker, secret).await {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                _asked = tokio::signal::ctrl_c() => break,
+            }
+        }
+    }
+    drop(std::fs::remove_file(&file));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_leads_to_the_link_and_nowhere_else() {
+        let html = page("http://127.0.0.1:4141/sign-in/aa");
+        assert!(html.contains("content=\"0;url=http://127.0.0.1:4141/sign-in/aa\""), "{html}");
+        let html = page("http://x\"><script>&");
+        assert!(!html.contains("<script>") && html.contains("x&quot;>&lt;script>&amp;"), "{html}");
+    }
 
     #[test]
     fn the_address_of_an_api_is_a_url() {

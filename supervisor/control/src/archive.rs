@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use broker::{ArchiveOptions, Archiver, Broker, BrokerError, Moment, Retries};
+use broker::{ArchiveOptions, Archiver, Broker, BrokerError, Except, Moment, Retries};
 use common::AgentName;
 use common::spec::Keep;
 use common::words::count;
@@ -48,8 +48,7 @@ pub struct Retention {
 
 /// What a leadership has for it.
 pub(super) struct Keeping {
-    /// Agents of which nothing is kept.
-    unkept: watch::Sender<BTreeSet<AgentName>>,
+    except: watch::Sender<Except>,
     pub(super) ticks: u64,
     /// Whether files that nothing needs are being removed.
     pub(super) collecting: bool,
@@ -62,12 +61,12 @@ pub(super) struct Keeping {
 impl Supervisor {
     /// Archives as long as this leadership lasts. Another leader's archiver that does not know yet that it is over does no harm.
     pub(super) fn keep_archiving(&mut self) {
-        let unkept = watch::Sender::new(self.unkept());
+        let except = watch::Sender::new(self.except());
         let Some(leading) = self.leading.as_mut() else { return };
         let over = CancellationToken::new();
-        let told = unkept.subscribe();
+        let told = except.subscribe();
         leading.keeping = Some(Keeping {
-            unkept,
+            except,
             ticks: 0,
             collecting: false,
             pruning: false,
@@ -89,15 +88,18 @@ impl Supervisor {
         });
     }
 
-    fn unkept(&self) -> BTreeSet<AgentName> {
-        let unkept =
-            self.state.agents().filter(|agent| agent.spec.keep.history == Some(Duration::ZERO));
-        unkept.map(|agent| agent.name.clone()).collect()
+    fn except(&self) -> Except {
+        let those = |is_meant: fn(&Keep) -> bool| -> BTreeSet<AgentName> {
+            let agents = self.state.agents().filter(|agent| is_meant(&agent.spec.keep));
+            agents.map(|agent| agent.name.clone()).collect()
+        };
+        let unkept = those(|keep| keep.history == Some(Duration::ZERO));
+        Except { unkept, steps: those(|keep| keep.steps.is_some_and(|steps| !steps.is_zero())) }
     }
 
     /// Removes what is kept no longer, every now and then.
     pub(super) fn prune_sometimes(&mut self) {
-        let unkept = self.unkept();
+        let except = self.except();
         let keeps: Vec<(AgentName, Keep)> = (self.state.agents())
             .filter(|agent| !agent.spec.keep.is_default())
             .map(|agent| (agent.name.clone(), agent.spec.keep))
@@ -107,9 +109,9 @@ impl Supervisor {
         else {
             return;
         };
-        keeping.unkept.send_if_modified(|known| {
-            let is_new = *known != unkept;
-            *known = unkept;
+        keeping.except.send_if_modified(|known| {
+            let is_new = *known != except;
+            *known = except;
             is_new
         });
         keeping.ticks += 1;
@@ -141,7 +143,7 @@ fn every(retention: &Retention, keeps: &[(AgentName, Keep)]) -> u64 {
     };
     let times = keeps.iter().flat_map(|(_, keep)| {
         let history = or(keep.history, retention.archive.hot);
-        [history, or(keep.events, SOON), or(keep.logs, SOON)]
+        [history, or(keep.events, SOON), or(keep.logs, SOON), or(keep.steps, SOON)]
     });
     let shortest = times.chain([retention.history]).flatten().map(|time| time.as_secs()).min();
     shortest.map_or(PRUNE_EVERY, |shortest| (shortest / TIMES).clamp(1, PRUNE_EVERY))
@@ -153,7 +155,7 @@ async fn prune(
     keeps: Vec<(AgentName, Keep)>,
 ) -> Result<(), BrokerError> {
     let mut dropped = 0;
-    for (agent, Keep { history, events, logs }) in keeps {
+    for (agent, Keep { history, events, logs, steps }) in keeps {
         match history {
             // The text of turns goes with the messages.
             Some(Duration::ZERO) => {
@@ -172,6 +174,13 @@ async fn prune(
         if let Some(logs) = logs {
             dropped += broker.drop_logs(&agent, logs).await?;
         }
+        if let Some(steps) = steps.filter(|steps| !steps.is_zero()) {
+            let mut old = 1;
+            while old > 0 {
+                old = broker.drop_old_steps(&agent, steps).await?;
+                dropped += old;
+            }
+        }
     }
     if let Some(history) = retention.history {
         dropped += broker.drop_history(None, history).await?;
@@ -187,15 +196,11 @@ async fn prune(
 }
 
 /// Archives forever: at its pace while there is more to do, else every now and then.
-async fn keep(
-    mut archiver: Archiver,
-    mut unkept: watch::Receiver<BTreeSet<AgentName>>,
-    idle: Duration,
-) -> ! {
+async fn keep(mut archiver: Archiver, mut except: watch::Receiver<Except>, idle: Duration) -> ! {
     let mut retries = Retries::new("archiving finished messages");
     loop {
         let began = Moment::now();
-        archiver.keep_nothing_of(unkept.borrow_and_update().clone());
+        archiver.except(except.borrow_and_update().clone());
         let pause = match archiver.round().await {
             Ok(round) => {
                 retries = Retries::new("archiving finished messages");

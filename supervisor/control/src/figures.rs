@@ -132,7 +132,10 @@ impl Supervisor {
         let (now, now_ms) = (self.now(), self.now_ms());
         let queues = queues(&self.queues, &self.waits, &self.state, now, now_ms);
         let turns = self.heartbeats.values().map(|(_, beat)| u64::from(beat.open)).sum();
-        fleet.show(Some(shown(&self.state, queues, turns, &self.streams.borrow())));
+        let later = self.leading.as_ref().and_then(|leading| leading.later.as_ref());
+        let later = later.map_or(0, super::later::Later::waiting);
+        let shown = shown(&self.state, queues, turns, &self.streams.borrow());
+        fleet.show(Some(Shown { later, ..shown }));
     }
 
     /// Counts what waits for some of the agents that do not run.
@@ -254,6 +257,7 @@ fn shown(
         queue,
         oldest_ms,
         turns,
+        later: 0,
         backlogs,
         streams: streams
             .iter()

@@ -15,7 +15,9 @@ use super::admit::{Prepared, What};
 use super::archive::Keeping;
 use super::carry::Carries;
 use super::deadlines::Deadlines;
+use super::later::Later;
 use super::queue::{Limits, Queue, Turn};
+use super::schedules::Schedules;
 use super::sweep::Sweep;
 use super::timers::Timers;
 use super::{Done, Supervisor};
@@ -74,6 +76,9 @@ pub(super) struct Leading {
     pub(super) prepared: BTreeMap<AgentName, Prepared>,
     pub(super) sweep: Sweep,
     pub(super) deadlines: Deadlines,
+    pub(super) schedules: Schedules,
+    /// What is delivered later; none before it acts.
+    pub(super) later: Option<Later>,
     /// What was asked about SANCTUMs that are copied.
     pub(super) carries: Carries,
     /// What is kept, and for how long.
@@ -99,6 +104,8 @@ impl Leading {
             prepared: BTreeMap::new(),
             sweep: Sweep::default(),
             deadlines: Deadlines::default(),
+            schedules: Schedules::default(),
+            later: None,
             carries: Carries::new(),
             keeping: None,
         }
@@ -360,8 +367,14 @@ impl Supervisor {
         self.fire_timers();
         let outcomes = self.observe(|eyes, state, now| eyes.tick(state, now));
         self.follow(outcomes.unwrap_or_default()).await;
+        match self.observe(|eyes, state, now| eyes.unheard(state, now)) {
+            Some(Some(silent)) => self.broker.shims_unheard(Duration::from_millis(silent)),
+            Some(None) | None => self.broker.shims_heard(),
+        }
         self.sweep_next();
         self.expire_next();
+        self.schedule_tick();
+        self.tidy_schedules_sometimes();
         self.prune_sometimes();
         self.collect_files_sometimes();
         self.take_snapshot();

@@ -7,18 +7,22 @@ mod archive;
 mod carry;
 mod deadlines;
 mod disk;
+mod done;
 mod doors;
 mod figures;
 mod files;
 mod grow;
+mod later;
 mod leader;
 mod lease;
 mod looks;
 mod nodes;
+mod people;
 mod perform;
 mod query;
 mod queue;
 mod reads;
+mod schedules;
 mod settle;
 mod show;
 mod snapshot;
@@ -36,7 +40,7 @@ use broker::{
     AuthKey, Broker, ControlItem, LeaseState, Link, Moment, StreamFigures, Subscription,
     TransientMessage,
 };
-use common::api::{ApiError, Reply};
+use common::api::ApiError;
 use common::control::{ControlEvent, ControlRecord};
 use common::figures::Queue;
 use common::frame::{Heartbeat, NodeStatus};
@@ -120,6 +124,16 @@ enum Done {
     Consumers(Vec<(AgentName, u64)>),
     /// What waits for some agents that do not run.
     Waits(Vec<(AgentName, figures::Wait)>),
+    /// What the broker's clock shows, and when it did.
+    Clock(Result<(Timestamp, Moment), broker::BrokerError>),
+    /// The last records of schedules.
+    SchedulesRead(Vec<schedules::Key>, Result<Vec<broker::LastOccurrences>, broker::BrokerError>),
+    /// What became of schedules that were due.
+    Decided(Vec<schedules::Decided>),
+    /// Old records of schedules were removed.
+    SchedulesTidied,
+    /// A person has answered a question.
+    PersonAnswered(people::Told),
     /// Nothing more to do.
     Nothing,
 }
@@ -164,6 +178,8 @@ struct Supervisor {
     /// What it hears of them, whether it leads or not.
     ears: Ears,
     leading: Option<Leading>,
+    /// Which agents there are.
+    roster: Arc<later::Roster>,
     unread: Unread,
     /// Which incarnations may be connected.
     live: Arc<Live>,
@@ -228,6 +244,7 @@ pub async fn serve(
         nodes: HashMap::new(),
         ears: Ears::new(0),
         leading: None,
+        roster: Arc::default(),
         unread: Unread::default(),
         live: Arc::default(),
         leads: watch::Sender::new(false),
@@ -239,6 +256,7 @@ pub async fn serve(
         asks: None,
     };
     supervisor.live.fold(&supervisor.state, None);
+    supervisor.roster.all(&supervisor.state);
     let told = supervisor.broker.clone();
     let (asked, leads) = (supervisor.reads.broker.clone(), supervisor.leads.subscribe());
     let figures = figures::hear(&asked, options.metrics, sizes, leads);
@@ -344,6 +362,7 @@ impl Supervisor {
                 Input::Log(item) => {
                     if self.fold(item.attempt(WHAT)?) == Folded::Leads {
                         self.keep_archiving();
+                        self.keep_later();
                         self.hear_nodes_again().await;
                     }
                 }
@@ -445,6 +464,16 @@ impl Supervisor {
                 self.read_up_to(seq, at, record.id.clone());
                 let actions = step(&mut self.state, seq, at, &record);
                 self.note_removed(&record);
+                if let (Some(leading), Some(agent)) = (&mut self.leading, record.event.agent()) {
+                    leading.schedules.folded(&self.state, agent);
+                }
+                match record.event.agent() {
+                    Some(agent) => self.roster.folded(&self.state, agent),
+                    None if matches!(record.event, ControlEvent::FleetRestored { .. }) => {
+                        self.roster.all(&self.state);
+                    }
+                    None => {}
+                }
                 self.live.fold(&self.state, record.event.agent());
                 let (run, now_ms) = (self.run.to_string(), self.now_ms());
                 if let Some(leading) = &mut self.leading
@@ -517,44 +546,6 @@ impl Supervisor {
                 Err(error) => Done::NotAppended { record: Box::new(record), error, waiting },
             }
         });
-    }
-
-    async fn done(&mut self, done: Done) {
-        match done {
-            Done::Appended { seq, waiting } => {
-                if let Some(waiting) = waiting {
-                    self.waiting.push((seq, waiting));
-                }
-            }
-            Done::NotAppended { record, error, waiting } => {
-                tracing::error!("cannot append to the control log: {error}");
-                if let Some(leading) = &mut self.leading {
-                    leading.unsaid(&record);
-                }
-                if let Some(waiting) = waiting {
-                    let error = broker::failure("the change was not recorded", error);
-                    self.refuse(waiting, error).await;
-                }
-            }
-            Done::Turn(ended) => self.turn_ended(ended),
-            Done::Swept(checked) => self.swept(checked),
-            Done::Deadlines(looks) => self.read_deadlines(looks),
-            Done::Expired(rest) => self.expired(rest),
-            Done::Snapshot { seq, written } => self.snapshot_taken(seq, written),
-            Done::Collected => self.collected(),
-            Done::Carried(heard) => self.carry_heard(heard),
-            Done::MoveChecked(checked) => self.move_checked(*checked).await,
-            Done::Pruned => self.pruned(),
-            Done::Stored(apply, Ok(())) => self.append_applied(*apply),
-            Done::Stored(apply, Err(error)) => {
-                self.reply(&apply.reply, &Reply::Error(error)).await;
-            }
-            Done::Shown(counted) => self.shown(counted),
-            Done::Late(event) => self.decide(event),
-            Done::Consumers(consumers) => self.drop_consumers(consumers),
-            Done::Waits(counted) => self.waits_counted(counted),
-            Done::Nothing => {}
-        }
     }
 
     /// Waits for what is under way, for a moment.

@@ -25,6 +25,8 @@ pub(super) enum Wanted {
     Page {
         after: Option<AgentName>,
         limit: usize,
+        /// Only those that are in trouble.
+        in_trouble: bool,
     },
     One(AgentName),
     /// With everything that is known of it.

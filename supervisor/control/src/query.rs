@@ -9,6 +9,7 @@ use bytes::Bytes;
 use common::api::{ApiError, Applied, Earlier, Query, Reply, SoulSource};
 use common::control::ControlEvent;
 use common::frame::ShimCommand;
+use common::message::MessageKey;
 use common::security::Refusal;
 use common::soul;
 use common::spec::AgentSpec;
@@ -65,8 +66,10 @@ fn scope(query: &Query) -> Scope {
         | Query::Nodes { .. }
         | Query::Rebalance
         | Query::Carried { .. }
+        | Query::Schedules { .. }
+        | Query::Questions { .. }
         | Query::Hello => Scope::Read,
-        Query::Cancelled { .. } => Scope::Send,
+        Query::Cancelled { .. } | Query::Answer(_) => Scope::Send,
         Query::Apply { .. }
         | Query::Start { .. }
         | Query::Stop { .. }
@@ -75,6 +78,8 @@ fn scope(query: &Query) -> Scope {
         | Query::Rollback { .. }
         | Query::Remove { .. }
         | Query::Move { .. }
+        | Query::PauseSchedule { .. }
+        | Query::RunSchedule { .. }
         | Query::Drain { .. }
         | Query::Undrain { .. }
         | Query::RemoveNode { .. } => Scope::Operate,
@@ -148,10 +153,10 @@ impl Supervisor {
             Query::Remove { agent } => {
                 self.change(agent, &reply, |agent| ControlEvent::AgentRemoved { agent })
             }
-            Query::Ps { agent, brief, after, limit } => {
+            Query::Ps { agent, brief, after, limit, in_trouble } => {
                 let wanted = match (agent, limit) {
                     (Some(agent), _) => Wanted::One(agent),
-                    (None, Some(limit)) => Wanted::Page { after, limit },
+                    (None, Some(limit)) => Wanted::Page { after, limit, in_trouble },
                     (None, None) => Wanted::All,
                 };
                 match brief {
@@ -162,15 +167,30 @@ impl Supervisor {
             Query::Inspect { agent } => self.look(reply.clone(), Wanted::Detail(agent)),
             Query::Cancelled { agent, sender, message_id } => {
                 if let Some(begun) = self.state.agent(&agent).and_then(|known| known.begun) {
-                    self.tell_shim(&agent, begun, &ShimCommand::Cancel { sender, message_id })
-                        .await;
+                    let (sender, message_id) = (sender.clone(), message_id.clone());
+                    let cancel = ShimCommand::Cancel { sender, message_id };
+                    self.tell_shim(&agent, begun, &cancel).await;
                 }
+                self.close_questions(MessageKey { agent, sender, message_id });
                 self.reply(&reply, &Reply::Done).await;
                 Ok(())
             }
             Query::Nodes { node } => self.nodes(node.as_ref(), &reply).await,
             Query::Move { agent, to } => self.move_agent(agent, to, &reply).await,
             Query::Carried { agent } => self.show_carry(&agent, &reply),
+            Query::Schedules { agent, after, limit } => {
+                self.show_schedules(agent.as_ref(), after.as_ref(), limit, &reply).await
+            }
+            Query::Questions { agent, after, limit } => {
+                self.show_questions(agent, after, limit, &reply)
+            }
+            Query::Answer(to) => self.answer_question(to, &reply),
+            Query::PauseSchedule { agent, schedule, paused } => {
+                self.pause_schedule((agent, schedule), paused, &reply)
+            }
+            Query::RunSchedule { agent, schedule, message_id } => {
+                self.run_schedule((agent, schedule), message_id, &reply)
+            }
             Query::Drain { node, parallel } => self.drain(node, parallel, &reply),
             Query::Undrain { node } => self.undrain(node, &reply),
             Query::RemoveNode { node, force } => self.remove_node(node, force, &reply),

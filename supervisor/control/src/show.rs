@@ -76,8 +76,8 @@ impl Supervisor {
             Wanted::One(agent) | Wanted::Detail(agent) => {
                 Reply::Ps(vec![self.row(self.known(agent)?)])
             }
-            Wanted::Page { after, limit } => {
-                let (agents, more) = self.page(after.as_ref(), *limit);
+            Wanted::Page { after, limit, in_trouble } => {
+                let (agents, more) = self.page(after.as_ref(), *limit, *in_trouble);
                 let rows = agents.into_iter().map(|(_, row)| row).collect();
                 Reply::PsPage(AgentPage { rows, more })
             }
@@ -123,8 +123,8 @@ impl Supervisor {
                     self.state.agents().for_each(|agent| show(agent, self.row(agent)));
                     Answer::All
                 }
-                Wanted::Page { after, limit } => {
-                    let (agents, more) = self.page(after.as_ref(), limit);
+                Wanted::Page { after, limit, in_trouble } => {
+                    let (agents, more) = self.page(after.as_ref(), limit, in_trouble);
                     let names = agents.iter().map(|(agent, _)| agent.name.clone()).collect();
                     agents.into_iter().for_each(|(agent, row)| show(agent, row));
                     Answer::Page { names, more }
@@ -150,12 +150,18 @@ impl Supervisor {
         let (reads, broker) = (self.reads.clone(), self.broker.clone());
         let soon = Instant::now() + SOON;
         self.task(async move {
+            let only = shown.keys().next().filter(|_| shown.len() == 1).cloned();
+            let asks = view::by(soon, reads.broker.count_questions(only.as_ref()));
+            let asks = asks.await.unwrap_or_default();
             let rows: BTreeMap<_, _> = futures_util::stream::iter(shown.into_values())
                 .map(async |Shown { row, begun, floor }| {
                     view::fill(&reads, row, begun, floor, soon).await
                 })
                 .buffered(AT_ONCE)
-                .map(|row| (row.agent.clone(), row))
+                .map(|row| {
+                    let asks = asks.get(&row.agent).copied().unwrap_or(0);
+                    (row.agent.clone(), AgentRow { asks, ..row })
+                })
                 .collect()
                 .await;
             for (reply, answer) in answers {
@@ -169,8 +175,14 @@ impl Supervisor {
     }
 
     /// The agents whose names come after one, as many as are wanted and fit a reply; and whether there are more.
-    fn page(&self, after: Option<&AgentName>, limit: usize) -> (Vec<(&Agent, AgentRow)>, bool) {
+    fn page(
+        &self,
+        after: Option<&AgentName>,
+        limit: usize,
+        in_trouble: bool,
+    ) -> (Vec<(&Agent, AgentRow)>, bool) {
         let rows = self.state.agents_after(after).map(|agent| (agent, self.row(agent)));
+        let rows = rows.filter(|(_, row)| !in_trouble || row.is_in_trouble());
         let room = self.broker.max_record().saturating_sub(AROUND);
         fit(rows, |(_, row)| size(row), limit.clamp(1, PAGE), room)
     }

@@ -127,6 +127,7 @@ pub(super) fn row(
         inbox: counted.map_or(0, |counted| counted.open.saturating_sub(inflight)),
         inflight,
         oldest: counted.and_then(|counted| counted.oldest),
+        asks: 0,
         counts: if counted.is_some() { Counts::Earlier } else { Counts::Unknown },
         last_exit: agent.last_exit.as_ref().map(common::shim::Exit::words),
         last_exit_at: agent.last_exit_at,
@@ -220,7 +221,10 @@ async fn open(
 }
 
 /// What the broker says by then; after that it is not even asked.
-async fn by<T>(until: Instant, asked: impl Future<Output = Result<T, BrokerError>>) -> Option<T> {
+pub(super) async fn by<T>(
+    until: Instant,
+    asked: impl Future<Output = Result<T, BrokerError>>,
+) -> Option<T> {
     if Instant::now() >= until {
         return None;
     }

@@ -15,6 +15,7 @@ mod carry;
 mod crash;
 mod drain;
 mod explain;
+mod host;
 mod life;
 mod moves;
 mod observer;
@@ -26,6 +27,7 @@ mod restored;
 mod resume;
 mod reword;
 mod rollback;
+mod scheduled;
 mod snapshot;
 mod state;
 mod step;
@@ -43,6 +45,7 @@ pub use placement::{
 pub use rebalance::{Shift, rebalance};
 pub use resume::resume;
 pub use reword::reworded;
+pub use scheduled::Scheduled;
 pub use snapshot::{
     LOG_KEPT, OLDEST_SNAPSHOT_FORMAT, SNAPSHOT_EVERY, SNAPSHOT_FORMAT, SNAPSHOTS_KEPT, Snapshots,
     needless, old_before, restore, snapshot, trimmed_to,
@@ -60,7 +63,8 @@ pub use step::{skip, step};
 /// 4: LIMITs count against what a node can take, a SANCTUM pins its agent to its node, and another archive of files is another spec.
 /// 5: an agent whose SANCTUM is on another node than the one that it is moved to takes it there.
 /// 6: a start that a person asks for looks for a node anew, also while an earlier generation is about to run in the newest one's place.
-pub const RULES: u32 = 6;
+/// 7: an agent has each of its schedules since some time, and schedules can be paused.
+pub const RULES: u32 = 7;
 
 /// The oldest rules that this build folds.
 pub const OLDEST_RULES: u32 = 1;

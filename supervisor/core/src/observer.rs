@@ -12,7 +12,7 @@ mod incarnations;
 mod memory;
 mod nodes;
 
-use common::AgentName;
+use common::{AgentName, NodeName};
 
 use common::control::ControlEvent;
 use common::frame::{Heartbeat, NodeStatus};
@@ -32,6 +32,13 @@ const CHANCE: u64 = 4_000;
 
 /// A shim that is silent for this long, in milliseconds, hangs: six of its heartbeats.
 const SHIM_SILENCE: u64 = 30_000;
+
+/// A shim that runs and is silent for this long, in milliseconds, two heartbeats and a bit, while its node is not: it hangs, or it is the
+/// leader that does not hear it.
+const UNHEARD: u64 = 11_000;
+
+/// A node that was heard this long ago, in milliseconds, is heard: it reports every second.
+const LATELY: u64 = 3_000;
 
 /// It looks around once a second. Two moments at which it ran that are further apart than this, in milliseconds: it stood still
 /// in between.
@@ -215,13 +222,13 @@ impl Observer {
         incarnation: u64,
     ) -> bool {
         self.awake(now_ms);
-        let runs = |one: &Incarnation| one.number == incarnation && one.phase == Phase::Ready;
-        let current = state.agent(agent).and_then(|agent| agent.current.as_ref());
-        let is_current = current.is_some_and(runs);
-        if is_current {
+        let Some(known) = state.agent(agent) else { return false };
+        let of_it = |one: &&Incarnation| one.number == incarnation;
+        let current = known.current.as_ref().filter(of_it);
+        if current.or(known.next.as_ref().filter(of_it)).is_some() {
             self.memory.heard_shim(agent, incarnation);
         }
-        is_current
+        current.is_some_and(|one| one.phase == Phase::Ready)
     }
 
     /// A shim says that it has drained: worth a record if another one waits for that.
@@ -286,6 +293,28 @@ impl Observer {
                 }));
             }
         }
+    }
+
+    /// How long, in milliseconds, a shim has been silent that runs, as its node says, which is heard; the longest such silence, if any is
+    /// long. Hosts may not reach each other that both reach a third one: then it is another server that hears both.
+    #[must_use]
+    pub fn unheard(&self, state: &State, now_ms: u64) -> Option<u64> {
+        let since = self.attentive_since()?;
+        let incarnations = state.agents().flat_map(|agent| {
+            let those = agent.current.iter().chain(&agent.next);
+            those.map(|one| (&agent.name, one))
+        });
+        let heard = |node: &NodeName| {
+            let heard = self.memory.last_heard(node);
+            heard.is_some_and(|heard| now_ms.saturating_sub(heard) < LATELY)
+        };
+        let running =
+            incarnations.filter(|(_, one)| one.phase != Phase::Draining && heard(&one.node));
+        running
+            .filter_map(|(agent, one)| self.memory.last_heard_running(agent, one.number))
+            .map(|last| now_ms.saturating_sub(last.max(since)))
+            .filter(|silent| *silent >= UNHEARD)
+            .max()
     }
 
     /// The record, unless it was said a moment ago.

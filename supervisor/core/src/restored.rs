@@ -2,6 +2,7 @@
 
 use common::{AgentName, Load};
 
+use crate::scheduled::WITH_SCHEDULES;
 use crate::state::{Agent, Hold, NodePhase, State, Tombstone};
 
 impl State {
@@ -39,6 +40,9 @@ impl State {
 pub(crate) fn begin(state: &mut State, incarnations: u64) {
     state.base = state.base.max(incarnations);
     state.leader = None;
+    if state.rules >= WITH_SCHEDULES {
+        state.restored = Some(state.at);
+    }
     let (removed, agents): (Vec<_>, Vec<_>) =
         std::mem::take(&mut state.agents).into_iter().partition(|(_, agent)| agent.removing);
     state.agents.extend(agents);

@@ -10,7 +10,10 @@ use crate::{OLDEST_RULES, RULES};
 
 /// The layout in which this build writes the state. A field of [`State`] that is new, or that means something else, is a new format:
 /// a build that does not know the field would drop it silently, and fold on with something else.
-pub const SNAPSHOT_FORMAT: u32 = 5;
+pub const SNAPSHOT_FORMAT: u32 = 6;
+
+/// The first layout with schedules. A state without any is written in a layout before.
+const WITH_SCHEDULES: u32 = 6;
 
 /// The first layout with the copies of SANCTUMs. A state without any is written in a layout before.
 const WITH_CARRIES: u32 = 5;
@@ -102,7 +105,11 @@ pub fn snapshot(state: &State, last: &Logged) -> Option<(SnapshotHead, Vec<u8>)>
         return None;
     }
     let (seq, term, rules) = (state.seq, state.term, state.rules);
-    let format = if state.agents.values().any(|agent| agent.carry.is_some()) {
+    let schedules = state.restored.is_some()
+        || state.agents.values().any(|agent| !agent.scheduled.is_default());
+    let format = if schedules {
+        WITH_SCHEDULES
+    } else if state.agents.values().any(|agent| agent.carry.is_some()) {
         WITH_CARRIES
     } else if state.base == 0 {
         WITH_BASE - 1

@@ -7,12 +7,14 @@ use std::time::Duration;
 use common::api::AgentState;
 use common::shim::Exit;
 use common::spec::{AgentSpec, millis};
-use common::{AgentName, Capacity, Load, NodeName, Timestamp};
+use common::{AgentName, Load, NodeName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::carry::Carry;
+pub use crate::host::{Node, NodePhase};
 use crate::recent::Recent;
+use crate::scheduled::Scheduled;
 
 /// The fleet, as of one sequence of the log.
 ///
@@ -46,6 +48,9 @@ pub struct State {
     /// The agents of whose SANCTUMs something is to be done: follows from `agents`, so that nobody looks through all of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) carrying: BTreeSet<AgentName>,
+    /// When the fleet was restored from a backup: what schedules have sent before is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restored: Option<Timestamp>,
 }
 
 /// The rules before the first election.
@@ -68,6 +73,7 @@ impl Default for State {
             tombstones: BTreeMap::new(),
             base: 0,
             carrying: BTreeSet::new(),
+            restored: None,
         }
     }
 }
@@ -234,6 +240,9 @@ pub struct Agent {
     pub carry: Option<Carry>,
     /// To be forgotten once nothing of it runs.
     pub removing: bool,
+    /// The schedules of the generation to start.
+    #[serde(default, skip_serializing_if = "Scheduled::is_default")]
+    pub scheduled: Scheduled,
 }
 
 impl Agent {
@@ -272,6 +281,7 @@ impl Agent {
             moving: None,
             carry: None,
             removing: false,
+            scheduled: Scheduled::default(),
         }
     }
 
@@ -546,52 +556,4 @@ pub struct Tombstone {
     /// Where its SANCTUM is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<NodeName>,
-}
-
-/// A host that runs incarnations.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Node {
-    /// Its name.
-    pub name: NodeName,
-    /// Its process: another number after each start of it.
-    pub instance: u64,
-    /// What it can run: `process`, `docker`, `podman`; `docker: REASON` is an engine that it cannot use.
-    pub runtimes: BTreeSet<String>,
-    /// Its labels, for `REQUIRE`.
-    pub labels: BTreeMap<String, String>,
-    /// What it can take.
-    #[serde(default)]
-    pub capacity: Capacity,
-    /// What of that is taken, by the LIMITs of the agents that run there or are about to.
-    #[serde(default)]
-    pub load: Load,
-    /// Whether it is there.
-    pub phase: NodePhase,
-    /// Since when it is lost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost_at: Option<Timestamp>,
-    /// Whether it takes no incarnations because somebody drained it: how many of its agents are moved at a time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drained: Option<u32>,
-    /// How many incarnations the fold has placed there and not seen ended.
-    pub incarnations: u32,
-    /// Agents whose last start there failed, and when.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub failures: BTreeMap<AgentName, Timestamp>,
-    /// When an incarnation last became ready there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub succeeded: Option<Timestamp>,
-}
-
-/// Whether a node takes incarnations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum NodePhase {
-    /// It does.
-    Up,
-    /// It shuts down in order, with all it runs.
-    Draining,
-    /// It was silent for too long; what it ran counts as gone.
-    Lost,
 }

@@ -13,6 +13,7 @@ use crate::drain;
 use crate::life::{End, Life};
 use crate::placement::WITH_ROOM;
 use crate::restored;
+use crate::scheduled::WITH_SCHEDULES;
 use crate::state::{Agent, Hold, Leader, Node, NodePhase, State, Unreadable};
 use crate::world::World;
 use crate::{OLDEST_RULES, RULES};
@@ -44,6 +45,11 @@ pub fn step(state: &mut State, seq: u64, at: Timestamp, record: &ControlRecord) 
                 Fold { state: &mut *state, actions: &mut actions, room: Room::default() };
             fold.on_all_that(|agent| agent.wanted.is_some(), |life| life.fit());
             actions.clear();
+        }
+        if before < WITH_SCHEDULES && *rules >= WITH_SCHEDULES {
+            // Nothing of them was sent before.
+            let at = state.at;
+            state.agents.values_mut().for_each(|agent| agent.schedule(at));
         }
         if !(OLDEST_RULES..=RULES).contains(rules) {
             let known = format!("this build folds {OLDEST_RULES} to {RULES}");
@@ -169,6 +175,12 @@ impl Fold<'_> {
             }
             ControlEvent::SanctumKept { agent, copy, folders } => {
                 self.on(agent, |life| life.sanctum_kept(*copy, folders));
+            }
+            ControlEvent::SchedulePaused { agent, schedule } => {
+                self.on(agent, |life| life.schedule_paused(schedule, true));
+            }
+            ControlEvent::ScheduleResumed { agent, schedule } => {
+                self.on(agent, |life| life.schedule_paused(schedule, false));
             }
             ControlEvent::NodeDrained { node, parallel } => {
                 if let Some(node) = self.state.nodes.get_mut(node) {
@@ -325,6 +337,9 @@ impl Fold<'_> {
             self.room.less |= change.less;
         }
         agent.tidy();
+        if *rules >= WITH_SCHEDULES {
+            agent.schedule(*at);
+        }
         let is_open = agent.carry.as_ref().is_some_and(Carry::is_open);
         if is_open && !(agent.removing && agent.incarnations().next().is_none()) {
             if !carrying.contains(name) {

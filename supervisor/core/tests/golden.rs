@@ -106,7 +106,7 @@ fn every_log_of_an_earlier_version_folds_alike() {
 }
 
 /// Every kind of record. A new one has no place in [`kind`] until it is added here, too.
-const KINDS: [&str; 30] = [
+const KINDS: [&str; 32] = [
     "agentApplied",
     "agentStarted",
     "agentStopped",
@@ -137,6 +137,8 @@ const KINDS: [&str; 30] = [
     "sanctumMoved",
     "sanctumNotMoved",
     "sanctumKept",
+    "schedulePaused",
+    "scheduleResumed",
 ];
 
 /// A record for people: the fold takes nothing from it.
@@ -174,6 +176,8 @@ fn kind(event: &ControlEvent) -> usize {
         ControlEvent::SanctumMoved { .. } => 27,
         ControlEvent::SanctumNotMoved { .. } => 28,
         ControlEvent::SanctumKept { .. } => 29,
+        ControlEvent::SchedulePaused { .. } => 30,
+        ControlEvent::ScheduleResumed { .. } => 31,
     }
 }
 
@@ -242,7 +246,8 @@ fn a_log_folds_alike_from_a_snapshot_after_any_of_its_records() {
 /// Every key of a state's JSON that some log gives, with numbers and names of agents and nodes left out, and without specs: those are read alike from
 /// the log.
 fn keys(value: &Value, place: &str, found: &mut BTreeSet<String>) {
-    const NAMED: [&str; 5] = ["agents", "nodes", "tombstones", "failures", "older"];
+    const NAMED: [&str; 7] =
+        ["agents", "nodes", "tombstones", "failures", "older", "since", "paused"];
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {

@@ -39,6 +39,8 @@ pub(crate) async fn ask(who: &Who, call: &Call, asked: AskAgent) -> Result<Messa
     }
     let id: Option<MessageId> = asked.message_id.as_deref().map(named).transpose()?;
     let is_named = id.is_some();
+    let wait = wait(asked.wait_s);
+    let open = if wait.is_zero() { None } else { who.wait()? };
     mozart_client::agents::require(&who.client, &agent).await?;
     let draft = Draft {
         agent,
@@ -48,19 +50,23 @@ pub(crate) async fn ask(who: &Who, call: &Call, asked: AskAgent) -> Result<Messa
         id,
         deadline: None,
         traceparent: None,
+        deliver_at: None,
     };
     let request = draft.envelope();
+    if is_named {
+        send::only_here(&who.client, &request).await.map_err(another_id)?;
+    }
     let broker = &who.client.broker;
-    let wait = wait(asked.wait_s);
     if wait.is_zero() {
         store(who, &request, is_named).await?;
         return Ok(hinted(who, look(who, &request, 0).await?).await);
     }
-    let mut watch = Watch::open(broker, &request.key()).await?;
+    let mut watch = who.watch(&request.key()).await?;
     if store(who, &request, is_named).await? == Known::Already {
         watch.look().await?;
     }
     let (stream, heard, is_cancelled) = read(&mut watch, 0, wait, call).await?;
+    drop(open);
     if is_cancelled && asked.on_cancel == OnCancel::Cancel {
         let what = format!("cannot look up message {}", request.message_id);
         if let Some(stored) = broker.message_of(&request.key()).await.attempt(what)? {
@@ -84,7 +90,8 @@ pub(crate) async fn status(
     if wait.is_zero() {
         return Ok(hinted(who, look(who, &request, asked.after_seq).await?).await);
     }
-    let mut watch = Watch::open(&who.client.broker, &request.key()).await?;
+    let _open = who.wait()?;
+    let mut watch = who.watch(&request.key()).await?;
     watch.look().await?;
     let (stream, heard, _) = read(&mut watch, asked.after_seq, wait, call).await?;
     Ok(hinted(who, message(&request, &stream, heard)).await)
@@ -112,25 +119,30 @@ async fn end(who: &Who, stored: Stored<Envelope>) -> Result<State, ApiError> {
     }
 }
 
-/// A message that they may see.
-async fn found(who: &Who, message: &str) -> Result<Stored<Envelope>, Refused> {
+/// A message that they may see. One of another agent is not there for them, unless they name that agent.
+pub(crate) async fn found(who: &Who, message: &str) -> Result<Stored<Envelope>, Refused> {
     let message: MessageRef = named(message)?;
-    let stored = message.resolve(&who.client.broker).await?;
-    who.reach(&stored.value.agent)?;
-    Ok(stored)
+    message.agent.as_ref().map_or(Ok(()), |agent| who.reach(agent))?;
+    Ok(message.seen(&who.client).await?.request)
+}
+
+fn another_id(mut error: ApiError) -> ApiError {
+    if error.code == failure::CONFLICT {
+        error.try_ = "another message_id".to_owned();
+    }
+    error
 }
 
 async fn store(who: &Who, request: &Envelope, is_named: bool) -> Result<Known, ApiError> {
     let stored = send::store(&who.client.broker, request, is_named, STORE).await;
+    if let (Ok(Known::New), Some(house)) = (&stored, &who.house) {
+        house.accepted();
+    }
     stored.map_err(|mut error| {
-        match error.code {
-            failure::TIMEOUT => {
-                error.try_ = format!("call it again with message_id {}", request.message_id);
-            }
-            failure::CONFLICT => error.try_ = "another message_id".to_owned(),
-            _ => {}
+        if error.code == failure::TIMEOUT {
+            error.try_ = format!("call it again with message_id {}", request.message_id);
         }
-        error
+        another_id(error)
     })
 }
 

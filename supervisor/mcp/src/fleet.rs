@@ -1,10 +1,11 @@
 //! The tools about agents: listing, explaining, logs.
 
 use broker::Attempt as _;
-use common::AgentName;
-use common::api::AgentRow;
-use mozart_client::reference::MessageRef;
+use common::api::{AgentRow, ApiError};
+use common::{AgentName, failure};
+use mozart_client::{Client, explain};
 
+use crate::ask::found;
 use crate::shown::{Agent, AgentLogs, Agents, Explain, Explained, ListAgents, LogLine, Logs, time};
 use crate::tools::{Refused, named};
 use crate::who::Who;
@@ -14,11 +15,24 @@ const LINES: usize = 1_000;
 
 /// Lists agents.
 pub(crate) async fn list(who: &Who, asked: ListAgents) -> Result<Agents, Refused> {
-    let rows = who.client.rows(None).await?;
-    let filter = asked.filter.unwrap_or_default();
-    let wanted = |row: &AgentRow| who.sees(&row.agent) && row.agent.as_str().contains(&filter);
-    let agents = rows.into_iter().filter(wanted).map(agent).collect();
-    Ok(Agents { agents })
+    let rows = match asked.filter.as_deref().filter(|filter| !filter.is_empty()) {
+        None => who.client.seen_rows(false).await?,
+        Some(filter) => filtered(&who.client, filter).await?,
+    };
+    Ok(Agents { agents: rows.into_iter().map(agent).collect() })
+}
+
+/// The rows of the agents whose names contain a text. Names are read from what supervisors have in memory; what waits for an agent, from the
+/// journal, and of these agents alone if they are few.
+async fn filtered(client: &Client, filter: &str) -> Result<Vec<AgentRow>, ApiError> {
+    let is_wanted = |row: &AgentRow| row.agent.as_str().contains(filter);
+    let mut brief = client.seen_rows(true).await?;
+    brief.retain(is_wanted);
+    let agents: Vec<AgentName> = brief.into_iter().map(|row| row.agent).collect();
+    if agents.is_empty() {
+        return Ok(Vec::new());
+    }
+    client.clone().only(agents).seen_rows(false).await
 }
 
 fn agent(row: AgentRow) -> Agent {
@@ -33,26 +47,25 @@ fn agent(row: AgentRow) -> Agent {
 }
 
 /// Explains an agent or a message.
-pub(crate) async fn explain(who: &Who, asked: Explain) -> Result<Explained, Refused> {
+pub(crate) async fn why(who: &Who, asked: Explain) -> Result<Explained, Refused> {
     let subject = asked.subject;
-    // An agent is looked up first, as `explain` does.
-    let agent = AgentName::new(&subject).ok();
+    // An agent is looked up first, as `explain` does. An id may also be the name of one that this caller may not see.
+    let agent = AgentName::new(&subject).ok().filter(|agent| who.sees(agent));
     let exists = match &agent {
-        Some(agent) if who.sees(agent) => {
-            mozart_client::agents::exists(&who.client.broker, agent).await?
+        Some(agent) => mozart_client::agents::exists(&who.client.broker, agent).await?,
+        None => false,
+    };
+    let message = if exists { None } else { Some(found(who, &subject).await) };
+    let explained = match (message, agent) {
+        (Some(Ok(message)), _) => explain::of_message(&who.client, message).await?,
+        // One that was removed, or whose name is not quite that.
+        (Some(Err(Refused::Failed(error))), Some(agent)) if error.code == failure::NOT_FOUND => {
+            explain::of_agent(&who.client, &agent).await?
         }
-        Some(_) | None => false,
+        (Some(Err(refused)), _) => return Err(refused),
+        (None, Some(agent)) => explain::of_agent(&who.client, &agent).await?,
+        (None, None) => return Err(Refused::Arguments("subject: expected a name".to_owned())),
     };
-    let target = if exists || who.agents.is_empty() {
-        subject
-    } else {
-        let message: MessageRef = named(&subject)?;
-        let found = message.resolve(&who.client.broker).await?.value;
-        who.reach(&found.agent)?;
-        // In full: an id may also be the name of an agent that this caller may not see.
-        format!("{}/{}/{}", found.agent, found.sender, found.message_id)
-    };
-    let explained = mozart_client::explain::explain(&who.client, &target).await?;
     Ok(Explained {
         subject: explained.subject,
         explanation: explained.explanation,

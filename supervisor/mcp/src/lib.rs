@@ -2,6 +2,7 @@
 //! over stdin and stdout. It keeps nothing: a tool that waits can be called again with the id of the message, at any process.
 
 mod ask;
+mod asked;
 mod fleet;
 mod shown;
 mod tools;
@@ -16,7 +17,7 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use tokio_util::sync::CancellationToken;
 
 pub use tools::Tools;
-pub use who::Who;
+pub use who::{House, Who};
 
 /// What answers over HTTP.
 pub type Http = StreamableHttpService<Tools, NeverSessionManager>;

@@ -106,6 +106,69 @@ pub(crate) struct AgentLogs {
     pub(crate) incarnation: Option<u64>,
 }
 
+/// Whose questions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuestions {
+    /// Only those of this agent.
+    #[serde(default)]
+    pub(crate) agent: Option<String>,
+}
+
+/// An answer to a question.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AnswerQuestion {
+    /// The agent that asks.
+    pub(crate) agent: String,
+    /// The `message_id` of the question.
+    pub(crate) message_id: String,
+    /// The `request_id` of the question.
+    pub(crate) request_id: String,
+    /// The answer; of a question with options, one of them.
+    pub(crate) text: String,
+}
+
+/// Questions that are open.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Questions {
+    /// They, oldest first.
+    pub(crate) questions: Vec<Question>,
+    /// Whether there are more.
+    pub(crate) more: bool,
+}
+
+/// A question of an agent's worker to a person. The turn waits for the answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Question {
+    /// The agent that asks.
+    pub(crate) agent: String,
+    /// The message in whose course it asks.
+    pub(crate) message_id: String,
+    /// Its id.
+    pub(crate) request_id: String,
+    /// The question.
+    pub(crate) text: String,
+    /// The answers that are taken; empty: any.
+    pub(crate) options: Vec<String>,
+    /// The answer if nobody gives one in time; without it, the question ends with an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) default: Option<String>,
+    /// When it was asked.
+    pub(crate) asked: String,
+    /// When it ends.
+    pub(crate) until: String,
+}
+
+/// An answer that is stored.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Answered {
+    /// The question.
+    pub(crate) request_id: String,
+    /// The answer, as the worker gets it.
+    pub(crate) text: String,
+}
+
 /// Agents.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Agents {
@@ -308,7 +371,7 @@ mod tests {
         heard.hear(&text("one\ntwo", 4));
         heard.hear(&text(" three\n\n", 5));
         assert_eq!((heard.progress().as_str(), heard.seq, heard.reset), ("two three", 5, false));
-        heard.hear(&Item::Reset { seq: 9, attempt: 2 });
+        heard.hear(&Item::Reset { seq: 9, attempt: 2, incarnation: None });
         heard.hear(&text(&"é".repeat(500), 10));
         assert_eq!((heard.progress().chars().count(), heard.reset), (120, true));
     }

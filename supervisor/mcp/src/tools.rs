@@ -20,15 +20,15 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::shown::{
-    AgentLogs, Agents, AskAgent, CancelMessage, Cancelled, Explain, Explained, ListAgents, Logs,
-    Message, MessageStatus,
+    AgentLogs, Agents, AnswerQuestion, Answered, AskAgent, CancelMessage, Cancelled, Explain,
+    Explained, ListAgents, ListQuestions, Logs, Message, MessageStatus, Questions,
 };
 use crate::who::Who;
-use crate::{ask, fleet};
+use crate::{ask, asked, fleet};
 
 const INSTRUCTIONS: &str = "Mozart runs long-lived agents. list_agents shows them, ask_agent sends one a message and waits for the answer. \
 A message is stored before it is worked on and is never lost: where there is no answer in time, message_status waits on, also in a later \
-session. explain says why an agent or a message is as it is, and what to try.";
+session. explain says why an agent or a message is as it is, and what to try. list_questions shows what agents wait for people to answer.";
 
 /// The tools, and who uses them.
 #[derive(Debug, Clone)]
@@ -134,6 +134,21 @@ fn all() -> Vec<Tool> {
             reads(),
         ),
         tool::<AgentLogs, Logs>("agent_logs", "Reads the last log lines of an agent.", reads()),
+        tool::<ListQuestions, Questions>(
+            "list_questions",
+            "Lists the questions that agents ask people and that nobody has answered yet.",
+            reads(),
+        ),
+        tool::<AnswerQuestion, Answered>(
+            "answer_question",
+            "Answers a question that an agent asks a person; the agent goes on with the answer. The first answer counts: it cannot be changed. \
+             Ask the user what to answer.",
+            ToolAnnotations::new()
+                .read_only(false)
+                .destructive(true)
+                .idempotent(false)
+                .open_world(false),
+        ),
     ]
 }
 
@@ -215,8 +230,10 @@ async fn perform(who: &Who, call: &Call, name: &str, arguments: Value) -> Result
         "ask_agent" => shown(ask::ask(who, call, given(arguments)?).await?),
         "message_status" => shown(ask::status(who, call, given(arguments)?).await?),
         "cancel_message" => shown(ask::cancel_message(who, given(arguments)?).await?),
-        "explain" => shown(fleet::explain(who, given(arguments)?).await?),
+        "explain" => shown(fleet::why(who, given(arguments)?).await?),
         "agent_logs" => shown(fleet::logs(who, given(arguments)?).await?),
+        "list_questions" => shown(asked::list(who, given(arguments)?).await?),
+        "answer_question" => shown(asked::answer(who, given(arguments)?).await?),
         _ => Err(Refused::Arguments(format!("there is no tool {name:?}"))),
     }
 }

@@ -1,8 +1,10 @@
 //! What a supervisor counts, and what only the leader knows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::figures::Figures;
+use common::figures::{Figures, Spread};
+use common::schedule::{Fate, Occurrences};
 use common::security::Refusal;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -30,6 +32,9 @@ pub struct Fleet {
     nodes_lost: Counter,
     elections: Counter,
     refusals: Counters,
+    runs: Counter,
+    skips: Counters,
+    lateness: Shared,
     leader: Gauge,
     term: Gauge,
     connected: Gauge,
@@ -53,6 +58,11 @@ impl prometheus_client::encoding::EncodeMetric for Shared {
     }
 }
 
+/// Why occurrences of schedules were not sent.
+const SKIPS: [&str; 8] =
+    ["missed", "overlap", "stopped", "quarantined", "paused", "restored", "other", MERGED];
+/// They were missed, and the one that was sent stands for them.
+const MERGED: &str = "merged";
 const OUTCOMES: [&str; 4] = ["completed", "failed", "cancelled", "expired"];
 /// How incarnations end.
 const CAUSES: [&str; 5] = ["stopped", "failed", "out_of_memory", "hung", "not_started"];
@@ -105,6 +115,8 @@ impl Fleet {
             "Nodes that were silent for so long that their agents were started elsewhere",
         );
         let elections = counter("mozart_leader_elections", "Elections that this supervisor won");
+        let runs =
+            counter("mozart_schedule_runs", "Occurrences of schedules whose message was sent");
         let mut counters = |name: &str, help: &str, label, values: &[&'static str]| {
             let counters = Counters::default();
             // A number that has not risen yet is 0, and not missing.
@@ -130,6 +142,12 @@ impl Fleet {
             "kind",
             &REFUSALS.map(Refusal::as_str),
         );
+        let skips = counters(
+            "mozart_schedule_skips",
+            "Occurrences of schedules whose message was not sent, by the reason",
+            "reason",
+            &SKIPS,
+        );
         let mut gauge = |name: &str, help: &str| {
             let gauge: Gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -144,7 +162,8 @@ impl Fleet {
             "mozart_supervisor_connected",
             "Whether this supervisor is connected to the broker: 1 or 0",
         );
-        let [first_text, whole] = [Shared::default(), Shared::default()];
+        let [first_text, whole, lateness] =
+            [Shared::default(), Shared::default(), Shared::default()];
         registry.register_with_unit(
             "mozart_message_first_text",
             "From when a message was stored until the first text of its answer",
@@ -156,6 +175,12 @@ impl Fleet {
             "From when a message was stored until it was stored that it is completed or failed",
             Unit::Seconds,
             whole.clone(),
+        );
+        registry.register_with_unit(
+            "mozart_schedule_lateness",
+            "From the time of an occurrence until it was decided that its message is sent, its jitter included",
+            Unit::Seconds,
+            lateness.clone(),
         );
         let board = Board::default();
         registry.register_collector(Box::new(board.clone()));
@@ -175,6 +200,9 @@ impl Fleet {
             nodes_lost,
             elections,
             refusals,
+            runs,
+            skips,
+            lateness,
             leader,
             term,
             connected,
@@ -222,6 +250,23 @@ impl Fleet {
     /// This supervisor was elected.
     pub fn elected(&self) {
         self.elections.inc();
+    }
+
+    /// It is on record what becomes of occurrences. A record that is written once more, to say that its message is stored, counts once.
+    pub fn scheduled(&self, record: &Occurrences) {
+        match &record.fate {
+            Fate::Ran { .. } if !record.stored => {
+                self.runs.inc();
+                add(&self.skips, "reason", MERGED, record.count.saturating_sub(1));
+                let mut late = Spread::default();
+                late.add(record.nominal.map_or(Duration::ZERO, |at| record.at.since(at)));
+                self.lateness.0.add(&late);
+            }
+            Fate::Skipped { reason, .. } => {
+                add(&self.skips, "reason", (*reason).into(), record.count);
+            }
+            Fate::Ran { .. } | Fate::Requested { .. } | Fate::Unknown => {}
+        }
     }
 
     /// Something was refused.

@@ -20,7 +20,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub use fleet::{Cause, Fleet};
-pub use http::Http;
+pub use http::{Door, Http};
 pub use listen::{bind, serve};
 pub use node::Node;
 pub use shown::{Backlog, Shown, Stream};
@@ -128,7 +128,9 @@ mod tests {
     use std::time::Duration;
 
     use common::figures::Figures;
+    use common::schedule::{Fate, Occurrences, SkipReason};
     use common::security::Refusal;
+    use common::{MessageId, Timestamp};
 
     use super::*;
 
@@ -142,6 +144,26 @@ mod tests {
         fleet.count(&figures);
         fleet.count(&figures);
         fleet.refused(Refusal::Login);
+        let ran = || Fate::Ran { message_id: MessageId::new("m").expect("valid") };
+        let overlap = Fate::Skipped { reason: SkipReason::Overlap, detail: None };
+        let requested = Fate::Requested { message_id: MessageId::new("m").expect("valid") };
+        // What stands for two that were missed; the same once more, as its message is stored; and others.
+        for (fate, count, stored) in
+            [(ran(), 3, false), (ran(), 3, true), (overlap, 2, true), (requested, 1, true)]
+        {
+            fleet.scheduled(&Occurrences {
+                nominal: Some(Timestamp::from_millis(1_000)),
+                from: None,
+                count,
+                more: false,
+                fate,
+                last: None,
+                stored,
+                at: Timestamp::from_millis(3_000),
+                term: Some(7),
+                author: "n1".into(),
+            });
+        }
         fleet.leads(Some(7));
         let backlog = Backlog { agent: "slow\"\n".into(), messages: 3, oldest_ms: 1500 };
         fleet.show(Some(Shown { backlogs: vec![backlog], queue: 3, ..Shown::default() }));
@@ -164,6 +186,12 @@ mod tests {
             "mozart_message_duration_seconds_bucket{le=\"1800.0\"} 6",
             "mozart_message_duration_seconds_bucket{le=\"+Inf\"} 8",
             "mozart_refusals_total{kind=\"login\"} 1",
+            "mozart_schedule_runs_total 1",
+            "mozart_schedule_skips_total{reason=\"merged\"} 2",
+            "mozart_schedule_skips_total{reason=\"overlap\"} 2",
+            "mozart_schedule_skips_total{reason=\"paused\"} 0",
+            "mozart_schedule_lateness_seconds_sum 2.0",
+            "mozart_schedule_lateness_seconds_count 1",
             "mozart_leader 1",
             "mozart_api_requests_total{status=\"4xx\"} 1",
             "mozart_api_request_duration_seconds_bucket{le=\"0.005\"} 1",

@@ -27,6 +27,8 @@ pub struct Shown {
     pub oldest_ms: u64,
     /// Those that are with a worker.
     pub turns: u64,
+    /// Messages that wait to be delivered later.
+    pub later: u64,
     /// The agents with the most open messages: not more than a bounded number of them.
     pub backlogs: Vec<Backlog>,
     /// What the streams hold.
@@ -156,6 +158,12 @@ impl Collector for Board {
             "Messages that are with a worker; only from the leader",
             None,
             one(shown.turns),
+        )?;
+        to.gauges(
+            "mozart_later_messages",
+            "Messages that wait to be delivered at a later time; only from the leader",
+            None,
+            one(shown.later),
         )?;
         let backlogs = &shown.backlogs;
         to.gauges(

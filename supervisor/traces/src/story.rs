@@ -245,6 +245,8 @@ mod tests {
             path: Vec::new(),
             redrive_of: None,
             traceparent,
+            scheduled_for: None,
+            deliver_at: None,
         }
     }
 

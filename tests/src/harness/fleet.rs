@@ -42,7 +42,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// A folder with these souls (name and text), in which nothing runs yet; agents will be processes. The workers of `tests/workers`
-    /// and `examples/flaky` are beside the souls.
+    /// and `examples/flaky` are beside the souls, and their library.
     ///
     /// # Panics
     /// When the file system does not allow it.
@@ -77,7 +77,7 @@ impl Fleet {
         fs::create_dir_all(&seen).expect("a new folder");
         fs::set_permissions(&seen, fs::Permissions::from_mode(0o777)).expect("it is ours");
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for from in ["workers", "../examples/flaky"] {
+        for from in ["workers", "../examples/flaky", "../sdk/python"] {
             fleet.copy_workers(&tests.join(from));
         }
         for (name, text) in souls {

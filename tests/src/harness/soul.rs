@@ -53,5 +53,7 @@ pub fn message(agent: &str, id: &str, text: &str) -> Envelope {
         path: Vec::new(),
         redrive_of: None,
         traceparent: None,
+        scheduled_for: None,
+        deliver_at: None,
     }
 }

@@ -37,14 +37,30 @@ impl StockClients {
         command.env("PYTHONPATH", &self.packages);
         Child::start(command)
     }
+
+    /// Starts a program that needs our own client, and what that needs for NATS.
+    ///
+    /// # Panics
+    /// When this is in a folder whose name has a colon.
+    #[must_use]
+    pub fn start_with_own(&self, program: &str, args: &[&str]) -> Child {
+        let mut command = python(program, args);
+        let path = std::env::join_paths([own_client(), self.packages.clone()]);
+        command.env("PYTHONPATH", path.expect("a path"));
+        Child::start(command)
+    }
 }
 
 /// Starts a program of `tests/clients` that needs nothing but our own client.
 #[must_use]
 pub fn start_own_client(program: &str, args: &[&str]) -> Child {
     let mut command = python(program, args);
-    command.env("PYTHONPATH", root().join("clients/python/src"));
+    command.env("PYTHONPATH", own_client());
     Child::start(command)
+}
+
+fn own_client() -> PathBuf {
+    root().join("clients/python/src")
 }
 
 fn root() -> PathBuf {

@@ -33,7 +33,7 @@ pub(super) async fn stream_chat_records_a_journal_entry(runtime: Runtime) {
     assert_eq!(chats.len(), 1);
     let expected = json!({
         "incarnation": 1, "type": "chat", "messageId": entry["messageId"], "fromId": "user",
-        "message": "hello", "conversationId": "conv-1",
+        "message": "hello", "conversationId": "conv-1", "turn": 0,
     });
     assert_eq!(chats[0], expected);
 

@@ -6,6 +6,7 @@ use common::worker::ToWorker;
 use common::{ConversationId, MessageId, SenderName};
 
 use super::{Book, Do, Held, Now, Phase};
+use crate::turn::Turn;
 
 /// A turn that was told to end has this long before the worker is killed.
 pub(crate) const GRACE_US: u64 = 5_000_000;
@@ -56,29 +57,33 @@ impl Book {
     pub(crate) fn batch_stored(&mut self, now: Now, seq: u64) -> Vec<Do> {
         let mut todo = Vec::new();
         self.answered_us = now.us;
+        if let Some(
+            Phase::Open(turn)
+            | Phase::Settling { turn, .. }
+            | Phase::Waiting { last: Some(turn), .. },
+        ) = self.held.get_mut(&seq).map(|held| &mut held.phase)
+        {
+            turn.batch_stored();
+        }
+        self.published(now, seq, &mut todo);
+        todo
+    }
+
+    /// Goes on once something of a turn is stored.
+    pub(super) fn published(&mut self, now: Now, seq: u64, todo: &mut Vec<Do>) {
         match self.held.get_mut(&seq).map(|held| &mut held.phase) {
-            Some(Phase::Open(turn)) => {
-                turn.batch_stored();
-                self.schedule(now, &mut todo);
-            }
-            Some(Phase::Settling { turn, .. }) => {
-                turn.batch_stored();
-                self.send_final(now, seq, &mut todo);
-            }
+            Some(Phase::Open(_)) => self.schedule(now, todo),
+            Some(Phase::Settling { .. }) => self.send_final(now, seq, todo),
             Some(Phase::Waiting { last, .. }) => {
-                if let Some(turn) = last {
-                    turn.batch_stored();
-                    if turn.is_published() {
-                        *last = None;
-                        self.index(seq);
-                        self.mind_expiry(seq);
-                        self.schedule(now, &mut todo);
-                    }
+                if last.as_ref().is_some_and(Turn::is_published) {
+                    *last = None;
+                    self.index(seq);
+                    self.mind_expiry(seq);
+                    self.schedule(now, todo);
                 }
             }
             Some(Phase::Unchecked | Phase::Checking | Phase::Fetching) | None => {}
         }
-        todo
     }
 
     /// When [`Self::tick`] or [`Self::take_batches`] has something to do.
@@ -86,7 +91,11 @@ impl Book {
         let next = |held: &Held| match &held.phase {
             Phase::Open(turn) => {
                 let deadline = turn.grace_us.unwrap_or(turn.deadline_us);
-                Some(turn.due_us().map_or(deadline, |due| due.min(deadline)))
+                [turn.due_us(), turn.people_us()]
+                    .into_iter()
+                    .flatten()
+                    .fold(deadline, u64::min)
+                    .into()
             }
             Phase::Settling { turn, .. } => turn.due_us(),
             Phase::Waiting { last: Some(turn), .. } => turn.due_us(),
@@ -125,12 +134,16 @@ impl Book {
         let mut todo = Vec::new();
         let (timeout, timed_out) = (self.rules.turn_timeout_us, self.timed_out());
         for seq in self.active.iter().copied().collect::<Vec<_>>() {
+            self.people_due(now, seq, &mut todo);
             let Some(held) = self.held.get_mut(&seq) else { continue };
             let id = &held.envelope.message_id;
             match &mut held.phase {
                 Phase::Open(turn) => match turn.grace_us {
                     None if turn.deadline_us > now.us => {}
-                    None if deaf => turn.deadline_us = now.us.saturating_add(timeout),
+                    // The worker waits for us.
+                    None if deaf || turn.stores_steps() || turn.waits_for_people() => {
+                        turn.deadline_us = now.us.saturating_add(timeout)
+                    }
                     None => {
                         turn.grace_us = Some(now.us + GRACE_US.min(timeout));
                         todo.push(Do::Note(format!(

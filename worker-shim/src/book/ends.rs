@@ -194,6 +194,9 @@ impl Book {
             self.finished += 1;
             self.lost_finals += u64::from(!won);
             self.count_end(now, seq, won, final_.status);
+            if let Some(held) = self.held.get(&seq).filter(|_| won) {
+                self.turns.finished(&held.envelope.conversation_id);
+            }
             self.leave(seq, Some(final_).filter(|_| won), &mut todo);
         }
         self.schedule(now, &mut todo);
@@ -217,6 +220,7 @@ impl Book {
                     turn.cancelled = true;
                     self.figures.cancelled += 1;
                     todo.push(Do::Tell(ToWorker::Cancel { message_id: id.to_string() }));
+                    self.give_up_questions(seq, &mut todo);
                 }
                 Phase::Open(_) | Phase::Settling { .. } => {}
             },

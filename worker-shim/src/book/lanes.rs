@@ -1,10 +1,14 @@
 //! From the broker to the worker: deliveries, look-ups, the lanes of conversations, and who is next.
 
+use broker::StepsOf;
 use common::message::{Cause, Envelope, Final, Kind, Outcome};
+use common::step::Step;
 use common::trace;
 use common::words::count;
 use common::worker::ToWorker;
 
+use super::steps::Known;
+use super::turns::Before;
 use super::{Arrival, Book, Do, Held, LOOK_UPS, Now, Phase, RECENT, TEXTS, figures};
 use crate::clock::micros;
 use crate::turn::Turn;
@@ -61,6 +65,9 @@ impl Book {
             first_text_us: None,
             reply,
             attempts,
+            before: Before::Unasked,
+            known: Known::None,
+            asks: false,
             turns,
             last_error,
             alone,
@@ -182,23 +189,28 @@ impl Book {
         }
     }
 
-    /// The answer to a [`Do::LookUp`]: its final state, and the last attempt on record.
+    /// The answer to a [`Do::LookUp`]: its final state, the last attempt on record, and whether there are steps.
     pub(crate) fn looked_up(
         &mut self,
         now: Now,
         seq: u64,
         final_: Option<Box<Final>>,
         attempts: u32,
+        steps: bool,
     ) -> Vec<Do> {
         let mut todo = Vec::new();
         self.checking = self.checking.saturating_sub(1);
         self.look_up_more(&mut todo);
         if let Some(held) = self.held.get_mut(&seq).filter(|h| matches!(h.phase, Phase::Checking)) {
             held.attempts = attempts;
+            held.known = if steps { Known::Some } else { Known::None };
             held.alone = attempts > 0 && attempts + 1 == self.rules.attempts;
             held.phase = Phase::READY;
             match final_ {
-                Some(final_) => self.leave(seq, Some(final_), &mut todo),
+                Some(final_) => {
+                    self.turns.forget(&held.envelope.conversation_id);
+                    self.leave(seq, Some(final_), &mut todo);
+                }
                 None => self.mind_expiry(seq),
             }
         }
@@ -209,9 +221,15 @@ impl Book {
     /// Takes a message out of the book: it is final. A failed one has a dead letter before its ack: whoever dies in between
     /// leaves it to be redelivered, looked up, and buried then.
     pub(super) fn leave(&mut self, seq: u64, final_: Option<Box<Final>>, todo: &mut Vec<Do>) {
-        let Some(Held { envelope, reply, expires_us, .. }) = self.held.remove(&seq) else {
+        let Some(Held { envelope, reply, expires_us, asks, .. }) = self.held.remove(&seq) else {
             return;
         };
+        if final_.is_none() {
+            self.turns.forget(&envelope.conversation_id);
+        }
+        if asks {
+            todo.push(Do::CloseQuestions { key: envelope.key() });
+        }
         if let Some(at) = expires_us {
             self.expiries.remove(&(at, seq));
         }
@@ -334,9 +352,28 @@ impl Book {
             held.phase = Phase::Fetching;
             return todo.push(Do::Fetch { seq, key: held.envelope.key() });
         }
+        if held.before == Before::Unasked {
+            held.before = self.turns.before(&held.envelope, self.rules.memory);
+        }
+        let Before::Told(turn) = held.before else {
+            self.fetching += 1;
+            held.phase = Phase::Fetching;
+            let conversation = held.envelope.conversation_id.clone();
+            return todo.push(Do::CountTurns { seq, conversation });
+        };
+        if matches!(held.known, Known::Some) {
+            self.fetching += 1;
+            held.phase = Phase::Fetching;
+            let (key, conversation) = (held.envelope.key(), held.envelope.conversation_id.clone());
+            let incarnation = self.rules.incarnation;
+            let of = StepsOf { key, conversation, attempt, incarnation };
+            return todo.push(Do::Recall { seq, of: Box::new(of) });
+        }
+        let (steps, known) = held.known.take();
         let envelope = &mut held.envelope;
         let (message_id, from_id) = (envelope.message_id.to_string(), envelope.sender.to_string());
-        self.room = self.room.saturating_sub(envelope.message.len() + LINE);
+        let stored: usize = steps.iter().map(Step::bytes).sum();
+        self.room = self.room.saturating_sub(envelope.message.len() + stored + LINE);
         let message = if self.texts > TEXTS {
             // The worker has it: another attempt can read it again.
             held.text = false;
@@ -352,7 +389,10 @@ impl Book {
                 from_id,
                 message,
                 conversation_id: envelope.conversation_id.to_string(),
+                turn,
+                scheduled_for: envelope.scheduled_for,
                 traceparent,
+                steps,
             },
             Kind::Route => ToWorker::Route {
                 request_id: message_id.clone(),
@@ -360,6 +400,7 @@ impl Book {
                 from_id,
                 message,
                 traceparent,
+                steps,
             },
         }));
         self.figures.attempts += 1;
@@ -367,7 +408,8 @@ impl Book {
         self.open.insert(envelope.message_id.clone(), seq);
         let timeout = self.rules.turn_timeout_us;
         held.turns = held.turns.saturating_add(1);
-        held.phase = Phase::Open(Turn::new(attempt, self.rules.incarnation, now, timeout));
+        let turn = Turn::new(attempt, self.rules.incarnation, now, timeout).with_steps(known);
+        held.phase = Phase::Open(turn);
         self.index(seq);
     }
 

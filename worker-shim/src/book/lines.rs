@@ -6,8 +6,9 @@ use std::time::Duration;
 use common::worker::{Damage, FromWorker, MAX_DEPTH, MAX_EVENT, ToWorker, TurnRef};
 use common::{MessageId, trace};
 
+use super::people;
 use super::quota::Quota;
-use super::{Asker, Book, Do, Held, Now, Phase, Question};
+use super::{Asker, Book, Do, Held, HistoryRequest, Now, Phase, Question};
 use crate::turn::Turn;
 
 impl Book {
@@ -82,6 +83,38 @@ impl Book {
                     asker,
                 })));
             }
+            FromWorker::Step { turn, key, result } => {
+                self.step(now, &turn, key.into(), result.into(), &mut todo);
+            }
+            FromWorker::BadStep { turn, key, why } => {
+                self.bad_step(now, &turn, key.map(Into::into), &why, &mut todo);
+            }
+            FromWorker::Question { turn, question } => {
+                self.question(now, &turn, *question, &mut todo);
+            }
+            FromWorker::BadRequest { kind, request_id, why } if kind == "question" => {
+                people::refuse(None, request_id.map(Into::into), &why, &mut todo);
+            }
+            FromWorker::HistoryRequest { request_id, conversation_id, before, limit } => {
+                todo.push(Do::ReadHistory(Box::new(HistoryRequest {
+                    request_id: request_id.into(),
+                    conversation_id: conversation_id.into(),
+                    before: before.map(Into::into),
+                    limit,
+                })));
+            }
+            FromWorker::BadRequest { kind, request_id, why } => {
+                todo.push(Do::Note(format!("a line of type `{kind}` was not taken: {why}")));
+                todo.extend(request_id.map(|id| {
+                    Do::Tell(ToWorker::HistoryResponse {
+                        request_id: id.into(),
+                        turns: Vec::new(),
+                        next: None,
+                        error: Some(why),
+                        retryable: false,
+                    })
+                }));
+            }
             FromWorker::Unknown { kind } => {
                 todo.push(Do::Note(format!("the worker sent a line of unknown type {kind:?}")));
             }
@@ -103,6 +136,10 @@ impl Book {
         again: bool,
     ) -> Vec<Do> {
         let mut todo = vec![Do::Note(error.to_owned())];
+        if let Some(key) = &damage.step {
+            self.bad_step(now, &damage.turn, Some(key.clone()), &damage.why, &mut todo);
+            return todo;
+        }
         let open = self.open.len();
         let is_named = damage.turn != TurnRef::default();
         let turns: Vec<u64> = match self.find(&damage.turn) {
@@ -220,7 +257,7 @@ impl Book {
         }
     }
 
-    fn find(&self, turn: &TurnRef<'_>) -> Option<u64> {
+    pub(super) fn find(&self, turn: &TurnRef<'_>) -> Option<u64> {
         if let Some(id) = &turn.message_id {
             return self.open.get(MessageId::new(id).ok()?.as_str()).copied();
         }

@@ -9,22 +9,31 @@ mod ends;
 mod figures;
 mod lanes;
 mod lines;
+mod people;
 mod quota;
+mod steps;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::StepsOf;
 use common::figures::Figures;
 use common::message::{Envelope, Final, MessageKey};
+use common::question::Asked;
+use common::step::Step;
 use common::trace::{Share, TraceParent};
 use common::worker::ToWorker;
 use common::{AgentName, ConversationId, ConversationTag, MessageId, Timestamp};
 
 pub(crate) use self::clock::{Batch, GRACE_US};
 use self::quota::Quota;
+use self::steps::Known;
+use self::turns::{Before, Turns};
+use crate::people::Act;
 use crate::secrets::Secrets;
 use crate::turn::Turn;
 
@@ -58,6 +67,8 @@ pub(crate) struct Rules {
     pub(crate) turn_timeout_us: u64,
     /// The secrets that must not be published.
     pub(crate) secrets: Arc<Secrets>,
+    /// Whether the worker may know what was said before.
+    pub(crate) memory: bool,
     /// The traces that are recorded; none where none is exported.
     pub(crate) traces: Option<Share>,
 }
@@ -84,6 +95,16 @@ pub(crate) enum Do {
     LookUp { seq: u64, key: MessageKey },
     /// Read the text of a message again; then [`Book::fetched`].
     Fetch { seq: u64, key: MessageKey },
+    /// Count the turns that a conversation has had; then [`Book::counted`].
+    CountTurns { seq: u64, conversation: ConversationId },
+    /// Read what earlier attempts have stored; then [`Book::recalled`].
+    Recall { seq: u64, of: Box<StepsOf> },
+    /// Store a step behind a record; then [`Book::stepped`].
+    Store { seq: u64, of: Box<StepsOf>, step: Step, after: u64 },
+    /// Ask a person, or look for an answer; then [`Book::person`].
+    AskPerson { seq: u64, person: Box<Person> },
+    /// The message has ended: remove its questions.
+    CloseQuestions { key: MessageKey },
     /// Write a line to the worker.
     Tell(ToWorker),
     /// Store a final state; then [`Book::settled`].
@@ -102,6 +123,8 @@ pub(crate) enum Do {
     Release,
     /// Ask another agent, for the worker.
     Ask(Box<Question>),
+    /// Ask what was said in a conversation, for the worker.
+    ReadHistory(Box<HistoryRequest>),
     /// Kill the worker: it hangs.
     EndWorker { reason: String },
     /// Write a line to the log.
@@ -118,6 +141,25 @@ pub(crate) struct Question {
     pub(crate) timeout_ms: Option<u64>,
     /// The turn that asks; none if that is not known.
     pub(crate) asker: Option<Asker>,
+}
+
+/// Something to do about a question to a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Person {
+    pub(crate) key: MessageKey,
+    pub(crate) asked: Asked,
+    pub(crate) act: Act,
+}
+
+/// A worker's request for what was said in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HistoryRequest {
+    /// The worker's own id of it.
+    pub(crate) request_id: String,
+    pub(crate) conversation_id: String,
+    /// Only what comes before this place.
+    pub(crate) before: Option<String>,
+    pub(crate) limit: Option<u64>,
 }
 
 /// A turn that asks.
@@ -140,7 +182,7 @@ enum Phase {
     Unchecked,
     /// A look-up is under way.
     Checking,
-    /// Its turn has come, and its text is being read.
+    /// Its turn has come, and its text is being read, the turns before it are counted, or what earlier attempts have stored is read.
     Fetching,
     /// Not with the worker, and not before this moment. The last attempt may still have events to publish.
     Waiting { not_before_us: u64, last: Option<Turn> },
@@ -170,6 +212,12 @@ struct Held {
     reply: String,
     /// Attempts made so far.
     attempts: u32,
+    /// What is known of the turns before it.
+    before: Before,
+    /// What is known of its steps.
+    known: Known,
+    /// Whether it has asked people.
+    asks: bool,
     /// Turns that may have begun so far, here or in an earlier incarnation.
     turns: u32,
     /// Why the last attempt ended.
@@ -219,6 +267,7 @@ pub(crate) struct Book {
     /// What the worker may say beside its texts, over all turns.
     events: Quota,
     lanes: HashMap<ConversationId, VecDeque<u64>>,
+    turns: Turns,
     open: HashMap<MessageId, u64>,
     /// The highest sequence that ever came: what is not above it may have been here before.
     highest: u64,
@@ -252,6 +301,7 @@ impl Book {
             lacks_room: false,
             events: Quota::full(),
             lanes: HashMap::new(),
+            turns: Turns::default(),
             open: HashMap::new(),
             highest: 0,
             recent: VecDeque::new(),

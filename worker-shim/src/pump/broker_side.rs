@@ -47,6 +47,7 @@ impl Pump {
                         }
                     }
                     Deed::DropPull => self.inbox = None,
+                    Deed::Disputed => self.broker.consumer_is_disputed(),
                     Deed::End => {
                         self.ending.reason = Some("it was not admitted within an hour".to_owned());
                         self.shut_down();
@@ -141,6 +142,10 @@ impl Pump {
                 let todo = self.book.cancel(self.clock.now(), &sender, &message_id);
                 self.perform(todo);
             }
+            Ok(ShimCommand::Answered { sender, message_id, tag }) => {
+                let todo = self.book.answered(self.clock.now(), &sender, &message_id, &tag);
+                self.perform(todo);
+            }
             Ok(ShimCommand::Ping) => self.heartbeat().await,
             Err(error) => {
                 if let Some(words) = self.refusals.command(boot_ms(), error) {
@@ -194,11 +199,15 @@ impl Pump {
     pub(super) async fn done(&mut self, done: Done) {
         let now = self.clock.now();
         let todo = match done {
-            Done::LookedUp { seq, final_, attempts } => {
-                self.book.looked_up(now, seq, final_, attempts)
+            Done::LookedUp { seq, final_, attempts, steps } => {
+                self.book.looked_up(now, seq, final_, attempts, steps)
             }
             Done::Fetched { seq, text } => self.book.fetched(now, seq, text),
             Done::Settled { seq, won, final_ } => self.book.settled(now, seq, won, final_),
+            Done::Recalled { seq, recalled } => self.book.recalled(now, seq, recalled),
+            Done::Stepped { seq, attempt, ended } => self.book.stepped(now, seq, attempt, ended),
+            Done::Person { of, request_id, acted } => self.book.person(now, of, &request_id, acted),
+            Done::Closed => return,
             Done::Batch { seq } => self.book.batch_stored(now, seq),
             Done::Logs { sizes, trimmed } => return self.logs.taken(sizes, trimmed),
             Done::Answered { request_id, answer, key, is_final } => {
@@ -207,6 +216,15 @@ impl Pump {
                     self.note(&format!("a question to {} was not answered: {error}", key.agent));
                 }
                 return self.answer(request_id, answer);
+            }
+            Done::Counted { seq, turns, asked } => {
+                if asked {
+                    self.uncounted = turns.is_none().then(Instant::now);
+                }
+                self.book.counted(now, seq, turns)
+            }
+            Done::HistoryRead { request_id, history } => {
+                return self.history_read(request_id, history);
             }
             Done::NotAsked => return,
             Done::Finished(keys) => return self.questions.finished(&keys),

@@ -22,6 +22,22 @@ impl Pump {
                 Do::Fetch { seq, key } => {
                     self.tasks.look(publish::fetch(self.tasks.broker(), seq, key));
                 }
+                Do::CountTurns { seq, conversation } => self.count_turns(seq, conversation),
+                Do::Recall { seq, of } => {
+                    let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
+                    self.tasks.look(publish::recall(broker, gate, seq, *of));
+                }
+                Do::Store { seq, of, step, after } => {
+                    let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
+                    self.tasks.start(publish::step(broker, gate, seq, *of, step, after));
+                }
+                Do::AskPerson { seq, person } => {
+                    let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
+                    self.tasks.look(publish::person(broker, gate, seq, *person));
+                }
+                Do::CloseQuestions { key } => {
+                    self.tasks.look(publish::close_questions(self.tasks.broker(), key));
+                }
                 Do::Settle { seq, key, conversation, attempt, final_ } => {
                     let author = format!("{}.{attempt}", self.config.incarnation);
                     let (broker, gate) = (self.tasks.broker(), self.tasks.gate());
@@ -51,6 +67,7 @@ impl Pump {
                         self.answer(id, Err(error));
                     }
                 }
+                Do::ReadHistory(request) => self.read_history(*request),
                 Do::EndWorker { reason } => {
                     self.note(&reason);
                     self.ending.reason = Some(reason);

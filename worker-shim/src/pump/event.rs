@@ -55,7 +55,7 @@ impl Pump {
     /// In this order: that this process stood still, and that the connection is another one, is known before anything else is
     /// looked at, and before any task goes on. What came through a connection, or waited in a pipe, may be old by then.
     pub(super) async fn next(&mut self, from: &mut Sources, sleep: Pin<&mut Sleep>) -> Event {
-        let Self { standing, tasks, questions, inbox, pipes, book, logs, .. } = self;
+        let Self { standing, tasks, questions, histories, inbox, pipes, book, logs, .. } = self;
         let reads = !pipes.is_backed_up();
         let hears = pipes.stdout_open && reads && !logs.is_full() && !book.is_congested();
         let logging = pipes.stderr_open && !logs.is_full();
@@ -75,6 +75,7 @@ impl Pump {
             Some(done) = tasks.next(), if !tasks.is_empty() => Event::Done(done),
             // The worker reads one answer before the next one is held here.
             Some(done) = questions.next(), if reads && questions.are_asked() => Event::Done(done),
+            Some(done) = histories.next(), if reads && histories.are_asked() => Event::Done(done),
             () = sleep => Event::Timer,
             item = async {
                 match inbox {

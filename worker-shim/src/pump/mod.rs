@@ -5,6 +5,7 @@ mod broker_side;
 mod deeds;
 mod end;
 mod event;
+mod histories;
 mod patience;
 mod pipes;
 mod questions;
@@ -14,6 +15,7 @@ mod start;
 mod tasks;
 mod worker_side;
 
+pub(crate) use self::histories::Unread;
 pub(crate) use self::start::run;
 
 use std::pin::pin;
@@ -27,6 +29,7 @@ use rustix::process::Signal;
 
 use self::acks::Acks;
 use self::event::{Event, Sources};
+use self::histories::Histories;
 use self::pipes::Pipes;
 use self::questions::Questions;
 use self::refusals::Refusals;
@@ -65,6 +68,9 @@ struct Pump {
     tasks: Tasks,
     acks: Acks,
     questions: Questions,
+    histories: Histories,
+    /// When turns could last not be counted; none if they can.
+    uncounted: Option<Instant>,
     ending: Ending,
     /// Whether there is a connection.
     up: bool,

@@ -103,6 +103,9 @@ impl Pipes {
             }
             ToWorker::Init { .. }
             | ToWorker::RouteResponse { .. }
+            | ToWorker::StepStored { .. }
+            | ToWorker::Answer { .. }
+            | ToWorker::HistoryResponse { .. }
             | ToWorker::Cancel { .. }
             | ToWorker::Shutdown {} => None,
         };

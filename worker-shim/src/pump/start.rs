@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::acks::Acks;
 use super::end::leave;
 use super::event::Sources;
+use super::histories::Histories;
 use super::pipes::Pipes;
 use super::questions::Questions;
 use super::refusals::Refusals;
@@ -170,6 +171,7 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         retry_max_us: micros(retry.max),
         turn_timeout_us: micros(timeout.turn),
         secrets: Arc::clone(&secrets),
+        memory: config.spec.memory,
         traces: config.traces,
     };
     let now = Instant::now();
@@ -193,6 +195,8 @@ async fn start(config: &ShimConfig) -> Result<(Pump, Sources), String> {
         broker,
         acks: Acks::default(),
         questions: Questions::new(agent.clone(), config.incarnation),
+        histories: Histories::default(),
+        uncounted: None,
         ending: Ending::none(),
         up: seen.up,
         ready: false,

@@ -60,14 +60,20 @@ impl Tasks {
         match done {
             Done::LookedUp { .. }
             | Done::Fetched { .. }
+            | Done::Recalled { .. }
+            | Done::Counted { .. }
+            | Done::Person { .. }
+            | Done::Closed
             | Done::Finished(_)
             | Done::Looked { .. } => self.optional -= 1,
             Done::Settled { .. }
             | Done::Batch { .. }
+            | Done::Stepped { .. }
             | Done::Logs { .. }
             | Done::Buried { .. }
             | Done::Refused { .. }
             | Done::Answered { .. }
+            | Done::HistoryRead { .. }
             | Done::NotAsked => {}
         }
         Some(done)

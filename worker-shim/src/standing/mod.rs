@@ -107,6 +107,8 @@ pub(crate) enum Deed {
     Pull(Consumer),
     /// What this pull still brings is not wanted.
     DropPull,
+    /// The leader has a consumer that whoever looked for it did not find: it may be out of reach of the server that both are connected to.
+    Disputed,
     /// No leader will ever admit this incarnation.
     End,
 }
@@ -284,6 +286,9 @@ impl Standing {
         let known = self.consumer.as_ref().is_some_and(|known| known.is(&consumer));
         if known && matches!(self.state, State::Current | State::Doubtful) {
             return;
+        }
+        if known && self.state == State::Gone {
+            deeds.push(Deed::Disputed);
         }
         self.consumer = Some(consumer.clone());
         if self.pull.take().is_some() {

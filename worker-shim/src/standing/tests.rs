@@ -122,7 +122,8 @@ fn begin_makes_a_new_one_current_and_every_other_look_first() {
         &[
             // One that is not ready yet, or goes, is not asked for long: it is told again, or need not be.
             (At::New, State::Current, &pull),
-            (At::Gone, State::Doubtful, &[look(2)]),
+            // Who was asked did not find it, and the leader has it.
+            (At::Gone, State::Doubtful, &[Deed::Disputed, look(2)]),
             (At::CutNew, State::Doubtful, &[]),
         ],
     );

@@ -63,6 +63,8 @@ pub(crate) fn envelope(message: &str, conversation: &str, text: &str) -> Envelop
         path: Vec::new(),
         redrive_of: None,
         traceparent: None,
+        scheduled_for: None,
+        deliver_at: None,
     }
 }
 
@@ -220,9 +222,14 @@ impl Shim {
         codec::decode(&report.payload).expect("a report")
     }
 
+    /// Leaves out what has been reported so far.
+    pub(crate) async fn forget_reports(&mut self) {
+        while tokio::time::timeout(Duration::ZERO, self.reports.next()).await.is_ok() {}
+    }
+
     /// The shim's figures as they are now: what it said of its own accord may be older.
     pub(crate) async fn heartbeat(&mut self) -> Heartbeat {
-        while tokio::time::timeout(Duration::ZERO, self.reports.next()).await.is_ok() {}
+        self.forget_reports().await;
         self.command(&ShimCommand::Ping).await;
         loop {
             if let ShimReport::Heartbeat(heartbeat) = self.report().await {
@@ -264,6 +271,11 @@ impl Shim {
             consumer.filter(|consumer| consumer.ack_pending >= count)
         })
         .await;
+    }
+
+    /// The worker goes on with what it was told to `wait` with.
+    pub(crate) fn let_go(&self) {
+        std::fs::write(self.dir.path().join("witness.go"), "").expect("written");
     }
 
     /// The messages that the worker was given, in order.

@@ -17,6 +17,9 @@ def answer(message, what, much):
         return
     if what == "slow":
         time.sleep(float(much))
+    if what == "wait":
+        while not os.path.exists(os.environ["WITNESS"] + ".go"):
+            time.sleep(0.02)
     if what == "flood":
         piece = b"x" * (1 << 20)
         for _ in range(int(much)):

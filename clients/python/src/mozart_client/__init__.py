@@ -1,6 +1,7 @@
 """A client of Mozart: sends messages to agents, streams their answers, and resumes where a connection broke.
 
-`Client` blocks, `AsyncClient` is for asyncio. Both speak HTTP to `mozart api` and need nothing but the standard library.
+`Client` blocks, `AsyncClient` is for asyncio. Both speak HTTP to `mozart api`, and need nothing but the standard library for that; or NATS to the
+server of the fleet, with the package `nats-py`.
 """
 
 from ._aio import AsyncClient

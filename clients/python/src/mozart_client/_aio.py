@@ -2,88 +2,64 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
+import datetime
 import ssl
-import time
-from typing import Any, AsyncIterator, Dict, List, Optional
+from types import TracebackType
+from typing import Any, AsyncIterator, Dict, List, Optional, Type
 
-from ._errors import MozartError, TimedOutError, of_answer
-from ._models import Agent, Event, Message
-from ._wire import CONNECT, Answer, Broken, Follow, Pauses, Request, Sse, Target, after_page, api, is_passing, silence, to_send
-
-
-class _Connection:
-    """A request, and its answer as it comes."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: float) -> None:
-        self.answer = Answer()
-        self._reader = reader
-        self._writer = writer
-        self._silent = silent
-
-    @classmethod
-    async def open(cls, target: Target, request: Request, tls: Optional[ssl.SSLContext], silent: float) -> "_Connection":
-        context = (tls or ssl.create_default_context()) if target.tls else None
-        opening = asyncio.open_connection(target.host, target.port, ssl=context)
-        reader, writer = await asyncio.wait_for(opening, CONNECT)
-        connection = cls(reader, writer, silent)
-        try:
-            writer.write(request.bytes(target))
-            await asyncio.wait_for(writer.drain(), silent)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    async def _more(self) -> bytes:
-        return self.answer.feed(await asyncio.wait_for(self._reader.read(65536), self._silent))
-
-    async def read(self) -> bytes:
-        """More of the body; nothing once it is whole."""
-        while not self.answer.is_whole:
-            body = await self._more()
-            if body:
-                return body
-        return b""
-
-    async def head(self) -> bytes:
-        """Reads up to the body, and yields what has come of that."""
-        body = b""
-        while not self.answer.status:
-            body += await self._more()
-        return body
-
-    def within(self, seconds: float) -> None:
-        """How long the next bytes may take."""
-        self._silent = seconds
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-# Before Python 3.11, a timeout of asyncio is no OSError.
-_BROKEN = (OSError, Broken, asyncio.TimeoutError)
+from ._door import Door, Draft
+from ._errors import UsageError
+from ._http import HttpDoor
+from ._models import Agent, Event, Message, MessageOrId, name_of
+from ._pace import end_of, new_id
+from ._wire import Target, local
 
 
 class AsyncClient:
     """A client of a fleet, as `Client`, for asyncio.
 
-    `url` is where `mozart api` listens, `token` one of `mozart token create`. For `patience` seconds, a connection that breaks is made
-    again; nothing is sent twice by that, and no event is yielded twice.
+    `url` is where `mozart api` listens, with one of `mozart token create` as the `token`; or the NATS server of the fleet, `nats://HOST:4222`,
+    with a login in the address or the file of `mozart user add` as `creds`. For `patience` seconds, a connection that breaks is made again;
+    nothing is sent twice by that, and no event is yielded twice.
+
+    `timeout` is how long an answer may take. `ca` is a file with the certificates of those who vouch for the NATS servers, `tls` a context in
+    place of it; with either, nothing is sent but over TLS. Over HTTP, `tls` replaces the system's certificates.
     """
 
     def __init__(
-        self, url: str, token: str, *, patience: float = 60.0, timeout: float = 60.0, tls: Optional[ssl.SSLContext] = None
+        self,
+        url: str,
+        token: str = "",
+        *,
+        creds: Optional[str] = None,
+        ca: Optional[str] = None,
+        namespace: str = "default",
+        patience: float = 60.0,
+        timeout: float = 60.0,
+        tls: Optional[ssl.SSLContext] = None,
     ) -> None:
-        self._target = Target.of(url, token)
-        self._patience = patience
-        self._timeout = timeout
-        self._tls = tls
+        self._door: Door
+        if url.startswith(("nats:", "tls:")):
+            if token:
+                raise UsageError("a token is for the API over HTTP", "NATS has logins of its own", "creds, or a login in the address")
+            # It needs a package that those who speak HTTP alone do not have.
+            try:
+                from ._nats import NatsDoor
+            except ImportError as missing:
+                raise UsageError("NATS needs another package", str(missing), "pip install 'mozart-client[nats]'") from missing
+
+            self._door = NatsDoor(url, creds=creds, ca=ca, tls=tls, namespace=namespace, patience=patience, timeout=timeout)
+            return
+        if creds is not None or ca is not None:
+            raise UsageError("creds and ca are for NATS", f"{url!r} is not the address of a NATS server", "nats://HOST:4222; or token and tls")
+        self._door = HttpDoor(Target.of(url, token), tls=tls, patience=patience, timeout=timeout)
 
     @classmethod
-    def local(cls, folder: Optional[str] = None, *, patience: float = 60.0) -> "AsyncClient":
-        """A client of the fleet that `mozart up` runs here, by its folder [default: $MOZART_DIR, else ~/.mozart]."""
+    def local(cls, folder: Optional[str] = None, *, patience: float = 60.0, nats: bool = False) -> "AsyncClient":
+        """A client of the fleet that `mozart up` runs here, by its folder [default: $MOZART_DIR, else ~/.mozart]; over HTTP, or NATS."""
+        if nats:
+            _, note = local(folder)
+            return cls(note["url"], namespace=note["namespace"], patience=patience)
         target = Target.local(folder)
         scheme = "https" if target.tls else "http"
         return cls(f"{scheme}://{target.authority}", target.token, patience=patience)
@@ -92,19 +68,11 @@ class AsyncClient:
 
     async def agents(self) -> List[Agent]:
         """All agents."""
-        agents: List[Agent] = []
-        after: Optional[str] = None
-        while True:
-            answer, body = await self._ask(Request("GET", api("agents"), {"after": after, "limit": "1000"}))
-            agents.extend(Agent.of(row) for row in json.loads(body))
-            after = after_page(answer.headers)
-            if after is None:
-                return agents
+        return await self._door.agents()
 
     async def agent(self, name: str) -> Dict[str, Any]:
         """Everything known about an agent."""
-        found: Dict[str, Any] = await self._json(Request("GET", api("agents", name)))
-        return found
+        return await self._door.agent(name)
 
     # Messages.
 
@@ -116,13 +84,14 @@ class AsyncClient:
         conversation: Optional[str] = None,
         message_id: Optional[str] = None,
         deadline: Optional[float] = None,
+        deliver_at: Optional[datetime.datetime] = None,
     ) -> Message:
         """Stores a message, and returns once it is on disk. The same id with the same content is the same message.
 
-        It expires when no worker has started it within `deadline` seconds.
+        It is not delivered before `deliver_at`, which has a time zone. It expires when no worker has started it within `deadline` seconds, from
+        when it is delivered.
         """
-        _, request = to_send(agent, message, conversation, message_id, deadline)
-        return Message.of(await self._json(request))
+        return await self._door.send(_draft(agent, message, conversation, message_id, deadline, deliver_at))
 
     async def ask(
         self,
@@ -134,111 +103,57 @@ class AsyncClient:
         timeout: Optional[float] = None,
     ) -> str:
         """Sends a message, and returns its answer. Raises `FailedError` where there is none, and `TimedOutError` when it takes too long."""
-        sent = await self.send(agent, message, conversation=conversation, message_id=message_id)
-        return (await self.wait(sent.message_id, timeout=timeout)).text()
+        until = end_of(timeout)
+        sent = await self._door.send(_draft(agent, message, conversation, message_id, None))
+        return (await self._door.wait(sent.name, until)).text()
 
     def stream(
         self, agent: str, message: str, *, conversation: Optional[str] = None, message_id: Optional[str] = None
     ) -> AsyncIterator[Event]:
         """Sends a message, and yields its events up to `done`."""
-        id_, request = to_send(agent, message, conversation, message_id, None)
-        return self._follow(Follow(request, id_, None, self._patience), None)
+        return self._door.stream(_draft(agent, message, conversation, message_id, None))
 
-    def events(self, message_id: str, *, after: Optional[str] = None, timeout: Optional[float] = None) -> AsyncIterator[Event]:
+    def events(
+        self, message_id: MessageOrId, *, after: Optional[str] = None, timeout: Optional[float] = None
+    ) -> AsyncIterator[Event]:
         """The events of a message up to `done`: all of them, or those after the one with the id `after`."""
-        until = None if timeout is None else time.monotonic() + timeout
-        return self._follow(Follow(None, message_id, after, self._patience), until)
+        return self._door.events(name_of(message_id), after, end_of(timeout))
 
-    async def wait(self, message_id: str, *, timeout: Optional[float] = None) -> Message:
+    async def wait(self, message_id: MessageOrId, *, timeout: Optional[float] = None) -> Message:
         """Waits until a message is final. Raises `TimedOutError` when it takes longer than `timeout` seconds."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            async for _event in self._follow(Follow(None, message_id, None, self._patience), until):
-                pass
-            message = await self.message(message_id)
-            if message.is_final:
-                return message
-            # The agent was stopped or removed, which ends streams. The message goes on once the agent does.
-            await asyncio.sleep(0.5)
+        return await self._door.wait(name_of(message_id), end_of(timeout))
 
-    async def message(self, message_id: str) -> Message:
+    async def message(self, message_id: MessageOrId) -> Message:
         """A message as it is now."""
-        return Message.of(await self._json(Request("GET", api("messages", message_id))))
+        return await self._door.message(name_of(message_id))
 
-    async def cancel(self, message_id: str) -> Message:
+    async def cancel(self, message_id: MessageOrId) -> Message:
         """Cancels a message: no answer can come any more. Raises `ConflictError` when it is over already."""
-        return Message.of(await self._json(Request("POST", api("messages", message_id, "cancel")), repeat=False))
+        return await self._door.cancel(name_of(message_id))
 
-    # How.
+    # Its connection.
 
-    async def _json(self, request: Request, *, repeat: bool = True) -> Any:
-        return json.loads((await self._ask(request, repeat=repeat))[1])
+    async def close(self) -> None:
+        """Closes the connection to NATS. Over HTTP there is none that lasts."""
+        await self._door.close()
 
-    async def _ask(self, request: Request, *, repeat: bool = True) -> "tuple[Answer, bytes]":
-        pauses = Pauses(self._patience if repeat else 0)
-        while True:
-            try:
-                connection = await _Connection.open(self._target, request, self._tls, self._timeout)
-                try:
-                    body = await connection.head()
-                    while more := await connection.read():
-                        body += more
-                finally:
-                    connection.close()
-                if connection.answer.status < 400:
-                    return connection.answer, body
-                error: MozartError = of_answer(connection.answer.status, body)
-                if not is_passing(connection.answer.status):
-                    raise error
-            except _BROKEN as broken:
-                error = self._target.unreachable(broken)
-            await asyncio.sleep(pauses.next(error))
+    async def __aenter__(self) -> "AsyncClient":
+        return self
 
-    async def _follow(self, follow: Follow, until: Optional[float]) -> AsyncIterator[Event]:
-        while not follow.is_done:
-            try:
-                async for event in self._connected(follow, until):
-                    yield event
-                if follow.is_done:
-                    return
-                error: MozartError = self._target.unreachable(Broken("the stream ended before the message did"))
-            except _BROKEN as broken:
-                error = self._target.unreachable(broken)
-            self._in_time(follow, until)
-            await asyncio.sleep(follow.pauses.next(error))
+    async def __aexit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        await self.close()
 
-    async def _connected(self, follow: Follow, until: Optional[float]) -> AsyncIterator[Event]:
-        """The events of one connection."""
-        connection = await _Connection.open(self._target, follow.request(), self._tls, silence(until))
-        try:
-            body, events = await connection.head(), Sse()
-            status = connection.answer.status
-            if status == 204:
-                follow.is_done = True
-                return
-            if status >= 400:
-                while more := await connection.read():
-                    body += more
-                error = of_answer(status, body)
-                if is_passing(status):
-                    raise Broken(str(error))
-                raise error
-            while True:
-                for event in events.feed(body):
-                    follow.take(event)
-                    yield event
-                    if follow.is_done:
-                        return
-                self._in_time(follow, until)
-                connection.within(silence(until))
-                body = await connection.read()
-                if not body:
-                    return
-        finally:
-            connection.close()
 
-    @staticmethod
-    def _in_time(follow: Follow, until: Optional[float]) -> None:
-        if until is not None and time.monotonic() >= until:
-            what = f"no answer to {follow.message_id} in time"
-            raise TimedOutError(what, "it is stored, and goes on", f"wait({follow.message_id!r})")
+def _draft(
+    agent: str,
+    message: str,
+    conversation: Optional[str],
+    message_id: Optional[str],
+    deadline: Optional[float],
+    deliver_at: Optional[datetime.datetime] = None,
+) -> Draft:
+    if deliver_at is not None and deliver_at.tzinfo is None:
+        raise UsageError("deliver_at has no time zone", str(deliver_at), "datetime.now(timezone.utc) + ..., for example")
+    return Draft(agent, message, message_id or new_id(), message_id is not None, conversation, deadline, deliver_at)

@@ -75,8 +75,17 @@ _KINDS: Dict[int, Type[MozartError]] = {
 }
 
 
+def of_problem(problem: Any, status: Optional[int] = None) -> MozartError:
+    """The error that a supervisor or the API tells."""
+    if not isinstance(problem, dict):
+        return FailedError("the fleet answers with an error", str(problem), "", status)
+    kind = _KINDS.get(problem.get("code", 1), FailedError)
+    what, cause, try_ = (str(problem.get(name, "")) for name in ("what", "cause", "try"))
+    return kind(what, cause, try_, status)
+
+
 def of_answer(status: int, body: bytes) -> MozartError:
-    """The error of an answer: of its problem document, if it has one."""
+    """The error of an answer over HTTP: of its problem document, if it has one."""
     problem: Any = None
     try:
         problem = json.loads(body)
@@ -84,6 +93,4 @@ def of_answer(status: int, body: bytes) -> MozartError:
         pass
     if not isinstance(problem, dict) or "what" not in problem:
         return FailedError(f"the API answers with status {status}", body[:200].decode("utf-8", "replace"), "", status)
-    kind = _KINDS.get(problem.get("code", 1), FailedError)
-    what, cause, try_ = (str(problem.get(name, "")) for name in ("what", "cause", "try"))
-    return kind(what, cause, try_, status)
+    return of_problem(problem, status)

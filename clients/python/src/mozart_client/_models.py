@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Union
 
 from ._errors import FailedError
 
@@ -43,10 +43,15 @@ class Message:
     reason: Optional[str] = None
     """Why there is no answer."""
     raw: Dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    name: str = field(default="", compare=False)
+    """AGENT/SENDER/ID: messages of several agents or senders may have the same id."""
 
     @classmethod
-    def of(cls, raw: Dict[str, Any]) -> "Message":
-        return cls(raw["messageId"], raw["agent"], raw["status"], raw.get("response"), raw.get("reason"), raw)
+    def of(cls, raw: Dict[str, Any], name: Optional[str] = None) -> "Message":
+        id_, agent = raw["messageId"], raw["agent"]
+        if name is None:
+            name = f"{agent}/{raw['sender']}/{id_}" if "sender" in raw else f"{agent}/{id_}"
+        return cls(id_, agent, raw["status"], raw.get("response"), raw.get("reason"), raw, name)
 
     @property
     def is_final(self) -> bool:
@@ -62,6 +67,15 @@ class Message:
             what = f"message {self.message_id} is {self.status}"
             raise FailedError(what, self.reason or "", f"`mozart explain {self.message_id}`")
         return self.response or ""
+
+
+MessageOrId = Union[Message, str]
+"""A message; or its id, alone or in full as in `Message.name`."""
+
+
+def name_of(message: MessageOrId) -> str:
+    """How a message is asked for: in full, where that is known."""
+    return message.name if isinstance(message, Message) else message
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,23 @@
 """HTTP/1.1 and server-sent events, without input or output: bytes in, answers and events out.
 
-The standard library has no HTTP for asyncio. This is what both clients share: one request a connection, which is all that they make.
+The standard library has no HTTP for asyncio. One request a connection is all that is made of it here.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
-import secrets
 import time
 import urllib.parse
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from ._errors import MozartError, UnreachableError, UsageError
+from ._door import Draft
+from ._errors import UnreachableError, UsageError
 from ._models import Event
+from ._pace import Broken, Pauses
 
 LONGEST = 64 << 20
 """The most bytes of a head, an answer or an event."""
@@ -26,8 +27,15 @@ CONNECT = 10.0
 """How long a connection may take."""
 
 
-class Broken(Exception):
-    """The connection broke before the answer was whole."""
+def local(folder: Optional[str]) -> Tuple[Path, Dict[str, Any]]:
+    """The folder of the fleet that `mozart up` runs here, and where it is."""
+    home = Path(folder or os.environ.get("MOZART_DIR") or Path.home() / ".mozart")
+    try:
+        note: Dict[str, Any] = json.loads((home / "mozart.json").read_text())
+        note["url"], note["namespace"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UnreachableError("no fleet runs here", f"{home}: {error}", "`mozart up`") from error
+    return home, note
 
 
 @dataclass(frozen=True)
@@ -53,15 +61,14 @@ class Target:
     @classmethod
     def local(cls, folder: Optional[str] = None) -> "Target":
         """The fleet that `mozart up` runs here."""
-        home = Path(folder or os.environ.get("MOZART_DIR") or Path.home() / ".mozart")
-        try:
-            url = json.loads((home / "mozart.json").read_text())["api"]
-            token = (home / "api.token").read_text().strip()
-        except (OSError, ValueError, KeyError) as error:
-            raise UnreachableError("no fleet runs here", f"{home}: {error}", "`mozart up`") from error
-        if not url:
+        home, note = local(folder)
+        if not note.get("api"):
             raise UnreachableError("the fleet here has no API", "it was started with --api off", "`mozart up --api`")
-        return cls.of(url, token)
+        try:
+            token = (home / "api.token").read_text().strip()
+        except OSError as error:
+            raise UnreachableError("the fleet here has no API", str(error), "`mozart up`") from error
+        return cls.of(note["api"], token)
 
     def unreachable(self, error: BaseException) -> UnreachableError:
         cause = str(error) or type(error).__name__
@@ -194,32 +201,13 @@ class Sse:
         return Event.of(fields.get("id", ""), json.loads(fields["data"]))
 
 
-class Pauses:
-    """How long to wait between attempts, and when to give up: once nothing was heard for `patience` seconds."""
-
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._pause = 0.1
-        self._heard = time.monotonic()
-
-    def heard(self) -> None:
-        self._pause, self._heard = 0.1, time.monotonic()
-
-    def next(self, error: MozartError) -> float:
-        """The pause before the next attempt. Raises `error` when there is to be none."""
-        if time.monotonic() + self._pause > self._heard + self._patience:
-            raise error
-        pause, self._pause = self._pause, min(self._pause * 2, 2.0)
-        # Those that were cut off together do not come back together.
-        return pause * (0.5 + secrets.randbelow(1000) / 1000)
-
-
 class Follow:
     """A stream that goes on after its last event, however often it breaks."""
 
-    def __init__(self, first: Optional[Request], message_id: str, after: Optional[str], patience: float) -> None:
+    def __init__(self, first: Optional[Request], name: str, after: Optional[str], patience: float) -> None:
         self._first = first
-        self.message_id = message_id
+        self.name = name
+        """The message, as it is asked for."""
         self.last_id = after
         """The id of the last event."""
         self.is_done = False
@@ -232,7 +220,11 @@ class Follow:
             return Request("POST", self._first.path, {}, self._first.body, headers)
         if self.last_id is not None:
             headers["Last-Event-ID"] = self.last_id
-        return Request("GET", api("messages", self.message_id, "events"), {}, None, headers)
+        return Request("GET", api("messages", self.name, "events"), {}, None, headers)
+
+    def begin(self, headers: Dict[str, str]) -> None:
+        """Takes the head of an answer, which says which message it is about."""
+        self.name = full_name(headers) or self.name
 
     def take(self, event: Event) -> None:
         self.pauses.heard()
@@ -249,24 +241,23 @@ def is_passing(status: int) -> bool:
     return status in (429, 503, 504)
 
 
-def new_id() -> str:
-    """A UUIDv7."""
-    stamp = int(time.time() * 1000) << 80
-    random = secrets.randbits(80) & ~(0xF << 76) & ~(0x3 << 62)
-    return str(uuid.UUID(int=stamp | random | (7 << 76) | (2 << 62)))
+def to_send(draft: Draft) -> Request:
+    """The request that sends a message."""
+    body: Dict[str, Any] = {"agent": draft.agent, "message": draft.text, "messageId": draft.id}
+    if draft.conversation is not None:
+        body["conversationId"] = draft.conversation
+    if draft.deadline is not None:
+        body["deadline"] = f"{max(1, round(draft.deadline * 1000))}ms"
+    if draft.deliver_at is not None:
+        utc = draft.deliver_at.astimezone(datetime.timezone.utc)
+        body["deliverAt"] = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Request("POST", api("messages"), {}, body)
 
 
-def to_send(
-    agent: str, message: str, conversation: Optional[str], message_id: Optional[str], deadline: Optional[float]
-) -> Tuple[str, Request]:
-    """A message, and its id: it always has one, so that sending it can be repeated."""
-    id_ = message_id or new_id()
-    body: Dict[str, Any] = {"agent": agent, "message": message, "messageId": id_}
-    if conversation is not None:
-        body["conversationId"] = conversation
-    if deadline is not None:
-        body["deadline"] = f"{max(1, round(deadline * 1000))}ms"
-    return id_, Request("POST", api("messages"), {}, body)
+def full_name(headers: Dict[str, str]) -> Optional[str]:
+    """The message that an answer is about, in full: AGENT/SENDER/ID. Messages of several agents may have the same id."""
+    path, found, name = headers.get("location", "").partition(api("messages") + "/")
+    return urllib.parse.unquote(name) if found and not path else None
 
 
 def after_page(headers: Dict[str, str]) -> Optional[str]:

@@ -97,9 +97,15 @@ impl Filler {
             let rest = records.get(done..).unwrap_or_default();
             let written = match self.part {
                 // One sync for all of them.
-                Part::Control | Part::Files | Part::Journal(_) | Part::History | Part::Dead => {
-                    batch::write(self.broker.wire(), rest, self.last).await
-                }
+                Part::Control
+                | Part::Files
+                | Part::Journal(_)
+                | Part::History
+                | Part::Steps
+                | Part::Questions
+                | Part::Dead
+                | Part::Schedules
+                | Part::Later => batch::write(self.broker.wire(), rest, self.last).await,
                 // These are not synced at all, and take no batches then.
                 Part::Attempts | Part::Events | Part::Logs => self.write(rest).await,
             };

@@ -36,8 +36,16 @@ pub enum Part {
     History,
     /// ATTEMPTS.
     Attempts,
+    /// STEPS.
+    Steps,
+    /// QUESTIONS.
+    Questions,
     /// DEAD.
     Dead,
+    /// SCHEDULES.
+    Schedules,
+    /// LATER.
+    Later,
     /// EVENTS.
     Events,
     /// LOGS.
@@ -52,7 +60,11 @@ impl Part {
             | Self::Files
             | Self::History
             | Self::Attempts
+            | Self::Steps
+            | Self::Questions
             | Self::Dead
+            | Self::Schedules
+            | Self::Later
             | Self::Events
             | Self::Logs => subjects.stream(&self.to_string()),
         }
@@ -65,7 +77,11 @@ impl Part {
             Self::Journal(_)
             | Self::Files
             | Self::Attempts
+            | Self::Steps
+            | Self::Questions
             | Self::Dead
+            | Self::Schedules
+            | Self::Later
             | Self::Events
             | Self::Logs => true,
         }
@@ -80,7 +96,11 @@ impl fmt::Display for Part {
             Self::Journal(shard) => write!(f, "JOURNAL_{shard}"),
             Self::History => f.write_str("HISTORY"),
             Self::Attempts => f.write_str("ATTEMPTS"),
+            Self::Steps => f.write_str("STEPS"),
+            Self::Questions => f.write_str("QUESTIONS"),
             Self::Dead => f.write_str("DEAD"),
+            Self::Schedules => f.write_str("SCHEDULES"),
+            Self::Later => f.write_str("LATER"),
             Self::Events => f.write_str("EVENTS"),
             Self::Logs => f.write_str("LOGS"),
         }
@@ -96,7 +116,11 @@ impl FromStr for Part {
             "FILES" => Self::Files,
             "HISTORY" => Self::History,
             "ATTEMPTS" => Self::Attempts,
+            "STEPS" => Self::Steps,
+            "QUESTIONS" => Self::Questions,
             "DEAD" => Self::Dead,
+            "SCHEDULES" => Self::Schedules,
+            "LATER" => Self::Later,
             "EVENTS" => Self::Events,
             "LOGS" => Self::Logs,
             other => {

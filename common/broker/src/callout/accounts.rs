@@ -9,11 +9,13 @@ use super::{AGENTS, APP, NODES, OPS, SYS};
 
 /// What shims, nodes and users may request, of what their rights then are a part: with whether the answers are many, and whose it is. Those of
 /// fleets are without their beginning.
-const SERVICES: [(&str, bool, &[&str]); 21] = [
+const SERVICES: [(&str, bool, &[&str]); 24] = [
     ("$JS.API.CONSUMER.MSG.NEXT.*.*", true, &[AGENTS]),
     ("$JS.ACK.>", false, &[AGENTS]),
     ("events.>", false, &[AGENTS]),
     ("logs.>", false, &[AGENTS]),
+    ("steps.>", false, &[AGENTS]),
+    ("question.>", false, &[AGENTS]),
     ("shim.*.*.report", false, &[AGENTS]),
     ("shim.*.*.ask", false, &[AGENTS]),
     ("node.*.report", false, &[NODES]),
@@ -21,6 +23,7 @@ const SERVICES: [(&str, bool, &[&str]); 21] = [
     ("attempts.>", false, &[AGENTS, OPS]),
     ("flush", false, &[AGENTS, NODES, OPS]),
     ("journal.>", false, &[AGENTS, OPS]),
+    ("later.>", false, &[OPS]),
     ("dead.>", false, &[OPS]),
     ("disk", false, &[OPS]),
     ("files.>", false, &[OPS]),

@@ -5,6 +5,7 @@ use common::users::{Scope, User};
 use common::{AgentName, NodeName, SenderName};
 
 use super::{AGENTS, APP, NODES, OPS};
+use crate::streams::STREAMS;
 
 /// The subjects that a user may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ impl Rights {
             subjects.finals_of(agent),
             subjects.events_of(agent),
             subjects.attempts_of(agent),
+            subjects.steps_of(agent),
+            subjects.asked_by(agent),
             subjects.logs(agent, incarnation),
             subjects.requests_by(&sender),
             subjects.shim_report(agent, incarnation),
@@ -94,6 +97,8 @@ impl Rights {
                 [
                     subjects.journal_by(agent, name.as_str(), "request"),
                     subjects.journal_by(agent, name.as_str(), "final"),
+                    subjects.later_by(agent, name.as_str(), "request"),
+                    subjects.later_by(agent, name.as_str(), "final"),
                     subjects.of_sender("attempts", agent, name),
                 ]
             }));
@@ -102,6 +107,8 @@ impl Rights {
             publish.extend([
                 subjects.journal_by("*", "*", "request"),
                 subjects.journal_by("*", "*", "final"),
+                subjects.later_by("*", "*", "request"),
+                subjects.later_by("*", "*", "final"),
                 subjects.all_of("attempts"),
                 subjects.all_of("dead"),
                 subjects.all_of("files"),
@@ -121,20 +128,8 @@ const HEARD: [&str; 5] = ["events", "done", "logs", "control", "journal"];
 
 /// The requests of whoever may read.
 fn reads(subjects: &Subjects) -> Vec<String> {
-    const OTHERS: [&str; 10] = [
-        "HISTORY",
-        "INDEX",
-        "EVENTS",
-        "ATTEMPTS",
-        "CONTROL",
-        "SNAPSHOTS",
-        "FILES",
-        "DEAD",
-        "LOGS",
-        "SECURITY",
-    ];
     let journals = (0..subjects.shards()).map(|shard| subjects.journal_stream(shard));
-    let streams = journals.chain(OTHERS.map(|what| subjects.stream(what)));
+    let streams = journals.chain(STREAMS.map(|what| subjects.stream(what)));
     let of_streams = streams.flat_map(|stream| {
         [
             format!("$JS.API.STREAM.INFO.{stream}"),

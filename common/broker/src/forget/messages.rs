@@ -6,7 +6,7 @@ use std::hash::BuildHasher as _;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use common::message::{Envelope, MessageKey};
-use common::subject::Filled;
+use common::subject::{Filled, LaterKind};
 use common::{ConversationTag, MessageId};
 
 use super::{Forgetting, Forgotten, TOGETHER};
@@ -37,15 +37,32 @@ impl Forgetting<'_> {
         told: &mut impl FnMut(&Forgotten),
     ) -> Result<()> {
         let agent = &self.what.agent;
-        let subjects = self.broker.subjects();
-        let filter = subjects.journal_of(agent);
+        let filter = self.broker.subjects().journal_of(agent);
         let stream = self.broker.journal_stream(agent);
+        self.stored("JOURNAL", (stream, filter), end, told).await
+    }
+
+    /// Messages of a stream that has their requests, and later their final states.
+    pub(super) async fn stored(
+        &mut self,
+        name: &'static str,
+        (stream, filter): (String, String),
+        end: u64,
+        told: &mut impl FnMut(&Forgotten),
+    ) -> Result<()> {
+        let subjects = self.broker.subjects();
         let reader = Reader::new(self.broker.wire(), stream.clone(), filter, 1, end);
         let mut reader = reader.of(self.broker.replicas());
         let mut asked: HashMap<MessageKey, Asked> = HashMap::new();
         let mut found = Vec::new();
         while let Some(record) = reader.next().await? {
-            let Some(named) = subjects.parse_journal(&record.subject) else { continue };
+            let named = match subjects.parse_later(&record.subject) {
+                // It is open, and goes to the journal.
+                Some((_, LaterKind::Given)) => continue,
+                Some((named, LaterKind::Request | LaterKind::Final)) => Some(named),
+                None => subjects.parse_journal(&record.subject),
+            };
+            let Some(named) = named else { continue };
             let may_be = self.may_be_of(&named.conversation, Some(named.key.message_id.as_str()));
             let (seq, bytes) = (record.seq, record.payload.len());
             if !named.is_final {
@@ -64,7 +81,7 @@ impl Forgetting<'_> {
                 let request = request.map(|request| (request.seq, request.bytes));
                 let mut records = Vec::new();
                 for (seq, bytes) in request.into_iter().chain([(seq, bytes)]) {
-                    self.done.add("JOURNAL", bytes);
+                    self.done.add(name, bytes);
                     records.push(seq);
                 }
                 let id = named.key.message_id.clone();
@@ -76,8 +93,8 @@ impl Forgetting<'_> {
             }
         }
         self.erase_messages(&stream, found).await?;
-        self.done.open = asked.values().filter(|request| request.wanted).count() as u64;
-        self.open = asked.into_keys().collect();
+        self.done.open += asked.values().filter(|request| request.wanted).count() as u64;
+        self.open.extend(asked.into_keys());
         Ok(())
     }
 

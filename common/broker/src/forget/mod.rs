@@ -85,6 +85,10 @@ struct Ends {
     logs: u64,
     dead: u64,
     journal: u64,
+    /// 0 where there are none.
+    steps: u64,
+    /// The same.
+    questions: u64,
 }
 
 impl Broker {
@@ -170,7 +174,12 @@ impl<'a> Forgetting<'a> {
         let [events, logs, dead] = ends[..] else {
             return Err(BrokerError::other("three streams have three ends"));
         };
-        let ends = Ends { events, logs, dead, journal };
+        let steps = match broker.has_steps().await? {
+            true => wire.last_seq(&broker.subjects().stream("STEPS")).await?,
+            false => 0,
+        };
+        let questions = broker.last_question().await?.unwrap_or(0);
+        let ends = Ends { events, logs, dead, journal, steps, questions };
         if self.erase && self.what.conversation.is_some() {
             // Which log lines belong to it, only its messages tell.
             let mut known = Forgetting::new(broker, self.what, self.started, false);
@@ -182,6 +191,8 @@ impl<'a> Forgetting<'a> {
         }
         self.messages(&ends, told).await?;
         self.events(ends.events).await?;
+        self.steps(ends.steps).await?;
+        self.questions(ends.questions).await?;
         self.dead(ends.dead).await?;
         if !self.erase || self.what.conversation.is_none() {
             self.logs(ends.logs).await?;
@@ -190,9 +201,15 @@ impl<'a> Forgetting<'a> {
         Ok(())
     }
 
-    /// Messages in the journal, and then in HISTORY.
+    /// Messages that were cancelled before they were delivered, those in the journal, and then in HISTORY.
     async fn messages(&mut self, ends: &Ends, told: &mut impl FnMut(&Forgotten)) -> Result<()> {
         self.open.clear();
+        self.done.open = 0;
+        if self.broker.has_later().await? {
+            let agent = &self.what.agent;
+            let filter = self.broker.subjects().later_to(agent, None, None);
+            self.stored("LATER", (self.broker.later_stream(), filter), u64::MAX, told).await?;
+        }
         self.journal(ends.journal, told).await?;
         if self.erase {
             self.fence().await?;
@@ -209,8 +226,18 @@ impl<'a> Forgetting<'a> {
             (Filled::Events, "EVENTS"),
             (Filled::Logs, "LOGS"),
             (Filled::Dead, "DEAD"),
+            (Filled::Steps, "STEPS"),
+            (Filled::Questions, "QUESTIONS"),
         ];
         for (filled, name) in all {
+            let is_unused = match name {
+                "STEPS" => !self.broker.has_steps().await?,
+                "QUESTIONS" => !self.broker.has_questions().await?,
+                _ => false,
+            };
+            if is_unused {
+                continue;
+            }
             if !self.broker.drop_bytes(filled, shard).await? {
                 self.done.unclean.push(name);
             }

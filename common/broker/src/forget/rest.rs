@@ -25,6 +25,38 @@ impl Forgetting<'_> {
         .await
     }
 
+    pub(super) async fn steps(&mut self, end: u64) -> Result<()> {
+        if !self.broker.has_steps().await? {
+            return Ok(());
+        }
+        let filter = self.broker.subjects().steps_of(&self.what.agent);
+        self.all("STEPS", filter, end, |this, record| {
+            let key = this.broker.subjects().parse_steps(&record.subject);
+            let conversation = record.header(CONVERSATION);
+            let wanted = this.what.conversation.as_ref();
+            this.is_before(record.at)
+                && key.is_none_or(|key| !this.open.contains(&key))
+                && wanted.is_none_or(|wanted| conversation == Some(wanted.as_str()))
+        })
+        .await
+    }
+
+    pub(super) async fn questions(&mut self, end: u64) -> Result<()> {
+        if !self.broker.has_questions().await? {
+            return Ok(());
+        }
+        let filter = self.broker.subjects().asked_by(&self.what.agent);
+        self.all("QUESTIONS", filter, end, |this, record| {
+            let named = this.broker.subjects().parse_question(&record.subject);
+            let conversation = record.header(CONVERSATION);
+            let wanted = this.what.conversation.as_ref();
+            this.is_before(record.at)
+                && named.is_none_or(|named| !this.open.contains(&named.key))
+                && wanted.is_none_or(|wanted| conversation == Some(wanted.as_str()))
+        })
+        .await
+    }
+
     pub(super) async fn dead(&mut self, end: u64) -> Result<()> {
         let filter = self.broker.subjects().dead_of(&self.what.agent);
         self.all("DEAD", filter, end, |this, record| {
@@ -67,7 +99,24 @@ impl Forgetting<'_> {
             key.is_some_and(|key| this.is_known(&key) && !this.open.contains(&key))
         })
         .await?;
-        self.all("LOGS", logs, u64::MAX, Self::has_known_line).await
+        self.all("LOGS", logs, u64::MAX, Self::has_known_line).await?;
+        if self.broker.has_steps().await? {
+            let steps = self.broker.subjects().steps_of(&self.what.agent);
+            self.all("STEPS", steps, u64::MAX, |this, record| {
+                let key = this.broker.subjects().parse_steps(&record.subject);
+                key.is_some_and(|key| this.is_known(&key) && !this.open.contains(&key))
+            })
+            .await?;
+        }
+        if self.broker.has_questions().await? {
+            let questions = self.broker.subjects().asked_by(&self.what.agent);
+            self.all("QUESTIONS", questions, u64::MAX, |this, record| {
+                let named = this.broker.subjects().parse_question(&record.subject);
+                named.is_some_and(|it| this.is_known(&it.key) && !this.open.contains(&it.key))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// What came of a message at the bound in time or after it.
@@ -76,7 +125,16 @@ impl Forgetting<'_> {
         let (events, dead) = (subjects.events(key), subjects.dead(key));
         let later = |this: &Self, record: &Record| !this.is_before(record.at);
         self.all("EVENTS", events, u64::MAX, later).await?;
-        self.all("DEAD", dead, u64::MAX, later).await
+        self.all("DEAD", dead, u64::MAX, later).await?;
+        if self.broker.has_steps().await? {
+            let steps = self.broker.subjects().steps(key);
+            self.all("STEPS", steps, u64::MAX, later).await?;
+        }
+        if self.broker.has_questions().await? {
+            let questions = self.broker.subjects().asked_in(key);
+            self.all("QUESTIONS", questions, u64::MAX, later).await?;
+        }
+        Ok(())
     }
 
     fn has_known_line(&self, record: &Record) -> bool {

@@ -69,9 +69,17 @@ pub struct Round {
 pub struct Archiver {
     broker: Broker,
     options: ArchiveOptions,
-    /// Agents of which nothing is kept.
-    unkept: BTreeSet<AgentName>,
+    except: Except,
     known: Option<Known>,
+}
+
+/// Agents of which something else is kept than of others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Except {
+    /// Their messages are not copied: they are erased.
+    pub unkept: BTreeSet<AgentName>,
+    /// Their steps stay when their messages leave the journal, for [`Broker::drop_old_steps`].
+    pub steps: BTreeSet<AgentName>,
 }
 
 /// What an archiver knows, until something goes wrong: then it starts over.
@@ -81,6 +89,10 @@ struct Known {
     shards: Vec<Shard>,
     /// What is to be removed of each of them.
     copied: Vec<Copied>,
+    /// From where to where STEPS is still to be looked at for messages that have left; none once that is done.
+    unswept: Option<(u64, u64)>,
+    /// The same of QUESTIONS.
+    unswept_questions: Option<(u64, u64)>,
 }
 
 /// Messages of a journal stream that are in HISTORY.
@@ -95,12 +107,12 @@ impl Archiver {
     /// An archiver. Nothing is read until its first round.
     #[must_use]
     pub fn new(broker: Broker, options: ArchiveOptions) -> Self {
-        Self { broker, options, unkept: BTreeSet::new(), known: None }
+        Self { broker, options, except: Except::default(), known: None }
     }
 
-    /// From the next round on, the messages of these agents are not copied: they are erased.
-    pub fn keep_nothing_of(&mut self, agents: BTreeSet<AgentName>) {
-        self.unkept = agents;
+    /// From the next round on, these agents are treated otherwise than the others.
+    pub fn except(&mut self, except: Except) {
+        self.except = except;
     }
 
     /// Archives what is due, up to 400 messages.
@@ -114,6 +126,8 @@ impl Archiver {
                 progress: self.broker.archive_progress().await?,
                 shards: (0..self.broker.subjects().shards()).map(|_| Shard::default()).collect(),
                 copied: (0..self.broker.subjects().shards()).map(|_| Copied::default()).collect(),
+                unswept: self.broker.last_step().await?.map(|last| (1, last)),
+                unswept_questions: self.broker.last_question().await?.map(|last| (1, last)),
             },
         };
         let round = self.advance(&mut known).await?;
@@ -132,12 +146,19 @@ impl Archiver {
         let mut erased: Vec<Vec<Places>> = journals.iter().map(|_| Vec::new()).collect();
         let mut copied = erased.clone();
         let mut fresh = Vec::new();
+        let (mut keys, mut stepped) = (Vec::new(), Vec::new());
+        let mut unkept = Vec::new();
         for (number, pair) in due {
             let Some(journal) = journals.get(number) else { continue };
-            if self.unkept.contains(&pair.key.agent) {
+            if self.except.unkept.contains(&pair.key.agent) {
                 erased[number].push(Places::of(&pair));
+                unkept.push(pair.key);
                 continue;
             }
+            if !self.except.steps.contains(&pair.key.agent) {
+                stepped.push(pair.key.clone());
+            }
+            keys.push(pair.key.clone());
             copied[number].push(Places::of(&pair));
             if !archived.contains(&(number, pair.final_.seq)) {
                 fresh.push((journal.shard, journal.info.created.clone(), pair));
@@ -147,6 +168,11 @@ impl Archiver {
         if archived > 0 {
             self.broker.archive(fresh, &mut known.progress).await?;
         }
+        // Before their messages leave: what a crash keeps from going is found with them again.
+        self.broker.drop_steps(&stepped, false).await?;
+        self.broker.drop_steps(&unkept, true).await?;
+        self.broker.drop_questions(&keys, false).await?;
+        self.broker.drop_questions(&unkept, true).await?;
         let mut removed = 0;
         for (number, journal) in journals.iter().enumerate() {
             removed += erased[number].len();
@@ -158,6 +184,14 @@ impl Archiver {
                 self.remove(journal, known.shards[number].settled(), waiting, !more).await?;
                 removed += before - waiting.places.len();
             }
+        }
+        if let Some((from, until)) = known.unswept.filter(|_| !more) {
+            let next = self.broker.sweep_steps(from, until, &self.except.steps).await?;
+            known.unswept = next.map(|next| (next, until));
+        }
+        if let Some((from, until)) = known.unswept_questions.filter(|_| !more) {
+            let next = self.broker.sweep_questions(from, until).await?;
+            known.unswept_questions = next.map(|next| (next, until));
         }
         let messages: u64 = journals.iter().map(|journal| journal.info.state.messages).sum();
         // A finished message has two records.

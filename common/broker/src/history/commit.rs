@@ -162,12 +162,13 @@ impl Broker {
         pairs.sort_by_key(|(.., pair)| pair.asked());
         let mut records = Vec::new();
         let mut entries = Entries::default();
+        let has_steps = self.has_steps().await?;
         for (shard, made, pair) in pairs {
             let origin = Marks::of_one(shard, pair.final_.seq, &made);
             progress.marks.add(shard, Mark { seq: pair.final_.seq, made });
             let id = pair.key.message_id.clone();
             entries.add(&id, progress.last + 1 + records.len() as u64);
-            records.extend(self.records(pair, &id, &origin).await?);
+            records.extend(self.records(pair, &id, &origin, has_steps).await?);
         }
         for some in split(&records) {
             let after = progress.last;
@@ -184,9 +185,18 @@ impl Broker {
     }
 
     /// The records of a message.
-    async fn records(&self, pair: Pair, id: &MessageId, origin: &Marks) -> Result<Vec<New>> {
+    async fn records(
+        &self,
+        pair: Pair,
+        id: &MessageId,
+        origin: &Marks,
+        has_steps: bool,
+    ) -> Result<Vec<New>> {
         let subject = self.subjects().history(&pair.key.agent, &pair.conversation);
-        let finished = self.finished(pair).await?;
+        let mut finished = self.finished(pair).await?;
+        if has_steps {
+            finished.steps = self.steps(&finished.key, false).await?;
+        }
         // They have fewer headers than what is sent by others.
         let payloads = payloads(finished, self.max_record() + 2048)?;
         let parts = if payloads.len() > 1 { [Some(FIRST), Some(SECOND)] } else { [None, None] };
@@ -231,7 +241,7 @@ impl Broker {
                 }
             }
         });
-        Ok(Finished { key, request, unreadable, final_, attempts })
+        Ok(Finished { key, request, unreadable, final_, attempts, steps: Vec::new() })
     }
 
     /// Nothing leaves the journal that was not read back.

@@ -18,7 +18,7 @@ const MOST: usize = 256;
 pub struct Cursor {
     /// Which list it is of.
     list: u32,
-    /// HISTORY's end, then as many as there are journals, then each part: its two bounds, and whether `from` follows.
+    /// HISTORY's end, then as many as there are journals, one of LATER, then each part: its two bounds, and whether `from` follows.
     numbers: Vec<u64>,
 }
 
@@ -29,6 +29,8 @@ pub(super) struct Places {
     pub(super) end: u64,
     /// Of each journal, the sequence before which the list goes on; 0 at its start.
     pub(super) journals: Vec<u64>,
+    /// The same of LATER; none at its start.
+    pub(super) later: Option<u64>,
     /// What is to be given of HISTORY, the newest part first.
     pub(super) parts: Vec<Part>,
 }
@@ -50,15 +52,16 @@ pub(super) fn list(namespace: &str, query: &ListQuery) -> u32 {
     let agent = agent.as_ref().map_or("", |agent| agent.as_str());
     let conversation = conversation.as_ref().map(ToString::to_string).unwrap_or_default();
     // None of them has a space.
-    let name = format!("{namespace} {agent} {conversation} {hot}");
+    let name = format!("{namespace} {agent} {conversation} {hot} later");
     Uuid::new_v5(&LISTS, name.as_bytes()).as_fields().0
 }
 
 impl Cursor {
     pub(super) fn new(list: u32, places: Places) -> Self {
-        let Places { end, journals, parts } = places;
+        let Places { end, journals, later, parts } = places;
         let mut numbers = vec![end];
         numbers.extend(journals);
+        numbers.push(later.unwrap_or(u64::MAX));
         for Part { before, after, from } in parts {
             numbers.extend([before, after, u64::from(!from.is_empty())]);
             numbers.extend(from);
@@ -69,7 +72,8 @@ impl Cursor {
     /// The positions in this list, for this many journals; none if the cursor is of another list.
     pub(super) fn places(&self, list: u32, journals: usize) -> Option<Places> {
         let (end, rest) = self.numbers.split_first()?;
-        let (journals, mut rest) = rest.split_at_checked(journals)?;
+        let (journals, rest) = rest.split_at_checked(journals)?;
+        let (later, mut rest) = rest.split_first()?;
         let mut parts = Vec::new();
         while let [before, after, has_from, others @ ..] = rest {
             let count = if *has_from == 0 { 0 } else { journals.len() };
@@ -80,7 +84,8 @@ impl Cursor {
                 return None;
             }
         }
-        let places = Places { end: *end, journals: journals.to_vec(), parts };
+        let (later, journals) = (Some(*later), journals.to_vec());
+        let places = Places { end: *end, journals, later, parts };
         (self.list == list && rest.is_empty()).then_some(places)
     }
 }
@@ -120,8 +125,8 @@ mod tests {
         let newer = Part { before: 41, after: 30, from: vec![9, 7] };
         let oldest = Part { before: 12, after: 0, from: vec![] };
         let number = list("ns", &query("a", None));
-        for (parts, count) in [(vec![], 4), (vec![newer.clone()], 9), (vec![newer, oldest], 12)] {
-            let places = Places { end: 40, journals: vec![5, 3], parts };
+        for (parts, count) in [(vec![], 5), (vec![newer.clone()], 10), (vec![newer, oldest], 13)] {
+            let places = Places { end: 40, journals: vec![5, 3], later: Some(8), parts };
             let text = Cursor::new(number, places.clone()).to_string();
             assert_eq!(text.split('.').count(), count, "{text}");
             let parsed: Cursor = text.parse().expect("it is one");
@@ -130,12 +135,13 @@ mod tests {
             assert_eq!(parsed.places(number + 1, 2), None);
         }
         let parts = vec![Part { before: 2, after: 1, from: vec![] }; MOST + 1];
-        let many = Places { end: 1, journals: vec![1], parts };
+        let many = Places { end: 1, journals: vec![1], later: None, parts };
         assert_eq!(Cursor::new(number, many).places(number, 1), None);
         for bad in ["", "x", "1", "1.", "1.x", "1..2", "123456789.1", "-1.2"] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
         }
         assert_eq!("1.2".parse::<Cursor>().expect("numbers").places(1, 1), None);
+        assert_eq!("1.2.3".parse::<Cursor>().expect("numbers").places(1, 1), None);
     }
 
     #[test]

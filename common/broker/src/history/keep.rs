@@ -97,7 +97,7 @@ impl Broker {
     }
 
     /// The moment that was so long ago, by the clock of the stream's leader, which stored the records.
-    async fn cut(&self, stream: &str, older: Duration) -> Result<Option<Timestamp>> {
+    pub(crate) async fn cut(&self, stream: &str, older: Duration) -> Result<Option<Timestamp>> {
         let info = self.wire().stream_info(stream, CALL).await??;
         let older = u64::try_from(older.as_millis()).unwrap_or(u64::MAX);
         let ago = |now: Timestamp| Timestamp::from_millis(now.as_millis().saturating_sub(older));

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use common::message::{AttemptEnd, Envelope, Final, MessageKey};
-use common::subject::Subjects;
-use common::{AgentName, ConversationTag};
+use common::subject::{LaterKind, Subjects};
+use common::{AgentName, ConversationTag, SenderName};
 
 use super::cursor::{self, Cursor, Part, Places};
 use super::parts::{belongs, is_half};
@@ -27,6 +27,8 @@ pub struct ListQuery {
     pub agent: Option<AgentName>,
     /// and of them only this conversation's.
     pub conversation: Option<ConversationTag>,
+    /// Of this agent's in the journal, only this sender's: what has left it comes whoever sent it, since HISTORY's subjects do not say so.
+    pub sender: Option<SenderName>,
     /// Only what comes after this place of an earlier list.
     pub after: Option<Cursor>,
     /// How many are wanted, about: it decides how much is read at once.
@@ -59,6 +61,8 @@ pub struct Listing {
     parts: Vec<Source>,
     /// The journals, in the order of their numbers.
     journals: Vec<Source>,
+    /// What waits to be delivered later. What moves to the journal while the list is read is new there, and may be missing.
+    later: Source,
     /// HISTORY's last sequence when it was last looked at: the parts are what is up to here.
     end: u64,
     /// There are too many parts: one of them has to end before the journals are read on.
@@ -69,10 +73,22 @@ pub struct Listing {
     unreadable: usize,
 }
 
+/// Where a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// In a part of HISTORY.
+    Part(usize),
+    /// In LATER.
+    Later,
+    /// In a journal.
+    Journal(usize),
+}
+
 /// A stream, or a part of one, with the next message of it.
 #[derive(Debug)]
 struct Source {
-    reader: BackReader,
+    /// None: there is no such stream.
+    reader: Option<BackReader>,
     /// With its sequence.
     head: Option<(u64, Listed)>,
     /// The sequence of the last one that was given, or where it begins.
@@ -105,9 +121,10 @@ impl Broker {
         let subjects = self.subjects();
         let journals = match &query.agent {
             Some(agent) => {
-                let filter = match &query.conversation {
-                    Some(tag) => subjects.conversation_of(agent, tag),
-                    None => subjects.journal_of(agent),
+                let filter = match (&query.sender, &query.conversation) {
+                    (Some(sender), tag) => subjects.journal_from(agent, sender, tag.as_ref()),
+                    (None, Some(tag)) => subjects.conversation_of(agent, tag),
+                    (None, None) => subjects.journal_of(agent),
                 };
                 vec![(self.journal_stream(agent), filter)]
             }
@@ -128,14 +145,16 @@ impl Broker {
             let before = places.journals.get(number).copied();
             let reader = BackReader::new(self.wire(), of, self.replicas(), before, page).await?;
             let place = reader.before();
-            sources.push(Source::new(reader, place, None));
+            sources.push(Source::new(Some(reader), place, None));
         }
+        let later = self.later_source(query, places.later, page).await?;
         let mut listing = Listing {
             broker: self.clone(),
             query: query.clone(),
             list,
             parts: Vec::new(),
             journals: sources,
+            later,
             end: places.end,
             is_full: false,
             given: HashSet::new(),
@@ -181,6 +200,27 @@ impl Broker {
         Ok(sizes)
     }
 
+    /// What waits to be delivered later.
+    async fn later_source(
+        &self,
+        query: &ListQuery,
+        before: Option<u64>,
+        page: u64,
+    ) -> Result<Source> {
+        if !self.has_later().await? {
+            return Ok(Source::new(None, 0, None));
+        }
+        let (sender, tag) = (query.sender.as_ref(), query.conversation.as_ref());
+        let filter = match &query.agent {
+            Some(agent) => self.subjects().later_to(agent, sender, tag),
+            None => self.subjects().later_filter(),
+        };
+        let of = (self.later_stream(), filter);
+        let reader = BackReader::new(self.wire(), of, self.replicas(), before, page).await?;
+        let place = reader.before();
+        Ok(Source::new(Some(reader), place, None))
+    }
+
     fn history_filter(&self, query: &ListQuery) -> String {
         match (&query.agent, &query.conversation) {
             (Some(agent), Some(tag)) => self.subjects().history(agent, tag),
@@ -202,31 +242,32 @@ impl Listing {
     /// When the broker does not answer.
     pub async fn next(&mut self) -> Result<Option<Listed>> {
         loop {
-            let Some((is_journal, number)) = self.newest() else { return Ok(None) };
-            let source =
-                if is_journal { &mut self.journals[number] } else { &mut self.parts[number] };
+            let Some(newest) = self.newest() else { return Ok(None) };
+            let source = match newest {
+                Place::Part(number) => &mut self.parts[number],
+                Place::Later => &mut self.later,
+                Place::Journal(number) => &mut self.journals[number],
+            };
             let Some((place, mut listed)) = source.head.take() else { return Ok(None) };
             source.place = place;
-            let read = source.reader.before();
+            let read = source.before();
             source.advance(&self.broker).await?;
-            let (now_read, has_ended) = (source.reader.before(), source.has_ended);
-            if !is_journal && has_ended {
-                let ended = self.parts.remove(number);
-                self.unreadable += ended.unreadable;
-                if self.is_full && self.parts.len() < PARTS {
-                    self.is_full = false;
-                    self.read_journals().await?;
+            let (now_read, has_ended) = (source.before(), source.has_ended);
+            match newest {
+                Place::Part(number) if has_ended => self.end_part(number).await?,
+                Place::Journal(number) if read != now_read => {
+                    // What has left the journal before it was read on.
+                    let mut from = self.read_from();
+                    from[number] = read;
+                    self.open(from).await?;
                 }
-            } else if is_journal && read != now_read {
-                // What has left the journal before it was read on.
-                let mut from = self.read_from();
-                from[number] = read;
-                self.open(from).await?;
+                Place::Part(_) | Place::Later | Place::Journal(_) => {}
             }
             let key = listed.request.value.key();
             if !self.given.insert(key.clone()) {
                 continue;
             }
+            self.skip_given().await?;
             if listed.final_.is_none() && self.query.after.is_some() {
                 // It may come before the place at which this list begins.
                 listed.final_ = self.broker.outcome_of(&key).await?;
@@ -235,24 +276,58 @@ impl Listing {
         }
     }
 
-    /// Whether the newest message is a journal's, and of which one or which part. Of two that are as new it is the journal's: it may move
-    /// to HISTORY while the list is read.
-    fn newest(&self) -> Option<(bool, usize)> {
+    /// Goes past what is in HISTORY as well as in the journal while it is archived, and was given from there: the list may end a page here, and what
+    /// is next in a part is what the page after begins with.
+    async fn skip_given(&mut self) -> Result<()> {
+        let mut number = 0;
+        while let Some(part) = self.parts.get_mut(number) {
+            let is_given =
+                |(_, head): &mut (u64, Listed)| self.given.contains(&head.request.value.key());
+            let Some((place, _)) = part.head.take_if(is_given) else {
+                number += 1;
+                continue;
+            };
+            part.place = place;
+            part.advance(&self.broker).await?;
+            if part.has_ended {
+                self.end_part(number).await?;
+                number = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// A part has ended: there may be room for what has moved since.
+    async fn end_part(&mut self, number: usize) -> Result<()> {
+        let ended = self.parts.remove(number);
+        self.unreadable += ended.unreadable;
+        if self.is_full && self.parts.len() < PARTS {
+            self.is_full = false;
+            self.read_journals().await?;
+        }
+        Ok(())
+    }
+
+    /// Where the newest message is. Of two that are as new it is the journal's: it may move to HISTORY while the list is read.
+    fn newest(&self) -> Option<Place> {
         // The oldest part is what was there when the list began. It is not what there are too many of.
         let parts = self.parts.len() - usize::from(self.is_full);
-        let parts = self.parts.iter().take(parts).map(|source| (false, source)).enumerate();
+        let parts = self.parts.iter().take(parts).enumerate();
+        let parts = parts.map(|(number, source)| (Place::Part(number), source));
         let journals = if self.is_full { &[] } else { self.journals.as_slice() };
-        let journals = journals.iter().map(|source| (true, source)).enumerate();
-        let all = parts.chain(journals).filter_map(|(number, (is_journal, source))| {
+        let journals = journals.iter().enumerate();
+        let journals = journals.map(|(number, source)| (Place::Journal(number), source));
+        let later = Some((Place::Later, &self.later)).filter(|_| !self.is_full);
+        let all = parts.chain(later).chain(journals).filter_map(|(place, source)| {
             let (_, head) = source.head.as_ref()?;
-            Some((head.request.at, is_journal, number))
+            Some((head.request.at, place))
         });
-        all.max().map(|(_, is_journal, number)| (is_journal, number))
+        all.max().map(|(_, place)| place)
     }
 
     /// Of each journal, the sequence from which on it was read.
     fn read_from(&self) -> Vec<u64> {
-        let read = |source: &Source| if source.has_ended { 0 } else { source.reader.before() };
+        let read = |source: &Source| if source.has_ended { 0 } else { source.before() };
         self.journals.iter().map(read).collect()
     }
 
@@ -261,6 +336,8 @@ impl Listing {
         // On the first page, nothing was given before.
         let is_first = self.query.after.is_none();
         let from = if is_first { Vec::new() } else { self.read_from() };
+        // What has left it by then is in a journal.
+        self.later.advance(&self.broker).await?;
         for journal in &mut self.journals {
             journal.advance(&self.broker).await?;
         }
@@ -305,7 +382,7 @@ impl Listing {
         let reader = BackReader::new(broker.wire(), of, broker.replicas(), before, page).await?;
         let reader = reader.after(bounds.after);
         let place = reader.before();
-        let mut part = Source::new(reader, place, Some(bounds));
+        let mut part = Source::new(Some(reader), place, Some(bounds));
         part.advance(broker).await?;
         Ok(part)
     }
@@ -322,19 +399,20 @@ impl Listing {
             Some(Part { before: source.place, after, from })
         };
         let parts = self.parts.iter().filter_map(part).collect();
-        Cursor::new(self.list, Places { end: self.end, journals, parts })
+        let later = Some(place(&self.later));
+        Cursor::new(self.list, Places { end: self.end, journals, later, parts })
     }
 
     /// How many records were met that cannot be parsed.
     #[must_use]
     pub fn unreadable(&self) -> usize {
-        let sources = self.parts.iter().chain(&self.journals);
+        let sources = self.parts.iter().chain(&self.journals).chain([&self.later]);
         self.unreadable + sources.map(|source| source.unreadable).sum::<usize>()
     }
 }
 
 impl Source {
-    fn new(reader: BackReader, place: u64, part: Option<Bounds>) -> Self {
+    fn new(reader: Option<BackReader>, place: u64, part: Option<Bounds>) -> Self {
         Self {
             reader,
             head: None,
@@ -347,6 +425,11 @@ impl Source {
         }
     }
 
+    /// The sequence before which it is read on.
+    fn before(&self) -> u64 {
+        self.reader.as_ref().map_or(0, BackReader::before)
+    }
+
     /// Whether a message that is in HISTORY was given while it was in the journal.
     fn was_given(&self, broker: &Broker, agent: &AgentName, journal_seq: u64) -> bool {
         let Some(Bounds { from, .. }) = &self.part else { return false };
@@ -356,7 +439,9 @@ impl Source {
 
     /// Looks for the next message.
     async fn advance(&mut self, broker: &Broker) -> Result<()> {
-        while let Some(record) = self.reader.next().await? {
+        while let Some(reader) = &mut self.reader
+            && let Some(record) = reader.next().await?
+        {
             if Subjects::is_filler(&record.subject) {
                 continue;
             }
@@ -404,7 +489,14 @@ impl Source {
     }
 
     fn stored(&mut self, broker: &Broker, record: &Record) -> Option<(u64, Listed)> {
-        let Some(named) = broker.subjects().parse_journal(&record.subject) else {
+        let subjects = broker.subjects();
+        let named = match subjects.parse_later(&record.subject) {
+            // Its request comes, and it may be in the journal.
+            Some((_, LaterKind::Given)) => return None,
+            Some((named, LaterKind::Request | LaterKind::Final)) => Some(named),
+            None => subjects.parse_journal(&record.subject),
+        };
+        let Some(named) = named else {
             self.unreadable += 1;
             return None;
         };

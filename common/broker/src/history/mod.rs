@@ -5,6 +5,7 @@
 //! tells where in HISTORY a message is ([`index`]).
 
 mod archive;
+mod asked;
 pub(crate) mod batch;
 mod collect;
 pub(crate) mod commit;
@@ -29,7 +30,8 @@ use crate::connection::Broker;
 use crate::error::{BrokerError, Result};
 use crate::read::Reader;
 
-pub use archive::{ArchiveOptions, Archiver, Round};
+pub use archive::{ArchiveOptions, Archiver, Except, Round};
+pub(crate) use asked::asks;
 pub use cursor::Cursor;
 use index::IndexId;
 pub use list::{ListQuery, Listed, Listing};

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use common::event::{Event, EventBody};
 use common::message::{AttemptEnd, Envelope, Final, MessageKey};
+use common::step::StepMark;
 use common::{AgentName, ConversationTag, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,8 @@ pub struct Archived {
     pub final_: Stored<Final>,
     /// What its attempts ended with, other than the one that answered.
     pub attempts: Vec<AttemptEnd>,
+    /// The steps that were stored in the course of it, without their results; as many of them as fitted.
+    pub steps: Vec<StepMark>,
     /// The bytes of a request that could not be read, as far as they are text.
     pub unreadable: Option<Stored<String>>,
 }
@@ -54,6 +57,8 @@ struct Part {
     finished: Option<Place>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     attempts: Vec<AttemptEnd>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<StepMark>,
 }
 
 impl Part {
@@ -65,6 +70,7 @@ impl Part {
         self.final_ = self.final_.take().or(other.final_);
         self.finished = self.finished.or(other.finished);
         self.attempts.extend(other.attempts);
+        self.steps.extend(other.steps);
     }
 }
 
@@ -86,11 +92,24 @@ pub(super) struct Finished {
     pub(super) unreadable: Option<Stored<String>>,
     pub(super) final_: Stored<Final>,
     pub(super) attempts: Vec<AttemptEnd>,
+    pub(super) steps: Vec<StepMark>,
 }
 
-/// Its payloads: one, or two where one would be larger than `max`.
+/// How many of the steps have so many bytes as JSON, at most.
+fn fitting(steps: &[StepMark], mut room: usize) -> usize {
+    let fits = |step: &&StepMark| {
+        // With the comma behind it.
+        let size = serde_json::to_string(step).map_or(usize::MAX, |step| step.len() + 1);
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    };
+    steps.iter().take_while(fits).count()
+}
+
+/// Its payloads: one, or two where one would be larger than `max`. Steps are listed as far as they fit beside the rest.
 pub(super) fn payloads(finished: Finished, max: usize) -> Result<Vec<Bytes>> {
-    let Finished { key, request, unreadable, final_, attempts } = finished;
+    let Finished { key, request, unreadable, final_, attempts, mut steps } = finished;
     let requested = request.as_ref().map(|stored| Place { seq: stored.seq, at: stored.at });
     let unread = unreadable.as_ref().map(|stored| Place { seq: stored.seq, at: stored.at });
     let mut first = Part {
@@ -106,7 +125,20 @@ pub(super) fn payloads(finished: Finished, max: usize) -> Result<Vec<Bytes>> {
         attempts,
         ..Part::default()
     };
-    let parts = [encode(&first)?, encode(&second)?];
+    let mut parts = [encode(&first)?, encode(&second)?];
+    if !steps.is_empty() {
+        let [before, after] = [0, 1].map(|part: usize| parts[part].len());
+        // A list has a name as well.
+        let room = max.saturating_sub(before.min(after) + 16);
+        steps.truncate(fitting(&steps, room));
+        if before < after {
+            first.steps = steps;
+            parts[0] = encode(&first)?;
+        } else {
+            second.steps = steps;
+            parts[1] = encode(&second)?;
+        }
+    }
     if parts.iter().map(Bytes::len).sum::<usize>() > max {
         return Ok(parts.into());
     }
@@ -128,7 +160,7 @@ pub(super) fn read<'a>(
     for payload in payloads {
         whole.add(serde_json::from_slice(payload).map_err(|error| malformed(error.to_string()))?);
     }
-    let Part { key, request, unreadable, requested, final_, finished, attempts } = whole;
+    let Part { key, request, unreadable, requested, final_, finished, attempts, steps } = whole;
     let (Some(key), Some(final_), Some(finished)) = (key, final_, finished) else {
         return Err(malformed("it has no name or no final state".to_owned()));
     };
@@ -142,6 +174,7 @@ pub(super) fn read<'a>(
         request: request.zip(requested).map(|(value, Place { seq, at })| Stored { value, seq, at }),
         final_: Stored { value: final_, seq: finished.seq, at: finished.at },
         attempts,
+        steps,
         unreadable: unreadable.zip(requested).map(|(bytes, Place { seq, at })| Stored {
             value: bytes,
             seq,
@@ -174,6 +207,8 @@ mod tests {
             path: Vec::new(),
             redrive_of: None,
             traceparent: None,
+            scheduled_for: None,
+            deliver_at: None,
         };
         let event = |seq, body| Event { seq, at: at(seq), body };
         let final_ = Final {
@@ -194,6 +229,7 @@ mod tests {
             unreadable: None,
             final_: Stored { value: final_, seq: 6, at: at(4) },
             attempts: Vec::new(),
+            steps: Vec::new(),
         }
     }
 
@@ -214,6 +250,31 @@ mod tests {
             assert_eq!((read.key, read.request, read.final_), (key, request, final_));
             assert_eq!(read.seq, 9);
         }
+    }
+
+    #[test]
+    fn steps_are_listed_as_far_as_they_fit() {
+        let step = |n: u64| StepMark {
+            key: format!("step {n}"),
+            bytes: n,
+            attempt: 1,
+            at: Timestamp::from_millis(n),
+            result: None,
+        };
+        let steps: Vec<StepMark> = (0..100).map(step).collect();
+        let listed = |text: &str, max: usize| {
+            let written = payloads(Finished { steps: steps.clone(), ..finished(text) }, max);
+            let written = written.expect("it encodes");
+            assert!(written.iter().all(|part| part.len() <= max), "{max}");
+            let read = read("s", names(), 9, &written).expect("what we wrote").steps;
+            assert_eq!(read, steps[..read.len()]);
+            (written.len(), read.len())
+        };
+        assert_eq!(listed("x", 100_000), (1, 100));
+        let (parts, some) = listed("x", 4_000);
+        assert!(parts == 2 && (10..100).contains(&some), "{some}");
+        // Both parts are nearly full.
+        assert_eq!(listed(&"x".repeat(2_000), 2_500).0, 2);
     }
 
     #[test]

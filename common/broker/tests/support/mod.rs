@@ -176,6 +176,11 @@ impl Server {
         }
     }
 
+    /// The folder of JetStream's files.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.path().join("js")
+    }
+
     fn stream_folder(&self, stream: &str) -> PathBuf {
         self.dir.path().join("js/jetstream/$G/streams").join(stream)
     }
@@ -247,6 +252,11 @@ impl Server {
     pub(crate) async fn client(&self) -> async_nats::Client {
         async_nats::connect(self.url()).await.expect("a client")
     }
+}
+
+/// Removes a namespace. Each sets more than a GiB aside, and a small disk has room for a few dozen.
+pub(crate) async fn drop_namespace(broker: &Broker) {
+    soon(broker.reset(broker::Reset::All)).await.expect("removed");
 }
 
 fn copy_all(from: &Path, to: &Path) {
@@ -327,6 +337,8 @@ pub(crate) fn envelope(agent_name: &str, id: &str) -> Envelope {
         cause: None,
         redrive_of: None,
         traceparent: None,
+        scheduled_for: None,
+        deliver_at: None,
     }
 }
 

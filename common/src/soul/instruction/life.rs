@@ -55,6 +55,12 @@ pub(super) fn replace(rest: Part<'_>) -> Checked<Replace> {
     word_of(only_word(rest, Keyword::Replace)?, "way to replace", MODES)
 }
 
+/// Whether it remembers.
+pub(super) fn memory(rest: Part<'_>) -> Checked<bool> {
+    let known = [("journal", true), ("none", false)];
+    word_of(only_word(rest, Keyword::Memory)?, "memory", known)
+}
+
 fn word_of<T, const N: usize>(
     word: Part<'_>,
     what: &str,

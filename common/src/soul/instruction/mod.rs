@@ -50,9 +50,21 @@ impl Context {
 
     /// Notes a name that may be given once.
     fn once(&mut self, kind: &'static str, name: &str, at: Part<'_>) -> Checked<()> {
-        let key = (kind, name.to_owned());
+        self.once_of(kind, name.to_owned(), Some(name), at)
+    }
+
+    /// The same, where the name is `shown`, or says nothing to people.
+    fn once_of(
+        &mut self,
+        kind: &'static str,
+        name: String,
+        shown: Option<&str>,
+        at: Part<'_>,
+    ) -> Checked<()> {
+        let key = (kind, name);
         if let Some(first) = self.names.get(&key) {
-            let what = super::suggest::quoted(name);
+            let what = shown.map(super::suggest::quoted);
+            let what = what.as_deref().unwrap_or("with this cron expression, zone and prompt");
             return Err(Problem::new(
                 at.span(),
                 format!("{kind} {what} is given twice"),
@@ -107,7 +119,13 @@ fn one(
         Keyword::If => context.spec.if_then.push(voice::if_then(rest, heredoc)?),
         Keyword::Schedule => {
             let schedule = schedule::schedule(rest, heredoc, problems)?;
-            context.spec.schedule.extend(schedule);
+            if let Some(schedule) = schedule {
+                // An occurrence exists once: the second one would never run.
+                let content =
+                    [&schedule.cron, schedule.tz.as_deref().unwrap_or("UTC"), &schedule.prompt];
+                context.once_of("SCHEDULE", content.join("\0"), None, rest)?;
+                context.spec.schedule.push(schedule);
+            }
         }
         Keyword::Skill => {
             let path = place::skill(rest, &context.folder)?;
@@ -139,6 +157,7 @@ fn one(
         Keyword::Restart => life::restart(rest, &mut context.spec.restart, problems),
         Keyword::Replace => context.spec.replace = Some(life::replace(rest)?),
         Keyword::Keep => options::keep(rest, &mut context.spec.keep, problems),
+        Keyword::Memory => context.spec.memory = life::memory(rest)?,
         Keyword::Label => {
             let (name, value) = value::label(rest, keyword)?;
             context.once("LABEL", name.as_str(), name)?;

@@ -127,12 +127,13 @@ pub(super) fn timeout(rest: Part<'_>, timeouts: &mut Timeouts, problems: &mut Pr
 }
 
 pub(super) fn keep(rest: Part<'_>, keep: &mut Keep, problems: &mut Problems<'_>) {
-    each(rest, &["history", "events", "logs"], problems, |key, value| {
+    each(rest, &["history", "events", "logs", "steps"], problems, |key, value| {
         let age = age(value)?;
         match key {
             "history" => keep.history = Some(age),
             "events" => keep.events = Some(age),
-            _ => keep.logs = Some(age),
+            "logs" => keep.logs = Some(age),
+            _ => keep.steps = Some(age),
         }
         Ok(())
     });

@@ -1,19 +1,22 @@
-//! `SCHEDULE "<cron>" [TZ <zone>] <prompt>`.
+//! `SCHEDULE "<cron>" [TZ <zone>] [OPTIONS …] <prompt>`.
 
 use std::str::FromStr as _;
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
 
+use super::options::each;
+use super::value::duration;
 use super::voice::text;
+use crate::schedule::{GRACE, OnMiss, Overlap, ScheduleOptions, parser};
 use crate::soul::lines::Heredoc;
 use crate::soul::source::{Checked, Problem, Problems};
 use crate::soul::suggest::{closest, did_you_mean, one_of, quoted};
 use crate::soul::text::Part;
 use crate::spec::Schedule;
 
-const USAGE: &str = "expected `SCHEDULE \"<cron>\" [TZ <zone>] <prompt>`";
+const USAGE: &str = "expected `SCHEDULE \"<cron>\" [TZ <zone>] [OPTIONS <key>=<value> …] <prompt>`";
+const OPTIONS: [&str; 4] = ["jitter", "overlap", "on-miss", "within"];
 const NICKNAMES: [&str; 6] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@hourly"];
 
 /// A schedule; none when its parts, each checked for itself, had problems.
@@ -24,7 +27,8 @@ pub(super) fn schedule(
 ) -> Checked<Option<Schedule>> {
     let (cron, rest) = quoted_cron(rest)?;
     let valid_cron = problems.take(check_cron(cron)).is_some();
-    let (zone, prompt) = zone(rest)?;
+    let (zone, rest) = zone(rest)?;
+    let (options, prompt) = options(rest, problems)?;
     let valid_zone = match zone {
         Some(zone) => problems.take(check_zone(zone)).is_some(),
         None => true,
@@ -38,7 +42,124 @@ pub(super) fn schedule(
         cron: cron.as_str().to_owned(),
         tz: zone.map(|zone| zone.as_str().to_owned()),
         prompt,
+        options,
     }))
+}
+
+/// The options, and the prompt after them: it begins with the first word without a `=`.
+fn options<'t>(
+    rest: Part<'t>,
+    problems: &mut Problems<'_>,
+) -> Checked<(ScheduleOptions, Part<'t>)> {
+    let mut options = ScheduleOptions::default();
+    let (word, after) = rest.split_word();
+    let is_option = |part: Part<'_>| part.split_word().0.as_str().contains('=');
+    if word.as_str() != "OPTIONS" {
+        // A prompt may begin with the word, but hardly so with an option behind it.
+        if word.as_str().eq_ignore_ascii_case("OPTIONS") && is_option(after) {
+            let message = format!("an option after {}", quoted(word.as_str()));
+            return Err(Problem::new(word.span(), message, USAGE).help(did_you_mean("OPTIONS")));
+        }
+        return Ok((options, rest));
+    }
+    let mut prompt = after;
+    while is_option(prompt) {
+        prompt = prompt.split_word().1;
+    }
+    let (given, _) = after.split_at(prompt.start_in_text() - after.start_in_text());
+    if given.is_empty() {
+        return Err(Problem::new(
+            word.end().span(),
+            "OPTIONS without an option",
+            "expected `jitter=…`, `overlap=…`, `on-miss=…` or `within=…` before the prompt",
+        ));
+    }
+    let (next, zone) = prompt.split_word();
+    if next.as_str() == "TZ" && Tz::from_str(zone.split_word().0.as_str()).is_ok() {
+        return Err(Problem::new(next.span(), "a time zone after OPTIONS", USAGE)
+            .help("write TZ before OPTIONS".to_owned()));
+    }
+    let (mut within, mut on_miss) = (None, None);
+    each(given.trim(), &OPTIONS, problems, |key, value| {
+        match key {
+            "jitter" => options.jitter = duration(value, true)?,
+            "overlap" => options.overlap = overlap(value)?,
+            "on-miss" => {
+                options.on_miss = missed(value)?;
+                on_miss = Some(value.span());
+            }
+            _ => {
+                options.within = longer(value)?;
+                within = Some(value.span());
+            }
+        }
+        Ok(())
+    });
+    match options.on_miss {
+        OnMiss::Skip => {
+            if let Some(within) = within {
+                problems.push(Problem::new(
+                    within,
+                    "`within` and `on-miss=skip`",
+                    "expected one of them: with `skip`, what was missed is never made up for",
+                ));
+            }
+        }
+        OnMiss::All if options.overlap == Overlap::Skip => {
+            if let Some(on_miss) = on_miss {
+                problems.push(
+                    Problem::new(
+                        on_miss,
+                        "`on-miss=all` without `overlap=queue`",
+                        "expected both: otherwise the first would keep the others from being sent",
+                    )
+                    .help("add `overlap=queue`, or use `on-miss=once`".to_owned()),
+                );
+            }
+        }
+        OnMiss::Once | OnMiss::All => {}
+    }
+    Ok((options, prompt))
+}
+
+fn overlap(value: Part<'_>) -> Checked<Overlap> {
+    match value.as_str() {
+        "skip" => Ok(Overlap::Skip),
+        "queue" => Ok(Overlap::Queue),
+        _ => Err(unknown(value, "overlap", &["skip", "queue"])),
+    }
+}
+
+fn missed(value: Part<'_>) -> Checked<OnMiss> {
+    match value.as_str() {
+        "skip" => Ok(OnMiss::Skip),
+        "once" => Ok(OnMiss::Once),
+        "all" => Ok(OnMiss::All),
+        _ => Err(unknown(value, "on-miss", &["skip", "once", "all"])),
+    }
+}
+
+fn unknown(value: Part<'_>, what: &str, known: &[&'static str]) -> Box<Problem> {
+    let text = value.as_str();
+    let known = || known.iter().copied();
+    Problem::new(
+        value.span(),
+        format!("{what} of {}", quoted(text)),
+        format!("expected {}", one_of(known())),
+    )
+    .help(closest(text, known()).map(did_you_mean))
+}
+
+fn longer(value: Part<'_>) -> Checked<std::time::Duration> {
+    let within = duration(value, false)?;
+    if within < GRACE {
+        return Err(Problem::new(
+            value.span(),
+            format!("within of {}", quoted(value.as_str())),
+            "expected 1m to 24h: an occurrence that is less than a minute late was not missed",
+        ));
+    }
+    Ok(within)
 }
 
 fn quoted_cron(rest: Part<'_>) -> Checked<(Part<'_>, Part<'_>)> {
@@ -99,10 +220,6 @@ fn check_zone(zone: Part<'_>) -> Checked<()> {
         "expected a name of the IANA database, such as `Europe/Berlin` or `UTC`",
     )
     .help(meant.map(did_you_mean)))
-}
-
-fn parser() -> CronParser {
-    CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build()
 }
 
 /// One field of a cron expression.

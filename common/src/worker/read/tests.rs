@@ -200,3 +200,62 @@ fn an_event_that_cannot_be_read_is_told_of() {
         assert_eq!(damaged(line.as_bytes()).why, "its `text` is not one string", "{line}");
     }
 }
+
+#[test]
+fn a_step_is_read_with_its_result_as_it_was_written() {
+    for (line, result) in [
+        (
+            r#"{"type":"step","messageId":"m","key":"k","result":{"n":1.50,"s":"\u00e4"}}"#,
+            r#"{"n":1.50,"s":"\u00e4"}"#,
+        ),
+        (
+            r#"{"result":12345678901234567890123,"key":"k","type":"step","messageId":"m"}"#,
+            "12345678901234567890123",
+        ),
+        (r#"{"type":"step","messageId":"m","key":"k","result":NaN}"#, "null"),
+        (r#"{"type":"step","messageId":"m","key":"k"}"#, "null"),
+    ] {
+        let step = FromWorker::Step { turn: turn("m"), key: "k".into(), result: result.into() };
+        takes(line.as_bytes(), &[step]);
+    }
+}
+
+#[test]
+fn a_step_that_cannot_be_stored_says_why_and_damages_nothing() {
+    let deep = format!("{}1{}", "[".repeat(65), "]".repeat(65));
+    let deeper = format!("{}1{}", "[".repeat(300), "]".repeat(300));
+    let large = format!("\"{}\"", "x".repeat(MAX_RESULT));
+    let long = "k".repeat(MAX_KEY + 1);
+    for (fields, key, why) in [
+        ("\"result\":1".to_owned(), None, "without `key`"),
+        ("\"key\":5,\"result\":1".to_owned(), None, "not a string"),
+        ("\"key\":\"\"".to_owned(), None, "0 bytes"),
+        (format!("\"key\":\"{long}\""), None, "257 bytes"),
+        (format!("\"key\":\"k\",\"result\":{large}"), Some("k"), "at most 262144"),
+        (format!("\"key\":\"k\",\"result\":{deep}"), Some("k"), "64 levels"),
+        (format!("\"key\":\"k\",\"result\":{deeper}"), Some("k"), "64 levels"),
+    ] {
+        let line = format!("{{\"type\":\"step\",\"messageId\":\"m\",{fields}}}");
+        read(line.as_bytes(), &mut |said| match said {
+            Ok(FromWorker::BadStep { turn: of, key: named, why: said }) => {
+                assert_eq!((of, named.as_deref()), (turn("m"), key));
+                assert!(said.contains(why), "{said}");
+            }
+            other => panic!("{other:?}"),
+        });
+    }
+    let cut = damaged(br#"{"type":"step","messageId":"m","key":"k","result":{"a":"#);
+    assert_eq!((&cut.turn, cut.ends, cut.step.as_deref()), (&turn("m"), false, Some("k")));
+}
+
+#[test]
+fn the_steps_that_other_programs_log_are_none_of_the_protocols() {
+    let log = [Err(NotProtocol::Log)];
+    assert_eq!(said(b"{'type': 'step', 'n': 3}"), log);
+    assert_eq!(said(br#"{"type":"step","n":"#), log);
+    let unknown = FromWorker::Unknown { kind: "step".into() };
+    takes(br#"{"type":"step","n":3}"#, &[unknown]);
+    // Other lines may have these names for whatever they like.
+    let ack = br#"{"type":"ack","messageId":"m","key":{"a":1},"result":[]}"#;
+    takes(ack, &[FromWorker::Ack { turn: turn("m") }]);
+}

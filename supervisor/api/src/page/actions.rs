@@ -10,7 +10,7 @@ use broker::Attempt as _;
 use common::api::Query as Ask;
 use common::message::{MAX_TEXT, MessageKey};
 use common::users::Scope;
-use common::{AgentName, failure};
+use common::{AgentName, MessageId, failure};
 use mozart_client::reference::MessageRef;
 use mozart_client::send::{self, Draft};
 use mozart_client::{agents, cancel, dead, rollout};
@@ -151,6 +151,7 @@ async fn message_to(visit: &Visit, agent: AgentName, fields: &Fields) -> Result<
         id,
         deadline: None,
         traceparent: None,
+        deliver_at: None,
     };
     let envelope = draft.envelope();
     // The form has the id: sent twice, it is one message.
@@ -174,7 +175,7 @@ pub(super) async fn message(
     match action.as_str() {
         "cancel" => {
             caller.may(Scope::Send)?;
-            let stored = message.resolve(broker).await?;
+            let stored = message.seen(&caller.client).await?.request;
             if stored.value.sender != *caller.name() {
                 caller.may(Scope::Operate)?;
             }
@@ -185,7 +186,7 @@ pub(super) async fn message(
         }
         "redrive" => {
             caller.may(Scope::Operate)?;
-            let letter = dead::one(&caller.client, &message).await?;
+            let letter = dead::seen(&caller.client, &message).await?;
             let sender = letter.value.envelope.sender.clone();
             let redriven = dead::redrive(&caller.client, letter).await?;
             let key = MessageKey { agent: redriven.agent, sender, message_id: redriven.message_id };
@@ -193,7 +194,7 @@ pub(super) async fn message(
         }
         "drop" => {
             caller.may(Scope::Operate)?;
-            let letter = dead::one(&caller.client, &message).await?.value;
+            let letter = dead::seen(&caller.client, &message).await?.value;
             let what = format!("cannot drop dead letter {}", letter.envelope.message_id);
             let key = letter.envelope.key();
             let _dropped = broker.drop_dead_letter(&key).await.attempt(what)?;
@@ -201,6 +202,22 @@ pub(super) async fn message(
         }
         other => Err(unknown(other)),
     }
+}
+
+/// Answers a question of a worker's: the first answer counts.
+pub(super) async fn answer(visit: Visit, fields: Fields) -> Result<Redirect, Problem> {
+    fields.check(&visit)?;
+    let caller = &visit.caller;
+    let field = |name: &str| fields.get(name).unwrap_or_default();
+    let (agent, message): (AgentName, MessageId) =
+        (named(field("agent"))?, named(field("message"))?);
+    caller.may(Scope::Send)?;
+    caller.reach(&agent)?;
+    // Browsers end the lines of a form with both.
+    let text = field("text").replace("\r\n", "\n");
+    let (request, by) = (field("request").to_owned(), caller.name().to_string());
+    let _taken = caller.client.answer_question(Some((agent, message)), request, text, by).await?;
+    Ok(back(&fields, "/attention", "answer"))
 }
 
 /// Drains a node, or lets it take agents again.

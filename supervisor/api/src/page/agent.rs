@@ -1,11 +1,13 @@
 //! One agent: what it is doing, what can be done with it, and its tabs.
 
-use common::api::{AgentRow, ApiError};
+use broker::Cursor;
+use common::api::{AgentRow, ApiError, Counts};
 use common::users::Scope;
 use common::{AgentName, ConversationId, failure};
 use maud::{Markup, html};
 
 use super::chat::{Chat, Open};
+use super::conversations::Conversations;
 use super::parts::{self, Action, Context, of_agent, state, time};
 use super::tabs::{Config, Logs, Queue, Timeline};
 use crate::caller::Caller;
@@ -15,24 +17,31 @@ use crate::problem::Problem;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Tab {
     Chat {
+        /// None: one is to be begun.
         conversation: Option<ConversationId>,
-        /// Whether one is to be begun.
-        is_new: bool,
         /// Only the messages before this place.
-        before: Option<String>,
+        before: Option<Cursor>,
+    },
+    Conversations {
+        /// Only those of the messages before this place.
+        before: Option<Cursor>,
     },
     Timeline,
-    Queue,
+    Queue {
+        /// Only the messages before this place.
+        before: Option<Cursor>,
+    },
     Logs,
     Config,
 }
 
 impl Tab {
-    /// By the last part of its path.
-    pub(super) fn of(text: &str) -> Option<Self> {
+    /// By the last part of its path, and where it begins.
+    pub(super) fn of(text: &str, before: Option<Cursor>) -> Option<Self> {
         Some(match text {
+            "conversations" => Self::Conversations { before },
             "timeline" => Self::Timeline,
-            "queue" => Self::Queue,
+            "queue" => Self::Queue { before },
             "logs" => Self::Logs,
             "config" => Self::Config,
             _ => return None,
@@ -42,8 +51,9 @@ impl Tab {
     fn name(&self) -> &'static str {
         match self {
             Self::Chat { .. } => "Chat",
+            Self::Conversations { .. } => "Conversations",
             Self::Timeline => "Timeline",
-            Self::Queue => "Queue",
+            Self::Queue { .. } => "Queue",
             Self::Logs => "Logs",
             Self::Config => "Config",
         }
@@ -54,6 +64,7 @@ impl Tab {
 #[derive(Debug)]
 enum Shown {
     Chat(Chat),
+    Conversations(Conversations),
     Timeline(Timeline),
     Queue(Queue),
     Logs(Logs),
@@ -87,13 +98,19 @@ impl Agent {
         };
         let shown = async {
             Ok::<_, ApiError>(match tab {
-                Tab::Chat { conversation, is_new, before } => {
-                    let (conversation, before) = (conversation.as_ref(), before.as_deref());
-                    let chat = Chat::load(caller, agent, conversation, *is_new, before, is_live);
+                Tab::Chat { conversation, before } => {
+                    let (conversation, before) = (conversation.as_ref(), before.as_ref());
+                    let chat = Chat::load(caller, agent, conversation, before, is_live);
                     Shown::Chat(chat.await?)
                 }
+                Tab::Conversations { before } => {
+                    let before = before.clone();
+                    Shown::Conversations(Conversations::load(caller, agent, before).await?)
+                }
                 Tab::Timeline => Shown::Timeline(Timeline::load(caller, agent).await?),
-                Tab::Queue => Shown::Queue(Queue::load(caller, agent).await?),
+                Tab::Queue { before } => {
+                    Shown::Queue(Queue::load(caller, agent, before.clone()).await?)
+                }
                 Tab::Logs => Shown::Logs(Logs::load(caller, agent).await?),
                 Tab::Config => Shown::Config(Config::load(caller, agent).await?),
             })
@@ -114,30 +131,45 @@ impl Agent {
         let base = parts::agent_path(&self.agent);
         let tabs = [
             ("Chat", String::new()),
+            ("Conversations", "/conversations".to_owned()),
             ("Timeline", "/timeline".to_owned()),
             ("Queue", "/queue".to_owned()),
             ("Logs", "/logs".to_owned()),
             ("Config", "/config".to_owned()),
         ];
         html! {
-            h1 { (self.agent) }
-            @match &self.row {
-                Ok(row) => { (facts(row)) }
-                Err(error) => { (parts::trouble(error)) }
-            }
+            h1 id="title" { (self.agent) }
+            (self.facts(context))
             @if context.may(Scope::Operate) { (self.actions(context)) }
-            nav class="tabs" aria-label={ "About " (self.agent) } {
+            nav id="tabs" class="tabs" aria-label={ "About " (self.agent) } {
                 @for (name, path) in &tabs {
                     a href={ (base) (path) } aria-current=[(*name == self.tab).then_some("page")] { (name) }
                 }
             }
-            h2 { (self.tab) }
+            h2 id="tab" { (self.tab) }
             @match &self.shown {
                 Shown::Chat(chat) => { (chat.main(context, &self.agent)) }
+                Shown::Conversations(conversations) => { (conversations.main(&self.agent)) }
                 Shown::Timeline(timeline) => { (timeline.main(&self.agent)) }
                 Shown::Queue(queue) => { (queue.main(context, &self.agent)) }
                 Shown::Logs(logs) => { (logs.main(&self.agent)) }
                 Shown::Config(config) => { (config.main(context, &self.agent)) }
+            }
+        }
+    }
+
+    /// How it is. What was last known of it stays where it is while no supervisor tells.
+    fn facts(&self, context: &Context<'_>) -> Markup {
+        html! {
+            @match &self.row {
+                Ok(row) => section id="facts" aria-label="State" { div id="facts-known" { (facts(row)) } },
+                Err(error) => {
+                    (parts::trouble("facts-trouble", error))
+                    section id="facts" class="stale" aria-label="State, as it was last known" {
+                        @if context.is_live { div id="facts-known" data-keep {} }
+                        @else { div id="facts-known" { p { "Its state is not known." } } }
+                    }
+                }
             }
         }
     }
@@ -147,7 +179,7 @@ impl Agent {
         let all =
             [("start", "Start"), ("stop", "Stop"), ("restart", "Restart"), ("replace", "Replace")];
         html! {
-            details class="actions" {
+            details id="actions" class="actions" {
                 summary { "Actions" }
                 @for (action, label) in all {
                     (Action {
@@ -175,7 +207,13 @@ fn facts(row: &AgentRow) -> Markup {
             div { dt { "State" } dd id="agent-state" { (state(sign, word)) } }
             @if let Some(reason) = &row.reason { div { dt { "Why" } dd { (common::words::shown(reason)) } } }
             @if let Some(next) = row.next_try { div { dt { "Next start" } dd { (time(next)) } } }
-            div { dt { "Queue" } dd { (row.inbox) " waiting, " (row.inflight) " being answered" } }
+            div { dt { "Queue" } dd {
+                @match row.counts {
+                    Counts::Unknown => "not known yet how many wait",
+                    Counts::Earlier | Counts::Current => { (row.inbox) " waiting" }
+                }
+                ", " (row.inflight) " being answered"
+            } }
             div { dt { "Incarnation" } dd id="incarnation" { (row.incarnation) } }
             div { dt { "Generation" } dd { (row.generation) } }
             div { dt { "Restarts" } dd { (row.restart_count) } }
@@ -187,6 +225,6 @@ fn facts(row: &AgentRow) -> Markup {
                 } }
             }
         }
-        p { "As a command: " (parts::command(&format!("mozart explain {}", row.agent))) }
+        (parts::as_command("facts-command", &format!("mozart explain {}", row.agent)))
     }
 }

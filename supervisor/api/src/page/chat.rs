@@ -2,26 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use broker::Attempt as _;
+use broker::{Attempt as _, Cursor};
 use common::api::{ApiError, MessageRow};
 use common::message::{MessageKey, Status};
 use common::users::Scope;
-use common::{AgentName, ConversationId, MessageId, failure};
+use common::{AgentName, ConversationId, MessageId};
 use maud::{Markup, html};
 use mozart_client::journal::{self, Wanted};
-use mozart_client::reference::MessageRef;
 use mozart_client::stream::{Item, Stream};
 use uuid::Uuid;
 
-use super::parts::{self, Action, Context, of_message, state, time};
+use super::conversations::{self, Head};
+use super::parts::{self, Action, Context, Room, of_message, state, still};
 use crate::caller::Caller;
 
 /// Messages of a conversation that are shown at once.
 const PAGE: usize = 30;
-/// Messages whose conversations are listed.
-const LOOKED: usize = 100;
-/// Conversations that are listed.
-const LISTED: usize = 20;
+/// The bytes of their texts, at most.
+const ROOM: usize = 256 << 10;
+/// Messages whose conversations are listed beside it, and how many of these.
+const BESIDE: (usize, usize) = (50, 20);
+/// Messages of which one may be the caller's, whose conversation is shown first.
+const NEWEST: (usize, usize) = (50, 50);
 
 /// A message whose answer is being written, and what there is of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +41,7 @@ impl Open {
         row: &MessageRow,
         is_live: bool,
     ) -> Result<Self, ApiError> {
-        let MessageRow { agent, sender, message_id, .. } = row;
-        let (agent, sender, message_id) = (agent.clone(), sender.clone(), message_id.clone());
-        let mut open =
-            Self { key: MessageKey { agent, sender, message_id }, seq: 0, text: String::new() };
+        let mut open = Self { key: key(row), seq: 0, text: String::new() };
         if is_live {
             return Ok(open);
         }
@@ -69,12 +68,40 @@ impl Open {
 
     /// Where its text appears. The stream of events leaves it alone: there, the pieces are sent.
     pub(super) fn show(&self, context: &Context<'_>) -> Markup {
-        let id = format!("answer-{}", self.key.message_id);
+        let id = answer_id(&self.key.message_id);
         html! {
-            @if context.is_live { div id=(id) data-keep {} }
-            @else { div id=(id) class="text answer" data-seq=(self.seq) { (common::words::shown(&self.text)) } }
+            // It is read out once it is whole, and not word by word.
+            @if context.is_live { div id=(id) class="text answer" aria-live="off" data-keep {} }
+            @else { div id=(id) class="text answer" aria-live="off" data-seq=(self.seq) { (common::words::shown(&self.text)) } }
         }
     }
+}
+
+/// The same while it is written and when it is whole: what is selected in it stays.
+fn answer_id(id: &MessageId) -> String {
+    format!("answer-{id}")
+}
+
+/// An answer that is whole.
+pub(super) fn answer(id: &MessageId, response: &str) -> Markup {
+    html! { div id=(answer_id(id)) class="text answer" aria-live="off" { (common::words::shown(response)) } }
+}
+
+fn key(row: &MessageRow) -> MessageKey {
+    let MessageRow { agent, sender, message_id, .. } = row;
+    let (agent, sender, message_id) = (agent.clone(), sender.clone(), message_id.clone());
+    MessageKey { agent, sender, message_id }
+}
+
+/// The path of the conversation that is shown where none is named: the caller's own newest one, or else the newest one; a new one where
+/// there is none.
+pub(super) async fn entry(caller: &Caller, agent: &AgentName) -> Result<String, ApiError> {
+    let (heads, _) = conversations::heads(caller, agent, None, NEWEST).await?;
+    let own = heads.iter().find(|head| head.sender == *caller.name());
+    Ok(match own.or(heads.first()) {
+        Some(head) => parts::conversation_path(agent, &head.conversation),
+        None => parts::new_conversation_path(agent),
+    })
 }
 
 /// The message that began a conversation without naming one: it is listed as one of its own.
@@ -82,35 +109,69 @@ async fn first(
     caller: &Caller,
     agent: &AgentName,
     conversation: &ConversationId,
-    newest: &[MessageRow],
     rows: &[MessageRow],
 ) -> Result<Option<MessageRow>, ApiError> {
-    let is_it = |row: &&MessageRow| row.message_id.as_str() == conversation.as_str();
-    if rows.iter().any(|row| is_it(&row)) {
+    /// Of its senders, as many may have begun it.
+    const SENDERS: usize = 4;
+    let Ok(message_id) = MessageId::new(conversation.as_str()) else { return Ok(None) };
+    if rows.iter().any(|row| row.message_id == message_id) {
         return Ok(None);
     }
-    if let Some(row) = newest.iter().find(is_it) {
-        return Ok(Some(row.clone()));
+    let broker = &caller.client.broker;
+    let what = || format!("cannot look up message {message_id}");
+    let senders: BTreeSet<_> = rows.iter().map(|row| &row.sender).collect();
+    let mut found = None;
+    for sender in senders.into_iter().take(SENDERS) {
+        let (agent, sender, message_id) = (agent.clone(), sender.clone(), message_id.clone());
+        found =
+            broker.message_of(&MessageKey { agent, sender, message_id }).await.attempt(what())?;
+        if found.is_some() {
+            break;
+        }
     }
-    let Some(message_id) = MessageId::new(conversation.as_str()).ok().filter(|_| rows.is_empty())
-    else {
+    if rows.is_empty() {
+        let all = broker.find(&message_id).await.attempt(what())?;
+        found = all.into_iter().find(|found| found.value.agent == *agent);
+    }
+    let Some(found) = found.filter(|found| found.value.conversation_id == *conversation) else {
         return Ok(None);
     };
-    let message = MessageRef { agent: Some(agent.clone()), sender: None, message_id };
-    match journal::detail(&caller.client.broker, &message).await {
-        Ok(detail) => Ok(Some(detail.row)),
-        // A conversation that is yet to begin.
-        Err(error) if error.code == failure::NOT_FOUND => Ok(None),
-        Err(error) => Err(error),
-    }
+    let final_ = broker.outcome_of(&found.value.key()).await.attempt(what())?;
+    let final_ = final_.map(|final_| final_.value);
+    journal::listed_row(broker, found.value, final_).await.map(Some)
+}
+
+/// A message, with as much of its texts as has room.
+#[derive(Debug)]
+struct Turn {
+    row: MessageRow,
+    /// The bytes of the message that are left out, and those of the answer.
+    more: (usize, usize),
+}
+
+/// The messages in their order; where there is no room for all, the newest ones have more of it.
+fn fitting(rows: Vec<MessageRow>, room: usize) -> Vec<Turn> {
+    let mut room = Room::new(room);
+    let turns = rows.into_iter().rev().map(|mut row| {
+        let answer = row.response.take().map(|response| room.take(response));
+        let message = room.take(std::mem::take(&mut row.message));
+        let more = (message.more, answer.as_ref().map_or(0, |answer| answer.more));
+        row.message = message.text;
+        row.response = answer.map(|answer| answer.text);
+        Turn { row, more }
+    });
+    let mut turns: Vec<Turn> = turns.collect();
+    turns.reverse();
+    turns
 }
 
 #[derive(Debug)]
 pub(super) struct Chat {
+    /// None: it is to be begun.
     conversation: Option<ConversationId>,
-    rows: Vec<MessageRow>,
-    older: Option<String>,
-    others: Vec<MessageRow>,
+    turns: Vec<Turn>,
+    older: Option<Cursor>,
+    others: Vec<Head>,
     open: Option<Open>,
 }
 
@@ -118,39 +179,37 @@ impl Chat {
     pub(super) async fn load(
         caller: &Caller,
         agent: &AgentName,
-        asked: Option<&ConversationId>,
-        is_new: bool,
-        before: Option<&str>,
+        conversation: Option<&ConversationId>,
+        before: Option<&Cursor>,
         is_live: bool,
     ) -> Result<Self, ApiError> {
-        let broker = &caller.client.broker;
-        let wanted = Wanted { agent: Some(agent.clone()), limit: LOOKED, ..Wanted::default() };
-        let newest = journal::list(broker, &wanted).await?.rows;
-        let mut seen = BTreeSet::new();
-        let others = newest.iter().rev().filter(|row| seen.insert(row.conversation_id.clone()));
-        let others: Vec<MessageRow> = others.take(LISTED).cloned().collect();
-        let last = others.iter().find(|row| row.sender == *caller.name()).or(others.first());
-        let conversation =
-            asked.or(last.filter(|_| !is_new).map(|row| &row.conversation_id)).cloned();
-        let (mut rows, mut older) = (Vec::new(), None);
-        if let Some(conversation) = &conversation {
-            let before = before.and_then(|before| before.parse().ok());
-            let of = Some(conversation.clone());
-            let wanted = Wanted { conversation: of, before, limit: PAGE, ..wanted };
-            let page = journal::list(broker, &wanted).await?;
-            (rows, older) = (page.rows, page.older.map(|older| older.to_string()));
+        let messages = async {
+            let Some(conversation) = conversation else { return Ok((Vec::new(), None)) };
+            let wanted = Wanted {
+                agent: Some(agent.clone()),
+                conversation: Some(conversation.clone()),
+                before: before.cloned(),
+                limit: PAGE,
+                ..Wanted::default()
+            };
+            let page = journal::list(&caller.client.broker, &wanted).await?;
+            let (mut rows, older) = (page.rows, page.older);
             if older.is_none()
-                && let Some(first) = first(caller, agent, conversation, &newest, &rows).await?
+                && let Some(first) = first(caller, agent, conversation, &rows).await?
             {
                 rows.insert(0, first);
             }
-        }
+            Ok::<_, ApiError>((rows, older))
+        };
+        let others = conversations::heads(caller, agent, None, BESIDE);
+        let ((rows, older), (others, _)) = tokio::try_join!(messages, others)?;
         // One turn at a time: the others wait for it.
         let open = match rows.iter().find(|row| !row.status.is_final()) {
             Some(row) => Some(Open::load(caller, row, is_live).await?),
             None => None,
         };
-        Ok(Self { conversation, rows, older, others, open })
+        let turns = fitting(rows, ROOM);
+        Ok(Self { conversation: conversation.cloned(), turns, older, others, open })
     }
 
     pub(super) fn open(&self) -> Option<&Open> {
@@ -159,66 +218,60 @@ impl Chat {
 
     pub(super) fn main(&self, context: &Context<'_>, agent: &AgentName) -> Markup {
         html! {
-            div class="chat" {
-                section aria-label="Conversation" {
+            div id="chat" class="chat" {
+                section id="conversation" aria-label="Conversation" {
                     @if let (Some(older), Some(conversation)) = (&self.older, &self.conversation) {
-                        p { a href={ (parts::conversation_path(agent, conversation)) "&before=" (older) } { "Older messages" } }
+                        p id="older" { a href={ (parts::conversation_path(agent, conversation)) "&before=" (older) } { "Older messages" } }
                     }
-                    div id="log" class="log" role="log" aria-label="Messages" tabindex="0" {
-                        @if self.rows.is_empty() { p { "No messages yet." } }
-                        @for row in &self.rows { (self.turn(context, row)) }
+                    div id="log" class="log" role="log" aria-label="Messages" aria-relevant="additions" tabindex="0" {
+                        @if self.turns.is_empty() { p id="none" { "No messages yet." } }
+                        @for turn in &self.turns { (self.turn(context, turn)) }
                     }
                     @if context.may(Scope::Send) { (self.form(context, agent)) }
-                    @else { p { "This token cannot send messages: its scope is read." } }
+                    @else { p id="send" { "This token cannot send messages: its scope is read." } }
                 }
-                nav aria-label="Conversations" {
-                    h3 { "Conversations" }
-                    p { a href={ (parts::agent_path(agent)) "?conversation=" } { "New conversation" } }
+                nav id="beside" aria-label="Conversations" {
+                    h3 id="beside-title" { "Conversations" }
+                    p id="begin" { a href=(parts::new_conversation_path(agent)) { "New conversation" } }
                     ul id="conversations" {
-                        @for row in &self.others {
-                            @let is_here = self.conversation.as_ref() == Some(&row.conversation_id);
-                            li {
-                                a href=(parts::conversation_path(agent, &row.conversation_id)) aria-current=[is_here.then_some("true")] {
-                                    (parts::short(&row.message, 60))
-                                }
-                                " " (row.sender) ", " (time(row.updated_at))
-                            }
+                        @for head in &self.others {
+                            (head.show(agent, self.conversation.as_ref() == Some(&head.conversation)))
                         }
                     }
-                    p { "As a command: " (parts::command(&format!("mozart conversations {agent}"))) }
+                    p id="beside-all" { a href={ (parts::agent_path(agent)) "/conversations" } { "All conversations" } }
+                    (parts::as_command("beside-command", &format!("mozart conversations {agent}")))
                 }
             }
         }
     }
 
-    fn turn(&self, context: &Context<'_>, row: &MessageRow) -> Markup {
+    fn turn(&self, context: &Context<'_>, Turn { row, more }: &Turn) -> Markup {
         let (sign, word) = of_message(row.status);
-        let key = MessageKey {
-            agent: row.agent.clone(),
-            sender: row.sender.clone(),
-            message_id: row.message_id.clone(),
-        };
+        let key = key(row);
+        let (id, path) = (&row.message_id, parts::message_path(&key));
         let open = self.open.as_ref().filter(|open| open.key == key);
         html! {
-            article id={ "message-" (row.message_id) } aria-busy=[open.map(|_| "true")] {
-                h3 { (row.sender) " " span class="small" { (time(row.created_at)) } }
+            article id={ "message-" (id) } data-agent=(row.agent) aria-busy=[open.map(|_| "true")] {
+                h3 { (row.sender) " " span class="small" { (still(row.created_at)) } }
                 (parts::text(&row.message))
+                (parts::rest(more.0, &format!("{path}/message"), "message"))
                 h3 { (row.agent) }
                 @if let Some(open) = open { (open.show(context)) }
-                @if let Some(response) = &row.response { div class="text answer" { (common::words::shown(response)) } }
-                @if let Some(reason) = &row.reason { p class="trouble" { (common::words::shown(reason)) } }
-                p class="small" {
+                @if let Some(response) = &row.response { (answer(id, response)) }
+                (parts::rest(more.1, &format!("{path}/answer"), "answer"))
+                @if let Some(reason) = &row.reason { p id={ "reason-" (id) } class="trouble" { (common::words::shown(reason)) } }
+                p id={ "status-" (id) } class="small" {
                     (state(sign, word))
                     @if row.status == Status::Pending { ": it waits for its turn" }
                     @if row.attempts > 1 { ", attempt " (row.attempts) }
-                    " " a href=(parts::message_path(&key)) { "details" span class="hidden" { " of message " (row.message_id) } }
+                    " " a href=(path) { "details" span class="hidden" { " of message " (id) } }
                 }
                 @if !row.status.is_final() && context.may_cancel(&row.sender) {
                     (Action {
-                        path: format!("{}/cancel", parts::message_path(&key)),
+                        path: format!("{path}/cancel"),
                         label: "Cancel",
                         about: "this message",
-                        command: format!("mozart cancel {}", row.message_id),
+                        command: format!("mozart cancel {id}"),
                         fields: &[],
                     }.show(context))
                 }
@@ -241,9 +294,48 @@ impl Chat {
                 label for="text" { "Message to " (agent) }
                 textarea id="text" name="text" rows="3" required aria-describedby="keys" {}
                 p id="keys" class="small" { "Enter sends, Shift+Enter begins a new line." }
-                button type="submit" { "Send" }
+                button id="send-button" type="submit" { "Send" }
                 " " (parts::command(&format!("mozart chat {agent} --conversation {conversation} TEXT")))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::message::Kind;
+    use common::{SenderName, Timestamp};
+
+    fn row(id: &str, message: String, response: String) -> MessageRow {
+        MessageRow {
+            message_id: MessageId::new(id).expect("valid"),
+            agent: AgentName::new("a").expect("valid"),
+            sender: SenderName::new("ana").expect("valid"),
+            conversation_id: ConversationId::new("c").expect("valid"),
+            kind: Kind::Chat,
+            message,
+            status: Status::Completed,
+            attempts: 1,
+            response: Some(response),
+            reason: None,
+            created_at: Timestamp::from_millis(1),
+            updated_at: Timestamp::from_millis(2),
+            cause: None,
+            redrive_of: None,
+            scheduled_for: None,
+            deliver_at: None,
+        }
+    }
+
+    #[test]
+    fn the_newest_messages_have_room_first() {
+        let long = || "x".repeat(20_000);
+        let rows = vec![row("m1", "hi".to_owned(), long()), row("m2", long(), long())];
+        let turns = fitting(rows, 30_000);
+        let ids: Vec<_> = turns.iter().map(|turn| turn.row.message_id.as_str()).collect();
+        assert_eq!(ids, ["m1", "m2"]);
+        assert_eq!((turns[0].more, turns[1].more), ((0, 19_488), (10_000, 0)));
+        assert_eq!(turns[0].row.message, "hi");
     }
 }

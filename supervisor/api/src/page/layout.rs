@@ -23,10 +23,20 @@ fn done(uri: &Uri) -> Option<&'static str> {
         "cancel" => "The message is cancelled.",
         "redrive" => "The message was sent again: this is the new one.",
         "drop" => "The dead letter is removed.",
+        "answer" => "The answer is stored: the agent goes on.",
         "drain" => "Drain requested.",
         "undrain" => "The node takes agents again.",
         _ => return None,
     })
+}
+
+/// Another path of this page, which has a query, that says the same of what was done.
+pub(super) fn still_done(path: &str, uri: &Uri) -> String {
+    let mut pairs = uri.query().into_iter().flat_map(|query| query.split('&'));
+    match pairs.find(|pair| pair.starts_with("done=")).filter(|_| done(uri).is_some()) {
+        Some(done) => format!("{path}&{done}"),
+        None => path.to_owned(),
+    }
 }
 
 fn page(title: &str, known: Option<&str>, body: &Markup) -> Markup {
@@ -80,27 +90,25 @@ pub(super) fn screen(visit: &Visit, uri: &Uri, loaded: &Loaded) -> Markup {
             " " span id="since" {}
             " " button type="button" id="pause" hidden { "Pause updates" }
         }
+        // What could not be read of the screen, which stays as it was; and what is read out of it.
+        p id="unread" class="trouble" role="status" hidden {}
+        p id="told" class="hidden" role="status" {}
         main id="main" tabindex="-1" { (loaded.main(&context)) }
         footer { "Every action here is a command: " (command("mozart help")) }
     };
     page(&loaded.title(), Some(&known), &body)
 }
 
-/// What went wrong, in place of a screen.
-pub(super) fn trouble(error: &ApiError) -> Markup {
-    html! {
-        h1 { (error.what) }
-        p { (error.cause) }
-        @if !error.try_.is_empty() { p { "Try: " (error.try_) } }
-        p { a href="/" { "To the fleet" } }
-    }
-}
-
 /// A page about what went wrong.
 pub(super) fn error(visit: Option<&Visit>, error: &ApiError) -> Markup {
     let body = html! {
         @if let Some(visit) = visit { (top(visit, "")) }
-        main id="main" tabindex="-1" { (trouble(error)) }
+        main id="main" tabindex="-1" {
+            h1 { (error.what) }
+            p { (error.cause) }
+            @if !error.try_.is_empty() { p { "Try: " (error.try_) } }
+            p { a href="/" { "To the fleet" } }
+        }
     };
     page("Error", None, &body)
 }
@@ -130,4 +138,17 @@ pub(super) fn sign_in(then: &str, refused: Option<&ApiError>) -> Markup {
 pub(super) fn main_of(context: &Context<'_>, loaded: &Loaded) -> String {
     let PreEscaped(markup) = loaded.main(context);
     markup
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_said_where_one_is_led() {
+        let led = |uri: &str| still_done("/agents/a?conversation=c", &uri.parse().expect("a path"));
+        assert_eq!(led("/agents/a"), "/agents/a?conversation=c");
+        assert_eq!(led("/agents/a?done=stop"), "/agents/a?conversation=c&done=stop");
+        assert_eq!(led("/agents/a?x=y&done=%0d%0aevil"), "/agents/a?conversation=c");
+    }
 }

@@ -1,23 +1,33 @@
 //! One message: its lanes from the sender to the final state, its attempts, and the questions that it led to.
 
-use broker::{Attempt as _, Found};
+use axum::extract::Path;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use broker::Attempt as _;
 use common::api::{MessageDetail, MessageRow};
 use common::event::{Event, EventBody, attempt_of};
 use common::message::{Cause, DeadLetter, Envelope, MessageKey};
 use common::users::Scope;
-use common::{SenderName, Timestamp, words};
+use common::{SenderName, Timestamp, failure, words};
 use maud::{Markup, html};
 use mozart_client::describe;
-use mozart_client::journal;
+use mozart_client::journal::{self, Glance};
 use mozart_client::reference::MessageRef;
 
-use super::chat::Open;
-use super::parts::{self, Action, Context, moment, of_message, state, time};
+use super::Visit;
+use super::chat::{self, Open};
+use super::parts::{self, Action, Context, Cut, Room, moment, of_message, state, time};
 use crate::caller::Caller;
 use crate::problem::Problem;
 
-/// Events that are listed in full.
+/// Records of events that are read, besides the last one; events that are listed, and how much of each, in characters.
+const RECORDS: usize = 200;
 const EVENTS: usize = 200;
+const EVENT: usize = 500;
+/// The bytes of request and answer that are shown.
+const ROOM: usize = 128 << 10;
+/// Questions that are shown.
+const QUESTIONS: usize = 50;
 /// The width of the lanes, in their own units.
 const WIDTH: u64 = 1_000;
 
@@ -25,6 +35,13 @@ const WIDTH: u64 = 1_000;
 pub(super) struct Message {
     key: MessageKey,
     detail: MessageDetail,
+    /// Its text, and that of its answer.
+    message: Cut,
+    answer: Option<Cut>,
+    /// Whether it has left the journal: then questions are looked for near it.
+    is_archived: bool,
+    /// Whether events between the first and the last ones are left out.
+    is_cut: bool,
     stored: Timestamp,
     path: Vec<Cause>,
     questions: Vec<Envelope>,
@@ -39,11 +56,21 @@ struct Attempt {
     incarnation: Option<u64>,
     delivered: Option<Timestamp>,
     acknowledged: Option<Timestamp>,
-    /// Pieces of text, and the times of the first and the last.
-    pieces: Option<(usize, Timestamp, Timestamp)>,
-    others: usize,
+    /// Pieces of text, and other events of the worker.
+    pieces: u64,
+    others: u64,
+    /// The times of the first and the last of them.
+    events: Option<(Timestamp, Timestamp)>,
     error: Option<String>,
     last: Timestamp,
+}
+
+impl Attempt {
+    /// Its worker had something to say.
+    fn see(&mut self, at: Timestamp) {
+        let first = self.events.map_or(at, |(first, _)| first);
+        self.events = Some((first, at));
+    }
 }
 
 fn attempts(history: &[Event]) -> Vec<Attempt> {
@@ -52,7 +79,7 @@ fn attempts(history: &[Event]) -> Vec<Attempt> {
         let number = attempt_of(event.seq);
         if all.last().is_none_or(|last| last.number != number) {
             let (incarnation, delivered, acknowledged) = (None, None, None);
-            let (pieces, others, error, last) = (None, 0, None, event.at);
+            let (pieces, others, events, error, last) = (0, 0, None, None, event.at);
             all.push(Attempt {
                 number,
                 incarnation,
@@ -60,6 +87,7 @@ fn attempts(history: &[Event]) -> Vec<Attempt> {
                 acknowledged,
                 pieces,
                 others,
+                events,
                 error,
                 last,
             });
@@ -73,10 +101,13 @@ fn attempts(history: &[Event]) -> Vec<Attempt> {
             }
             EventBody::Acknowledged => attempt.acknowledged = Some(event.at),
             EventBody::Text { .. } => {
-                let (count, first, _) = attempt.pieces.unwrap_or((0, event.at, event.at));
-                attempt.pieces = Some((count + 1, first, event.at));
+                attempt.pieces += 1;
+                attempt.see(event.at);
             }
-            EventBody::Worker { .. } => attempt.others += 1,
+            EventBody::Worker { .. } => {
+                attempt.others += 1;
+                attempt.see(event.at);
+            }
             EventBody::Error { error } => attempt.error = Some(error.clone()),
             EventBody::Reset { .. } => {}
         }
@@ -93,23 +124,35 @@ impl Message {
         let broker = &caller.client.broker;
         let whole = format!("{}/{}/{}", key.agent, key.sender, key.message_id);
         let reference: MessageRef = crate::routes::named(&whole)?;
-        let Found { request, .. } = reference.resolve_whole(broker).await?;
+        let glance = journal::glance(broker, &reference, RECORDS).await?;
+        let Glance { mut detail, request, archived, finished, is_cut } = glance;
         let (stored, envelope) = (request.at, request.value);
         let what = || format!("cannot read message {}", key.message_id);
         let since = envelope.created_at.min(stored);
-        let detail = async { journal::detail(broker, &reference).await };
-        let questions = async { broker.questions(key, since).await.attempt(what()) };
+        let questions = async {
+            match archived {
+                Some(place) => broker.archived_questions(key, place).await.attempt(what()),
+                None => broker.questions(key, since, finished).await.attempt(what()),
+            }
+        };
         let letter = async { broker.dead_letter(key).await.attempt(what()) };
-        let (detail, questions, letter) = tokio::try_join!(detail, questions, letter)?;
+        let (questions, letter) = tokio::try_join!(questions, letter)?;
         let questions: Vec<Envelope> = questions.into_iter().map(|stored| stored.value).collect();
         let questions = questions.into_iter().filter(|one| caller.sees(&one.agent)).collect();
         let open = match detail.row.status.is_final() {
             false => Some(Open::load(caller, &detail.row, is_live).await?),
             true => None,
         };
+        let mut room = Room::new(ROOM);
+        let answer = detail.row.response.take().map(|response| room.take(response));
+        let message = room.take(std::mem::take(&mut detail.row.message));
         Ok(Self {
             key: key.clone(),
             detail,
+            message,
+            answer,
+            is_archived: archived.is_some(),
+            is_cut,
             stored,
             path: envelope.path.into_iter().filter(|cause| caller.sees(&cause.agent)).collect(),
             questions,
@@ -122,6 +165,11 @@ impl Message {
         format!("Message to {}", self.key.agent)
     }
 
+    /// Whether nothing of it changes any more.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_archived
+    }
+
     pub(super) fn open(&self) -> Option<&Open> {
         self.open.as_ref()
     }
@@ -131,8 +179,8 @@ impl Message {
             &self.detail.row;
         let (sign, word) = of_message(*status);
         html! {
-            h1 { "Message to " a href=(parts::agent_path(agent)) { (agent) } }
-            dl class="facts" {
+            h1 id="title" { "Message to " a href=(parts::agent_path(agent)) { (agent) } }
+            dl id="facts" class="facts" {
                 div { dt { "Status" } dd id="status" { (state(sign, word)) } }
                 div { dt { "From" } dd { (sender) } }
                 div { dt { "Id" } dd { (message_id) } }
@@ -140,28 +188,42 @@ impl Message {
                 div { dt { "Attempts" } dd { (self.detail.row.attempts) } }
                 @if let Some(of) = &self.detail.row.redrive_of { div { dt { "Repeats" } dd { a href={ "/messages/" (of) } { (of) } } } }
             }
-            @if let Some(reason) = &self.detail.row.reason { p class="trouble" { (words::shown(reason)) } }
-            (self.actions(context))
-            h2 { "Lanes" }
-            (self.lanes())
-            h2 { "Text" }
+            @if let Some(reason) = &self.detail.row.reason { p id="reason" class="trouble" { (words::shown(reason)) } }
+            section id="actions" aria-label="Actions" { (self.actions(context)) }
+            h2 id="lanes-title" { "Lanes" }
+            section id="lanes" aria-labelledby="lanes-title" { (self.lanes()) }
+            h2 id="text-title" { "Text" }
+            section id="texts" aria-labelledby="text-title" { (self.texts(context)) }
+            h2 id="tree-title" { "Questions between agents" }
+            section id="tree" aria-labelledby="tree-title" { (self.tree()) }
+            h2 id="events-title" { "Events" }
+            details id="events" {
+                summary { @if self.is_cut { "The first events, and the last" } @else { (words::count(self.detail.history.len() as u64, "event", "events")) } }
+                ol class="events" tabindex="0" {
+                    @for event in self.detail.history.iter().take(EVENTS) { li { (parts::short(&describe::event(event), EVENT)) } }
+                }
+                @if self.is_cut || self.detail.history.len() > EVENTS {
+                    p { "All of them: " (parts::command(&format!("mozart journal show {message_id}"))) }
+                }
+            }
+            (parts::as_command("command", &format!("mozart explain {message_id}")))
+        }
+    }
+
+    fn texts(&self, context: &Context<'_>) -> Markup {
+        let path = parts::message_path(&self.key);
+        let MessageRow { agent, sender, message_id, .. } = &self.detail.row;
+        html! {
             h3 { (sender) }
-            (parts::text(&self.detail.row.message))
+            (parts::text(&self.message.text))
+            (parts::rest(self.message.more, &format!("{path}/message"), "message"))
             h3 { (agent) }
             @if let Some(open) = &self.open { (open.show(context)) }
-            @else if let Some(response) = &self.detail.row.response { div class="text answer" { (words::shown(response)) } }
-            @else { p { "There is no answer." } }
-            h2 { "Questions between agents" }
-            (self.tree())
-            h2 { "Events" }
-            details {
-                summary { (words::count(self.detail.history.len() as u64, "event", "events")) }
-                ol class="events" tabindex="0" {
-                    @for event in self.detail.history.iter().take(EVENTS) { li { (words::shown(&describe::event(event))) } }
-                }
-                @if self.detail.history.len() > EVENTS { p { "The others: " (parts::command(&format!("mozart journal show {message_id}"))) } }
+            @else if let Some(answer) = &self.answer {
+                (chat::answer(message_id, &answer.text))
+                (parts::rest(answer.more, &format!("{path}/answer"), "answer"))
             }
-            p { "As a command: " (parts::command(&format!("mozart explain {message_id}"))) }
+            @else { p { "There is no answer." } }
         }
     }
 
@@ -196,28 +258,22 @@ impl Message {
             let nth =
                 if attempts.len() > 1 { format!(" {}", attempt.number) } else { String::new() };
             if let Some(at) = attempt.delivered {
-                let incarnation = attempt.incarnation.unwrap_or_default();
-                let end = attempt.acknowledged.unwrap_or(at);
-                lanes.push(Lane {
-                    end,
-                    ..Lane::point(
-                        &format!("Delivered{nth}"),
-                        at,
-                        format!("to incarnation {incarnation}"),
-                    )
-                });
-            }
-            if let Some((count, first, last)) = attempt.pieces {
-                let others = match attempt.others {
-                    0 => String::new(),
-                    others => {
-                        format!(", {}", words::count(others as u64, "other event", "other events"))
-                    }
-                };
-                let text = format!(
-                    "{}{others}",
-                    words::count(count as u64, "piece of text", "pieces of text")
+                let to = attempt.incarnation.map_or_else(
+                    || "to an incarnation that is not on record".to_owned(),
+                    |incarnation| format!("to incarnation {incarnation}"),
                 );
+                let end = attempt.acknowledged.unwrap_or(at);
+                lanes.push(Lane { end, ..Lane::point(&format!("Delivered{nth}"), at, to) });
+            }
+            if let Some((first, last)) = attempt.events {
+                let pieces = words::count(attempt.pieces, "piece of text", "pieces of text");
+                let others = words::count(attempt.others, "other event", "other events");
+                let told = match (attempt.pieces, attempt.others) {
+                    (_, 0) => pieces,
+                    (0, _) => others,
+                    (_, _) => format!("{pieces}, {others}"),
+                };
+                let text = if self.is_cut { format!("at least {told}") } else { told };
                 lanes.push(Lane { end: last, ..Lane::point(&format!("Events{nth}"), first, text) });
             }
             if let Some(error) = &attempt.error {
@@ -238,7 +294,7 @@ impl Message {
                         strong { (lane.name) } " " (moment(lane.at)) " +" (lane.at.since(from).as_millis()) " ms: " (words::shown(&lane.text))
                         svg viewBox={ "0 0 " (WIDTH + 10) " 10" } preserveAspectRatio="none" aria-hidden="true" focusable="false" {
                             rect class="axis" x="0" y="4" width=(WIDTH + 10) height="1" {}
-                            rect class="bar" x=(x(lane.at)) y="1" width=((x(lane.end) - x(lane.at)).max(8)) height="7" {}
+                            rect class="bar" x=(x(lane.at)) y="1" width=(x(lane.end).saturating_sub(x(lane.at)).max(8)) height="7" {}
                         }
                     }
                 }
@@ -250,16 +306,39 @@ impl Message {
         let this = html! {
             strong { "this message to " (self.key.agent) }
             @if !self.questions.is_empty() {
-                ul { @for one in &self.questions {
-                    li { a href=(parts::message_path(&one.key())) { (parts::short(&one.message, 80)) } " to " (one.agent) " " (time(one.created_at)) }
+                ul { @for one in self.questions.iter().take(QUESTIONS) {
+                    li id={ "question-" (one.message_id) } { a href=(parts::message_path(&one.key())) { (parts::short(&one.message, 80)) } " to " (one.agent) " " (time(one.created_at)) }
                 } }
             }
         };
         html! {
+            @if self.is_archived { p { "It has left the journal: questions are looked for near it in the history." } }
             @if self.path.is_empty() && self.questions.is_empty() && self.detail.row.cause.is_none() { p { "It led to none, and came from none." } }
             @else { ul class="tree" { (nested(&self.path, &this)) } }
         }
     }
+}
+
+/// The whole text of a message or of its answer, as it is.
+pub(super) async fn whole(
+    visit: Visit,
+    Path((agent, sender, message, part)): Path<(String, String, String, String)>,
+) -> Result<Response, Problem> {
+    let reference: MessageRef = crate::routes::named(&format!("{agent}/{sender}/{message}"))?;
+    let agent = crate::routes::named(&agent)?;
+    visit.caller.reach(&agent)?;
+    let broker = &visit.caller.client.broker;
+    let row = journal::glance(broker, &reference, 1).await?.detail.row;
+    let text = match part.as_str() {
+        "message" => Some(row.message),
+        "answer" => row.response,
+        _ => None,
+    };
+    let text = text.ok_or_else(|| {
+        let what = format!("message {message} has no {part:?}");
+        failure::error(failure::NOT_FOUND, what, "there is none, or not yet", "/")
+    })?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }
 
 /// Whoever asked, around what was asked.
@@ -332,12 +411,14 @@ mod tests {
             event(1_000_001, EventBody::Delivered { incarnation: 5 }),
             event(1_000_002, text()),
             event(1_000_003, text()),
+            event(1_000_004, EventBody::Worker { event: serde_json::json!({"type": "tool"}) }),
         ];
         let all = attempts(&history);
         assert_eq!(all.iter().map(|one| one.number).collect::<Vec<_>>(), [1, 2]);
         assert_eq!((all[0].incarnation, all[0].error.as_deref()), (Some(4), Some("exit code 1")));
         let at = Timestamp::from_millis;
-        assert_eq!(all[1].pieces, Some((2, at(1_000_002), at(1_000_003))));
+        assert_eq!((all[1].pieces, all[1].others), (2, 1));
+        assert_eq!(all[1].events, Some((at(1_000_002), at(1_000_004))));
         assert_eq!(all[1].acknowledged, None);
     }
 }

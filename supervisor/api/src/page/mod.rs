@@ -3,8 +3,10 @@
 
 mod actions;
 mod agent;
+mod asked;
 mod attention;
 mod chat;
+mod conversations;
 mod fleet;
 mod layout;
 mod live;
@@ -12,6 +14,7 @@ mod message;
 mod parts;
 mod screen;
 mod session;
+mod shared;
 mod signin;
 mod system;
 mod tabs;
@@ -23,11 +26,12 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
+use common::Timestamp;
 use common::api::ApiError;
 use mozart_client::now;
-use mozart_client::reference::MessageRef;
 
 pub(crate) use session::Sessions;
+pub(crate) use shared::Reads;
 
 use crate::Api;
 use crate::caller::Caller;
@@ -51,10 +55,14 @@ pub(crate) fn router(api: &Api) -> Router<Api> {
         .route("/agents/{agent}/{part}", get(show).post(actions::agent))
         .route("/messages/{message}", get(find))
         .route("/messages/{agent}/{sender}/{message}", get(show))
-        .route("/messages/{agent}/{sender}/{message}/{action}", post(actions::message))
+        .route(
+            "/messages/{agent}/{sender}/{message}/{action}",
+            get(message::whole).post(actions::message),
+        )
         .route("/attention", get(show))
         .route("/system", get(show))
         .route("/nodes/{node}/{action}", post(actions::node))
+        .route("/questions/answer", post(actions::answer))
         .route("/live", get(live::follow))
         .route("/sign-in", get(signin::form).post(signin::with_token))
         .route("/sign-in/{link}", get(signin::with_link))
@@ -69,6 +77,8 @@ struct Visit {
     caller: Caller,
     /// What the forms of the session carry.
     form: String,
+    /// When the session ends.
+    until: Timestamp,
 }
 
 impl FromRequestParts<Api> for Visit {
@@ -127,28 +137,30 @@ async fn gate(State(api): State<Api>, mut request: Request, next: Next) -> Respo
 /// Looks for the session of a request.
 async fn enter(api: &Api, request: &mut Request) -> Result<Option<Visit>, Problem> {
     let session = api.sessions.of(&api.keys, request.headers(), now()).await?;
-    let Some(session::Session { token, form }) = session else { return Ok(None) };
-    let visit = Visit { caller: Caller::new(api, token), form };
+    let Some(session::Session { token, form, until }) = session else { return Ok(None) };
+    let visit = Visit { caller: Caller::new(api, token), form, until };
     gate::count(api, &visit.caller)?;
     request.extensions_mut().insert(visit.clone());
     Ok(Some(visit))
 }
 
 /// Any of the screens.
-async fn show(visit: Visit, uri: Uri) -> Result<Html<String>, Problem> {
+async fn show(visit: Visit, uri: Uri) -> Result<Response, Problem> {
     let screen = Screen::of(&uri)?;
+    if let Screen::Entry(agent) = &screen {
+        visit.caller.reach(agent)?;
+        // The path names the conversation from now on: what is seen is what is sent to, whichever others begin meanwhile.
+        let path = chat::entry(&visit.caller, agent).await?;
+        return Ok(Redirect::to(&layout::still_done(&path, &uri)).into_response());
+    }
     let loaded = screen.load(&visit.caller, false).await?;
-    Ok(Html(layout::screen(&visit, &uri, &loaded).into_string()))
+    Ok(Html(layout::screen(&visit, &uri, &loaded).into_string()).into_response())
 }
 
-/// A message by its id alone, or what else the command line takes.
+/// A message by its id alone, or as the API takes it.
 async fn find(visit: Visit, Path(message): Path<String>) -> Result<Redirect, Problem> {
-    let what = format!("{message:?} is no message");
-    let message: MessageRef =
-        message.parse().map_err(|cause| Problem::usage(what, cause, "check the spelling"))?;
-    let stored = message.resolve(&visit.caller.client.broker).await?;
-    visit.caller.reach(&stored.value.agent)?;
-    Ok(Redirect::to(&parts::message_path(&stored.value.key())))
+    let found = crate::routes::message(&visit.caller, &message).await?;
+    Ok(Redirect::to(&parts::message_path(&found.request.value.key())))
 }
 
 async fn asset(Path(file): Path<String>) -> Response {

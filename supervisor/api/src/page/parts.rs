@@ -43,6 +43,10 @@ pub(super) fn conversation_path(agent: &AgentName, conversation: &ConversationId
     format!("/agents/{agent}?conversation={conversation}")
 }
 
+pub(super) fn new_conversation_path(agent: &AgentName) -> String {
+    format!("/agents/{agent}?conversation=")
+}
+
 /// A sign beside a word: never a colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
@@ -118,6 +122,13 @@ pub(super) fn time(at: Timestamp) -> Markup {
     html! { time datetime=(exact) title=(exact) data-ago { (text) " UTC" } }
 }
 
+/// The same where readers hear of every change: it stays as it is.
+pub(super) fn still(at: Timestamp) -> Markup {
+    let exact = at.to_string();
+    let text = exact.get(..19).unwrap_or(&exact).replace('T', " ");
+    html! { time datetime=(exact) title=(exact) { (text) " UTC" } }
+}
+
 /// A time of the day, to the millisecond.
 pub(super) fn moment(at: Timestamp) -> Markup {
     let exact = at.to_string();
@@ -140,14 +151,22 @@ pub(super) struct Action<'a> {
 }
 
 impl Action<'_> {
+    /// The same form has the same name whenever the screen is read: the focus stays on its button.
+    fn id(&self) -> String {
+        let named = self.fields.iter().filter(|(name, _)| *name != "back");
+        let fields: String = named.map(|(_, value)| format!("-{value}")).collect();
+        format!("do{}{fields}", self.path.replace('/', "-"))
+    }
+
     pub(super) fn show(&self, context: &Context<'_>) -> Markup {
+        let id = self.id();
         let Self { path, label, about, command: line, fields } = self;
         html! {
-            form class="action" method="post" action=(path) {
+            form id=(id) class="action" method="post" action=(path) {
                 input type="hidden" name="form" value=(context.visit.form);
                 input type="hidden" name="back" value=(context.path);
                 @for (name, value) in *fields { input type="hidden" name=(name) value=(value); }
-                button type="submit" { (label) span class="hidden" { " " (about) } }
+                button id={ (id) "-button" } type="submit" { (label) span class="hidden" { " " (about) } }
                 (command(line))
             }
         }
@@ -155,9 +174,9 @@ impl Action<'_> {
 }
 
 /// What could not be read, where the rest can be shown.
-pub(super) fn trouble(error: &common::api::ApiError) -> Markup {
+pub(super) fn trouble(id: &str, error: &common::api::ApiError) -> Markup {
     html! {
-        p class="trouble" {
+        p id=(id) class="trouble" {
             strong { (error.what) }
             @if !error.cause.is_empty() { ": " (error.cause) }
             @if !error.try_.is_empty() { ". Try: " (error.try_) }
@@ -165,9 +184,55 @@ pub(super) fn trouble(error: &common::api::ApiError) -> Markup {
     }
 }
 
-/// Text of others in full, as it is.
+/// The last line of a block: how the same is had without the page.
+pub(super) fn as_command(id: &str, text: &str) -> Markup {
+    html! { p id=(id) { "As a command: " (command(text)) } }
+}
+
+/// Text of others, as it is.
 pub(super) fn text(text: &str) -> Markup {
     html! { div class="text" { (words::shown(text)) } }
+}
+
+/// How much text a screen has room for, in bytes: what it costs to send does not depend on how long the answers are.
+#[derive(Debug)]
+pub(super) struct Room(usize);
+
+/// A text, or its beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) text: String,
+    /// How many bytes are left out.
+    pub(super) more: usize,
+}
+
+impl Room {
+    /// What one text gets, at most.
+    const MOST: usize = 64 << 10;
+    /// What one text gets, however many came before it.
+    const LEAST: usize = 512;
+
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(bytes)
+    }
+
+    /// The beginning of a text that has room.
+    pub(super) fn take(&mut self, mut text: String) -> Cut {
+        let whole = text.len();
+        let end = text.floor_char_boundary(self.0.clamp(Self::LEAST, Self::MOST));
+        text.truncate(end);
+        self.0 = self.0.saturating_sub(text.len());
+        Cut { more: whole - text.len(), text }
+    }
+}
+
+/// Where the rest of a text is; nothing if there is none.
+pub(super) fn rest(more: usize, path: &str, of: &str) -> Markup {
+    html! {
+        @if more > 0 {
+            p class="small" { a href=(path) { (words::bytes(more as u64)) " more: the whole " (of) } }
+        }
+    }
 }
 
 pub(super) fn short(text: &str, most: usize) -> String {
@@ -179,5 +244,41 @@ pub(super) fn value(value: &serde_json::Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),
         None => serde_json::to_string_pretty(value).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_share_the_room_of_a_screen_and_each_is_seen() {
+        let mut room = Room::new(100 << 10);
+        let long = || "ä".repeat(50 << 10);
+        let first = room.take(long());
+        assert_eq!((first.text.len(), first.more), (64 << 10, 36 << 10));
+        assert_eq!(
+            room.take("all of it".to_owned()),
+            Cut { text: "all of it".to_owned(), more: 0 }
+        );
+        let rest = room.take(long());
+        assert!(rest.text.len() < 36 << 10 && rest.text.chars().all(|c| c == 'ä'), "whole letters");
+        assert_eq!(room.take(long()).text.len(), 512, "the last ones, too");
+        let html = rest_of(3 << 10);
+        assert!(html.contains("3 KiB more"), "{html}");
+        assert_eq!(rest_of(0), "");
+        fn rest_of(more: usize) -> String {
+            super::rest(more, "/x", "answer").into_string()
+        }
+    }
+
+    #[test]
+    fn a_form_is_named_after_what_it_does() {
+        let id = |fields| {
+            let (label, about, command) = ("Go", "it", String::new());
+            Action { path: "/agents/a/rollback".to_owned(), label, about, command, fields }.id()
+        };
+        assert_eq!(id(&[("generation", "3"), ("back", "/x")]), "do-agents-a-rollback-3");
+        assert_eq!(id(&[]), "do-agents-a-rollback");
     }
 }

@@ -1,8 +1,10 @@
 //! The screens by their paths: loaded for a page, and again for its stream of events.
 
+use std::time::Duration;
+
 use axum::extract::Query;
 use axum::http::Uri;
-use broker::Cursor;
+use broker::{Cursor, Watched};
 use common::message::MessageKey;
 use common::{AgentName, ConversationId, failure};
 use maud::Markup;
@@ -26,6 +28,8 @@ pub(super) enum Screen {
     Fleet {
         after: Option<AgentName>,
     },
+    /// An agent, whichever conversation there is: one is chosen, and the path of that is shown.
+    Entry(AgentName),
     Agent {
         agent: AgentName,
         tab: Tab,
@@ -40,6 +44,22 @@ struct Parameters {
     after: Option<String>,
     conversation: Option<String>,
     before: Option<String>,
+}
+
+/// How often a screen is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rhythm {
+    /// Although nothing is known to have happened: figures have no events.
+    pub(super) every: Duration,
+    /// The same just after something has happened.
+    pub(super) after: Duration,
+    /// And no more often, whatever happens.
+    pub(super) least: Duration,
+}
+
+const fn rhythm(every: u64, after: u64, least: u64) -> Rhythm {
+    let ms = Duration::from_millis;
+    Rhythm { every: ms(every), after: ms(after), least: ms(least) }
 }
 
 fn given<T: std::str::FromStr<Err: std::fmt::Display>>(
@@ -59,16 +79,17 @@ impl Screen {
             ["attention"] => Self::Attention,
             ["system"] => Self::System,
             ["agents", agent] => {
-                let (is_new, conversation) = match conversation.as_deref() {
-                    Some("") => (true, None),
-                    _ => (false, given::<ConversationId>(conversation.as_ref())?),
-                };
-                let before = given::<Cursor>(before.as_ref())?.map(|cursor| cursor.to_string());
-                let tab = Tab::Chat { conversation, is_new, before };
-                Self::Agent { agent: named(agent)?, tab }
+                let agent = named(agent)?;
+                if conversation.is_none() {
+                    return Ok(Self::Entry(agent));
+                }
+                let conversation = given::<ConversationId>(conversation.as_ref())?;
+                let before = given::<Cursor>(before.as_ref())?;
+                Self::Agent { agent, tab: Tab::Chat { conversation, before } }
             }
             ["agents", agent, tab] => {
-                let tab = Tab::of(tab).ok_or_else(|| Self::nowhere(uri))?;
+                let before = given::<Cursor>(before.as_ref())?;
+                let tab = Tab::of(tab, before).ok_or_else(|| Self::nowhere(uri))?;
                 Self::Agent { agent: named(agent)?, tab }
             }
             ["messages", agent, sender, message] => Self::Message(MessageKey {
@@ -88,7 +109,7 @@ impl Screen {
     /// The agent that it is about; none if it is about all.
     pub(super) fn agent(&self) -> Option<&AgentName> {
         match self {
-            Self::Agent { agent, .. } => Some(agent),
+            Self::Agent { agent, .. } | Self::Entry(agent) => Some(agent),
             Self::Message(key) => Some(&key.agent),
             Self::Fleet { .. } | Self::Attention | Self::System => None,
         }
@@ -99,13 +120,57 @@ impl Screen {
         matches!(self, Self::Agent { tab: Tab::Logs, .. })
     }
 
+    /// Whether what was stored in the journal of its agent may change it.
+    pub(super) fn shows(&self, stored: &Watched) -> bool {
+        match (self, stored) {
+            (Self::Message(key), Watched::Request(request)) => request.key() == *key,
+            (Self::Message(key), Watched::Final(of, _)) => of == key,
+            (Self::Agent { tab, .. }, Watched::Request(_) | Watched::Final(..)) => match tab {
+                Tab::Chat { .. }
+                | Tab::Conversations { .. }
+                | Tab::Timeline
+                | Tab::Queue { .. } => true,
+                Tab::Logs | Tab::Config => false,
+            },
+            (Self::Fleet { .. } | Self::Entry(_) | Self::Attention | Self::System, _) => false,
+        }
+    }
+
+    pub(super) fn rhythm(&self) -> Rhythm {
+        match self {
+            Self::Fleet { .. } => rhythm(2_000, 2_000, 1_000),
+            Self::Agent { tab: Tab::Chat { .. } | Tab::Queue { .. }, .. } => {
+                rhythm(10_000, 2_000, 400)
+            }
+            Self::Entry(_)
+            | Self::Agent {
+                tab: Tab::Conversations { .. } | Tab::Timeline | Tab::Logs | Tab::Config,
+                ..
+            }
+            | Self::Message(_)
+            | Self::Attention => rhythm(10_000, 10_000, 1_000),
+            Self::System => rhythm(10_000, 10_000, 5_000),
+        }
+    }
+
+    /// What names a read of it for a caller: whoever may see the same is shown the same.
+    pub(super) fn read_by(&self, caller: &Caller) -> String {
+        format!("{self:?} {:?} {}", caller.token.agents, caller.token.scope)
+    }
+
     /// With everything; for its stream of events, without the answer that is being written.
     pub(super) async fn load(&self, caller: &Caller, is_live: bool) -> Result<Loaded, Problem> {
         if let Some(agent) = self.agent() {
             caller.reach(agent)?;
         }
         Ok(match self {
-            Self::Fleet { after } => Loaded::Fleet(Fleet::load(caller, after.clone()).await?),
+            Self::Fleet { after } => {
+                Loaded::Fleet(Fleet::load(caller, after.clone(), is_live).await?)
+            }
+            Self::Entry(agent) => {
+                let what = format!("the page of {agent} names no conversation");
+                return Err(Problem::usage(what, "there may be several", "reload the page"));
+            }
             Self::Agent { agent, tab } => {
                 Loaded::Agent(Box::new(Agent::load(caller, agent, tab, is_live).await?))
             }
@@ -149,6 +214,14 @@ impl Loaded {
         }
     }
 
+    /// Whether nothing on it changes any more, as far as is known.
+    pub(super) fn is_settled(&self) -> bool {
+        match self {
+            Self::Message(message) => message.is_settled(),
+            Self::Fleet(_) | Self::Agent(_) | Self::Attention(_) | Self::System(_) => false,
+        }
+    }
+
     /// The message whose answer is being written on this screen.
     pub(super) fn open(&self) -> Option<&Open> {
         match self {
@@ -174,15 +247,26 @@ mod tests {
         assert_eq!(of("/?after=a&done=x").expect("there"), Screen::Fleet { after: Some(agent()) });
         let logs = Screen::Agent { agent: agent(), tab: Tab::Logs };
         assert_eq!(of("/agents/a/logs").expect("there"), logs);
-        let chat = |conversation: Option<&str>, is_new| {
+        let chat = |conversation: Option<&str>| {
             let conversation = conversation.map(|one| ConversationId::new(one).expect("valid"));
-            let tab = Tab::Chat { conversation, is_new, before: None };
-            Screen::Agent { agent: agent(), tab }
+            Screen::Agent { agent: agent(), tab: Tab::Chat { conversation, before: None } }
         };
-        assert_eq!(of("/agents/a").expect("there"), chat(None, false));
-        assert_eq!(of("/agents/a?conversation=").expect("there"), chat(None, true));
-        assert_eq!(of("/agents/a?conversation=b%40c").expect("there"), chat(Some("b@c"), false));
-        for bad in ["/agents/A", "/agents/a/odd", "/messages/a/b", "/x", "/?after=A", "/agents/"] {
+        assert_eq!(of("/agents/a").expect("there"), Screen::Entry(agent()));
+        assert_eq!(of("/agents/a?done=stop").expect("there"), Screen::Entry(agent()));
+        assert_eq!(of("/agents/a?conversation=").expect("there"), chat(None));
+        assert_eq!(of("/agents/a?conversation=b%40c").expect("there"), chat(Some("b@c")));
+        let conversations = Tab::Conversations { before: None };
+        let conversations = Screen::Agent { agent: agent(), tab: conversations };
+        assert_eq!(of("/agents/a/conversations").expect("there"), conversations);
+        for bad in [
+            "/agents/A",
+            "/agents/a/odd",
+            "/messages/a/b",
+            "/x",
+            "/?after=A",
+            "/agents/",
+            "/agents/a/queue?before=x",
+        ] {
             assert!(of(bad).is_err(), "{bad}");
         }
     }

@@ -21,6 +21,8 @@ pub(crate) struct Session {
     pub(crate) token: Token,
     /// What its forms carry, so that no other page can send them.
     pub(crate) form: String,
+    /// When it ends.
+    pub(crate) until: Timestamp,
 }
 
 /// What sessions are signed with.
@@ -33,6 +35,8 @@ struct Claim<'a> {
     name: SenderName,
     until: Timestamp,
     nonce: &'a str,
+    /// What stands for the token's hash.
+    of: &'a str,
     tag: &'a str,
 }
 
@@ -47,11 +51,11 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 impl<'a> Claim<'a> {
     fn read(cookie: &'a str) -> Option<Self> {
-        let mut parts = cookie.splitn(4, '.');
-        let (tag, until, nonce, name) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let mut parts = cookie.splitn(5, '.');
+        let mut next = || parts.next();
+        let (tag, until, nonce, of, name) = (next()?, next()?, next()?, next()?, next()?);
         let until = Timestamp::from_millis(until.parse().ok()?);
-        Some(Self { name: SenderName::new(name).ok()?, until, nonce, tag })
+        Some(Self { name: SenderName::new(name).ok()?, until, nonce, of, tag })
     }
 }
 
@@ -63,22 +67,35 @@ impl Signer {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()))
     }
 
-    fn said(token: &Token, until: Timestamp, nonce: &str) -> String {
-        format!("session\n{}\n{}\n{}\n{nonce}", token.name, token.hash, until.as_millis())
+    /// What stands for a token in its sessions: another token of the same name has another one.
+    fn of(&self, token: &Token) -> String {
+        let whole = hex(hmac::sign(&self.0, format!("token\n{}", token.hash).as_bytes()).as_ref());
+        whole.get(..32).unwrap_or(&whole).to_owned()
+    }
+
+    fn said(name: &SenderName, of: &str, until: Timestamp, nonce: &str) -> String {
+        format!("session\n{name}\n{of}\n{}\n{nonce}", until.as_millis())
     }
 
     /// The cookie of a new session.
     fn cookie(&self, token: &Token, until: Timestamp, nonce: &str) -> String {
-        let tag = hmac::sign(&self.0, Self::said(token, until, nonce).as_bytes());
-        format!("{}.{}.{nonce}.{}", hex(tag.as_ref()), until.as_millis(), token.name)
+        let of = self.of(token);
+        let said = Self::said(&token.name, &of, until, nonce);
+        let tag = hmac::sign(&self.0, said.as_bytes());
+        format!("{}.{}.{nonce}.{of}.{}", hex(tag.as_ref()), until.as_millis(), token.name)
     }
 
-    /// Whether a claim is of a session that was begun with this token, and is not over.
-    fn holds(&self, claim: &Claim<'_>, token: &Token, now: Timestamp) -> bool {
-        let said = Self::said(token, claim.until, claim.nonce);
-        let is_ours = unhex(claim.tag)
+    /// Whether a claim was signed here, and is not over: all that can be told without asking for the token.
+    fn is_ours(&self, claim: &Claim<'_>, now: Timestamp) -> bool {
+        let said = Self::said(&claim.name, claim.of, claim.until, claim.nonce);
+        let is_signed = unhex(claim.tag)
             .is_some_and(|tag| hmac::verify(&self.0, said.as_bytes(), &tag).is_ok());
-        is_ours && claim.until > now && claim.name == token.name
+        is_signed && claim.until > now
+    }
+
+    /// Whether a claim that is ours is of a session that was begun with this token.
+    fn is_of(&self, claim: &Claim<'_>, token: &Token) -> bool {
+        claim.name == token.name && claim.of == self.of(token)
     }
 
     /// What the forms of a session carry.
@@ -129,9 +146,10 @@ impl Sessions {
     ) -> Result<String, ApiError> {
         let signer = self.signer().await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
-        let ends = Timestamp::from_millis(now.as_millis().saturating_add(LASTS));
-        let cookie = signer.cookie(token, ends, &nonce);
-        Ok(header(&signer.name(), &cookie, LASTS / 1_000, is_encrypted))
+        let until = ends(token, now);
+        let seconds = until.since(now).as_secs().max(1);
+        let cookie = signer.cookie(token, until, &nonce);
+        Ok(header(&signer.name(), &cookie, seconds, is_encrypted))
     }
 
     /// Makes the browser forget the session.
@@ -152,15 +170,27 @@ impl Sessions {
         let signer = self.signer().await?;
         let name = signer.name();
         let Some(claim) = cookie(headers, &name).and_then(Claim::read) else { return Ok(None) };
-        let token = keys.of(&claim.name).await?;
-        let token = token.filter(|token| signer.holds(&claim, token, now));
-        Ok(token.map(|token| Session { token, form: signer.form(claim.tag) }))
+        // First: what somebody made up costs the broker nothing.
+        if !signer.is_ours(&claim, now) {
+            return Ok(None);
+        }
+        let token = keys.of(&claim.name).await?.filter(|token| signer.is_of(&claim, token));
+        let (form, until) = (signer.form(claim.tag), claim.until);
+        Ok(token.map(|token| Session { token, form, until }))
     }
+}
+
+/// When a session ends that begins now: no later than its token.
+fn ends(token: &Token, now: Timestamp) -> Timestamp {
+    let until = Timestamp::from_millis(now.as_millis().saturating_add(LASTS));
+    token.expires.map_or(until, |expires| expires.min(until))
 }
 
 fn header(name: &str, value: &str, seconds: u64, is_encrypted: bool) -> String {
     let secure = if is_encrypted { "; Secure" } else { "" };
-    format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
+    // Not `Strict`: whoever follows a link here from a mail, or from the file of `mozart ui`, would seem to be signed out. What changes
+    // something is a POST, with which `Lax` sends no cookie from another site; its origin and the value of the form are checked as well.
+    format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}")
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -194,27 +224,40 @@ mod tests {
         let shop = token("shop", "aa");
         let cookie = signer.cookie(&shop, at(100), "n1");
         let claim = Claim::read(&cookie).expect("ours");
-        assert!(signer.holds(&claim, &shop, at(99)));
-        assert!(!signer.holds(&claim, &shop, at(100)), "it is over");
-        assert!(!signer.holds(&claim, &token("shop", "bb"), at(99)), "another token of that name");
-        assert!(!Signer::new("other").holds(&claim, &shop, at(99)), "another fleet");
-        // Another name, a longer time, another nonce, another tag.
+        assert!(signer.is_ours(&claim, at(99)) && signer.is_of(&claim, &shop));
+        assert!(!signer.is_ours(&claim, at(100)), "it is over");
+        assert!(!signer.is_of(&claim, &token("shop", "bb")), "another token of that name");
+        assert!(!signer.is_of(&claim, &token("ship", "aa")));
+        assert!(!Signer::new("other").is_ours(&claim, at(99)), "another fleet");
+        // Another name, a longer time, another nonce, another token, another tag. No token need be looked up to tell.
+        let another = signer.of(&token("shop", "bb"));
         let (tag, rest) = cookie.split_once('.').expect("parts");
         for made_up in [
             cookie.replace(".shop", ".ship"),
             cookie.replace(".100.", ".900."),
             cookie.replace(".n1.", ".n2."),
+            cookie.replace(&signer.of(&shop), &another),
             format!("{}.{rest}", "00".repeat(32)),
             format!(".{rest}"),
             format!("{}.{rest}", &tag[..62]),
             format!("zz.{rest}"),
         ] {
             let claim = Claim::read(&made_up).expect("it has the parts");
-            assert!(!signer.holds(&claim, &shop, at(50)), "{made_up}");
+            assert!(!signer.is_ours(&claim, at(50)), "{made_up}");
         }
-        for none in ["", "a", "a.b.c.d", "a.1.n", "a.1.n.a b"] {
+        for none in ["", "a", "a.b.c.d", "a.1.n", "a.1.n.a", "a.1.n.o.a b"] {
             assert_eq!(Claim::read(none), None, "{none:?}");
         }
+    }
+
+    #[test]
+    fn a_session_ends_with_its_token_at_the_latest() {
+        let (now, mut shop) = (Timestamp::from_millis(1_000), token("shop", "aa"));
+        assert_eq!(ends(&shop, now), Timestamp::from_millis(1_000 + LASTS));
+        shop.expires = Some(Timestamp::from_millis(5_000));
+        assert_eq!(ends(&shop, now), Timestamp::from_millis(5_000));
+        shop.expires = Some(Timestamp::from_millis(2 * LASTS));
+        assert_eq!(ends(&shop, now), Timestamp::from_millis(1_000 + LASTS));
     }
 
     #[test]

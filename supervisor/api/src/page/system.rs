@@ -15,6 +15,8 @@ use crate::problem::Problem;
 
 /// How long the process on the broker's machine may take to tell of its disk.
 const TOLD: Duration = Duration::from_millis(250);
+/// Nodes, and tokens, that are shown.
+const SHOWN: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct System {
@@ -46,34 +48,41 @@ impl System {
 
     pub(super) fn main(&self, context: &Context<'_>) -> Markup {
         html! {
-            h1 { "System" }
-            h2 { "Broker" }
-            p {
+            h1 id="title" { "System" }
+            h2 id="broker-title" { "Broker" }
+            p id="broker" {
                 @if self.is_up { (state(Sign::Good, "connected")) } @else { (state(Sign::Bad, "not connected")) }
                 @if let Some(disk) = &self.disk { ", its disk is " (disk.percent()) " % full, " (bytes(disk.free)) " are free" }
             }
-            (self.streams())
-            h2 { "Supervisors" }
-            @match &self.hello {
-                Err(error) => (parts::trouble(error)),
-                Ok(hello) => (supervisors(hello)),
+            section id="streams" aria-label="Streams" { (self.streams()) }
+            h2 id="supervisors-title" { "Supervisors" }
+            section id="supervisors" aria-labelledby="supervisors-title" {
+                @match &self.hello {
+                    Err(error) => (parts::trouble("supervisors-trouble", error)),
+                    Ok(hello) => (supervisors(hello)),
+                }
             }
-            h2 { "Nodes" }
-            @match &self.nodes {
-                Err(error) => (parts::trouble(error)),
-                Ok(nodes) => { @for node in nodes { (of_node(context, node)) } }
+            h2 id="nodes-title" { "Nodes" }
+            section id="nodes" aria-labelledby="nodes-title" {
+                @match &self.nodes {
+                    Err(error) => (parts::trouble("nodes-trouble", error)),
+                    Ok(nodes) => {
+                        @for node in nodes.iter().take(SHOWN) { (of_node(context, node)) }
+                        (rest(nodes.len(), "node", "nodes"))
+                    }
+                }
             }
-            p { "As a command: " (parts::command("mozart node ls")) }
-            h2 { "Tokens" }
-            (self.tokens())
-            p { "Everything is checked by " (parts::command("mozart doctor")) }
+            (parts::as_command("nodes-command", "mozart node ls"))
+            h2 id="tokens-title" { "Tokens" }
+            section id="tokens" aria-labelledby="tokens-title" { (self.tokens()) }
+            p id="command" { "Everything is checked by " (parts::command("mozart doctor")) }
         }
     }
 
     fn streams(&self) -> Markup {
         let streams = match &self.streams {
             Ok(streams) => streams,
-            Err(error) => return parts::trouble(error),
+            Err(error) => return parts::trouble("streams-trouble", error),
         };
         html! {
             table class="wide" {
@@ -99,7 +108,7 @@ impl System {
     fn tokens(&self) -> Markup {
         let tokens = match &self.tokens {
             None => return html! { p { "Tokens are shown to those whose scope is operate." } },
-            Some(Err(error)) => return parts::trouble(error),
+            Some(Err(error)) => return parts::trouble("tokens-trouble", error),
             Some(Ok(tokens)) => tokens,
         };
         html! {
@@ -109,7 +118,7 @@ impl System {
                     th scope="col" { "Name" } th scope="col" { "Scope" } th scope="col" { "Agents" }
                     th scope="col" { "Expires" } th scope="col" { "Made" }
                 } }
-                tbody { @for token in tokens {
+                tbody { @for token in tokens.iter().take(SHOWN) {
                     tr id={ "token-" (token.name) } {
                         th scope="row" { (token.name) }
                         td data-label="Scope" { (token.scope) }
@@ -119,12 +128,19 @@ impl System {
                     }
                 } }
             }
+            (rest(tokens.len(), "token", "tokens"))
             p {
                 "As commands: " (parts::command("mozart token create NAME --scope SCOPE")) " "
                 (parts::command("mozart token revoke NAME"))
             }
         }
     }
+}
+
+/// How many are not shown.
+fn rest(all: usize, one: &str, many: &str) -> Markup {
+    let more = all.saturating_sub(SHOWN) as u64;
+    html! { @if more > 0 { p { (count(more, &format!("more {one}"), &format!("more {many}"))) } } }
 }
 
 fn agents(agents: &[AgentName]) -> String {
@@ -164,7 +180,8 @@ fn of_node(context: &Context<'_>, node: &NodeRow) -> Markup {
         article class="card" id={ "node-" (node.node) } {
             h3 { (node.node) " " (state(sign, node.state.as_str())) }
             p {
-                (count(node.incarnations.into(), "incarnation", "incarnations")) ", runs " (node.runtimes.join(", "))
+                (count(node.incarnations.into(), "incarnation", "incarnations"))
+                @if node.runtimes.is_empty() { ", can run none" } @else { ", runs " (node.runtimes.join(", ")) }
                 @if let Some(at) = node.lost_at { ", lost " (time(at)) }
             }
             @if let Some(drain) = &node.drain {

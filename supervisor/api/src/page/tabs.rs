@@ -1,17 +1,17 @@
 //! The other sides of an agent: its timeline, queue, logs and configuration.
 
-use broker::{Attempt as _, ControlItem};
+use broker::{Attempt as _, ControlItem, Cursor, ListQuery};
 use common::api::{ApiError, MessageRow};
 use common::control::ControlEvent;
 use common::log::LogLine;
 use common::spec::AgentSpec;
 use common::users::Scope;
-use common::{AgentName, Timestamp};
+use common::{AgentName, Timestamp, words};
 use maud::{Markup, html};
 use mozart_client::changes::Change;
 use mozart_client::describe;
 use mozart_client::ends::Incarnations;
-use mozart_client::journal::{self, Statuses, Wanted};
+use mozart_client::journal::{self, Wanted};
 use mozart_client::rollout::{self, Generation};
 
 use super::parts::{self, Action, Context, of_message, state, time};
@@ -20,10 +20,14 @@ use crate::caller::Caller;
 /// Records of a timeline, and messages.
 const RECORDS: u64 = 100;
 const MESSAGES: usize = 50;
-/// Messages of a queue.
+/// Messages of a queue, and those that are read to find them: those that are open are the newest ones, as a rule.
 const WAITING: usize = 50;
-/// Lines of a log.
+const LOOKED: usize = 500;
+/// Lines of a log, and how much of one is shown, in characters.
 const LINES: usize = 200;
+const LINE: usize = 2_000;
+/// Generations that are shown.
+const GENERATIONS: usize = 20;
 
 /// What happened to an agent and its messages.
 #[derive(Debug)]
@@ -76,12 +80,12 @@ impl Timeline {
 
     pub(super) fn main(&self, agent: &AgentName) -> Markup {
         html! {
-            p { "Incarnations and messages, the newest first. As a command: " (parts::command(&format!("mozart events {agent}"))) }
-            ol class="timeline" {
+            p id="about" { "Incarnations and messages, the newest first. As a command: " (parts::command(&format!("mozart events {agent}"))) }
+            ol id="timeline" class="timeline" {
                 @for one in &self.0 {
                     @match &one.what {
                         What::Record { seq, text, author } => {
-                            li id={ "record-" (seq) } class="record" { (time(one.at)) " " (common::words::shown(text)) " " span class="small" { "by " (author) } }
+                            li id={ "record-" (seq) } class="record" { (time(one.at)) " " (parts::short(text, 500)) " " span class="small" { "by " (author) } }
                         }
                         What::Message(row) => {
                             li id={ "told-" (row.sender) "-" (row.message_id) } { (time(one.at)) " " (of_row(row)) }
@@ -104,26 +108,58 @@ fn of_row(row: &MessageRow) -> Markup {
 #[derive(Debug)]
 pub(super) struct Queue {
     rows: Vec<MessageRow>,
-    has_more: bool,
+    is_first: bool,
+    /// How many are open, of this page and of others.
+    open: u64,
+    /// Where to look for others.
+    older: Option<Cursor>,
 }
 
 impl Queue {
-    pub(super) async fn load(caller: &Caller, agent: &AgentName) -> Result<Self, ApiError> {
-        let wanted = Wanted {
-            agent: Some(agent.clone()),
-            statuses: vec![Statuses::Open],
-            limit: WAITING,
-            ..Wanted::default()
-        };
-        let page = journal::list(&caller.client.broker, &wanted).await?;
-        Ok(Self { has_more: page.older.is_some(), rows: page.rows })
+    pub(super) async fn load(
+        caller: &Caller,
+        agent: &AgentName,
+        before: Option<Cursor>,
+    ) -> Result<Self, ApiError> {
+        const WHAT: &str = "cannot read the journal";
+        let broker = &caller.client.broker;
+        let is_first = before.is_none();
+        // Counted, not read: how much is read depends on how many are open, and not on how many there were.
+        let open = broker.count_open(agent).await.attempt(WHAT)?;
+        let wanted = usize::try_from(open).unwrap_or(WAITING).min(WAITING);
+        let (mut rows, mut looked, mut older) = (Vec::new(), 0, None);
+        if wanted > 0 {
+            let (agent, about) = (Some(agent.clone()), wanted);
+            let query =
+                ListQuery { agent, after: before, about, hot: true, ..ListQuery::default() };
+            let mut listing = broker.list(&query).await.attempt(WHAT)?;
+            loop {
+                if rows.len() >= wanted || looked >= LOOKED {
+                    older = Some(listing.place()).filter(|_| (rows.len() as u64) < open);
+                    break;
+                }
+                let Some(listed) = listing.next().await.attempt(WHAT)? else { break };
+                looked += 1;
+                if listed.final_.is_none() {
+                    let mut row = journal::listed_row(broker, listed.request.value, None).await?;
+                    row.message = parts::short(&row.message, 80);
+                    rows.push(row);
+                }
+            }
+        }
+        rows.reverse();
+        Ok(Self { rows, is_first, open, older })
     }
 
     pub(super) fn main(&self, context: &Context<'_>, agent: &AgentName) -> Markup {
+        let path = format!("{}/queue", parts::agent_path(agent));
         html! {
-            @if self.has_more { p { "The newest " (self.rows.len()) " of those that are looked at:" } }
-            @if self.rows.is_empty() { p { "No message is open." } }
-            ol class="queue" {
+            p id="count" {
+                @if self.open == 0 { "No message is open." }
+                @else { (words::count(self.open, "message is open.", "messages are open.")) }
+                @if self.rows.is_empty() && self.older.is_some() { " None of them is among the messages of this page." }
+            }
+            ol id="queue" class="queue" {
                 @for row in &self.rows {
                     li id={ "open-" (row.sender) "-" (row.message_id) } {
                         (time(row.created_at)) " " (of_row(row))
@@ -139,7 +175,11 @@ impl Queue {
                     }
                 }
             }
-            p { "As a command: " (parts::command(&format!("mozart journal ls --agent {agent} --status open"))) }
+            p id="pages" {
+                @if !self.is_first { a href=(path) { "The newest ones" } " " }
+                @if let Some(older) = &self.older { a href={ (path) "?before=" (older) } { "Older ones" } }
+            }
+            (parts::as_command("command", &format!("mozart journal ls --agent {agent} --status open")))
         }
     }
 }
@@ -157,14 +197,26 @@ impl Logs {
 
     pub(super) fn main(&self, agent: &AgentName) -> Markup {
         html! {
-            @if self.0.is_empty() { p { "Its workers have written nothing to stderr." } }
-            div class="logs" tabindex="0" role="region" aria-label={ "The last lines of " (agent) } {
+            @if self.0.is_empty() { p id="none" { "Its workers have written nothing to stderr." } }
+            div id="logs" class="logs" tabindex="0" role="region" aria-label={ "The last lines of " (agent) } {
                 @for line in &self.0 {
-                    p { (parts::moment(line.at)) " " span class="small" { "#" (line.incarnation) " " (line.stream) } " " span class="line" { (common::words::shown(&line.text)) } }
+                    p { (parts::moment(line.at)) " " span class="small" { "#" (line.incarnation) " " (line.stream) } " " span class="line" { (line_of(&line.text)) } }
                 }
             }
-            p { "As a command: " (parts::command(&format!("mozart logs {agent} --follow"))) }
+            (parts::as_command("command", &format!("mozart logs {agent} --follow")))
         }
+    }
+}
+
+/// A line, or as much of it as is shown.
+fn line_of(text: &str) -> String {
+    let shown = words::shown(text);
+    match shown.char_indices().nth(LINE) {
+        Some((end, _)) => {
+            let more = (shown.len() - end) as u64;
+            format!("{}… {} more", shown.get(..end).unwrap_or_default(), words::bytes(more))
+        }
+        None => shown.into_owned(),
     }
 }
 
@@ -185,19 +237,19 @@ impl Config {
 
     pub(super) fn main(&self, context: &Context<'_>, agent: &AgentName) -> Markup {
         html! {
-            h3 { "In force" }
-            dl class="spec" {
+            h3 id="in-force" { "In force" }
+            dl id="spec" class="spec" {
                 @for (field, value) in self.spec.as_object().into_iter().flatten() {
                     div { dt { (field) } dd { (parts::text(&parts::value(value))) } }
                 }
             }
-            h3 { "Generations" }
-            @for one in &self.generations {
+            h3 id="generations" { "Generations" }
+            @for one in self.generations.iter().take(GENERATIONS) {
                 @let number = one.generation.to_string();
                 section id={ "generation-" (number) } {
                     h4 { "Generation " (number) ": " (one.state) }
-                    p { "Applied " (time(one.at)) " by " (one.by) @if let Some(asked) = &one.asked { ": " (common::words::shown(asked)) } }
-                    @if let Some(why) = &one.why { p class="trouble" { (common::words::shown(why)) } }
+                    p { "Applied " (time(one.at)) " by " (one.by) @if let Some(asked) = &one.asked { ": " (words::shown(asked)) } }
+                    @if let Some(why) = &one.why { p class="trouble" { (words::shown(why)) } }
                     (diff(one.changes.as_deref()))
                     @if self.running != Some(one.generation) && context.may(Scope::Operate) {
                         (Action {
@@ -210,7 +262,10 @@ impl Config {
                     }
                 }
             }
-            p { "As a command: " (parts::command(&format!("mozart rollout history {agent}"))) }
+            @if let Some(more) = self.generations.len().checked_sub(GENERATIONS).filter(|more| *more > 0) {
+                p id="more" { (words::count(more as u64, "earlier generation", "earlier generations")) }
+            }
+            (parts::as_command("command", &format!("mozart rollout history {agent}")))
         }
     }
 }
@@ -231,11 +286,23 @@ fn diff(changes: Option<&[Change]>) -> Markup {
                 tbody { @for Change { field, before, after } in changes {
                     tr {
                         th scope="row" { (field) }
-                        td data-label="Before" { del { (common::words::shown(&side(before.as_ref()))) } }
-                        td data-label="After" { ins { (common::words::shown(&side(after.as_ref()))) } }
+                        td data-label="Before" { del { (line_of(&side(before.as_ref()))) } }
+                        td data-label="After" { ins { (line_of(&side(after.as_ref()))) } }
                     }
                 } }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_log_is_shown_as_far_as_it_fits() {
+        assert_eq!(line_of("short"), "short");
+        let long = line_of(&"ä".repeat(LINE + 512));
+        assert_eq!(long, format!("{}… 1 KiB more", "ä".repeat(LINE)));
     }
 }

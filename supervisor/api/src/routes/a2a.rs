@@ -15,12 +15,10 @@ use common::message::{Envelope, MAX_TEXT, Status};
 use common::users::Scope;
 use common::{AgentName, MessageId, failure};
 use futures_util::stream;
-use mozart_client::answer::Answer;
 use mozart_client::cancel::cancel as cancel_message;
 use mozart_client::reference::MessageRef;
 use mozart_client::send::{self, Draft, Known};
 use mozart_client::stream::Stream as Reader;
-use mozart_client::watch::Watch;
 use mozart_client::{journal, now};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -28,14 +26,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::messages::{answered, named_in, traced};
+use super::messages::{named_in, traced};
 use super::named;
 use crate::Api;
+use crate::Door;
 use crate::a2a::{self, Call, Fault, Kind, OfTask, Sending, Task, Updates};
 use crate::caller::Caller;
+use crate::following::Following;
 use crate::gate;
 use crate::problem::{Document, Problem};
 use crate::sse;
+use crate::waiting::Wait;
 
 /// The namespace of the ids of tasks: the same message of a client to an agent is always the same task.
 const TASKS: Uuid = Uuid::from_u128(0x6d6f_7a61_7274_5e64_9264_6132_6174_736b);
@@ -58,12 +59,11 @@ async fn only_card(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let rows = caller.client.brief_rows(None).await?;
-    let mut seen = rows.into_iter().filter(|row| caller.sees(&row.agent));
+    let mut seen = first_two(&caller).await?.into_iter();
     match (seen.next(), seen.next()) {
-        (Some(only), None) => shown(&api, &caller, &headers, &only.agent).await,
+        (Some(only), None) => shown(&api, &caller, &headers, &only).await,
         (Some(first), Some(_)) => {
-            let try_ = format!("GET {}/.well-known/agent-card.json", a2a::path(&first.agent));
+            let try_ = format!("GET {}/.well-known/agent-card.json", a2a::path(&first));
             let cause = "each agent has a card of its own, and there are several";
             Err(failure::error(failure::NOT_FOUND, "no such card", cause, try_).into())
         }
@@ -73,6 +73,22 @@ async fn only_card(
                 .into())
         }
     }
+}
+
+/// The first agents that the caller sees: two tell as much as all of them.
+async fn first_two(caller: &Caller) -> Result<Vec<AgentName>, Problem> {
+    let client = &caller.client;
+    if client.agents().is_empty() {
+        let rows = client.pages(None, true).next(2).await?.unwrap_or_default();
+        return Ok(rows.into_iter().map(|row| row.agent).collect());
+    }
+    let mut seen = Vec::new();
+    for agent in client.agents() {
+        if seen.len() < 2 && mozart_client::agents::exists(&client.broker, agent).await? {
+            seen.push(agent.clone());
+        }
+    }
+    Ok(seen)
 }
 
 /// Shows the card of an agent
@@ -260,12 +276,14 @@ impl Desk {
             id: Some(Uuid::new_v5(&TASKS, name.as_bytes()).into()),
             deadline: None,
             traceparent: traced(&self.headers),
+            deliver_at: None,
         };
         Ok(draft.envelope())
     }
 
     async fn store(&self, envelope: &Envelope) -> Result<Known, ApiError> {
         let stored = send::store(&self.caller.client.broker, envelope, true, STORE).await;
+        self.api.accepted(Door::A2a, stored.as_ref().ok());
         stored.map_err(|mut error| {
             match error.code {
                 // Sent again with the same messageId, it is not stored twice.
@@ -280,15 +298,14 @@ impl Desk {
     async fn send(&self, sending: Sending) -> Result<Response, Refused> {
         let envelope = self.envelope(&sending).await?;
         let history = sending.configuration.history_length;
-        let broker = &self.caller.client.broker;
         let final_ = if sending.configuration.return_immediately {
             let _known = self.store(&envelope).await?;
             None
         } else {
-            let answer = Answer::listen(broker, &envelope.key()).await?;
+            let wait = Wait::open(&self.api, &self.caller, &envelope.key()).await?;
             let deadline = Instant::now() + WAIT;
             let known = self.store(&envelope).await?;
-            answered(&self.api, answer, known, deadline).await?
+            wait.answered(known, deadline).await?
         };
         let task = match &final_ {
             None => self.snapshot(&envelope, history).await?,
@@ -310,9 +327,7 @@ impl Desk {
         let open = sse::open(&self.api, &self.caller)?;
         let mut watch = self.api.watch(&envelope.key()).await?;
         let known = self.store(&envelope).await?;
-        if known == Known::Already {
-            watch.look().await?;
-        }
+        watch.stored(known).await?;
         let history = sending.configuration.history_length;
         Ok(self.streaming(open, watch, envelope, history).await?)
     }
@@ -334,7 +349,7 @@ impl Desk {
     async fn streaming(
         &self,
         open: crate::quota::OpenStream,
-        watch: Watch,
+        watch: Following,
         envelope: Envelope,
         history: Option<i64>,
     ) -> Result<Response, ApiError> {
@@ -440,12 +455,12 @@ fn whole(envelope: &Envelope) -> MessageRef {
 
 /// What has been read of a task, and is not sent yet.
 struct Telling {
-    watch: Watch,
+    watch: Following,
     reader: Reader,
     updates: Updates,
     id: Value,
     ready: VecDeque<String>,
-    over: Pin<Box<dyn Future<Output = ApiError> + Send>>,
+    over: Pin<Box<dyn Future<Output = sse::Over> + Send>>,
 }
 
 impl Telling {
@@ -457,7 +472,7 @@ impl Telling {
             let items = tokio::select! {
                 items = self.watch.items(&mut self.reader) => items?,
                 // It breaks off: an end would be taken for the end of the task.
-                error = &mut self.over => return Err(error),
+                over = &mut self.over => return Err(over.into()),
             };
             if items.is_empty() {
                 return Ok(None);

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::Path;
 use axum::http::Uri;
 use common::AgentName;
-use common::api::{AgentDetail, Applied, Query as Ask, SoulSource};
+use common::api::{AgentDetail, AgentRow, Applied, Query as Ask, SoulSource};
 use common::users::Scope;
 use mozart_client::explain::Explanation;
 use mozart_client::rollout::{self, Generation};
@@ -43,25 +43,51 @@ struct Which {
 
 /// Lists agents, as `mozart ps -a`
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents", params(Which),
-    responses((status = 200, description = "agents", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "agents", body = [AgentRow]), (status = "default", body = Document, description = "an error")))]
 async fn list(
     caller: Caller,
     uri: Uri,
     params: Params<Which>,
-) -> Result<Page<Vec<common::api::AgentRow>>, Problem> {
+) -> Result<Page<Vec<AgentRow>>, Problem> {
     let Params(Which { limit, after }) = params;
     let limit = page(limit);
     let after = after.as_deref().map(named::<AgentName>).transpose()?;
+    if !caller.client.agents().is_empty() {
+        let (items, next) = own_page(&caller, after.as_ref(), limit).await?;
+        return Ok(Page { items, next, uri });
+    }
     let mut pages = caller.client.pages(after, false);
     let (mut items, mut last) = (Vec::new(), None);
     while items.len() < limit
         && let Some(rows) = pages.next(limit - items.len()).await?
     {
         last = rows.last().map(|row| row.agent.to_string());
-        items.extend(rows.into_iter().filter(|row| caller.sees(&row.agent)));
+        items.extend(rows);
     }
     let next = last.filter(|_| pages.has_more()).map(|last| ("after", last));
     Ok(Page { items, next, uri })
+}
+
+/// A page of the only agents that the caller sees: whatever else there is, they alone are asked for.
+async fn own_page(
+    caller: &Caller,
+    after: Option<&AgentName>,
+    limit: usize,
+) -> Result<(Vec<AgentRow>, Option<(&'static str, String)>), Problem> {
+    let client = &caller.client;
+    let mut names: Vec<&AgentName> = client.agents().iter().collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| after.is_none_or(|after| *name > after));
+    let (mut items, mut last) = (Vec::new(), None);
+    for name in names {
+        if items.len() == limit {
+            return Ok((items, last.map(|last: &AgentName| ("after", last.to_string()))));
+        }
+        items.extend(client.row(name, false).await?);
+        last = Some(name);
+    }
+    Ok((items, None))
 }
 
 /// A soul as text.
@@ -87,7 +113,7 @@ struct Souls {
 
 /// Registers souls, as `mozart apply`
 #[utoipa::path(post, path = "/api/v1/agents", tag = "agents", request_body = Souls,
-    responses((status = 200, description = "what became of each", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "what became of each", body = [Applied]), (status = "default", body = Document, description = "an error")))]
 async fn apply(
     caller: Caller,
     Given(Souls { souls, force }): Given<Souls>,
@@ -105,7 +131,7 @@ async fn apply(
 
 /// Shows everything known about an agent, as `mozart inspect`
 #[utoipa::path(get, path = "/api/v1/agents/{agent}", tag = "agents", params(("agent" = String, Path, description = "its name")),
-    responses((status = 200, description = "the agent", body = Object), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "the agent", body = AgentDetail), (status = "default", body = Document, description = "an error")))]
 async fn show(
     caller: Caller,
     Path(agent): Path<String>,
@@ -115,7 +141,7 @@ async fn show(
 }
 
 /// An agent that the caller may do something with.
-fn reached(caller: &Caller, agent: &str, needs: Scope) -> Result<AgentName, Problem> {
+pub(super) fn reached(caller: &Caller, agent: &str, needs: Scope) -> Result<AgentName, Problem> {
     let agent = named(agent)?;
     caller.may(needs)?;
     caller.reach(&agent)?;
@@ -133,28 +159,28 @@ async fn change(
 
 /// Stops and removes an agent; its messages stay in the journal
 #[utoipa::path(delete, path = "/api/v1/agents/{agent}", tag = "agents", params(("agent" = String, Path, description = "its name")),
-    responses((status = 200, description = "it is requested", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "it is requested", body = [Applied]), (status = "default", body = Document, description = "an error")))]
 async fn remove(caller: Caller, Path(agent): Path<String>) -> Result<Json<Vec<Applied>>, Problem> {
     change(&caller, &agent, |agent| Ask::Remove { agent }).await
 }
 
 /// Starts an agent; also releases a quarantine
 #[utoipa::path(post, path = "/api/v1/agents/{agent}/start", tag = "agents", params(("agent" = String, Path, description = "its name")),
-    responses((status = 200, description = "it is requested", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "it is requested", body = [Applied]), (status = "default", body = Document, description = "an error")))]
 async fn start(caller: Caller, Path(agent): Path<String>) -> Result<Json<Vec<Applied>>, Problem> {
     change(&caller, &agent, |agent| Ask::Start { agent }).await
 }
 
 /// Stops an agent and keeps it stopped
 #[utoipa::path(post, path = "/api/v1/agents/{agent}/stop", tag = "agents", params(("agent" = String, Path, description = "its name")),
-    responses((status = 200, description = "it is requested", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "it is requested", body = [Applied]), (status = "default", body = Document, description = "an error")))]
 async fn stop(caller: Caller, Path(agent): Path<String>) -> Result<Json<Vec<Applied>>, Problem> {
     change(&caller, &agent, |agent| Ask::Stop { agent }).await
 }
 
 /// Stops and starts an agent
 #[utoipa::path(post, path = "/api/v1/agents/{agent}/restart", tag = "agents", params(("agent" = String, Path, description = "its name")),
-    responses((status = 200, description = "it is requested", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "it is requested", body = [Applied]), (status = "default", body = Document, description = "an error")))]
 async fn restart(caller: Caller, Path(agent): Path<String>) -> Result<Json<Vec<Applied>>, Problem> {
     change(&caller, &agent, |agent| Ask::Restart { agent }).await
 }
@@ -169,7 +195,7 @@ struct With {
 
 /// Starts a new incarnation as REPLACE in the soul says
 #[utoipa::path(post, path = "/api/v1/agents/{agent}/replace", tag = "agents", params(("agent" = String, Path, description = "its name")), request_body = With,
-    responses((status = 200, description = "it is requested", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "it is requested", body = [Applied]), (status = "default", body = Document, description = "an error")))]
 async fn replace(
     caller: Caller,
     Path(agent): Path<String>,
@@ -188,7 +214,7 @@ struct Back {
 
 /// Goes back to an earlier generation, as a new one
 #[utoipa::path(post, path = "/api/v1/agents/{agent}/rollback", tag = "agents", params(("agent" = String, Path, description = "its name")), request_body = Back,
-    responses((status = 200, description = "it is requested", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "it is requested", body = [Applied]), (status = "default", body = Document, description = "an error")))]
 async fn rollback(
     caller: Caller,
     Path(agent): Path<String>,
@@ -204,7 +230,7 @@ async fn rollback(
 
 /// Lists an agent's generations, newest first, as `mozart rollout history`
 #[utoipa::path(get, path = "/api/v1/agents/{agent}/generations", tag = "agents", params(("agent" = String, Path, description = "its name")),
-    responses((status = 200, description = "generations", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "generations", body = [Generation]), (status = "default", body = Document, description = "an error")))]
 async fn generations(
     caller: Caller,
     Path(agent): Path<String>,
@@ -215,8 +241,8 @@ async fn generations(
 
 /// Explains the state of an agent, as `mozart explain`
 #[utoipa::path(get, path = "/api/v1/agents/{agent}/explanation", tag = "agents", params(("agent" = String, Path, description = "its name")),
-    responses((status = 200, description = "why it is as it is", body = Object), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "why it is as it is", body = Explanation), (status = "default", body = Document, description = "an error")))]
 async fn explain(caller: Caller, Path(agent): Path<String>) -> Result<Json<Explanation>, Problem> {
     let agent = reached(&caller, &agent, Scope::Read)?;
-    Ok(Json(mozart_client::explain::explain(&caller.client, agent.as_str()).await?))
+    Ok(Json(mozart_client::explain::of_agent(&caller.client, &agent).await?))
 }

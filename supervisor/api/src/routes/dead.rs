@@ -8,13 +8,13 @@ use common::AgentName;
 use common::message::DeadLetter;
 use common::users::Scope;
 use mozart_client::dead::{self, Redriven, Shown};
-use mozart_client::reference::MessageRef;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::messages::reached;
 use super::{Page, Params, named, page};
 use crate::Api;
 use crate::caller::Caller;
@@ -49,7 +49,7 @@ fn json(letter: &DeadLetter) -> Result<Box<RawValue>, Problem> {
 
 /// Lists the newest dead letters, oldest first, as `mozart dead ls`
 #[utoipa::path(get, path = "/api/v1/dead", tag = "dead letters", params(Which),
-    responses((status = 200, description = "dead letters", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "dead letters", body = [Shown]), (status = "default", body = Document, description = "an error")))]
 async fn list(
     caller: Caller,
     uri: Uri,
@@ -71,23 +71,21 @@ async fn list(
 }
 
 async fn one(caller: &Caller, message: &str, needs: Scope) -> Result<Stored<DeadLetter>, Problem> {
-    let message: MessageRef = named(message)?;
+    let message = reached(caller, message)?;
     caller.may(needs)?;
-    let letter = dead::one(&caller.client, &message).await?;
-    caller.reach(&letter.value.envelope.agent)?;
-    Ok(letter)
+    Ok(dead::seen(&caller.client, &message).await?)
 }
 
 /// Shows a dead letter with every attempt and the worker's last log lines
 #[utoipa::path(get, path = "/api/v1/dead/{message}", tag = "dead letters", params(("message" = String, Path, description = "its id")),
-    responses((status = 200, description = "the dead letter", body = Object), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "the dead letter", body = Shown), (status = "default", body = Document, description = "an error")))]
 async fn show(caller: Caller, Path(message): Path<String>) -> Result<Json<Box<RawValue>>, Problem> {
     Ok(Json(json(&one(&caller, &message, Scope::Read).await?.value)?))
 }
 
 /// Sends a dead message again, once, as a new message that refers to the original
 #[utoipa::path(post, path = "/api/v1/dead/{message}/redrive", tag = "dead letters", params(("message" = String, Path, description = "its id")),
-    responses((status = 201, description = "the new message", body = Object), (status = "default", body = Document, description = "an error")))]
+    responses((status = 201, description = "the new message", body = Redriven), (status = "default", body = Document, description = "an error")))]
 async fn redrive(
     caller: Caller,
     Path(message): Path<String>,

@@ -34,7 +34,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 
 /// Shows who leads, and which nodes there are
 #[utoipa::path(get, path = "/api/v1/fleet", tag = "fleet",
-    responses((status = 200, description = "what a supervisor says", body = Object), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "what a supervisor says", body = Hello), (status = "default", body = Document, description = "an error")))]
 async fn fleet(caller: Caller) -> Result<Json<Hello>, Problem> {
     caller.reach_all(None)?;
     Ok(Json(caller.client.hello().await?))
@@ -42,7 +42,7 @@ async fn fleet(caller: Caller) -> Result<Json<Hello>, Problem> {
 
 /// Lists nodes, as `mozart node ls`
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "fleet",
-    responses((status = 200, description = "nodes", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "nodes", body = [NodeRow]), (status = "default", body = Document, description = "an error")))]
 async fn nodes(caller: Caller) -> Result<Json<Vec<NodeRow>>, Problem> {
     caller.reach_all(None)?;
     Ok(Json(caller.client.nodes().await?))
@@ -50,7 +50,7 @@ async fn nodes(caller: Caller) -> Result<Json<Vec<NodeRow>>, Problem> {
 
 /// Shows a node, and the agents that run there
 #[utoipa::path(get, path = "/api/v1/nodes/{node}", tag = "fleet", params(("node" = String, Path, description = "its name")),
-    responses((status = 200, description = "the node", body = Object), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "the node", body = NodeRow), (status = "default", body = Document, description = "an error")))]
 async fn node(caller: Caller, Path(node): Path<String>) -> Result<Json<NodeRow>, Problem> {
     let node: NodeName = named(&node)?;
     caller.reach_all(None)?;
@@ -110,7 +110,7 @@ struct Which {
 #[utoipa::path(get, path = "/api/v1/events", tag = "fleet", params(Which,
         ("Last-Event-ID" = Option<String>, Header, description = "in a stream, only records after this one")),
     responses(
-        (status = 200, description = "records, oldest first", content((Vec<utoipa::openapi::Object> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "records, oldest first", content((Vec<Numbered> = "application/json"), (String = "text/event-stream"))),
         (status = "default", body = Document, description = "an error")))]
 async fn events(
     State(api): State<Api>,

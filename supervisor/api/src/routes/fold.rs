@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use common::api::MessageRow;
+use broker::{Attempt as _, Broker, ListQuery, Listed};
+use common::api::ApiError;
 use common::message::Envelope;
 use common::{ConversationId, MessageId, Timestamp};
-use mozart_client::journal::{self, Wanted};
 use mozart_client::now;
 use uuid::Uuid;
 
@@ -18,8 +18,12 @@ use crate::problem::Problem;
 const LATELY: Duration = Duration::from_secs(1_800);
 /// A client whose connection breaks comes back at once: what ended before this was not cut off.
 const ENDED: Duration = Duration::from_secs(300);
-/// Messages that are looked at for what a retry repeats.
-const LOOKED: usize = 50;
+/// Messages that are looked at for what a retry repeats,
+const LOOKED: usize = 500;
+/// about so many at once,
+const ABOUT: usize = 25;
+/// for so long.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Retries of the same that come within this time, and find nothing that they repeat, are one message.
 const TOGETHER: u64 = 600_000;
 /// The namespace of the ids of messages that were first seen as retries.
@@ -39,9 +43,9 @@ pub(super) struct Previous<'a> {
 }
 
 impl Previous<'_> {
-    fn is(&self, row: &MessageRow) -> bool {
-        self.message.is_some_and(|message| *message == row.message_id)
-            || self.answer.is_some_and(|answer| Some(answer) == row.response.as_deref())
+    fn is(&self, message: &MessageId, answer: Option<&str>) -> bool {
+        self.message.is_some_and(|previous| previous == message)
+            || self.answer.is_some_and(|previous| Some(previous) == answer)
     }
 }
 
@@ -60,20 +64,12 @@ pub(super) async fn repeated(
     if number(headers, "x-stainless-retry-count").is_none_or(|count| count < 1.0) {
         return Ok(None);
     }
-    let wanted = Wanted {
-        agent: Some(envelope.agent.clone()),
-        sender: Some(envelope.sender.clone()),
-        conversation: own.is_none().then(|| envelope.conversation_id.clone()),
-        since: Some(LATELY),
-        limit: LOOKED,
-        ..Wanted::default()
-    };
-    let listed = journal::list(&caller.client.broker, &wanted).await?;
     let now = now();
-    let mut after = listed.rows.into_iter().rev().take_while(|row| !previous.is(row));
-    let same = after.find(|row| is_same(row, envelope, own, now));
+    let looking = same(&caller.client.broker, envelope, own, previous, now);
+    // One that is not found in time is one that is not there: its id follows from its content.
+    let same = tokio::time::timeout(PATIENCE, looking).await.unwrap_or(Ok(None))?;
     let (message_id, conversation_id) = match same {
-        Some(row) => (row.message_id, row.conversation_id),
+        Some(same) => (same.message_id, same.conversation_id),
         None => {
             let id = retried(envelope, own.is_none(), previous, now);
             let conversation = own.map_or_else(|| envelope.conversation_id.clone(), |own| own(&id));
@@ -83,17 +79,70 @@ pub(super) async fn repeated(
     Ok(Some(Envelope { message_id, conversation_id, ..envelope.clone() }))
 }
 
-/// Whether a message is one that a retry may repeat.
-fn is_same(
-    row: &MessageRow,
+/// The newest message that a retry may repeat. Of the journal, only what this sender has sent to the agent is read; of the history, which has
+/// no place by sender, a bounded number of messages.
+async fn same(
+    broker: &Broker,
     envelope: &Envelope,
     own: Option<fn(&MessageId) -> ConversationId>,
+    previous: Previous<'_>,
     now: Timestamp,
-) -> bool {
+) -> Result<Option<Envelope>, ApiError> {
+    const WHAT: &str = "cannot look for what the request repeats";
+    let query = ListQuery {
+        agent: Some(envelope.agent.clone()),
+        conversation: own.is_none().then(|| envelope.tag()),
+        sender: Some(envelope.sender.clone()),
+        about: ABOUT,
+        ..ListQuery::default()
+    };
+    let mut listing = broker.list(&query).await.attempt(WHAT)?;
+    for _looked in 0..LOOKED {
+        let Some(listed) = listing.next().await.attempt(WHAT)? else { break };
+        match weigh(&listed, envelope, own, previous, now) {
+            Weighed::Same => return Ok(Some(listed.request.value)),
+            Weighed::Another => {}
+            Weighed::Last => break,
+        }
+    }
+    Ok(None)
+}
+
+/// What a message is to a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weighed {
+    /// What it repeats.
+    Same,
+    /// Another one.
+    Another,
+    /// What comes before it is nothing that it repeats.
+    Last,
+}
+
+fn weigh(
+    listed: &Listed,
+    envelope: &Envelope,
+    own: Option<fn(&MessageId) -> ConversationId>,
+    previous: Previous<'_>,
+    now: Timestamp,
+) -> Weighed {
+    let request = &listed.request.value;
+    if now.since(listed.request.at) > LATELY {
+        return Weighed::Last;
+    }
+    if request.sender != envelope.sender {
+        return Weighed::Another;
+    }
+    let answer = listed.final_.as_ref().and_then(|final_| final_.value.response.as_deref());
+    if previous.is(&request.message_id, answer) {
+        return Weighed::Last;
+    }
     let conversation =
-        own.map_or_else(|| envelope.conversation_id.clone(), |own| own(&row.message_id));
-    let is_fresh = !row.status.is_final() || now.since(row.updated_at) <= ENDED;
-    row.message == envelope.message && row.conversation_id == conversation && is_fresh
+        own.map_or_else(|| envelope.conversation_id.clone(), |own| own(&request.message_id));
+    let ended = listed.final_.as_ref().map(|final_| final_.value.at);
+    let is_fresh = ended.is_none_or(|ended| now.since(ended) <= ENDED);
+    let is_same = request.message == envelope.message && request.conversation_id == conversation;
+    if is_same && is_fresh { Weighed::Same } else { Weighed::Another }
 }
 
 /// The id of a retry that repeats nothing that is stored.
@@ -119,57 +168,75 @@ fn retried(
 
 #[cfg(test)]
 mod tests {
-    use common::message::Kind;
+    use broker::Stored;
+    use common::message::{Final, Outcome};
 
     use super::*;
+    use crate::tests::envelope;
 
-    fn envelope(id: &str, conversation: &str, text: &str) -> Envelope {
-        Envelope {
-            message_id: id.parse().expect("valid"),
-            agent: "a".parse().expect("valid"),
-            sender: "ana".parse().expect("valid"),
-            kind: Kind::Chat,
-            conversation_id: conversation.parse().expect("valid"),
-            message: text.to_owned(),
-            created_at: Timestamp::from_millis(1),
-            request_id: None,
-            deadline: None,
-            hops: 0,
-            cause: None,
-            path: Vec::new(),
-            redrive_of: None,
-            traceparent: None,
-        }
+    fn listed(request: Envelope, ended: Option<Timestamp>) -> Listed {
+        let at = Timestamp::from_millis(1);
+        let final_ = ended.map(|at| {
+            let value = Final {
+                status: Outcome::Completed,
+                response: Some("1".to_owned()),
+                reason: None,
+                attempts: 1,
+                incarnation: Some(1),
+                at,
+                tail: Vec::new(),
+            };
+            Stored { value, seq: 2, at }
+        });
+        let request = Stored { value: request, seq: 1, at };
+        Listed { request, final_, attempts: Vec::new(), archived: false }
     }
 
     #[test]
     fn a_retry_repeats_the_same_text_in_the_same_conversation() {
         let own: Option<fn(&MessageId) -> ConversationId> = Some(|id| ConversationId::from(id));
-        let row = |id: &str, conversation: &str, text: &str| {
-            journal::row(envelope(id, conversation, text), None, &[])
+        let now = Timestamp::from_millis(10);
+        let retry = envelope("m9", "c", "hi");
+        let weighed = |id: &str, conversation: &str, text: &str, own| {
+            let listed = listed(envelope(id, conversation, text), None);
+            weigh(&listed, &retry, own, Previous::default(), now)
         };
-        let is = |row: &MessageRow, own| {
-            is_same(row, &envelope("m9", "c", "hi"), own, Timestamp::from_millis(10))
-        };
-        assert!(is(&row("m1", "m1", "hi"), own) && is(&row("m1", "c", "hi"), None));
-        assert!(!is(&row("m1", "c", "hi"), own) && !is(&row("m1", "m1", "hi"), None));
-        assert!(!is(&row("m1", "m1", "ho"), own));
-        let mut over = row("m1", "m1", "hi");
-        over.status = common::message::Status::Completed;
-        assert!(is(&over, own));
-        let late = Timestamp::from_millis(10).after(ENDED);
-        assert!(!is_same(&over, &envelope("m9", "c", "hi"), own, late), "it was answered long ago");
+        assert_eq!(weighed("m1", "m1", "hi", own), Weighed::Same);
+        assert_eq!(weighed("m1", "c", "hi", None), Weighed::Same);
+        assert_eq!(weighed("m1", "c", "hi", own), Weighed::Another);
+        assert_eq!(weighed("m1", "m1", "hi", None), Weighed::Another);
+        assert_eq!(weighed("m1", "m1", "ho", own), Weighed::Another);
+        let weighed = |listed: &Listed, now| weigh(listed, &retry, own, Previous::default(), now);
+        let over = listed(envelope("m1", "m1", "hi"), Some(now));
+        assert_eq!(weighed(&over, now), Weighed::Same);
+        let late = now.after(ENDED).after(Duration::from_millis(1));
+        assert_eq!(weighed(&over, late), Weighed::Another, "it was answered long ago");
+        let open = listed(envelope("m1", "m1", "hi"), None);
+        let later = Timestamp::from_millis(2).after(LATELY);
+        assert_eq!(
+            weighed(&open, later),
+            Weighed::Last,
+            "it was sent long ago, and so were all before it"
+        );
+        // What the history has of others.
+        let mut theirs = envelope("m1", "m1", "hi");
+        theirs.sender = "ben".parse().expect("valid");
+        assert_eq!(weighed(&listed(theirs, None), now), Weighed::Another);
     }
 
     #[test]
     fn what_was_answered_before_is_not_what_a_retry_repeats() {
-        let mut row = journal::row(envelope("m1", "c", "go on"), None, &[]);
-        row.response = Some("1".to_owned());
         let id: MessageId = "m1".parse().expect("valid");
-        assert!(Previous { message: Some(&id), answer: None }.is(&row));
-        assert!(Previous { message: None, answer: Some("1") }.is(&row));
-        assert!(!Previous { message: None, answer: Some("2") }.is(&row));
-        assert!(!Previous::default().is(&row));
+        let is = |previous: Previous<'_>| previous.is(&id, Some("1"));
+        assert!(is(Previous { message: Some(&id), answer: None }));
+        assert!(is(Previous { message: None, answer: Some("1") }));
+        assert!(!is(Previous { message: None, answer: Some("2") }));
+        assert!(!is(Previous::default()));
+        let now = Timestamp::from_millis(10);
+        let answered = listed(envelope("m1", "c", "go on"), Some(now));
+        let previous = Previous { message: Some(&id), answer: None };
+        let retry = envelope("m9", "c", "go on");
+        assert_eq!(weigh(&answered, &retry, None, previous, now), Weighed::Last);
     }
 
     #[test]

@@ -6,12 +6,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use broker::{Cursor, Stored};
+use broker::{Cursor, Found};
 use common::api::{ApiError, MessageDetail, MessageRow};
-use common::message::{Envelope, Final, MAX_TEXT, Status};
+use common::message::{Envelope, MAX_TEXT, Status};
 use common::users::Scope;
-use common::{AgentName, MessageId, TraceParent, failure};
-use mozart_client::answer::Answer;
+use common::{AgentName, MessageId, Timestamp, TraceParent, failure, later};
 use mozart_client::cancel::cancel as cancel_message;
 use mozart_client::explain::Explanation;
 use mozart_client::journal::{self, Statuses, Wanted};
@@ -26,16 +25,18 @@ use uuid::Uuid;
 
 use super::{Given, Page, Params, named, page, time};
 use crate::Api;
+use crate::Door;
 use crate::caller::Caller;
 use crate::problem::{Document, Problem};
 use crate::sse::{self, Place};
+use crate::waiting::Wait;
 
 /// The namespace of the ids of messages that are sent with a key: the same key of the same token is always the same message.
 const KEYED: Uuid = Uuid::from_u128(0x6d6f_7a61_7274_5e64_9264_6964_656d_706f);
 /// The longest key.
 const KEY: usize = 255;
 /// How long storing may take.
-const STORE: Duration = Duration::from_secs(30);
+pub(super) const STORE: Duration = Duration::from_secs(30);
 /// The longest wait for an answer.
 const WAIT: Duration = Duration::from_secs(600);
 
@@ -60,8 +61,10 @@ struct Message {
     conversation_id: Option<String>,
     /// The message's id [default: a new one, or one made of `Idempotency-Key`].
     message_id: Option<String>,
-    /// Expires when no worker has started it within this time: `30s`.
+    /// Expires when no worker has started it within this time, from when it is delivered: `30s`.
     deadline: Option<String>,
+    /// Not delivered before this time, by the broker's clock, as RFC 3339 has it: `2026-12-01T10:00:00Z`; at most a year ahead [default: at once].
+    deliver_at: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -89,13 +92,18 @@ pub(super) fn traced(headers: &HeaderMap) -> Option<TraceParent> {
     headers.get("traceparent")?.to_str().ok()?.parse().ok()
 }
 
+fn moment(text: &str) -> Result<Timestamp, Problem> {
+    later::parse_time(text)
+        .map_err(|cause| Problem::usage("deliverAt is no time", cause, "2026-12-01T10:00:00Z"))
+}
+
 /// What is to be sent, and whether it may have been sent before.
 fn draft(
     caller: &Caller,
     headers: &HeaderMap,
     given: Message,
 ) -> Result<(Envelope, bool), Problem> {
-    let Message { agent, message, conversation_id, message_id, deadline } = given;
+    let Message { agent, message, conversation_id, message_id, deadline, deliver_at } = given;
     let agent: AgentName = named(&agent)?;
     caller.reach(&agent)?;
     if message.len() > MAX_TEXT {
@@ -123,35 +131,21 @@ fn draft(
         id,
         deadline: deadline.as_deref().map(time).transpose()?,
         traceparent: traced(headers),
+        deliver_at: deliver_at.as_deref().map(moment).transpose()?,
     };
     Ok((draft.envelope(), is_named))
 }
 
-/// The same id for another agent is another message to the journal; to whoever named it, it is a conflict.
-pub(super) async fn is_elsewhere(caller: &Caller, envelope: &Envelope) -> Result<(), Problem> {
-    use broker::Attempt as _;
-    let id = &envelope.message_id;
-    let found =
-        caller.client.broker.find(id).await.attempt(format!("cannot look up message {id}"))?;
-    let other = found.iter().map(|stored| &stored.value);
-    let other =
-        other.filter(|one| one.sender == envelope.sender).find(|one| one.agent != envelope.agent);
-    let Some(other) = other else { return Ok(()) };
-    let what = format!("another message has the id {id}");
-    let cause = format!("it is to {}", other.agent);
-    Err(failure::error(failure::CONFLICT, what, cause, "another key").into())
-}
-
 /// Sends a message, as `mozart send`; with `Accept: text/event-stream`, also streams the answer
 ///
-/// Answered when the message is on disk. The same key, or id, with the same content is the same message, however often it is sent; with other
+/// Answered when the message is on disk. A wait counts as an open stream does. The same key, or id, with the same content is the same message, however often it is sent; with other
 /// content it is a conflict.
 #[utoipa::path(post, path = "/api/v1/messages", tag = "messages", request_body = Message,
     params(Waiting, ("Idempotency-Key" = Option<String>, Header, description = "the same key of the same token is the same message")),
     responses(
-        (status = 201, description = "it is stored; with `wait`, the answer", content((Object = "application/json"), (String = "text/event-stream"))),
-        (status = 200, description = "it had been stored before", body = Object),
-        (status = 202, description = "it is stored, and there is no answer yet after `wait`", body = Object),
+        (status = 201, description = "it is stored; with `wait`, the answer", content((Sent = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "it had been stored before", body = Sent),
+        (status = 202, description = "it is stored, and there is no answer yet after `wait`", body = Sent),
         (status = "default", body = Document, description = "an error")))]
 async fn post(
     State(api): State<Api>,
@@ -164,62 +158,67 @@ async fn post(
     let wait = params.0.wait.as_deref().map(time).transpose()?.map(|wait| wait.min(WAIT));
     let (envelope, is_named) = draft(&caller, &headers, given)?;
     let (client, broker) = (&caller.client, &caller.client.broker);
-    mozart_client::agents::require(client, &envelope.agent).await?;
+    api.feed.require(client, &envelope.agent).await?;
     if is_named {
-        is_elsewhere(&caller, &envelope).await?;
+        send::only_here(client, &envelope).await?;
     }
     let key = envelope.key();
     if sse::is_wanted(&headers) {
         let open = sse::open(&api, &caller)?;
         let mut watch = api.watch(&key).await?;
-        let known = store(&caller, &envelope, is_named).await?;
-        if known == Known::Already {
-            watch.look().await?;
-        }
+        let known = store(&api, &caller, &envelope, is_named, Door::Api).await?;
+        watch.stored(known).await?;
         let response = sse::of_message(&api, &caller, open, watch, key, Place::default());
         return Ok(named_in(created(known, response), &envelope));
     }
-    let answer = match wait {
-        Some(_) => Some(Answer::listen(broker, &key).await?),
+    let is_waited = wait.is_some();
+    let wait = match wait {
+        Some(wait) => Some((Wait::open(&api, &caller, &key).await?, Instant::now() + wait)),
         None => None,
     };
-    let deadline = wait.map(|wait| Instant::now() + wait);
-    let known = store(&caller, &envelope, is_named).await?;
-    let final_ = match (answer, deadline) {
-        (Some(answer), Some(deadline)) => answered(&api, answer, known, deadline).await?,
-        (Some(_) | None, _) => None,
+    let known = store(&api, &caller, &envelope, is_named, Door::Api).await?;
+    let envelope = send::as_stored(broker, envelope, known).await?;
+    let final_ = match wait {
+        Some((wait, deadline)) => wait.answered(known, deadline).await?,
+        None => None,
     };
     let status = match (&final_, known) {
         (Some(final_), _) => final_.status.into(),
-        (None, Known::New) if wait.is_none() => Status::Pending,
+        (None, Known::New) if !is_waited => Status::Pending,
         (None, _) => journal::status(broker, &envelope).await?,
     };
     let sent = Json(Sent::new(&envelope, status, final_.as_ref())).into_response();
     let mut response = created(known, sent);
-    if wait.is_some() && final_.is_none() {
+    if is_waited && final_.is_none() {
         *response.status_mut() = StatusCode::ACCEPTED;
     }
     Ok(named_in(response, &envelope))
 }
 
 pub(super) async fn store(
+    api: &Api,
     caller: &Caller,
     envelope: &Envelope,
     is_named: bool,
+    door: Door,
 ) -> Result<Known, Problem> {
     let stored = send::store(&caller.client.broker, envelope, is_named, STORE).await;
-    stored.map_err(|mut error| {
-        match error.code {
-            failure::TIMEOUT => {
-                error.try_ = format!("send it again with messageId {}", envelope.message_id);
-            }
-            failure::CONFLICT => error.try_ = "another key, or another messageId".to_owned(),
-            _ => {}
+    api.accepted(door, stored.as_ref().ok());
+    stored.map_err(|error| not_stored(envelope, error))
+}
+
+/// That a message is not stored, or may not be.
+pub(super) fn not_stored(envelope: &Envelope, mut error: ApiError) -> Problem {
+    match error.code {
+        failure::TIMEOUT => {
+            error.try_ = format!("send it again with messageId {}", envelope.message_id);
         }
-        let is_size = error.code == failure::LIMIT && error.what.contains("too large");
-        let problem = Problem::from(error);
-        if is_size { problem.with(StatusCode::PAYLOAD_TOO_LARGE) } else { problem }
-    })
+        failure::CONFLICT => error.try_ = "another key, or another messageId".to_owned(),
+        _ => {}
+    }
+    let is_size = error.code == failure::LIMIT && error.what.contains("too large");
+    let problem = Problem::from(error);
+    if is_size { problem.with(StatusCode::PAYLOAD_TOO_LARGE) } else { problem }
 }
 
 fn created(known: Known, mut response: Response) -> Response {
@@ -242,27 +241,6 @@ pub(super) fn named_in(mut response: Response, envelope: &Envelope) -> Response 
         headers.insert(header::LOCATION, location);
     }
     response
-}
-
-/// The final state, if there is one in time.
-pub(super) async fn answered(
-    api: &Api,
-    mut answer: Answer,
-    known: Known,
-    deadline: Instant,
-) -> Result<Option<Final>, ApiError> {
-    if known == Known::Already
-        && let Some(final_) = answer.look().await?
-    {
-        return Ok(Some(final_));
-    }
-    tokio::select! {
-        final_ = answer.final_() => return Ok(Some(final_)),
-        () = tokio::time::sleep_until(deadline) => {}
-        () = api.stop.cancelled() => {}
-    }
-    // What ended in the last moment has ended.
-    answer.look().await
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -301,7 +279,7 @@ fn statuses(text: &str) -> Result<Vec<Statuses>, Problem> {
 
 /// Lists the newest messages, oldest first, as `mozart journal ls`
 #[utoipa::path(get, path = "/api/v1/messages", tag = "messages", params(Which),
-    responses((status = 200, description = "messages", body = [Object]), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "messages", body = [MessageRow]), (status = "default", body = Document, description = "an error")))]
 async fn list(
     caller: Caller,
     uri: Uri,
@@ -328,23 +306,25 @@ async fn list(
     Ok(Page { items: rows, next, uri })
 }
 
-/// A message that the caller may see.
-async fn one(caller: &Caller, message: &str) -> Result<(MessageRef, Stored<Envelope>), Problem> {
+/// A message that the caller may see. One of another agent is not there for them, unless they name that agent.
+pub(crate) async fn one(caller: &Caller, message: &str) -> Result<Found, Problem> {
+    Ok(reached(caller, message)?.seen(&caller.client).await?)
+}
+
+/// How a message is named, of an agent that the caller may reach.
+pub(super) fn reached(caller: &Caller, message: &str) -> Result<MessageRef, Problem> {
     let message: MessageRef = named(message)?;
-    let stored = message.resolve(&caller.client.broker).await?;
-    caller.reach(&stored.value.agent)?;
-    Ok((message, stored))
+    message.agent.as_ref().map_or(Ok(()), |agent| caller.reach(agent))?;
+    Ok(message)
 }
 
 /// Shows a message with everything that happened to it, as `mozart journal show`
 #[utoipa::path(get, path = "/api/v1/messages/{message}", tag = "messages",
     params(("message" = String, Path, description = "ID, AGENT/ID or AGENT/SENDER/ID, with %2F for each slash")),
-    responses((status = 200, description = "the message", body = Object), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "the message", body = MessageDetail), (status = "default", body = Document, description = "an error")))]
 async fn show(caller: Caller, Path(message): Path<String>) -> Result<Json<MessageDetail>, Problem> {
-    let message: MessageRef = named(&message)?;
-    let detail = journal::detail(&caller.client.broker, &message).await?;
-    caller.reach(&detail.row.agent)?;
-    Ok(Json(detail))
+    let found = one(&caller, &message).await?;
+    Ok(Json(journal::detail_of(&caller.client.broker, found).await?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -379,7 +359,7 @@ async fn events(
         Some(sse::Known::UpTo(place)) => place,
         Some(sse::Known::Done) => return Ok(sse::nothing()),
     };
-    let (_, stored) = one(&caller, &message).await?;
+    let stored = one(&caller, &message).await?.request;
     let open = sse::open(&api, &caller)?;
     let key = stored.value.key();
     let mut watch = api.watch(&key).await?;
@@ -403,7 +383,7 @@ struct Over {
     responses((status = 200, description = "no answer can come any more", body = Over), (status = "default", body = Document, description = "an error")))]
 async fn cancel(caller: Caller, Path(message): Path<String>) -> Result<Json<Over>, Problem> {
     caller.may(Scope::Send)?;
-    let (_, stored) = one(&caller, &message).await?;
+    let stored = one(&caller, &message).await?.request;
     if stored.value.sender != *caller.name() {
         caller.may(Scope::Operate)?;
     }
@@ -417,13 +397,11 @@ async fn cancel(caller: Caller, Path(message): Path<String>) -> Result<Json<Over
 /// Explains the state of a message, as `mozart explain`
 #[utoipa::path(get, path = "/api/v1/messages/{message}/explanation", tag = "messages",
     params(("message" = String, Path, description = "ID, AGENT/ID or AGENT/SENDER/ID, with %2F for each slash")),
-    responses((status = 200, description = "why it is as it is", body = Object), (status = "default", body = Document, description = "an error")))]
+    responses((status = 200, description = "why it is as it is", body = Explanation), (status = "default", body = Document, description = "an error")))]
 async fn explain(
     caller: Caller,
     Path(message): Path<String>,
 ) -> Result<Json<Explanation>, Problem> {
-    let (_, stored) = one(&caller, &message).await?;
-    let Envelope { agent, sender, message_id, .. } = stored.value;
-    let whole = format!("{agent}/{sender}/{message_id}");
-    Ok(Json(mozart_client::explain::explain(&caller.client, &whole).await?))
+    let stored = one(&caller, &message).await?.request;
+    Ok(Json(mozart_client::explain::of_message(&caller.client, stored).await?))
 }

@@ -8,7 +8,9 @@ mod fold;
 mod mcp;
 mod messages;
 mod openai;
+mod questions;
 mod responses;
+mod schedules;
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -20,6 +22,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware};
 use common::failure;
+use mozart_client::stream::Line;
 use serde::de::DeserializeOwned;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -29,6 +32,8 @@ use utoipa_axum::routes;
 use crate::Api;
 use crate::gate;
 use crate::problem::{Document, Problem};
+
+pub(crate) use messages::one as message;
 
 /// Where clients of OpenAI's API look, and expect its errors.
 pub(crate) const OPENAI: &str = "/v1/";
@@ -45,7 +50,7 @@ const MOST: usize = 1_000;
         description = "Agents, messages, streams of answers, dead letters and the fleet. Every answer is the JSON that the command line prints with `-o json`; errors are problem documents (RFC 9457). Lists are in pages: the header `Link` names the next one.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(Document)),
+    components(schemas(Document, Line)),
     security(("token" = [])),
     modifiers(&Token)
 )]
@@ -72,10 +77,12 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(agents::router())
         .merge(messages::router())
         .merge(dead::router())
+        .merge(questions::router())
         .merge(fleet::router())
         .merge(openai::router())
         .merge(a2a::router())
         .merge(responses::router())
+        .merge(schedules::router())
 }
 
 pub(crate) fn router(api: Api) -> Router {
@@ -262,6 +269,13 @@ mod tests {
             ("/api/v1/dead", &["get"]),
             ("/api/v1/dead/{message}", &["get", "delete"]),
             ("/api/v1/dead/{message}/redrive", &["post"]),
+            ("/api/v1/questions", &["get"]),
+            ("/api/v1/questions/{agent}/{message}/{request}/answer", &["post"]),
+            ("/api/v1/schedules", &["get"]),
+            ("/api/v1/agents/{agent}/schedules/{schedule}/history", &["get"]),
+            ("/api/v1/agents/{agent}/schedules/{schedule}/run", &["post"]),
+            ("/api/v1/agents/{agent}/schedules/{schedule}/pause", &["post"]),
+            ("/api/v1/agents/{agent}/schedules/{schedule}/resume", &["post"]),
             ("/api/v1/fleet", &["get"]),
             ("/api/v1/nodes", &["get"]),
             ("/api/v1/nodes/{node}", &["get"]),

@@ -10,7 +10,6 @@ use common::api::AgentRow;
 use common::message::{Envelope, Final, Outcome};
 use common::users::Scope;
 use common::{AgentName, ConversationId, MessageId, failure};
-use mozart_client::answer::Answer;
 use mozart_client::send::{self, Draft};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,13 +17,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::fold::{Previous, number, repeated};
-use super::messages::{answered, is_elsewhere, keyed, named_in, store, traced};
+use super::messages::{keyed, named_in, store, traced};
 use super::{Given, named};
 use crate::Api;
+use crate::Door;
 use crate::caller::Caller;
 use crate::openai::{self, Completion, Pieces};
 use crate::problem::Problem;
 use crate::sse;
+use crate::waiting::Wait;
 
 /// How long the client waits by default, which is how long it is answered at the latest.
 const WAIT: Duration = Duration::from_secs(600);
@@ -40,8 +41,8 @@ fn shown(row: &AgentRow) -> Value {
 /// Lists agents as models
 #[utoipa::path(get, path = "/v1/models", tag = "openai", responses((status = 200, description = "models", body = Object)))]
 async fn models(caller: Caller) -> Result<Json<Value>, Problem> {
-    let rows = caller.client.brief_rows(None).await?;
-    let data: Vec<_> = rows.iter().filter(|row| caller.sees(&row.agent)).map(shown).collect();
+    let rows = caller.client.seen_rows(true).await?;
+    let data: Vec<_> = rows.iter().map(shown).collect();
     Ok(Json(json!({ "object": "list", "data": data })))
 }
 
@@ -50,9 +51,8 @@ async fn models(caller: Caller) -> Result<Json<Value>, Problem> {
     responses((status = 200, description = "the model", body = Object)))]
 async fn model(caller: Caller, Path(model): Path<String>) -> Result<Json<Value>, Problem> {
     let agent = agent(&caller, &model).await?;
-    let rows = caller.client.brief_rows(Some(&agent)).await?;
-    let row = rows.first().ok_or_else(|| no_model(&model))?;
-    Ok(Json(shown(row)))
+    let row = caller.client.row(&agent, true).await?.ok_or_else(|| no_model(&model))?;
+    Ok(Json(shown(&row)))
 }
 
 fn no_model(model: &str) -> Problem {
@@ -168,10 +168,11 @@ async fn complete(
         id: key,
         deadline: None,
         traceparent: traced(&headers),
+        deliver_at: None,
     };
     let envelope = draft.envelope();
     let repeats = if is_named {
-        is_elsewhere(&caller, &envelope).await?;
+        send::only_here(&caller.client, &envelope).await?;
         None
     } else {
         let own: Option<fn(&MessageId) -> ConversationId> =
@@ -184,20 +185,19 @@ async fn complete(
     let envelope = repeats.unwrap_or(envelope);
     let created = envelope.created_at.as_millis() / 1_000;
     let id = format!("chatcmpl-{}", envelope.message_id);
-    let (broker, message) = (&caller.client.broker, envelope.key());
+    let message = envelope.key();
     let response = if asked.stream == Some(true) {
         let open = sse::open(&api, &caller)?;
         let mut watch = api.watch(&message).await?;
-        if store(&caller, &envelope, is_named).await? == send::Known::Already {
-            watch.look().await?;
-        }
+        let known = store(&api, &caller, &envelope, is_named, Door::OpenAi).await?;
+        watch.stored(known).await?;
         let usage = asked.wants_usage();
         sse::of_completion(&api, &caller, open, watch, Pieces::new(id, asked.model, created, usage))
     } else {
-        let answer = Answer::listen(broker, &message).await?;
+        let wait = Wait::open(&api, &caller, &message).await?;
         let deadline = patience(&headers);
-        let known = store(&caller, &envelope, is_named).await?;
-        match answered(&api, answer, known, deadline).await? {
+        let known = store(&api, &caller, &envelope, is_named, Door::OpenAi).await?;
+        match wait.answered(known, deadline).await? {
             Some(final_) if final_.status == Outcome::Completed => {
                 let text = final_.response.unwrap_or_default();
                 Json(openai::whole(&id, &asked.model, created, &text)).into_response()

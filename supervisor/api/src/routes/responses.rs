@@ -8,9 +8,8 @@ use broker::Attempt as _;
 use common::message::{Envelope, Outcome, Status};
 use common::users::Scope;
 use common::{AgentName, ConversationId, MessageId, failure};
-use mozart_client::answer::Answer;
-use mozart_client::journal::{self, Wanted};
-use mozart_client::send::{self, Draft};
+use mozart_client::journal;
+use mozart_client::send::{self, Draft, Known, NotNext};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
@@ -18,14 +17,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::fold::{Previous, repeated};
-use super::messages::{answered, is_elsewhere, keyed, store, traced};
+use super::messages::{STORE, keyed, not_stored, store, traced};
 use super::openai::{agent, failed, header_conversation, labelled, late, patience, ready};
 use super::{Given, Params, named};
 use crate::Api;
+use crate::Door;
 use crate::caller::Caller;
 use crate::problem::Problem;
 use crate::responses::{self, About, Asked, Telling};
 use crate::sse;
+use crate::waiting::Wait;
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -87,28 +88,30 @@ async fn conversation(
     Ok(Some(previous.conversation_id))
 }
 
-/// Refuses to go on from a response that others have followed: the agent remembers them, too.
-async fn is_last(caller: &Caller, envelope: &Envelope, previous: &str) -> Result<(), Problem> {
-    let broker = &caller.client.broker;
-    let wanted = Wanted {
-        agent: Some(envelope.agent.clone()),
-        conversation: Some(envelope.conversation_id.clone()),
-        limit: 1,
-        ..Wanted::default()
+/// Stores what is asked: where it goes on from a response, as the next message after that one. If others have followed it, it is refused: the
+/// agent remembers them, too.
+async fn keep(
+    api: &Api,
+    caller: &Caller,
+    envelope: &Envelope,
+    is_named: bool,
+    previous: Option<&MessageId>,
+) -> Result<Known, Problem> {
+    let Some(previous) = previous else {
+        return store(api, caller, envelope, is_named, Door::OpenAi).await;
     };
-    let listed = journal::list(broker, &wanted).await?;
-    let Some(last) = listed.rows.last() else { return Ok(()) };
-    if responses::message_of(previous).is_some_and(|id| id == last.message_id) {
-        return Ok(());
-    }
-    // Sent again: what it follows is no longer the last one because of itself.
-    let what = format!("cannot look up message {}", envelope.message_id);
-    if broker.message_of(&envelope.key()).await.attempt(what)?.is_some() {
-        return Ok(());
-    }
-    let cause = format!("the conversation has gone on: message {} came after it", last.message_id);
-    let try_ = "the id of the last response, or a new conversation with all of its messages";
-    Err(Problem::usage("previous_response_id is not the last response", cause, try_))
+    let broker = &caller.client.broker;
+    let stored = send::store_after(broker, envelope, previous, is_named, STORE).await;
+    api.accepted(Door::OpenAi, stored.as_ref().ok());
+    stored.map_err(|refused| match refused {
+        NotNext::Failed(error) => not_stored(envelope, error),
+        NotNext::After(other) => {
+            let cause = format!("the conversation has gone on: message {other} came after it");
+            let try_ =
+                "the id of the last response, or a new conversation with all of its messages";
+            Problem::usage("previous_response_id is not the last response", cause, try_)
+        }
+    })
 }
 
 /// Creates a response as an agent: whole, as a stream, or in the background
@@ -138,46 +141,41 @@ async fn create(
         id: key,
         deadline: None,
         traceparent: traced(&headers),
+        deliver_at: None,
     };
     let mut envelope = draft.envelope();
     if !has_conversation {
         envelope.conversation_id = own(&envelope.message_id);
     }
+    let previous = asked.previous_response_id.as_deref().and_then(responses::message_of);
     let mut repeats = None;
     if is_keyed {
-        is_elsewhere(&caller, &envelope).await?;
+        send::only_here(&caller.client, &envelope).await?;
     } else {
         let own: Option<fn(&MessageId) -> ConversationId> = (!has_conversation).then_some(own);
-        let message = asked.previous_response_id.as_deref().and_then(responses::message_of);
-        let previous = Previous { message: message.as_ref(), answer: None };
+        let previous = Previous { message: previous.as_ref(), answer: None };
         repeats = repeated(&caller, &headers, &envelope, own, previous).await?;
     }
     let is_named = is_keyed || repeats.is_some();
     let envelope = repeats.unwrap_or(envelope);
-    if let Some(previous) = asked.previous_response_id.as_deref() {
-        is_last(&caller, &envelope, previous).await?;
-    }
     let about = About::new(envelope.clone(), &asked);
-    let (broker, message) = (&caller.client.broker, envelope.key());
+    let message = envelope.key();
+    let keeping = keep(&api, &caller, &envelope, is_named, previous.as_ref());
     let response = if asked.stream == Some(true) {
         let open = sse::open(&api, &caller)?;
         let mut watch = api.watch(&message).await?;
-        if store(&caller, &envelope, is_named).await? == send::Known::Already {
-            watch.look().await?;
-        }
+        watch.stored(keeping.await?).await?;
         sse::of_response(&api, &caller, open, watch, Telling::new(about, None))
     } else if asked.background == Some(true) {
-        let known = store(&caller, &envelope, is_named).await?;
-        let shown = match known {
-            send::Known::New => about.open(Status::Pending),
-            send::Known::Already => shown(&caller, &envelope, &about).await?,
+        let shown = match keeping.await? {
+            Known::New => about.open(Status::Pending),
+            Known::Already => shown(&caller, &envelope, &about).await?,
         };
         Json(shown).into_response()
     } else {
-        let answer = Answer::listen(broker, &message).await?;
+        let wait = Wait::open(&api, &caller, &message).await?;
         let deadline = patience(&headers);
-        let known = store(&caller, &envelope, is_named).await?;
-        match answered(&api, answer, known, deadline).await? {
+        match wait.answered(keeping.await?, deadline).await? {
             Some(final_) if final_.status == Outcome::Completed => {
                 Json(about.ended(&final_)).into_response()
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::Attempt as _;
+use broker::{Attempt as _, BrokerError, ReplyState};
 use common::api::ApiError;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -22,8 +22,7 @@ pub(super) async fn inherit(host: &Arc<Host>) -> Result<(), ApiError> {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut open = JoinSet::new();
-    // Who was last seen at each answer. An answer changes hands when its process is gone alone.
-    let mut holders = BTreeMap::new();
+    let mut holders = Holders::new();
     let mut is_told = false;
     loop {
         tokio::select! {
@@ -47,11 +46,35 @@ pub(super) async fn inherit(host: &Arc<Host>) -> Result<(), ApiError> {
     }
 }
 
+/// Who was last seen at each answer. An answer changes hands when its process is gone alone.
+type Holders = BTreeMap<String, Holder>;
+
+/// Who is at an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Holder {
+    /// This process.
+    Process(String),
+    /// Its record cannot be read.
+    Unknown,
+}
+
+/// Who is at an answer, by its record. One that cannot be read, as that of a later version, is left to others, and holds up no other answer.
+fn holder(
+    inbox: &str,
+    state: broker::Result<Option<ReplyState>>,
+) -> broker::Result<Option<Holder>> {
+    match state {
+        Ok(state) => Ok(state.map(|state| Holder::Process(state.holder))),
+        Err(error @ BrokerError::Malformed { .. }) => {
+            tracing::warn!(inbox, "an answer that is on its way cannot be taken over: {error}");
+            Ok(Some(Holder::Unknown))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// The answers that nobody is at, and who was.
-async fn orphans(
-    host: &Host,
-    holders: &mut BTreeMap<String, String>,
-) -> Result<Vec<(String, String)>, ApiError> {
+async fn orphans(host: &Host, holders: &mut Holders) -> Result<Vec<(String, String)>, ApiError> {
     const WHAT: &str = "cannot look for answers that are under way";
     let broker = &host.api.client.broker;
     let mut inboxes: BTreeSet<String> =
@@ -60,27 +83,36 @@ async fn orphans(
     holders.retain(|inbox, _| inboxes.contains(inbox));
     for inbox in &inboxes {
         if !holders.contains_key(inbox)
-            && let Some(state) = broker.reply_to_state(inbox).await.attempt(WHAT)?
+            && let Some(holder) = holder(inbox, broker.reply_to_state(inbox).await).attempt(WHAT)?
         {
-            holders.insert(inbox.clone(), state.holder);
+            holders.insert(inbox.clone(), holder);
         }
     }
     let mut gone = BTreeSet::new();
-    for holder in holders.values().collect::<BTreeSet<_>>() {
+    let processes = holders.values().filter_map(|holder| match holder {
+        Holder::Process(run) => Some(run),
+        Holder::Unknown => None,
+    });
+    for holder in processes.collect::<BTreeSet<_>>() {
         // One's own that one is not at was given up when the broker did not answer.
         if *holder == host.run || !is_there(host, holder).await {
             gone.insert(holder.clone());
         }
     }
-    let mut orphans: Vec<_> = std::mem::take(holders).into_iter().collect();
-    orphans.retain(|(inbox, holder)| {
-        let is_orphan = gone.contains(holder);
-        if !is_orphan {
-            holders.insert(inbox.clone(), holder.clone());
+    Ok(taken(holders, &gone))
+}
+
+/// Takes out the answers whose processes are gone.
+fn taken(holders: &mut Holders, gone: &BTreeSet<String>) -> Vec<(String, String)> {
+    let mut orphans = Vec::new();
+    holders.retain(|inbox, holder| match holder {
+        Holder::Process(run) if gone.contains(run) => {
+            orphans.push((inbox.clone(), run.clone()));
+            false
         }
-        is_orphan
+        Holder::Process(_) | Holder::Unknown => true,
     });
-    Ok(orphans)
+    orphans
 }
 
 /// Whether a process answers. The server knows at once when one is killed.
@@ -109,5 +141,29 @@ async fn go_on(host: &Host, inbox: &str, holder: &str) {
     match opened.await {
         Ok(watch) => telling::tell(reply, watch).await,
         Err(error) => tracing::warn!("{}: {}; it is tried again", error.what, error.cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_read_holds_up_no_other_answer() {
+        let unreadable = || BrokerError::Malformed {
+            subject: "s".to_owned(),
+            seq: 1,
+            cause: "another format".to_owned(),
+        };
+        assert_eq!(holder("i", Err(unreadable())).expect("it is left out"), Some(Holder::Unknown));
+        assert_eq!(holder("i", Ok(None)).expect("nothing is there"), None);
+        let mut holders = Holders::from([
+            ("bad".to_owned(), Holder::Unknown),
+            ("theirs".to_owned(), Holder::Process("p1".to_owned())),
+            ("orphan".to_owned(), Holder::Process("p2".to_owned())),
+        ]);
+        let gone = BTreeSet::from(["p2".to_owned()]);
+        assert_eq!(taken(&mut holders, &gone), [("orphan".to_owned(), "p2".to_owned())]);
+        assert_eq!(holders.len(), 2);
     }
 }

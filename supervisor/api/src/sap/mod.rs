@@ -7,7 +7,7 @@ mod telling;
 mod voice;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::Api;
+use crate::quota::Counts;
 use words::Refusal;
 
 /// How long after its start a process sends heartbeats, unless another one has.
@@ -38,7 +39,9 @@ struct Host {
     /// The inboxes that this process answers to.
     open: Mutex<BTreeSet<String>>,
     /// The agents as the supervisors last told them: they are there while no supervisor is.
-    rows: Mutex<Vec<AgentRow>>,
+    rows: Mutex<BTreeMap<AgentName, AgentRow>>,
+    /// The prompts of each sender that are open.
+    prompts: Counts,
 }
 
 /// Answers until it is dropped.
@@ -47,7 +50,9 @@ struct Host {
 /// When the client is closed.
 pub(crate) async fn serve(api: Api) -> Result<(), ApiError> {
     let run = Uuid::now_v7().simple().to_string();
-    let host = Arc::new(Host { api, run, open: Mutex::default(), rows: Mutex::default() });
+    let prompts = Counts::new(prompts::SHARE.min(api.quotas.streams.most()));
+    let (open, rows) = (Mutex::default(), Mutex::default());
+    let host = Arc::new(Host { api, run, open, rows, prompts });
     tokio::select! {
         ended = discovered(&host) => ended,
         ended = asked_how_they_are(&host) => ended,
@@ -64,10 +69,30 @@ impl Host {
         let told = self.api.client.brief_rows(None).await;
         let mut known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         match told {
-            Ok(rows) => known.clone_from(&rows),
+            Ok(rows) => *known = rows.into_iter().map(|row| (row.agent.clone(), row)).collect(),
             Err(error) => tracing::debug!("what was last known of the agents is told: {error}"),
         }
-        known.clone()
+        known.values().cloned().collect()
+    }
+
+    /// One agent, which alone is asked for; none if there is no such agent.
+    async fn row(&self, agent: &AgentName) -> Option<AgentRow> {
+        let told = self.api.client.row(agent, true).await;
+        let mut known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        match told {
+            Ok(Some(row)) => {
+                known.insert(agent.clone(), row.clone());
+                Some(row)
+            }
+            Ok(None) => {
+                known.remove(agent);
+                None
+            }
+            Err(error) => {
+                tracing::debug!("what was last known of {agent} is told: {error}");
+                known.get(agent).cloned()
+            }
+        }
     }
 
     /// Notes that this process answers to an inbox, until what is yielded is dropped; none if it does already.
@@ -148,11 +173,14 @@ async fn discovered(host: &Host) -> Result<(), ApiError> {
         if !host.sees(&asked).await {
             continue;
         }
-        for row in host.rows().await {
-            let instance = subjects.sap_instance(&row.agent);
-            if discovery.instance.as_ref().is_some_and(|wanted| *wanted != instance) {
-                continue;
-            }
+        let rows = match &discovery.instance {
+            None => host.rows().await,
+            Some(instance) => match subjects.parse_sap_instance(instance) {
+                Some(agent) => host.row(&agent).await.into_iter().collect(),
+                None => Vec::new(),
+            },
+        };
+        for row in rows {
             let told = match discovery.info {
                 true => words::info(subjects, &row),
                 false => words::pong(subjects, &row),
@@ -176,9 +204,12 @@ async fn asked_how_they_are(host: &Host) -> Result<(), ApiError> {
             continue;
         }
         let name = subjects.parse_sap_status(&asked.subject).unwrap_or_default();
-        let rows = host.rows().await;
-        match rows.iter().find(|row| row.agent.as_str() == name) {
-            Some(row) => host.tell(reply, words::beat(subjects, row, now())).await,
+        let row = match AgentName::new(name) {
+            Ok(agent) => host.row(&agent).await,
+            Err(_) => None,
+        };
+        match row {
+            Some(row) => host.tell(reply, words::beat(subjects, &row, now())).await,
             None => host.refuse(reply, &nobody(name)).await,
         }
     }

@@ -7,11 +7,11 @@ use broker::{Attempt as _, Reply};
 use common::api::ApiError;
 use mozart_client::now;
 use mozart_client::stream::{Item, Stream as Reader};
-use mozart_client::watch::Watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::voice::{Next, Voice};
 use super::words::{self, Refusal};
+use crate::following::Following;
 
 /// How often it is said that it goes on: callers give up after a minute of silence.
 const ALIVE: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ const PIECE: usize = 16 << 10;
 const WHAT: &str = "cannot tell the answer";
 
 /// Tells the rest of an answer, up to its end, or until another process tells it.
-pub(super) async fn tell(reply: Reply, watch: Watch) {
+pub(super) async fn tell(reply: Reply, watch: Following) {
     let id = reply.state.key.message_id.clone();
     match rest(reply, watch).await {
         Ok(true) => {}
@@ -36,7 +36,7 @@ pub(super) async fn tell(reply: Reply, watch: Watch) {
 }
 
 /// False: another process tells it.
-async fn rest(mut reply: Reply, mut watch: Watch) -> Result<bool, ApiError> {
+async fn rest(mut reply: Reply, mut watch: Following) -> Result<bool, ApiError> {
     if reply.state.over {
         reply.end().await.attempt(WHAT)?;
         return Ok(true);
@@ -92,7 +92,7 @@ enum Heard {
 /// The next items of a message. The caller is told that it goes on when nothing was said for a while, also while items come that say nothing to it.
 async fn heard(
     reply: &mut Reply,
-    watch: &mut Watch,
+    watch: &mut Following,
     reader: &mut Reader,
     (alive, until): (&mut Interval, Instant),
 ) -> Result<Heard, ApiError> {

@@ -4,6 +4,8 @@ use common::message::Status;
 use mozart_client::stream::Item;
 use sha2::{Digest as _, Sha256};
 
+use crate::growing::{self, DIFFERS, Sent};
+
 /// What follows from an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
@@ -15,22 +17,23 @@ pub(super) enum Next {
     Fault(u16, String),
 }
 
-/// What was told.
+/// What was handed out to be told.
 #[derive(Debug)]
 enum Told {
     /// This.
-    Text(String),
-    /// By a process before this one: so many bytes, with this digest.
-    Digest(usize, String),
+    Text(Sent),
+    /// By a process before this one, text with this digest. What the attempt has said is kept until it is as long.
+    Digest(String, String),
 }
 
 /// The answer to one inbox.
 #[derive(Debug)]
 pub(super) struct Voice {
     told: Told,
+    /// How many bytes were told,
+    bytes: usize,
+    /// and their hash.
     hash: Sha256,
-    /// What the attempt has said, up to what was told and beyond.
-    said: String,
     is_over: bool,
 }
 
@@ -41,14 +44,15 @@ fn hex(hash: &Sha256) -> String {
 impl Voice {
     /// One that goes on after so many bytes with this digest.
     pub(super) fn after(bytes: u64, digest: &str) -> Self {
-        let told = match usize::try_from(bytes) {
-            Ok(0) => Told::Text(String::new()),
-            bytes => Told::Digest(bytes.unwrap_or(usize::MAX), digest.to_owned()),
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let told = match bytes {
+            0 => Told::Text(Sent::default()),
+            _ => Told::Digest(digest.to_owned(), String::new()),
         };
-        Self { told, hash: Sha256::new(), said: String::new(), is_over: false }
+        Self { told, bytes, hash: Sha256::new(), is_over: false }
     }
 
-    /// What follows from items, in order.
+    /// What follows from items, in order. All of the text is to be told.
     pub(super) fn items(&mut self, items: &[Item]) -> Vec<Next> {
         let mut out = Vec::new();
         for item in items {
@@ -63,33 +67,41 @@ impl Voice {
     /// Where it is after `text`, which is the next that is told: bytes and digest.
     pub(super) fn tell(&mut self, text: &str) -> (u64, String) {
         self.hash.update(text);
-        if let Told::Text(told) = &mut self.told {
-            told.push_str(text);
-        }
-        (self.bytes() as u64, hex(&self.hash))
-    }
-
-    fn bytes(&self) -> usize {
-        match &self.told {
-            Told::Text(text) => text.len(),
-            Told::Digest(bytes, _) => *bytes,
-        }
+        self.bytes += text.len();
+        (self.bytes as u64, hex(&self.hash))
     }
 
     fn item(&mut self, item: &Item, out: &mut Vec<Next>) {
         match item {
-            Item::Text { text, .. } => {
-                self.said.push_str(text);
-                self.go_on(out);
-            }
-            Item::Reset { .. } => self.said.clear(),
+            Item::Text { text, .. } => match &mut self.told {
+                Told::Text(sent) => {
+                    let step = sent.hear(text);
+                    self.step(step, out);
+                }
+                Told::Digest(_, said) => {
+                    said.push_str(text);
+                    if said.len() >= self.bytes {
+                        self.catch_up(out);
+                    }
+                }
+            },
+            Item::Reset { .. } => match &mut self.told {
+                Told::Text(sent) => sent.reset(),
+                Told::Digest(_, said) => said.clear(),
+            },
             Item::Event { .. } | Item::Error { .. } => {}
             Item::Done { status: Status::Completed, response, .. } => {
-                self.said = response.clone().unwrap_or_default();
-                if self.said.len() < self.bytes() {
-                    return self.differs(out);
+                let answer = response.as_deref().unwrap_or_default();
+                match &mut self.told {
+                    Told::Text(sent) => {
+                        let step = sent.whole(answer);
+                        self.step(step, out);
+                    }
+                    Told::Digest(_, said) => {
+                        answer.clone_into(said);
+                        self.catch_up(out);
+                    }
                 }
-                self.go_on(out);
                 if !std::mem::replace(&mut self.is_over, true) {
                     out.push(Next::End);
                 }
@@ -106,45 +118,29 @@ impl Voice {
         }
     }
 
-    /// What the attempt has said beyond what was told, and was not handed out yet.
-    fn go_on(&mut self, out: &mut Vec<Next>) {
-        if let Told::Digest(bytes, digest) = &self.told {
-            if self.said.len() < *bytes {
-                return;
-            }
-            let hash = self.said.get(..*bytes).map(|told| Sha256::new().chain_update(told));
-            match hash.filter(|hash| hex(hash) == *digest) {
-                None => return self.differs(out),
-                Some(hash) => {
-                    self.told = Told::Text(self.said[..*bytes].to_owned());
-                    self.hash = hash;
-                }
-            }
-        }
-        let Told::Text(told) = &self.told else { return };
-        // What was handed out by these very items, and is not told yet.
-        let pending: String = out.iter().filter_map(Next::text).collect();
-        let known = format!("{told}{pending}");
-        match self.said.strip_prefix(known.as_str()) {
-            Some("") => {}
-            Some(more) => out.push(Next::Text(more.to_owned())),
-            None if known.starts_with(self.said.as_str()) => {}
-            None => self.differs(out),
-        }
+    /// The attempt has said as much as was told: if that is the same, it goes on from there.
+    fn catch_up(&mut self, out: &mut Vec<Next>) {
+        let Told::Digest(digest, said) = &mut self.told else { return };
+        let hash = said.get(..self.bytes).map(|told| Sha256::new().chain_update(told));
+        let Some(hash) = hash.filter(|hash| hex(hash) == *digest) else {
+            return self.step(growing::Next::Other, out);
+        };
+        self.hash = hash;
+        let more = said.split_off(self.bytes);
+        let mut sent = Sent::of(std::mem::take(said));
+        let step = sent.hear(&more);
+        self.told = Told::Text(sent);
+        self.step(step, out);
     }
 
-    fn differs(&mut self, out: &mut Vec<Next>) {
-        self.is_over = true;
-        let why = "another attempt gives another answer than the one that was begun";
-        out.push(Next::Fault(500, why.to_owned()));
-    }
-}
-
-impl Next {
-    fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::End | Self::Fault(..) => None,
+    fn step(&mut self, step: growing::Next, out: &mut Vec<Next>) {
+        match step {
+            growing::Next::Same => {}
+            growing::Next::More(more) => out.push(Next::Text(more)),
+            growing::Next::Other => {
+                self.is_over = true;
+                out.push(Next::Fault(500, DIFFERS.to_owned()));
+            }
         }
     }
 }
@@ -197,7 +193,7 @@ mod tests {
 
     #[test]
     fn another_attempt_goes_on_only_with_the_same() {
-        let reset = || Item::Reset { seq: 5, attempt: 2 };
+        let reset = || Item::Reset { seq: 5, attempt: 2, incarnation: None };
         let same =
             [text("a b"), reset(), text("a "), text("b c"), done(Status::Completed, Some("a b c"))];
         let (whole, end, place) = told(&mut Voice::after(0, ""), &same);
@@ -214,6 +210,23 @@ mod tests {
         let _shorter = fault(told(&mut Voice::after(place.0, &place.1), &shorter));
         // In the middle of a letter.
         let _middle = fault(told(&mut Voice::after(1, &place.1), &[text("ä")]));
+    }
+
+    #[test]
+    fn what_was_handed_out_and_is_not_told_yet_counts_as_told() {
+        // All of it at once: the end says less than the pieces before it, or something else.
+        for end in ["a", "a bx", ""] {
+            let all = [text("a "), text("b"), done(Status::Completed, Some(end))];
+            let fault = Next::Fault(500, DIFFERS.to_owned());
+            let pieces = [Next::Text("a ".to_owned()), Next::Text("b".to_owned())];
+            let mut told = Voice::after(0, "").items(&all);
+            if end == "a bx" {
+                assert_eq!(told.split_off(2), [Next::Text("x".to_owned()), Next::End]);
+            } else {
+                assert_eq!(told.split_off(2), [fault], "{end:?}");
+            }
+            assert_eq!(told, pieces);
+        }
     }
 
     #[test]

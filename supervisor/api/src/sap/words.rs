@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use common::api::{AgentRow, ApiError};
 use common::subject::{SAP_KIND, SAP_SERVICE, Subjects};
-use common::{Timestamp, failure};
+use common::{MessageId, Timestamp, failure};
 use serde_json::{Value, json};
 
 /// The version of the protocol.
@@ -38,6 +38,12 @@ impl Refusal {
     /// What is worth another try.
     pub(super) fn later(why: impl Into<String>) -> Self {
         Self { retry: Some(5), ..Self::new(429, why) }
+    }
+
+    /// Of a prompt whose message is stored, and goes on.
+    pub(super) fn stored(mut self, message: &MessageId) -> Self {
+        self.why = format!("{}; message {message} is stored, and goes on", self.why);
+        self
     }
 
     pub(super) fn body(&self) -> Bytes {

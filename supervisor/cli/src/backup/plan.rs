@@ -4,7 +4,7 @@
 //!   beginning of a stream since then is not brought back.
 //! - A finished message that has moved to the history is in the journal of an earlier file, or of the same one if it moved while that was written.
 //!   Final states move in the order of their stream, so the last one that did tells which did.
-//! - Attempts and dead letters are in every file, whole: only those of the last one count.
+//! - Attempts, steps, questions, dead letters and the records of schedules are in every file, whole: only those of the last one count.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -76,7 +76,11 @@ impl Plan {
             Part::Files
             | Part::Journal(_)
             | Part::Attempts
+            | Part::Steps
+            | Part::Questions
             | Part::Dead
+            | Part::Schedules
+            | Part::Later
             | Part::Events
             | Part::Logs => {}
         }
@@ -103,7 +107,11 @@ impl Plan {
             | Part::Files
             | Part::History
             | Part::Attempts
+            | Part::Steps
+            | Part::Questions
             | Part::Dead
+            | Part::Schedules
+            | Part::Later
             | Part::Events
             | Part::Logs => false,
         })
@@ -128,7 +136,12 @@ impl Plan {
     pub(super) fn counts(&self, part: Part, record: &Copied, is_last: bool) -> bool {
         let there = self.is_there(part, record.seq);
         match part {
-            Part::Attempts | Part::Dead => is_last,
+            Part::Attempts
+            | Part::Steps
+            | Part::Questions
+            | Part::Dead
+            | Part::Schedules
+            | Part::Later => is_last,
             Part::Journal(_) => {
                 let name = message(&record.subject).map(|(name, _)| name);
                 there && name.is_some_and(|name| !self.moved.contains(&hash(name)))

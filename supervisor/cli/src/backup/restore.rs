@@ -218,7 +218,11 @@ impl<'a> Fillers<'a> {
             | Part::Files
             | Part::History
             | Part::Attempts
+            | Part::Steps
+            | Part::Questions
             | Part::Dead
+            | Part::Schedules
+            | Part::Later
             | Part::Events
             | Part::Logs => part,
         };

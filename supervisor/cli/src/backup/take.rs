@@ -116,9 +116,11 @@ impl Taking<'_> {
         self.state(&state, &last)?;
         self.end.agents = state.agents().count() as u64;
         let journals = (0..head.shards).map(Part::Journal);
-        let mut parts = vec![Part::Control, Part::Files];
+        // What a schedule is said to have sent is in the journal by the time that is read, and what was to be delivered later and is so meanwhile.
+        let mut parts = vec![Part::Control, Part::Files, Part::Schedules, Part::Later];
         parts.extend(journals);
-        parts.extend([Part::History, Part::Attempts, Part::Dead]);
+        let rest = [Part::History, Part::Attempts, Part::Steps, Part::Questions, Part::Dead];
+        parts.extend(rest);
         if with_logs {
             parts.extend([Part::Events, Part::Logs]);
         }
@@ -173,7 +175,19 @@ impl Taking<'_> {
     async fn part(&mut self, part: Part, extract: Extract) -> Result<(), ApiError> {
         let from = match self.known(part, &extract)? {
             // Of these, single ones are removed, of which no record tells.
-            Some(_) if matches!(part, Part::Attempts | Part::Dead) => extract.first,
+            Some(_)
+                if matches!(
+                    part,
+                    Part::Attempts
+                        | Part::Steps
+                        | Part::Questions
+                        | Part::Dead
+                        | Part::Schedules
+                        | Part::Later
+                ) =>
+            {
+                extract.first
+            }
             Some(known) => extract.first.max(known + 1),
             None => extract.first,
         };
@@ -211,7 +225,11 @@ impl Taking<'_> {
             | Part::Journal(_)
             | Part::History
             | Part::Attempts
+            | Part::Steps
+            | Part::Questions
             | Part::Dead
+            | Part::Schedules
+            | Part::Later
             | Part::Events
             | Part::Logs => format!("the stream {part} was made anew since {}", before.shown()),
         };
@@ -243,7 +261,11 @@ impl Taking<'_> {
             Part::Control
             | Part::Files
             | Part::Attempts
+            | Part::Steps
+            | Part::Questions
             | Part::Dead
+            | Part::Schedules
+            | Part::Later
             | Part::Events
             | Part::Logs => {}
         }

@@ -295,6 +295,7 @@ mod tests {
             given_up: None,
             target_generation: 2,
             quarantined: false,
+            asks: 0,
             counts: common::api::Counts::Current,
         }
     }

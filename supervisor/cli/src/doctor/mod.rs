@@ -10,6 +10,7 @@ mod monitor;
 mod only;
 mod processes;
 mod programs;
+mod questions;
 mod storage;
 
 use clap::Args;
@@ -126,6 +127,9 @@ async fn everything(global: &Global, args: &DoctorArgs) -> Result<Vec<Check>, Ap
                 Health::Ok | Health::Warn => supervisor,
             });
             checks.push(broker::nodes(hello.as_ref()));
+            if hello.is_ok() {
+                checks.extend(questions::open(&client).await);
+            }
             let server = ours.is_some().then(|| broker.server_version());
             checks.push(programs.versions(hello.as_ref().ok(), server.as_deref()));
             if let Some(home) = &home {

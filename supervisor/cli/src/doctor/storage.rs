@@ -168,7 +168,8 @@ fn forecast(streams: &[StreamUsage], now: Timestamp) -> Forecast {
                 add(bytes, messages.saturating_mul(ARCHIVED));
             }
             // As much goes as comes, but for what came of the journal.
-            "HISTORY" | "INDEX" | "SNAPSHOTS" | "FILES" | "ATTEMPTS" => {}
+            "HISTORY" | "INDEX" | "SNAPSHOTS" | "FILES" | "ATTEMPTS" | "REPLIES" | "SCHEDULES"
+            | "LATER" => {}
             _ => {
                 // As much as comes within its time.
                 let more = match one.age {

@@ -82,6 +82,7 @@ impl Observer {
         for running in &status.running {
             if known(state, &status.node, &running.agent, running.incarnation).is_some() {
                 self.memory.present(&running.agent, running.incarnation);
+                self.memory.runs(&running.agent, running.incarnation);
                 continue;
             }
             let (agent, incarnation) = (&running.agent, running.incarnation);

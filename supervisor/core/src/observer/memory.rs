@@ -49,6 +49,8 @@ pub(super) enum About {
 struct Seen {
     up_since: Option<u64>,
     absent_since: Option<u64>,
+    /// Since when its node says that it runs.
+    runs_since: Option<u64>,
     /// When its shim was last heard of.
     shim: Option<u64>,
     /// The number of the last command about it.
@@ -77,6 +79,7 @@ impl Memory {
         for seen in self.incarnations.values_mut() {
             seen.up_since = None;
             seen.absent_since = None;
+            seen.runs_since = None;
         }
         // Who was there then may be there still.
         for (first, _) in self.processes.values_mut() {
@@ -138,6 +141,18 @@ impl Memory {
         *self.incarnation(agent, incarnation).shim.get_or_insert(now_ms)
     }
 
+    /// Its node says that the incarnation runs.
+    pub(super) fn runs(&mut self, agent: &AgentName, incarnation: u64) {
+        let now_ms = self.now_ms;
+        self.incarnation(agent, incarnation).runs_since.get_or_insert(now_ms);
+    }
+
+    /// When anything was last heard of the incarnation's shim, or since when it runs; none if nobody says that it does.
+    pub(super) fn last_heard_running(&self, agent: &AgentName, incarnation: u64) -> Option<u64> {
+        let seen = self.incarnations.get(&(agent.clone(), incarnation))?;
+        Some(seen.runs_since?.max(seen.shim.unwrap_or_default()))
+    }
+
     pub(super) fn present(&mut self, agent: &AgentName, incarnation: u64) {
         if let Some(seen) = self.incarnations.get_mut(&(agent.clone(), incarnation)) {
             seen.absent_since = None;
@@ -177,6 +192,8 @@ impl Memory {
             | ControlEvent::AgentReplaced { .. }
             | ControlEvent::AgentRemoved { .. }
             | ControlEvent::AgentMoved { .. }
+            | ControlEvent::SchedulePaused { .. }
+            | ControlEvent::ScheduleResumed { .. }
             | ControlEvent::SanctumMoved { .. }
             | ControlEvent::SanctumNotMoved { .. }
             | ControlEvent::SanctumKept { .. }

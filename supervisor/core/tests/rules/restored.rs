@@ -128,6 +128,6 @@ fn only_a_fleet_that_was_restored_has_snapshots_of_the_newest_layout() {
     assert_eq!(of(&fleet).0.format, 3);
     restored(&mut fleet);
     let (head, json) = of(&fleet);
-    assert_eq!(head.format, 4);
+    assert_eq!(head.format, 6);
     assert_eq!(restore(&head, &json).as_ref().map(supervisor_core::State::base), Ok(BASE));
 }

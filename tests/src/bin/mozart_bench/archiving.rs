@@ -61,7 +61,7 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 /// Another leader takes over, and archives what is older than this.
-async fn lead(fleet: &Fleet, ours: &Ours, hot: &str) -> Result<()> {
+pub(crate) async fn lead(fleet: &Fleet, ours: &Ours, hot: &str) -> Result<()> {
     signal(fleet.pid()?, Signal::KILL);
     // The journal may grow as it likes: how fast it is brought back to its bound is another matter.
     fleet.up_with(&["--hot", hot, "--hot-messages", "10000000"]).await?;
@@ -71,7 +71,7 @@ async fn lead(fleet: &Fleet, ours: &Ours, hot: &str) -> Result<()> {
 }
 
 /// How many messages have moved.
-async fn archived(ours: &Ours) -> Result<u64> {
+pub(crate) async fn archived(ours: &Ours) -> Result<u64> {
     let streams = ours.broker.stream_usage().await?;
     let history = streams.iter().find(|stream| stream.name == "HISTORY");
     Ok(history.map_or(0, |history| history.records))

@@ -139,6 +139,9 @@ async fn ask(broker: &Broker, query: &Query) -> Result<()> {
         | Reply::Nodes(_)
         | Reply::Moves(_)
         | Reply::Carried(_)
+        | Reply::Schedules(_)
+        | Reply::Questions(_)
+        | Reply::AnswerTaken(_)
         | Reply::Done => Ok(()),
     }
 }
@@ -210,5 +213,7 @@ fn envelope(agent: &AgentName) -> Result<Envelope> {
         path: Vec::new(),
         redrive_of: None,
         traceparent: None,
+        scheduled_for: None,
+        deliver_at: None,
     })
 }

@@ -229,6 +229,8 @@ fn envelope(agents: &[AgentName], n: usize, of: usize, long: bool) -> Result<Env
         path: Vec::new(),
         redrive_of: None,
         traceparent: None,
+        scheduled_for: None,
+        deliver_at: None,
     })
 }
 

@@ -268,7 +268,11 @@ pub(crate) async fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let name = "  the same, CPU time a chat, of all processes";
     report.add(costs.figure(24, name, "us", Goal::None))?;
     let mut stop = streamers.command();
-    streamers.run(stop.args(["stop", streamers.agents[0].as_str(), "--wait"])).await?;
+    // What is sent from now on stays open: this one takes no more.
+    streamers.run(stop.args(["stop", streamers.agents[0].as_str()])).await?;
+    let mut idle = streamers.command();
+    idle.args(["wait", streamers.agents[0].as_str(), "--for", "stopped"]);
+    streamers.run(&mut idle).await?;
     many(report, &door, &serving).await
 }
 

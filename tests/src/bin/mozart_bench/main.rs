@@ -28,6 +28,7 @@ mod process;
 mod raw;
 mod recover;
 mod register;
+mod remember;
 mod replace;
 mod respawn;
 mod restart;
@@ -100,7 +101,7 @@ struct Args {
 }
 
 /// What can be measured: goal numbers, and the name that picks it.
-const SCENARIOS: [(&[u8], &str, Scenario); 28] = [
+const SCENARIOS: [(&[u8], &str, Scenario); 30] = [
     (&[1, 3], "throughput-lazy", Scenario::ThroughputLazy),
     (&[2], "single", Scenario::Single),
     (&[4], "throughput-always", Scenario::ThroughputAlways),
@@ -124,6 +125,8 @@ const SCENARIOS: [(&[u8], &str, Scenario); 28] = [
     (&[22], "logins", Scenario::Logins),
     (&[23], "three-replicas", Scenario::ThreeReplicas),
     (&[24], "http", Scenario::Http),
+    (&[25], "steps", Scenario::Steps),
+    (&[26], "turns", Scenario::Turns),
     (&[], "drain", Scenario::Drain),
     (&[], "host-loss", Scenario::HostLoss),
     (&[], "server-loss", Scenario::ServerLoss),
@@ -156,6 +159,8 @@ enum Scenario {
     Logins,
     ThreeReplicas,
     Http,
+    Steps,
+    Turns,
     Drain,
     HostLoss,
     ServerLoss,
@@ -288,6 +293,8 @@ fn run(args: Args) -> Result<()> {
                 Scenario::Logins => logins::run(&plan, &mut report).await,
                 Scenario::ThreeReplicas => throughput::replicated(&plan, &mut report).await,
                 Scenario::Http => http::run(&plan, &mut report).await,
+                Scenario::Steps => remember::steps(&plan, &mut report).await,
+                Scenario::Turns => remember::turns(&plan, &mut report).await,
                 Scenario::Drain => trials::drain(&plan, &mut report).await,
                 Scenario::HostLoss => trials::of_hosts(&plan, &mut report).await,
                 Scenario::ServerLoss => trials::of_servers(&plan, &mut report).await,

@@ -68,6 +68,8 @@ impl Ours {
             path: Vec::new(),
             redrive_of: None,
             traceparent: None,
+            scheduled_for: None,
+            deliver_at: None,
         })
     }
 

@@ -1,17 +1,17 @@
 //! The worker of the figures that need more than an echo.
 //!
-//! What it does with a chat is in the chat's first word: [`CHUNKS`], [`ASK`], [`SLOW`]; without one it answers at once. With a
+//! What it does with a chat is in the chat's first word: [`CHUNKS`], [`ASK`], [`SLOW`], [`STEPS`], [`RECALL`]; without one it answers at once. With a
 //! folder it tells the measuring side what happens to it, and crashes at its start when a file there says so.
 
 use std::fs::exists;
 use std::io::{BufRead as _, StdoutLock, Write as _, stdin, stdout};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::outcome::Result;
+use crate::outcome::{Result, fail};
 
 /// Asks for an answer in [`PIECES`] pieces.
 pub(crate) const CHUNKS: &str = "chunks ";
@@ -19,6 +19,13 @@ pub(crate) const CHUNKS: &str = "chunks ";
 pub(crate) const ASK: &str = "ask ";
 /// Asks for an answer after [`PAUSE`].
 pub(crate) const SLOW: &str = "slow ";
+
+/// Stores so many steps, one after the other, and answers with the middle of how long each took, in microseconds.
+pub(crate) const STEPS: &str = "steps ";
+/// Asks for the last turns of a conversation, which is named next; answers likewise.
+pub(crate) const RECALL: &str = "recall ";
+/// How often, for one answer.
+const RECALLS: usize = 20;
 
 /// How many pieces.
 pub(crate) const PIECES: usize = 50;
@@ -64,13 +71,17 @@ pub(crate) fn run(folder: Option<&Path>) -> Result<()> {
     let mut out = Out(stdout().lock());
     out.line(&json!({"type": "ready"}))?;
     let mut asking = Value::Null;
+    let mut timed: Option<Timed> = None;
     for line in stdin().lock().lines() {
         let line: Value = serde_json::from_str(&line?)?;
         let (id, text) = (&line["messageId"], line["message"].as_str().unwrap_or_default());
         match line["type"].as_str() {
             Some("chat") => {
                 say(&format!("chat {}", id.as_str().unwrap_or_default()))?;
-                if out.chat(id, text)? {
+                timed = Timed::of(id, text)?;
+                if let Some(timed) = &timed {
+                    out.line(&timed.next())?;
+                } else if out.chat(id, text)? {
                     asking = id.clone();
                 }
             }
@@ -78,12 +89,71 @@ pub(crate) fn run(folder: Option<&Path>) -> Result<()> {
                 let request = &line["requestId"];
                 out.line(&json!({"type": "route_done", "requestId": request, "response": text}))?;
             }
+            Some("step_stored" | "history_response") => {
+                let Some(timed) = &mut timed else { return fail("an answer to no question") };
+                match timed.answered(&line)? {
+                    Some(middle) => out.done(&timed.id, &middle.to_string().into())?,
+                    None => out.line(&timed.next())?,
+                }
+            }
             Some("route_response") => out.done(&asking, &line["response"])?,
             Some("shutdown") => break,
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Lines whose answers are waited for, one after the other.
+struct Timed {
+    id: Value,
+    /// The conversation that is asked for; none for steps.
+    conversation: Option<String>,
+    wanted: usize,
+    took: Vec<Duration>,
+    asked: Instant,
+}
+
+impl Timed {
+    fn of(id: &Value, text: &str) -> Result<Option<Self>> {
+        let word = |kind| text.strip_prefix(kind).and_then(|rest: &str| rest.split_once(' '));
+        let (conversation, wanted) = match (word(STEPS), word(RECALL)) {
+            (Some((wanted, _)), _) => (None, wanted.parse()?),
+            (None, Some((conversation, _))) => (Some(conversation.to_owned()), RECALLS),
+            (None, None) => return Ok(None),
+        };
+        let (took, asked) = (Vec::with_capacity(wanted), Instant::now());
+        Ok(Some(Self { id: id.clone(), conversation, wanted, took, asked }))
+    }
+
+    fn next(&self) -> Value {
+        let number = self.took.len();
+        match &self.conversation {
+            Some(conversation) => {
+                json!({"type": "history_request", "requestId": number.to_string(),
+                "conversationId": conversation})
+            }
+            None => json!({"type": "step", "messageId": self.id, "key": number.to_string(),
+                "result": crate::drive::text(0)}),
+        }
+    }
+
+    /// The middle of the times, in microseconds, once all are there.
+    fn answered(&mut self, line: &Value) -> Result<Option<u128>> {
+        if !line["error"].is_null() {
+            return fail(format!("it was refused: {line}"));
+        }
+        if self.conversation.is_some() && line["turns"].as_array().map(Vec::len) != Some(20) {
+            return fail(format!("not 20 turns: {line}"));
+        }
+        self.took.push(self.asked.elapsed());
+        self.asked = Instant::now();
+        if self.took.len() < self.wanted {
+            return Ok(None);
+        }
+        self.took.sort_unstable();
+        Ok(Some(self.took[self.took.len() / 2].as_micros()))
+    }
 }
 
 fn tell(path: &Path) -> Result<(UnixDatagram, String)> {

@@ -18,7 +18,10 @@ fn a_message_goes_to_the_worker_and_its_answer_to_the_journal_then_the_ack() {
             from_id: "user".into(),
             message: "text of m".into(),
             conversation_id: "c".into(),
+            turn: None,
+            scheduled_for: None,
             traceparent: None,
+            steps: Vec::new(),
         })]
     );
     let todo = desk.line(done("m", "answer"));

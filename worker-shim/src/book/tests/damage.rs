@@ -6,7 +6,7 @@ use super::*;
 
 impl Desk {
     fn damaged(&mut self, turn: TurnRef<'static>, ends: bool, again: bool) -> Vec<Do> {
-        let damage = Damage { why: "no".into(), turn, ends };
+        let damage = Damage { why: "no".into(), turn, ends, ..Damage::default() };
         self.book.damaged(self.now(), &damage, "it is damaged", again)
     }
 }

@@ -5,7 +5,10 @@
 mod broker;
 mod damage;
 mod figures;
+mod memory;
+mod people;
 mod properties;
+mod steps;
 mod turns;
 mod words;
 
@@ -50,6 +53,8 @@ fn envelope(message: &str, conversation: &str) -> Envelope {
         path: Vec::new(),
         redrive_of: None,
         traceparent: None,
+        scheduled_for: None,
+        deliver_at: None,
     }
 }
 
@@ -107,6 +112,7 @@ impl Desk {
             retry_max_us: 30 * SECOND,
             turn_timeout_us: 60 * SECOND,
             secrets: Arc::new(Secrets::new(&secrets.into_iter().collect())),
+            memory: false,
             traces: None,
         };
         Self { book: Book::new(rules), us: SECOND }
@@ -142,7 +148,7 @@ impl Desk {
     }
 
     fn looked_up(&mut self, seq: u64, final_: Option<Box<Final>>, attempts: u32) -> Vec<Do> {
-        self.book.looked_up(self.now(), seq, final_, attempts)
+        self.book.looked_up(self.now(), seq, final_, attempts, false)
     }
 
     /// The final state among these is stored.

@@ -212,7 +212,15 @@ impl World {
                 }
                 Do::Tell(_) | Do::Note(_) => {}
                 Do::EndWorker { .. } => self.worker_gone = true,
-                Do::Fetch { .. } | Do::Release | Do::Ask(_) => panic!("nobody asked for {act:?}"),
+                Do::Fetch { .. }
+                | Do::Recall { .. }
+                | Do::ReadHistory(_)
+                | Do::CountTurns { .. }
+                | Do::AskPerson { .. }
+                | Do::CloseQuestions { .. }
+                | Do::Store { .. }
+                | Do::Release
+                | Do::Ask(_) => panic!("nobody asked for {act:?}"),
             }
         }
         if self.worker_gone && self.desk.book.open() > 0 {

@@ -126,3 +126,37 @@ fn a_new_leader_knows_how_long_it_has_not_heard_a_node_while_it_followed() {
     still.awake(7_000);
     assert_eq!(lost_at(&still), Some(17_000));
 }
+
+#[test]
+fn a_shim_that_only_its_node_hears_may_be_out_of_the_leaders_reach() {
+    let fleet = running();
+    let mut eyes = eyes(0);
+    let mut second = |second: u64, node: bool, beats: bool| {
+        let now = second * 1_000;
+        if node {
+            let _news = eyes.node_report(&fleet.state, now, &report(&[1]));
+        }
+        if beats {
+            let beat = Heartbeat::default();
+            let _news = eyes.shim_heartbeat(&fleet.state, now, &mender(), 1, &beat);
+        }
+        let _news = eyes.tick(&fleet.state, now);
+        eyes.unheard(&fleet.state, now)
+    };
+    // It is never heard: since it runs, as its node says.
+    for at in 1..12 {
+        assert_eq!(second(at, true, false), None);
+    }
+    assert_eq!(second(12, true, false), Some(11_000));
+    assert_eq!(second(13, true, true), None);
+    // One heartbeat is lost.
+    for at in 14..24 {
+        assert_eq!(second(at, true, false), None);
+    }
+    assert_eq!(second(24, true, false), Some(11_000));
+    // Nor is its node heard: that host is lost, or cut off.
+    for at in 25..28 {
+        let _silent = second(at, false, false);
+    }
+    assert_eq!(second(28, false, false), None);
+}
