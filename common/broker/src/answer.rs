@@ -58,6 +58,7 @@ impl MayAsk {
             | ShimAsk::Between { .. }
             | ShimAsk::TrimLog { .. }
             | ShimAsk::TakesAttempts { .. }
+            | ShimAsk::Reach
             | ShimAsk::IsRegistered(_)
             | ShimAsk::Room(_)
             // Its own agent's, whatever the conversation.
@@ -123,7 +124,7 @@ impl Broker {
                 }
                 None => Told::Nothing,
             },
-            ShimAsk::Consumer => match self.consumer(agent, *incarnation).await? {
+            ShimAsk::Consumer => match self.consumer_of_current(agent, *incarnation).await? {
                 Some(state) => consumer(state),
                 None => Told::Nothing,
             },
@@ -145,6 +146,7 @@ impl Broker {
             ShimAsk::TakesAttempts { within } => {
                 Told::Is(self.takes_attempts((*within).min(crate::wire::CALL)).await)
             }
+            ShimAsk::Reach => Told::Reached(self.leader_reached(agent).await),
             ShimAsk::IsRegistered(agent) => Told::Is(self.is_there(agent).await?),
             ShimAsk::Steps { key, after } => {
                 let (records, more) = self.page_of_steps(key, *after, RECORDS).await?;

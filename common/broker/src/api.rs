@@ -183,6 +183,11 @@ impl StreamInfo {
     pub(crate) fn is_of_leader(&self) -> bool {
         self.cluster.is_of_leader(self.copies())
     }
+
+    /// How long ago the leader had heard most of the stream's servers, if that was lately.
+    pub(crate) fn heard_most(&self) -> Option<Duration> {
+        self.cluster.heard_most(self.copies())
+    }
 }
 
 /// An answer that counts only if it is the leader's of a stream.

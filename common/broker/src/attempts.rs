@@ -5,8 +5,7 @@
 //! message is final.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use common::AgentName;
@@ -15,6 +14,7 @@ use common::frame::ask::{ShimAsk, Told};
 use common::message::{Final, MessageKey};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::api::header;
 use crate::asked;
@@ -56,24 +56,6 @@ fn may_have_marks(final_: &Final) -> bool {
     final_.attempts > 1 || (final_.attempts == 1 && !final_.tail.iter().any(begins))
 }
 
-/// Whether what happens in attempts could be stored a moment ago: a supervisor is asked by every shim.
-#[derive(Debug, Default)]
-pub(crate) struct Takes(Mutex<Option<(Instant, bool)>>);
-
-impl Takes {
-    /// How long the answer holds.
-    const HOLDS: Duration = Duration::from_millis(500);
-
-    fn known(&self) -> Option<bool> {
-        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.filter(|(at, _)| at.elapsed() < Self::HOLDS).map(|(_, takes)| takes)
-    }
-
-    fn learn(&self, takes: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), takes));
-    }
-}
-
 impl Broker {
     fn attempts_stream(&self) -> String {
         self.subjects().stream("ATTEMPTS")
@@ -96,13 +78,13 @@ impl Broker {
             Ok(Some(told)) => return matches!(told, Told::Is(true)),
             Err(_) => return false,
         }
-        if let Some(known) = self.inner.takes.known() {
+        if let Some((_, known)) = self.inner.takes_lately.known() {
             return known;
         }
         let streams = [self.attempts_stream(), self.events_stream()];
         let asked = streams.map(async |stream| self.wire().stream_info(&stream, within).await);
         let takes = join_all(asked).await.iter().all(|told| matches!(told, Ok(Ok(_))));
-        self.inner.takes.learn(takes);
+        self.inner.takes_lately.learn(Instant::now(), takes);
         takes
     }
 

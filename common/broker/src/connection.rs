@@ -12,12 +12,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::asked::AsShim;
-use crate::attempts::Takes;
 use crate::callout::{self, AsUser};
 use crate::clock::Moment;
 use crate::connecting::open;
 use crate::error::{BrokerError, Result};
 use crate::figures::Told;
+use crate::reach::{Lately, Reached};
 use crate::room::Room;
 use crate::streams::{self, EventsAre, Made, REPLICAS, Scaled};
 use crate::wire::Wire;
@@ -75,7 +75,10 @@ pub(crate) struct Inner {
     replicas: usize,
     shim: Option<Box<AsShim>>,
     user: Option<AsUser>,
-    pub(crate) takes: Takes,
+    pub(crate) takes_lately: Lately<bool>,
+    /// By shard: how long before the leader had heard most of its servers.
+    pub(crate) leads_lately: Vec<Lately<Option<Duration>>>,
+    pub(crate) reached: Reached,
     /// By shard.
     rooms: Vec<Room>,
 }
@@ -136,7 +139,9 @@ impl Broker {
                 subjects: Subjects::new(options.namespace.clone(), made.shards),
                 shim: options.shim.clone(),
                 user: options.user(),
-                takes: Takes::default(),
+                takes_lately: Lately::default(),
+                leads_lately: (0..made.shards.max(1)).map(|_| Lately::default()).collect(),
+                reached: Reached::default(),
                 replicas: if made.grows { made.replicas.max(REPLICAS) } else { made.replicas },
                 rooms: (0..made.shards.max(1)).map(|_| Room::default()).collect(),
             }),

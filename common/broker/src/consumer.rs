@@ -292,6 +292,25 @@ impl Broker {
         info(self.wire(), &self.journal_stream(agent), &name).await
     }
 
+    /// The same, and none once a later incarnation was admitted. The server that has a consumer does not know that it was deleted while it
+    /// is cut off from the others, nor for a moment afterwards.
+    pub(crate) async fn consumer_of_current(
+        &self,
+        agent: &AgentName,
+        incarnation: u64,
+    ) -> Result<Option<ConsumerState>> {
+        let there = self.consumer(agent, incarnation).await?;
+        let is_alone = self.replicas() == 1;
+        if is_alone || there.is_none() {
+            return Ok(there);
+        }
+        let admitted = self.admitted(agent).await?;
+        // A leader of the bucket that is cut off has what was there before.
+        self.wire().stream_info(&self.lease_stream(), CALL).await??;
+        let is_replaced = admitted.is_some_and(|admitted| admitted.incarnation > incarnation);
+        Ok(there.filter(|_| !is_replaced))
+    }
+
     /// Deletes a consumer: its incarnation's pulls and acks have no effect from now on. It is fine if it does not exist.
     ///
     /// # Errors

@@ -27,7 +27,8 @@ pub(crate) struct Cluster {
 struct Peer {
     #[serde(default)]
     name: String,
-    /// When it was last heard, in nanoseconds before the answer.
+    /// When it was last heard, in nanoseconds before the answer; 0 if it never was since the leader was elected
+    /// (nats-server 2.15, `JetStream.clusterInfo`).
     #[serde(default)]
     active: u64,
     /// Whether it has everything that the leader has.
@@ -44,16 +45,28 @@ impl Cluster {
     /// Whether it is the leader that answers, and has heard most of the stream's servers lately.
     /// `copies`: how many the stream is configured to have. One that comes back with an empty disk may know of none.
     pub(crate) fn is_of_leader(&self, copies: usize) -> bool {
+        self.heard_most(copies).is_some()
+    }
+
+    /// How long ago the leader that answers had heard most of the stream's servers; none if that is too long ago, or it does not lead.
+    pub(crate) fn heard_most(&self, copies: usize) -> Option<Duration> {
         if copies <= 1 && self.replicas.is_empty() {
-            return true;
+            return Some(Duration::ZERO);
         }
         let others = &self.replicas;
         if self.leader.is_empty() || others.iter().any(|peer| peer.name == self.leader) {
-            return false;
+            return None;
         }
-        let heard = others.iter().filter(|peer| Duration::from_nanos(peer.active) < LATELY);
-        // Fewer than configured belong to it while the replica of a server that was removed has no other place.
-        2 * (heard.count() + 1) > copies.max(others.len() + 1)
+        let heard = others.iter().map(|peer| peer.active).filter(|active| *active > 0);
+        let mut heard: Vec<_> = heard.map(Duration::from_nanos).collect();
+        heard.sort_unstable();
+        // With itself they are most. Fewer than configured belong to it while the replica of a server that was removed has no other place.
+        let needed = copies.max(others.len() + 1) / 2;
+        let last = match needed.checked_sub(1) {
+            Some(last) => heard.get(last).copied(),
+            None => Some(Duration::ZERO),
+        };
+        last.filter(|last| *last < LATELY)
     }
 }
 
@@ -66,7 +79,7 @@ mod tests {
         let seconds = 1_000_000_000;
         let peer = |(name, ago): &(&str, u64)| Peer {
             name: (*name).into(),
-            active: ago * seconds,
+            active: (ago * seconds).max(1_000),
             current: true,
         };
         Cluster { leader: leader.into(), replicas: heard.iter().map(peer).collect() }
@@ -88,6 +101,20 @@ mod tests {
         assert!(!leader(&[3]).is_of_leader(2));
         assert!(leader(&[0, 0, 60, 60]).is_of_leader(5));
         assert!(!leader(&[0, 60, 60, 60]).is_of_leader(3));
+        // Whoever was not heard since the election is not heard now.
+        let never = |name: &str| Peer { name: name.into(), active: 0, current: false };
+        let mut cut_off = leader(&[6]);
+        cut_off.replicas.push(never("c"));
+        assert!(!cut_off.is_of_leader(3));
+        let mut lacks_one = leader(&[1]);
+        lacks_one.replicas.push(never("c"));
+        assert!(lacks_one.is_of_leader(3));
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(leader(&[60, 2]).heard_most(3), seconds(2));
+        assert_eq!(leader(&[1, 2]).heard_most(3), seconds(1));
+        assert_eq!(leader(&[2, 1, 1, 60]).heard_most(5), seconds(1));
+        assert_eq!(leader(&[]).heard_most(1), seconds(0));
+        assert_eq!(leader(&[60, 3]).heard_most(3), None);
     }
 
     #[test]

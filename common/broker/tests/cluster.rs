@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use broker::{Broker, FinalOutcome, Inbox, InboxItem, SendOutcome};
+use broker::{
+    Admission, Admitted, AsShim, Asker, Broker, ConnectOptions, FinalOutcome, Inbox, InboxItem,
+    MayAsk, SendOutcome,
+};
+use common::codec;
+use common::frame::ask::{ShimAnswer, ShimAsk, Told};
 use serde_json::Value;
 
 use crate::events::{batch, text};
@@ -142,4 +147,92 @@ async fn what_was_accepted_survives_a_leader_that_is_killed_and_wiped() {
     assert_eq!(open.total, 40);
     let mark = soon(broker.last_mark(&key("a", "m1"))).await.expect("an answer");
     assert_eq!(mark.expect("on record").attempt, 1);
+}
+
+/// Answers what the shims of an agent ask, as a supervisor does.
+async fn answer(broker: Broker, incarnation: u64) {
+    let subject = broker.subjects().shim_ask(&agent("a"), incarnation);
+    let mut asked = broker.subscribe(subject, None).await.expect("subscribed");
+    while let Some(message) = asked.next().await {
+        let asker = Asker { agent: agent("a"), incarnation };
+        let question = MayAsk::parse(asker, &message.payload).expect("it may");
+        let _unanswered = broker.answer_shim(&question, message.reply.expect("an inbox")).await;
+    }
+}
+
+/// The server of a consumer learns late that it was deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_consumer_of_an_incarnation_that_was_replaced_counts_as_gone_while_it_is_still_there() {
+    let cluster = Cluster::start();
+    let broker = cluster.broker().await;
+    let a = agent("a");
+    for incarnation in [1, 2] {
+        broker.create_consumer(&a, incarnation, 1, WINDOW).await.expect("made");
+    }
+    let mut answering = tokio::task::JoinSet::new();
+    for incarnation in [1, 2] {
+        answering.spawn(answer(broker.clone(), incarnation));
+    }
+    let is_there = async |incarnation| {
+        let subject = broker.subjects().shim_ask(&a, incarnation);
+        let frame = codec::encode(&ShimAsk::Consumer).expect("small");
+        let answer = soon(async {
+            loop {
+                // It may not have subscribed yet.
+                if let Ok(answer) = broker.ask(subject.clone(), frame.clone().into(), SOON).await {
+                    return answer;
+                }
+            }
+        });
+        let ShimAnswer { told, .. } = codec::decode(&answer.await).expect("an answer");
+        told != Told::Nothing
+    };
+    assert!(is_there(1).await && is_there(2).await, "nobody was admitted");
+    for (admitted, there) in [(1, [true, true]), (2, [false, true])] {
+        let wanted = Admitted { incarnation: admitted, consumer: format!("a-{admitted}") };
+        assert_eq!(broker.admit(&a, &wanted).await.expect("stored"), Admission::Won);
+        assert_eq!([is_there(1).await, is_there(2).await], there, "{admitted} is admitted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_learns_that_its_server_is_cut_off_from_the_others_and_that_it_is_back() {
+    let mut cluster = Cluster::start();
+    let everywhere = cluster.broker().await;
+    let options = |shim| ConnectOptions { url: cluster.url_of(0), shim, ..cluster.options() };
+    let supervisor = Broker::connect(&options(None)).await.expect("connected");
+    let login = (String::new(), String::new());
+    let shim = AsShim { agent: agent("a"), incarnation: 1, shards: 1, replicas: 3, login };
+    let shim = Broker::connect(&options(Some(Box::new(shim)))).await.expect("connected");
+    let mut tasks = tokio::task::JoinSet::new();
+    let near = shim.clone();
+    tasks.spawn(async move {
+        near.stay_in_reach(Some(agent("a"))).await;
+    });
+    // Nobody to ask.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(shim.out_of_reach() < Duration::from_secs(5), "{:?}", shim.out_of_reach());
+    tasks.spawn(answer(supervisor, 1));
+    let silent = async |most: bool| {
+        let limit = Duration::from_secs(if most { 8 } else { 5 });
+        while (shim.out_of_reach() >= limit) != most {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(shim.out_of_reach() < Duration::from_secs(5), "{:?}", shim.out_of_reach());
+    }
+    let cut = Instant::now();
+    for n in [1, 2] {
+        cluster.kill(n).await;
+    }
+    soon(silent(true)).await;
+    // The leader may have heard others just before.
+    assert!(cut.elapsed() < Duration::from_secs(9), "{:?}", cut.elapsed());
+    for n in [1, 2] {
+        cluster.revive(n);
+    }
+    tokio::time::timeout(Duration::from_secs(30), silent(false)).await.expect("in reach");
+    drop(everywhere);
 }

@@ -85,6 +85,8 @@ pub enum ShimAsk {
     },
     /// Remove what was asked in the course of a message and is not open any more.
     CloseQuestions(MessageKey),
+    /// When the leader of the agent's journal last heard most of its servers.
+    Reach,
 }
 
 /// The answer to a [`ShimAsk`].
@@ -155,6 +157,8 @@ pub enum Told {
     },
     /// So many.
     Count(u64),
+    /// So long ago; none if no leader answers.
+    Reached(Option<Duration>),
 }
 
 /// A record of the journal.

@@ -12,7 +12,6 @@ use rustix::process::Signal;
 use super::Pump;
 use super::event::{Event, Sources};
 use super::patience::Patience;
-use crate::clock::boot_us;
 use crate::standing::Input;
 use crate::{cause, child, memory};
 
@@ -133,8 +132,7 @@ impl Pump {
                     let _exit = self.handle(event).await;
                 }
                 Event::Timer => {
-                    let heard = boot_us().saturating_sub(self.quiet_us());
-                    self.stand(Input::Tick { heard_us: heard, idle: false }).await;
+                    self.stand(self.time_passed(false)).await;
                 }
                 Event::Terminate => patience.told(Instant::now()),
                 Event::Child

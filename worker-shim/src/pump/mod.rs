@@ -171,13 +171,20 @@ impl Pump {
         self.inbox.as_ref().map_or(u64::MAX, |inbox| micros(inbox.quiet()))
     }
 
+    /// What the standing is told every now and then.
+    fn time_passed(&self, idle: bool) -> Input {
+        let now_us = boot_us();
+        let heard_us = now_us.saturating_sub(self.quiet_us());
+        let reached_us = now_us.saturating_sub(micros(self.broker.out_of_reach()));
+        Input::Tick { heard_us, reached_us, idle }
+    }
+
     async fn tick(&mut self) {
         let now = Instant::now();
         let todo = self.book.tick(self.clock.now(), self.is_deaf());
         self.perform(todo);
-        let heard_us = boot_us().saturating_sub(self.quiet_us());
         let idle = self.book.open() == 0;
-        self.stand(Input::Tick { heard_us, idle }).await;
+        self.stand(self.time_passed(idle)).await;
         if self.told.1.is_some_and(|at| at <= now) {
             self.told.1 = None;
             if self.book.open() != self.told.0 {

@@ -4,6 +4,8 @@
 //! Only the broker's own answer about the incarnation's consumer makes it current, and only while that answer is recent: a
 //! working connection, a supervisor's old command or messages that were read ahead prove nothing. Its own suspension (a
 //! stopped process, a suspended machine) counts as silence too, since whatever was sent meanwhile may be old when it is read.
+//! So does a server that is cut off from the others: the consumer in its memory says that it exists long after the others
+//! have deleted it, and when the link is back it may give out new messages before it learns that.
 
 #[cfg(test)]
 mod tests;
@@ -81,9 +83,11 @@ pub(crate) enum Input {
     PullEnded,
     /// It takes no more messages, for good; what it has may still end.
     Stop,
-    /// Time has passed. `heard_us`: the last word of the consumer that a pull brought; `idle`: no turn is open.
+    /// Time has passed. `heard_us`: the last word of the consumer that a pull brought; `reached_us`: when its server was last known to
+    /// reach the leader of the journal; `idle`: no turn is open.
     Tick {
         heard_us: u64,
+        reached_us: u64,
         idle: bool,
     },
     /// [`Standing::stood_still`] said so.
@@ -150,6 +154,8 @@ pub(crate) struct Standing {
     random: u64,
     /// The last word of the consumer.
     heard_us: u64,
+    /// When the leader of the journal was last known to be in reach.
+    reached_us: u64,
     awake_us: u64,
     /// Since when it is not current.
     since_us: u64,
@@ -174,6 +180,7 @@ impl Standing {
             ready_pause_us: READY_AGAIN_US,
             random,
             heard_us: now_us,
+            reached_us: now_us,
             awake_us: now_us,
             since_us: now_us,
         }
@@ -205,10 +212,20 @@ impl Standing {
             State::Doubtful if looks => Some(self.look_at_us),
             State::New | State::Gone | State::Current | State::Doubtful => None,
         };
-        let silence = (self.state == State::Current).then_some(self.heard_us + SILENCE_US);
+        let silence = (self.state == State::Current).then_some(self.silent_at_us());
         let always = self.awake_us + AWAKE_EVERY_US;
         let ready = self.ready_at_us.filter(|_| self.link.is_some());
         [look, silence, ready].into_iter().flatten().fold(always, u64::min)
+    }
+
+    /// When the silence is too long.
+    fn silent_at_us(&self) -> u64 {
+        self.heard_us.min(self.reached_us) + SILENCE_US
+    }
+
+    /// This is so now: the consumer is there, as somebody knows who reaches the leaders.
+    fn confirmed(&mut self, now_us: u64) {
+        (self.heard_us, self.reached_us) = (now_us, now_us);
     }
 
     pub(crate) fn handle(&mut self, now_us: u64, input: Input) -> Vec<Deed> {
@@ -232,9 +249,10 @@ impl Standing {
                 self.ready_at_us = None;
             }
             Input::StoodStill => self.doubt(now_us, &mut deeds),
-            Input::Tick { heard_us, idle } => {
+            Input::Tick { heard_us, reached_us, idle } => {
                 self.heard_us = self.heard_us.max(heard_us);
-                if self.state == State::Current && self.heard_us + SILENCE_US <= now_us {
+                self.reached_us = self.reached_us.max(reached_us);
+                if self.state == State::Current && self.silent_at_us() <= now_us {
                     self.doubt(now_us, &mut deeds);
                 }
                 let since = self.since_us + ORPHANED_US;
@@ -296,7 +314,7 @@ impl Standing {
         }
         if self.state == State::New && self.link.is_some() {
             // It holds nothing that somebody else may have by now: the consumer's first delivery is the word that counts.
-            self.heard_us = now_us;
+            self.confirmed(now_us);
             self.become_current(deeds);
             return;
         }
@@ -321,9 +339,9 @@ impl Standing {
                 let ours = self.consumer.as_ref().is_some_and(|ours| ours.is(&there));
                 match self.state {
                     _ if !ours => self.gone(now_us, deeds),
-                    State::Current => self.heard_us = now_us,
+                    State::Current => self.confirmed(now_us),
                     State::Doubtful if whole => {
-                        self.heard_us = now_us;
+                        self.confirmed(now_us);
                         self.consumer = Some(there);
                         self.become_current(deeds);
                     }

@@ -76,10 +76,10 @@ impl Cluster {
         format!("nats://127.0.0.1:{}", self.ports[n].0)
     }
 
-    /// A connection that knows all servers.
-    pub(crate) async fn broker(&self) -> Broker {
+    /// For a connection that knows all servers.
+    pub(crate) fn options(&self) -> ConnectOptions {
         let urls: Vec<String> = (0..3).map(|n| self.url_of(n)).collect();
-        let options = ConnectOptions {
+        ConnectOptions {
             url: urls.join(","),
             creds: None,
             ca: None,
@@ -87,9 +87,13 @@ impl Cluster {
             namespace: Namespace::new("test").expect("valid"),
             timeout: Duration::from_secs(30),
             shim: None,
-        };
+        }
+    }
+
+    /// A connection that knows all servers.
+    pub(crate) async fn broker(&self) -> Broker {
         let streams = StreamOptions { journal_shards: 1, replicas: None };
-        Broker::connect_and_create(&options, &streams).await.expect("a broker")
+        Broker::connect_and_create(&self.options(), &streams).await.expect("a broker")
     }
 
     /// A client of one server.
