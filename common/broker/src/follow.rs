@@ -306,6 +306,36 @@ impl Run {
     }
 }
 
+/// On a cluster, records that were followed are lost only if they are missing for so long: an election is over by then, and with it whatever
+/// a server answers that does not know yet that it was deposed. Whoever follows ends because of it.
+const LOST: Duration = Duration::from_secs(10);
+
+/// Where a stream begins and ends that lacks what was followed of it; none if it has that. `end`: what must be there.
+pub(crate) async fn lost(wire: &Wire, source: &Source, end: End) -> Result<Option<(u64, u64)>> {
+    let deadline = Instant::now() + LOST;
+    loop {
+        let state = wire.stream_info(&source.stream, CALL).await??.state;
+        let (first, last) = (state.first_seq, state.last_seq);
+        let is_cut = end == End::Firm && source.from < first;
+        if last + 1 >= source.from && !is_cut {
+            return Ok(None);
+        }
+        let is_clustered = wire.client.server_info().cluster.is_some();
+        if !is_clustered || end == End::Soft || Instant::now() >= deadline {
+            return Ok(Some((first, last)));
+        }
+        sleep(jitter(REFUSED_PAUSE)).await;
+    }
+}
+
+/// What was followed of a stream and is there no more.
+pub(crate) fn loss(source: &Source, (first, last): (u64, u64)) -> BrokerError {
+    let (stream, seen) = (&source.stream, source.from - 1);
+    BrokerError::Other(format!(
+        "{stream} lost records: #{seen} was seen, and now it begins at #{first} and ends at #{last}"
+    ))
+}
+
 /// Where the consumer is to begin.
 async fn policy(wire: &Wire, source: &Source, begin: Begin) -> Result<DeliverPolicy> {
     let at_sequence = DeliverPolicy::ByStartSequence { start_sequence: source.from.max(1) };
@@ -318,17 +348,10 @@ async fn policy(wire: &Wire, source: &Source, begin: Begin) -> Result<DeliverPol
         }
         // Also after a gap: a cluster that was killed as a whole makes the consumer again, from where that once began.
         (Begin::Next | Begin::After(_), End::Firm | End::Thinned) => {
-            let state = wire.stream_info(&source.stream, CALL).await??.state;
-            let (first, last) = (state.first_seq, state.last_seq);
-            let is_cut = source.end == End::Firm && source.from < first;
-            if last + 1 < source.from || is_cut {
-                return Err(BrokerError::Other(format!(
-                    "{} lost records: #{} was seen, and now it begins at #{first} and ends at #{last}",
-                    source.stream,
-                    source.from - 1,
-                )));
+            match lost(wire, source, source.end).await? {
+                Some(extent) => Err(loss(source, extent)),
+                None => Ok(at_sequence),
             }
-            Ok(at_sequence)
         }
     }
 }

@@ -9,9 +9,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::api::Record;
 use crate::error::{BrokerError, Result};
-use crate::follow::{End, Source};
+use crate::follow::{self, End, Source};
 use crate::read::Reader;
-use crate::wire::{CALL, Wire};
+use crate::wire::Wire;
 
 /// How long to wait before looking again although nothing was heard: a record may have been stored while the connection was down.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -97,23 +97,17 @@ impl Poll {
 
     /// A server that was started again may have lost the end of a stream that is not synced.
     async fn resume(&mut self) -> Result<()> {
-        let last = match self.wire.stream_info(&self.source.stream, CALL).await {
-            Ok(info) => info?.state.last_seq,
+        // What was removed before it was read is not missed.
+        let end = if self.source.end == End::Soft { End::Soft } else { End::Thinned };
+        let extent = match follow::lost(&self.wire, &self.source, end).await {
+            Ok(Some(extent)) => extent,
+            Ok(None) => return Ok(()),
             Err(error) if error.is_transient() => return Ok(()),
             Err(error) => return Err(error),
         };
-        if last + 1 >= self.source.from {
-            return Ok(());
-        }
         match self.source.end {
-            End::Soft => self.source.from = last + 1,
-            End::Firm | End::Thinned => {
-                return Err(BrokerError::Other(format!(
-                    "{} lost records: #{} was seen, and now it ends at #{last}",
-                    self.source.stream,
-                    self.source.from - 1,
-                )));
-            }
+            End::Soft => self.source.from = extent.1 + 1,
+            End::Firm | End::Thinned => return Err(follow::loss(&self.source, extent)),
         }
         Ok(())
     }
