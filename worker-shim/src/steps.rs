@@ -142,9 +142,14 @@ impl Steps {
             StepEnd::Already(result) => {
                 Answer { duplicate: true, result: Some(result), ..Answer::stored(key) }
             }
-            StepEnd::Fenced(incarnation) => {
-                refuse(self, key, format!("incarnation {incarnation} has taken over this message"))
-            }
+            StepEnd::Fenced(incarnation) => Answer {
+                retryable: false,
+                ..refuse(
+                    self,
+                    key,
+                    format!("incarnation {incarnation} has taken over this message"),
+                )
+            },
             StepEnd::Gone => Answer {
                 retryable: false,
                 ..refuse(self, key, "the message is no longer in the journal".to_owned())

@@ -1,6 +1,6 @@
 //! Durable steps: from the worker to the broker, and back to the next attempt.
 
-use broker::{Recalled, Stepped, StepsOf};
+use broker::{Recalled, StepEnd, Stepped, StepsOf};
 use common::step::{Json, Step};
 use common::worker::{ToWorker, TurnRef};
 
@@ -113,6 +113,7 @@ impl Book {
         if turn.attempt != attempt {
             return todo;
         }
+        let is_fenced = matches!(&ended, Ok(Stepped { end: StepEnd::Fenced(_), .. }));
         let answer = turn.steps().and_then(|steps| steps.ended(ended));
         if is_open {
             // The worker could do nothing else.
@@ -120,9 +121,37 @@ impl Book {
             let id = held.envelope.message_id.as_str();
             todo.extend(answer.map(|answer| tell(id, answer)));
         }
+        if is_fenced {
+            self.taken_over(seq, &mut todo);
+            self.schedule(now, &mut todo);
+        }
         self.next_step(seq, &mut todo);
         self.published(now, seq, &mut todo);
         todo
+    }
+
+    /// A later incarnation works on a message: what becomes of it is not for this one to say any more, least of all that it failed.
+    fn taken_over(&mut self, seq: u64, todo: &mut Vec<Do>) {
+        let Some(held) = self.held.get_mut(&seq) else { return };
+        // What it has asked people, the other asks.
+        held.asks = false;
+        match &mut held.phase {
+            Phase::Open(turn) if !turn.cancelled => {
+                turn.cancelled = true;
+                let message_id = held.envelope.message_id.to_string();
+                todo.push(Do::Tell(ToWorker::Cancel { message_id }));
+                self.give_up_questions(seq, todo);
+            }
+            Phase::Settling { final_: Some(_), .. } | Phase::Waiting { .. } => {
+                self.leave(seq, None, todo);
+            }
+            // Whether its final state is the first, the journal says.
+            Phase::Open(_)
+            | Phase::Settling { final_: None, .. }
+            | Phase::Unchecked
+            | Phase::Checking
+            | Phase::Fetching => {}
+        }
     }
 
     /// The steps of earlier attempts, for a turn that is to begin.

@@ -184,3 +184,40 @@ fn the_last_steps_of_a_worker_that_dies_are_waited_for() {
     desk.book.stepped(now, 1, 1, stored(5));
     assert!(desk.book.is_idle());
 }
+
+fn fenced() -> Result<Stepped, String> {
+    Ok(Stepped { last: 9, found: Vec::new(), end: StepEnd::Fenced(8) })
+}
+
+#[test]
+fn a_message_that_a_later_incarnation_works_on_gets_nothing_from_this_one() {
+    // Its turn goes on and fails, or answers: neither counts.
+    for ends in [error("m", false), done("m", "late")] {
+        let mut desk = Desk::new(1);
+        desk.deliver(1, "m", "c");
+        desk.line(step("m", "a", "1"));
+        let now = desk.now();
+        let todo = desk.book.stepped(now, 1, 1, fenced());
+        let told = answers(&todo);
+        assert!(told[0].1.is_some_and(|why| why.contains("incarnation 8")), "{todo:?}");
+        assert!(matches!(&todo[0], Do::Tell(ToWorker::StepStored { retryable: false, .. })));
+        assert_eq!(cancelled(&todo), ["m"]);
+        assert!(answers(&desk.line(step("m", "b", "1")))[0].1.is_some());
+        let todo = desk.line(ends);
+        assert!(matches!(&*todo, [Do::Ack { .. }]), "{todo:?}");
+    }
+    // Its worker has ended it while the step was on its way.
+    for ends in [error("m", false), error("m", true), done("m", "late")] {
+        let mut desk = Desk::new(1);
+        desk.deliver(1, "m", "c");
+        desk.line(step("m", "a", "1"));
+        assert_eq!(desk.line(ends), []);
+        desk.publish(true);
+        assert_eq!(told(&desk.deliver(2, "n", "c")), [""; 0], "of the same conversation");
+        let now = desk.now();
+        let todo = desk.book.stepped(now, 1, 1, fenced());
+        assert!(matches!(todo[0], Do::Ack { .. }), "{todo:?}");
+        assert_eq!(told(&todo), ["n"]);
+        assert_eq!(desk.book.held(), 1);
+    }
+}
