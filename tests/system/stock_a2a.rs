@@ -86,6 +86,12 @@ async fn the_stock_client_sends_streams_and_cancels() {
     let id = more["task"].as_str().expect("an id");
     assert_eq!(fleet.json(["journal", "show", id]).await["conversationId"], "talk");
 
+    // So is the one that a task without any was given: what comes next in it is its second turn.
+    let context = sent["context"].as_str().expect("a context");
+    client.lines(&["send", "say next", "m-3", context]).await;
+    let turns = fleet.json(["journal", "ls", "--agent", "a", "--conversation", context]).await;
+    assert_eq!(turns.as_array().map(Vec::len), Some(2), "{turns}");
+
     // A stream.
     let events = client.lines(&["stream", "count 5 0.05"]).await;
     assert_eq!((&events[0]["kind"], events[0]["text"].as_str()), (&"task".into(), Some("")));

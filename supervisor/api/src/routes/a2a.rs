@@ -26,7 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::messages::{named_in, traced};
+use super::messages::{named_in, own_conversation, traced};
 use super::named;
 use crate::Api;
 use crate::Door;
@@ -262,18 +262,19 @@ impl Desk {
             let why = "a task takes no further messages; send another one with its contextId";
             return Err(Fault::new(Kind::Unsupported, why).into());
         }
+        let id: MessageId = Uuid::new_v5(&TASKS, name.as_bytes()).into();
         let conversation = match message.context_id.as_str() {
-            "" => None,
-            context => Some(context.parse().map_err(|error| {
-                Fault::new(Kind::Params, format!("message.contextId: {error}"))
-            })?),
+            "" => own_conversation(&id),
+            context => context
+                .parse()
+                .map_err(|error| Fault::new(Kind::Params, format!("message.contextId: {error}")))?,
         };
         let draft = Draft {
             agent: self.agent.clone(),
             sender,
             text,
-            conversation,
-            id: Some(Uuid::new_v5(&TASKS, name.as_bytes()).into()),
+            conversation: Some(conversation),
+            id: Some(id),
             deadline: None,
             traceparent: traced(&self.headers),
             deliver_at: None,

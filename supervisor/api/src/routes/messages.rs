@@ -10,7 +10,7 @@ use broker::{Cursor, Found};
 use common::api::{ApiError, MessageDetail, MessageRow};
 use common::message::{Envelope, MAX_TEXT, Status};
 use common::users::Scope;
-use common::{AgentName, MessageId, Timestamp, TraceParent, failure, later};
+use common::{AgentName, ConversationId, MessageId, Timestamp, TraceParent, failure, later};
 use mozart_client::cancel::cancel as cancel_message;
 use mozart_client::explain::Explanation;
 use mozart_client::journal::{self, Statuses, Wanted};
@@ -90,6 +90,13 @@ pub(super) fn keyed(caller: &Caller, headers: &HeaderMap) -> Result<Option<Messa
 /// The trace that the caller is in. One that is damaged is no reason to send nothing.
 pub(super) fn traced(headers: &HeaderMap) -> Option<TraceParent> {
     headers.get("traceparent")?.to_str().ok()?.parse().ok()
+}
+
+/// The conversation of a message that begins one, at a door whose clients are told its name to go on with. Not the message's own id: a
+/// message whose conversation has that name is filed under no conversation, and would not be found as its first turn.
+pub(super) fn own_conversation(message: &MessageId) -> ConversationId {
+    let name = format!("{message}.0");
+    ConversationId::new(name).unwrap_or_else(|_| ConversationId::from(message))
 }
 
 fn moment(text: &str) -> Result<Timestamp, Problem> {

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::fold::{Previous, repeated};
-use super::messages::{STORE, keyed, not_stored, store, traced};
+use super::messages::{STORE, keyed, not_stored, own_conversation, store, traced};
 use super::openai::{agent, failed, header_conversation, labelled, late, patience, ready};
 use super::{Given, Params, named};
 use crate::Api;
@@ -34,12 +34,6 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(retrieve))
         .routes(routes!(cancel))
         .routes(routes!(input_items))
-}
-
-/// The conversation of a response that names none. Named, so that it is found by the next one.
-fn own(message: &MessageId) -> ConversationId {
-    let name = format!("{message}.0");
-    ConversationId::new(name).unwrap_or_else(|_| ConversationId::from(message))
 }
 
 fn no_response(id: &str) -> Problem {
@@ -145,14 +139,15 @@ async fn create(
     };
     let mut envelope = draft.envelope();
     if !has_conversation {
-        envelope.conversation_id = own(&envelope.message_id);
+        envelope.conversation_id = own_conversation(&envelope.message_id);
     }
     let previous = asked.previous_response_id.as_deref().and_then(responses::message_of);
     let mut repeats = None;
     if is_keyed {
         send::only_here(&caller.client, &envelope).await?;
     } else {
-        let own: Option<fn(&MessageId) -> ConversationId> = (!has_conversation).then_some(own);
+        let own: Option<fn(&MessageId) -> ConversationId> =
+            (!has_conversation).then_some(own_conversation);
         let previous = Previous { message: previous.as_ref(), answer: None };
         repeats = repeated(&caller, &headers, &envelope, own, previous).await?;
     }
