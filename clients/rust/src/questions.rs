@@ -38,6 +38,32 @@ impl Client {
         if let Reply::Questions(page) = reply { Ok(page) } else { Err(unexpected(&reply)) }
     }
 
+    /// The oldest of the open questions, oldest first, at most `limit`: of some agents, or of all where none is named. And whether there are
+    /// later ones.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn oldest_questions(
+        &self,
+        agents: &[AgentName],
+        limit: usize,
+    ) -> Result<(Vec<OpenQuestion>, bool), ApiError> {
+        let of = match agents {
+            [] => vec![None],
+            agents => agents.iter().cloned().map(Some).collect(),
+        };
+        let (mut oldest, mut more) = (Vec::new(), false);
+        for agent in of {
+            let page = self.question_page(agent, 0, limit).await?;
+            more |= page.next.is_some();
+            oldest.extend(page.rows);
+            oldest.sort_by_key(|one| one.asked);
+            more |= oldest.len() > limit;
+            oldest.truncate(limit);
+        }
+        Ok((oldest, more))
+    }
+
     /// Answers a question: the one of an agent and a message, or the only one that a person can mean by an id.
     ///
     /// # Errors

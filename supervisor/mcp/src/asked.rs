@@ -14,23 +14,13 @@ const QUESTIONS: usize = 100;
 
 /// Lists open questions: of one agent, or of all that they may see.
 pub(crate) async fn list(who: &Who, asked: ListQuestions) -> Result<Questions, Refused> {
-    let of = match asked.agent.as_deref().map(named::<AgentName>).transpose()? {
-        Some(agent) => {
-            who.reach(&agent)?;
-            vec![Some(agent)]
-        }
-        None if who.client.agents().is_empty() => vec![None],
-        None => who.client.agents().iter().cloned().map(Some).collect(),
-    };
-    let (mut open, mut more) = (Vec::new(), false);
-    for agent in of {
-        let page = who.client.question_page(agent, 0, QUESTIONS).await?;
-        more |= page.next.is_some();
-        open.extend(page.rows);
+    let agent = asked.agent.as_deref().map(named::<AgentName>).transpose()?;
+    if let Some(agent) = &agent {
+        who.reach(agent)?;
     }
-    open.sort_by_key(|one| one.asked);
-    more |= open.len() > QUESTIONS;
-    open.truncate(QUESTIONS);
+    let of = agent.as_slice();
+    let of = if of.is_empty() { who.client.agents() } else { of };
+    let (open, more) = who.client.oldest_questions(of, QUESTIONS).await?;
     Ok(Questions { questions: open.into_iter().map(question).collect(), more })
 }
 

@@ -14,20 +14,7 @@ const QUESTIONS: usize = 50;
 
 /// The oldest open questions, oldest first: of a token's agents, or of all.
 pub(super) async fn load(caller: &Caller) -> Found<OpenQuestion> {
-    let of = match &caller.token.agents[..] {
-        [] => vec![None],
-        agents => agents.iter().cloned().map(Some).collect(),
-    };
-    let (mut all, mut has_more) = (Vec::new(), false);
-    for agent in of {
-        let page = caller.client.question_page(agent, 0, QUESTIONS).await?;
-        has_more |= page.next.is_some();
-        all.extend(page.rows);
-        all.sort_by_key(|one| one.asked);
-        has_more |= all.len() > QUESTIONS;
-        all.truncate(QUESTIONS);
-    }
-    Ok((all, has_more))
+    caller.client.oldest_questions(&caller.token.agents, QUESTIONS).await
 }
 
 pub(super) fn section(context: &Context<'_>, found: &Found<OpenQuestion>) -> Markup {
