@@ -10,8 +10,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use system_tests::harness::{Fleet, Output, eventually, message};
 
-use crate::roles::{fleet_at, free_port, server_at};
-use crate::snapshots::connect;
+use crate::roles::{broker_at, fleet_at, free_port, server_at};
 
 const ECHO: &str = "MODEL test/model\nSOUL You repeat.\nCONCURRENCY 4";
 
@@ -234,7 +233,7 @@ async fn five_thousand_agents_are_listed_though_they_fit_no_message() {
     let checked = fleet.cli(["doctor", "-o", "json"]).await;
     assert!(!checked.stdout.contains("too large"), "{checked}");
     // A client of the version before is told what to do.
-    let broker = connect(port).await;
+    let broker = broker_at(port).await;
     let asked = broker.subjects().query();
     let answer = broker.ask(asked, r#"{"op":"ps"}"#.into(), Duration::from_secs(10)).await;
     let answer = String::from_utf8_lossy(&answer.expect("an answer")).into_owned();
@@ -252,7 +251,7 @@ async fn a_flood_of_reports_that_cannot_be_read_is_a_line() {
         if said.contains("holds the lease") { Ok(()) } else { Err(said) }
     })
     .await;
-    let broker = connect(port).await;
+    let broker = broker_at(port).await;
     let node = NodeName::new("n").expect("valid");
     let agent = AgentName::new("ghost").expect("valid");
     let subjects = broker.subjects();

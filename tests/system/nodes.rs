@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use broker::{Broker, ConnectOptions, Subscription};
+use broker::{Broker, Subscription};
 use common::codec;
 use common::frame::{NodeCommand, NodeCommandBody, NodeReport, NodeStatus};
 use serde_json::Value;
 use system_tests::harness::{Child, Fleet, Signal, always, eventually, flaky, started_at};
 
-use crate::roles::{apply, fleet_at, free_port, server_at};
+use crate::roles::{apply, broker_at, fleet_at, free_port, server_at};
 
 /// A supervisor and a server; the node is the test's.
 struct Ground {
@@ -33,16 +33,7 @@ impl Ground {
 
     /// A connection, to speak as a leader does.
     async fn broker(&self) -> Broker {
-        let options = ConnectOptions {
-            url: format!("nats://127.0.0.1:{}", self.port),
-            creds: None,
-            ca: None,
-            name: "test".to_owned(),
-            namespace: "default".parse().expect("valid"),
-            timeout: Duration::from_secs(10),
-            shim: None,
-        };
-        Broker::connect(&options).await.expect("the broker answers")
+        broker_at(self.port).await
     }
 
     /// How often each number was given out.

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use broker::{Broker, ConnectOptions};
 pub(crate) use system_tests::harness::free_port;
 use system_tests::harness::{Child, Fleet, Signal, eventually, flaky, nats_server};
 use tokio::process::Command;
@@ -11,6 +12,20 @@ use tokio::process::Command;
 /// A fleet whose commands look for a server at a port.
 pub(crate) fn fleet_at(port: u16) -> Fleet {
     Fleet::new(&[("a", &flaky(""))]).env("NATS_URL", &format!("nats://127.0.0.1:{port}"))
+}
+
+/// A connection to it.
+pub(crate) async fn broker_at(port: u16) -> Broker {
+    let options = ConnectOptions {
+        url: format!("nats://127.0.0.1:{port}"),
+        creds: None,
+        ca: None,
+        name: "test".to_owned(),
+        namespace: "default".parse().expect("valid"),
+        timeout: Duration::from_secs(10),
+        shim: None,
+    };
+    Broker::connect(&options).await.expect("the broker answers")
 }
 
 /// Starts the server.

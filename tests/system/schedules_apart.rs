@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use broker::{Broker, ConnectOptions};
 use serde_json::Value;
 use system_tests::chaos::JumpingClock;
 use system_tests::harness::{Child, Fleet, Signal, within};
 use tokio::time::{Instant, sleep};
 
-use crate::roles::{apply, free_port, server_at};
+use crate::roles::{apply, broker_at, free_port, server_at};
 use crate::schedules::{history, minutely, number, seen, text, verdict};
 
 /// A supervisor, with a home of its own.
@@ -46,19 +45,6 @@ impl Supervisor {
     }
 }
 
-async fn connected(url: &str) -> Broker {
-    let options = ConnectOptions {
-        url: url.to_owned(),
-        creds: None,
-        ca: None,
-        name: "test".to_owned(),
-        namespace: "default".parse().expect("valid"),
-        timeout: Duration::from_secs(10),
-        shim: None,
-    };
-    Broker::connect(&options).await.expect("the broker answers")
-}
-
 #[tokio::test]
 async fn supervisors_that_are_killed_frozen_or_an_hour_off_run_each_occurrence_once() {
     let agents = number("MOZART_SCHEDULE_AGENTS", 5);
@@ -83,7 +69,7 @@ async fn supervisors_that_are_killed_frozen_or_an_hour_off_run_each_occurrence_o
     let _node = fleet.spawn_cli(["node", "--name", "n"]);
     apply(&fleet).await;
     assert!(clock.is_in(supervisors[0].process.pid()), "a static `mozart` keeps its clock");
-    let broker = connected(&url).await;
+    let broker = broker_at(port).await;
 
     let mut led = [0_u32; 3];
     let end = Instant::now() + Duration::from_secs(60 * minutes);

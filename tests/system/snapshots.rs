@@ -1,9 +1,9 @@
 //! Snapshots of the control log: a supervisor goes on from the newest good one, and whatever is wrong with it is said.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use broker::reference::client;
-use broker::{Broker, ConnectOptions, ControlItem};
+use broker::{Broker, ControlItem};
 use common::AgentName;
 use common::control::{ControlEvent, ControlRecord};
 use common::snapshot::{Logged, SnapshotHead};
@@ -11,23 +11,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use system_tests::harness::{Child, Fleet, Signal, eventually, flaky};
 
-use crate::roles::{apply, fleet_at, free_port, server_at};
+use crate::roles::{apply, broker_at, fleet_at, free_port, server_at};
 
 /// A leader takes one after so many records.
 const EVERY: u64 = 10_000;
-
-pub(crate) async fn connect(port: u16) -> Broker {
-    let options = ConnectOptions {
-        url: format!("nats://127.0.0.1:{port}"),
-        creds: None,
-        ca: None,
-        name: "test".to_owned(),
-        namespace: "default".parse().expect("valid"),
-        timeout: Duration::from_secs(10),
-        shim: None,
-    };
-    Broker::connect(&options).await.expect("the broker answers")
-}
 
 /// Writes so many records that change nothing: of an agent that there is not.
 async fn fill(broker: &Broker, records: u64) {
@@ -110,7 +97,7 @@ async fn a_fleet_goes_on_from_a_snapshot_when_its_records_are_gone() {
         let _row = fleet.wait_state(agent, "running").await;
     }
     let shim = fleet.shim("a");
-    let broker = connect(port).await;
+    let broker = broker_at(port).await;
     let mut good = Vec::new();
     for _ in 0..3 {
         fill(&broker, EVERY).await;
@@ -152,7 +139,7 @@ async fn what_is_wrong_with_a_snapshot_is_said_and_the_one_before_is_used() {
     let _server = server_at(&fleet, port, "");
     let mut leader = supervisor(&fleet, "s1").await;
     apply(&fleet).await;
-    let broker = connect(port).await;
+    let broker = broker_at(port).await;
     let mut good = Vec::new();
     for _ in 0..2 {
         fill(&broker, EVERY).await;
@@ -265,7 +252,7 @@ async fn a_leader_that_dies_between_two_chunks_leaves_nothing_that_is_believed()
     let _server = server_at(&fleet, port, "");
     let leader = supervisor(&fleet, "s1").await;
     apply(&fleet).await;
-    let broker = connect(port).await;
+    let broker = broker_at(port).await;
     let raw = client::connect(format!("127.0.0.1:{port}")).await.expect("a client");
     // It comes as far as the fifth chunk, and is killed there.
     let stream = broker.subjects().stream("SNAPSHOTS");
