@@ -1,10 +1,16 @@
 //! Which messages wait, and which is next. Pure: what is due is kept in order, so that a look costs what is due and not what waits.
 
+mod pauses;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use common::message::MessageKey;
 use common::{AgentName, ConversationTag, Timestamp};
+
+use self::pauses::Pauses;
 
 /// When it is due, and the sequence of its request: the order within a conversation.
 type Place = (Timestamp, u64);
@@ -25,6 +31,8 @@ pub(super) struct Job {
     pub(super) at: Timestamp,
     /// When it was due.
     due: Timestamp,
+    /// The part of the journal that its agent's messages are in.
+    shard: u32,
 }
 
 impl Job {
@@ -45,6 +53,8 @@ pub(super) struct Book {
     busy: HashSet<Line>,
     /// What has failed, by when it is tried again.
     again: BTreeMap<Place, Job>,
+    /// What waits for a part of the journal that takes nothing.
+    pauses: Pauses,
     /// Where each message is due; also of one that is being worked on.
     places: HashMap<Arc<MessageKey>, Place>,
     /// How many are being worked on.
@@ -91,6 +101,7 @@ impl Book {
         at: Timestamp,
         (key, conversation): (MessageKey, ConversationTag),
         due: Timestamp,
+        shard: u32,
     ) {
         let key = Arc::new(key);
         if self.places.contains_key(&key) {
@@ -98,7 +109,7 @@ impl Book {
             return;
         }
         self.places.insert(Arc::clone(&key), (due, seq));
-        self.waiting.insert((due, seq), Job { key, conversation, seq, at, due });
+        self.waiting.insert((due, seq), Job { key, conversation, seq, at, due, shard });
     }
 
     /// It is decided that a message goes into the journal, so it is due whatever the time. False: it is not known, and its request is gone.
@@ -123,7 +134,7 @@ impl Book {
         self.ended.insert((at, seq), request);
         let Some(place) = place else { return };
         // One that is being worked on, or is to be tried again, finds out by itself: its conversation waits for it.
-        if let Some(job) = self.waiting.remove(&place) {
+        if let Some(job) = self.waiting.remove(&place).or_else(|| self.pauses.remove(&place)) {
             self.places.remove(key);
             if let Some(line) = job.line().filter(|line| !self.busy.contains(line)) {
                 // It may have been the one that those held were waiting for.
@@ -138,12 +149,17 @@ impl Book {
     /// When something is due next, and only then.
     pub(super) fn next(&self) -> Option<Timestamp> {
         let first = |of: &BTreeMap<Place, Job>| of.first_key_value().map(|((at, _), _)| *at);
-        [first(&self.waiting), first(&self.again)].into_iter().flatten().min()
+        [first(&self.waiting), first(&self.again), self.pauses.next()].into_iter().flatten().min()
     }
 
     /// Takes out what is due, in order, so many at most.
     pub(super) fn take(&mut self, now: Timestamp, most: usize) -> Vec<Job> {
         let mut jobs = Vec::new();
+        while jobs.len() < most
+            && let Some(job) = self.pauses.due(now)
+        {
+            jobs.push(job);
+        }
         while jobs.len() < most
             && self.again.first_key_value().is_some_and(|((at, _), _)| *at <= now)
             && let Some((_, job)) = self.again.pop_first()
@@ -154,6 +170,7 @@ impl Book {
             && self.waiting.first_key_value().is_some_and(|((at, _), _)| *at <= now)
             && let Some((place, job)) = self.waiting.pop_first()
         {
+            let Some(job) = self.pauses.park(place, job) else { continue };
             match job.line() {
                 Some(line) if self.busy.contains(&line) => {
                     self.held.entry(line).or_default().insert(place, job);
@@ -172,12 +189,14 @@ impl Book {
     pub(super) fn done(&mut self, job: &Job) {
         self.working = self.working.saturating_sub(1);
         self.places.remove(&job.key);
+        self.answered(job.shard);
         self.free(job);
     }
 
     /// It is due only then.
     pub(super) fn not_yet(&mut self, mut job: Job, due: Timestamp) {
         self.working = self.working.saturating_sub(1);
+        self.answered(job.shard);
         self.free(&job);
         job.due = due;
         self.places.insert(Arc::clone(&job.key), (due, job.seq));
@@ -187,7 +206,22 @@ impl Book {
     /// It has failed, and is tried again then. What is due after it in its conversation waits.
     pub(super) fn again(&mut self, job: Job, at: Timestamp) {
         self.working = self.working.saturating_sub(1);
+        // It was tried, and that is not why.
+        self.answered(job.shard);
         self.again.insert((at, job.seq), job);
+    }
+
+    /// The journal did not take it. What else is due in that part of the journal waits as well.
+    pub(super) fn not_taken(&mut self, job: Job, now: Timestamp) {
+        self.working = self.working.saturating_sub(1);
+        self.pauses.failed(job, now);
+    }
+
+    /// A part of the journal takes messages.
+    fn answered(&mut self, shard: u32) {
+        let (failed, parked) = self.pauses.answered(shard);
+        self.again.extend(failed.into_iter().map(|job| ((Timestamp::default(), job.seq), job)));
+        self.waiting.extend(parked);
     }
 
     /// The next one of a conversation may be worked on.
@@ -241,6 +275,3 @@ impl Book {
         old
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -192,7 +192,8 @@ impl Keeper {
         match item {
             LaterItem::Request { seq, at, key, conversation, deliver_at } => {
                 run.seen = seq;
-                run.book.request(seq, at, (key, conversation), deliver_at);
+                let shard = self.broker.subjects().shard(&key.agent);
+                run.book.request(seq, at, (key, conversation), deliver_at, shard);
             }
             LaterItem::Given { seq, key } => {
                 run.seen = seq;
@@ -235,12 +236,16 @@ impl Keeper {
             Ended::Done(job) => run.book.done(&job),
             Ended::NotYet(job, due) => run.book.not_yet(job, due),
             Ended::Failed(job, error) => {
+                let now = run.now().unwrap_or_default();
+                let passes = error.as_ref().is_some_and(BrokerError::passes);
                 if let Some(error) = error {
                     let what = format!("cannot deliver message {} of later", job.key.message_id);
                     self.tell(&what, &error);
                 }
-                let again = run.now().unwrap_or_default().after(AGAIN);
-                run.book.again(job, again);
+                match passes {
+                    true => run.book.not_taken(job, now),
+                    false => run.book.again(job, now.after(AGAIN)),
+                }
             }
             Ended::Removed(None) => {}
             Ended::Removed(Some(error)) => {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use common::{ConversationId, MessageId, SenderName};
 use proptest::prelude::*;
 
@@ -23,7 +25,8 @@ fn tag(conversation: &str) -> ConversationTag {
 }
 
 fn add(book: &mut Book, seq: u64, conversation: &str, due: u64) {
-    book.request(seq, at(seq), (key("a", seq), tag(conversation)), at(due));
+    let shard = u32::from(conversation == "c");
+    book.request(seq, at(seq), (key("a", seq), tag(conversation)), at(due), shard);
 }
 
 fn seqs(jobs: &[Job]) -> Vec<u64> {
@@ -71,6 +74,55 @@ fn what_has_failed_is_not_overtaken() {
     assert_eq!(job.seq, 1);
     book.not_yet(job, at(70));
     assert_eq!(seqs(&book.take(at(60), 9)), [2], "it is due before the other one now");
+}
+
+#[test]
+fn a_part_of_the_journal_that_takes_nothing_is_tried_by_one_at_a_time_and_holds_up_no_other() {
+    let mut book = Book::default();
+    for seq in 1..=4 {
+        add(&mut book, seq, "", 10);
+    }
+    add(&mut book, 5, "c", 20);
+    let second = |seconds: u64| at(seconds * 1000);
+    let mut jobs = book.take(second(1), 2);
+    assert_eq!(seqs(&jobs), [1, 2]);
+    // Both at once: that is one failure.
+    book.not_taken(jobs.remove(0), second(1));
+    book.not_taken(jobs.remove(0), second(1));
+    let others = book.take(second(1), 9);
+    assert_eq!(seqs(&others), [5]);
+    book.done(&others[0]);
+    let mut tried = second(1);
+    for pause in [2, 4, 8, 16, 16] {
+        let due = tried.after(Duration::from_secs(pause));
+        assert_eq!((book.next(), book.take(at(due.as_millis() - 1), 9)), (Some(due), vec![]));
+        let mut jobs = book.take(due, 9);
+        assert_eq!((seqs(&jobs), book.next()), (vec![1], None));
+        book.not_taken(jobs.remove(0), due);
+        tried = due;
+    }
+    // One that waits there is cancelled.
+    book.ended(&key("a", 3), 9, tried);
+    let due = book.next().expect("it is tried");
+    let jobs = book.take(due, 9);
+    book.done(&jobs[0]);
+    assert_eq!(seqs(&book.take(due, 9)), [2, 4]);
+    assert_eq!((book.len(), book.next()), (2, None));
+}
+
+#[test]
+fn what_fails_for_a_reason_of_its_own_lets_the_others_go_on() {
+    let mut book = Book::default();
+    for seq in 1..=3 {
+        add(&mut book, seq, "", 10);
+    }
+    let job = book.take(at(10), 1).pop().expect("one");
+    book.not_taken(job, at(10));
+    assert_eq!(book.take(at(11), 9), []);
+    let due = book.next().expect("it is tried");
+    let job = book.take(due, 9).pop().expect("one");
+    book.again(job, at(99_000));
+    assert_eq!(seqs(&book.take(due, 9)), [2, 3]);
 }
 
 #[test]
@@ -123,7 +175,7 @@ fn what_is_decided_is_due_whatever_the_time() {
 fn the_messages_of_an_agent_that_is_removed_are_looked_at_at_once() {
     let mut book = Book::default();
     add(&mut book, 1, "", 50);
-    book.request(2, at(2), (key("b", 2), tag("")), at(60));
+    book.request(2, at(2), (key("b", 2), tag("")), at(60), 0);
     book.hurry(|agent, _| agent.as_str() == "b");
     assert_eq!(seqs(&book.take(at(1), 9)), [2]);
 }
@@ -133,7 +185,7 @@ proptest! {
     /// ends once.
     #[test]
     fn no_message_overtakes_another(
-        steps in prop::collection::vec((0u8..10, 0u64..40, 0u8..3), 1..200),
+        steps in prop::collection::vec((0u8..11, 0u64..40, 0u8..3), 1..200),
     ) {
         let mut book = Book::default();
         let (mut now, mut next) = (0_u64, 0_u64);
@@ -177,6 +229,12 @@ proptest! {
                     if !working.is_empty() {
                         let job = working.remove(number as usize % working.len());
                         book.again(job, at(now + number));
+                    }
+                }
+                9 => {
+                    if !working.is_empty() {
+                        let job = working.remove(number as usize % working.len());
+                        book.not_taken(job, at(now));
                     }
                 }
                 _ => {
