@@ -40,9 +40,9 @@ impl Supervisor {
             Done::Late(event) => self.decide(event),
             Done::Consumers(consumers) => self.drop_consumers(consumers),
             Done::Waits(counted) => self.waits_counted(counted),
-            Done::Clock(told) => self.clock_told(told),
-            Done::SchedulesRead(keys, last) => self.schedules_read(keys, last),
-            Done::Decided(decided) => self.decided(decided),
+            Done::Clock(term, told) => self.clock_told(term, told),
+            Done::SchedulesRead(term, keys, last) => self.schedules_read(term, keys, last),
+            Done::Decided(term, decided) => self.decided(term, decided),
             Done::PersonAnswered(told) => self.person_answered(told).await,
             Done::SchedulesTidied => self.schedules_tidied(),
             Done::Nothing => {}

@@ -125,11 +125,15 @@ enum Done {
     /// What waits for some agents that do not run.
     Waits(Vec<(AgentName, figures::Wait)>),
     /// What the broker's clock shows, and when it did.
-    Clock(Result<(Timestamp, Moment), broker::BrokerError>),
+    Clock(Option<u64>, Result<(Timestamp, Moment), broker::BrokerError>),
     /// The last records of schedules.
-    SchedulesRead(Vec<schedules::Key>, Result<Vec<broker::LastOccurrences>, broker::BrokerError>),
+    SchedulesRead(
+        Option<u64>,
+        Vec<schedules::Key>,
+        Result<Vec<broker::LastOccurrences>, broker::BrokerError>,
+    ),
     /// What became of schedules that were due.
-    Decided(Vec<schedules::Decided>),
+    Decided(Option<u64>, Vec<schedules::Decided>),
     /// Old records of schedules were removed.
     SchedulesTidied,
     /// A person has answered a question.

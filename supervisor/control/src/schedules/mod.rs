@@ -124,7 +124,7 @@ impl Supervisor {
             schedules.asking = true;
             let broker = self.reads.broker.clone();
             todo.push(Box::pin(async move {
-                Done::Clock(broker.clock().await.map(|shown| (shown, Moment::now())))
+                Done::Clock(term, broker.clock().await.map(|shown| (shown, Moment::now())))
             }));
         }
         let unread = if schedules.reading { Vec::new() } else { schedules.book.unread(READ) };
@@ -133,7 +133,7 @@ impl Supervisor {
             let broker = self.reads.broker.clone();
             todo.push(Box::pin(async move {
                 let last = broker.schedules_last(&unread).await;
-                Done::SchedulesRead(unread, last)
+                Done::SchedulesRead(term, unread, last)
             }));
         }
         let now = schedules.now();
@@ -146,7 +146,7 @@ impl Supervisor {
             let places = Counted { places: self.reads.clone(), metrics: self.metrics.clone() };
             let author = self.id.clone();
             todo.push(Box::pin(async move {
-                Done::Decided(decide::all(&places, jobs, term, &author).await)
+                Done::Decided(term, decide::all(&places, jobs, term, &author).await)
             }));
         }
         for task in todo {
@@ -154,22 +154,32 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn clock_told(&mut self, told: Result<(Timestamp, Moment), BrokerError>) {
-        let Some(leading) = &mut self.leading else { return };
-        leading.schedules.asking = false;
+    /// Those of the leadership that began a task; none once it is over, also if there is another one by now.
+    fn schedules_of(&mut self, term: Option<u64>) -> Option<&mut Schedules> {
+        let leading = self.leading.as_mut().filter(|leading| leading.term() == term)?;
+        Some(&mut leading.schedules)
+    }
+
+    pub(super) fn clock_told(
+        &mut self,
+        term: Option<u64>,
+        told: Result<(Timestamp, Moment), BrokerError>,
+    ) {
+        let Some(schedules) = self.schedules_of(term) else { return };
+        schedules.asking = false;
         match told {
-            Ok(told) => leading.schedules.clock = Some(told),
-            Err(error) => leading.schedules.tell("the broker's time is not known", &error),
+            Ok(told) => schedules.clock = Some(told),
+            Err(error) => schedules.tell("the broker's time is not known", &error),
         }
     }
 
     pub(super) fn schedules_read(
         &mut self,
+        term: Option<u64>,
         keys: Vec<Key>,
         last: Result<Vec<LastOccurrences>, BrokerError>,
     ) {
-        let Some(leading) = &mut self.leading else { return };
-        let schedules = &mut leading.schedules;
+        let Some(schedules) = self.schedules_of(term) else { return };
         schedules.reading = false;
         match last {
             Ok(last) => {
@@ -197,9 +207,8 @@ impl Supervisor {
         self.schedule_next();
     }
 
-    pub(super) fn decided(&mut self, decided: Vec<Decided>) {
-        let Some(leading) = &mut self.leading else { return };
-        let schedules = &mut leading.schedules;
+    pub(super) fn decided(&mut self, term: Option<u64>, decided: Vec<Decided>) {
+        let Some(schedules) = self.schedules_of(term) else { return };
         let again = schedules.now().map(|now| now.after(AGAIN));
         for one in decided {
             if let Some(error) = &one.fault {
