@@ -98,19 +98,26 @@ async fn take(
     user: Option<SenderName>,
 ) -> Result<(AnswerTaken, Told), ApiError> {
     let what = || format!("cannot answer {:?}", words::one_line(&to.request_id, 80));
+    let known = match &user {
+        Some(name) => broker.user_named(name).await.attempt(what())?,
+        None => None,
+    };
+    let agents = known.map(|user| user.agents).unwrap_or_default();
     let mut found = NamedQuestions::default();
     for (agent, message, request_id) in to.readings() {
-        let named = broker.questions_named(agent.as_ref(), message.as_ref(), request_id).await;
-        let NamedQuestions { open, answered } = named.attempt(what())?;
-        found.open.extend(open);
-        found.answered.extend(answered);
-    }
-    if let Some(name) = &user {
-        let known = broker.user_named(name).await.attempt(what())?;
-        let agents = known.map(|user| user.agents).unwrap_or_default();
-        let may = |agent: &AgentName| agents.is_empty() || agents.contains(agent);
-        found.open.retain(|open| may(&open.agent));
-        found.answered.retain(|(key, _)| may(&key.agent));
+        // Each by itself: of others there may be more than are read.
+        let of: Vec<_> = match &agent {
+            Some(agent) if agents.is_empty() || agents.contains(agent) => vec![Some(agent)],
+            Some(_) => Vec::new(),
+            None if agents.is_empty() => vec![None],
+            None => agents.iter().map(Some).collect(),
+        };
+        for agent in of {
+            let named = broker.questions_named(agent, message.as_ref(), request_id).await;
+            let NamedQuestions { open, answered } = named.attempt(what())?;
+            found.open.extend(open);
+            found.answered.extend(answered);
+        }
     }
     let question = match chosen(to, found)? {
         Chosen::Open(question) => question,
