@@ -306,11 +306,14 @@ fn step<'a>(
         );
         return bad(turn, Some(key), why);
     }
-    // At 128 levels the parser gives up.
-    let is_shallow =
-        serde_json::from_str(result).is_ok_and(|value: Value| depth(&value) <= MAX_DEPTH);
-    if !is_shallow {
-        let why = format!("a `result` of more than {MAX_DEPTH} levels of nesting");
+    let too_deep = || format!("a `result` of more than {MAX_DEPTH} levels of nesting");
+    let fault = match serde_json::from_str::<Value>(result) {
+        Ok(value) => (depth(&value) > MAX_DEPTH).then(too_deep),
+        // At 128 levels the parser gives up, and names no other kind of error for it.
+        Err(error) if error.to_string().starts_with("recursion limit") => Some(too_deep()),
+        Err(error) => Some(format!("a `result` that other programs could not read: {error}")),
+    };
+    if let Some(why) = fault {
         return bad(turn, Some(key), why);
     }
     FromWorker::Step { turn, key, result: result.into() }

@@ -68,11 +68,15 @@ async fn read(
     limit: u32,
 ) -> Result<Turns, Unread> {
     let mut retries = Retries::new("reading what was said");
+    let mut last = None;
     let asking = async {
         loop {
             match broker.turns(&agent, &conversation, before.as_deref(), limit).await {
                 Ok(turns) => return Ok::<Turns, BrokerError>(turns),
-                Err(error) => retries.after(error).await?,
+                Err(error) => {
+                    last = Some(error.to_string());
+                    retries.after(error).await?;
+                }
             }
         }
     };
@@ -80,7 +84,8 @@ async fn read(
         Ok(Ok(turns)) => Ok(turns),
         Ok(Err(error)) => Err(Unread { why: error.to_string(), retryable: false }),
         Err(_) => {
-            let why = format!("no supervisor answered within {WITHIN:?}");
+            let last = last.unwrap_or_else(|| "no supervisor answered".to_owned());
+            let why = format!("no answer within {WITHIN:?}: {last}");
             Err(Unread { why, retryable: true })
         }
     }
