@@ -259,11 +259,17 @@ impl Book {
         }
     }
 
-    /// Takes out messages that were cancelled before a time, so many at most.
-    pub(super) fn old(&mut self, before: Timestamp, most: usize) -> Old {
+    /// Whether there are cancelled messages.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Takes out messages that were cancelled before a time, or before the last `kept` ones, so many at most.
+    pub(super) fn old(&mut self, before: Timestamp, kept: usize, most: usize) -> Old {
         let mut old = Old::default();
+        let is_old = |((at, _), _): (&Place, &Request)| *at < before;
         while old.finals.len() < most
-            && self.ended.first_key_value().is_some_and(|((at, _), _)| *at < before)
+            && (self.ended.len() > kept || self.ended.first_key_value().is_some_and(is_old))
             && let Some(((_, final_), request)) = self.ended.pop_first()
         {
             match request {

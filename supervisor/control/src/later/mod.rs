@@ -43,11 +43,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 const UNKNOWN: Duration = Duration::from_secs(30);
 /// How long storing a final state may take.
 const STORE: Duration = Duration::from_secs(5);
-/// Cancelled messages are kept for this long,
+/// Cancelled messages are kept for this long, and so many of them: they take the room of those that wait.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-/// looked for this often, and removed so many at a time.
+const CANCELLED: usize = 50_000;
+/// Others are looked for this often, and removed so many at a time; after such a number, the next ones soon.
 const TIDY: Duration = Duration::from_secs(3600);
 const TIDIED: usize = 500;
+const SOON: Duration = Duration::from_secs(1);
 /// Faults are told of this often.
 const TOLD: Duration = Duration::from_secs(60);
 
@@ -104,6 +106,8 @@ enum Ended {
     Failed(Job, Option<BrokerError>),
     /// What was left of one that had been given before was removed, or could not be.
     Removed(Option<BrokerError>),
+    /// So many that were cancelled long ago were removed, or could not be.
+    Tidied(Result<usize, BrokerError>),
 }
 
 /// What a keeper waits for.
@@ -129,6 +133,8 @@ struct Run {
     /// What was shown, and until when its end is waited for: what is due by then is given once that is read.
     shown: Option<(Look, Instant)>,
     jobs: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// When cancelled messages are looked for; none while some are being removed.
+    tidy_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -143,8 +149,6 @@ impl Keeper {
     /// Goes on until there is a fault; the next run reads what waits anew.
     async fn follow(&mut self) -> Result<std::convert::Infallible, BrokerError> {
         let mut agents = self.roster.changes();
-        let mut tidy = tokio::time::interval(TIDY);
-        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut run = Run {
             follower: self.broker.follow_later().await?,
             book: Book::default(),
@@ -154,11 +158,12 @@ impl Keeper {
             looking: None,
             shown: None,
             jobs: FuturesUnordered::new(),
+            tidy_at: Some(Instant::now() + SOON),
         };
         loop {
             self.give(&mut run);
             self.waiting.store(run.book.len() as u64, Ordering::Relaxed);
-            match run.next(&mut agents, &mut tidy).await {
+            match run.next(&mut agents).await {
                 Input::Item(item) => self.read(&mut run, item?),
                 Input::Ended(ended) => self.ended(&mut run, ended),
                 Input::Looked(Ok(look)) => {
@@ -183,7 +188,7 @@ impl Keeper {
                         run.looking = Some(look(self.broker.clone()).boxed());
                     }
                 }
-                Input::Tidy => self.tidy(&mut run).await,
+                Input::Tidy => self.tidy(&mut run),
             }
         }
     }
@@ -251,27 +256,45 @@ impl Keeper {
             Ended::Removed(Some(error)) => {
                 self.tell("cannot remove what is left of a message that was delivered", &error);
             }
+            Ended::Tidied(tidied) => {
+                let is_all = tidied.as_ref().is_ok_and(|tidied| *tidied < TIDIED);
+                run.tidy_at = Some(Instant::now() + if is_all { TIDY } else { SOON });
+                if let Err(error) = tidied {
+                    // Those are found again with the next leadership.
+                    self.tell("cannot remove messages that were cancelled long ago", &error);
+                }
+            }
         }
     }
 
-    async fn tidy(&mut self, run: &mut Run) {
-        let Some(now) = run.now().filter(|_| run.caught_up) else { return };
-        let kept = u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX);
-        let before = Timestamp::from_millis(now.as_millis().saturating_sub(kept));
-        let old = run.book.old(before, TIDIED);
+    fn tidy(&self, run: &mut Run) {
+        run.tidy_at = Some(Instant::now() + SOON);
+        let old = match run.now() {
+            // All that waits is read first.
+            _ if !run.caught_up => return,
+            Some(now) => {
+                let kept = u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX);
+                let before = Timestamp::from_millis(now.as_millis().saturating_sub(kept));
+                run.book.old(before, CANCELLED, TIDIED)
+            }
+            None if run.book.has_ended() => {
+                if run.looking.is_none() {
+                    run.looking = Some(look(self.broker.clone()).boxed());
+                }
+                return;
+            }
+            None => Old::default(),
+        };
         if old.finals.is_empty() {
+            run.tidy_at = Some(Instant::now() + TIDY);
             return;
         }
-        if let Err(error) = self.remove(old).await {
-            self.tell("cannot remove messages that were cancelled long ago", &error);
-        }
-    }
-
-    async fn remove(&self, Old { mut requests, unknown, finals }: Old) -> Result<(), BrokerError> {
-        for key in unknown {
-            requests.extend(self.broker.place_in_later(&key).await?);
-        }
-        self.broker.drop_later(requests, finals).await
+        run.tidy_at = None;
+        let broker = self.broker.clone();
+        run.jobs.push(Box::pin(async move {
+            let tidied = old.finals.len();
+            Ended::Tidied(remove(&broker, old).await.map(|()| tidied))
+        }));
     }
 
     /// Tells of a fault, once a minute.
@@ -303,18 +326,12 @@ impl Run {
         Some(Instant::now() + next.since(now).clamp(LEAST, CLOCK))
     }
 
-    async fn next(
-        &mut self,
-        agents: &mut watch::Receiver<()>,
-        tidy: &mut tokio::time::Interval,
-    ) -> Input {
-        let wake = self.wake();
-        let wake = async {
-            match wake {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
+    async fn next(&mut self, agents: &mut watch::Receiver<()>) -> Input {
+        let wait = async |until: Option<Instant>| match until {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
         };
+        let (wake, tidy) = (wait(self.wake()), wait(self.tidy_at));
         let looking = &mut self.looking;
         let looked = async {
             match looking {
@@ -332,9 +349,17 @@ impl Run {
             looked = looked => Input::Looked(looked),
             Ok(()) = agents.changed() => Input::Agents,
             () = wake => Input::Wake,
-            _ = tidy.tick() => Input::Tidy,
+            () = tidy => Input::Tidy,
         }
     }
+}
+
+async fn remove(broker: &Broker, old: Old) -> Result<(), BrokerError> {
+    let Old { mut requests, unknown, finals } = old;
+    for key in unknown {
+        requests.extend(broker.place_in_later(&key).await?);
+    }
+    broker.drop_later(requests, finals).await
 }
 
 /// The time first: what is stored later than that is due later, or late.

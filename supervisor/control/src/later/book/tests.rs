@@ -145,9 +145,10 @@ fn what_is_cancelled_is_taken_out_and_removed_once_it_is_old() {
         unknown: unknown.iter().map(|seq| Arc::new(key("a", *seq))).collect(),
         finals: finals.to_vec(),
     };
-    assert_eq!(book.old(at(23), 1), old(&[2], &[], &[8]));
-    assert_eq!(book.old(at(23), 9), old(&[3], &[], &[9]));
-    assert_eq!(book.old(at(99), 9), old(&[1], &[77], &[10, 11]));
+    assert_eq!(book.old(at(23), 9, 1), old(&[2], &[], &[8]));
+    assert_eq!(book.old(at(23), 9, 9), old(&[3], &[], &[9]));
+    assert_eq!(book.old(at(0), 1, 9), old(&[1], &[], &[10]));
+    assert_eq!(book.old(at(99), 9, 9), old(&[], &[77], &[11]));
 }
 
 #[test]
