@@ -487,7 +487,7 @@ pub(crate) struct Look {
 pub(crate) async fn look(broker: Broker, look: Look) -> Done {
     let asked = Instant::now();
     let looking = async {
-        let of_it = broker.consumer(&look.agent, look.incarnation);
+        let of_it = broker.consumer_of_current(&look.agent, look.incarnation);
         let Some(consumer) = within(LOOK_WITHIN, of_it).await? else {
             return Ok((Found::Gone, Vec::new(), None, None));
         };

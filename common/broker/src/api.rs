@@ -179,12 +179,7 @@ pub(crate) struct StreamInfo {
 }
 
 impl StreamInfo {
-    /// Whether it is the leader of a stream on a cluster that says so.
-    pub(crate) fn is_of_leader(&self) -> bool {
-        self.cluster.is_of_leader(self.copies())
-    }
-
-    /// How long ago the leader had heard most of the stream's servers, if that was lately.
+    /// On a cluster: how long ago the leader had heard most of the stream's servers, if that was lately, and it is the leader that answers.
     pub(crate) fn heard_most(&self) -> Option<Duration> {
         self.cluster.heard_most(self.copies())
     }

@@ -285,20 +285,23 @@ impl Broker {
         agent: &AgentName,
         incarnation: u64,
     ) -> Result<Option<ConsumerState>> {
-        if let Some(told) = self.asked(|| ShimAsk::Consumer).await? {
-            return asked::consumer(&told);
-        }
         let name = self.consumer_name(agent, incarnation).await?;
         info(self.wire(), &self.journal_stream(agent), &name).await
     }
 
-    /// The same, and none once a later incarnation was admitted. The server that has a consumer does not know that it was deleted while it
-    /// is cut off from the others, nor for a moment afterwards.
-    pub(crate) async fn consumer_of_current(
+    /// The same, for the incarnation itself; none once a later one was admitted. The server that has a consumer does not know that it was deleted
+    /// while it is cut off from the others, nor for a moment afterwards.
+    ///
+    /// # Errors
+    /// When the broker, or for a shim with a login of its own no supervisor, answers.
+    pub async fn consumer_of_current(
         &self,
         agent: &AgentName,
         incarnation: u64,
     ) -> Result<Option<ConsumerState>> {
+        if let Some(told) = self.asked(|| ShimAsk::Consumer).await? {
+            return asked::consumer(&told);
+        }
         let there = self.consumer(agent, incarnation).await?;
         let is_alone = self.replicas() == 1;
         if is_alone || there.is_none() {

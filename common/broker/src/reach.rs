@@ -82,8 +82,8 @@ impl Broker {
         self.wire().route.answered(SHIMS);
     }
 
-    /// For how long this connection's server may be cut off from the others: nobody has told this shim that it reaches the leader of its
-    /// journal. Zero on a single server, and while there is no supervisor at all, since nobody else could tell.
+    /// For how long this connection's server may be cut off from the others: the leader of the journal is not known to have been in reach.
+    /// Zero on a single server; also for a shim while there is no supervisor at all, since nobody else could tell.
     #[must_use]
     pub fn out_of_reach(&self) -> Duration {
         self.inner.reached.since().map_or(Duration::ZERO, |since| since.elapsed())
@@ -96,16 +96,15 @@ impl Broker {
             return self.is_told_of_reach(shim).await;
         }
         if let Some(node) = self.as_node() {
-            return Reach::when(self.newest_term_as_node(&node, WITHIN).await.is_ok());
+            let told = self.newest_term_as_node(&node, WITHIN).await;
+            return Reach::when(told.ok().map(|_| Duration::ZERO));
         }
         let request = Request::new().payload("{}".into()).timeout(None);
         let asked =
             self.wire().client.send_request(format!("$JS.API.STREAM.INFO.{stream}"), request);
-        Reach::when(match timeout(WITHIN, asked).await {
-            Ok(Ok(answer)) => serde_json::from_slice::<StreamInfo>(&answer.payload)
-                .is_ok_and(|info| info.is_of_leader()),
-            Ok(Err(_)) | Err(_) => false,
-        })
+        let answer = timeout(WITHIN, asked).await.ok().and_then(Result::ok);
+        let info = answer.and_then(|answer| serde_json::from_slice(&answer.payload).ok());
+        Reach::when(info.and_then(|info: StreamInfo| info.heard_most()))
     }
 
     /// Asks the supervisors, one after another: one of them may stand still, or be with a bad server.
@@ -155,8 +154,8 @@ enum Reach {
 }
 
 impl Reach {
-    fn when(is_reached: bool) -> Self {
-        if is_reached { Self::In(Duration::ZERO) } else { Self::Out }
+    fn when(heard_before: Option<Duration>) -> Self {
+        heard_before.map_or(Self::Out, Self::In)
     }
 }
 
