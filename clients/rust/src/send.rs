@@ -41,6 +41,8 @@ impl Draft {
         let Self { agent, sender, text, conversation, id, deadline, traceparent, deliver_at } =
             self;
         let created_at = now();
+        // One that should have been delivered already is delivered now.
+        let from = deliver_at.map_or(created_at, |at| at.max(created_at));
         let message_id = id.unwrap_or_else(|| uuid::Uuid::now_v7().into());
         Envelope {
             agent,
@@ -51,7 +53,7 @@ impl Draft {
             message: text,
             created_at,
             request_id: None,
-            deadline: deadline.map(|within| deliver_at.unwrap_or(created_at).after(within)),
+            deadline: deadline.map(|within| from.after(within)),
             hops: 0,
             cause: None,
             path: Vec::new(),
@@ -422,9 +424,13 @@ mod tests {
         let second = draft.clone().envelope();
         assert_eq!(second.message_id.as_str(), "order-7");
         assert_eq!(second.deadline, Some(second.created_at.after(Duration::from_secs(5))));
+        let at = now().after(Duration::from_secs(60));
+        draft.deliver_at = Some(at);
+        let later = draft.clone().envelope();
+        assert_eq!(later.deadline, Some(at.after(Duration::from_secs(5))), "from then on");
         draft.deliver_at = Some(Timestamp::from_millis(9_000));
-        let later = draft.envelope();
-        assert_eq!(later.deadline, Some(Timestamp::from_millis(14_000)), "from then on");
+        let late = draft.envelope();
+        assert_eq!(late.deadline, Some(late.created_at.after(Duration::from_secs(5))), "from now");
     }
 
     #[test]
