@@ -246,9 +246,11 @@ pub(crate) fn others(known: &[Known]) -> usize {
 
 /// What a request's subject says of who answers it: the stream and what is asked of it, not which record. A stream may have a leader that
 /// is out of reach while those of others answer. None for what a consumer is asked: one that is in the memory of a server which is gone
-/// answers nobody, wherever they are. Nor for EVENTS, which a cluster has in memory too: it may have no leader anywhere.
+/// answers nobody, wherever they are. Nor for EVENTS, which a cluster has in memory too: it may have no leader anywhere. Nor for what a shim
+/// asks the supervisors: one of them may be the one that is cut off, or be asked for such a consumer. Whether one answers that is not, the
+/// shim asks by itself (`reach.rs`).
 pub(crate) fn kind(subject: &str) -> Option<String> {
-    if subject.starts_with("$JS.API.CONSUMER.") || is_of_events(subject) {
+    if subject.starts_with("$JS.API.CONSUMER.") || is_of_events(subject) || is_of_shims(subject) {
         return None;
     }
     let tokens: Vec<_> = subject.split('.').collect();
@@ -267,6 +269,11 @@ pub(crate) fn kind(subject: &str) -> Option<String> {
         tokens.last().filter(|last| !is_api && last.bytes().all(|byte| byte.is_ascii_digit()));
     let kept = tokens.iter().take(count).chain(shard).copied();
     Some(kept.collect::<Vec<_>>().join("."))
+}
+
+/// Whether it is a shim's question to the supervisors.
+fn is_of_shims(subject: &str) -> bool {
+    subject.split('.').nth(2) == Some("shim") && subject.ends_with(".ask")
 }
 
 /// Whether it is a record of EVENTS, or asks for one or for its leader.
@@ -458,6 +465,7 @@ mod tests {
             "m.x.events.a.s.m",
             "$JS.API.STREAM.INFO.MOZART_default_EVENTS",
             "leader MOZART_default_EVENTS",
+            "m.x.shim.a.1.ask",
         ] {
             assert_eq!(kind(subject), None);
         }
