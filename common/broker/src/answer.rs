@@ -33,6 +33,8 @@ pub struct Asker {
 pub struct MayAsk {
     asker: Asker,
     ask: ShimAsk,
+    /// Whether it is known that the incarnation was replaced or has ended.
+    is_over: bool,
 }
 
 impl MayAsk {
@@ -69,8 +71,19 @@ impl MayAsk {
             Some(key) => {
                 Err(format!("message {} of {} from {}", key.message_id, key.agent, key.sender))
             }
-            None => Ok(Self { asker, ask }),
+            None => Ok(Self { asker, ask, is_over: false }),
         }
+    }
+
+    /// The same, of an incarnation that was replaced or has ended: it is told nothing, and not that it reaches anybody.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn though_over(self) -> std::result::Result<Self, String> {
+        if self.ask == ShimAsk::Reach {
+            return Ok(Self { is_over: true, ..self });
+        }
+        Err("it was replaced, or has ended".to_owned())
     }
 }
 
@@ -80,8 +93,9 @@ impl Broker {
     /// # Errors
     /// When the broker does not answer: the shim asks again.
     pub async fn answer_shim(&self, question: &MayAsk, to: String) -> Result<()> {
-        let MayAsk { asker, ask } = question;
+        let MayAsk { asker, ask, is_over } = question;
         let told = match self.look_for(asker, ask).await {
+            _ if *is_over => Told::Reached(None),
             Err(error) if !error.passes() => Told::Refused(error.to_string()),
             told => told?,
         };

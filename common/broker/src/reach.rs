@@ -47,16 +47,17 @@ impl Broker {
         // Shims and nodes may ask supervisors, who answer: one that began on a bad server leaves it, too.
         let mut may_ask = self.as_shim().is_some() || self.as_node().is_some();
         let mut unanswered = 0;
+        let mut link = self.link();
         while self.is_clustered() {
             let asked = Instant::now();
             let route = &self.wire().route;
-            let asks = self.link().borrow().up && (may_ask || unanswered < DENIED);
+            let asks = link.borrow_and_update().up && (may_ask || unanswered < DENIED);
             let reach = if asks { self.reaches(&stream).await } else { Reach::Out };
             let is_reached = matches!(reach, Reach::In(_));
             if is_reached {
                 (may_ask, unanswered) = (true, 0);
                 route.answered(KIND);
-            } else if asks && reach != Reach::Refused {
+            } else if asks {
                 unanswered += 1;
                 // Whoever may not ask is no worse off elsewhere.
                 if may_ask {
@@ -65,7 +66,14 @@ impl Broker {
             }
             self.inner.reached.learn(asked, reach);
             route.leave_if_due(&self.wire().client, &self.wire().link).await;
-            tokio::time::sleep(jitter(if is_reached { EVERY } else { AGAIN })).await;
+            let pause = jitter(if is_reached { EVERY } else { AGAIN });
+            // Another connection is another server, or the same one after a while.
+            let changed = async {
+                if link.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let _elapsed = timeout(pause, changed).await;
         }
         std::future::pending().await
     }
@@ -117,7 +125,8 @@ impl Broker {
             match asked.map(|answer| codec::decode(&answer).map(|ShimAnswer { told, .. }| told)) {
                 Ok(Ok(Told::Reached(Some(ago)))) => return Reach::In(ago),
                 Ok(Ok(Told::Reached(None))) => tokio::time::sleep(PAUSE).await,
-                Ok(Ok(_) | Err(_)) => return Reach::Refused,
+                // It is too old for the question.
+                Ok(Ok(_) | Err(_)) => return Reach::Unknown,
                 Err(BrokerError::Timeout(_)) => {}
                 Err(_) => return Reach::Unknown,
             }
@@ -147,10 +156,8 @@ enum Reach {
     /// It had heard most of its servers so long before the answer.
     In(Duration),
     Out,
-    /// There is nobody to ask.
+    /// There is nobody who can tell.
     Unknown,
-    /// The incarnation was replaced; or a supervisor is too old for the question: then the shim looks its consumer up every few seconds.
-    Refused,
 }
 
 impl Reach {
@@ -169,7 +176,7 @@ impl Reached {
         match reach {
             Reach::In(ago) => *reached = asked.checked_sub(ago).or(Some(asked)),
             Reach::Unknown => *reached = Some(asked),
-            Reach::Out | Reach::Refused => *reached = reached.or(Some(asked)),
+            Reach::Out => *reached = reached.or(Some(asked)),
         }
     }
 
@@ -216,7 +223,7 @@ mod tests {
             (1, Reach::Out, 1),
             (2, Reach::Out, 1),
             (3, Reach::In(Duration::ZERO), 3),
-            (4, Reach::Refused, 3),
+            (4, Reach::Out, 3),
             (5, Reach::Unknown, 5),
             (6, Reach::Out, 5),
             (9, Reach::In(Duration::from_secs(2)), 7),

@@ -21,6 +21,8 @@ impl Pump {
     pub(super) async fn stand(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
+            let out_of_reach = micros(self.broker.out_of_reach());
+            self.standing.reached(boot_us().saturating_sub(out_of_reach));
             for deed in self.standing.handle(boot_us(), input) {
                 match deed {
                     Deed::Open => {

@@ -132,7 +132,8 @@ impl Pump {
                     let _exit = self.handle(event).await;
                 }
                 Event::Timer => {
-                    self.stand(self.time_passed(false)).await;
+                    let heard_us = self.heard_us();
+                    self.stand(Input::Tick { heard_us, idle: false }).await;
                 }
                 Event::Terminate => patience.told(Instant::now()),
                 Event::Child

@@ -166,17 +166,10 @@ impl Pump {
             .fold(always, Ord::min)
     }
 
-    /// How long the consumer has said nothing to a pull.
-    fn quiet_us(&self) -> u64 {
-        self.inbox.as_ref().map_or(u64::MAX, |inbox| micros(inbox.quiet()))
-    }
-
-    /// What the standing is told every now and then.
-    fn time_passed(&self, idle: bool) -> Input {
-        let now_us = boot_us();
-        let heard_us = now_us.saturating_sub(self.quiet_us());
-        let reached_us = now_us.saturating_sub(micros(self.broker.out_of_reach()));
-        Input::Tick { heard_us, reached_us, idle }
+    /// The last word of the consumer to a pull.
+    fn heard_us(&self) -> u64 {
+        let quiet = self.inbox.as_ref().map_or(u64::MAX, |inbox| micros(inbox.quiet()));
+        boot_us().saturating_sub(quiet)
     }
 
     async fn tick(&mut self) {
@@ -184,7 +177,7 @@ impl Pump {
         let todo = self.book.tick(self.clock.now(), self.is_deaf());
         self.perform(todo);
         let idle = self.book.open() == 0;
-        self.stand(self.time_passed(idle)).await;
+        self.stand(Input::Tick { heard_us: self.heard_us(), idle }).await;
         if self.told.1.is_some_and(|at| at <= now) {
             self.told.1 = None;
             if self.book.open() != self.told.0 {

@@ -83,11 +83,9 @@ pub(crate) enum Input {
     PullEnded,
     /// It takes no more messages, for good; what it has may still end.
     Stop,
-    /// Time has passed. `heard_us`: the last word of the consumer that a pull brought; `reached_us`: when its server was last known to
-    /// reach the leader of the journal; `idle`: no turn is open.
+    /// Time has passed. `heard_us`: the last word of the consumer that a pull brought; `idle`: no turn is open.
     Tick {
         heard_us: u64,
-        reached_us: u64,
         idle: bool,
     },
     /// [`Standing::stood_still`] said so.
@@ -204,11 +202,20 @@ impl Standing {
         (gap > AWAKE_EVERY_US + LATE_US).then_some(gap)
     }
 
+    /// To be told before every input: when the connection's server was last known to reach the leader of the journal.
+    pub(crate) fn reached(&mut self, at_us: u64) {
+        self.reached_us = self.reached_us.max(at_us);
+    }
+
     /// When [`Input::Tick`] is due.
     pub(crate) fn due_us(&self) -> u64 {
         let looks = self.link.is_some() && self.looking.is_none();
         let look = match self.state {
             State::Current if looks => Some((self.heard_us + LOOK_AFTER_US).max(self.look_at_us)),
+            // Whether somebody is there to ask is known a moment later.
+            State::Doubtful if looks && !self.is_reached(self.awake_us) => {
+                Some(self.awake_us + LOOK_AGAIN_US)
+            }
             State::Doubtful if looks => Some(self.look_at_us),
             State::New | State::Gone | State::Current | State::Doubtful => None,
         };
@@ -218,6 +225,11 @@ impl Standing {
         [look, silence, ready].into_iter().flatten().fold(always, u64::min)
     }
 
+    /// Whether the leaders were in reach lately. While they are not, no look-up has an answer that counts.
+    fn is_reached(&self, now_us: u64) -> bool {
+        now_us < self.reached_us + SILENCE_US
+    }
+
     /// When the silence is too long.
     fn silent_at_us(&self) -> u64 {
         self.heard_us.min(self.reached_us) + SILENCE_US
@@ -225,7 +237,8 @@ impl Standing {
 
     /// This is so now: the consumer is there, as somebody knows who reaches the leaders.
     fn confirmed(&mut self, now_us: u64) {
-        (self.heard_us, self.reached_us) = (now_us, now_us);
+        self.heard_us = now_us;
+        self.reached(now_us);
     }
 
     pub(crate) fn handle(&mut self, now_us: u64, input: Input) -> Vec<Deed> {
@@ -249,9 +262,8 @@ impl Standing {
                 self.ready_at_us = None;
             }
             Input::StoodStill => self.doubt(now_us, &mut deeds),
-            Input::Tick { heard_us, reached_us, idle } => {
+            Input::Tick { heard_us, idle } => {
                 self.heard_us = self.heard_us.max(heard_us);
-                self.reached_us = self.reached_us.max(reached_us);
                 if self.state == State::Current && self.silent_at_us() <= now_us {
                     self.doubt(now_us, &mut deeds);
                 }
@@ -409,7 +421,7 @@ impl Standing {
         let lost = self.state == State::Doubtful;
         let due = match self.state {
             State::Current => (self.heard_us + LOOK_AFTER_US).max(self.look_at_us) <= now_us,
-            State::Doubtful => self.look_at_us <= now_us,
+            State::Doubtful => self.is_reached(now_us) && self.look_at_us <= now_us,
             State::New | State::Gone => false,
         };
         if due

@@ -53,6 +53,7 @@ const ALL: [At; 9] = [
 
 fn machine(at: At) -> Standing {
     let mut it = Standing::new(NOW - SECOND, Some(1), 1);
+    it.reached(u64::MAX - SILENCE_US);
     let mut take = |input| {
         let _deeds = it.handle(NOW - SECOND, input);
     };
@@ -97,7 +98,7 @@ fn there(consumer: Consumer) -> Input {
 }
 
 fn tick(heard_us: u64) -> Input {
-    Input::Tick { heard_us, reached_us: u64::MAX - SILENCE_US, idle: true }
+    Input::Tick { heard_us, idle: true }
 }
 
 /// What every state makes of an input: the rows of one table. States that are not named stay as they are and do nothing.
@@ -264,26 +265,35 @@ fn silence_asks_first_and_closes_the_gate_then() {
 
 /// A consumer in the memory of a server that is cut off from the others says on and on that it exists.
 #[test]
-fn a_consumer_whose_server_is_cut_off_closes_the_gate_as_well() {
+fn a_consumer_whose_server_is_cut_off_closes_the_gate_and_nobody_is_asked_meanwhile() {
     let mut it = machine(At::Current);
-    let reached_us = NOW - SECOND;
-    let tick = |heard_us, reached_us| Input::Tick { heard_us, reached_us, idle: true };
-    for now in (NOW..reached_us + SILENCE_US).step_by(1_000_000) {
-        assert_eq!(it.handle(now, tick(now, reached_us)), []);
+    it.reached_us = NOW - SECOND;
+    let closes = NOW - SECOND + SILENCE_US;
+    for now in (NOW..closes).step_by(1_000_000) {
+        assert_eq!(it.stood_still(now), None);
+        assert_eq!(it.handle(now, tick(now)), []);
         assert_eq!(it.state, State::Current);
     }
-    let closes = reached_us + SILENCE_US;
     assert!(it.due_us() <= closes);
-    assert_eq!(it.handle(closes, tick(closes, reached_us)), [Deed::Close, look(1)]);
+    assert_eq!(it.handle(closes, tick(closes)), [Deed::Close]);
+    for now in (closes..closes + 60 * SECOND).step_by(1_000_000) {
+        assert_eq!(it.stood_still(now), None);
+        assert_eq!(it.due_us(), now + LOOK_AGAIN_US, "it may be over");
+        assert_eq!(it.handle(now, tick(now)), []);
+    }
     // That it is in reach again does not say that nothing has happened meanwhile.
-    assert_eq!(it.handle(closes + SECOND, tick(closes + SECOND, closes + SECOND)), []);
+    let back = closes + 60 * SECOND;
+    it.reached(back - SECOND);
+    assert_eq!(it.handle(back, tick(back)), [look(1)]);
     assert_eq!(it.state, State::Doubtful);
     let found = Input::Looked { look: 1, found: Found::There(ours()) };
-    assert_eq!(it.handle(closes + SECOND, found), [Deed::Open]);
+    assert_eq!(it.handle(back, found), [Deed::Open]);
     // Whoever found it reaches the leaders: that counts until there is an answer.
-    let later = closes + SECOND + SILENCE_US - 1;
-    assert_eq!(it.handle(later, tick(later, reached_us)), []);
-    assert_eq!(it.handle(later + 1, tick(later, reached_us)), [Deed::Close, look(2)]);
+    let later = back + SILENCE_US;
+    assert_eq!(it.handle(later - 1, tick(later - 1)), []);
+    it.reached(back + SECOND);
+    assert_eq!(it.handle(later, tick(later)), []);
+    assert_eq!(it.handle(later + SECOND, tick(later + SECOND)), [Deed::Close]);
 }
 
 #[test]
@@ -412,8 +422,7 @@ fn what_nobody_admits_ends_once_no_turn_is_open_and_what_is_current_never() {
         for idle in [true, false] {
             let mut it = machine(at);
             let ends = |it: &mut Standing, now| {
-                it.handle(now, Input::Tick { heard_us: now, reached_us: now, idle })
-                    .contains(&Deed::End)
+                it.handle(now, Input::Tick { heard_us: now, idle }).contains(&Deed::End)
             };
             assert!(!ends(&mut it, late - 1), "{at:?}");
             let admitted = matches!(at, At::Current | At::Stopped | At::StoppedDoubtful);

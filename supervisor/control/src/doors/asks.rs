@@ -80,8 +80,8 @@ impl Asks {
         let question = match MayAsk::parse(asker, &payload) {
             _ if !is_inbox => Err(format!("an answer to {reply}")),
             // One that is not known yet was allocated a moment ago.
-            Ok(_) if self.doors.live.rank(&agent, incarnation) == Rank::Over => {
-                Err("it was replaced, or has ended".to_owned())
+            Ok(question) if self.doors.live.rank(&agent, incarnation) == Rank::Over => {
+                question.though_over()
             }
             parsed => parsed,
         };
