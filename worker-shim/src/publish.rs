@@ -513,6 +513,9 @@ pub(crate) async fn look(broker: Broker, look: Look) -> Done {
     };
     let (found, lost, again, given) = looking.await.unwrap_or_else(|error| {
         tracing::warn!("cannot look up the consumer: {error}");
+        if matches!(error, BrokerError::Timeout(_)) {
+            broker.consumer_is_unseen(asked.elapsed());
+        }
         (Found::NoAnswer, Vec::new(), None, None)
     });
     Done::Looked { look, found, lost, again, given }

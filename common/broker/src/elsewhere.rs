@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::inbox::PULL;
+
 /// How long requests of one kind are without an answer before the connection leaves. An election takes 4 to 9 s, and a shim starts no
 /// turn after 8 s: whoever leaves during an election loses little, and whoever waits for the end of one that did not help loses more.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -15,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// By how much more, differently for each connection: a fleet does not move all at once.
 const SPREAD: Duration = Duration::from_secs(2);
 
-/// The same on a server that it has just come to, as long as there are others that it has not tried: most of the others are good.
+/// The same on a server that it has just come to, as long as there are others that it has not tried: most of the others are good. Not for pulls:
+/// whether a consumer answers takes longer to know.
 const TRIES: Duration = Duration::from_secs(2);
 
 /// Of the time without answers, so much is forgotten in the time with answers: where two servers do not reach each other, each becomes the
@@ -151,9 +154,9 @@ impl Unanswered {
         let before = self.moved.as_ref().filter(|moved| moved.cause.is_some()).filter(is_recent);
         let tries =
             before.is_some_and(|moved| now.duration_since(moved.at) < TRIED) && self.untried > 0;
-        let patience = if tries { TRIES } else { self.patience };
-        let is_long = |one: &Silence| one.goes_on(now) && one.total() >= patience;
-        let cause = self.silences.iter().find(|(_, silence)| is_long(silence));
+        let patience = |kind: &str| if tries && kind != PULL { TRIES } else { self.patience };
+        let is_long = |kind: &str, one: &Silence| one.goes_on(now) && one.total() >= patience(kind);
+        let cause = self.silences.iter().find(|(kind, silence)| is_long(kind, silence));
         let Some((cause, _)) = cause else { return Due::Stay };
         let (cause, first) = (Some(cause.clone()), before.is_none());
         let times = before.map_or(0, |moved| moved.times);
@@ -329,6 +332,27 @@ mod tests {
             }
         }
         assert_eq!(leaves, [5, 7, 27]);
+    }
+
+    #[test]
+    fn a_consumer_has_more_time_to_answer_on_a_server_that_it_came_to() {
+        for (kind, left) in [("a", TRIES), (PULL, PATIENCE)] {
+            let began = Instant::now();
+            let mut unanswered = Unanswered::new(0);
+            let mut at = began;
+            for _ in 0..=50 {
+                at += MILLIS * 100;
+                unanswered.missed(kind, began, at);
+            }
+            assert_eq!(unanswered.due(at), Due::Leave { first: true });
+            unanswered.can_try(1);
+            let moved = at;
+            while unanswered.due(at) == Due::Stay {
+                at += MILLIS * 100;
+                unanswered.missed(kind, moved, at);
+            }
+            assert_eq!(at - moved, left, "{kind}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(6);
 const QUIET: Duration = Duration::from_secs(3);
 
 /// What pulls are called among what is without an answer.
-const PULL: &str = "pull";
+pub(crate) const PULL: &str = "pull";
 
 /// The most requests of one pull: this many may wait in the client, whatever the window is.
 const BATCH: u32 = 64;
@@ -167,6 +167,15 @@ impl fmt::Debug for Inbox {
 }
 
 impl Broker {
+    /// Nobody who was asked for so long found the consumer of this connection's pulls, although somebody reaches the leader of its stream: that
+    /// counts as a pull that is not answered, since none is open meanwhile.
+    pub fn consumer_is_unseen(&self, asked: Duration) {
+        if self.is_in_reach() {
+            let now = Instant::now();
+            self.wire().route.missed(PULL, now.checked_sub(asked).unwrap_or(now));
+        }
+    }
+
     /// Some find the consumer of this connection's pulls, and others do not: that counts as a pull that is not answered.
     pub fn consumer_is_disputed(&self) {
         self.wire().route.missed(PULL, Instant::now());

@@ -97,6 +97,11 @@ impl Broker {
         self.inner.reached.since().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
+    /// Whether somebody has just answered that the leader is in reach.
+    pub(crate) fn is_in_reach(&self) -> bool {
+        self.inner.reached.is_in()
+    }
+
     /// Whether the leader of a stream answers, and has heard most of its servers lately.
     async fn reaches(&self, stream: &str) -> Reach {
         // A shim or a node may not ask it itself. A supervisor that it reaches, and that reaches the leader, is as good.
@@ -166,13 +171,14 @@ impl Reach {
     }
 }
 
-/// When the leader was last known to be in reach.
+/// When the leader was last known to be in reach, and whether the last question was answered so.
 #[derive(Debug, Default)]
-pub(crate) struct Reached(Mutex<Option<Instant>>);
+pub(crate) struct Reached(Mutex<(Option<Instant>, bool)>);
 
 impl Reached {
     fn learn(&self, asked: Instant, reach: Reach) {
-        let mut reached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reached, is_in) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *is_in = matches!(reach, Reach::In(_));
         match reach {
             Reach::In(ago) => *reached = asked.checked_sub(ago).or(Some(asked)),
             Reach::Unknown => *reached = Some(asked),
@@ -181,7 +187,11 @@ impl Reached {
     }
 
     fn since(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn is_in(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 }
 
